@@ -1,0 +1,25 @@
+# Two commands on a fresh machine: `make bench` runs the benchmark, `make test` the tests. Both set up what they need.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: bench test lint clean
+
+bench: $(VENV)/ready
+	$(RUN) -m benchmarks
+
+test: $(VENV)/ready
+	$(RUN) -m pytest -n 2
+
+lint: $(VENV)/ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+$(VENV)/ready: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet torch==2.13.0 numpy
+	$(RUN) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,35 @@
+"""Recurrent layers in place of torch.nn's: same parameters, same numbers, and what users have asked for since.
+
+``LSTM``, ``GRU``, ``RNN`` and their cells follow the contract of torch.nn; every other cell's modules the
+same one. ``swap(model)`` replaces torch's inside a model. The parts, from the top down: `layers` and
+`cell_modules`, `functional`, `ops`, `dispatch`, the backends, `cells`.
+"""
+
+from . import cells, functional
+from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from .define import define
+from .dispatch import Choice
+from .layers import GRU, LSTM, RNN, RecurrentLayer
+from .swap import swap
+from .version import __version__
+
+PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Choice",
+    "GRUCell",
+    "LSTMCell",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
+    "RNNCell",
+    "RecurrentCell",
+    "RecurrentLayer",
+    "__version__",
+    "cells",
+    "define",
+    "functional",
+    "swap",
+]

@@ -1,0 +1,177 @@
+"""The cells as modules: one step per call, drop-in replacements of torch.nn's."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from . import cells, convert, dispatch, functional
+from .weights import Weights
+
+
+class RecurrentCell(nn.Module):
+    """One step of a cell, to the contract of torch.nn's `RNNCellBase`.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: hidden units H.
+        bias: whether there are ``bias_ih`` and ``bias_hh``; otherwise they are None. Default: True
+        device, dtype: of the parameters.
+        backend: see `seqcells.dispatch`. Default: ``"auto"``
+
+    Parameters are ``weight_ih`` (G·H, input_size), ``weight_hh`` (R·H, H), ``bias_ih``, ``bias_hh`` and the
+    cell's per-unit parameters, all drawn from U(-1/√H, 1/√H).
+
+    Raises:
+        ValueError: for an unknown backend.
+    """
+
+    cell: type[cells.Cell]
+    torch_class: ClassVar[type[nn.Module] | None] = None
+    """torch.nn's class for the same cell, if it has one."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        self.backend = dispatch.check_name(backend)
+        self._roles = Weights.roles(self.cell, bias=True, projection=False)
+        for role in self._roles:
+            if role.startswith("bias") and not bias:
+                self.register_parameter(role, None)
+                continue
+            shape = Weights.shape(role, self.cell, input_size, hidden_size, proj_size=0)
+            setattr(self, role, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
+        stdv = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -stdv, stdv)
+
+    def extra_repr(self) -> str:
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return nn.RNNCellBase.extra_repr(self) + chosen
+
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
+        """One step.
+
+        Args:
+            input: (N, input_size), or (input_size,) unbatched.
+            hx: the states, a tensor or, for cells of several states, a tuple: (N, H) each, or (H,). Default: zeros
+
+        Returns:
+            The new states, in the form of hx.
+
+        Raises:
+            ValueError, RuntimeError: as torch.nn.
+            RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
+        """
+        name = type(self).__name__
+        if input.dim() not in (1, 2):
+            raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        count = len(self.cell.states)
+        if hx is not None:
+            hx = (hx,) if count == 1 else tuple(hx)
+            for index, state in enumerate(hx):
+                if state.dim() not in (1, 2):
+                    what = "hidden" if count == 1 else f"hx[{index}]"
+                    raise ValueError(f"{name}: Expected {what} to be 1D or 2D, got {state.dim()}D instead")
+            if len(hx) != count:
+                raise RuntimeError(f"{self.cell.name}_cell expects {COUNT.get(count, count)} hidden states")
+        batched = input.dim() == 2
+        if not batched:
+            input = input.unsqueeze(0)
+        if hx is None:
+            hx = (input.new_zeros((input.size(0), self.hidden_size)),) * count
+        elif not batched:
+            hx = tuple(state.unsqueeze(0) for state in hx)
+        weights = Weights.of(self._roles, [getattr(self, role) for role in self._roles])
+        new = functional.step(self.cell, input, hx, weights, backend=self.backend)
+        if not batched:
+            new = tuple(state.squeeze(0) for state in new)
+        return new if count > 1 else new[0]
+
+    def plan(self, input: Tensor) -> dispatch.Choice:
+        """The backend that ``forward`` would run for such an input, and why."""
+        weights = Weights.of(self._roles, [getattr(self, role) for role in self._roles])
+        return dispatch.choose(functional.call_of(self.cell, "step", input, weights), self.backend)
+
+    @classmethod
+    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentCell":
+        """This class in place of torch.nn's, with the same parameters (not copies). Errors: `seqcells.convert`."""
+        return convert.rebuilt(module, cls.torch_class, cls, backend=backend)
+
+    def to_torch(self) -> nn.Module:
+        """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
+        return convert.rebuilt(self, type(self), self.torch_class)
+
+
+COUNT = {2: "two"}
+"""Numbers that torch.nn spells out."""
+
+
+class LSTMCell(RecurrentCell):
+    """A long short-term memory cell, in place of `torch.nn.LSTMCell`; arguments as `RecurrentCell`.
+
+    Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
+    """
+
+    cell = cells.LSTM
+    torch_class = nn.LSTMCell
+
+
+class GRUCell(RecurrentCell):
+    """A gated recurrent unit, in place of `torch.nn.GRUCell`; arguments as `RecurrentCell`.
+
+    Equations and sources: `seqcells.cells.GRU`.
+    """
+
+    cell = cells.GRU
+    torch_class = nn.GRUCell
+
+
+class RNNCell(RecurrentCell):
+    """An Elman cell, in place of `torch.nn.RNNCell`; arguments as `RecurrentCell`, and:
+
+    Args:
+        nonlinearity: ``"tanh"`` or ``"relu"``, the fourth argument; as in torch.nn any other is met with a
+            RuntimeError by ``forward``. Default: ``"tanh"``
+
+    Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
+    """
+
+    cell = cells.RNNTanh
+    torch_class = nn.RNNCell
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend)
+        self.nonlinearity = nonlinearity
+        self.cell = cells.RNN_BY_NONLINEARITY.get(nonlinearity, cells.RNNTanh)
+
+    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
+        if self.nonlinearity not in cells.RNN_BY_NONLINEARITY:
+            raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
+        return super().forward(input, hx)

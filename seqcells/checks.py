@@ -1,0 +1,87 @@
+"""What bad input is told, in torch.nn's words where it has any.
+
+Checks that torch.nn makes in Python are borrowed from the installed torch by the modules themselves; these
+are the ones its operators make, for backends that do not call them, and those of our own arguments.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .weights import Weights
+
+
+def has_steps(input: Tensor) -> None:
+    """RuntimeError for a sequence of no steps."""
+    if input.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+
+
+def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tensor | None) -> None:
+    """RuntimeError where the input, the states and the weights do not belong together."""
+    tensors = [("hidden", state) for state in states] + ([] if weight is None else [("parameter", weight)])
+    autocast = torch.is_autocast_enabled(input.device.type)
+    for what, tensor in tensors:
+        if tensor.device != input.device:
+            raise RuntimeError(
+                f"Input and {what} tensors are not at the same device, "
+                f"found input tensor at {input.device} and {what} tensor at {tensor.device}"
+            )
+        if tensor.dtype != input.dtype and not autocast:
+            raise RuntimeError(
+                f"Input and {what} tensors are not the same dtype, "
+                f"found input tensor with {input.dtype} and {what} tensor with {tensor.dtype}"
+            )
+
+
+def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:
+    """RuntimeError for a cell's input or states of the wrong size."""
+    assert weights.ih is not None
+    input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // gates
+    if input.shape[1] != input_size:
+        raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}")
+    for index, state in enumerate(states):
+        if input.shape[0] != state.shape[0]:
+            raise RuntimeError(
+                f"Input batch size {input.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}"
+            )
+        if state.shape[1] != hidden_size:
+            raise RuntimeError(
+                f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected {hidden_size}"
+            )
+
+
+def lengths(lengths: Any, steps: int, batch: int, device: torch.device) -> Tensor:
+    """``lengths`` as (batch,) integers on the input's device, without waiting for a GPU.
+
+    Values are checked where that costs nothing, on the CPU; elsewhere they count as if between 0 and T.
+    """
+    lengths = torch.as_tensor(lengths)
+    if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths should be integers, got: {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise RuntimeError(f"Expected lengths of size {(batch,)}, got {list(lengths.shape)}")
+    if _readable(lengths) and batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps:
+        raise ValueError(f"lengths should be between 0 and the number of steps {steps}, got: {lengths.tolist()}")
+    return lengths.to(device, non_blocking=True)
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether values may be looked at: on the CPU, outside of tracing and transforms."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not isinstance(tensor, torch._subclasses.FakeTensor)
+    )
+
+
+def reset(reset: Tensor, shape: tuple[int, int], batch_first: bool, device: torch.device) -> Tensor:
+    """``reset`` in the layout (T, batch); it comes in the input's layout, of ``shape``."""
+    if reset.dtype != torch.bool:
+        raise TypeError(f"reset should be of dtype torch.bool, got: {reset.dtype}")
+    if reset.shape != shape:
+        raise RuntimeError(f"Expected reset of size {tuple(shape)}, got {list(reset.shape)}")
+    return (reset.transpose(0, 1) if batch_first else reset).to(device, non_blocking=True)

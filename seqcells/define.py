@@ -1,0 +1,21 @@
+"""From a cell's equations to its modules."""
+
+import sys
+
+from .cell_modules import RecurrentCell
+from .cells import Cell
+from .layers import RecurrentLayer, UnprojectedLayer
+
+
+def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:
+    """The layer and the cell module of a cell: ``PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)``.
+
+    They are named after the cell and belong to the calling module, where pickle looks for them.
+    """
+    base = RecurrentLayer if cell.projection else UnprojectedLayer
+    module = sys._getframe(1).f_globals.get("__name__", __name__)
+    made = []
+    for kind, name, what in ((base, cell.__name__, "Layers"), (RecurrentCell, f"{cell.__name__}Cell", "One step")):
+        doc = f"{what} of this cell; arguments as `{kind.__name__}`.\n\n{cell.__doc__}"
+        made.append(type(name, (kind,), {"cell": cell, "__module__": module, "__doc__": doc}))
+    return made[0], made[1]

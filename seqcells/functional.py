@@ -1,0 +1,217 @@
+"""Recurrent layers as functions: what the modules call, for those who hold the weights themselves.
+
+Three forms of the same thing, each with the one knob ``backend`` (see `seqcells.dispatch`):
+
+* `layers`: a stack of layers, one or two directions, from input to output;
+* `recurrence`: one layer in one direction, the input already projected;
+* `step`: one step of a cell.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout as dropout_
+from torch.nn.functional import linear
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from . import checks, delegate, dispatch, ops, reference
+from .cells import Cell
+from .weights import Weights
+
+
+def call_of(
+    cell: type[Cell],
+    form: str,
+    like: Tensor,
+    weights: Weights,
+    *,
+    lengths: object = None,
+    reset: object = None,
+    packed: object = None,
+) -> dispatch.Call:
+    """What `dispatch.choose` needs to know of a call."""
+    used = {"lengths": lengths, "reset": reset, "packed": packed, "projection": weights.hr}
+    options = tuple(name for name, value in used.items() if value is not None)
+    return dispatch.Call(cell, form, like.device, like.dtype, options)
+
+
+def layers(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    *,
+    batch_sizes: Tensor | None = None,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    training: bool = False,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A stack of recurrent layers; T steps, N sequences, D directions, L layers, H hidden units.
+
+    Args:
+        cell: the cell's class, from `seqcells.cells`.
+        input: (T, N, input size); (N, T, input size) with ``batch_first``; the data of a PackedSequence
+            (sum of lengths, input size) with ``batch_sizes``.
+        states: the initial states in the order of ``cell.states``, each (L·D, N, H or proj_size).
+        weights: L·D of them, a layer's directions side by side.
+        batch_sizes: as in PackedSequence.
+        dropout: probability of zeroing an output of any layer but the last, where ``training``.
+        lengths: (N,) integers: steps past a sequence's length leave its state alone and give zeros.
+        reset: (T, N) bool, whatever ``batch_first``: a boundary between t-1 and t that nothing crosses.
+        reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
+        backend: see `seqcells.dispatch`.
+
+    Returns:
+        The output, in the input's layout, and the final states.
+    """
+    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, packed=batch_sizes)
+    choice = dispatch.choose(call, backend)
+    directions = 2 if bidirectional else 1
+    if choice.backend == "torch":
+        return delegate.layers(
+            cell,
+            input,
+            states,
+            weights,
+            batch_sizes=batch_sizes,
+            num_layers=len(weights) // directions,
+            batch_first=batch_first,
+            dropout=dropout,
+            training=training,
+        )
+    checks.same_device_and_dtype(input, states, weights[0].ih)
+    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
+
+    if batch_sizes is not None:
+        input, lengths = pad_packed_sequence(PackedSequence(input, batch_sizes))
+        lengths = lengths.to(input.device)
+    elif batch_first:
+        input = input.transpose(0, 1)
+    checks.has_steps(input)
+
+    valid = None
+    if lengths is not None:
+        # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
+        valid = reference.valid_steps(lengths, input.shape[0])
+        input = torch.where(valid.unsqueeze(-1), input, 0)
+
+    finals: list[tuple[Tensor, ...]] = []
+    with torch.autocast(input.device.type, enabled=False):
+        for first in range(0, len(weights), directions):
+            outputs = []
+            for direction in range(directions):
+                k = first + direction
+                output, final = recurrence(
+                    cell,
+                    linear(input, weights[k].ih, weights[k].bias_ih),
+                    [state[k] for state in states],
+                    weights[k],
+                    lengths=lengths,
+                    reset=reset,
+                    reset_states=None if reset_states is None else [state[k] for state in reset_states],
+                    reverse=direction == 1,
+                    backend=choice.backend,
+                )
+                outputs.append(output)
+                finals.append(final)
+            input = torch.cat(outputs, -1) if bidirectional else outputs[0]
+            if dropout and training and first + directions < len(weights):
+                input = dropout_(input, dropout)
+
+    if batch_sizes is not None:
+        # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
+        input = input[valid]
+    elif batch_first:
+        input = input.transpose(0, 1)
+    return input, tuple(torch.stack(state) for state in zip(*finals, strict=True))
+
+
+def recurrence(
+    cell: type[Cell],
+    gates_x: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
+    reverse: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer in one direction, the input's part of the gates given; G gates, H hidden units.
+
+    Args:
+        cell: the cell's class, from `seqcells.cells`.
+        gates_x: (T, N, G·H): W_ih x_t + b_ih for all steps.
+        states: the initial states in the order of ``cell.states``, each (N, H), the first (N, P) with a
+            projection ``weights.hr``.
+        weights: only what the time loop uses is read: ``hh``, ``bias_hh``, ``hr`` and ``unit``.
+        lengths: (N,) integers on the device of ``gates_x``, 0 allowed.
+        reset: (T, N) bool. ``reset[t]`` is a boundary between t-1 and t: before step t the states become
+            ``reset_states``; with ``reverse``, before step t-1.
+        reset_states: each shaped as its state. Default: zeros.
+        reverse: whether to go from the last step to the first.
+        backend: see `seqcells.dispatch`; ``"torch"`` has no such operator.
+
+    Returns:
+        The output (T, N, H or P) and the final states.
+    """
+    choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
+    if choice.backend == "reference" and not torch.compiler.is_compiling():
+        return reference.recurrence(
+            cell,
+            gates_x,
+            states,
+            weights,
+            lengths=lengths,
+            reset=reset,
+            reset_states=reset_states,
+            reverse=reverse,
+        )
+    return ops.recurrence(cell, gates_x, states, weights, lengths, reset, reset_states, reverse, choice.backend)
+
+
+def step(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, ...]:
+    """One step: input (N, input size) and states (N, H) each → the new states."""
+    choice = dispatch.choose(call_of(cell, "step", input, weights), backend)
+    if choice.backend == "torch":
+        return delegate.step(cell, input, states, weights)
+    checks.step_sizes(input, states, weights, len(cell.gates))
+    checks.same_device_and_dtype(input, states, weights.ih)
+    input, states, (weights,), _ = _autocast(input, states, [weights], None)
+    with torch.autocast(input.device.type, enabled=False):
+        gates_x = linear(input, weights.ih, weights.bias_ih)
+        _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
+    return final
+
+
+def _autocast(
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    reset_states: Sequence[Tensor] | None,
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
+    """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
+    device = input.device.type
+    if not torch.is_autocast_enabled(device) or input.dtype == torch.float64:
+        return input, states, weights, reset_states
+    dtype = torch.get_autocast_dtype(device)
+    return (
+        input.to(dtype),
+        [state.to(dtype) for state in states],
+        [w.replaced([tensor.to(dtype) for tensor in w.present()]) for w in weights],
+        None if reset_states is None else [state.to(dtype) for state in reset_states],
+    )

@@ -1,0 +1,422 @@
+"""The layers: drop-in replacements of torch.nn's, and the same for every other cell."""
+
+import math
+import numbers
+import warnings
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from . import cells, checks, convert, dispatch, functional
+from .cell_modules import COUNT
+from .weights import Weights
+
+States = Tensor | tuple[Tensor, ...]
+
+
+class RecurrentLayer(nn.Module):
+    """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: hidden units H.
+        num_layers: layers L. Default: 1
+        bias: whether there are ``bias_ih`` and ``bias_hh``. Default: True
+        batch_first: whether input and output are (N, T, features) instead of (T, N, features); states are
+            not concerned. Default: False
+        dropout: probability of zeroing an output of any layer but the last, in training. Default: 0
+        bidirectional: whether a second direction reads the sequence backwards. Default: False
+        proj_size: size P of a projection of the hidden state, 0 for none (cells that allow one). Default: 0
+        device, dtype: of the parameters.
+        backend: see `seqcells.dispatch`. Default: ``"auto"``
+
+    Shapes are those of torch.nn: parameters ``weight_ih_l{k}{_reverse}`` (G·H, features), ``weight_hh_…``
+    (R·H, P or H), ``bias_ih_…``, ``bias_hh_…``, ``weight_hr_…`` (P, H), then the cell's per-unit
+    parameters; all drawn from U(-1/√H, 1/√H), in that order.
+
+    Raises:
+        ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend.
+    """
+
+    cell: type[cells.Cell]
+    mode: str
+    torch_class: ClassVar[type[nn.Module] | None] = None
+    """torch.nn's class for the same cell, if it has one."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        _check_constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
+        self.mode = self.cell.name.upper()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self.backend = dispatch.check_name(backend)
+        self._roles = Weights.roles(self.cell, bias, proj_size > 0)
+        self._all_weights: list[list[str]] = []
+        directions = 2 if bidirectional else 1
+        for layer in range(num_layers):
+            features = input_size if layer == 0 else directions * (proj_size or hidden_size)
+            for suffix in ("", "_reverse")[:directions]:
+                names = [f"{role}_l{layer}{suffix}" for role in self._roles]
+                for role, name in zip(self._roles, names, strict=True):
+                    shape = Weights.shape(role, self.cell, features, hidden_size, proj_size)
+                    setattr(self, name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+                self._all_weights.append(names)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
+        stdv = 1.0 / math.sqrt(self.hidden_size)
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -stdv, stdv)
+
+    # What users of torch.nn reach for. Parameters are read by name at each call: nothing is cached that a
+    # parametrization, an optimizer or functional_call could leave stale.
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters, a list for each layer and direction."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[Tensor]:
+        return [getattr(self, name) for names in self._all_weights for name in names]
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: no backend needs the parameters in one block."""
+
+    check_input = nn.RNNBase.check_input
+    get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
+    check_hidden_size = nn.RNNBase.check_hidden_size
+
+    def check_forward_args(self, input: Tensor, hidden: States, batch_sizes: Tensor | None) -> None:
+        """Raise as torch.nn does where input or hidden states have the wrong sizes."""
+        self.check_input(input, batch_sizes)
+        size = self.get_expected_hidden_size(input, batch_sizes)
+        if isinstance(hidden, Tensor):
+            self.check_hidden_size(hidden, size)
+            return
+        for index, state in enumerate(hidden):
+            self.check_hidden_size(state, size, f"Expected hidden[{index}] size {{}}, got {{}}")
+            size = (*size[:2], self.hidden_size)
+
+    def permute_hidden(self, hx: States, permutation: Tensor | None) -> States:
+        """Reorder the sequences of the states."""
+        if permutation is None:
+            return hx
+        if isinstance(hx, Tensor):
+            return hx.index_select(1, permutation)
+        return tuple(state.index_select(1, permutation) for state in hx)
+
+    def extra_repr(self) -> str:
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return nn.RNNBase.extra_repr(self) + chosen
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: States | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: States | None = None,
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """Run the sequences through the layers.
+
+        Args:
+            input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or
+                a PackedSequence.
+            hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
+                others (L·D, N, H); without N if unbatched. Default: zeros
+            lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
+                sequence's length, the final state is the one at it, and the backward direction starts there.
+                What the input holds past it does not matter. Not with a PackedSequence, which has its own.
+            reset: bool, the time and batch axes of the input (of the padded one for a PackedSequence):
+                ``reset[t]`` is a boundary between t-1 and t, an episode that ended there. Nothing crosses
+                it, no value and no gradient, in any layer or direction: the state becomes zeros, or
+                ``reset_state``, before step t, in the backward direction before step t-1. ``hx`` counts up
+                to the first boundary; flags past a length count for nothing.
+            reset_state: shaped like hx, gradient flows to it. Default: zeros
+
+        Returns:
+            The output (…, D·H or D·P), in the form of the input, and the final states, in the form of hx.
+
+        Raises:
+            ValueError, RuntimeError: as torch.nn.
+            TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` of the wrong
+                dtype, value or size.
+            RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
+        """
+        packed = isinstance(input, PackedSequence)
+        batch_sizes = sorted_indices = unsorted_indices = None
+        batched = True
+        if packed:
+            input, batch_sizes, sorted_indices, unsorted_indices = input
+            if lengths is not None:
+                raise ValueError("lengths should not be given with a PackedSequence, which has its own")
+            hx = None if hx is None else self.permute_hidden(hx, sorted_indices)
+        else:
+            if input.dim() not in (2, 3):
+                raise ValueError(self._rank_error.format(type(self).__name__, input.dim()))
+            batched = input.dim() == 3
+            hx = None if hx is None else self._batched_states(hx, batched)
+            if not batched:
+                input = input.unsqueeze(0 if self.batch_first else 1)
+        if hx is None:
+            hx = self._zero_states(input, batch_sizes)
+        self.check_forward_args(input, hx, batch_sizes)
+        lengths, reset, reset_state = self._boundaries(
+            input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
+        )
+        output, final = functional.layers(
+            self.cell,
+            input,
+            _as_tuple(hx),
+            self._weights(),
+            batch_sizes=batch_sizes,
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first and not packed,
+            dropout=self.dropout,
+            training=self.training,
+            lengths=lengths,
+            reset=reset,
+            reset_states=None if reset_state is None else _as_tuple(reset_state),
+            backend=self.backend,
+        )
+        if packed:
+            output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        elif not batched:
+            output = output.squeeze(0 if self.batch_first else 1)
+            final = tuple(state.squeeze(1) for state in final)
+        return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+
+    def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:
+        """The backend that ``forward`` would run for such arguments, and why."""
+        packed = input.batch_sizes if isinstance(input, PackedSequence) else None
+        like = input.data if isinstance(input, PackedSequence) else input
+        call = functional.call_of(
+            self.cell, "layers", like, self._weights()[0], lengths=lengths, reset=reset, packed=packed
+        )
+        return dispatch.choose(call, self.backend)
+
+    @classmethod
+    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentLayer":
+        """This class in place of torch.nn's, with the same parameters (not copies). Errors: `seqcells.convert`."""
+        return convert.rebuilt(module, cls.torch_class, cls, backend=backend)
+
+    def to_torch(self) -> nn.Module:
+        """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
+        return convert.rebuilt(self, type(self), self.torch_class)
+
+    _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
+
+    def _weights(self) -> list[Weights]:
+        return [Weights.of(self._roles, [getattr(self, name) for name in names]) for names in self._all_weights]
+
+    def _zero_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
+        size = self.get_expected_hidden_size(input, batch_sizes)
+        states = [input.new_zeros(size)]
+        states += [input.new_zeros((*size[:2], self.hidden_size)) for _ in self.cell.states[1:]]
+        return tuple(states) if len(states) > 1 else states[0]
+
+    def _batched_states(self, hx: States, batched: bool) -> States:
+        """hx with its batch axis, its rank checked in torch.nn's words."""
+        rank = 3 if batched else 2
+        kind = "batched" if batched else "unbatched"
+        if len(self.cell.states) == 1:
+            if hx.dim() != rank:
+                raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
+            return hx if batched else hx.unsqueeze(1)
+        states = [hx[index] for index in range(len(self.cell.states))]
+        if len(hx) != len(states):
+            raise RuntimeError(f"{self.cell.name} expects {COUNT.get(len(states), len(states))} hidden states")
+        if any(state.dim() != rank for state in states):
+            names = "hx and cx" if len(states) == 2 else "hx"
+            ranks = ", ".join(f"{state.dim()}-D" for state in states)
+            raise RuntimeError(f"For {kind} {rank}-D input, {names} should also be {rank}-D but got ({ranks}) tensors")
+        return tuple(states) if batched else tuple(state.unsqueeze(1) for state in states)
+
+    def _boundaries(
+        self,
+        input: Tensor,
+        batch_sizes: Tensor | None,
+        sorted_indices: Tensor | None,
+        batched: bool,
+        lengths: Any,
+        reset: Tensor | None,
+        reset_state: States | None,
+    ) -> tuple[Tensor | None, Tensor | None, States | None]:
+        """lengths, reset and reset_state, checked, in the layout of `functional.layers`."""
+        if reset is None and reset_state is not None:
+            raise ValueError("reset_state should only be given with reset")
+        if lengths is None and reset is None:
+            return None, None, None
+        if batch_sizes is not None:
+            shape = (batch_sizes.shape[0], int(batch_sizes[0]))
+            shape = shape[::-1] if self.batch_first else shape
+        else:
+            shape = tuple(input.shape[:2])
+        batch_axis = 0 if self.batch_first else 1
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths)
+            lengths = checks.lengths(
+                lengths if batched else lengths.reshape(-1), shape[1 - batch_axis], shape[batch_axis], input.device
+            )
+        if reset is not None:
+            reset = reset if batched else reset.unsqueeze(batch_axis)
+            reset = checks.reset(reset, shape, self.batch_first, input.device)
+            reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)
+        if reset_state is not None:
+            reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
+            self.check_forward_args(input, reset_state, batch_sizes)
+        return lengths, reset, reset_state
+
+
+def _as_tuple(states: States) -> tuple[Tensor, ...]:
+    return (states,) if isinstance(states, Tensor) else states
+
+
+def _check_constructor(
+    input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, proj_size: Any
+) -> None:
+    """torch.nn's checks, in its order and words."""
+    if not isinstance(dropout, numbers.Number) or not 0 <= dropout <= 1 or isinstance(dropout, bool):
+        raise ValueError(
+            "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
+        )
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
+            f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
+            stacklevel=4,
+        )
+    for name, value, kind in (
+        ("bias", bias, bool),
+        ("batch_first", batch_first, bool),
+        ("input_size", input_size, int),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")
+    if input_size <= 0:
+        raise ValueError("input_size must be greater than zero")
+    if not isinstance(hidden_size, int):
+        raise TypeError(f"hidden_size should be of type int, got: {type(hidden_size).__name__}")
+    if hidden_size <= 0:
+        raise ValueError("hidden_size must be greater than zero")
+    if num_layers <= 0:
+        raise ValueError("num_layers must be greater than zero")
+    if proj_size < 0:
+        raise ValueError("proj_size should be a positive integer or zero to disable projections")
+    if proj_size >= hidden_size:
+        raise ValueError("proj_size has to be smaller than hidden_size")
+
+
+class UnprojectedLayer(RecurrentLayer):
+    """A `RecurrentLayer` of a cell that allows no projection: no ``proj_size``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+        **others: Any,
+    ) -> None:
+        if "proj_size" in others:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if others:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {next(iter(others))!r}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+        )
+
+
+class LSTM(RecurrentLayer):
+    """A multi-layer long short-term memory, in place of `torch.nn.LSTM`; arguments as `RecurrentLayer`.
+
+    Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
+    """
+
+    cell = cells.LSTM
+    torch_class = nn.LSTM
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+
+
+class GRU(UnprojectedLayer):
+    """A multi-layer gated recurrent unit, in place of `torch.nn.GRU`; arguments as `RecurrentLayer`.
+
+    Equations and sources: `seqcells.cells.GRU`.
+    """
+
+    cell = cells.GRU
+    torch_class = nn.GRU
+
+
+class RNN(UnprojectedLayer):
+    """A multi-layer Elman network, in place of `torch.nn.RNN`; arguments as `RecurrentLayer`, and:
+
+    Args:
+        nonlinearity: ``"tanh"`` or ``"relu"``, the fourth argument. Default: ``"tanh"``
+
+    Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
+    """
+
+    torch_class = nn.RNN
+    _rank_error = "{}: Expected input to be 2D or 3D, got {}D tensor instead"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if nonlinearity not in cells.RNN_BY_NONLINEARITY:
+            raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+        # Before Module.__init__: a plain attribute over the class's, which tells `RecurrentLayer` its cell.
+        self.cell = cells.RNN_BY_NONLINEARITY[nonlinearity]
+        super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
+        self.nonlinearity = nonlinearity

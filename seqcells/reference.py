@@ -1,0 +1,86 @@
+"""The oracle: any cell over time as a loop of its `step` in torch.
+
+Runs in any dtype on any device, under any transform of torch.func, and is differentiable any number of
+times. Every other backend is judged by it; where none of them can run, it does.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from .cells import Cell
+from .weights import Weights
+
+# float16 and bfloat16 are for storage: states and sums are float32.
+WORKING_DTYPE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """(T, B) bool: whether step t lies within the sequence, from ``lengths`` (B,)."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+
+
+def boundaries(reset: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
+    """(T, B) bool: whether the state is reset just before step t is computed, in the direction of travel.
+
+    ``reset[t]`` is a boundary between t-1 and t: going backwards in time it is met before step t-1. Flags
+    past a sequence's length lie in padding and count for nothing.
+    """
+    if valid is not None:
+        reset = reset & valid
+    if not reverse:
+        return reset
+    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])
+
+
+def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
+    """One step for all rows: x, the gates' parts from the input (B, H) each → the new states."""
+    r: Sequence[Tensor] = ()
+    if cell.recurrent_gates:
+        r = linear(states[0], weights.hh, weights.bias_hh).chunk(len(cell.recurrent_gates), -1)
+    rows = [row for parameter in weights.unit for row in parameter.unbind(0)]
+    new = cell.advance(tuple(x), tuple(r), tuple(states), tuple(rows))
+    return new if weights.hr is None else (linear(new[0], weights.hr), *new[1:])
+
+
+def recurrence(
+    cell: type[Cell],
+    gates_x: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    reset_states: Sequence[Tensor] | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer in one direction; arguments as `seqcells.functional.recurrence` → output, final states."""
+    storage = gates_x.dtype
+    work = WORKING_DTYPE.get(storage, storage)
+    weights = weights.recurrent
+    weights = weights.replaced([w.to(work) for w in weights.present()])
+    current = tuple(state.to(work) for state in states)
+    steps = gates_x.shape[0]
+
+    valid = None if lengths is None else valid_steps(lengths, steps)
+    boundary = None
+    if reset is not None:
+        boundary = boundaries(reset, valid, reverse).unsqueeze(-1)
+        fresh = [torch.zeros_like(s) for s in current] if reset_states is None else [s.to(work) for s in reset_states]
+    if valid is not None:
+        valid = valid.unsqueeze(-1)
+
+    inputs = gates_x.to(work).unbind(0)
+    outputs: list[Tensor] = [gates_x] * steps
+    for t in reversed(range(steps)) if reverse else range(steps):
+        if boundary is not None:
+            current = tuple(torch.where(boundary[t], f, s) for f, s in zip(fresh, current, strict=True))
+        new = step(cell, inputs[t].chunk(len(cell.gates), -1), current, weights)
+        outputs[t] = new[0]
+        if valid is not None:
+            new = tuple(torch.where(valid[t], n, s) for n, s in zip(new, current, strict=True))
+            outputs[t] = torch.where(valid[t], outputs[t], 0)
+        current = new
+    return torch.stack(outputs).to(storage), tuple(state.to(storage) for state in current)

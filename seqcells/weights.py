@@ -1,0 +1,74 @@
+"""The tensors of one layer in one direction, by name."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .cells import Cell
+
+
+class Weights(NamedTuple):
+    """The weights of one layer in one direction; G gates, R recurrent gates, H hidden units, P projected ones.
+
+    * ``ih``: (G·H, input size), or None where the input is already projected;
+    * ``hh``: (R·H, H or P), or None for a cell without a recurrent product;
+    * ``bias_ih``, ``bias_hh``: (G·H,), (R·H,), or None;
+    * ``hr``: (P, H), the projection of the hidden state, or None;
+    * ``unit``: per-unit parameters in the order of ``cell.parameters``, each (rows, H).
+    """
+
+    ih: Tensor | None = None
+    hh: Tensor | None = None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    hr: Tensor | None = None
+    unit: tuple[Tensor, ...] = ()
+
+    @staticmethod
+    def roles(cell: type[Cell], bias: bool, projection: bool) -> tuple[str, ...]:
+        """What a layer of ``cell`` has, in the order its module registers them (torch.nn's, then per-unit)."""
+        roles = ["weight_ih"]
+        if cell.recurrent_gates:
+            roles.append("weight_hh")
+        if bias:
+            roles.append("bias_ih")
+            if cell.recurrent_gates:
+                roles.append("bias_hh")
+        if projection:
+            roles.append("weight_hr")
+        return tuple(roles) + tuple(f"weight_{name}" for name in cell.parameters)
+
+    @staticmethod
+    def shape(role: str, cell: type[Cell], input_size: int, hidden_size: int, proj_size: int) -> tuple[int, ...]:
+        """The shape of the parameter in that role."""
+        shapes = {
+            "weight_ih": (len(cell.gates) * hidden_size, input_size),
+            "weight_hh": (len(cell.recurrent_gates) * hidden_size, proj_size or hidden_size),
+            "bias_ih": (len(cell.gates) * hidden_size,),
+            "bias_hh": (len(cell.recurrent_gates) * hidden_size,),
+            "weight_hr": (proj_size, hidden_size),
+        }
+        return shapes[role] if role in shapes else (len(cell.parameters[role[len("weight_") :]]), hidden_size)
+
+    @classmethod
+    def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> "Weights":
+        """From tensors in the order of ``roles``."""
+        fields = {role.removeprefix("weight_"): tensor for role, tensor in zip(roles, tensors, strict=True)}
+        known = {name: fields.pop(name) for name in ("ih", "hh", "bias_ih", "bias_hh", "hr") if name in fields}
+        return cls(**known, unit=tuple(fields.values()))
+
+    def present(self) -> list[Tensor]:
+        """The tensors that there are, in the order of ``roles``."""
+        return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.unit)
+
+    def replaced(self, tensors: Sequence[Tensor]) -> "Weights":
+        """The same, with other tensors in the places of the present ones."""
+        rest = iter(tensors)
+        fixed = [None if w is None else next(rest) for w in self[:5]]
+        return Weights(*fixed, unit=tuple(rest))
+
+    @property
+    def recurrent(self) -> "Weights":
+        """Only what is used inside the time loop."""
+        return self._replace(ih=None, bias_ih=None)
