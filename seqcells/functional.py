@@ -8,6 +8,7 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def layers(
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
     finals: list[tuple[Tensor, ...]] = []
-    with torch.autocast(input.device.type, enabled=False):
+    with _without_autocast(input):
         for first in range(0, len(weights), directions):
             outputs = []
             for direction in range(directions):
@@ -192,10 +193,16 @@ def step(
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
-    with torch.autocast(input.device.type, enabled=False):
+    with _without_autocast(input):
         gates_x = linear(input, weights.ih, weights.bias_ih)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
+
+
+def _without_autocast(input: Tensor) -> AbstractContextManager:
+    """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
+    device = input.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _autocast(

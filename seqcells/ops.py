@@ -11,7 +11,8 @@ weights gathered in a `Weights`:
 * ``saved_like(cell, gates_x, states, weights)`` → empty tensors of the shapes that forward saves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -119,12 +120,26 @@ def _recurrence(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     return output, list(final), list(saved)
 
 
+@contextmanager
+def _autograd_inside_operator() -> Iterator[None]:
+    """Autograd for the body of an operator, which may run below it (under a TorchDispatchMode it does)."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "AutogradOther", "ADInplaceOrView"):
+        excluded = excluded.remove(getattr(torch._C.DispatchKey, key))
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield
+
+
 def _recurrence_backward(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
     *inputs, output, saved, grad_output, grad_final = args
     call = _Arguments(inputs)
     if call.backend == "reference":
-        _, pull = torch.func.vjp(call.by_reference, *call.differentiable())
-        return call.grouped([g.contiguous() for g in pull((grad_output, *grad_final))])
+        with _autograd_inside_operator():
+            leaves = [tensor.detach().requires_grad_() for tensor in call.differentiable()]
+            outputs = call.by_reference(*leaves)
+            gradients = torch.autograd.grad(outputs, leaves, (grad_output, *grad_final), materialize_grads=True)
+        return call.grouped([g.contiguous() for g in gradients])
     engine = dispatch.engine(call.backend)
     return call.grouped(engine.backward(*call.engine_call(), output, saved, grad_output, grad_final))
 
@@ -145,9 +160,9 @@ def _recurrence_backward_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Te
     return call.grouped([t.new_empty(t.shape) for t in call.differentiable()])
 
 
-def _save(ctx: Any, inputs: tuple, kept: tuple) -> None:
-    """Keep an operator's inputs, and those of its outputs that backward reads."""
-    leaves, ctx.structure = tree_flatten((inputs, kept))
+def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
+    """Keep the inputs, and of the outputs what backward reads."""
+    leaves, ctx.structure = tree_flatten((inputs, (output[0], output[2])))
     ctx.others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     ctx.places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     ctx.save_for_backward(*(leaves[place] for place in ctx.places))
@@ -169,44 +184,19 @@ def _as_inputs(call: _Arguments, flat: Sequence[Tensor]) -> tuple[Any, ...]:
 
 def _recurrence_autograd(ctx: Any, grad_output: Tensor, grad_final: list[Tensor], _: Any) -> tuple[Any, ...]:
     inputs, (output, saved) = _saved(ctx)
+    call = _Arguments(inputs)
+    if torch.is_grad_enabled():
+        # A gradient that will itself be differentiated: the reference's, which is so any number of times.
+        _, pull = torch.func.vjp(call.by_reference, *call.differentiable())
+        return _as_inputs(call, pull((grad_output, *grad_final)))
     gates_x, states, weights, reset_states = torch.ops.seqcells.recurrence_backward(
         *inputs, output, saved, grad_output, grad_final
     )
-    return _as_inputs(_Arguments(inputs), [gates_x, *states, *weights, *reset_states])
+    return _as_inputs(call, [gates_x, *states, *weights, *reset_states])
 
 
-def _recurrence_backward_autograd(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-    """The second derivative, and all after it: the reference's, whichever engine gave the first."""
-    (*inputs, _, saved, grad_output, grad_final), _ = _saved(ctx)
-    call = _Arguments(inputs)
-    primals = call.differentiable()
-
-    def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
-        _, pull = torch.func.vjp(call.by_reference, *tensors[: len(primals)])
-        return pull(tensors[len(primals) :])
-
-    _, pull = torch.func.vjp(gradients, *primals, grad_output, *grad_final)
-    flat = pull((grads[0], *grads[1], *grads[2], *grads[3]))
-    n = len(primals)
-    return *_as_inputs(call, flat[:n]), None, [None] * len(saved), flat[n], list(flat[n + 1 :])
-
-
-for _name, _kernel, _fake, _setup, _autograd in (
-    (
-        "recurrence",
-        _recurrence,
-        _recurrence_fake,
-        lambda ctx, inputs, output: _save(ctx, inputs, (output[0], output[2])),
-        _recurrence_autograd,
-    ),
-    (
-        "recurrence_backward",
-        _recurrence_backward,
-        _recurrence_backward_fake,
-        lambda ctx, inputs, output: _save(ctx, inputs, ()),
-        _recurrence_backward_autograd,
-    ),
-):
-    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"seqcells::{_name}", _fake, lib=_library)
-    torch.library.register_autograd(f"seqcells::{_name}", _autograd, setup_context=_setup, lib=_library)
+_library.impl("recurrence", _recurrence, "CompositeExplicitAutograd")
+_library.impl("recurrence_backward", _recurrence_backward, "CompositeExplicitAutograd")
+torch.library.register_fake("seqcells::recurrence", _recurrence_fake, lib=_library)
+torch.library.register_fake("seqcells::recurrence_backward", _recurrence_backward_fake, lib=_library)
+torch.library.register_autograd("seqcells::recurrence", _recurrence_autograd, setup_context=_save, lib=_library)

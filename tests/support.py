@@ -1,0 +1,110 @@
+"""What the tests share: cells by name, backends that can run them, torch.nn's counterparts, comparisons."""
+
+from functools import cache, partial
+
+import torch
+from torch import nn
+
+import seqcells
+from seqcells import dispatch
+from seqcells.cells import REGISTRY
+
+TORCH_LAYERS = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn_tanh": nn.RNN,
+    "rnn_relu": partial(nn.RNN, nonlinearity="relu"),
+}
+TORCH_CELLS = {
+    "lstm": nn.LSTMCell,
+    "gru": nn.GRUCell,
+    "rnn_tanh": nn.RNNCell,
+    "rnn_relu": partial(nn.RNNCell, nonlinearity="relu"),
+}
+_LAYERS = {
+    "lstm": seqcells.LSTM,
+    "gru": seqcells.GRU,
+    "rnn_tanh": seqcells.RNN,
+    "rnn_relu": partial(seqcells.RNN, nonlinearity="relu"),
+}
+_CELLS = {
+    "lstm": seqcells.LSTMCell,
+    "gru": seqcells.GRUCell,
+    "rnn_tanh": seqcells.RNNCell,
+    "rnn_relu": partial(seqcells.RNNCell, nonlinearity="relu"),
+}
+
+
+@cache
+def _defined(name):
+    return seqcells.define(REGISTRY[name])
+
+
+def layer(name, *args, **kwargs):
+    """A layer of the cell with that name."""
+    return (_LAYERS.get(name) or _defined(name)[0])(*args, **kwargs)
+
+
+def cell(name, *args, **kwargs):
+    """A cell module of the cell with that name."""
+    return (_CELLS.get(name) or _defined(name)[1])(*args, **kwargs)
+
+
+def backends(name, form="layers", options=(), device="cpu", dtype=torch.float32):
+    """The backends that exist here and can run such a call, by name (``auto`` is always one of them)."""
+    call = dispatch.Call(REGISTRY[name], form, torch.device(device), dtype, options)
+    return [
+        backend
+        for backend, entry in dispatch.BACKENDS.items()
+        if entry.unavailable() is None and entry.refuses(call) is None
+    ]
+
+
+def cases(names=tuple(REGISTRY), **call):
+    """Pairs (cell name, backend) to parametrise over."""
+    return [(name, backend) for name in names for backend in backends(name, **call)]
+
+
+def as_tuple(states):
+    return (states,) if isinstance(states, torch.Tensor) else tuple(states)
+
+
+def like_module(states):
+    """States in the form a module takes them."""
+    return states[0] if len(states) == 1 else tuple(states)
+
+
+def random_states(name, *shape, proj_size=0, **kwargs):
+    """Random states of a cell, of ``shape`` each, the hidden one projected."""
+    sizes = [shape if k or not proj_size else (*shape[:-1], proj_size) for k in range(len(REGISTRY[name].states))]
+    return [torch.randn(size, **kwargs) for size in sizes]
+
+
+def results(module, input, hx, **kwargs):
+    """Outputs and final states of a layer, flat; those of a PackedSequence as its data."""
+    output, final = module(input, like_module(hx), **kwargs)
+    output = output.data if isinstance(output, nn.utils.rnn.PackedSequence) else output
+    return [output, *as_tuple(final)]
+
+
+def gradients(outputs, inputs, seed=1):
+    """Gradients of ``inputs`` through all ``outputs``, each weighted by random numbers of the seed's."""
+    generator = torch.Generator().manual_seed(seed)
+    loss = sum((o * torch.randn(o.shape, generator=generator).to(o)).sum() for o in outputs)
+    grads = torch.autograd.grad(loss, inputs, allow_unused=True)
+    return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads, strict=True)]
+
+
+def assert_equal_to(got, expected, tolerance=1e-12):
+    """All tensors agree to ``tolerance``, relative to the largest value of each pair."""
+    for index, (a, b) in enumerate(zip(got, expected, strict=True)):
+        assert a.shape == b.shape and a.dtype == b.dtype, index
+        scale = max(1.0, b.abs().max().item()) if b.numel() else 1.0
+        assert torch.isfinite(a).all(), index
+        difference = (a - b).abs().max().item() if b.numel() else 0.0
+        assert difference <= tolerance * scale, (index, difference)
+
+
+def distance(got, truth):
+    """Root mean square of the difference, relative to the truth's."""
+    return ((got.double() - truth).norm() / truth.norm().clamp_min(1e-300)).item()

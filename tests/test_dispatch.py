@@ -1,0 +1,86 @@
+"""The choice of a backend: named ones run or say why not, the default gives its reason."""
+
+import pytest
+import torch
+
+import seqcells
+from seqcells import dispatch, functional
+from seqcells.cells import REGISTRY
+from seqcells.weights import Weights
+
+TO_COME = [name for name, entry in dispatch.BACKENDS.items() if entry.unavailable()]
+INPUT = torch.randn(3, 2, 4)
+
+
+@pytest.mark.parametrize("make", (seqcells.LSTM, seqcells.GRU, seqcells.RNN, seqcells.LSTMCell, seqcells.PeepholeLSTM))
+def test_a_name_that_is_none_is_refused_at_once(make):
+    with pytest.raises(ValueError, match=r"unknown backend 'cuda'.*'reference'"):
+        make(4, 5, backend="cuda")
+
+
+@pytest.mark.parametrize("backend", TO_COME)
+def test_a_backend_that_does_not_exist_here_raises_and_says_why(backend):
+    for module, input in (
+        (seqcells.LSTM(4, 5, backend=backend), INPUT),
+        (seqcells.GRUCell(4, 5, backend=backend), INPUT[0]),
+    ):
+        with pytest.raises(RuntimeError, match=f"backend='{backend}' cannot run this call: .+"):
+            module(input)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "why"),
+    (
+        ({"lengths": torch.tensor([1, 2])}, "no lengths="),
+        ({"reset": torch.zeros(3, 2, dtype=torch.bool)}, "no reset="),
+    ),
+)
+def test_torch_refuses_what_its_operators_lack(kwargs, why):
+    layer = seqcells.LSTM(4, 5, backend="torch")
+    with pytest.raises(RuntimeError, match=why):
+        layer(INPUT, **kwargs)
+    layer.backend = "auto"
+    assert layer.plan(INPUT).backend == "torch"
+    choice = layer.plan(INPUT, **kwargs)
+    assert choice.backend == "reference" and why in choice.reason
+
+
+def test_torch_refuses_cells_it_lacks():
+    for module, input in (
+        (seqcells.PeepholeLSTM(4, 5, backend="torch"), INPUT),
+        (seqcells.PeepholeLSTMCell(4, 5, backend="torch"), INPUT[0]),
+    ):
+        with pytest.raises(RuntimeError, match="torch has no operator for the peephole_lstm cell"):
+            module(input)
+        module.backend = "auto"
+        assert module.plan(input).backend == "reference"
+
+
+def test_torch_refuses_projected_input():
+    weights = Weights(hh=torch.randn(20, 5))
+    with pytest.raises(RuntimeError, match="not its projection gates_x"):
+        functional.recurrence(
+            REGISTRY["lstm"], torch.randn(3, 2, 20), [torch.zeros(2, 5)] * 2, weights, backend="torch"
+        )
+
+
+def test_default_follows_transforms():
+    layer, seen = seqcells.GRU(4, 5), []
+
+    def loss(input):
+        seen.append(layer.plan(input))
+        return layer(input)[0].sum()
+
+    torch.func.grad(loss)(INPUT)
+    assert seen[0].backend == "reference" and "torch.func" in seen[0].reason
+
+
+def test_a_named_backend_is_the_reason():
+    layer = seqcells.LSTM(4, 5, backend="reference")
+    assert layer.plan(INPUT) == seqcells.Choice("reference", "asked for by name")
+
+
+def test_cells_are_found_by_name():
+    assert dispatch.cell("gru") is seqcells.cells.GRU
+    with pytest.raises(ValueError, match=r"unknown cell 'gpu'.*lstm"):
+        dispatch.cell("gpu")

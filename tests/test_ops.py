@@ -1,0 +1,83 @@
+"""The operators: well formed, one node in a graph, the same numbers compiled, exported and eager."""
+
+import pytest
+import torch
+from support import as_tuple, assert_equal_to, cases, gradients, layer, like_module, random_states, results
+from test_gradcheck import problem
+
+from seqcells.cells import REGISTRY
+
+T, B, F, H = 5, 3, 4, 6
+
+
+def arguments(name, boundaries=True, backend="reference"):
+    """Arguments of ``seqcells::recurrence``, taken from the gradient tests."""
+    run, inputs = problem(name, boundaries)
+    seen = {}
+
+    def keep(cell, gates_x, states, weights, lengths, reset, fresh):
+        seen["args"] = (
+            *(cell.name, gates_x, list(states), weights.hh, weights.bias_hh, weights.hr, list(weights.unit)),
+            *(lengths, reset, list(fresh or ()), False, backend),
+        )
+
+    run(keep, *inputs)
+    return seen["args"]
+
+
+@pytest.mark.parametrize("boundaries", (False, True))
+@pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
+def test_opcheck(name, backend, boundaries):
+    args = arguments(name, boundaries, backend)
+    torch.library.opcheck(torch.ops.seqcells.recurrence.default, args)
+    output, final, saved = torch.ops.seqcells.recurrence(*args)
+    detached = torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, output, saved, final))
+    args, output, saved, final = detached
+    backward = torch.ops.seqcells.recurrence_backward.default
+    torch.library.opcheck(backward, (*args, output, saved, output, final))
+    before = storages((args, output, saved, final))
+    gradients = backward(*args, output, saved, output, final)
+    assert not set(storages(gradients)) & set(before)
+    assert storages((args, output, saved, final)) == before
+
+
+def storages(tree):
+    """Where each tensor of a tree lies, and how often it was written to."""
+    tensors = [t for t in torch.utils._pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
+    return [(t.untyped_storage().data_ptr(), t._version) for t in tensors]
+
+
+@pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True}), ids=("plain", "deep"))
+@pytest.mark.parametrize(("name", "backend"), [*cases(options=("lengths", "reset")), ("lstm", "auto"), ("gru", "auto")])
+def test_compiled_whole_equals_eager(name, backend, options, device):
+    torch._dynamo.reset()
+    module = layer(name, F, H, backend=backend, dtype=torch.float64, device=device, **options)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    like = {"dtype": torch.float64, "device": device, "requires_grad": True}
+    count = module.num_layers * (2 if module.bidirectional else 1)
+    for steps in (T, T + 2, T + 9):
+        input, hx = torch.randn(steps, B, F, **like), random_states(name, count, B, H, **like)
+        for kwargs in (
+            {},
+            {"lengths": torch.tensor([2, 0, steps], device=device)},
+            {"reset": torch.rand(steps, B, device=device) < 0.3, "reset_state": like_module(hx)},
+        ):
+            found = []
+            for run in (module, compiled):
+                outputs = results(run, input, hx, **kwargs)
+                found.append([*outputs, *gradients(outputs, [input, *hx, *module.parameters()])])
+            assert_equal_to(found[1], found[0])
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_graph_holds_one_node_however_long_the_sequence(name):
+    module = layer(name, F, H, 2, bidirectional=True, batch_first=True)
+    batch, steps = torch.export.Dim("batch", min=2), torch.export.Dim("steps", min=2)
+    input = torch.randn(B, T, F)
+    program = torch.export.export(module, (input,), dynamic_shapes={"input": {0: batch, 1: steps}}, strict=True)
+    nodes = [n for n in program.graph.nodes if n.op == "call_function" and "seqcells" in str(n.target)]
+    assert len(nodes) == 4
+    for shape in ((B, T), (2, 50)):
+        input = torch.randn(*shape, F)
+        got, expected = program.module()(input), module(input)
+        assert_equal_to([got[0], *as_tuple(got[1])], [expected[0], *as_tuple(expected[1])], 1e-6)
