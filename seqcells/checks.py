@@ -1,9 +1,12 @@
 """What bad input is told, in torch.nn's words where it has any.
 
-Checks that torch.nn makes in Python are borrowed from the installed torch by the modules themselves; these
-are the ones its operators make, for backends that do not call them, and those of our own arguments.
+Checks that torch.nn's `forward` makes in methods are borrowed from the installed torch by the modules
+themselves; these are the constructor's, those that torch's operators make, for backends that do not call
+them, and those of our own arguments.
 """
 
+import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +14,41 @@ import torch
 from torch import Tensor
 
 from .weights import Weights
+
+
+def constructor(
+    input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, proj_size: Any
+) -> None:
+    """torch.nn's checks of a layer's arguments, in its order and words."""
+    if not isinstance(dropout, numbers.Number) or not 0 <= dropout <= 1 or isinstance(dropout, bool):
+        raise ValueError(
+            "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
+        )
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
+            f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
+            stacklevel=4,
+        )
+    for name, value, kind in (
+        ("bias", bias, bool),
+        ("batch_first", batch_first, bool),
+        ("input_size", input_size, int),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} should be of type {kind.__name__}, got: {type(value).__name__}")
+    if input_size <= 0:
+        raise ValueError("input_size must be greater than zero")
+    if not isinstance(hidden_size, int):
+        raise TypeError(f"hidden_size should be of type int, got: {type(hidden_size).__name__}")
+    if hidden_size <= 0:
+        raise ValueError("hidden_size must be greater than zero")
+    if num_layers <= 0:
+        raise ValueError("num_layers must be greater than zero")
+    if proj_size < 0:
+        raise ValueError("proj_size should be a positive integer or zero to disable projections")
+    if proj_size >= hidden_size:
+        raise ValueError("proj_size has to be smaller than hidden_size")
 
 
 def has_steps(input: Tensor) -> None:
