@@ -1,10 +1,12 @@
 """Every cell's printed kernels are its equations' and their gradients, and no longer than those written by hand."""
 
 import functools
+import subprocess
+import sys
 
 import pytest
 import torch
-from elementwise import compiled, interpreted, needs_compiler, needs_triton
+from elementwise import ROOT, compiled, interpreted, needs_compiler, needs_triton
 
 from seqcells import derive
 from seqcells.cells import REGISTRY, Cell
@@ -183,3 +185,8 @@ def test_names_that_a_language_keeps_to_itself():
     plan = derive.plan(cell_of(step))
     assert "const auto new_ = tanh(x_a + r_a);" in derive.cpp([plan])
     assert "tl_ = new * new\n" in derive.triton([plan])
+
+
+def test_importing_the_package_derives_nothing():
+    code = "import sys, seqcells; print([m for m in sys.modules if m.startswith('seqcells.derive') or m == 'triton'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "[]\n"

@@ -249,8 +249,330 @@ struct PeepholeLSTM {
     }
 };
 
+struct CIFG {
+    static constexpr const char* name = "cifg";
+    static constexpr int gates = 3, recurrent_gates = 3, states = 2, parameters = 0, saves = 3;
+    static constexpr std::array<int, 3> shared{0, 1, 2};
+    static constexpr std::array<bool, 2> previous{false, true};
+    static constexpr std::array<bool, 2> next{false, true};
+
+    // LSTM with coupled input and forget gates (Greff et al. 2015, arXiv:1503.04069): i = 1 - f.
+    //
+    // forget = sigmoid(x.f + r.f)
+    // candidate = tanh(x.g + r.g)
+    // output = sigmoid(x.o + r.o)
+    // cell = forget * s.c + (1 - forget) * candidate
+    // return output * tanh(cell), cell
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        using T = scalar<V>;
+        const V x_f = x[0], x_g = x[1], x_o = x[2];
+        const V r_f = r[0], r_g = r[1], r_o = r[2];
+        const V s_c = s[1];
+        const auto forget = sigmoid(x_f + r_f);
+        const auto candidate = tanh(x_g + r_g);
+        const auto output = sigmoid(x_o + r_o);
+        const auto cell = forget * s_c + (T(1.0) - forget) * candidate;
+        const auto h = output * tanh(cell);
+        n[0] = h; n[1] = cell;
+        saved[0] = forget; saved[1] = candidate; saved[2] = output;
+    }
+
+    // Gradients of cifg_forward, from what it saved: forget, candidate, output.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V forget = saved[0], candidate = saved[1], output = saved[2];
+        const V s_c = s[1];
+        const V n_c = n[1];
+        const V d_h = d[0], d_c = d[1];
+        const auto one_minus_forget = T(1.0) - forget;
+        const auto tanh_cell = tanh(n_c);
+        const auto d_output = d_h * tanh_cell;
+        const auto d_cell = d_c + d_h * output * (T(1.0) - tanh_cell * tanh_cell);
+        const auto d_candidate = d_cell * one_minus_forget;
+        const auto ds_c = d_cell * forget;
+        const auto d_forget = d_cell * (s_c - candidate);
+        const auto dx_o = d_output * output * (T(1.0) - output);
+        const auto dx_g = d_candidate * (T(1.0) - candidate * candidate);
+        const auto dx_f = d_forget * forget * one_minus_forget;
+        dx[0] = dx_f; dx[1] = dx_g; dx[2] = dx_o;
+        dr[0] = dx_f; dr[1] = dx_g; dr[2] = dx_o;
+        ds[0] = V{}; ds[1] = ds_c;
+    }
+};
+
+struct JANET {
+    static constexpr const char* name = "janet";
+    static constexpr int gates = 2, recurrent_gates = 2, states = 1, parameters = 0, saves = 2;
+    static constexpr std::array<int, 2> shared{0, 1};
+    static constexpr std::array<bool, 1> previous{true};
+    static constexpr std::array<bool, 1> next{false};
+
+    // LSTM with nothing but its forget gate (van der Westhuizen & Lasenby 2018, arXiv:1804.04849), β = 0.
+    //
+    // forget = sigmoid(x.f + r.f)
+    // candidate = tanh(x.g + r.g)
+    // return forget * s.h + (1 - forget) * candidate
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        using T = scalar<V>;
+        const V x_f = x[0], x_g = x[1];
+        const V r_f = r[0], r_g = r[1];
+        const V s_h = s[0];
+        const auto forget = sigmoid(x_f + r_f);
+        const auto candidate = tanh(x_g + r_g);
+        const auto h = forget * s_h + (T(1.0) - forget) * candidate;
+        n[0] = h;
+        saved[0] = forget; saved[1] = candidate;
+    }
+
+    // Gradients of janet_forward, from what it saved: forget, candidate.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V forget = saved[0], candidate = saved[1];
+        const V s_h = s[0];
+        const V d_h = d[0];
+        const auto one_minus_forget = T(1.0) - forget;
+        const auto d_candidate = d_h * one_minus_forget;
+        const auto ds_h = d_h * forget;
+        const auto d_forget = d_h * (s_h - candidate);
+        const auto dx_g = d_candidate * (T(1.0) - candidate * candidate);
+        const auto dx_f = d_forget * forget * one_minus_forget;
+        dx[0] = dx_f; dx[1] = dx_g;
+        dr[0] = dx_f; dr[1] = dx_g;
+        ds[0] = ds_h;
+    }
+};
+
+struct LiGRU {
+    static constexpr const char* name = "ligru";
+    static constexpr int gates = 2, recurrent_gates = 2, states = 1, parameters = 0, saves = 2;
+    static constexpr std::array<int, 2> shared{0, 1};
+    static constexpr std::array<bool, 1> previous{true};
+    static constexpr std::array<bool, 1> next{false};
+
+    // Light GRU (Ravanelli et al. 2018, arXiv:1803.10225): no reset gate, a rectifier; without its batch norm.
+    //
+    // update = sigmoid(x.z + r.z)
+    // candidate = relu(x.h + r.h)
+    // return update * s.h + (1 - update) * candidate
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        using T = scalar<V>;
+        const V x_z = x[0], x_h = x[1];
+        const V r_z = r[0], r_h = r[1];
+        const V s_h = s[0];
+        const auto update = sigmoid(x_z + r_z);
+        const auto candidate = relu(x_h + r_h);
+        const auto h = update * s_h + (T(1.0) - update) * candidate;
+        n[0] = h;
+        saved[0] = update; saved[1] = candidate;
+    }
+
+    // Gradients of ligru_forward, from what it saved: update, candidate.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V update = saved[0], candidate = saved[1];
+        const V s_h = s[0];
+        const V d_h = d[0];
+        const auto one_minus_update = T(1.0) - update;
+        const auto d_candidate = d_h * one_minus_update;
+        const auto ds_h = d_h * update;
+        const auto d_update = d_h * (s_h - candidate);
+        const auto dx_h = where(candidate > T(0.0), d_candidate, T(0.0));
+        const auto dx_z = d_update * update * one_minus_update;
+        dx[0] = dx_z; dx[1] = dx_h;
+        dr[0] = dx_z; dr[1] = dx_h;
+        ds[0] = ds_h;
+    }
+};
+
+struct IndRNN {
+    static constexpr const char* name = "indrnn";
+    static constexpr int gates = 1, recurrent_gates = 0, states = 1, parameters = 1, saves = 0;
+    static constexpr std::array<int, 0> shared{};
+    static constexpr std::array<bool, 1> previous{true};
+    static constexpr std::array<bool, 1> next{true};
+
+    // Independently recurrent network (Li et al. 2018, arXiv:1803.04831): each unit sees only its own past.
+    //
+    // return relu(x.h + p.u * s.h)
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        const V x_h = x[0];
+        const V s_h = s[0];
+        const V p_u = p[0];
+        const auto h = relu(x_h + p_u * s_h);
+        n[0] = h;
+    }
+
+    // Gradients of indrnn_forward, from what it saved: nothing.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V s_h = s[0];
+        const V n_h = n[0];
+        const V p_u = p[0];
+        const V d_h = d[0];
+        const auto dx_h = where(n_h > T(0.0), d_h, T(0.0));
+        const auto dp_u = dx_h * s_h;
+        const auto ds_h = dx_h * p_u;
+        dx[0] = dx_h;
+        ds[0] = ds_h;
+        dp[0] = dp_u;
+    }
+};
+
+struct MinGRU {
+    static constexpr const char* name = "mingru";
+    static constexpr int gates = 2, recurrent_gates = 0, states = 1, parameters = 0, saves = 2;
+    static constexpr std::array<int, 0> shared{};
+    static constexpr std::array<bool, 1> previous{true};
+    static constexpr std::array<bool, 1> next{false};
+
+    // minGRU (Feng et al. 2024, arXiv:2410.01201), its sequential form: gates that see only the input.
+    //
+    // update = sigmoid(x.z)
+    // return (1 - update) * s.h + update * x.h
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        using T = scalar<V>;
+        const V x_z = x[0], x_h = x[1];
+        const V s_h = s[0];
+        const auto update = sigmoid(x_z);
+        const auto h = (T(1.0) - update) * s_h + update * x_h;
+        n[0] = h;
+        saved[0] = x_h; saved[1] = update;
+    }
+
+    // Gradients of mingru_forward, from what it saved: x_h, update.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V x_h = saved[0], update = saved[1];
+        const V s_h = s[0];
+        const V d_h = d[0];
+        const auto one_minus_update = T(1.0) - update;
+        const auto dx_h = d_h * update;
+        const auto ds_h = d_h * one_minus_update;
+        const auto d_update = d_h * (x_h - s_h);
+        const auto dx_z = d_update * update * one_minus_update;
+        dx[0] = dx_z; dx[1] = dx_h;
+        ds[0] = ds_h;
+    }
+};
+
+struct Jordan {
+    static constexpr const char* name = "jordan";
+    static constexpr int gates = 1, recurrent_gates = 1, states = 1, parameters = 0, saves = 1;
+    static constexpr std::array<int, 1> shared{0};
+    static constexpr std::array<bool, 1> previous{false};
+    static constexpr std::array<bool, 1> next{false};
+
+    // Jordan's network (Jordan 1986): its output is fed back, a projection of the hidden units (``proj_size``).
+    //
+    // return tanh(x.h + r.h)
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        const V x_h = x[0];
+        const V r_h = r[0];
+        const auto h = tanh(x_h + r_h);
+        n[0] = h;
+        saved[0] = h;
+    }
+
+    // Gradients of jordan_forward, from what it saved: h.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V h = saved[0];
+        const V d_h = d[0];
+        const auto dx_h = d_h * (T(1.0) - h * h);
+        dx[0] = dx_h;
+        dr[0] = dx_h;
+        ds[0] = V{};
+    }
+};
+
+struct SLSTM {
+    static constexpr const char* name = "slstm";
+    static constexpr int gates = 4, recurrent_gates = 4, states = 4, parameters = 0, saves = 4;
+    static constexpr std::array<int, 4> shared{0, 1, 2, 3};
+    static constexpr std::array<bool, 4> previous{false, true, true, true};
+    static constexpr std::array<bool, 4> next{false, true, true, true};
+
+    // xLSTM's scalar LSTM (Beck et al. 2024, arXiv:2405.04517): exponential input gate, normaliser n, stabiliser m.
+    //
+    // log_input = x.i + r.i
+    // log_forget = log_sigmoid(x.f + r.f)
+    // carried = where(s.n > 0, log_forget + s.m, NOTHING)
+    // stabiliser = stop(maximum(carried, log_input))
+    // input = exp(log_input - stabiliser)
+    // forget = exp(carried - stabiliser)
+    // candidate = tanh(x.z + r.z)
+    // output = sigmoid(x.o + r.o)
+    // cell = forget * s.c + input * candidate
+    // normaliser = forget * s.n + input
+    // return output * cell / normaliser, cell, normaliser, stabiliser
+    template <class V>
+    SEQCELLS_INLINE static void forward(const V* x, const V* r, const V* s, const V* p, V* n, V* saved) {
+        using T = scalar<V>;
+        const V x_i = x[0], x_f = x[1], x_z = x[2], x_o = x[3];
+        const V r_i = r[0], r_f = r[1], r_z = r[2], r_o = r[3];
+        const V s_c = s[1], s_n = s[2], s_m = s[3];
+        const auto log_input = x_i + r_i;
+        const auto log_forget = log_sigmoid(x_f + r_f);
+        const auto carried = where(s_n > T(0.0), log_forget + s_m, T(-1e+30));
+        const auto stabiliser = stop(maximum(carried, log_input));
+        const auto input = exp(log_input - stabiliser);
+        const auto forget = exp(carried - stabiliser);
+        const auto candidate = tanh(x_z + r_z);
+        const auto output = sigmoid(x_o + r_o);
+        const auto cell = forget * s_c + input * candidate;
+        const auto normaliser = forget * s_n + input;
+        const auto h = output * cell / normaliser;
+        n[0] = h; n[1] = cell; n[2] = normaliser; n[3] = stabiliser;
+        saved[0] = log_forget; saved[1] = input; saved[2] = candidate; saved[3] = output;
+    }
+
+    // Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output.
+    template <class V>
+    SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
+        using T = scalar<V>;
+        const V log_forget = saved[0], input = saved[1], candidate = saved[2], output = saved[3];
+        const V s_c = s[1], s_n = s[2], s_m = s[3];
+        const V n_c = n[1], n_n = n[2], n_m = n[3];
+        const V d_h = d[0], d_c = d[1], d_n = d[2];
+        const auto t1 = s_n > T(0.0);
+        const auto carried = where(t1, log_forget + s_m, T(-1e+30));
+        const auto forget = exp(carried - n_m);
+        const auto h = output * n_c / n_n;
+        const auto t2 = d_h / n_n;
+        const auto d_normaliser = d_n - t2 * h;
+        const auto d_output = t2 * n_c;
+        const auto d_cell = d_c + t2 * output;
+        const auto ds_n = d_normaliser * forget;
+        const auto d_candidate = d_cell * input;
+        const auto d_input = d_normaliser + d_cell * candidate;
+        const auto ds_c = d_cell * forget;
+        const auto d_forget = d_normaliser * s_n + d_cell * s_c;
+        const auto dx_o = d_output * output * (T(1.0) - output);
+        const auto dx_z = d_candidate * (T(1.0) - candidate * candidate);
+        const auto d_carried = d_forget * forget;
+        const auto d_log_input = d_input * input;
+        const auto d_log_forget = where(t1, d_carried, T(0.0));
+        const auto dx_f = -(d_log_forget * expm1(log_forget));
+        dx[0] = d_log_input; dx[1] = dx_f; dx[2] = dx_z; dx[3] = dx_o;
+        dr[0] = d_log_input; dr[1] = dx_f; dr[2] = dx_z; dr[3] = dx_o;
+        ds[0] = V{}; ds[1] = ds_c; ds[2] = ds_n; ds[3] = d_log_forget;
+    }
+};
+
 }  // namespace
 }  // namespace seqcells
 
 // All of them: X is applied to each struct.
-#define SEQCELLS_CELLS(X) X(LSTM) X(GRU) X(RNNTanh) X(RNNReLU) X(PeepholeLSTM)
+#define SEQCELLS_CELLS(X) X(LSTM) X(GRU) X(RNNTanh) X(RNNReLU) X(PeepholeLSTM) X(CIFG) X(JANET) X(LiGRU) X(IndRNN) X(MinGRU) X(Jordan) X(SLSTM)

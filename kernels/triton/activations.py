@@ -30,12 +30,12 @@ def exp(x):
 
 @triton.jit
 def expm1(x):
-    """By the Taylor series where exp(x) - 1 would cancel."""
-    terms: tl.constexpr = 14 if x.dtype == tl.float64 else 8
+    """By the Taylor series where exp(x) - 1 would lose digits of what it cancels."""
+    terms: tl.constexpr = 18 if x.dtype == tl.float64 else 11
     series = tl.zeros_like(x) + 1.0
     for k in tl.static_range(terms, 1, -1):
         series = 1.0 + x * series * (1.0 / k)
-    return tl.where(tl.abs(x) < 0.5, x * series, tl.exp(x) - 1.0)
+    return tl.where((x > -0.5) & (x < 1.1), x * series, tl.exp(x) - 1.0)
 
 
 @triton.jit

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .activations import relu, sigmoid, tanh, where
+from .activations import exp, expm1, log_sigmoid, maximum, relu, sigmoid, stop, tanh, where
 
 
 class Kernels(NamedTuple):
@@ -210,6 +210,259 @@ def peephole_lstm_backward(saved, s, n, p, d):
     return (dx_i, dx_f, dx_g, dx_o), (dx_i, dx_f, dx_g, dx_o), (zero, ds_c), (dp_i, dp_f, dp_o)
 
 
+@triton.jit
+def cifg_forward(x, r, s, p):
+    """LSTM with coupled input and forget gates (Greff et al. 2015, arXiv:1503.04069): i = 1 - f.
+
+    forget = sigmoid(x.f + r.f)
+    candidate = tanh(x.g + r.g)
+    output = sigmoid(x.o + r.o)
+    cell = forget * s.c + (1 - forget) * candidate
+    return output * tanh(cell), cell
+    """
+    x_f, x_g, x_o = x
+    r_f, r_g, r_o = r
+    s_c = s[1]
+    forget = sigmoid(x_f + r_f)
+    candidate = tanh(x_g + r_g)
+    output = sigmoid(x_o + r_o)
+    cell = forget * s_c + (1.0 - forget) * candidate
+    h = output * tanh(cell)
+    return (h, cell), (forget, candidate, output)
+
+
+@triton.jit
+def cifg_backward(saved, s, n, p, d):
+    """Gradients of cifg_forward, from what it saved: forget, candidate, output."""
+    forget, candidate, output = saved
+    s_c = s[1]
+    n_c = n[1]
+    d_h, d_c = d
+    one_minus_forget = 1.0 - forget
+    tanh_cell = tanh(n_c)
+    d_output = d_h * tanh_cell
+    d_cell = d_c + d_h * output * (1.0 - tanh_cell * tanh_cell)
+    d_candidate = d_cell * one_minus_forget
+    ds_c = d_cell * forget
+    d_forget = d_cell * (s_c - candidate)
+    dx_o = d_output * output * (1.0 - output)
+    dx_g = d_candidate * (1.0 - candidate * candidate)
+    dx_f = d_forget * forget * one_minus_forget
+    zero = tl.zeros_like(d[0])
+    return (dx_f, dx_g, dx_o), (dx_f, dx_g, dx_o), (zero, ds_c), ()
+
+
+@triton.jit
+def janet_forward(x, r, s, p):
+    """LSTM with nothing but its forget gate (van der Westhuizen & Lasenby 2018, arXiv:1804.04849), β = 0.
+
+    forget = sigmoid(x.f + r.f)
+    candidate = tanh(x.g + r.g)
+    return forget * s.h + (1 - forget) * candidate
+    """
+    x_f, x_g = x
+    r_f, r_g = r
+    s_h = s[0]
+    forget = sigmoid(x_f + r_f)
+    candidate = tanh(x_g + r_g)
+    h = forget * s_h + (1.0 - forget) * candidate
+    return (h,), (forget, candidate)
+
+
+@triton.jit
+def janet_backward(saved, s, n, p, d):
+    """Gradients of janet_forward, from what it saved: forget, candidate."""
+    forget, candidate = saved
+    s_h = s[0]
+    d_h = d[0]
+    one_minus_forget = 1.0 - forget
+    d_candidate = d_h * one_minus_forget
+    ds_h = d_h * forget
+    d_forget = d_h * (s_h - candidate)
+    dx_g = d_candidate * (1.0 - candidate * candidate)
+    dx_f = d_forget * forget * one_minus_forget
+    return (dx_f, dx_g), (dx_f, dx_g), (ds_h,), ()
+
+
+@triton.jit
+def ligru_forward(x, r, s, p):
+    """Light GRU (Ravanelli et al. 2018, arXiv:1803.10225): no reset gate, a rectifier; without its batch norm.
+
+    update = sigmoid(x.z + r.z)
+    candidate = relu(x.h + r.h)
+    return update * s.h + (1 - update) * candidate
+    """
+    x_z, x_h = x
+    r_z, r_h = r
+    s_h = s[0]
+    update = sigmoid(x_z + r_z)
+    candidate = relu(x_h + r_h)
+    h = update * s_h + (1.0 - update) * candidate
+    return (h,), (update, candidate)
+
+
+@triton.jit
+def ligru_backward(saved, s, n, p, d):
+    """Gradients of ligru_forward, from what it saved: update, candidate."""
+    update, candidate = saved
+    s_h = s[0]
+    d_h = d[0]
+    one_minus_update = 1.0 - update
+    d_candidate = d_h * one_minus_update
+    ds_h = d_h * update
+    d_update = d_h * (s_h - candidate)
+    dx_h = where(candidate > 0.0, d_candidate, 0.0)
+    dx_z = d_update * update * one_minus_update
+    return (dx_z, dx_h), (dx_z, dx_h), (ds_h,), ()
+
+
+@triton.jit
+def indrnn_forward(x, r, s, p):
+    """Independently recurrent network (Li et al. 2018, arXiv:1803.04831): each unit sees only its own past.
+
+    return relu(x.h + p.u * s.h)
+    """
+    x_h = x[0]
+    s_h = s[0]
+    p_u = p[0]
+    h = relu(x_h + p_u * s_h)
+    return (h,), ()
+
+
+@triton.jit
+def indrnn_backward(saved, s, n, p, d):
+    """Gradients of indrnn_forward, from what it saved: nothing."""
+    s_h = s[0]
+    n_h = n[0]
+    p_u = p[0]
+    d_h = d[0]
+    dx_h = where(n_h > 0.0, d_h, 0.0)
+    dp_u = dx_h * s_h
+    ds_h = dx_h * p_u
+    return (dx_h,), (), (ds_h,), (dp_u,)
+
+
+@triton.jit
+def mingru_forward(x, r, s, p):
+    """minGRU (Feng et al. 2024, arXiv:2410.01201), its sequential form: gates that see only the input.
+
+    update = sigmoid(x.z)
+    return (1 - update) * s.h + update * x.h
+    """
+    x_z, x_h = x
+    s_h = s[0]
+    update = sigmoid(x_z)
+    h = (1.0 - update) * s_h + update * x_h
+    return (h,), (x_h, update)
+
+
+@triton.jit
+def mingru_backward(saved, s, n, p, d):
+    """Gradients of mingru_forward, from what it saved: x_h, update."""
+    x_h, update = saved
+    s_h = s[0]
+    d_h = d[0]
+    one_minus_update = 1.0 - update
+    dx_h = d_h * update
+    ds_h = d_h * one_minus_update
+    d_update = d_h * (x_h - s_h)
+    dx_z = d_update * update * one_minus_update
+    return (dx_z, dx_h), (), (ds_h,), ()
+
+
+@triton.jit
+def jordan_forward(x, r, s, p):
+    """Jordan's network (Jordan 1986): its output is fed back, a projection of the hidden units (``proj_size``).
+
+    return tanh(x.h + r.h)
+    """
+    x_h = x[0]
+    r_h = r[0]
+    h = tanh(x_h + r_h)
+    return (h,), (h,)
+
+
+@triton.jit
+def jordan_backward(saved, s, n, p, d):
+    """Gradients of jordan_forward, from what it saved: h."""
+    h = saved[0]
+    d_h = d[0]
+    dx_h = d_h * (1.0 - h * h)
+    zero = tl.zeros_like(d[0])
+    return (dx_h,), (dx_h,), (zero,), ()
+
+
+@triton.jit
+def slstm_forward(x, r, s, p):
+    """xLSTM's scalar LSTM (Beck et al. 2024, arXiv:2405.04517): exponential input gate, normaliser n, stabiliser m.
+
+    log_input = x.i + r.i
+    log_forget = log_sigmoid(x.f + r.f)
+    carried = where(s.n > 0, log_forget + s.m, NOTHING)
+    stabiliser = stop(maximum(carried, log_input))
+    input = exp(log_input - stabiliser)
+    forget = exp(carried - stabiliser)
+    candidate = tanh(x.z + r.z)
+    output = sigmoid(x.o + r.o)
+    cell = forget * s.c + input * candidate
+    normaliser = forget * s.n + input
+    return output * cell / normaliser, cell, normaliser, stabiliser
+    """
+    x_i, x_f, x_z, x_o = x
+    r_i, r_f, r_z, r_o = r
+    s_c = s[1]
+    s_n = s[2]
+    s_m = s[3]
+    log_input = x_i + r_i
+    log_forget = log_sigmoid(x_f + r_f)
+    carried = where(s_n > 0.0, log_forget + s_m, -1e30)
+    stabiliser = stop(maximum(carried, log_input))
+    input = exp(log_input - stabiliser)
+    forget = exp(carried - stabiliser)
+    candidate = tanh(x_z + r_z)
+    output = sigmoid(x_o + r_o)
+    cell = forget * s_c + input * candidate
+    normaliser = forget * s_n + input
+    h = output * cell / normaliser
+    return (h, cell, normaliser, stabiliser), (log_forget, input, candidate, output)
+
+
+@triton.jit
+def slstm_backward(saved, s, n, p, d):
+    """Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output."""
+    log_forget, input, candidate, output = saved
+    s_c = s[1]
+    s_n = s[2]
+    s_m = s[3]
+    n_c = n[1]
+    n_n = n[2]
+    n_m = n[3]
+    d_h = d[0]
+    d_c = d[1]
+    d_n = d[2]
+    t1 = s_n > 0.0
+    carried = where(t1, log_forget + s_m, -1e30)
+    forget = exp(carried - n_m)
+    h = output * n_c / n_n
+    t2 = d_h / n_n
+    d_normaliser = d_n - t2 * h
+    d_output = t2 * n_c
+    d_cell = d_c + t2 * output
+    ds_n = d_normaliser * forget
+    d_candidate = d_cell * input
+    d_input = d_normaliser + d_cell * candidate
+    ds_c = d_cell * forget
+    d_forget = d_normaliser * s_n + d_cell * s_c
+    dx_o = d_output * output * (1.0 - output)
+    dx_z = d_candidate * (1.0 - candidate * candidate)
+    d_carried = d_forget * forget
+    d_log_input = d_input * input
+    d_log_forget = where(t1, d_carried, 0.0)
+    dx_f = -(d_log_forget * expm1(log_forget))
+    zero = tl.zeros_like(d[0])
+    return (d_log_input, dx_f, dx_z, dx_o), (d_log_input, dx_f, dx_z, dx_o), (zero, ds_c, ds_n, d_log_forget), ()
+
+
 CELLS = {
     "lstm": Kernels(
         forward=lstm_forward,
@@ -250,5 +503,61 @@ CELLS = {
         shared=(0, 1, 2, 3),
         previous=(False, True),
         next=(False, True),
+    ),
+    "cifg": Kernels(
+        forward=cifg_forward,
+        backward=cifg_backward,
+        saved=("forget", "candidate", "output"),
+        shared=(0, 1, 2),
+        previous=(False, True),
+        next=(False, True),
+    ),
+    "janet": Kernels(
+        forward=janet_forward,
+        backward=janet_backward,
+        saved=("forget", "candidate"),
+        shared=(0, 1),
+        previous=(True,),
+        next=(False,),
+    ),
+    "ligru": Kernels(
+        forward=ligru_forward,
+        backward=ligru_backward,
+        saved=("update", "candidate"),
+        shared=(0, 1),
+        previous=(True,),
+        next=(False,),
+    ),
+    "indrnn": Kernels(
+        forward=indrnn_forward,
+        backward=indrnn_backward,
+        saved=(),
+        shared=(),
+        previous=(True,),
+        next=(True,),
+    ),
+    "mingru": Kernels(
+        forward=mingru_forward,
+        backward=mingru_backward,
+        saved=("x_h", "update"),
+        shared=(),
+        previous=(True,),
+        next=(False,),
+    ),
+    "jordan": Kernels(
+        forward=jordan_forward,
+        backward=jordan_backward,
+        saved=("h",),
+        shared=(0,),
+        previous=(False,),
+        next=(False,),
+    ),
+    "slstm": Kernels(
+        forward=slstm_forward,
+        backward=slstm_backward,
+        saved=("log_forget", "input", "candidate", "output"),
+        shared=(0, 1, 2, 3),
+        previous=(False, True, True, True),
+        next=(False, True, True, True),
     ),
 }

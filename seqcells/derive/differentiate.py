@@ -43,6 +43,8 @@ def _pull(d: Expression, y: Expression) -> tuple[Expression | None, ...]:
 
 def _sum(a: Expression, b: Expression) -> Expression:
     """a + b, a factor they share taken out: d - d·z becomes d·(1 - z), which is fewer roundings too."""
+    if a.op == "neg":
+        a, b = b, a
     negative = b.op == "neg"
     left, right = _factors(a), _factors(b.args[0] if negative else b)
     for factor in left:
