@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 root = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "seqcells" / "version.py").read_text()).group(1)
@@ -15,7 +15,20 @@ packages = [
 ]
 kernels = ["seqcells.kernels"] + [f"seqcells.kernels.{d.name}" for d in (root / "kernels").iterdir() if d.is_dir()]
 
+# Plain C++: no libtorch, so one binary serves every torch. Optional: without a compiler the package works all the
+# same, and `python -m seqcells.info` says what is missing. OpenMP's runtime is the one torch has loaded already.
+engine = Extension(
+    "seqcells.kernels.cpu._engine",
+    sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
+    depends=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.h")),
+    extra_compile_args=["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_link_args=["-fopenmp"],
+    language="c++",
+    optional=True,
+)
+
 setup(
+    ext_modules=[engine],
     version=version,
     packages=packages + sorted(name for name in kernels if "__pycache__" not in name),
     package_dir={"seqcells.kernels": "kernels"},

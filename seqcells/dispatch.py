@@ -58,6 +58,22 @@ def _to_come() -> str:
     return "this version of seqcells does not have it yet"
 
 
+def _no_cpu_engine() -> str | None:
+    try:
+        engine("cpu")
+    except ImportError as error:
+        return f"its extension is not built, {error}: install from source with a C++ compiler"
+    return None
+
+
+def _cpu_refuses(call: Call) -> str | None:
+    if call.device.type != "cpu":
+        return f"its tensors are on {call.device}"
+    if engine("cpu").kernels(call.cell.name) is None:
+        return f"it was built without the {call.cell.name} cell"
+    return None
+
+
 BACKENDS: dict[str, Backend] = {
     "reference": Backend(
         "a loop of the cell's step in torch: any device, dtype and transform", None, _there, _refuses_nothing
@@ -65,7 +81,9 @@ BACKENDS: dict[str, Backend] = {
     "torch": Backend(
         "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls", None, _there, delegate.refuses
     ),
-    "cpu": Backend("C++ kernels", "seqcells.kernels.cpu", _to_come, _refuses_nothing),
+    "cpu": Backend(
+        "C++ kernels, for the machine's instruction set", "seqcells.kernels.cpu", _no_cpu_engine, _cpu_refuses
+    ),
     "triton": Backend("Triton kernels, the plan chosen by size", "seqcells.kernels.triton", _to_come, _refuses_nothing),
     "triton-stepwise": Backend(
         "Triton: a GEMM and a fused kernel per step", "seqcells.kernels.triton", _to_come, _refuses_nothing

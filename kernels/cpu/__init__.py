@@ -1,0 +1,266 @@
+"""The CPU engine: C++, one call for all steps, generic over the derived cells of ``cells.h``.
+
+Runs in float32 and float64; float16 and bfloat16 are storage, their arithmetic is float32. The kernels for the
+best instruction set of the machine are chosen when this module is first imported.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqcells.cells import Cell
+from seqcells.reference import WORKING_DTYPE, boundaries, valid_steps
+from seqcells.weights import Weights
+
+from . import _engine
+
+TARGETS: list[str] = _engine.targets()
+"""Instruction sets that this machine and this build have kernels for, best first."""
+target = TARGETS[0]
+"""The one in use."""
+
+_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+_MAX_STATES = 4
+_FIELDS = (
+    *("steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "initial", "weight_hh", "bias_hh"),
+    *("weight_hr", "unit", "lengths", "reset", "reset_states", "output", "final", "saved", "path", "previous_hidden"),
+    *("grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset"),
+    "grad_unit",
+)
+"""The fields of ``Problem`` in problem.h, in order."""
+_PER_STATE = {"initial", "reset_states", "final", "path", "grad_final", "grad_initial", "grad_reset"}
+
+
+class _Kernels(NamedTuple):
+    """A cell's row in the tables."""
+
+    handle: int
+    saves: int
+    """Values that forward keeps of each unit."""
+    shared: tuple[int, ...]
+    """For each recurrent gate the gate whose gradient is the same, or -1."""
+    path: tuple[int, ...]
+    """Whether backward reads a state's values after each step."""
+
+
+@cache
+def _kernels(cell_name: str, dtype: torch.dtype, target: str) -> _Kernels | None:
+    found = _engine.find(target, _DTYPES[dtype], cell_name)
+    return None if found is None else _Kernels(*found)
+
+
+def kernels(cell_name: str, dtype: torch.dtype = torch.float32) -> _Kernels | None:
+    """The kernels in use for a cell, or None where the tables lack it."""
+    return _kernels(cell_name, dtype, target)
+
+
+def _address(value: Tensor | int | None) -> int:
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return value or 0
+
+
+def _run(cell: type[Cell], backward: bool, dtype: torch.dtype, fields: dict) -> None:
+    flat: list[int] = []
+    for name in _FIELDS:
+        value = fields.get(name)
+        if name in _PER_STATE:
+            given = [_address(v) for v in value or ()]
+            flat += given + [0] * (_MAX_STATES - len(given))
+        else:
+            flat.append(_address(value))
+    _engine.run(kernels(cell.name, dtype).handle, backward, *flat)
+
+
+class _Call:
+    """The arguments as the kernels want them: contiguous, of the working dtype."""
+
+    def __init__(
+        self,
+        cell: type[Cell],
+        gates_x: Tensor,
+        states: Sequence[Tensor],
+        weights: Weights,
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        reset_states: Sequence[Tensor] | None,
+        reverse: bool,
+    ) -> None:
+        self.cell, self.storage = cell, gates_x.dtype
+        self.dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
+        self.steps, self.batch = gates_x.shape[:2]
+        self.hidden = gates_x.shape[2] // len(cell.gates)
+        self.projected = states[0].shape[1]
+        self.states = [self.plain(state) for state in states]
+        self.weights = weights.recurrent.replaced([self.plain(w) for w in weights.recurrent.present()])
+        self.unit = torch.cat(self.weights.unit) if len(weights.unit) > 1 else next(iter(self.weights.unit), None)
+        self.lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
+        self.reset = None if reset is None else reset.contiguous()
+        self.reset_states = None if reset_states is None else [self.plain(state) for state in reset_states]
+        self.reverse = reverse
+        self.fields = {
+            "steps": self.steps,
+            "batch": self.batch,
+            "hidden": self.hidden,
+            "projected": self.projected,
+            "reverse": int(reverse),
+            "threads": torch.get_num_threads(),
+            "initial": self.states,
+            "weight_hh": self.weights.hh,
+            "bias_hh": self.weights.bias_hh,
+            "weight_hr": self.weights.hr,
+            "unit": self.unit,
+            "lengths": self.lengths,
+            "reset": self.reset,
+            "reset_states": self.reset_states,
+        }
+        self.like = gates_x
+
+    def plain(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype).contiguous()
+
+    def empty(self, *shape: int) -> Tensor:
+        return self.like.new_empty(shape, dtype=self.dtype)
+
+    def empty_states(self) -> list[Tensor]:
+        return [torch.empty_like(state) for state in self.states]
+
+    def stored(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.storage)
+
+    def previous_hidden(self, output: Tensor) -> Tensor:
+        """(T, B, P): the hidden state that each step's product read."""
+        hidden = self.states[0].unsqueeze(0)
+        before = torch.cat([output[1:], hidden] if self.reverse else [hidden, output[:-1]])
+        valid = None if self.lengths is None else valid_steps(self.lengths, self.steps)
+        if valid is not None and self.reverse:
+            # Rows begin at their length, after steps whose output is zero.
+            before = torch.where(torch.cat([valid[1:], torch.zeros_like(valid[:1])]).unsqueeze(-1), before, hidden)
+        if self.reset is not None:
+            fresh = torch.zeros_like(hidden) if self.reset_states is None else self.reset_states[0]
+            before = torch.where(boundaries(self.reset, valid, self.reverse).unsqueeze(-1), fresh, before)
+        return before
+
+
+def forward(
+    cell: type[Cell],
+    gates_x: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reset_states: Sequence[Tensor] | None,
+    reverse: bool,
+    save: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """As `seqcells.ops` has it."""
+    call = _Call(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)
+    output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
+    saved = list(saved_like(cell, gates_x, states, weights)) if save else []
+    values, *path = saved or [None]
+    fields = {"gates_x": call.plain(gates_x), "output": output, "final": final, "saved": values}
+    _run(
+        cell, False, call.dtype, {**call.fields, **fields, "path": _path(kernels(cell.name, call.dtype), weights, path)}
+    )
+    return call.stored(output), [call.stored(state) for state in final], saved
+
+
+def backward(
+    cell: type[Cell],
+    gates_x: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reset_states: Sequence[Tensor] | None,
+    reverse: bool,
+    output: Tensor,
+    saved: Sequence[Tensor],
+    grad_output: Tensor,
+    grad_final: Sequence[Tensor],
+) -> list[Tensor]:
+    """As `seqcells.ops` has it."""
+    call = _Call(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)
+    values, *path = saved
+    output = call.plain(output)
+    previous = call.previous_hidden(output)
+    shared = kernels(cell.name, call.dtype).shared
+    grad_gates_x = call.empty(*gates_x.shape)
+    grad_product = call.empty(call.steps, call.batch, shared.count(-1) * call.hidden)
+    projected = weights.hr is not None
+    grad_projected = call.empty(*output.shape) if projected else None
+    grad_states = call.empty_states()
+    grad_reset = None if reset_states is None else call.empty_states()
+    grad_unit = None if call.unit is None else torch.empty_like(call.unit)
+    fields = {
+        "output": output,
+        "saved": values,
+        "path": _path(kernels(cell.name, call.dtype), weights, path),
+        "previous_hidden": previous,
+        "grad_output": call.plain(grad_output),
+        "grad_final": [call.plain(g) for g in grad_final],
+        "grad_gates_x": grad_gates_x,
+        "grad_product": grad_product,
+        "grad_projected": grad_projected,
+        "grad_initial": grad_states,
+        "grad_reset": grad_reset,
+        "grad_unit": grad_unit,
+    }
+    _run(cell, True, call.dtype, {**call.fields, **fields})
+    grad_weights = _grad_weights(call, shared, previous, grad_gates_x, grad_product)
+    if projected:
+        unprojected = path[0].flatten(0, 1)
+        grad_weights = grad_weights._replace(hr=grad_projected.flatten(0, 1).T @ unprojected)
+    if grad_unit is not None:
+        grad_weights = grad_weights._replace(unit=grad_unit.split([len(w) for w in weights.unit]))
+    grads = [grad_gates_x, *grad_states, *grad_weights.present(), *(grad_reset or ())]
+    return [call.stored(grad) for grad in grads]
+
+
+def _grad_weights(
+    call: _Call, shared: tuple[int, ...], previous: Tensor, grad_gates_x: Tensor, grad_product: Tensor
+) -> Weights:
+    """Gradients of weight_hh and bias_hh: one product over all steps for each run of gates that lie together."""
+    hh, bias = call.weights.hh, call.weights.bias_hh
+    if hh is None:
+        return Weights()
+    columns, own = [], 0
+    for gate in shared:
+        columns.append((grad_product, own) if gate < 0 else (grad_gates_x, gate))
+        own += gate < 0
+    grad_hh, grad_bias = torch.empty_like(hh), None if bias is None else torch.empty_like(bias)
+    rows, first = call.hidden, 0
+    while first < len(columns):
+        source, column = columns[first]
+        last = first
+        while last < len(columns) and columns[last][0] is source and columns[last][1] == column + last - first:
+            last += 1
+        part = source.flatten(0, 1)[:, column * rows : (column + last - first) * rows]
+        torch.mm(part.T, previous.flatten(0, 1), out=grad_hh[first * rows : last * rows])
+        if grad_bias is not None:
+            torch.sum(part, 0, out=grad_bias[first * rows : last * rows])
+        first = last
+    return Weights(hh=grad_hh, bias_hh=grad_bias)
+
+
+def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
+    """As `seqcells.ops` has it: the values of all units (T, B, A·H), then the paths (T, B, H) that backward reads."""
+    dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
+    row = kernels(cell.name, dtype)
+    steps, batch, width = gates_x.shape
+    hidden = width // len(cell.gates)
+    count = sum(_has_path(row, weights))
+    return [gates_x.new_empty((steps, batch, k * hidden), dtype=dtype) for k in (row.saves, *[1] * count)]
+
+
+def _has_path(row: _Kernels, weights: Weights) -> list[bool]:
+    """For each state whether its values are kept: a hidden state that is the output needs no second copy."""
+    return [weights.hr is not None, *map(bool, row.path[1:])]
+
+
+def _path(row: _Kernels, weights: Weights, kept: Sequence[Tensor]) -> list[Tensor | None]:
+    rest = iter(kept)
+    return [next(rest, None) if has else None for has in _has_path(row, weights)]

@@ -1,0 +1,25 @@
+// The tables of kernels for one instruction set. A file that includes this names the set by SEQCELLS_TARGET and tells
+// its registers; everything below is compiled for it.
+
+#include "recurrence.h"
+
+namespace seqcells {
+namespace SEQCELLS_TARGET {
+
+template <class Cell, class T>
+constexpr Kernels row() {
+    Kernels kernels{Cell::name, Cell::saves, Cell::recurrent_gates, Cell::shared.data(), Cell::states, {},
+                    Recurrence<Cell, T>::forward, Recurrence<Cell, T>::backward};
+    for (int state = 1; state < Cell::states; ++state) kernels.path[state] = Cell::previous[state] || Cell::next[state];
+    return kernels;
+}
+
+#define SEQCELLS_ROW(cell, T) row<cell, T>(),
+#define SEQCELLS_FLOAT(cell) SEQCELLS_ROW(cell, float)
+#define SEQCELLS_DOUBLE(cell) SEQCELLS_ROW(cell, double)
+
+extern const Kernels float32[] = {SEQCELLS_CELLS(SEQCELLS_FLOAT)Kernels{}};
+extern const Kernels float64[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Kernels{}};
+
+}  // namespace SEQCELLS_TARGET
+}  // namespace seqcells

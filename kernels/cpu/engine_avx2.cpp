@@ -1,0 +1,22 @@
+// The engine for avx2.
+
+#include <omp.h>
+#include <sched.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma")
+#define SEQCELLS_TARGET avx2
+#define SEQCELLS_VECTOR_BYTES 32
+#define SEQCELLS_VECTOR_REGISTERS 16
+#include "engine.h"
+#endif

@@ -1,0 +1,19 @@
+// The engine for portable.
+
+#include <omp.h>
+#include <sched.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#define SEQCELLS_TARGET portable
+#define SEQCELLS_VECTOR_BYTES 16
+#define SEQCELLS_VECTOR_REGISTERS 16
+#include "engine.h"

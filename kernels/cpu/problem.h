@@ -1,0 +1,58 @@
+// What a call is: the arrays of one layer in one direction, as Python hands them over.
+
+#pragma once
+
+#include <cstdint>
+
+namespace seqcells {
+
+constexpr int MAX_STATES = 4;
+
+// All arrays are contiguous, of the engine's type unless another is named. T steps, B rows, H hidden units, P of them
+// projected (P = H without a projection), G gates, R recurrent gates, S states, A saved values.
+// Null where a call does not have it.
+struct Problem {
+    int64_t steps, batch, hidden, projected;
+    int64_t reverse, threads;
+
+    const void* gates_x;                    // (T, B, G·H)
+    const void* initial[MAX_STATES];        // (B, P), then (B, H)
+    const void* weight_hh;                  // (R·H, P)
+    const void* bias_hh;                    // (R·H)
+    const void* weight_hr;                  // (P, H)
+    const void* unit;                       // (rows, H)
+    const int64_t* lengths;                 // (B)
+    const bool* reset;                      // (T, B)
+    const void* reset_states[MAX_STATES];   // as initial; null for zeros
+
+    // Written by forward, read by backward.
+    void* output;                           // (T, B, P)
+    void* final[MAX_STATES];                // as initial
+    void* saved;                            // (T, B, A·H)
+    void* path[MAX_STATES];                 // (T, B, H): each state after each step; the first before its projection
+
+    // Backward only.
+    const void* previous_hidden;            // (T, B, P): what the product of each step read
+    const void* grad_output;                // (T, B, P)
+    const void* grad_final[MAX_STATES];     // as initial
+    void* grad_gates_x;                     // (T, B, G·H)
+    void* grad_product;                     // (T, B, U·H): of the U recurrent gates that share no grad_gates_x
+    void* grad_projected;                   // (T, B, P): of the hidden state, for the projection's weights
+    void* grad_initial[MAX_STATES];         // as initial
+    void* grad_reset[MAX_STATES];           // as initial
+    void* grad_unit;                        // (rows, H)
+};
+
+// A cell's kernels for one type and instruction set. They return 0, or -1 where memory is lacking.
+struct Kernels {
+    const char* cell;
+    int saves;                // values that forward keeps of each unit
+    int recurrent_gates;
+    const int* shared;        // for each recurrent gate the gate that has the same gradient, or -1
+    int states;
+    bool path[MAX_STATES];    // whether backward reads a state's path
+    int (*forward)(const Problem&);
+    int (*backward)(const Problem&);
+};
+
+}  // namespace seqcells

@@ -1,0 +1,134 @@
+// The recurrent product, [rows × depth] · [depth × columns], on weights packed for it.
+//
+// A block is `N` vectors of columns. Its weights lie depth after depth, N vectors each, so that a block is one
+// stream of memory. Each column of each row is summed in one fixed order, whatever the number of threads.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "activations.h"
+
+namespace seqcells {
+namespace {
+
+// Set by the file that includes the engine, for the instruction set it is compiled for.
+constexpr int VECTOR_BYTES = SEQCELLS_VECTOR_BYTES;
+constexpr int VECTOR_REGISTERS = SEQCELLS_VECTOR_REGISTERS;
+
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class T>
+using Vector = typename VectorOf<T>::type;
+template <class T>
+constexpr int LANES = VECTOR_BYTES / sizeof(T);
+
+// The first n lanes of memory, zeros after them.
+template <class T>
+SEQCELLS_INLINE Vector<T> load(const T* from, int64_t n = LANES<T>) {
+    Vector<T> v{};
+    if (__builtin_expect(n >= LANES<T>, 1))
+        std::memcpy(&v, from, sizeof v);
+    else
+        for (int64_t lane = 0; lane < n; ++lane) v[lane] = from[lane];
+    return v;
+}
+
+template <class T>
+SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
+    if (__builtin_expect(n >= LANES<T>, 1))
+        std::memcpy(to, &v, sizeof v);
+    else
+        for (int64_t lane = 0; lane < n; ++lane) to[lane] = v[lane];
+}
+
+// out[M][N vectors] (+)= a[M][depth] · w[depth][N vectors]. C sums in turn hide the latency of an addition
+// where M · N are too few to do so.
+template <class T, int M, int N, int C>
+SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride, T* out, bool add) {
+    using V = Vector<T>;
+    constexpr int L = LANES<T>;
+    V sum[C][M][N];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) {
+            sum[0][m][n] = add ? load(out + (m * N + n) * L) : V{};
+#pragma GCC unroll 4
+            for (int c = 1; c < C; ++c) sum[c][m][n] = V{};
+        }
+    int64_t k = 0;
+    for (; k + C <= depth; k += C) {
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) {
+            V column[N];
+#pragma GCC unroll 4
+            for (int n = 0; n < N; ++n) column[n] = load(w + ((k + c) * N + n) * L);
+#pragma GCC unroll 16
+            for (int m = 0; m < M; ++m) {
+                const V value = a[m * stride + k + c] - V{};  // all lanes (a sum with zero would not be the value itself)
+#pragma GCC unroll 4
+                for (int n = 0; n < N; ++n) sum[c][m][n] += value * column[n];
+            }
+        }
+    }
+    for (; k < depth; ++k)
+        for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) sum[0][m][n] += a[m * stride + k] * load(w + (k * N + n) * L);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) {
+            V total = sum[0][m][n];
+#pragma GCC unroll 4
+            for (int c = 1; c < C; ++c) total += sum[c][m][n];
+            store(out + (m * N + n) * L, total);
+        }
+}
+
+// Rows of a tile: as many sums as there are registers for, besides one vector of values and N of weights.
+template <int N>
+constexpr int ROWS = (VECTOR_REGISTERS - N - 1) / N < 8 ? (VECTOR_REGISTERS - N - 1) / N : 8;
+// Chunks of the depth, so that a block's share of the weights stays in the first-level cache for all rows.
+template <class T, int N>
+constexpr int64_t DEPTH = 32768 / (N * VECTOR_BYTES);
+// Rows that are done together.
+constexpr int64_t BATCH = 48;
+
+template <class T, int N, int M>
+void rows_of(int64_t rows, const T* w, int64_t depth, const T* a, int64_t stride, T* out, bool add) {
+    constexpr int C = M * N >= 12 ? 1 : M * N >= 6 ? 2 : 4;
+    if (rows == M)
+        tile<T, M, N, C>(w, depth, a, stride, out, add);
+    else if constexpr (M > 1)
+        rows_of<T, N, M - 1>(rows, w, depth, a, stride, out, add);
+}
+
+// out[rows][N vectors] = a[rows][depth] · block, for at most BATCH rows.
+template <class T, int N>
+void product(const T* block, int64_t depth, const T* a, int64_t stride, int64_t rows, T* out) {
+    constexpr int M = ROWS<N>;
+    constexpr int64_t width = N * LANES<T>;
+    // Whole chunks are only needed where several tiles share them.
+    const int64_t chunk = rows <= M ? depth : DEPTH<T, N>;
+    for (int64_t k = 0; k < depth || k == 0; k += chunk) {
+        const int64_t count = depth - k < chunk ? depth - k : chunk;
+        for (int64_t row = 0; row < rows; row += M)
+            rows_of<T, N, M>(rows - row < M ? rows - row : M, block + k * width, count, a + row * stride + k, stride,
+                             out + row * width, k > 0);
+    }
+}
+
+// One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column]; zeros
+// past `columns`.
+template <class T, int N>
+void pack(const T* from, int64_t by_depth, int64_t by_column, int64_t depth, int64_t columns, T* to) {
+    for (int64_t k = 0; k < depth; ++k, to += N * LANES<T>)
+        for (int64_t c = 0; c < LANES<T>; ++c) to[c] = c < columns ? from[k * by_depth + c * by_column] : T(0);
+}
+
+}  // namespace
+}  // namespace seqcells

@@ -1,0 +1,66 @@
+// A team of threads for a whole sequence, and the barrier they meet at every step.
+
+#pragma once
+
+#include <omp.h>
+#include <sched.h>
+
+#include <atomic>
+
+namespace seqcells {
+namespace {
+
+// Threads spin: a step takes microseconds. One that waits for long gives its core away, since whoever it waits for
+// may want that core.
+class Barrier {
+  public:
+    explicit Barrier(int size) : size_(size) {}
+
+    void wait() {
+        if (size_ == 1) return;
+        const int round = round_.load(std::memory_order_relaxed);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.store(round + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+            if (spins < 4096)
+                __builtin_ia32_pause();
+            else
+                sched_yield();
+        }
+    }
+
+  private:
+    const int size_;
+    alignas(64) std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<int> round_{0};
+};
+
+// Items [first, last) of `count` for a member of a team.
+struct Share {
+    int64_t first, last;
+    Share(int64_t count, int member, int size) : first(count * member / size), last(count * (member + 1) / size) {}
+};
+
+// work(member, size, barrier) on at most `threads` threads; fewer where OpenMP gives fewer (inside another team).
+template <class Work>
+void run_team(int threads, Work work) {
+    if (threads <= 1) {
+        Barrier alone(1);
+        work(0, 1, alone);
+        return;
+    }
+    Barrier* barrier = nullptr;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp single
+        barrier = new Barrier(omp_get_num_threads());
+        work(omp_get_thread_num(), omp_get_num_threads(), *barrier);
+    }
+    delete barrier;
+}
+
+}  // namespace
+}  // namespace seqcells
