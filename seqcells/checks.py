@@ -22,7 +22,7 @@ def has_steps(input: Tensor) -> None:
 def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tensor | None) -> None:
     """RuntimeError where the input, the states and the weights do not belong together."""
     tensors = [("hidden", state) for state in states] + ([] if weight is None else [("parameter", weight)])
-    autocast = torch.is_autocast_enabled(input.device.type)
+    autocast = autocast_dtype(input.device) is not None
     for what, tensor in tensors:
         if tensor.device != input.device:
             raise RuntimeError(
@@ -34,6 +34,13 @@ def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tenso
                 f"Input and {what} tensors are not the same dtype, "
                 f"found input tensor with {input.dtype} and {what} tensor with {tensor.dtype}"
             )
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
 
 
 def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:

@@ -8,6 +8,7 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def layers(
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
     finals: list[tuple[Tensor, ...]] = []
-    with torch.autocast(input.device.type, enabled=False):
+    with _plain(input.device):
         for first in range(0, len(weights), directions):
             outputs = []
             for direction in range(directions):
@@ -192,10 +193,15 @@ def step(
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
-    with torch.autocast(input.device.type, enabled=False):
+    with _plain(input.device):
         gates_x = linear(input, weights.ih, weights.bias_ih)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
+
+
+def _plain(device: torch.device) -> AbstractContextManager:
+    """Without autocast, where there is one."""
+    return nullcontext() if checks.autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
 
 
 def _autocast(
@@ -205,10 +211,9 @@ def _autocast(
     reset_states: Sequence[Tensor] | None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
     """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
-    device = input.device.type
-    if not torch.is_autocast_enabled(device) or input.dtype == torch.float64:
+    dtype = checks.autocast_dtype(input.device)
+    if dtype is None or input.dtype == torch.float64:
         return input, states, weights, reset_states
-    dtype = torch.get_autocast_dtype(device)
     return (
         input.to(dtype),
         [state.to(dtype) for state in states],
