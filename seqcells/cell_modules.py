@@ -119,7 +119,7 @@ class RecurrentCell(nn.Module):
 
     def to_torch(self) -> nn.Module:
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(self, type(self), self.torch_class)
+        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
 
 
 COUNT = {2: "two"}

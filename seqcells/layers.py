@@ -231,7 +231,7 @@ class RecurrentLayer(nn.Module):
 
     def to_torch(self) -> nn.Module:
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(self, type(self), self.torch_class)
+        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
 
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
 
