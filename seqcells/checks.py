@@ -44,12 +44,14 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:
-    """RuntimeError for a cell's input or states of the wrong size."""
+    """RuntimeError for a cell's states of the wrong rank, its input or states of the wrong size."""
     assert weights.ih is not None
     input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // gates
     if input.shape[1] != input_size:
         raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}")
     for index, state in enumerate(states):
+        if state.dim() != 2:
+            raise RuntimeError(f"Expected 2D hidden{index} (batch x hidden_size), but got {state.dim()}D tensor")
         if input.shape[0] != state.shape[0]:
             raise RuntimeError(
                 f"Input batch size {input.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}"
