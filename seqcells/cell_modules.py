@@ -82,16 +82,19 @@ class RecurrentCell(nn.Module):
         name = type(self).__name__
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        batched = input.dim() == 2
         count = len(self.cell.states)
         if hx is not None:
+            tensor = isinstance(hx, Tensor)
             hx = (hx,) if count == 1 else tuple(hx)
             for index, state in enumerate(hx):
                 if state.dim() not in (1, 2):
                     what = "hidden" if count == 1 else f"hx[{index}]"
                     raise ValueError(f"{name}: Expected {what} to be 1D or 2D, got {state.dim()}D instead")
+            if tensor and batched and count > 1:
+                raise TypeError(f"hx should be a tuple of {count} tensors, not one Tensor")
             if len(hx) != count:
                 raise RuntimeError(f"{self.cell.name}_cell expects {COUNT.get(count, count)} hidden states")
-        batched = input.dim() == 2
         if not batched:
             input = input.unsqueeze(0)
         if hx is None:
@@ -116,7 +119,7 @@ class RecurrentCell(nn.Module):
 
     def to_torch(self) -> nn.Module:
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(self, type(self), self.torch_class)
+        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
 
 
 COUNT = {2: "two"}

@@ -6,6 +6,7 @@ them, and those of our own arguments.
 """
 
 import numbers
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def constructor(
         warnings.warn(
             "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "
             f"num_layers greater than 1, but got dropout={dropout} and num_layers={num_layers}",
-            stacklevel=4,
+            stacklevel=_outside(),
         )
     for name, value, kind in (
         ("bias", bias, bool),
@@ -51,6 +52,14 @@ def constructor(
         raise ValueError("proj_size has to be smaller than hidden_size")
 
 
+def _outside() -> int:
+    """The ``stacklevel``, seen from the caller, of the first frame that is not this package's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def has_steps(input: Tensor) -> None:
     """RuntimeError for a sequence of no steps."""
     if input.shape[0] == 0:
@@ -60,7 +69,7 @@ def has_steps(input: Tensor) -> None:
 def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tensor | None) -> None:
     """RuntimeError where the input, the states and the weights do not belong together."""
     tensors = [("hidden", state) for state in states] + ([] if weight is None else [("parameter", weight)])
-    autocast = torch.is_autocast_enabled(input.device.type)
+    autocast = autocast_dtype(input.device) is not None
     for what, tensor in tensors:
         if tensor.device != input.device:
             raise RuntimeError(
@@ -74,13 +83,22 @@ def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tenso
             )
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
 def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:
-    """RuntimeError for a cell's input or states of the wrong size."""
+    """RuntimeError for a cell's states of the wrong rank, its input or states of the wrong size."""
     assert weights.ih is not None
     input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // gates
     if input.shape[1] != input_size:
         raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}")
     for index, state in enumerate(states):
+        if state.dim() != 2:
+            raise RuntimeError(f"Expected 2D hidden{index} (batch x hidden_size), but got {state.dim()}D tensor")
         if input.shape[0] != state.shape[0]:
             raise RuntimeError(
                 f"Input batch size {input.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}"

@@ -19,9 +19,8 @@ def rebuilt(old: nn.Module, expected: type[nn.Module] | None, target: type[nn.Mo
         raise TypeError(why_not)
     if target is None:
         raise TypeError(f"torch.nn has no module for {type(old).__name__}")
-    parameters = inspect.signature(nn.RNNBase if issubclass(target, nn.RNNBase) else target).parameters
-    settings = {name: getattr(old, name) for name in (*parameters, "nonlinearity") if name in old.__dict__}
-    settings.pop("mode", None)
+    names = {name for kind in target.__mro__ for name in inspect.signature(kind).parameters} | {"nonlinearity"}
+    settings = {name: value for name, value in old.__dict__.items() if name in names - {"mode"}}
     if not old.__dict__.get("proj_size"):
         settings.pop("proj_size", None)
     with warnings.catch_warnings():
@@ -36,16 +35,16 @@ def rebuilt(old: nn.Module, expected: type[nn.Module] | None, target: type[nn.Mo
         setattr(new, name, parameter)
     for name, value in old.__dict__.items():
         # The dictionaries themselves: handles that remove a hook go on working.
-        if "_hooks" in name and name in new.__dict__:
+        if "_hook" in name and name in new.__dict__:
             new.__dict__[name] = value
     return new.train(old.training)
 
 
 def unsuitable(old: nn.Module, expected: type[nn.Module] | None) -> str | None:
     """Why ``old`` cannot stand for an ``expected``, or None."""
-    if type(old) is expected:
-        return None
     if nn.utils.parametrize.is_parametrized(old):
         return "it is parametrized: convert first, then register the parametrization"
+    if type(old) is expected:
+        return None
     wanted = "a module torch.nn has" if expected is None else expected.__name__
     return f"expected exactly {wanted}, got {type(old).__name__}: a subclass may do something else in forward"

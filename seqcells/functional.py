@@ -86,7 +86,7 @@ def layers(
             dropout=dropout,
             training=training,
         )
-    checks.same_device_and_dtype(input, states, weights[0].ih)
+    checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].ih)
     input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
     if batch_sizes is not None:
@@ -103,7 +103,7 @@ def layers(
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
     finals: list[tuple[Tensor, ...]] = []
-    with _without_autocast(input):
+    with _without_autocast(input.device):
         for first in range(0, len(weights), directions):
             outputs = []
             for direction in range(directions):
@@ -193,16 +193,15 @@ def step(
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
-    with _without_autocast(input):
+    with _without_autocast(input.device):
         gates_x = linear(input, weights.ih, weights.bias_ih)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
 
 
-def _without_autocast(input: Tensor) -> AbstractContextManager:
+def _without_autocast(device: torch.device) -> AbstractContextManager:
     """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
-    device = input.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return nullcontext() if checks.autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
 
 
 def _autocast(
@@ -212,10 +211,9 @@ def _autocast(
     reset_states: Sequence[Tensor] | None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
     """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
-    device = input.device.type
-    if not torch.is_autocast_enabled(device) or input.dtype == torch.float64:
+    dtype = checks.autocast_dtype(input.device)
+    if dtype is None or input.dtype == torch.float64:
         return input, states, weights, reset_states
-    dtype = torch.get_autocast_dtype(device)
     return (
         input.to(dtype),
         [state.to(dtype) for state in states],

@@ -59,6 +59,7 @@ class RecurrentLayer(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        self.dropout = float(dropout)
         checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
         self.mode = self.cell.name.upper()
         self.input_size = input_size
@@ -66,7 +67,6 @@ class RecurrentLayer(nn.Module):
         self.num_layers = num_layers
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self.backend = dispatch.check_name(backend)
@@ -116,7 +116,7 @@ class RecurrentLayer(nn.Module):
         """Raise as torch.nn does where input or hidden states have the wrong sizes."""
         self.check_input(input, batch_sizes)
         size = self.get_expected_hidden_size(input, batch_sizes)
-        if isinstance(hidden, Tensor):
+        if len(self.cell.states) == 1:
             self.check_hidden_size(hidden, size)
             return
         for index, state in enumerate(hidden):
@@ -194,7 +194,7 @@ class RecurrentLayer(nn.Module):
         output, final = functional.layers(
             self.cell,
             input,
-            _as_tuple(hx),
+            self._states(hx),
             self._weights(),
             batch_sizes=batch_sizes,
             bidirectional=self.bidirectional,
@@ -203,7 +203,7 @@ class RecurrentLayer(nn.Module):
             training=self.training,
             lengths=lengths,
             reset=reset,
-            reset_states=None if reset_state is None else _as_tuple(reset_state),
+            reset_states=None if reset_state is None else self._states(reset_state),
             backend=self.backend,
         )
         if packed:
@@ -229,7 +229,7 @@ class RecurrentLayer(nn.Module):
 
     def to_torch(self) -> nn.Module:
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(self, type(self), self.torch_class)
+        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
 
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
 
@@ -251,13 +251,22 @@ class RecurrentLayer(nn.Module):
                 raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
             return hx if batched else hx.unsqueeze(1)
         states = [hx[index] for index in range(len(self.cell.states))]
-        if len(hx) != len(states):
-            raise RuntimeError(f"{self.cell.name} expects {COUNT.get(len(states), len(states))} hidden states")
         if any(state.dim() != rank for state in states):
             names = "hx and cx" if len(states) == 2 else "hx"
             ranks = ", ".join(f"{state.dim()}-D" for state in states)
             raise RuntimeError(f"For {kind} {rank}-D input, {names} should also be {rank}-D but got ({ranks}) tensors")
-        return tuple(states) if batched else tuple(state.unsqueeze(1) for state in states)
+        return hx if batched else tuple(state.unsqueeze(1) for state in states)
+
+    def _states(self, hx: States) -> tuple[Tensor, ...]:
+        """hx, its sizes checked, as a tuple: what torch's operators would say of another number of states."""
+        count = len(self.cell.states)
+        if count == 1:
+            return (hx,)
+        if isinstance(hx, Tensor):
+            raise TypeError(f"hx should be a tuple of {count} tensors, not one Tensor")
+        if len(hx) != count:
+            raise RuntimeError(f"{self.cell.name} expects {COUNT.get(count, count)} hidden states")
+        return tuple(hx)
 
     def _boundaries(
         self,
@@ -293,10 +302,6 @@ class RecurrentLayer(nn.Module):
             reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
             self.check_forward_args(input, reset_state, batch_sizes)
         return lengths, reset, reset_state
-
-
-def _as_tuple(states: States) -> tuple[Tensor, ...]:
-    return (states,) if isinstance(states, Tensor) else states
 
 
 class UnprojectedLayer(RecurrentLayer):

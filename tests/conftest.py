@@ -19,6 +19,9 @@ def poisoned_empty():
     torch.use_deterministic_algorithms(False)
 
 
+# Small tensors: a second thread only waits, and takes a core from the next worker.
+torch.set_num_threads(1)
+
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 

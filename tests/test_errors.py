@@ -1,0 +1,256 @@
+"""Bad input gets torch.nn's error, side by side with the installed torch; our own arguments get a clear one."""
+
+import linecache
+import re
+import traceback
+import warnings
+
+import pytest
+import torch
+from bad_input import (
+    CELL,
+    CONSTRUCTOR,
+    IN,
+    INPUT,
+    LSTM_MIXED,
+    LSTM_ONLY,
+    MIXED,
+    PACKED,
+    STATE,
+    TAKEN,
+    Case,
+    H,
+    Maker,
+    N,
+    T,
+    packed,
+    x,
+)
+from torch import nn
+
+import seqcells
+from seqcells.dispatch import BACKENDS
+
+KINDS = ("LSTM", "GRU", "RNN")
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_backend = pytest.mark.parametrize("backend", ["auto", "reference"])
+
+
+def each_case(*tables: dict[str, Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", [pytest.param(c, id=name) for t in tables for name, c in t.items()])
+
+
+def error_of(case: Case, maker: Maker) -> Exception:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(Exception) as caught:
+            case(maker)
+    return caught.value
+
+
+def checked_in_python(error: Exception) -> bool:
+    """Whether a `raise` of torch.nn's recurrent modules made the error."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    path = frame.f_code.co_filename
+    return path == nn.modules.rnn.__file__ and linecache.getline(path, line).lstrip().startswith("raise ")
+
+
+def compare(case: Case, ours: Maker, theirs: Maker) -> None:
+    """The same type; the same words where torch.nn chose them in Python, or an operator that both call."""
+    got, wanted = error_of(case, ours), error_of(case, theirs)
+    assert type(got) is type(wanted), (got, wanted)
+    same_operator = ours.chosen["backend"] == "auto" and type(wanted) is RuntimeError
+    if checked_in_python(wanted) or same_operator:
+        assert str(got) == str(wanted)
+
+
+WORDED = [
+    INPUT["no steps"],
+    *(CELL[name] for name in ("features", "state of another batch", "state of another hidden size")),
+]
+
+
+@pytest.mark.parametrize("case", WORDED, ids=["no steps", "features", "batch", "hidden size"])
+@each_kind
+def test_the_reference_knows_the_operators_words(case, kind):
+    got, wanted = error_of(case, Maker(kind, "reference")), error_of(case, Maker(kind))
+    assert (type(got), str(got)) == (type(wanted), str(wanted))
+
+
+@each_case(CONSTRUCTOR, INPUT, STATE, CELL)
+@each_kind
+@each_backend
+def test_bad_input_gets_torchs_error(case, kind, backend):
+    compare(case, Maker(kind, backend), Maker(kind))
+
+
+@each_case(LSTM_ONLY)
+@each_backend
+def test_bad_states_of_an_lstm_get_torchs_error(case, backend):
+    compare(case, Maker("LSTM", backend), Maker("LSTM"))
+
+
+class CheckedLSTM(nn.LSTM):
+    """nn.LSTM with the checks that it makes of any input but a PackedSequence, and nn.GRU of that too."""
+
+    def forward(self, input, hx=None):
+        self.check_input(input.data, input.batch_sizes)
+        if hx is not None:
+            self.check_forward_args(input.data, hx, input.batch_sizes)
+        return super().forward(input, hx)
+
+
+@each_case(PACKED)
+@each_kind
+@each_backend
+def test_bad_packed_input_gets_torchs_error(case, kind, backend, monkeypatch):
+    monkeypatch.setattr(nn, "LSTM", CheckedLSTM)
+    compare(case, Maker(kind, backend), Maker(kind))
+
+
+MIXED_FOR = [pytest.param(kind, case, id=f"{kind}-{name}") for kind in KINDS for name, case in MIXED.items()]
+MIXED_FOR += [pytest.param("LSTM", case, id=f"LSTM-{name}") for name, case in LSTM_MIXED.items()]
+
+
+@pytest.mark.parametrize(("kind", "case"), MIXED_FOR)
+def test_mixed_dtypes_and_devices_get_torchs_error(kind, case):
+    compare(case, Maker(kind, "auto"), Maker(kind))
+
+
+@pytest.mark.parametrize(("kind", "case"), MIXED_FOR)
+def test_mixed_dtypes_and_devices_are_named_by_the_reference(kind, case):
+    """The type is torch's; its words depend on the kernel that met them first, ours say what does not fit."""
+    got, wanted = error_of(case, Maker(kind, "reference")), error_of(case, Maker(kind))
+    assert type(got) is type(wanted)
+    words = r"Input and (hidden|parameter) tensors are not (at the same device|the same dtype), found input tensor "
+    assert re.match(words, str(got))
+
+
+def test_there_are_fifty_kinds():
+    assert sum(map(len, (CONSTRUCTOR, INPUT, STATE, PACKED, LSTM_ONLY, CELL, MIXED))) >= 50
+
+
+@each_case(TAKEN)
+@each_kind
+@each_backend
+def test_what_torch_takes_is_taken(case, kind, backend):
+    results = []
+    for maker in (Maker(kind), Maker(kind, backend)):
+        torch.manual_seed(0)
+        results.append(case(maker))
+    torch.testing.assert_close(*results)
+
+
+@each_kind
+@each_backend
+def test_dropout_with_one_layer_warns_in_torchs_words(kind, backend):
+    warned = []
+    for maker in (Maker(kind), Maker(kind, backend)):
+        with pytest.warns(UserWarning) as caught:
+            maker.layer(dropout=0.25)
+        warned.append([(w.category, str(w.message)) for w in caught])
+        where = caught[0].filename
+    assert warned[0] == warned[1]
+    assert where.endswith("bad_input.py")  # the line that made the layer, not one of the package's
+
+
+# Our own arguments.
+
+LENGTHS = torch.tensor([T, 1])
+FLAGS = torch.zeros(T, N, dtype=torch.bool)
+
+OWN = {
+    "lengths float": (TypeError, "lengths should be integers", {"lengths": LENGTHS.float()}),
+    "lengths bool": (TypeError, "lengths should be integers", {"lengths": LENGTHS > 1}),
+    "lengths of another batch": (RuntimeError, r"lengths of size \(2,\), got \[3\]", {"lengths": torch.ones(3).int()}),
+    "lengths 2-D": (RuntimeError, r"lengths of size \(2,\), got \[1, 2\]", {"lengths": LENGTHS[None]}),
+    "lengths negative": (ValueError, "between 0 and the number of steps 5", {"lengths": LENGTHS - 2}),
+    "lengths above T": (ValueError, "between 0 and the number of steps 5", {"lengths": LENGTHS + 1}),
+    "reset float": (TypeError, "reset should be of dtype torch.bool", {"reset": FLAGS.float()}),
+    "reset integer": (TypeError, "reset should be of dtype torch.bool", {"reset": FLAGS.int()}),
+    "reset transposed": (RuntimeError, r"reset of size \(5, 2\), got \[2, 5\]", {"reset": FLAGS.T}),
+    "reset of other steps": (RuntimeError, r"reset of size \(5, 2\), got \[4, 2\]", {"reset": FLAGS[1:]}),
+    "reset of one sequence": (RuntimeError, r"reset of size \(5, 2\), got \[5\]", {"reset": FLAGS[:, 0]}),
+    "reset_state alone": (ValueError, "only be given with reset", {"reset_state": x(1, N, H)}),
+}
+
+
+@pytest.mark.parametrize(("error", "words", "options"), OWN.values(), ids=OWN)
+@each_kind
+@each_backend
+def test_our_own_arguments(error, words, options, kind, backend):
+    with pytest.raises(error, match=words):
+        Maker(kind, backend).layer()(x(), **options)
+
+
+@each_case(STATE)
+@each_kind
+def test_a_bad_reset_state_gets_the_error_of_a_bad_hx(case, kind):
+    class Resetting(Maker):
+        def layer(self, **settings):
+            layer = super().layer(**settings)
+
+            def call(input, state):
+                flags = torch.zeros(input.shape[:-1], dtype=torch.bool)
+                return layer(input, reset=flags, reset_state=state)
+
+            return call
+
+    got, wanted = error_of(case, Resetting(kind, "auto")), error_of(case, Maker(kind, "auto"))
+    assert (type(got), str(got)) == (type(wanted), str(wanted))
+
+
+@each_kind
+def test_a_reset_state_of_another_dtype(kind):
+    layer, flags = Maker(kind, "auto").layer(), torch.zeros(x().shape[:2], dtype=torch.bool)
+    _, state = layer(x())
+    state = tuple(s.double() for s in state) if isinstance(state, tuple) else state.double()
+    with pytest.raises(RuntimeError, match="not the same dtype"):
+        layer(x(), reset=flags, reset_state=state)
+
+
+@each_kind
+def test_lengths_with_a_packed_sequence(kind):
+    with pytest.raises(ValueError, match="lengths should not be given with a PackedSequence"):
+        Maker(kind, "auto").layer()(packed(), lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("name", ["cuda", "Triton", "", None])
+@pytest.mark.parametrize("make", ["LSTM", "GRU", "RNN", "PeepholeLSTM", "LSTMCell", "GRUCell", "RNNCell"])
+def test_an_unknown_backend_is_told_which_there_are(name, make):
+    with pytest.raises(ValueError, match=r"unknown backend .*'auto', 'reference', 'torch', 'cpu', 'triton'"):
+        getattr(seqcells, make)(IN, H, backend=name)
+
+
+UNAVAILABLE = [name for name, backend in BACKENDS.items() if backend.unavailable()]
+
+
+@pytest.mark.parametrize("backend", UNAVAILABLE)
+@each_kind
+def test_a_backend_that_does_not_exist_here_says_why(backend, kind):
+    maker = Maker(kind, backend)
+    words = f"backend='{backend}' cannot run this call: " + re.escape(BACKENDS[backend].unavailable())
+    for call in (lambda: maker.layer()(x()), lambda: maker.layer().plan(x()), lambda: maker.cell()(x(N, IN))):
+        with pytest.raises(RuntimeError, match=words):
+            call()
+
+
+@pytest.mark.parametrize("option", [{"lengths": LENGTHS}, {"reset": FLAGS}], ids=lambda option: next(iter(option)))
+@each_kind
+def test_torchs_operators_are_not_asked_for_what_they_lack(option, kind):
+    words = f"backend='torch' cannot run this call: torch's operators have no {next(iter(option))}="
+    with pytest.raises(RuntimeError, match=words):
+        Maker(kind, "torch").layer()(x(), **option)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda: seqcells.PeepholeLSTM(IN, H, backend="torch")(x()),
+        lambda: seqcells.PeepholeLSTMCell(IN, H, backend="torch")(x(N, IN)),
+    ],
+    ids=["layer", "cell"],
+)
+def test_torch_has_no_peephole(run):
+    with pytest.raises(RuntimeError, match=r"backend='torch' cannot run .* no operator for the peephole_lstm cell"):
+        run()

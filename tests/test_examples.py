@@ -1,0 +1,58 @@
+"""The examples: on real input, seqcells' layers train along the same loss curve as torch.nn's."""
+
+import importlib
+import statistics
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = {
+    "text": ["--hidden=12", "--batch=8", "--length=12", "--characters=50000"],
+    "digits": ["--hidden=16", "--batch=16"],
+}
+each_example = pytest.mark.parametrize("example", SMALL)
+each_cell = pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+
+
+@pytest.fixture(autouse=True)
+def examples_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+
+@cache
+def losses(example, cell, layer="torch", backend="auto"):
+    """200 losses of an example in float64, from one seed."""
+    options = [f"--layer={layer}", f"--cell={cell}", f"--backend={backend}", "--dtype=float64", "--steps=200"]
+    return importlib.import_module(example).main(options + SMALL[example])
+
+
+@each_example
+@each_cell
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_the_loss_curve_is_torchs(example, cell, backend):
+    assert losses(example, cell, "seqcells", backend) == pytest.approx(losses(example, cell), abs=1e-9, rel=0)
+
+
+@each_example
+@each_cell
+def test_the_loss_goes_down(example, cell):
+    curve = losses(example, cell)
+    assert statistics.mean(curve[-20:]) < 0.85 * statistics.mean(curve[:20])
+
+
+@each_example
+def test_the_plot_is_written(example, tmp_path, capsys):
+    path = tmp_path / "loss.png"
+    importlib.import_module(example).main(["--steps=3", f"--plot={path}", *SMALL[example]])
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert str(path) in capsys.readouterr().out.replace("\n", "")
+
+
+@each_cell
+@pytest.mark.parametrize("layer", ["torch", "seqcells"])
+def test_the_model_is_made_of_the_layer_asked_for(cell, layer):
+    training = importlib.import_module("training")
+    options = training.parser(None, steps=1).parse_args([f"--layer={layer}", f"--cell={cell}"])
+    assert type(training.recurrent(options, input_size=3)) is getattr(training.LAYERS[layer], cell.upper())
