@@ -1,18 +1,25 @@
-// The cells' kernels, one step forward and backward. Made from seqcells/cells by `make cells`: do not edit.
+// The cells' kernels, one step forward and backward.
 //
-// Elementwise, in float32 or float64, over arrays of vectors V (results may be written over arguments):
+// Made from seqcells/cells by `make cells`: edit nothing below these words, which alone are written by hand.
+//
+// Elementwise, in float32 or float64, over arrays of vectors V, in the order in which the cell names their parts; results
+// may be written over arguments:
 //
 //     forward(x, r, s, p, n, saved)                  computes n, saved
 //     backward(saved, s, n, p, d, dx, dr, ds, dp)    computes dx, dr, ds, dp
 //
-// in the order in which the cell names their parts. x: W_ih x_t + b_ih for each gate; r: W_hh h_(t-1) + b_hh for
-// each recurrent gate; s: the states before the step; p: the rows of the per-unit parameters; n: the new states,
-// before any projection; d: the gradients of n. ds lacks what comes through r; dp is to be summed over time and
-// batch.
+// * x: W_ih x_t + b_ih for each gate; r: W_hh h_(t-1) + b_hh for each recurrent gate;
+// * s: the states before the step; p: the rows of the per-unit parameters;
+// * n: the new states, before any projection; saved: what backward needs besides;
+// * d: the gradients of n, whatever they come from; dx, dr, ds, dp: those of x, r, s, p. ds lacks what comes through
+//   r, which is the engine's product; dp is of one element, to be summed over time and batch.
 //
-// Of each cell: saved, what forward keeps for backward; shared, for each recurrent gate the gate whose dx is the
-// same as its dr (`step` has only their sum), or -1; previous and next, which of s and n backward reads: the others
-// may hold anything.
+// Besides these functions each struct has:
+//
+// * gates, recurrent_gates, states, parameters, saves: the lengths of x, r, s and n and d, p, saved;
+// * shared: for each recurrent gate the gate whose dx is the same value as its dr, since `step` has only their
+//   sum, or -1;
+// * previous, next: which of s and n backward reads; the others may hold anything.
 
 #pragma once
 
@@ -57,11 +64,11 @@ struct LSTM {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V input = saved[0], forget = saved[1], candidate = saved[2], output = saved[3];
         const V s_c = s[1];
-        const V n_c = n[1];
+        const V input = saved[0], forget = saved[1], candidate = saved[2], output = saved[3];
+        const V cell = n[1];
         const V d_h = d[0], d_c = d[1];
-        const auto tanh_cell = tanh(n_c);
+        const auto tanh_cell = tanh(cell);
         const auto d_output = d_h * tanh_cell;
         const auto d_cell = d_c + d_h * output * (T(1.0) - tanh_cell * tanh_cell);
         const auto d_input = d_cell * candidate;
@@ -108,8 +115,8 @@ struct GRU {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V r_n = saved[0], reset = saved[1], update = saved[2], new_ = saved[3];
         const V s_h = s[0];
+        const V r_n = saved[0], reset = saved[1], update = saved[2], new_ = saved[3];
         const V d_h = d[0];
         const auto d_update = d_h * (s_h - new_);
         const auto ds_h = d_h * update;
@@ -148,9 +155,9 @@ struct RNNTanh {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V n_h = n[0];
+        const V h = n[0];
         const V d_h = d[0];
-        const auto dx_h = d_h * (T(1.0) - n_h * n_h);
+        const auto dx_h = d_h * (T(1.0) - h * h);
         dx[0] = dx_h;
         dr[0] = dx_h;
         ds[0] = V{};
@@ -179,9 +186,9 @@ struct RNNReLU {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V n_h = n[0];
+        const V h = n[0];
         const V d_h = d[0];
-        const auto dx_h = where(n_h > T(0.0), d_h, T(0.0));
+        const auto dx_h = where(h > T(0.0), d_h, T(0.0));
         dx[0] = dx_h;
         dr[0] = dx_h;
         ds[0] = V{};
@@ -223,15 +230,15 @@ struct PeepholeLSTM {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V input = saved[0], forget = saved[1], candidate = saved[2], output = saved[3];
         const V s_c = s[1];
-        const V n_c = n[1];
         const V p_i = p[0], p_f = p[1], p_o = p[2];
+        const V input = saved[0], forget = saved[1], candidate = saved[2], output = saved[3];
+        const V cell = n[1];
         const V d_h = d[0], d_c = d[1];
-        const auto tanh_cell = tanh(n_c);
+        const auto tanh_cell = tanh(cell);
         const auto d_output = d_h * tanh_cell;
         const auto dx_o = d_output * output * (T(1.0) - output);
-        const auto dp_o = dx_o * n_c;
+        const auto dp_o = dx_o * cell;
         const auto d_cell = d_c + d_h * output * (T(1.0) - tanh_cell * tanh_cell) + dx_o * p_o;
         const auto d_input = d_cell * candidate;
         const auto d_candidate = d_cell * input;
@@ -282,12 +289,12 @@ struct CIFG {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V forget = saved[0], candidate = saved[1], output = saved[2];
         const V s_c = s[1];
-        const V n_c = n[1];
+        const V forget = saved[0], candidate = saved[1], output = saved[2];
+        const V cell = n[1];
         const V d_h = d[0], d_c = d[1];
         const auto one_minus_forget = T(1.0) - forget;
-        const auto tanh_cell = tanh(n_c);
+        const auto tanh_cell = tanh(cell);
         const auto d_output = d_h * tanh_cell;
         const auto d_cell = d_c + d_h * output * (T(1.0) - tanh_cell * tanh_cell);
         const auto d_candidate = d_cell * one_minus_forget;
@@ -331,8 +338,8 @@ struct JANET {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V forget = saved[0], candidate = saved[1];
         const V s_h = s[0];
+        const V forget = saved[0], candidate = saved[1];
         const V d_h = d[0];
         const auto one_minus_forget = T(1.0) - forget;
         const auto d_candidate = d_h * one_minus_forget;
@@ -375,8 +382,8 @@ struct LiGRU {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V update = saved[0], candidate = saved[1];
         const V s_h = s[0];
+        const V update = saved[0], candidate = saved[1];
         const V d_h = d[0];
         const auto one_minus_update = T(1.0) - update;
         const auto d_candidate = d_h * one_minus_update;
@@ -414,10 +421,10 @@ struct IndRNN {
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
         const V s_h = s[0];
-        const V n_h = n[0];
         const V p_u = p[0];
+        const V h = n[0];
         const V d_h = d[0];
-        const auto dx_h = where(n_h > T(0.0), d_h, T(0.0));
+        const auto dx_h = where(h > T(0.0), d_h, T(0.0));
         const auto dp_u = dx_h * s_h;
         const auto ds_h = dx_h * p_u;
         dx[0] = dx_h;
@@ -452,8 +459,8 @@ struct MinGRU {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V x_h = saved[0], update = saved[1];
         const V s_h = s[0];
+        const V x_h = saved[0], update = saved[1];
         const V d_h = d[0];
         const auto one_minus_update = T(1.0) - update;
         const auto dx_h = d_h * update;
@@ -525,7 +532,7 @@ struct SLSTM {
         const V s_c = s[1], s_n = s[2], s_m = s[3];
         const auto log_input = x_i + r_i;
         const auto log_forget = log_sigmoid(x_f + r_f);
-        const auto carried = where(s_n > T(0.0), log_forget + s_m, T(-1e+30));
+        const auto carried = where(s_n > T(0.0), log_forget + s_m, T(-1e30));
         const auto stabiliser = stop(maximum(carried, log_input));
         const auto input = exp(log_input - stabiliser);
         const auto forget = exp(carried - stabiliser);
@@ -542,17 +549,17 @@ struct SLSTM {
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
-        const V log_forget = saved[0], input = saved[1], candidate = saved[2], output = saved[3];
         const V s_c = s[1], s_n = s[2], s_m = s[3];
-        const V n_c = n[1], n_n = n[2], n_m = n[3];
+        const V log_forget = saved[0], input = saved[1], candidate = saved[2], output = saved[3];
+        const V cell = n[1], normaliser = n[2], stabiliser = n[3];
         const V d_h = d[0], d_c = d[1], d_n = d[2];
         const auto t1 = s_n > T(0.0);
-        const auto carried = where(t1, log_forget + s_m, T(-1e+30));
-        const auto forget = exp(carried - n_m);
-        const auto h = output * n_c / n_n;
-        const auto t2 = d_h / n_n;
+        const auto carried = where(t1, log_forget + s_m, T(-1e30));
+        const auto forget = exp(carried - stabiliser);
+        const auto h = output * cell / normaliser;
+        const auto t2 = d_h / normaliser;
         const auto d_normaliser = d_n - t2 * h;
-        const auto d_output = t2 * n_c;
+        const auto d_output = t2 * cell;
         const auto d_cell = d_c + t2 * output;
         const auto ds_n = d_normaliser * forget;
         const auto d_candidate = d_cell * input;

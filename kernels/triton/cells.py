@@ -1,37 +1,34 @@
-"""The cells' kernels, one step forward and backward. Made from seqcells/cells by `make cells`: do not edit.
+"""The cells' kernels, one step forward and backward.
 
-Elementwise, in float32 or float64, over tuples of tiles of one shape:
+Made from seqcells/cells by `make cells`: edit nothing below these words, which alone are written by hand.
+
+Elementwise, in float32 or float64, over tuples of tiles of one shape, in the order in which the cell names their parts:
 
     forward(x, r, s, p) -> n, saved
     backward(saved, s, n, p, d) -> dx, dr, ds, dp
 
-in the order in which the cell names their parts. x: W_ih x_t + b_ih for each gate; r: W_hh h_(t-1) + b_hh for
-each recurrent gate; s: the states before the step; p: the rows of the per-unit parameters; n: the new states,
-before any projection; d: the gradients of n. ds lacks what comes through r; dp is to be summed over time and
-batch.
+* x: W_ih x_t + b_ih for each gate; r: W_hh h_(t-1) + b_hh for each recurrent gate;
+* s: the states before the step; p: the rows of the per-unit parameters;
+* n: the new states, before any projection; saved: what backward needs besides;
+* d: the gradients of n, whatever they come from; dx, dr, ds, dp: those of x, r, s, p. ds lacks what comes through
+  r, which is the engine's product; dp is of one element, to be summed over time and batch.
 
-Of each cell: saved, what forward keeps for backward; shared, for each recurrent gate the gate whose dx is the
-same as its dr (`step` has only their sum), or -1; previous and next, which of s and n backward reads: the others
-may hold anything.
+Besides these functions CELLS has, for each cell by its name:
+
+* saved: the names of what is saved;
+* shared: for each recurrent gate the gate whose dx is the same value as its dr, since `step` has only their
+  sum, or -1;
+* previous, next: which of s and n backward reads; the others may hold anything.
 """
 
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 import triton
 import triton.language as tl
 
 from .activations import exp, expm1, log_sigmoid, maximum, relu, sigmoid, stop, tanh, where
 
-
-class Kernels(NamedTuple):
-    """A cell's functions, and what an engine has to keep for them; see the top of this file."""
-
-    forward: Any
-    backward: Any
-    saved: tuple[str, ...]
-    shared: tuple[int, ...]
-    previous: tuple[bool, ...]
-    next: tuple[bool, ...]
+Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
 
 
 @triton.jit
@@ -45,8 +42,8 @@ def lstm_forward(x, r, s, p):
     cell = forget * s.c + input * candidate
     return output * tanh(cell), cell
     """
-    x_i, x_f, x_g, x_o = x
-    r_i, r_f, r_g, r_o = r
+    x_i, x_f, x_g, x_o = x[0], x[1], x[2], x[3]
+    r_i, r_f, r_g, r_o = r[0], r[1], r[2], r[3]
     s_c = s[1]
     input = sigmoid(x_i + r_i)
     forget = sigmoid(x_f + r_f)
@@ -60,11 +57,11 @@ def lstm_forward(x, r, s, p):
 @triton.jit
 def lstm_backward(saved, s, n, p, d):
     """Gradients of lstm_forward, from what it saved: input, forget, candidate, output."""
-    input, forget, candidate, output = saved
     s_c = s[1]
-    n_c = n[1]
-    d_h, d_c = d
-    tanh_cell = tanh(n_c)
+    input, forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
+    cell = n[1]
+    d_h, d_c = d[0], d[1]
+    tanh_cell = tanh(cell)
     d_output = d_h * tanh_cell
     d_cell = d_c + d_h * output * (1.0 - tanh_cell * tanh_cell)
     d_input = d_cell * candidate
@@ -88,8 +85,8 @@ def gru_forward(x, r, s, p):
     new = tanh(x.n + reset * r.n)
     return new + update * (s.h - new)
     """
-    x_r, x_z, x_n = x
-    r_r, r_z, r_n = r
+    x_r, x_z, x_n = x[0], x[1], x[2]
+    r_r, r_z, r_n = r[0], r[1], r[2]
     s_h = s[0]
     reset = sigmoid(x_r + r_r)
     update = sigmoid(x_z + r_z)
@@ -101,8 +98,8 @@ def gru_forward(x, r, s, p):
 @triton.jit
 def gru_backward(saved, s, n, p, d):
     """Gradients of gru_forward, from what it saved: r_n, reset, update, new."""
-    r_n, reset, update, new = saved
     s_h = s[0]
+    r_n, reset, update, new = saved[0], saved[1], saved[2], saved[3]
     d_h = d[0]
     d_update = d_h * (s_h - new)
     ds_h = d_h * update
@@ -131,9 +128,9 @@ def rnn_tanh_forward(x, r, s, p):
 @triton.jit
 def rnn_tanh_backward(saved, s, n, p, d):
     """Gradients of rnn_tanh_forward, from what it saved: nothing."""
-    n_h = n[0]
+    h = n[0]
     d_h = d[0]
-    dx_h = d_h * (1.0 - n_h * n_h)
+    dx_h = d_h * (1.0 - h * h)
     zero = tl.zeros_like(d[0])
     return (dx_h,), (dx_h,), (zero,), ()
 
@@ -153,9 +150,9 @@ def rnn_relu_forward(x, r, s, p):
 @triton.jit
 def rnn_relu_backward(saved, s, n, p, d):
     """Gradients of rnn_relu_forward, from what it saved: nothing."""
-    n_h = n[0]
+    h = n[0]
     d_h = d[0]
-    dx_h = where(n_h > 0.0, d_h, 0.0)
+    dx_h = where(h > 0.0, d_h, 0.0)
     zero = tl.zeros_like(d[0])
     return (dx_h,), (dx_h,), (zero,), ()
 
@@ -171,10 +168,10 @@ def peephole_lstm_forward(x, r, s, p):
     output = sigmoid(x.o + r.o + p.o * cell)
     return output * tanh(cell), cell
     """
-    x_i, x_f, x_g, x_o = x
-    r_i, r_f, r_g, r_o = r
+    x_i, x_f, x_g, x_o = x[0], x[1], x[2], x[3]
+    r_i, r_f, r_g, r_o = r[0], r[1], r[2], r[3]
     s_c = s[1]
-    p_i, p_f, p_o = p
+    p_i, p_f, p_o = p[0], p[1], p[2]
     input = sigmoid(x_i + r_i + p_i * s_c)
     forget = sigmoid(x_f + r_f + p_f * s_c)
     candidate = tanh(x_g + r_g)
@@ -187,15 +184,15 @@ def peephole_lstm_forward(x, r, s, p):
 @triton.jit
 def peephole_lstm_backward(saved, s, n, p, d):
     """Gradients of peephole_lstm_forward, from what it saved: input, forget, candidate, output."""
-    input, forget, candidate, output = saved
     s_c = s[1]
-    n_c = n[1]
-    p_i, p_f, p_o = p
-    d_h, d_c = d
-    tanh_cell = tanh(n_c)
+    p_i, p_f, p_o = p[0], p[1], p[2]
+    input, forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
+    cell = n[1]
+    d_h, d_c = d[0], d[1]
+    tanh_cell = tanh(cell)
     d_output = d_h * tanh_cell
     dx_o = d_output * output * (1.0 - output)
-    dp_o = dx_o * n_c
+    dp_o = dx_o * cell
     d_cell = d_c + d_h * output * (1.0 - tanh_cell * tanh_cell) + dx_o * p_o
     d_input = d_cell * candidate
     d_candidate = d_cell * input
@@ -220,8 +217,8 @@ def cifg_forward(x, r, s, p):
     cell = forget * s.c + (1 - forget) * candidate
     return output * tanh(cell), cell
     """
-    x_f, x_g, x_o = x
-    r_f, r_g, r_o = r
+    x_f, x_g, x_o = x[0], x[1], x[2]
+    r_f, r_g, r_o = r[0], r[1], r[2]
     s_c = s[1]
     forget = sigmoid(x_f + r_f)
     candidate = tanh(x_g + r_g)
@@ -234,12 +231,12 @@ def cifg_forward(x, r, s, p):
 @triton.jit
 def cifg_backward(saved, s, n, p, d):
     """Gradients of cifg_forward, from what it saved: forget, candidate, output."""
-    forget, candidate, output = saved
     s_c = s[1]
-    n_c = n[1]
-    d_h, d_c = d
+    forget, candidate, output = saved[0], saved[1], saved[2]
+    cell = n[1]
+    d_h, d_c = d[0], d[1]
     one_minus_forget = 1.0 - forget
-    tanh_cell = tanh(n_c)
+    tanh_cell = tanh(cell)
     d_output = d_h * tanh_cell
     d_cell = d_c + d_h * output * (1.0 - tanh_cell * tanh_cell)
     d_candidate = d_cell * one_minus_forget
@@ -260,8 +257,8 @@ def janet_forward(x, r, s, p):
     candidate = tanh(x.g + r.g)
     return forget * s.h + (1 - forget) * candidate
     """
-    x_f, x_g = x
-    r_f, r_g = r
+    x_f, x_g = x[0], x[1]
+    r_f, r_g = r[0], r[1]
     s_h = s[0]
     forget = sigmoid(x_f + r_f)
     candidate = tanh(x_g + r_g)
@@ -272,8 +269,8 @@ def janet_forward(x, r, s, p):
 @triton.jit
 def janet_backward(saved, s, n, p, d):
     """Gradients of janet_forward, from what it saved: forget, candidate."""
-    forget, candidate = saved
     s_h = s[0]
+    forget, candidate = saved[0], saved[1]
     d_h = d[0]
     one_minus_forget = 1.0 - forget
     d_candidate = d_h * one_minus_forget
@@ -292,8 +289,8 @@ def ligru_forward(x, r, s, p):
     candidate = relu(x.h + r.h)
     return update * s.h + (1 - update) * candidate
     """
-    x_z, x_h = x
-    r_z, r_h = r
+    x_z, x_h = x[0], x[1]
+    r_z, r_h = r[0], r[1]
     s_h = s[0]
     update = sigmoid(x_z + r_z)
     candidate = relu(x_h + r_h)
@@ -304,8 +301,8 @@ def ligru_forward(x, r, s, p):
 @triton.jit
 def ligru_backward(saved, s, n, p, d):
     """Gradients of ligru_forward, from what it saved: update, candidate."""
-    update, candidate = saved
     s_h = s[0]
+    update, candidate = saved[0], saved[1]
     d_h = d[0]
     one_minus_update = 1.0 - update
     d_candidate = d_h * one_minus_update
@@ -333,10 +330,10 @@ def indrnn_forward(x, r, s, p):
 def indrnn_backward(saved, s, n, p, d):
     """Gradients of indrnn_forward, from what it saved: nothing."""
     s_h = s[0]
-    n_h = n[0]
     p_u = p[0]
+    h = n[0]
     d_h = d[0]
-    dx_h = where(n_h > 0.0, d_h, 0.0)
+    dx_h = where(h > 0.0, d_h, 0.0)
     dp_u = dx_h * s_h
     ds_h = dx_h * p_u
     return (dx_h,), (), (ds_h,), (dp_u,)
@@ -349,7 +346,7 @@ def mingru_forward(x, r, s, p):
     update = sigmoid(x.z)
     return (1 - update) * s.h + update * x.h
     """
-    x_z, x_h = x
+    x_z, x_h = x[0], x[1]
     s_h = s[0]
     update = sigmoid(x_z)
     h = (1.0 - update) * s_h + update * x_h
@@ -359,8 +356,8 @@ def mingru_forward(x, r, s, p):
 @triton.jit
 def mingru_backward(saved, s, n, p, d):
     """Gradients of mingru_forward, from what it saved: x_h, update."""
-    x_h, update = saved
     s_h = s[0]
+    x_h, update = saved[0], saved[1]
     d_h = d[0]
     one_minus_update = 1.0 - update
     dx_h = d_h * update
@@ -408,11 +405,9 @@ def slstm_forward(x, r, s, p):
     normaliser = forget * s.n + input
     return output * cell / normaliser, cell, normaliser, stabiliser
     """
-    x_i, x_f, x_z, x_o = x
-    r_i, r_f, r_z, r_o = r
-    s_c = s[1]
-    s_n = s[2]
-    s_m = s[3]
+    x_i, x_f, x_z, x_o = x[0], x[1], x[2], x[3]
+    r_i, r_f, r_z, r_o = r[0], r[1], r[2], r[3]
+    s_c, s_n, s_m = s[1], s[2], s[3]
     log_input = x_i + r_i
     log_forget = log_sigmoid(x_f + r_f)
     carried = where(s_n > 0.0, log_forget + s_m, -1e30)
@@ -430,23 +425,17 @@ def slstm_forward(x, r, s, p):
 @triton.jit
 def slstm_backward(saved, s, n, p, d):
     """Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output."""
-    log_forget, input, candidate, output = saved
-    s_c = s[1]
-    s_n = s[2]
-    s_m = s[3]
-    n_c = n[1]
-    n_n = n[2]
-    n_m = n[3]
-    d_h = d[0]
-    d_c = d[1]
-    d_n = d[2]
+    s_c, s_n, s_m = s[1], s[2], s[3]
+    log_forget, input, candidate, output = saved[0], saved[1], saved[2], saved[3]
+    cell, normaliser, stabiliser = n[1], n[2], n[3]
+    d_h, d_c, d_n = d[0], d[1], d[2]
     t1 = s_n > 0.0
     carried = where(t1, log_forget + s_m, -1e30)
-    forget = exp(carried - n_m)
-    h = output * n_c / n_n
-    t2 = d_h / n_n
+    forget = exp(carried - stabiliser)
+    h = output * cell / normaliser
+    t2 = d_h / normaliser
     d_normaliser = d_n - t2 * h
-    d_output = t2 * n_c
+    d_output = t2 * cell
     d_cell = d_c + t2 * output
     ds_n = d_normaliser * forget
     d_candidate = d_cell * input

@@ -9,9 +9,10 @@ KERNELS = Path(__file__).parents[1] / "kernels"
 
 
 def printed() -> dict[Path, str]:
-    """Every printed file's path and text."""
+    """Every printed file's path and text: its head, written by hand, and below it all that is printed."""
     plans = [plan(cell) for cell in REGISTRY.values()]
-    return {KERNELS / "triton" / "cells.py": triton(plans), KERNELS / "cpu" / "cells.h": cpp(plans)}
+    files = {KERNELS / "triton" / "cells.py": triton(plans), KERNELS / "cpu" / "cells.h": cpp(plans)}
+    return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}
 
 
 if __name__ == "__main__":

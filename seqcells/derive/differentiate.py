@@ -1,13 +1,12 @@
 """Second: the gradients of the equations, in reverse, as expressions of the same graph."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..cells.activations import Activation
 from .trace import Expression, reachable
 
 # (d, y, a, b): the gradient of the value, the value, the arguments → the gradients of the arguments.
-ARITHMETIC: Mapping[str, Any] = {
+RULES = {
     "+": lambda d, y, a, b: (d, d),
     "-": lambda d, y, a, b: (d, -d),
     "*": lambda d, y, a, b: (d * b, d * a),
@@ -29,36 +28,22 @@ def gradients(values: Sequence[Expression], seeds: Sequence[Expression]) -> dict
         add(value, seed)
     for y in reversed(reachable(values)):
         if y in total and y.inner:
-            for argument, part in zip(y.inner, _pull(total[y], y), strict=True):
+            rule = y.op.pullback if isinstance(y.op, Activation) else RULES[y.op]
+            parts = rule(total[y], y, *y.args)
+            for argument, part in zip(y.args, parts if isinstance(parts, tuple) else (parts,), strict=True):
                 add(argument, part)
     return total
 
 
-def _pull(d: Expression, y: Expression) -> tuple[Expression | None, ...]:
-    if not isinstance(y.op, Activation):
-        return ARITHMETIC[y.op](d, y, *y.args)
-    parts = y.op.pullback(d, y, *y.args)
-    return parts if isinstance(parts, tuple) else (parts,)
-
-
 def _sum(a: Expression, b: Expression) -> Expression:
     """a + b, a factor they share taken out: d - d·z becomes d·(1 - z), which is fewer roundings too."""
-    if a.op == "neg":
-        a, b = b, a
+    a, b = (b, a) if a.op == "neg" else (a, b)
     negative = b.op == "neg"
-    left, right = _factors(a), _factors(b.args[0] if negative else b)
+    left, right = ([*v.args] if v.op == "*" else [v] for v in (a, b.args[0] if negative else b))
     for factor in left:
         if factor in right and factor.op != "constant":
-            rest, other = _without(left, factor), _without(right, factor)
+            left.remove(factor)
+            right.remove(factor)
+            rest, other = (rest[0] if rest else factor.graph.constant(1) for rest in (left, right))
             return factor * (rest - other if negative else rest + other)
     return a + b
-
-
-def _factors(value: Expression) -> tuple[Expression, ...]:
-    return value.args if value.op == "*" else (value,)
-
-
-def _without(factors: tuple[Expression, ...], factor: Expression) -> Expression:
-    rest = list(factors)
-    rest.remove(factor)
-    return rest[0] if rest else factor.graph.constant(1)

@@ -3,56 +3,32 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from ..cells import Cell
 from ..cells.activations import Activation
 from .plan import Block, Plan
-from .trace import Expression, reachable
+from .trace import Expression
 
-# What both printed files say first.
-CONTRACT = """\
-The cells' kernels, one step forward and backward. Made from seqcells/cells by `make cells`: do not edit.
-
-Elementwise, in float32 or float64, over {what}:
-
-    {forward}
-    {backward}
-
-in the order in which the cell names their parts. x: W_ih x_t + b_ih for each gate; r: W_hh h_(t-1) + b_hh for
-each recurrent gate; s: the states before the step; p: the rows of the per-unit parameters; n: the new states,
-before any projection; d: the gradients of n. ds lacks what comes through r; dp is to be summed over time and
-batch.
-
-Of each cell: saved, what forward keeps for backward; shared, for each recurrent gate the gate whose dx is the
-same as its dr (`step` has only their sum), or -1; previous and next, which of s and n backward reads: the others
-may hold anything."""
-
-TRITON_HEAD = '''\
-"""{contract}
-"""
-
-from typing import Any, NamedTuple
+TRITON = """
+from collections import namedtuple
 
 import triton
 import triton.language as tl
 
 from .activations import {activations}
 
+Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
 
-class Kernels(NamedTuple):
-    """A cell's functions, and what an engine has to keep for them; see the top of this file."""
 
-    forward: Any
-    backward: Any
-    saved: tuple[str, ...]
-    shared: tuple[int, ...]
-    previous: tuple[bool, ...]
-    next: tuple[bool, ...]'''
+{functions}
 
-CPP_HEAD = """\
-{contract}
 
+CELLS = {{
+{rows}
+}}
+"""
+
+CPP = """
 #pragma once
 
 #include <array>
@@ -60,63 +36,54 @@ CPP_HEAD = """\
 #include "activations.h"
 
 namespace seqcells {{
-namespace {{"""
+namespace {{
+
+{structs}
+
+}}  // namespace
+}}  // namespace seqcells
+
+// All of them: X is applied to each struct.
+#define SEQCELLS_CELLS(X) {names}
+"""
 
 # Names that C++ keeps to itself and Python does not.
-CPP_WORDS = """
-asm auto bool catch char class const default delete do double enum explicit export extern float friend goto inline
-int long mutable namespace new operator private protected public register short signed sizeof static struct switch
-template this throw typedef typename union unsigned using virtual void volatile true false case"""
-
+CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
+friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
+static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
 
 # How tightly each operator binds; the right operand of a binary one has to bind more tightly.
 BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
 
 def triton(plans: Sequence[Plan]) -> str:
-    """The text of kernels/triton/cells.py."""
-    blocks = [block for plan in plans for block in (plan.forward, plan.backward)]
-    used = {v.op.name for block in blocks for v in reachable(block.roots) if isinstance(v.op, Activation)}
-    contract = CONTRACT.format(
-        what="tuples of tiles of one shape",
-        forward="forward(x, r, s, p) -> n, saved",
-        backward="backward(saved, s, n, p, d) -> dx, dr, ds, dp",
+    """The text of kernels/triton/cells.py, below its head."""
+    values = [value for plan in plans for block in (plan.forward, plan.backward) for value in block.values]
+    return TRITON.format(
+        activations=", ".join(sorted({value.op.name for value in values if isinstance(value.op, Activation)})),
+        functions="\n\n\n".join(_triton_function(plan, kind) for plan in plans for kind in ("forward", "backward")),
+        rows="\n".join(_triton_row(plan) for plan in plans),
     )
-    parts = [TRITON_HEAD.format(contract=contract, activations=", ".join(sorted(used)))]
-    for plan in plans:
-        parts.append(_triton_function(plan, "forward", "x, r, s, p", plan.forward))
-        parts.append(_triton_function(plan, "backward", "saved, s, n, p, d", plan.backward))
-    rows = "".join(_triton_row(plan) for plan in plans)
-    return "\n\n\n".join(parts) + f"\n\n\nCELLS = {{\n{rows}}}\n"
 
 
-def _triton_function(plan: Plan, kind: str, arguments: str, block: Block) -> str:
-    lines = ["@triton.jit", f"def {plan.cell.name}_{kind}({arguments}):"]
-    about = _about(plan, kind)
-    text = "\n".join(about) + ("\n" if len(about) > 1 else "")
-    lines += [f"    {line}".rstrip() for line in f'"""{text}"""'.splitlines()]
-    for record, fields in _fields(plan).items():
-        read = {v.args[0]: block.names[v] for v in block.leaves if v.op == record}
-        if len(read) == len(fields) > 1:
-            lines.append(f"    {', '.join(read[field] for field in fields)} = {record}")
-        else:
-            lines += [f"    {read[field]} = {record}[{i}]" for i, field in enumerate(fields) if field in read]
-    lines += [f"    {block.names[v]} = {formula(v, block, repr, whole=True)}" for v in block.assigned]
-    if any(value is None for values in block.results.values() for value in values):
-        lines.append("    zero = tl.zeros_like(d[0])")
-    results = [_tuple(["zero" if v is None else block.names[v] for v in vs]) for vs in block.results.values()]
-    return "\n".join([*lines, f"    return {', '.join(results)}"])
+def _triton_function(plan: Plan, kind: str) -> str:
+    block, about = _spelled(getattr(plan, kind), "{}", words=""), _about(plan, kind)
+    arguments = {"forward": "x, r, s, p", "backward": "saved, s, n, p, d"}[kind]
+    lines = [f'"""{about}\n"""' if "\n" in about else f'"""{about}"""']
+    lines += [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
+    lines += [f"{block.names[v]} = {formula(v, block, whole=True)}" for v in block.assigned]
+    results = [_tuple("zero" if v is None else block.names[v] for v in vs) for vs in block.results.values()]
+    if any("zero" in result for result in results):
+        lines.append("zero = tl.zeros_like(d[0])")
+    body = textwrap.indent("\n".join([*lines, f"return {', '.join(results)}"]), "    ")
+    return f"@triton.jit\ndef {plan.cell.name}_{kind}({arguments}):\n{body}"
 
 
 def _triton_row(plan: Plan) -> str:
-    name = plan.cell.name
-    values = {
-        "forward": f"{name}_forward",
-        "backward": f"{name}_backward",
-        "saved": _tuple([f'"{saved}"' for saved in plan.saved]),
-        **{field: _tuple(map(str, getattr(plan, field))) for field in ("shared", "previous", "next")},
-    }
-    return f'    "{name}": Kernels(\n' + "".join(f"        {k}={v},\n" for k, v in values.items()) + "    ),\n"
+    name, saved = plan.cell.name, _tuple(f'"{field}"' for field in plan.fields["saved"])
+    rest = [f"{k}={_tuple(map(str, getattr(plan, k)))}" for k in ("shared", "previous", "next")]
+    values = [f"forward={name}_forward", f"backward={name}_backward", f"saved={saved}", *rest]
+    return "\n".join([f'    "{name}": Kernels(', *(f"        {value}," for value in values), "    ),"])
 
 
 def _tuple(items: Iterable[str]) -> str:
@@ -125,72 +92,66 @@ def _tuple(items: Iterable[str]) -> str:
 
 
 def cpp(plans: Sequence[Plan]) -> str:
-    """The text of kernels/cpu/cells.h."""
+    """The text of kernels/cpu/cells.h, below its head."""
     names = " ".join(f"X({plan.cell.__name__})" for plan in plans)
-    tail = ["// All of them: X is applied to each struct.", f"#define SEQCELLS_CELLS(X) {names}"]
-    structs = [_cpp_struct(plan) for plan in plans]
-    contract = CONTRACT.format(
-        what="arrays of vectors V (results may be written over arguments)",
-        forward="forward(x, r, s, p, n, saved)                  computes n, saved",
-        backward="backward(saved, s, n, p, d, dx, dr, ds, dp)    computes dx, dr, ds, dp",
-    )
-    head = CPP_HEAD.format(contract=_commented(contract.splitlines()))
-    return "\n\n".join([head, *structs, "}  // namespace\n}  // namespace seqcells", "\n".join(tail)]) + "\n"
+    return CPP.format(structs="\n\n".join(map(_cpp_struct, plans)), names=names)
 
 
 def _cpp_struct(plan: Plan) -> str:
-    cell, fields = plan.cell, _fields(plan)
     counts = {"gates": "x", "recurrent_gates": "r", "states": "s", "parameters": "p", "saves": "saved"}
-    numbers = ", ".join(f"{name} = {len(fields[record])}" for name, record in counts.items())
-    lines = [f"struct {cell.__name__} {{", f'    static constexpr const char* name = "{cell.name}";']
-    lines.append(f"    static constexpr int {numbers};")
+    numbers = ", ".join(f"{name} = {len(plan.fields[record])}" for name, record in counts.items())
+    constants = [f'const char* name = "{plan.cell.name}"', f"int {numbers}"]
     for kind, name in (("int", "shared"), ("bool", "previous"), ("bool", "next")):
         values = [str(value).lower() for value in getattr(plan, name)]
-        lines.append(f"    static constexpr std::array<{kind}, {len(values)}> {name}{{{', '.join(values)}}};")
-    lines += ["", *_cpp_function(plan, "forward", "x r s p", "n saved", plan.forward)]
-    lines += ["", *_cpp_function(plan, "backward", "saved s n p d", "dx dr ds dp", plan.backward)]
-    return "\n".join([*lines, "};"])
+        constants.append(f"std::array<{kind}, {len(values)}> {name}{{{', '.join(values)}}}")
+    parts = ["\n".join(f"static constexpr {constant};" for constant in constants)]
+    parts += [_cpp_function(plan, "forward", "x r s p", "n saved")]
+    parts += [_cpp_function(plan, "backward", "saved s n p d", "dx dr ds dp")]
+    return f"struct {plan.cell.__name__} {{\n" + textwrap.indent("\n\n".join(parts), "    ") + "\n};"
 
 
-def _cpp_function(plan: Plan, kind: str, arguments: str, results: str, block: Block) -> list[str]:
-    names = {v: f"{name}_" if re.search(rf"\b{name}\b", CPP_WORDS) else name for v, name in block.names.items()}
-    block = block._replace(names=names)
-    text = {v: formula(v, block, "T({!r})".format, whole=True) for v in block.assigned}
-    parameters = [f"const V* {a}" for a in arguments.split()] + [f"V* {a}" for a in results.split()]
-    lines = [
-        *_commented(_about(plan, kind)).splitlines(),
-        "template <class V>",
-        f"SEQCELLS_INLINE static void {kind}({', '.join(parameters)}) {{",
-    ]
-    if any("T(" in line for line in text.values()):
-        lines.append("    using T = scalar<V>;")
-    for record, fields in _fields(plan).items():
-        read = {v.args[0]: names[v] for v in block.leaves if v.op == record}
-        loads = [f"{read[field]} = {record}[{i}]" for i, field in enumerate(fields) if field in read]
-        if loads:
-            lines.append(f"    const V {', '.join(loads)};")
-    lines += [f"    const auto {names[v]} = {text[v]};" for v in block.assigned]
+def _cpp_function(plan: Plan, kind: str, arguments: str, results: str) -> str:
+    block = _spelled(getattr(plan, kind), "T({})", CPP_WORDS)
+    names = block.names
+    lines = [f"const V {', '.join(f'{k} = {v}' for k, v in loads.items())};" for loads in _loads(plan, block)]
+    lines += [f"const auto {names[v]} = {formula(v, block, whole=True)};" for v in block.assigned]
+    if any("T(" in line for line in lines):
+        lines.insert(0, "using T = scalar<V>;")
     for target, values in zip(results.split(), block.results.values(), strict=True):
-        written = [f"{target}[{i}] = {'V{}' if v is None else names[v]};" for i, v in enumerate(values)]
-        if written:
-            lines.append(f"    {' '.join(written)}")
-    lines.append("}")
-    return [f"    {line}".rstrip() for line in lines]
+        written = (f"{target}[{i}] = {'V{}' if v is None else names[v]};" for i, v in enumerate(values))
+        lines += [" ".join(written)] if values else []
+    about = "\n".join(f"// {line}".rstrip() for line in _about(plan, kind).splitlines())
+    parameters = ", ".join([f"const V* {a}" for a in arguments.split()] + [f"V* {a}" for a in results.split()])
+    body = textwrap.indent("\n".join(lines), "    ")
+    return f"{about}\ntemplate <class V>\nSEQCELLS_INLINE static void {kind}({parameters}) {{\n{body}\n}}"
 
 
-def formula(value: Expression, block: Block, literal: Callable[[float], str], whole: bool = False) -> str:
-    """An expression in the spelling that both languages share; ``whole`` spells it out though it has a name."""
-    if value.op == "constant":
-        return literal(value.args[0])
+def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
+    """For each record that is read: the leaves' names and where they are."""
+    read = {(v.op, *v.args): name for v, name in block.names.items() if not v.inner}
+    loads = []
+    for k, fields in plan.fields.items():
+        loads.append({read[k, field]: f"{k}[{i}]" for i, field in enumerate(fields) if (k, field) in read})
+    return list(filter(None, loads))
+
+
+def _spelled(block: Block, number: str, words: str) -> Block:
+    """The block in a language: its numbers written so, its names kept away from the language's own words."""
+    names = {v: f"{name}_" if re.search(rf"\b{name}\b", words) else name for v, name in block.names.items()}
+    numbers = {v: number.format(repr(v.args[0]).replace("e+", "e")) for v in block.values if v.op == "constant"}
+    return block._replace(names=names | numbers)
+
+
+def formula(value: Expression, block: Block, whole: bool = False) -> str:
+    """An expression as both languages write it; ``whole`` spells it out though it has a name."""
     if value in block.names and not whole:
         return block.names[value]
     if isinstance(value.op, Activation):
-        return f"{value.op.name}({', '.join(formula(arg, block, literal) for arg in value.args)})"
+        return f"{value.op.name}({', '.join(formula(arg, block) for arg in value.args)})"
 
     def operand(arg: Expression, least: int) -> str:
-        text = formula(arg, block, literal)
-        closed = arg in block.names or BINDS.get(arg.op, least) >= least
-        return text if closed else f"({text})"
+        text = formula(arg, block)
+        return text if arg in block.names or BINDS.get(arg.op, least) >= least else f"({text})"
 
     level = BINDS[value.op]
     if value.op == "neg":
@@ -198,29 +159,14 @@ def formula(value: Expression, block: Block, literal: Callable[[float], str], wh
     return f"{operand(value.args[0], level)} {value.op} {operand(value.args[1], level + 1)}"
 
 
-def _commented(lines: Iterable[str]) -> str:
-    return "\n".join(f"// {line}".rstrip() for line in lines)
-
-
-def _fields(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """What the records hold, in order."""
-    cell, states = plan.cell, plan.cell.states
-    fields = {"x": cell.gates, "r": cell.recurrent_gates, "saved": plan.saved}
-    return {**fields, "s": states, "n": states, "p": cell.P._fields, "d": states}
-
-
-def _about(plan: Plan, kind: str) -> list[str]:
-    """A printed function's documentation."""
+def _about(plan: Plan, kind: str) -> str:
+    """A printed function's documentation: forward's has the equations as their author wrote them."""
     if kind == "backward":
-        return [f"Gradients of {plan.cell.name}_forward, from what it saved: {', '.join(plan.saved) or 'nothing'}."]
-    return [inspect.getdoc(plan.cell).splitlines()[0], "", *_equations(plan.cell)]
-
-
-def _equations(cell: type[Cell]) -> list[str]:
-    """The lines of a cell's `step`, as its author wrote them; none where there is no source to be found."""
+        saved = ", ".join(plan.fields["saved"]) or "nothing"
+        return f"Gradients of {plan.cell.name}_forward, from what it saved: {saved}."
+    title = (inspect.getdoc(plan.cell) or plan.cell.__name__).splitlines()[0]
     try:
-        lines = textwrap.dedent(inspect.getsource(cell.step)).splitlines()
-    except OSError:
-        return []
-    start = next(i for i, line in enumerate(lines) if line.rstrip().endswith(":")) + 1
-    return textwrap.dedent("\n".join(lines[start:])).splitlines()
+        _, equations = textwrap.dedent(inspect.getsource(plan.cell.step)).split(":\n", 1)
+    except OSError:  # typed into an interpreter
+        return title
+    return f"{title}\n\n{textwrap.dedent(equations).rstrip()}"
