@@ -4,6 +4,7 @@ Runs in float32 and float64; float16 and bfloat16 are storage, their arithmetic 
 best instruction set of the machine are chosen when this module is first imported.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -231,7 +232,7 @@ def _grad_weights(
     for gate in shared:
         columns.append((grad_product, own) if gate < 0 else (grad_gates_x, gate))
         own += gate < 0
-    grad_hh, grad_bias = torch.empty_like(hh), None if bias is None else torch.empty_like(bias)
+    grad_hh, grad_bias = torch.zeros_like(hh), None if bias is None else torch.empty_like(bias)
     rows, first = call.hidden, 0
     while first < len(columns):
         source, column = columns[first]
@@ -239,11 +240,19 @@ def _grad_weights(
         while last < len(columns) and columns[last][0] is source and columns[last][1] == column + last - first:
             last += 1
         part = source.flatten(0, 1)[:, column * rows : (column + last - first) * rows]
-        torch.mm(part.T, previous.flatten(0, 1), out=grad_hh[first * rows : last * rows])
+        _add_products(grad_hh[first * rows : last * rows], part, previous.flatten(0, 1))
         if grad_bias is not None:
             torch.sum(part, 0, out=grad_bias[first * rows : last * rows])
         first = last
     return Weights(hh=grad_hh, bias_hh=grad_bias)
+
+
+def _add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += leftᵀ · right, in chunks: the rounding error grows with a chunk's length and with their number, so
+    both are kept near the square root of the whole, where torch.nn's own error is (a sum over rows, then over time)."""
+    chunk = max(32, 4 * math.isqrt(len(left)))
+    for a, b in zip(left.split(chunk), right.split(chunk), strict=True):
+        total.addmm_(a.T, b)
 
 
 def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:

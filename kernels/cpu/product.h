@@ -46,7 +46,8 @@ SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
 }
 
 // out[M][N vectors] (+)= a[M][depth] · w[depth][N vectors]. C sums in turn hide the latency of an addition
-// where M · N are too few to do so.
+// where M · N are too few to do so. Each chunk of the depth is summed by itself: the error grows with the length of
+// a chunk and the number of chunks, not with their product.
 template <class T, int M, int N, int C>
 SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride, T* out, bool add) {
     using V = Vector<T>;
@@ -56,9 +57,8 @@ SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride,
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
-            sum[0][m][n] = add ? load(out + (m * N + n) * L) : V{};
 #pragma GCC unroll 4
-            for (int c = 1; c < C; ++c) sum[c][m][n] = V{};
+            for (int c = 0; c < C; ++c) sum[c][m][n] = V{};
         }
     int64_t k = 0;
     for (; k + C <= depth; k += C) {
@@ -85,6 +85,7 @@ SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride,
             V total = sum[0][m][n];
 #pragma GCC unroll 4
             for (int c = 1; c < C; ++c) total += sum[c][m][n];
+            if (add) total += load(out + (m * N + n) * L);
             store(out + (m * N + n) * L, total);
         }
 }
@@ -112,8 +113,7 @@ template <class T, int N>
 void product(const T* block, int64_t depth, const T* a, int64_t stride, int64_t rows, T* out) {
     constexpr int M = ROWS<N>;
     constexpr int64_t width = N * LANES<T>;
-    // Whole chunks are only needed where several tiles share them.
-    const int64_t chunk = rows <= M ? depth : DEPTH<T, N>;
+    const int64_t chunk = DEPTH<T, N>;
     for (int64_t k = 0; k < depth || k == 0; k += chunk) {
         const int64_t count = depth - k < chunk ? depth - k : chunk;
         for (int64_t row = 0; row < rows; row += M)
