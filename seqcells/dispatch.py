@@ -5,6 +5,7 @@ against the others. There is one knob: the string ``backend``.
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
@@ -58,6 +59,7 @@ def _to_come() -> str:
     return "this version of seqcells does not have it yet"
 
 
+@cache
 def _no_cpu_engine() -> str | None:
     try:
         engine("cpu")
@@ -113,6 +115,8 @@ def choose(call: Call, backend: str = "auto") -> Choice:
     if backend == "auto":
         return _automatic(call)
     why_not = BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
+    if not why_not and BACKENDS[backend].engine and _in_transform():
+        why_not = "kernels do not follow torch.func transforms and forward-mode AD"
     if why_not:
         raise RuntimeError(f"backend={backend!r} cannot run this call: {why_not}")
     return Choice(backend, "asked for by name")
@@ -144,6 +148,7 @@ def cell(name: str) -> type[Cell]:
     return REGISTRY[name]
 
 
+@cache
 def engine(backend: str) -> ModuleType:
     """The module that runs a backend's kernels, imported when first launched."""
     path = BACKENDS[check_name(backend)].engine

@@ -9,6 +9,7 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -102,23 +103,31 @@ def layers(
         valid = reference.valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
+    stepping = None
+    if input.shape[0] == 1 and lengths is None and reset is None:
+        stepping = _stepping_engine(choice, cell, input[0], states, weights)
     finals: list[tuple[Tensor, ...]] = []
     with _without_autocast(input.device):
         for first in range(0, len(weights), directions):
             outputs = []
             for direction in range(directions):
                 k = first + direction
-                output, final = recurrence(
-                    cell,
-                    linear(input, weights[k].ih, weights[k].bias_ih),
-                    [state[k] for state in states],
-                    weights[k],
-                    lengths=lengths,
-                    reset=reset,
-                    reset_states=None if reset_states is None else [state[k] for state in reset_states],
-                    reverse=direction == 1,
-                    backend=choice.backend,
-                )
+                given = [state[k] for state in states]
+                if stepping is not None:
+                    final = tuple(stepping.step(cell, input[0], given, weights[k]))
+                    output = final[0].unsqueeze(0)
+                else:
+                    output, final = recurrence(
+                        cell,
+                        linear(input, weights[k].ih, weights[k].bias_ih),
+                        given,
+                        weights[k],
+                        lengths=lengths,
+                        reset=reset,
+                        reset_states=None if reset_states is None else [state[k] for state in reset_states],
+                        reverse=direction == 1,
+                        backend=choice.backend,
+                    )
                 outputs.append(output)
                 finals.append(final)
             input = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -193,10 +202,30 @@ def step(
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
+    stepping = _stepping_engine(choice, cell, input, states, [weights])
+    if stepping is not None:
+        return tuple(stepping.step(cell, input, states, weights))
     with _without_autocast(input.device):
         gates_x = linear(input, weights.ih, weights.bias_ih)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
+
+
+def _stepping_engine(
+    choice: dispatch.Choice, cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights]
+) -> ModuleType | None:
+    """The engine whose `step` makes one step of input (N, features) by itself, where that is what pays and nothing is
+    to be differentiated or traced."""
+    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+        return None
+    engine = dispatch.engine(choice.backend)
+    if not hasattr(engine, "step") or not engine.steps_well(cell, input):
+        return None
+    if torch.is_grad_enabled():
+        tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
+        if any(tensor.requires_grad for tensor in tensors):
+            return None
+    return engine
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:

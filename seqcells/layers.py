@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import cells, checks, convert, dispatch, functional
 from .cell_modules import COUNT
+from .stream import Stream
 from .weights import Weights
 
 States = Tensor | tuple[Tensor, ...]
@@ -221,6 +222,10 @@ class RecurrentLayer(nn.Module):
             self.cell, "layers", like, self._weights()[0], lengths=lengths, reset=reset, packed=packed
         )
         return dispatch.choose(call, self.backend)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""
+        return Stream(self, batch_size)
 
     @classmethod
     def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentLayer":

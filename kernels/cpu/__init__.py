@@ -5,7 +5,7 @@ best instruction set of the machine are chosen when this module is first importe
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -26,8 +26,23 @@ target = TARGETS[0]
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _MAX_STATES = 4
 _FIELDS = (
-    *("steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "initial", "weight_hh", "bias_hh"),
-    *("weight_hr", "unit", "lengths", "reset", "reset_states", "output", "final", "saved", "path", "previous_hidden"),
+    *("steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "input", "weight_ih", "bias_ih"),
+    *(
+        "features",
+        "initial",
+        "weight_hh",
+        "bias_hh",
+        "weight_hr",
+        "unit",
+        "lengths",
+        "reset",
+        "reset_states",
+        "output",
+        "final",
+        "saved",
+        "path",
+        "previous_hidden",
+    ),
     *("grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset"),
     "grad_unit",
 )
@@ -64,16 +79,21 @@ def _address(value: Tensor | int | None) -> int:
     return value or 0
 
 
-def _run(cell: type[Cell], backward: bool, dtype: torch.dtype, fields: dict) -> None:
+def _fields(given: dict) -> list[int]:
+    """All fields of ``Problem``, in order; zero for those not given."""
     flat: list[int] = []
     for name in _FIELDS:
-        value = fields.get(name)
+        value = given.get(name)
         if name in _PER_STATE:
-            given = [_address(v) for v in value or ()]
-            flat += given + [0] * (_MAX_STATES - len(given))
+            addresses = [_address(v) for v in value or ()]
+            flat += addresses + [0] * (_MAX_STATES - len(addresses))
         else:
             flat.append(_address(value))
-    _engine.run(kernels(cell.name, dtype).handle, backward, *flat)
+    return flat
+
+
+def _run(cell: type[Cell], backward: bool, dtype: torch.dtype, fields: dict) -> None:
+    _engine.run(kernels(cell.name, dtype).handle, backward, *_fields(fields))
 
 
 class _Call:
@@ -268,6 +288,56 @@ def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weig
 def _has_path(row: _Kernels, weights: Weights) -> list[bool]:
     """For each state whether its values are kept: a hidden state that is the output needs no second copy."""
     return [weights.hr is not None, *map(bool, row.path[1:])]
+
+
+def steps_well(cell: type[Cell], input: Tensor) -> bool:
+    """Whether `step` beats a product in MKL and `forward`: few rows, weights read once as they are."""
+    return input.shape[0] <= 8 and input.dtype in _DTYPES
+
+
+def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
+    """One step with its input's projection, not differentiable: input (B, F), states (B, H) each → new states."""
+    final = [torch.empty_like(state, memory_format=torch.contiguous_format) for state in states]
+    stepper(cell, input.contiguous(), [state.contiguous() for state in states], weights, final)()
+    return final
+
+
+def stepper(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights, final: Sequence[Tensor]
+) -> Callable[[], None]:
+    """A function that makes such a step from the given memory into the given memory, each time it is called.
+
+    All must be contiguous; ``final`` may not overlap with ``states``. Weights are read where they lie: what is
+    written to them between two calls counts in the second.
+    """
+    weights = weights.replaced([w.contiguous() for w in weights.present()])
+    unit = torch.cat(weights.unit) if len(weights.unit) > 1 else next(iter(weights.unit), None)
+    fields = _fields(
+        {
+            "steps": 1,
+            "batch": input.shape[0],
+            "hidden": weights.ih.shape[0] // len(cell.gates),
+            "projected": states[0].shape[1],
+            "threads": torch.get_num_threads(),
+            "input": input,
+            "features": input.shape[1],
+            "weight_ih": weights.ih,
+            "bias_ih": weights.bias_ih,
+            "initial": states,
+            "weight_hh": weights.hh,
+            "bias_hh": weights.bias_hh,
+            "weight_hr": weights.hr,
+            "unit": unit,
+            "output": final[0],
+            "final": final,
+        }
+    )
+    run, handle = _engine.run, kernels(cell.name, input.dtype).handle
+
+    def make(alive: object = (input, states, weights, unit, final)) -> None:
+        run(handle, False, *fields)
+
+    return make
 
 
 def _path(row: _Kernels, weights: Weights, kept: Sequence[Tensor]) -> list[Tensor | None]:

@@ -15,7 +15,9 @@ struct Problem {
     int64_t steps, batch, hidden, projected;
     int64_t reverse, threads;
 
-    const void* gates_x;                    // (T, B, G·H)
+    const void* gates_x;                    // (T, B, G·H); or null, and instead, for one step:
+    const void *input, *weight_ih, *bias_ih;  //   (B, F), (G·H, F), (G·H)
+    int64_t features;                       //   F
     const void* initial[MAX_STATES];        // (B, P), then (B, H)
     const void* weight_hh;                  // (R·H, P)
     const void* bias_hh;                    // (R·H)

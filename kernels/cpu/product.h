@@ -122,6 +122,40 @@ void product(const T* block, int64_t depth, const T* a, int64_t stride, int64_t 
     }
 }
 
+// Pairs of neighbours summed: first a's, then b's.
+template <class T, std::size_t... I>
+SEQCELLS_INLINE Vector<T> pairs(Vector<T> a, Vector<T> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector(a, b, int(2 * I)...) + __builtin_shufflevector(a, b, int(2 * I + 1)...);
+}
+
+// The same product on weights as they are, a row for each column of the block, for so few rows that packing would not
+// pay: out[rows][vector n] = a[rows][depth] · wᵀ, the rows of w from `first` on, at most `columns` of them.
+template <class T, int N>
+void dots(const T* w, int64_t columns, int64_t depth, const T* a, int64_t stride, int64_t rows, T* out) {
+    using V = Vector<T>;
+    constexpr int L = LANES<T>;
+    for (int64_t row = 0; row < rows; ++row) {
+        const T* values = a + row * stride;
+        V sum[L];
+#pragma GCC unroll 16
+        for (int lane = 0; lane < L; ++lane) sum[lane] = V{};
+        int64_t k = 0;
+        for (; k < depth; k += L) {
+            const int64_t count = depth - k;
+            const V value = load(values + k, count);
+#pragma GCC unroll 16
+            for (int lane = 0; lane < L; ++lane)
+                sum[lane] += value * load(w + (lane < columns ? lane : columns - 1) * depth + k, count);
+        }
+#pragma GCC unroll 8
+        for (int left = L; left > 1; left /= 2)
+#pragma GCC unroll 16
+            for (int lane = 0; lane < left / 2; ++lane)
+                sum[lane] = pairs<T>(sum[2 * lane], sum[2 * lane + 1], std::make_index_sequence<L>{});
+        store(out + row * N * L, sum[0]);
+    }
+}
+
 // One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column]; zeros
 // past `columns`.
 template <class T, int N>

@@ -57,6 +57,7 @@ class Recurrence {
     // A block is wide enough for several sums at a time even where there are few gates.
     static constexpr int UNITS = R == 1 ? 4 : R == 2 ? 2 : 1;  // vectors of units
     static constexpr int N = R ? R * UNITS : 1;                // vectors of the product
+    static constexpr int G = Cell::gates * UNITS;              // vectors of the input's product
     static constexpr int BACK = 4;                             // vectors of a block of backward's product
     static constexpr int unshared() {
         int count = 0;
@@ -100,13 +101,16 @@ class Recurrence {
 
     // ---- forward ----
 
+    // Packing costs as much as a few steps of a few rows.
+    bool packed() const { return p.steps * B > 8; }
+
     int forward() {
         const int64_t projected_blocks = (P + BACK * L - 1) / (BACK * L);
-        if (R) weights = Buffer<T>(blocks * P * N * L);
+        if (R && packed()) weights = Buffer<T>(blocks * P * N * L);
         if (p.weight_hr) projection = Buffer<T>(projected_blocks * H * BACK * L);
         Buffer<T> hidden(2 * B * P), unprojected(p.weight_hr ? B * H : 0), states(S * B * width);
         if (!weights.get() || !projection.get() || !hidden.get() || !unprojected.get() || !states.get()) return -1;
-        run_team(threads(blocks, B * H * (R * P + 8)), [&](int member, int size, Barrier& barrier) {
+        run_team(threads(blocks, B * H * (R * P + Cell::gates * p.features + 8)), [&](int member, int size, Barrier& barrier) {
             const Share mine(blocks, member, size), my_projected(projected_blocks, member, size);
             pack_forward(mine, my_projected);
             begin(mine, my_projected, hidden.get(), states.get());
@@ -130,7 +134,7 @@ class Recurrence {
     }
 
     void pack_forward(Share mine, Share my_projected) {
-        for (int64_t block = mine.first; block < mine.last && R; ++block)
+        for (int64_t block = mine.first; block < mine.last && R && packed(); ++block)
             for (int n = 0; n < N; ++n) {
                 const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
                 if (unit < H)
@@ -171,23 +175,43 @@ class Recurrence {
 
     void forward_block(int64_t index, int64_t block, int64_t row0, int64_t row1, const T* now, T* next, T* unprojected,
                        T* states) const {
-        alignas(64) T products[BATCH * N * L];
-        if constexpr (R > 0)
-            product<T, N>(weights.get() + block * P * N * L, P, now + row0 * P, P, row1 - row0, products);
+        alignas(64) T products[BATCH * N * L], inputs[BATCH * G * L];
+        const int64_t rows = row1 - row0;
+        if constexpr (R > 0) {
+            if (packed())
+                product<T, N>(weights.get() + block * P * N * L, P, now + row0 * P, P, rows, products);
+            else
+                unpacked<N>(as(p.weight_hh), block, P, now + row0 * P, rows, products);
+        }
+        if (p.input) unpacked<G>(as(p.weight_ih), block, p.features, as(p.input) + row0 * p.features, rows, inputs);
         for (int64_t row = row0; row < row1; ++row)
             for (int sub = 0; sub < UNITS; ++sub) {
-                const int64_t unit = (block * UNITS + sub) * L;
-                if (unit < H) forward_cell(index, row, unit, products + ((row - row0) * N + sub) * L, now, next, unprojected, states);
+                const int64_t unit = (block * UNITS + sub) * L, local = row - row0;
+                if (unit < H)
+                    forward_cell(index, row, unit, inputs + (local * G + sub) * L, products + (local * N + sub) * L, now,
+                                 next, unprojected, states);
             }
     }
 
-    SEQCELLS_INLINE void forward_cell(int64_t index, int64_t row, int64_t unit, const T* products, const T* now, T* next,
-                                      T* unprojected, T* states) const {
+    template <int WIDTH>
+    void unpacked(const T* weight, int64_t block, int64_t depth, const T* a, int64_t rows, T* out) const {
+        for (int n = 0; n < WIDTH; ++n) {
+            const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
+            if (unit < H)
+                dots<T, WIDTH>(weight + (gate * H + unit) * depth, H - unit, depth, a, depth, rows, out + n * L);
+        }
+    }
+
+    SEQCELLS_INLINE void forward_cell(int64_t index, int64_t row, int64_t unit, const T* inputs, const T* products,
+                                      const T* now, T* next, T* unprojected, T* states) const {
         const int64_t t = times.at(index), place = t * B + row, count = H - unit;
         const bool last = index + 1 == p.steps;
         V x[Cell::gates], r[R + 1], s[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
-        for (int gate = 0; gate < Cell::gates; ++gate)
-            x[gate] = load(as(p.gates_x) + (place * Cell::gates + gate) * H + unit, count);
+        for (int gate = 0; gate < Cell::gates; ++gate) {
+            x[gate] = p.input ? load(inputs + gate * UNITS * L)
+                              : load(as(p.gates_x) + (place * Cell::gates + gate) * H + unit, count);
+            if (p.input && p.bias_ih) x[gate] += load(as(p.bias_ih) + gate * H + unit, count);
+        }
         for (int gate = 0; gate < R; ++gate) {
             r[gate] = load(products + gate * UNITS * L);
             if (p.bias_hh) r[gate] += load(as(p.bias_hh) + gate * H + unit, count);

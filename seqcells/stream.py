@@ -1,0 +1,105 @@
+"""A layer one step per call, for those who wait for each step: streaming speech, a policy in its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import functional
+
+if TYPE_CHECKING:
+    from .layers import RecurrentLayer
+
+
+class Stream:
+    """A layer's states, and the function that moves them on by one step: ``output = stream(input)``.
+
+    For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
+    is one call of a kernel for each layer; elsewhere it is a call of the layer with T = 1. Weights are read at each
+    step, so a change of them counts at once.
+
+    Args:
+        layer: not bidirectional; its dtype and device are the stream's.
+        batch_size: rows N that are stepped together. Default: 1
+
+    Raises:
+        ValueError: for a bidirectional layer, whose second direction begins at the end.
+    """
+
+    def __init__(self, layer: RecurrentLayer, batch_size: int = 1) -> None:
+        if layer.bidirectional:
+            raise ValueError("a bidirectional layer cannot be stepped: its second direction begins at the end")
+        self.layer = layer
+        self.batch_size = batch_size
+        weight = layer._flat_weights[0].detach()
+        sizes = [layer.proj_size or layer.hidden_size, *[layer.hidden_size] * (len(layer.cell.states) - 1)]
+        # Two of each: a step reads one and writes the other.
+        self._states = [[weight.new_zeros((layer.num_layers, batch_size, size)) for size in sizes] for _ in range(2)]
+        self._input = weight.new_empty((batch_size, layer.input_size))
+        self._now = 0
+        self._addresses: list[int] = []
+        self._steps: list[list[Callable[[], None]]] | None = None
+
+    @property
+    def state(self) -> Tensor | tuple[Tensor, ...]:
+        """The states, as ``hx`` of the layer: (L, N, H or P), the others (L, N, H). They may be written to."""
+        states = self._states[self._now]
+        return states[0] if len(states) == 1 else tuple(states)
+
+    @state.setter
+    def state(self, new: Tensor | tuple[Tensor, ...]) -> None:
+        for state, value in zip(self._states[self._now], [new] if isinstance(new, Tensor) else new, strict=True):
+            state.copy_(value)
+
+    def reset(self, rows: Tensor | None = None) -> None:
+        """Zero the states, of all rows or where ``rows`` (N,) bool is set."""
+        for state in self._states[self._now]:
+            if rows is None:
+                state.zero_()
+            else:
+                state.masked_fill_(rows.view(1, -1, 1), 0)
+
+    @torch.no_grad()
+    def __call__(self, input: Tensor) -> Tensor:
+        """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next."""
+        if input.shape != self._input.shape or input.dtype != self._input.dtype:
+            raise RuntimeError(
+                f"Expected input of size {tuple(self._input.shape)} and {self._input.dtype}, "
+                f"got {list(input.shape)} and {input.dtype}"
+            )
+        addresses = [weight.data_ptr() for weight in self.layer._flat_weights]
+        if addresses != self._addresses:
+            self._addresses, self._steps = addresses, self._kernels()
+        before, self._now = self._now, 1 - self._now
+        if self._steps is None:
+            states = self._states[before]
+            _, new = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
+            self.state = new
+        else:
+            self._input.copy_(input)
+            for step in self._steps[before]:
+                step()
+        return self._states[self._now][0][-1]
+
+    def _batched(self, input: Tensor) -> Tensor:
+        return input.unsqueeze(1 if self.layer.batch_first else 0)
+
+    def _kernels(self) -> list[list[Callable[[], None]]] | None:
+        """For each of the two directions between the states, the steps of all layers; None where no engine has them."""
+        layer, weights = self.layer, self.layer._weights()
+        choice = layer.plan(self._batched(self._input))
+        engine = functional._stepping_engine(choice, layer.cell, self._input, [], weights)
+        if engine is None:
+            return None
+        made = []
+        for before in range(2):
+            steps, input = [], self._input
+            for k in range(layer.num_layers):
+                old, new = ([state[k] for state in self._states[which]] for which in (before, 1 - before))
+                steps.append(engine.stepper(layer.cell, input, old, weights[k], new))
+                input = new[0]
+            made.append(steps)
+        return made
