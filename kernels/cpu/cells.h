@@ -60,7 +60,7 @@ struct LSTM {
         saved[0] = input; saved[1] = forget; saved[2] = candidate; saved[3] = output;
     }
 
-    // Gradients of lstm_forward, from what it saved: input, forget, candidate, output.
+    // Gradients of lstm_forward, which saved input, forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -111,7 +111,7 @@ struct GRU {
         saved[0] = r_n; saved[1] = reset; saved[2] = update; saved[3] = new_;
     }
 
-    // Gradients of gru_forward, from what it saved: r_n, reset, update, new.
+    // Gradients of gru_forward, which saved r_n, reset, update, new.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -151,7 +151,7 @@ struct RNNTanh {
         n[0] = h;
     }
 
-    // Gradients of rnn_tanh_forward, from what it saved: nothing.
+    // Gradients of rnn_tanh_forward, which saved nothing.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -182,7 +182,7 @@ struct RNNReLU {
         n[0] = h;
     }
 
-    // Gradients of rnn_relu_forward, from what it saved: nothing.
+    // Gradients of rnn_relu_forward, which saved nothing.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -226,7 +226,7 @@ struct PeepholeLSTM {
         saved[0] = input; saved[1] = forget; saved[2] = candidate; saved[3] = output;
     }
 
-    // Gradients of peephole_lstm_forward, from what it saved: input, forget, candidate, output.
+    // Gradients of peephole_lstm_forward, which saved input, forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -285,7 +285,7 @@ struct CIFG {
         saved[0] = forget; saved[1] = candidate; saved[2] = output;
     }
 
-    // Gradients of cifg_forward, from what it saved: forget, candidate, output.
+    // Gradients of cifg_forward, which saved forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -334,7 +334,7 @@ struct JANET {
         saved[0] = forget; saved[1] = candidate;
     }
 
-    // Gradients of janet_forward, from what it saved: forget, candidate.
+    // Gradients of janet_forward, which saved forget, candidate.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -378,7 +378,7 @@ struct LiGRU {
         saved[0] = update; saved[1] = candidate;
     }
 
-    // Gradients of ligru_forward, from what it saved: update, candidate.
+    // Gradients of ligru_forward, which saved update, candidate.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -416,7 +416,7 @@ struct IndRNN {
         n[0] = h;
     }
 
-    // Gradients of indrnn_forward, from what it saved: nothing.
+    // Gradients of indrnn_forward, which saved nothing.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -455,7 +455,7 @@ struct MinGRU {
         saved[0] = x_h; saved[1] = update;
     }
 
-    // Gradients of mingru_forward, from what it saved: x_h, update.
+    // Gradients of mingru_forward, which saved x_h, update.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -491,7 +491,7 @@ struct Jordan {
         saved[0] = h;
     }
 
-    // Gradients of jordan_forward, from what it saved: h.
+    // Gradients of jordan_forward, which saved h.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -545,7 +545,7 @@ struct SLSTM {
         saved[0] = log_forget; saved[1] = input; saved[2] = candidate; saved[3] = output;
     }
 
-    // Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output.
+    // Gradients of slstm_forward, which saved log_forget, input, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;

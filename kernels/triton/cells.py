@@ -56,7 +56,7 @@ def lstm_forward(x, r, s, p):
 
 @triton.jit
 def lstm_backward(saved, s, n, p, d):
-    """Gradients of lstm_forward, from what it saved: input, forget, candidate, output."""
+    """Gradients of lstm_forward, which saved input, forget, candidate, output."""
     s_c = s[1]
     input, forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
     cell = n[1]
@@ -97,7 +97,7 @@ def gru_forward(x, r, s, p):
 
 @triton.jit
 def gru_backward(saved, s, n, p, d):
-    """Gradients of gru_forward, from what it saved: r_n, reset, update, new."""
+    """Gradients of gru_forward, which saved r_n, reset, update, new."""
     s_h = s[0]
     r_n, reset, update, new = saved[0], saved[1], saved[2], saved[3]
     d_h = d[0]
@@ -127,7 +127,7 @@ def rnn_tanh_forward(x, r, s, p):
 
 @triton.jit
 def rnn_tanh_backward(saved, s, n, p, d):
-    """Gradients of rnn_tanh_forward, from what it saved: nothing."""
+    """Gradients of rnn_tanh_forward, which saved nothing."""
     h = n[0]
     d_h = d[0]
     dx_h = d_h * (1.0 - h * h)
@@ -149,7 +149,7 @@ def rnn_relu_forward(x, r, s, p):
 
 @triton.jit
 def rnn_relu_backward(saved, s, n, p, d):
-    """Gradients of rnn_relu_forward, from what it saved: nothing."""
+    """Gradients of rnn_relu_forward, which saved nothing."""
     h = n[0]
     d_h = d[0]
     dx_h = where(h > 0.0, d_h, 0.0)
@@ -183,7 +183,7 @@ def peephole_lstm_forward(x, r, s, p):
 
 @triton.jit
 def peephole_lstm_backward(saved, s, n, p, d):
-    """Gradients of peephole_lstm_forward, from what it saved: input, forget, candidate, output."""
+    """Gradients of peephole_lstm_forward, which saved input, forget, candidate, output."""
     s_c = s[1]
     p_i, p_f, p_o = p[0], p[1], p[2]
     input, forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
@@ -230,7 +230,7 @@ def cifg_forward(x, r, s, p):
 
 @triton.jit
 def cifg_backward(saved, s, n, p, d):
-    """Gradients of cifg_forward, from what it saved: forget, candidate, output."""
+    """Gradients of cifg_forward, which saved forget, candidate, output."""
     s_c = s[1]
     forget, candidate, output = saved[0], saved[1], saved[2]
     cell = n[1]
@@ -268,7 +268,7 @@ def janet_forward(x, r, s, p):
 
 @triton.jit
 def janet_backward(saved, s, n, p, d):
-    """Gradients of janet_forward, from what it saved: forget, candidate."""
+    """Gradients of janet_forward, which saved forget, candidate."""
     s_h = s[0]
     forget, candidate = saved[0], saved[1]
     d_h = d[0]
@@ -300,7 +300,7 @@ def ligru_forward(x, r, s, p):
 
 @triton.jit
 def ligru_backward(saved, s, n, p, d):
-    """Gradients of ligru_forward, from what it saved: update, candidate."""
+    """Gradients of ligru_forward, which saved update, candidate."""
     s_h = s[0]
     update, candidate = saved[0], saved[1]
     d_h = d[0]
@@ -328,7 +328,7 @@ def indrnn_forward(x, r, s, p):
 
 @triton.jit
 def indrnn_backward(saved, s, n, p, d):
-    """Gradients of indrnn_forward, from what it saved: nothing."""
+    """Gradients of indrnn_forward, which saved nothing."""
     s_h = s[0]
     p_u = p[0]
     h = n[0]
@@ -355,7 +355,7 @@ def mingru_forward(x, r, s, p):
 
 @triton.jit
 def mingru_backward(saved, s, n, p, d):
-    """Gradients of mingru_forward, from what it saved: x_h, update."""
+    """Gradients of mingru_forward, which saved x_h, update."""
     s_h = s[0]
     x_h, update = saved[0], saved[1]
     d_h = d[0]
@@ -381,7 +381,7 @@ def jordan_forward(x, r, s, p):
 
 @triton.jit
 def jordan_backward(saved, s, n, p, d):
-    """Gradients of jordan_forward, from what it saved: h."""
+    """Gradients of jordan_forward, which saved h."""
     h = saved[0]
     d_h = d[0]
     dx_h = d_h * (1.0 - h * h)
@@ -424,7 +424,7 @@ def slstm_forward(x, r, s, p):
 
 @triton.jit
 def slstm_backward(saved, s, n, p, d):
-    """Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output."""
+    """Gradients of slstm_forward, which saved log_forget, input, candidate, output."""
     s_c, s_n, s_m = s[1], s[2], s[3]
     log_forget, input, candidate, output = saved[0], saved[1], saved[2], saved[3]
     cell, normaliser, stabiliser = n[1], n[2], n[3]
