@@ -65,7 +65,7 @@ def plan(cell: type[Cell]) -> Plan:
     backward = _block(results, names)
 
     fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}
-    shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr), -1) for dr in results["dr"])
+    shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
     reads = (tuple(graph.leaf(k, state) in backward.values for state in cell.states) for k in ("s", "n"))
     return Plan(cell, fields, forward, backward, shared, *reads)
 
