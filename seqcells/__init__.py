@@ -14,19 +14,40 @@ from .swap import swap
 from .version import __version__
 
 PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)
+CIFG, CIFGCell = define(cells.CIFG)
+JANET, JANETCell = define(cells.JANET)
+LiGRU, LiGRUCell = define(cells.LiGRU)
+IndRNN, IndRNNCell = define(cells.IndRNN)
+MinGRU, MinGRUCell = define(cells.MinGRU)
+Jordan, JordanCell = define(cells.Jordan)
+SLSTM, SLSTMCell = define(cells.SLSTM)
 
 __all__ = [
+    "CIFG",
     "GRU",
+    "JANET",
     "LSTM",
     "RNN",
+    "SLSTM",
+    "CIFGCell",
     "Choice",
     "GRUCell",
+    "IndRNN",
+    "IndRNNCell",
+    "JANETCell",
+    "Jordan",
+    "JordanCell",
     "LSTMCell",
+    "LiGRU",
+    "LiGRUCell",
+    "MinGRU",
+    "MinGRUCell",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",
     "RecurrentCell",
     "RecurrentLayer",
+    "SLSTMCell",
     "__version__",
     "cells",
     "define",

@@ -3,15 +3,20 @@
 import sys
 
 from .cell_modules import RecurrentCell
-from .cells import Cell
+from .cells import Cell, register
 from .layers import RecurrentLayer, UnprojectedLayer
 
 
 def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:
     """The layer and the cell module of a cell: ``PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)``.
 
-    They are named after the cell and belong to the calling module, where pickle looks for them.
+    The cell may be one of yours: it is registered under its name, and runs on the reference engine. The modules
+    are named after it and belong to the calling module, where pickle looks for them.
+
+    Raises:
+        ValueError: the cell's name is another's.
     """
+    register(cell)
     base = RecurrentLayer if cell.projection else UnprojectedLayer
     module = sys._getframe(1).f_globals.get("__name__", __name__)
     made = []

@@ -1,0 +1,7 @@
+"""From a cell's equations to its kernels: trace → differentiate → plan → print; `__main__` writes the files."""
+
+from .plan import Plan, plan
+from .print import cpp, triton
+from .trace import DerivationError
+
+__all__ = ["DerivationError", "Plan", "cpp", "plan", "triton"]

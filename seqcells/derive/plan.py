@@ -1,0 +1,123 @@
+"""Third: what forward saves, what backward computes again, and both as named assignments in order."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from ..cells import Cell
+from ..cells.activations import ACTIVATIONS, Activation
+from .differentiate import gradients
+from .trace import Expression, reachable, trace
+
+# What the printed functions call their own arguments and results.
+RESERVED = {*ACTIVATIONS, "x", "r", "s", "p", "n", "d", "saved", "dx", "dr", "ds", "dp", "zero", "tl", "T", "V"}
+
+
+class Block(NamedTuple):
+    """The body of a function: everything in it in order, what is assigned to a name, all names; None is zero."""
+
+    values: list[Expression]
+    assigned: list[Expression]
+    names: dict[Expression, str]
+    results: dict[str, tuple[Expression | None, ...]]
+
+
+class Plan(NamedTuple):
+    """A cell's two functions, what the records hold that they are given, and what the printed files explain."""
+
+    cell: type[Cell]
+    fields: dict[str, tuple[str, ...]]
+    forward: Block
+    backward: Block
+    shared: tuple[int, ...]
+    previous: tuple[bool, ...]
+    next: tuple[bool, ...]
+
+
+def plan(cell: type[Cell]) -> Plan:
+    """Derive a cell's kernels.
+
+    Raises:
+        DerivationError: its `step` cannot be derived.
+    """
+    graph, states = trace(cell)
+    new = dict(zip(states, cell.states, strict=True))
+    total = gradients(states, [graph.leaf("d", state) for state in cell.states])
+    fields = {"x": cell.gates, "r": cell.recurrent_gates, "s": cell.states, "p": cell.P._fields}
+    wanted = {f"d{k}": tuple(total.get(graph.leaf(k, f)) for f in names) for k, names in fields.items()}
+
+    # The first state of a projected cell is kept only after its projection.
+    given = {v: graph.leaf("n", state) for v, state in new.items() if state in cell.states[cell.projection :]}
+    saved = _to_save(_present(wanted), reachable(states), given)
+    called = {value: state for value, state in new.items() if value.inner} | graph.names()
+    forward = _block({"n": states, "saved": tuple(saved)}, called)
+
+    # Backward in terms of what it is given.
+    given |= {value: graph.leaf("saved", forward.names[value]) for value in saved}
+    for value in reachable(_present(wanted)):
+        if value not in given:
+            given[value] = graph.make(value.op, *(given[arg] for arg in value.args)) if value.inner else value
+    results = {k: tuple(given.get(value) for value in values) for k, values in wanted.items()}
+    names = {given[d]: f"d_{called[value]}" for value, d in total.items() if value in called and d in given}
+    names |= {given[value]: name for value, name in called.items() if value in given}
+    for k, values in results.items():
+        for field, value in zip(fields[k[1]], values, strict=True):
+            names.setdefault(value, f"{k}_{field}")
+    backward = _block(results, names)
+
+    fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}
+    shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
+    reads = (tuple(graph.leaf(k, state) in backward.values for state in cell.states) for k in ("s", "n"))
+    return Plan(cell, fields, forward, backward, shared, *reads)
+
+
+def _present(results: dict[str, tuple]) -> list[Expression]:
+    return [value for values in results.values() for value in values if value is not None]
+
+
+def _to_save(roots: list[Expression], forward: list[Expression], given: Mapping) -> list[Expression]:
+    """The values of forward that backward mentions and that do not follow from the states, in order."""
+
+    def follow(mentioned: Collection[Expression]) -> tuple[set[Expression], list[Expression]]:
+        known, saved = set(), []
+        for value in forward:
+            follows = value.inner and known.issuperset(value.inner)
+            if value in given or value.op in ("s", "p", "constant") or follows:
+                known.add(value)
+            elif value in mentioned:
+                known.add(value)
+                saved.append(value)
+        return known, saved
+
+    free, todo, seen, mentioned = follow(())[0], [*roots], set(), set()
+    while todo:
+        value = todo.pop()
+        if value in forward and value not in free and value.op != ">":
+            mentioned.add(value)
+        elif value not in seen and value not in given:
+            seen.add(value)
+            todo += value.inner
+    return follow(mentioned)[1]
+
+
+def _block(results: dict[str, tuple], names: Mapping[Expression, str]) -> Block:
+    """Assign what has a name, is a result, or is used more than once; the rest is written where it is used."""
+    values = reachable(_present(results))
+    used = _present(results) + [arg for value in values for arg in value.inner]
+    assigned = [value for value in values if value.inner and (value in names or used.count(value) > 1)]
+    taken: dict[str, Expression] = {}
+    for value in [value for value in values if not value.inner and value.op != "constant"] + assigned:
+        name = names.get(value) or _made_up(value, names)
+        while name in taken or name in RESERVED:
+            name = f"{name[:-1]}{int(name[-1]) + 1}" if name[-1].isdigit() else f"{name}_"
+        taken[name] = value
+    return Block(values, assigned, {value: name for name, value in taken.items()}, results)
+
+
+def _made_up(value: Expression, names: Mapping[Expression, str]) -> str:
+    """A name from the parts of a value that the source gives none."""
+    if not value.inner:
+        return value.args[0] if value.op == "saved" else f"{value.op}_{value.args[0]}"
+    named = names.get(value.inner[-1])
+    if value.op == "-" and value.args[0].args == (1,) and named:
+        return f"one_minus_{named}"
+    return f"{value.op.name}_{named}" if isinstance(value.op, Activation) and named else "t1"

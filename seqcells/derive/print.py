@@ -1,0 +1,168 @@
+"""Last: the plans as source text, in Triton and in C++."""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+
+from ..cells.activations import Activation
+from .plan import Block, Plan
+from .trace import Expression
+
+TRITON = """
+from collections import namedtuple
+
+import triton
+import triton.language as tl
+
+from .activations import {activations}
+
+Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
+
+
+{functions}
+
+
+CELLS = {{
+{rows}
+}}
+"""
+
+CPP = """
+#pragma once
+
+#include <array>
+
+#include "activations.h"
+
+namespace seqcells {{
+namespace {{
+
+{structs}
+
+}}  // namespace
+}}  // namespace seqcells
+
+// All of them: X is applied to each struct.
+#define SEQCELLS_CELLS(X) {names}
+"""
+
+# Names that C++ keeps to itself and Python does not.
+CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
+friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
+static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
+
+# What each function is given, and what it returns.
+SIGNATURES = {"forward": ("x r s p", "n saved"), "backward": ("saved s n p d", "dx dr ds dp")}
+
+# How tightly each operator binds; the right operand of a binary one has to bind more tightly.
+BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
+
+
+def triton(plans: Sequence[Plan]) -> str:
+    """The text of kernels/triton/cells.py, below its head."""
+    values = [value for plan in plans for block in (plan.forward, plan.backward) for value in block.values]
+    return TRITON.format(
+        activations=", ".join(sorted({value.op.name for value in values if isinstance(value.op, Activation)})),
+        functions="\n\n\n".join(_triton_function(plan, kind) for plan in plans for kind in SIGNATURES),
+        rows="\n".join(_triton_row(plan) for plan in plans),
+    )
+
+
+def _triton_function(plan: Plan, kind: str) -> str:
+    block, about = _spelled(getattr(plan, kind), "{}", words=""), _about(plan, kind)
+    lines = [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
+    lines += [f"{block.names[v]} = {formula(v, block, whole=True)}" for v in block.assigned]
+    results = [_tuple(*("zero" if v is None else block.names[v] for v in vs)) for vs in block.results.values()]
+    if any("zero" in result for result in results):
+        lines.append("zero = tl.zeros_like(d[0])")
+    head = f"@triton.jit\ndef {plan.cell.name}_{kind}({SIGNATURES[kind][0].replace(' ', ', ')}):\n"
+    return head + textwrap.indent("\n".join([f'"""{about}"""', *lines, f"return {', '.join(results)}"]), "    ")
+
+
+def _triton_row(plan: Plan) -> str:
+    name, saved = plan.cell.name, _tuple(*(f'"{field}"' for field in plan.fields["saved"]))
+    values = [f"forward={name}_forward", f"backward={name}_backward", f"saved={saved}"]
+    values += [f"{k}={_tuple(*map(str, getattr(plan, k)))}" for k in ("shared", "previous", "next")]
+    return "\n".join([f'    "{name}": Kernels(', *(f"        {value}," for value in values), "    ),"])
+
+
+def _tuple(*items: str) -> str:
+    return f"({', '.join(items)}{',' * (len(items) == 1)})"
+
+
+def cpp(plans: Sequence[Plan]) -> str:
+    """The text of kernels/cpu/cells.h, below its head."""
+    names = " ".join(f"X({plan.cell.__name__})" for plan in plans)
+    return CPP.format(structs="\n\n".join(map(_cpp_struct, plans)), names=names)
+
+
+def _cpp_struct(plan: Plan) -> str:
+    counts = {"gates": "x", "recurrent_gates": "r", "states": "s", "parameters": "p", "saves": "saved"}
+    numbers = ", ".join(f"{name} = {len(plan.fields[record])}" for name, record in counts.items())
+    constants = [f'const char* name = "{plan.cell.name}"', f"int {numbers}"]
+    for kind, name in (("int", "shared"), ("bool", "previous"), ("bool", "next")):
+        values = [str(value).lower() for value in getattr(plan, name)]
+        constants.append(f"std::array<{kind}, {len(values)}> {name}{{{', '.join(values)}}}")
+    head = "\n".join(f"static constexpr {constant};" for constant in constants)
+    body = "\n\n".join([head, *(_cpp_function(plan, kind) for kind in SIGNATURES)])
+    return f"struct {plan.cell.__name__} {{\n{textwrap.indent(body, '    ')}\n}};"
+
+
+def _cpp_function(plan: Plan, kind: str) -> str:
+    arguments, results = (names.split() for names in SIGNATURES[kind])
+    block = _spelled(getattr(plan, kind), "T({})", CPP_WORDS)
+    lines = [f"const V {', '.join(f'{k} = {v}' for k, v in loads.items())};" for loads in _loads(plan, block)]
+    lines += [f"const auto {block.names[v]} = {formula(v, block, whole=True)};" for v in block.assigned]
+    if any("T(" in line for line in lines):
+        lines.insert(0, "using T = scalar<V>;")
+    for target, values in zip(results, block.results.values(), strict=True):
+        written = (f"{target}[{i}] = {'V{}' if v is None else block.names[v]};" for i, v in enumerate(values))
+        lines += [" ".join(written)] if values else []
+    about = "\n".join(f"// {line}".rstrip() for line in _about(plan, kind).splitlines())
+    parameters = ", ".join([f"const V* {a}" for a in arguments] + [f"V* {a}" for a in results])
+    body = textwrap.indent("\n".join(lines), "    ")
+    return f"{about}\ntemplate <class V>\nSEQCELLS_INLINE static void {kind}({parameters}) {{\n{body}\n}}"
+
+
+def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
+    """For each record that is read: the leaves' names and where they are."""
+    read = {(v.op, *v.args): name for v, name in block.names.items() if not v.inner}
+    places = ({(k, f): f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in plan.fields.items())
+    return [loads for at in places if (loads := {read[leaf]: place for leaf, place in at.items() if leaf in read})]
+
+
+def _spelled(block: Block, number: str, words: str) -> Block:
+    """The block in a language: its numbers written so, its names kept away from the language's own words."""
+    names = {v: f"{name}_" if re.search(rf"\b{name}\b", words) else name for v, name in block.names.items()}
+    numbers = {v: number.format(repr(v.args[0]).replace("e+", "e")) for v in block.values if v.op == "constant"}
+    return block._replace(names=names | numbers)
+
+
+def formula(value: Expression, block: Block, whole: bool = False) -> str:
+    """An expression as both languages write it; ``whole`` spells it out though it has a name."""
+    if value in block.names and not whole:
+        return block.names[value]
+    if isinstance(value.op, Activation):
+        return f"{value.op.name}({', '.join(formula(arg, block) for arg in value.args)})"
+
+    def operand(arg: Expression, least: int) -> str:
+        text = formula(arg, block)
+        return text if arg in block.names or BINDS.get(arg.op, least) >= least else f"({text})"
+
+    level = BINDS[value.op]
+    if value.op == "neg":
+        return f"-{operand(value.args[0], level)}"
+    return f"{operand(value.args[0], level)} {value.op} {operand(value.args[1], level + 1)}"
+
+
+def _about(plan: Plan, kind: str) -> str:
+    """A printed function's documentation: forward's has the equations as their author wrote them."""
+    if kind == "backward":
+        return f"Gradients of {plan.cell.name}_forward, which saved {', '.join(plan.fields['saved']) or 'nothing'}."
+    title = (inspect.getdoc(plan.cell) or plan.cell.__name__).splitlines()[0]
+    try:
+        _, equations = textwrap.dedent(inspect.getsource(plan.cell.step)).split(":\n", 1)
+    except OSError:  # typed into an interpreter
+        return title
+    return f"{title}\n\n{textwrap.dedent(equations).rstrip()}\n"

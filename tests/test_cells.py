@@ -1,0 +1,231 @@
+"""Cells beyond torch.nn's, against their papers' formulas written out in float64, and cells of one's own."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+import seqcells
+from seqcells import derive, dispatch, ops
+from seqcells.cells import REGISTRY, Cell
+from seqcells.cells.activations import tanh
+from seqcells.weights import Weights
+
+T, B, INPUTS, H = 6, 3, 4, 5
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+# Each direct form: (a, states) → new states. a(k, h) is the k-th gate's W x + b_ih + U h + b_hh, a(k) without
+# the recurrent part.
+
+
+def cifg(a, h, c):
+    f = sigmoid(a(0, h))
+    c = f * c + (1 - f) * torch.tanh(a(1, h))
+    return sigmoid(a(2, h)) * torch.tanh(c), c
+
+
+def janet(a, h):
+    f = sigmoid(a(0, h))
+    return (f * h + (1 - f) * torch.tanh(a(1, h)),)
+
+
+def ligru(a, h):
+    z = sigmoid(a(0, h))
+    return (z * h + (1 - z) * torch.clamp(a(1, h), min=0),)
+
+
+def indrnn(a, h):
+    return (torch.clamp(a(0) + a.unit * h, min=0),)
+
+
+def mingru(a, h):
+    z = sigmoid(a(0))
+    return ((1 - z) * h + z * a(1),)
+
+
+def jordan(a, y):
+    return (a.projection @ torch.tanh(a(0, y)).mT).mT if a.projection is not None else torch.tanh(a(0, y)), None
+
+
+def slstm(a, h, c, n, _):
+    """Without the stabiliser: no state of it is the other's, but h = o c / n is."""
+    i, f = torch.exp(a(0, h)), sigmoid(a(1, h))
+    c, n = f * c + i * torch.tanh(a(2, h)), f * n + i
+    return sigmoid(a(3, h)) * c / n, c, n, None
+
+
+DIRECT = {
+    "CIFG": cifg,
+    "JANET": janet,
+    "LiGRU": ligru,
+    "IndRNN": indrnn,
+    "MinGRU": mingru,
+    "Jordan": jordan,
+    "SLSTM": slstm,
+}
+
+
+class Gates:
+    """What a direct form is given of a layer's parameters and one step's input."""
+
+    def __init__(self, layer, x: Tensor) -> None:
+        self.parameters, self.x = dict(layer.named_parameters()), x
+        self.unit = self.parameters.get("weight_recurrent_l0", [None])[0]
+        self.projection = self.parameters.get("weight_hr_l0")
+
+    def __call__(self, k: int, h: Tensor | None = None) -> Tensor:
+        rows = slice(k * H, (k + 1) * H)
+        value = self.x @ self.parameters["weight_ih_l0"][rows].mT + self.parameters["bias_ih_l0"][rows]
+        if h is None:
+            return value
+        return value + h @ self.parameters["weight_hh_l0"][rows].mT + self.parameters["bias_hh_l0"][rows]
+
+
+def make(name: str, **options):
+    torch.manual_seed(1)
+    layer = getattr(seqcells, name)(INPUTS, H, dtype=torch.float64, **options)
+    return layer, torch.randn(T, B, INPUTS, dtype=torch.float64, requires_grad=True)
+
+
+def directly(name: str, layer, x: Tensor) -> Tensor:
+    states = [x.new_zeros(B, H)] * len(layer.cell.states)
+    if layer.proj_size:
+        states[0] = x.new_zeros(B, layer.proj_size)
+    outputs = []
+    for step in x:
+        new = DIRECT[name](Gates(layer, step), *states)
+        states = [*new][: len(states)]
+        outputs.append(states[0])
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize(("name", "options"), [(name, {}) for name in DIRECT] + [("Jordan", {"proj_size": 2})])
+def test_layer_is_the_formula(name, options):
+    layer, x = make(name, **options)
+    output, expected = layer(x)[0], directly(name, layer, x)
+    torch.testing.assert_close(output, expected)
+    inputs = [x, *layer.parameters()]
+    d = torch.randn_like(output)
+    torch.testing.assert_close(torch.autograd.grad(output, inputs, d), torch.autograd.grad(expected, inputs, d))
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_cell_module_is_the_layer(name):
+    layer, x = make(name)
+    cell = getattr(seqcells, name + "Cell")(INPUTS, H, dtype=torch.float64)
+    for role, parameter in cell.named_parameters():
+        parameter.data = getattr(layer, f"{role}_l0").data
+    states = None
+    for expected, step in zip(layer(x)[0], x, strict=True):
+        states = cell(step, states)
+        torch.testing.assert_close(states[0] if len(cell.cell.states) > 1 else states, expected)
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_gradcheck(name):
+    """Through the output and every final state."""
+    layer, x = make(name)
+    assert torch.autograd.gradcheck(lambda x: tuple(tree_leaves(layer(x))), x)
+
+
+def test_cells_have_only_what_they_use():
+    names = {name: [n for n, _ in make(name)[0].named_parameters()] for name in DIRECT}
+    assert names["IndRNN"] == ["weight_ih_l0", "bias_ih_l0", "weight_recurrent_l0"]
+    assert names["MinGRU"] == ["weight_ih_l0", "bias_ih_l0"]
+    assert names["Jordan"] == names["CIFG"] == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_slstm_is_stable(scale):
+    """In float32, from zero states, where the unstabilised form would overflow or divide nothing by nothing."""
+    layer, x = make("SLSTM")
+    layer = layer.float()
+    layer.weight_ih_l0.data *= scale
+    layer.bias_ih_l0.data[:H] -= scale
+    output = layer(x.float())[0]
+    output.sum().backward()
+    assert output.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in layer.parameters())
+    # A mean of tanh's under a sigmoid.
+    assert output.abs().max() <= 1
+    # The first step has seen one candidate, with whatever weight: h = o tanh(z).
+    gates = x[0].float() @ layer.weight_ih_l0.mT + layer.bias_ih_l0 + layer.bias_hh_l0
+    torch.testing.assert_close(output[0], torch.sigmoid(gates[:, 3 * H :]) * torch.tanh(gates[:, 2 * H : 3 * H]))
+
+
+# Cells of one's own.
+
+
+class Leaky(Cell):
+    """Leaky integrator: each unit keeps a share of its past."""
+
+    name = "leaky"
+    gates, states = ("h",), ("h",)
+    parameters = {"leak": ("a",)}
+
+    @staticmethod
+    def step(x, r, s, p):
+        return s.h + p.a * (tanh(x.h + r.h) - s.h)
+
+
+@pytest.fixture
+def defined():
+    yield seqcells.define(Leaky)
+    del REGISTRY["leaky"]
+
+
+def test_own_cell_runs_at_once(defined):
+    layer_class, cell_class = defined
+    assert (layer_class.__name__, cell_class.__name__, layer_class.__module__) == ("Leaky", "LeakyCell", __name__)
+    torch.manual_seed(0)
+    layer = layer_class(INPUTS, H, num_layers=2, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(T, B, INPUTS, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: layer(x)[0], x)
+
+    single = layer_class(INPUTS, H, dtype=torch.float64)
+    h = x.new_zeros(B, H)
+    for step, output in zip(x, single(x)[0], strict=True):
+        new = torch.tanh(Gates(single, step)(0, h))
+        h = h + single.weight_leak_l0[0] * (new - h)
+        torch.testing.assert_close(output, h)
+
+
+def test_own_cell_trains(defined):
+    torch.manual_seed(0)
+    layer = defined[0](INPUTS, H)
+    x, target = torch.randn(T, B, INPUTS), torch.randn(T, B, H) / 4
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (layer(x)[0] - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_own_cell_reaches_the_operators_and_the_derivation(defined):
+    assert dispatch.cell("leaky") is Leaky
+    torch.manual_seed(0)
+    weights = Weights(hh=torch.randn(H, H), bias_hh=torch.randn(H), unit=(torch.randn(1, H),))
+    arguments = torch.randn(T, B, H), [torch.zeros(B, H)], weights, None, None, None, False, "reference"
+    output, (final,) = ops.recurrence(Leaky, *arguments)
+    torch.testing.assert_close(output[-1], final)
+    plan = derive.plan(Leaky)
+    assert plan.fields["saved"] == ("t1",)
+    assert "leaky_backward" in derive.triton([plan])
+    assert "struct Leaky" in derive.cpp([plan])
+
+
+def test_names_are_not_taken_twice(defined):
+    again = type("Leaky", (Leaky,), {"step": Leaky.step, "__module__": __name__})
+    seqcells.define(again)  # the same cell, from a notebook's cell run again
+    assert REGISTRY["leaky"] is again
+    other = type("Other", (Leaky,), {"step": Leaky.step})
+    with pytest.raises(ValueError, match=r"the name 'leaky' is taken by test_cells\.Leaky"):
+        seqcells.define(other)
