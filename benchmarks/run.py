@@ -77,6 +77,8 @@ def run(
             # Without a null row there is nothing to trust yet, and nothing is written.
             if save_to and report.null["cases"]:
                 report.save(save_to)
+            if deadline is not None and time.monotonic() > deadline:
+                break
     report.complete = True
     if save_to:
         report.save(save_to)

@@ -35,7 +35,7 @@ def print_suite(suite: str, rows: list[Row]) -> None:
             (row for row in case if row.status not in ("unavailable", "refused")),
             key=lambda row: row.figure.median if row.figure else float("inf"),
         )
-        header = HEADER + ("CUDA graph",) if any(row.graph for row in case) else HEADER
+        header = (*HEADER, "CUDA graph") if any(row.graph for row in case) else HEADER
         _table(title, header, [_cells(row, len(header) > len(HEADER)) for row in shown])
     _say(f"{suite}: {SUITES[suite].about}.")
     left_out: dict[str, list[str]] = {}

@@ -26,17 +26,25 @@ def measure(threads: int, dtypes: list[str]) -> dict[str, Any]:
         found["missing"] = f"no bandwidth, no barrier, no floors: {why_not}"
         return found
     before = torch.get_num_threads()
-    for count in sorted({1, threads}):
-        torch.set_num_threads(count)
-        rates = {
-            "threads": count,
-            "gemm_flops": {dtype: gemm(DTYPES[dtype]) for dtype in dtypes},
-            "read": [[size, size / _best(lambda n, s=size: library.read_repeatedly(s, n, count))] for size in SIZES],
-            "barrier": _best(lambda n: library.meet_repeatedly(n, count)) if count > 1 else None,
-        }
-        found["by_threads"].append(rates)
-    torch.set_num_threads(before)
+    try:
+        for count in sorted({1, threads}):
+            torch.set_num_threads(count)
+            found["by_threads"].append(_rates(library, count, dtypes))
+    finally:
+        torch.set_num_threads(before)
     return found
+
+
+def _rates(library: Any, threads: int, dtypes: list[str]) -> dict[str, Any]:
+    def read(size: int) -> float:
+        return size / _best(lambda repeats: library.read_repeatedly(size, repeats, threads))
+
+    return {
+        "threads": threads,
+        "gemm_flops": {dtype: gemm(DTYPES[dtype]) for dtype in dtypes},
+        "read": [[size, read(size)] for size in SIZES],
+        "barrier": _best(lambda repeats: library.meet_repeatedly(repeats, threads)) if threads > 1 else None,
+    }
 
 
 def gemm(dtype: torch.dtype, size: int = 1024) -> float:

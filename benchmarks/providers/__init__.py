@@ -3,8 +3,12 @@
 from seqcells.dispatch import NAMES
 
 from .base import Prepared, Provider
+from .flashrnn_kernels import FlashRNN
+from .keras_torch import Keras
+from .onnx_runtimes import OnnxRuntime, OpenVINO
 from .seqcells_backends import Seqcells, SeqcellsCell
 from .torch_nn import CompiledCellLoop, TorchCellLoop, TorchNN
+from .torchrl_triton import TorchRL
 
 BASELINE = "torch.nn"
 NULL = "null"
@@ -19,6 +23,11 @@ PROVIDERS: dict[str, Provider] = {
         *(SeqcellsCell(backend) for backend in NAMES),
         TorchCellLoop(),
         CompiledCellLoop(),
+        OnnxRuntime(),
+        OpenVINO(),
+        Keras(),
+        *(FlashRNN(backend) for backend in ("cuda_fused", "cuda", "triton_fused")),
+        TorchRL(),
     )
 }
 

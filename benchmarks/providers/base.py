@@ -58,10 +58,12 @@ def through_autograd(
     parameters: Sequence[Tensor],
     inputs: list[Inputs],
     notes: Sequence[str] = (),
+    translate: Callable[[Tensor, Any], tuple[Tensor, Any]] = lambda output, others: (output, others),
 ) -> Prepared:
     """Inference or training of a ``forward`` that gives the output (T, B, H) and the final states (B, H).
 
-    ``parameters`` stand in the order of the case's roles.
+    ``parameters`` stand in the order of the case's roles. Where the provider's layouts are others, ``translate``
+    turns its output, and its final states or gradients (input first), into ours; it is not timed.
     """
     if not case.suite.gradients:
 
@@ -69,7 +71,7 @@ def through_autograd(
             with torch.no_grad():
                 return forward(inputs[index])
 
-        return Prepared(infer, lambda done: forward_results(case, *done), notes)
+        return Prepared(infer, lambda done: forward_results(case, *translate(*done)), notes)
 
     inputs = [given._replace(x=given.x.detach().requires_grad_()) for given in inputs]
     for parameter in parameters:
@@ -80,7 +82,7 @@ def through_autograd(
         output, _ = forward(given)
         return output, torch.autograd.grad(output, [given.x, *parameters], given.grad)
 
-    return Prepared(train, lambda done: gradient_results(case, *done), notes)
+    return Prepared(train, lambda done: gradient_results(case, *translate(*done)), notes)
 
 
 def streamed(

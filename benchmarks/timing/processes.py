@@ -114,7 +114,7 @@ class Processes:
         torch.save(parity.truth(case), truth)
         outcomes = {name: Outcome(name) for name in self.names}
         once: dict[str, float] = {}
-        for name, outcome in outcomes.items():
+        for outcome in outcomes.values():
             self._prepare(case, truth, outcome, once)
         if case.suite.memory:
             for name in list(once):
