@@ -1,6 +1,6 @@
 """A report as tables in the terminal: rich where it is installed, plain text otherwise."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import groupby
 
 from . import machine, units
@@ -22,7 +22,7 @@ def print_report(report: Report) -> None:
 
 def print_heading(report: Report) -> None:
     versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
-    _say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
+    say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
 
 
 def print_suite(suite: str, rows: list[Row]) -> None:
@@ -36,27 +36,27 @@ def print_suite(suite: str, rows: list[Row]) -> None:
             key=lambda row: row.figure.median if row.figure else float("inf"),
         )
         header = (*HEADER, "CUDA graph") if any(row.graph for row in case) else HEADER
-        _table(title, header, [_cells(row, len(header) > len(HEADER)) for row in shown])
-    _say(f"{suite}: {SUITES[suite].about}.")
+        table(title, header, [_cells(row, len(header) > len(HEADER)) for row in shown])
+    say(f"{suite}: {SUITES[suite].about}.")
     left_out: dict[str, list[str]] = {}
     for row in rows:
         if row.status == "refused" and row.provider not in left_out.setdefault(row.reason or "", []):
             left_out[row.reason or ""].append(row.provider)
     for reason, providers in left_out.items():
-        _say(f"  not {', '.join(providers)}: {reason}")
-    _say("")
+        say(f"  not {', '.join(providers)}: {reason}")
+    say("")
 
 
 def print_ending(report: Report) -> None:
     """What the rows cannot say."""
     absent = {row.provider: row.reason for row in report.rows if row.status == "unavailable"}
     if absent:
-        _say("not here: " + "; ".join(f"{provider}: {reason}" for provider, reason in absent.items()))
+        say("not here: " + "; ".join(f"{provider}: {reason}" for provider, reason in absent.items()))
     for note in (*report.notes, report.floors.get("missing")):
         if note:
-            _say(f"note: {note}")
-    _say(null_line(report))
-    _say(f"{report.seconds:.0f} s")
+            say(f"note: {note}")
+    say(null_line(report))
+    say(f"{report.seconds:.0f} s")
 
 
 def null_line(report: Report) -> str:
@@ -103,28 +103,32 @@ except ImportError:
     _console = None
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line, as it is."""
     print(text, flush=True) if _console is None else _console.print(text, markup=False, soft_wrap=True)
 
 
-def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], right: Container[int] = RIGHT) -> None:
+    """Print one; ``right``: the columns to align there."""
     if _console is None:
-        print(plain(title, header, rows), flush=True)
+        print(plain(title, header, rows, right), flush=True)
         return
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1))
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, padding=(0, 1))
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index in RIGHT else "left", no_wrap=index not in (8,))
+        grid.add_column(
+            name, justify="right" if index in right else "left", no_wrap=index != len(header) - 1 and name != "remarks"
+        )
     for row in rows:
-        table.add_row(*row, style="cyan" if row[0].startswith("seqcells") else "dim" if row[0] == "null" else None)
-    _console.print(table)
+        grid.add_row(*row, style="cyan" if row[0].startswith("seqcells") else "dim" if row[0] == "null" else None)
+    _console.print(grid)
 
 
-def plain(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def plain(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], right: Container[int] = RIGHT) -> str:
     """The table in plain text."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [title]
     for line in lines:
-        cells = (c.rjust(w) if i in RIGHT else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        cells = (c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         text.append("  " + "  ".join(cells).rstrip())
     return "\n".join(text)

@@ -72,7 +72,7 @@ class OnnxRuntime(OnnxProvider):
 
 
 class OpenVINO(OnnxProvider):
-    """openvino: oneDNN's recurrent primitives behind a compiled graph; float32 asked for, where it may take bfloat16."""
+    """openvino: a compiled graph over oneDNN; float32 asked for, where it might take bfloat16."""
 
     name = "openvino"
     packages = ("onnx", "openvino")
