@@ -85,9 +85,9 @@ def measure(options: argparse.Namespace) -> int:
     if options.save:
         commit = report.commit.replace("-dirty", "+")
         path = RESULTS / f"{options.device}-{report.date[:10]}-{commit}.json"
-    deadline = began + plan.budget if plan.budget else None
+    plan.timer.deadline = began + plan.budget if plan.budget else None
     with plan.timer as timer, progress.bar(len(plan.cases)) as advance:
-        run.run(report, timer, plan.cases, path, advance, deadline)
+        run.run(report, timer, plan.cases, path, advance)
     tables.print_report(report)
     if path:
         print(f"written to {path}")

@@ -29,7 +29,7 @@ class Preset:
 ALL = tuple(SUITES)
 PRESETS: dict[str, dict[str, Preset]] = {
     "quick": {
-        "cpu": Preset(ALL, ("lstm", "gru"), "quick", ("float32",), QUICK, everyone=False),
+        "cpu": Preset(ALL, ("lstm", "gru"), "quick", ("float32",), QUICK, everyone=False, budget=270),
         "cuda": Preset(ALL, ("lstm", "gru"), "quick", ("tf32", "bfloat16"), QUICK, everyone=False),
     },
     "short": {
@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "cuda": Preset(ALL, ("lstm", "gru"), "gpu-short", ("bfloat16", "tf32"), QUICK, True, 480),
     },
     "full": {
-        "cpu": Preset(ALL, ("lstm", "gru"), "full", ("float32",), FULL, everyone=True),
+        "cpu": Preset(ALL, ("lstm", "gru"), "full", ("float32",), FULL, everyone=True, budget=1140),
         "cuda": Preset(ALL, ("lstm", "gru"), "gpu", ("float32", "tf32", "bfloat16", "float16"), FULL, everyone=True),
     },
 }
@@ -73,15 +73,17 @@ def plan(options: argparse.Namespace) -> Plan:
     if not options.null:
         others = options.providers or [p.name for p in PROVIDERS.values() if p.everyday or preset.everyone]
         names += [name for name in others if name not in names]
+    providers = [PROVIDERS[name] for name in names]
     budget = options.budget or preset.budget
+    cases = by_worth(cases) if budget else cases
     if options.device == "cuda":
         from .timing.events import Events
 
-        return Plan(by_worth(cases) if budget else cases, dtypes, Events(names, preset.effort), budget)
+        return Plan(cases, dtypes, Events(providers, preset.effort), budget)
     from .timing.processes import Processes
 
     effort = replace(preset.effort, extensions=0) if options.null else preset.effort
-    return Plan(cases, dtypes, Processes(names, effort, options.threads), budget)
+    return Plan(cases, dtypes, Processes(providers, effort, options.threads), budget)
 
 
 def by_worth(cases: list[Case]) -> list[Case]:

@@ -9,17 +9,19 @@ from typing import Any, Protocol
 
 from . import floors, machine
 from .case import Case
-from .providers import BASELINE, NULL, PROVIDERS
+from .providers import BASELINE, NULL
 from .schema import VERSION, Figure, Report, Row
 from .shapes import Shape
 from .suites import SUITES
-from .timing import NULL_BAND, Outcome
+from .timing import NULL_BAND, Outcome, out_of_time
 
 
 class Timer(Protocol, AbstractContextManager):
     """`timing.processes.Processes` or `timing.events.Events`."""
 
     threads: int
+    deadline: float | None
+    """Of time.monotonic: whoever has not begun by then is left out, and said to be."""
 
     def measure(self, case: Case) -> Iterator[Outcome]: ...
 
@@ -59,16 +61,11 @@ def run(
     planned: list[Case],
     save_to: Path | None,
     on_case: Callable[[int, Case], None],
-    deadline: float | None = None,
 ) -> None:
-    """Measure the cases into the report; past ``deadline`` (of time.monotonic) the rest is dropped, with a note."""
+    """Measure the cases into the report; past the timer's deadline the rest is dropped, with a note."""
     began = time.monotonic()
+
     for index, case in enumerate(planned):
-        if deadline is not None and time.monotonic() > deadline:
-            report.notes.append(
-                f"out of time: {len(planned) - index} of {len(planned)} cases not measured, from {case} on"
-            )
-            break
         on_case(index, case)
         for outcome in timer.measure(case):
             report.rows.append(row(case, outcome))
@@ -77,11 +74,20 @@ def run(
             # Without a null row there is nothing to trust yet, and nothing is written.
             if save_to and report.null["cases"]:
                 report.save(save_to)
-            if deadline is not None and time.monotonic() > deadline:
-                break
-    report.complete = True
-    if save_to:
+        if out_of_time(timer.deadline) and index + 1 < len(planned):
+            rest = planned[index + 1 :]
+            report.notes.append(f"out of time: {len(rest)} of {len(planned)} cases not measured: {_listed(rest)}")
+            break
+    else:
+        report.complete = True
+    report.rows.sort(key=lambda each: list(SUITES).index(each.suite))  # stable: a suite's cases in their order
+    if save_to and report.null["cases"]:
         report.save(save_to)
+
+
+def _listed(left: list[Case]) -> str:
+    shown = ", ".join(map(str, left[:4]))
+    return shown if len(left) <= 4 else f"{shown}, …"
 
 
 def figure(samples: list[float], divisor: int) -> Figure | None:
@@ -105,7 +111,7 @@ def row(case: Case, outcome: Outcome) -> Row:
         dtype=case.dtype_name,
         device=case.device,
         provider=outcome.provider,
-        ours=PROVIDERS[outcome.provider].ours,
+        ours=outcome.ours,
         status=outcome.status,
         reason=outcome.reason,
         error=outcome.error,

@@ -142,6 +142,8 @@ class CompiledCellLoop(TorchCellLoop):
     def refuses(self, case: Case) -> str | None:
         if case.suite.streaming:
             return "one step is no loop"
+        if case.suite.projected:
+            return "it cannot take gates_x: see the sequence suite"
         return super().refuses(case)
 
     def loop(self, step: Step) -> Callable[[Tensor, States], tuple[Tensor, States]]:
@@ -169,9 +171,10 @@ ENGINES = {
 def engine(case: Case, run: Callable[[], object]) -> str:
     """Whose kernels ran, as the profiler saw it, and on CUDA in which precision."""
     run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.autograd.profiler.profile(use_cpu=True) as profile:
         run()
-    seen = {event.name for event in profile.events()}
+    # Not profile.events(): of thousands of small operators it builds a tree, for longer than they ran.
+    seen = {event.name() for event in profile.kineto_results.events()}
     who = next((label for operator, label in ENGINES.items() if operator in seen), "ATen's own steps")
     return f"{who}, {precision(case)}" if case.device == "cuda" else who
 

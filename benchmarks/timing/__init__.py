@@ -1,5 +1,6 @@
 """How a figure is taken: `processes` on the CPU, `events` on CUDA. Both give `Outcome`s, a provider at a time."""
 
+import time
 from dataclasses import dataclass, field
 
 
@@ -8,6 +9,7 @@ class Outcome:
     """What came of one provider in one case."""
 
     provider: str
+    ours: bool = False
     status: str = "ok"
     """``ok``, or why there is no figure: ``unavailable``, ``refused``, ``wrong`` or ``failed``."""
     reason: str | None = None
@@ -32,6 +34,11 @@ class Effort:
     """How often a case whose null row is off is measured on."""
 
 
-QUICK, FULL = Effort(), Effort(seconds=1.2, fewest=7, most=40)
+QUICK, FULL = Effort(), Effort(seconds=0.8, most=40)
 NULL_BAND = 0.1
 """How far the null row may be from 1."""
+
+
+def out_of_time(deadline: float | None) -> str | None:
+    """Why nothing more is begun, or None."""
+    return "out of time" if deadline is not None and time.monotonic() > deadline else None

@@ -8,14 +8,14 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from .. import parity
 from ..case import Case
-from ..providers import BASELINE, NULL, PROVIDERS, Prepared
-from . import NULL_BAND, Effort, Outcome
+from ..providers import BASELINE, NULL, Prepared, Provider
+from . import NULL_BAND, Effort, Outcome, out_of_time
 from .worker import one_line
 
 WARM_UP = 3
@@ -28,9 +28,10 @@ class Events:
 
     threads = 1
 
-    def __init__(self, names: Sequence[str], effort: Effort) -> None:
-        self.names, self.effort = list(names), effort
-        self._unavailable = {name: PROVIDERS[name].unavailable("cuda") for name in names}
+    def __init__(self, providers: Iterable[Provider], effort: Effort) -> None:
+        self.providers, self.effort = {provider.name: provider for provider in providers}, effort
+        self.deadline: float | None = None
+        self._unavailable = {name: provider.unavailable("cuda") for name, provider in self.providers.items()}
         self._cache = torch.cuda.get_device_properties(0).L2_cache_size
 
     def __enter__(self) -> "Events":
@@ -45,8 +46,7 @@ class Events:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         truth = parity.truth(case)
         baseline = Outcome(BASELINE)
-        for name in self.names:
-            outcome = Outcome(name)
+        for name in self.providers:
             for attempt in range(1 + (self.effort.extensions if name == NULL else 0)):
                 outcome = self._outcome(case, name, truth)
                 if name == BASELINE:
@@ -62,8 +62,12 @@ class Events:
         return abs(statistics.median(one.figures) / statistics.median(other.figures) - 1) <= NULL_BAND
 
     def _outcome(self, case: Case, name: str, truth: parity.Results) -> Outcome:
-        outcome = Outcome(name)
-        for status, reason in (("unavailable", self._unavailable[name]), ("refused", PROVIDERS[name].refuses(case))):
+        outcome = Outcome(name, self.providers[name].ours)
+        for status, reason in (
+            ("unavailable", self._unavailable[name]),
+            ("refused", self.providers[name].refuses(case)),
+            ("refused", None if name in (BASELINE, NULL) else out_of_time(self.deadline)),
+        ):
             if reason:
                 outcome.status, outcome.reason = status, reason
                 return outcome
@@ -79,7 +83,7 @@ class Events:
     def _measure(self, case: Case, outcome: Outcome, truth: parity.Results) -> None:
         weights = case.weights()
         sets = 1 if case.suite.memory else self._sets(case)
-        prepared = PROVIDERS[outcome.provider].prepare(case, weights, case.inputs(weights, sets))
+        prepared = self.providers[outcome.provider].prepare(case, weights, case.inputs(weights, sets))
         outcome.error, missing = parity.error(prepared.results(prepared.run(0)), truth)
         outcome.notes = [*prepared.notes, *([f"does not give {', '.join(missing)}"] if missing else [])]
         wrong = parity.verdict(case, outcome.error)

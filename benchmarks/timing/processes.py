@@ -11,7 +11,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import torch
 
 from .. import parity
 from ..case import Case
-from ..providers import BASELINE, NULL, PROVIDERS
-from . import NULL_BAND, Effort, Outcome
+from ..providers import BASELINE, NULL, Provider
+from . import NULL_BAND, Effort, Outcome, out_of_time
 from .worker import MINIMUM_SAMPLE, WARM_UP, main
 
 STARTING, ANSWERING = 120.0, 600.0
@@ -30,12 +30,12 @@ STARTING, ANSWERING = 120.0, 600.0
 class _Process:
     """A provider's process, stopped except while it has a request."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, provider: Provider, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=main, args=(theirs, name, threads), daemon=True)
+        self.process = context.Process(target=main, args=(theirs, provider, threads), daemon=True)
         before = dict(os.environ)
-        os.environ.update(PROVIDERS[name].environment)
+        os.environ.update(provider.environment)
         try:
             self.process.start()
         finally:
@@ -85,17 +85,18 @@ class _Process:
 class Processes:
     """Measures cases on the CPU; a context manager, whose processes end with it."""
 
-    def __init__(self, names: Sequence[str], effort: Effort, threads: int | None = None) -> None:
-        self.names, self.effort = list(names), effort
+    def __init__(self, providers: Iterable[Provider], effort: Effort, threads: int | None = None) -> None:
+        self.providers, self.effort = {provider.name: provider for provider in providers}, effort
         self.threads = threads or torch.get_num_threads()
         self._processes: dict[str, _Process] = {}
         self._folder = tempfile.TemporaryDirectory()
-        self._unavailable = {name: PROVIDERS[name].unavailable("cpu") for name in self.names}
+        self.deadline: float | None = None
+        self._unavailable = {name: provider.unavailable("cpu") for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Processes":
-        for name in self.names:
+        for name, provider in self.providers.items():
             if not self._unavailable[name]:
-                self._processes[name] = _Process(name, self.threads)
+                self._processes[name] = _Process(provider, self.threads)
         for name, process in list(self._processes.items()):
             try:
                 process.wait_until_up()
@@ -112,7 +113,7 @@ class Processes:
         """An outcome for each provider."""
         truth = os.path.join(self._folder.name, "truth.pt")
         torch.save(parity.truth(case), truth)
-        outcomes = {name: Outcome(name) for name in self.names}
+        outcomes = {name: Outcome(name, provider.ours) for name, provider in self.providers.items()}
         once: dict[str, float] = {}
         for outcome in outcomes.values():
             self._prepare(case, truth, outcome, once)
@@ -125,7 +126,11 @@ class Processes:
 
     def _prepare(self, case: Case, truth: str, outcome: Outcome, once: dict[str, float]) -> None:
         name = outcome.provider
-        for status, reason in (("unavailable", self._unavailable[name]), ("refused", PROVIDERS[name].refuses(case))):
+        for status, reason in (
+            ("unavailable", self._unavailable[name]),
+            ("refused", self.providers[name].refuses(case)),
+            ("refused", None if name in (BASELINE, NULL) else out_of_time(self.deadline)),
+        ):
             if reason:
                 outcome.status, outcome.reason = status, reason
                 return

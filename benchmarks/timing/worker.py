@@ -6,10 +6,14 @@ import os
 import signal
 import sys
 import time
-import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+
+import torch
+
+from .. import parity
+from ..case import Case
+from ..providers import Prepared, Provider
 
 MINIMUM_SAMPLE = 4e-3
 """Seconds; shorter calls are timed several at a time."""
@@ -17,13 +21,11 @@ WARM_UP = 1e-3
 """Seconds of untimed calls, one at least, before a turn's samples: a process that was stopped has cold caches."""
 
 
-def main(connection: Connection, name: str, threads: int) -> None:
+def main(connection: Connection, provider: Provider, threads: int) -> None:
     """Serve requests ``(method, *arguments)`` until the other end closes; answers are ``(ok, value)``."""
     _die_with_parent()
-    import torch  # here, not above: what the provider's environment asks for must precede it
-
     torch.set_num_threads(threads)
-    worker = Worker(name)
+    worker = Worker(provider)
     connection.send((True, os.getpid()))
     while True:
         try:
@@ -33,7 +35,6 @@ def main(connection: Connection, name: str, threads: int) -> None:
         try:
             connection.send((True, getattr(worker, method)(*arguments)))
         except Exception as problem:
-            traceback.print_exc(file=sys.stderr) if os.environ.get("BENCHMARK_TRACEBACKS") else None
             connection.send((False, one_line(problem)))
 
 
@@ -46,18 +47,12 @@ def one_line(problem: BaseException) -> str:
 class Worker:
     """One provider and the case it is at."""
 
-    def __init__(self, name: str) -> None:
-        from ..providers import PROVIDERS
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.prepared: Prepared | None = None
 
-        self.provider = PROVIDERS[name]
-        self.prepared: Any = None
-
-    def prepare(self, case: Any, truth_path: str) -> tuple[float, float, list[str]]:
+    def prepare(self, case: Case, truth_path: str) -> tuple[float, float, list[str]]:
         """→ relative error, seconds of one call, notes."""
-        import torch
-
-        from .. import parity
-
         self.prepared = None
         gc.collect()
         weights = case.weights()
