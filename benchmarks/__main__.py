@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--plots", type=Path, metavar="FOLDER", help="draw them there")
     top.add_argument("--null", action="store_true", help="only torch.nn against itself; fails beyond 1.0 ± 0.1")
     top.add_argument("--no-floors", action="store_true", help="do not measure what the machine can do")
+    top.add_argument("--no-graphs", action="store_true", help="CUDA: do not capture graphs")
     top.add_argument("--wheels", type=Path, metavar="FOLDER", help="take rivals' wheels from there")
     write = commands.add_parser("report", help="rewrite the README's table from result files")
     write.add_argument("results", nargs="*", type=Path, help="default: all in benchmarks/results")

@@ -9,7 +9,7 @@ from . import run, shapes
 from .case import Case
 from .providers import BASELINE, NULL, PROVIDERS
 from .suites import SUITES
-from .timing import FULL, QUICK, Effort
+from .timing import FULL, QUICK, SHORT, Effort
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "cuda": Preset(ALL, ("lstm", "gru"), "quick", ("tf32", "bfloat16"), QUICK, everyone=False),
     },
     "short": {
-        "cpu": Preset(("sequence", "training"), ("lstm", "gru"), "quick", ("float32",), QUICK, False, 120),
-        "cuda": Preset(ALL, ("lstm", "gru"), "gpu-short", ("bfloat16", "tf32"), QUICK, True, 480),
+        "cpu": Preset(
+            ("sequence", "training"), ("lstm", "gru"), "quick", ("float32",), QUICK, everyone=False, budget=120
+        ),
+        "cuda": Preset(ALL, ("lstm", "gru"), "gpu-short", ("bfloat16", "tf32"), SHORT, everyone=False, budget=450),
     },
     "full": {
         "cpu": Preset(ALL, ("lstm", "gru"), "full", ("float32",), FULL, everyone=True, budget=1140),
@@ -79,7 +81,7 @@ def plan(options: argparse.Namespace) -> Plan:
     if options.device == "cuda":
         from .timing.events import Events
 
-        return Plan(cases, dtypes, Events(providers, preset.effort), budget)
+        return Plan(cases, dtypes, Events(providers, preset.effort, graphs=not options.no_graphs), budget)
     from .timing.processes import Processes
 
     effort = replace(preset.effort, extensions=0) if options.null else preset.effort

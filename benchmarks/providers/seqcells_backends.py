@@ -62,6 +62,8 @@ class Seqcells(Provider):
             return through_autograd(case, recurrence, [], inputs, self._notes(chosen))
 
         layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
+        if case.suite.lengths:
+            inputs = [given._replace(lengths=given.lengths.to(case.device)) for given in inputs]
         notes = self._notes(layer.plan(inputs[0].x, lengths=inputs[0].lengths))
         if case.suite.streaming:
 

@@ -28,7 +28,8 @@ class Events:
 
     threads = 1
 
-    def __init__(self, providers: Iterable[Provider], effort: Effort) -> None:
+    def __init__(self, providers: Iterable[Provider], effort: Effort, graphs: bool = True) -> None:
+        self.graphs = graphs
         self.providers, self.effort = {provider.name: provider for provider in providers}, effort
         self.deadline: float | None = None
         self._unavailable = {name: provider.unavailable("cuda") for name, provider in self.providers.items()}
@@ -44,7 +45,12 @@ class Events:
         """An outcome for each provider, as soon as there is one."""
         tf32 = case.dtype_name == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        truth = parity.truth(case)
+        try:
+            truth = parity.truth(case)
+        except Exception as problem:  # out of memory, most likely: the next case may be smaller
+            why = f"no truth to compare with: {one_line(problem)}"
+            yield from (Outcome(p.name, p.ours, "failed", why) for p in self.providers.values())
+            return
         baseline = Outcome(BASELINE)
         for name in self.providers:
             for attempt in range(1 + (self.effort.extensions if name == NULL else 0)):
@@ -73,11 +79,11 @@ class Events:
                 return outcome
         try:
             self._measure(case, outcome, truth)
+            gc.collect()
+            torch.cuda.empty_cache()
         except Exception as problem:  # whatever a rival does must not end the run
             outcome.status, outcome.reason = "failed", one_line(problem)
             outcome.figures, outcome.graph_figures = [], []
-        gc.collect()
-        torch.cuda.empty_cache()
         return outcome
 
     def _measure(self, case: Case, outcome: Outcome, truth: parity.Results) -> None:
@@ -93,7 +99,8 @@ class Events:
             outcome.figures = [self._peak(prepared) for _ in range(3)]
         else:
             outcome.figures = self._timed([lambda i=i: prepared.run(i) for i in range(sets)])
-            self._replayed(prepared, sets, outcome)
+            if self.graphs:
+                self._replayed(prepared, sets, outcome)
 
     def _sets(self, case: Case) -> int:
         """How many inputs are larger than the cache, twice."""
