@@ -22,6 +22,8 @@ class Timer(Protocol, AbstractContextManager):
     threads: int
     deadline: float | None
     """Of time.monotonic: whoever has not begun by then is left out, and said to be."""
+    others: list[float]
+    """Which part of the processors other programs took, by case, as far as it is known."""
 
     def measure(self, case: Case) -> Iterator[Outcome]: ...
 
@@ -80,6 +82,8 @@ def run(
             break
     else:
         report.complete = True
+    if timer.others:
+        report.machine["others"] = statistics.median(timer.others)
     report.rows.sort(key=lambda each: list(SUITES).index(each.suite))  # stable: a suite's cases in their order
     if save_to and report.null["cases"]:
         report.save(save_to)

@@ -56,6 +56,8 @@ def print_ending(report: Report) -> None:
         if note:
             say(f"note: {note}")
     say(null_line(report))
+    if report.machine.get("others") is not None:
+        say(f"other programs took {report.machine['others']:.0%} of the processors meanwhile (median over the cases)")
     say(f"{report.seconds:.0f} s")
 
 

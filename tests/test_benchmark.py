@@ -126,6 +126,7 @@ def test_figures_ratios_and_floors(measured: schema.Report) -> None:
         if row.provider == BASELINE and row.unit == "s":
             assert row.ratio == 1
     assert measured.null["cases"] == 2 and measured.complete
+    assert 0 <= measured.machine["others"] <= 1
 
 
 def test_a_report_survives_its_file_and_only_a_report_does(measured: schema.Report, tmp_path: Path) -> None:

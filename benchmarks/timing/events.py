@@ -32,6 +32,7 @@ class Events:
         self.graphs = graphs
         self.providers, self.effort = {provider.name: provider for provider in providers}, effort
         self.deadline: float | None = None
+        self.others: list[float] = []
         self._unavailable = {name: provider.unavailable("cuda") for name, provider in self.providers.items()}
         self._cache = torch.cuda.get_device_properties(0).L2_cache_size
 

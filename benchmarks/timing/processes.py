@@ -21,6 +21,7 @@ from .. import parity
 from ..case import Case
 from ..providers import BASELINE, NULL, Provider
 from . import NULL_BAND, Effort, Outcome, out_of_time
+from .others import Others
 from .worker import MINIMUM_SAMPLE, WARM_UP, main
 
 STARTING, ANSWERING = 120.0, 600.0
@@ -91,6 +92,7 @@ class Processes:
         self._processes: dict[str, _Process] = {}
         self._folder = tempfile.TemporaryDirectory()
         self.deadline: float | None = None
+        self.others: list[float] = []
         self._unavailable = {name: provider.unavailable("cpu") for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Processes":
@@ -113,6 +115,7 @@ class Processes:
         """An outcome for each provider."""
         truth = os.path.join(self._folder.name, "truth.pt")
         torch.save(parity.truth(case), truth)
+        others = Others(process.process.pid for process in self._processes.values())
         outcomes = {name: Outcome(name, provider.ours) for name, provider in self.providers.items()}
         once: dict[str, float] = {}
         for outcome in outcomes.values():
@@ -122,6 +125,9 @@ class Processes:
                 self._request(outcomes[name], "memory")
         elif once:
             self._take_turns(case, outcomes, once)
+        share = others.share()
+        if share is not None:
+            self.others.append(share)
         yield from outcomes.values()
 
     def _prepare(self, case: Case, truth: str, outcome: Outcome, once: dict[str, float]) -> None:
