@@ -91,14 +91,13 @@ def measure(options: argparse.Namespace) -> int:
         run.run(report, timer, plan.cases, path, advance)
     tables.print_report(report)
     if path:
-        print(f"written to {path}")
+        print(f"written to {path}" if report.null["cases"] else f"{path} not written")
     if options.plots:
         from . import plots
 
         plots.draw(report, options.plots)
-    if options.null:
-        return 0 if report.null.get("within") else 1
-    return 0
+    trusted = report.null.get("within") if options.null else report.null["cases"]
+    return 0 if trusted else 1
 
 
 if __name__ == "__main__":

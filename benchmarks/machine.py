@@ -54,7 +54,8 @@ def title(machine: dict[str, Any]) -> str:
     """The machine in a few words."""
     if "gpu" in machine:
         return machine["gpu"]
-    return f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}"
+    threads = machine["threads"]
+    return f"{machine['cpu']}, {threads} thread{'s' * (threads != 1)}, {machine['capability']}"
 
 
 def versions() -> dict[str, str]:

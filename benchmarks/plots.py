@@ -44,6 +44,10 @@ def _drawn(path: Path, title: str, rows: list[Row], picture: Callable) -> Path:
     return path
 
 
+def _legend(axis: object) -> None:
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+
+
 def _styles(rows: list[Row]) -> dict[str, str]:
     """A colour for each provider: blues are ours, black is torch.nn."""
     names = list(dict.fromkeys(row.provider for row in rows))
@@ -58,7 +62,7 @@ def _against_hidden(rows: list[Row]) -> object:
     from matplotlib import pyplot
 
     panels = [b for b in sorted({r.batch for r in rows}) if len({r.hidden for r in rows if r.batch == b}) > 1]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels) + 1, 4), squeeze=False, sharey=True)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels) + 2, 4), squeeze=False, sharey=True)
     colours = _styles(rows)
     for axis, batch in zip(axes[0], panels, strict=True):
         floors = {}
@@ -84,7 +88,7 @@ def _against_hidden(rows: list[Row]) -> object:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("µs per step")
-    axes[0][-1].legend(fontsize=7)
+    _legend(axes[0][-1])
     return figure
 
 
@@ -97,7 +101,7 @@ def _ratios(rows: list[Row]) -> object:
     colours = {
         name: c for name, c in _styles(rows).items() if name != BASELINE and any(r.provider == name for r in rows)
     }
-    figure, axis = pyplot.subplots(figsize=(max(6, 1.1 + 0.24 * len(shapes) * (len(colours) + 1)), 4))
+    figure, axis = pyplot.subplots(figsize=(max(6, 2.6 + 0.24 * len(shapes) * (len(colours) + 1)), 4))
     width = 0.8 / max(1, len(colours))
     for place, (name, colour) in enumerate(colours.items()):
         found = {(r.batch, r.hidden, r.steps): r.ratio for r in rows if r.provider == name}
@@ -107,5 +111,9 @@ def _ratios(rows: list[Row]) -> object:
     axis.set(yscale="log", ylabel="× torch.nn (above 1: faster)")
     axis.set_xticks([i + 0.4 for i in range(len(shapes))], [f"B{b} H{h}\nT{t}" for b, h, t in shapes], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize=7)
+    low, high = axis.get_ylim()
+    ticks = [base * 10**power for power in range(-3, 4) for base in (1, 2, 5) if low <= base * 10**power <= high]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    _legend(axis)
     return figure

@@ -38,20 +38,13 @@ def print_suite(suite: str, rows: list[Row]) -> None:
         header = (*HEADER, "CUDA graph") if any(row.graph for row in case) else HEADER
         table(title, header, [_cells(row, len(header) > len(HEADER)) for row in shown])
     say(f"{suite}: {SUITES[suite].about}.")
-    left_out: dict[str, list[str]] = {}
-    for row in rows:
-        if row.status == "refused" and row.provider not in left_out.setdefault(row.reason or "", []):
-            left_out[row.reason or ""].append(row.provider)
-    for reason, providers in left_out.items():
-        say(f"  not {', '.join(providers)}: {reason}")
+    _say_why([row for row in rows if row.status == "refused"], "  not ")
     say("")
 
 
 def print_ending(report: Report) -> None:
     """What the rows cannot say."""
-    absent = {row.provider: row.reason for row in report.rows if row.status == "unavailable"}
-    if absent:
-        say("not here: " + "; ".join(f"{provider}: {reason}" for provider, reason in absent.items()))
+    _say_why([row for row in report.rows if row.status == "unavailable"], "not here: ")
     for note in (*report.notes, report.floors.get("missing")):
         if note:
             say(f"note: {note}")
@@ -59,6 +52,15 @@ def print_ending(report: Report) -> None:
     if report.machine.get("others") is not None:
         say(f"other programs took {report.machine['others']:.0%} of the processors meanwhile (median over the cases)")
     say(f"{report.seconds:.0f} s")
+
+
+def _say_why(rows: list[Row], before: str) -> None:
+    """A line for each reason, with all whom it kept out."""
+    kept_out: dict[str | None, dict[str, None]] = {}
+    for row in rows:
+        kept_out.setdefault(row.reason, {})[row.provider] = None
+    for reason, providers in kept_out.items():
+        say(f"{before}{', '.join(providers)}: {reason}")
 
 
 def null_line(report: Report) -> str:

@@ -60,7 +60,7 @@ def gemm(dtype: torch.dtype, size: int = 1024) -> float:
     return 2 * size**3 / _best(repeat)
 
 
-def _best(seconds_of: Callable[[int], float], sample: float = 0.01, samples: int = 7) -> float:
+def _best(seconds_of: Callable[[int], float], sample: float = 0.005, samples: int = 15) -> float:
     """The least time of one repetition: whatever disturbs only adds."""
     count = 1
     while seconds_of(count) < sample and count < 2**24:
