@@ -33,6 +33,15 @@ CPU_FLOORS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On a busy machine two threads spend their time waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Wrong(TorchNN):
     """torch.nn with a thousandth added, a mistake no one sees on a plot; in the memory suite it raises."""
 
