@@ -10,7 +10,7 @@ from elementwise import ROOT, compiled, interpreted, needs_compiler, needs_trito
 
 from seqcells import derive
 from seqcells.cells import REGISTRY, Cell
-from seqcells.cells.activations import sigmoid, tanh
+from seqcells.cells.activations import ACTIVATIONS, Activation, maximum, sigmoid, stop, tanh, where
 from seqcells.derive.__main__ import printed
 
 N = 37
@@ -18,10 +18,28 @@ RESULTS = "n", "dx", "dr", "ds", "dp"
 DTYPES = (torch.float32, torch.float64)
 
 
+def cell_with(activation: Activation) -> type[Cell]:
+    """A cell that shows whether an activation's gradient is right in the printed kernels."""
+
+    def step(x, r, s, p):
+        return activation(x.a * r.a + p.u) * s.h
+
+    def chooses(x, r, s, p):
+        larger = maximum(x.a * r.a, s.h)
+        return where(x.a > p.u, larger * p.u, stop(larger) * x.a - larger / r.a)
+
+    several = activation.name in ("where", "maximum", "stop")
+    fields = {"name": f"with_{activation.name}", "gates": ("a",), "states": ("h",), "parameters": {"unit": ("u",)}}
+    return type(f"With_{activation.name}", (Cell,), fields | {"step": staticmethod(chooses if several else step)})
+
+
+OTHERS = {cell.name: cell for cell in map(cell_with, ACTIVATIONS.values())}
+
+
 @functools.cache
 def case(name: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Arguments (count, N), and what the reference and autograd make of them in float64."""
-    cell = REGISTRY[name]
+    cell = (REGISTRY | OTHERS)[name]
     torch.manual_seed(0)
     counts = {"x": len(cell.gates), "r": len(cell.recurrent_gates), "s": len(cell.states), "p": len(cell.P._fields)}
     given = {k: torch.randn(count, N, dtype=torch.float64).to(dtype) for k, count in counts.items()}
@@ -50,23 +68,31 @@ def check(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dt
 def by_triton() -> dict:
     keys = [(name, dtype) for dtype in DTYPES for name in REGISTRY]
     results = interpreted([("cell", name, case(name, dtype)[0]) for name, dtype in keys])
-    return dict(zip(keys, results, strict=True))
+    others = [(name, dtype) for dtype in DTYPES for name in OTHERS]
+    printed = derive.triton([derive.plan(cell) for cell in OTHERS.values()])
+    results += interpreted([("cell", name, case(name, dtype)[0]) for name, dtype in others], printed)
+    return dict(zip(keys + others, results, strict=True))
 
 
 @needs_triton
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", [*REGISTRY, *OTHERS])
 def test_triton_in_the_interpreter(name, dtype, by_triton):
     check(by_triton[name, dtype], case(name, dtype)[1], dtype)
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", [*REGISTRY, *OTHERS])
 def test_cpp_compiled(name, dtype):
     given, expected = case(name, dtype)
     out = {key: torch.full(value.shape, torch.nan, dtype=dtype) for key, value in expected.items()}
-    compiled(REGISTRY[name].__name__, [given[k] for k in "xrspd"], [out[k] for k in RESULTS])
+    arguments = [given[k] for k in "xrspd"], [out[k] for k in RESULTS]
+    if name in REGISTRY:
+        compiled(REGISTRY[name].__name__, *arguments)
+    else:
+        printed = derive.cpp([derive.plan(cell) for cell in OTHERS.values()])
+        compiled(OTHERS[name].__name__, *arguments, printed)
     check(out, expected, dtype)
 
 

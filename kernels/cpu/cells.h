@@ -60,7 +60,7 @@ struct LSTM {
         saved[0] = input; saved[1] = forget; saved[2] = candidate; saved[3] = output;
     }
 
-    // Gradients of lstm_forward, from what it saved: input, forget, candidate, output.
+    // Gradients of lstm_forward, which saved input, forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -111,7 +111,7 @@ struct GRU {
         saved[0] = r_n; saved[1] = reset; saved[2] = update; saved[3] = new_;
     }
 
-    // Gradients of gru_forward, from what it saved: r_n, reset, update, new.
+    // Gradients of gru_forward, which saved r_n, reset, update, new.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -151,7 +151,7 @@ struct RNNTanh {
         n[0] = h;
     }
 
-    // Gradients of rnn_tanh_forward, from what it saved: nothing.
+    // Gradients of rnn_tanh_forward, which saved nothing.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -182,7 +182,7 @@ struct RNNReLU {
         n[0] = h;
     }
 
-    // Gradients of rnn_relu_forward, from what it saved: nothing.
+    // Gradients of rnn_relu_forward, which saved nothing.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -226,7 +226,7 @@ struct PeepholeLSTM {
         saved[0] = input; saved[1] = forget; saved[2] = candidate; saved[3] = output;
     }
 
-    // Gradients of peephole_lstm_forward, from what it saved: input, forget, candidate, output.
+    // Gradients of peephole_lstm_forward, which saved input, forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -285,7 +285,7 @@ struct CIFG {
         saved[0] = forget; saved[1] = candidate; saved[2] = output;
     }
 
-    // Gradients of cifg_forward, from what it saved: forget, candidate, output.
+    // Gradients of cifg_forward, which saved forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -334,7 +334,7 @@ struct JANET {
         saved[0] = forget; saved[1] = candidate;
     }
 
-    // Gradients of janet_forward, from what it saved: forget, candidate.
+    // Gradients of janet_forward, which saved forget, candidate.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -378,7 +378,7 @@ struct LiGRU {
         saved[0] = update; saved[1] = candidate;
     }
 
-    // Gradients of ligru_forward, from what it saved: update, candidate.
+    // Gradients of ligru_forward, which saved update, candidate.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -416,7 +416,7 @@ struct IndRNN {
         n[0] = h;
     }
 
-    // Gradients of indrnn_forward, from what it saved: nothing.
+    // Gradients of indrnn_forward, which saved nothing.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -455,7 +455,7 @@ struct MinGRU {
         saved[0] = x_h; saved[1] = update;
     }
 
-    // Gradients of mingru_forward, from what it saved: x_h, update.
+    // Gradients of mingru_forward, which saved x_h, update.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -491,7 +491,7 @@ struct Jordan {
         saved[0] = h;
     }
 
-    // Gradients of jordan_forward, from what it saved: h.
+    // Gradients of jordan_forward, which saved h.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
@@ -516,7 +516,7 @@ struct SLSTM {
     // log_input = x.i + r.i
     // log_forget = log_sigmoid(x.f + r.f)
     // carried = where(s.n > 0, log_forget + s.m, NOTHING)
-    // stabiliser = stop(maximum(carried, log_input))
+    // stabiliser = maximum(carried, log_input)
     // input = exp(log_input - stabiliser)
     // forget = exp(carried - stabiliser)
     // candidate = tanh(x.z + r.z)
@@ -533,7 +533,7 @@ struct SLSTM {
         const auto log_input = x_i + r_i;
         const auto log_forget = log_sigmoid(x_f + r_f);
         const auto carried = where(s_n > T(0.0), log_forget + s_m, T(-1e30));
-        const auto stabiliser = stop(maximum(carried, log_input));
+        const auto stabiliser = maximum(carried, log_input);
         const auto input = exp(log_input - stabiliser);
         const auto forget = exp(carried - stabiliser);
         const auto candidate = tanh(x_z + r_z);
@@ -542,19 +542,20 @@ struct SLSTM {
         const auto normaliser = forget * s_n + input;
         const auto h = output * cell / normaliser;
         n[0] = h; n[1] = cell; n[2] = normaliser; n[3] = stabiliser;
-        saved[0] = log_forget; saved[1] = input; saved[2] = candidate; saved[3] = output;
+        saved[0] = log_input; saved[1] = log_forget; saved[2] = candidate; saved[3] = output;
     }
 
-    // Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output.
+    // Gradients of slstm_forward, which saved log_input, log_forget, candidate, output.
     template <class V>
     SEQCELLS_INLINE static void backward(const V* saved, const V* s, const V* n, const V* p, const V* d, V* dx, V* dr, V* ds, V* dp) {
         using T = scalar<V>;
         const V s_c = s[1], s_n = s[2], s_m = s[3];
-        const V log_forget = saved[0], input = saved[1], candidate = saved[2], output = saved[3];
+        const V log_input = saved[0], log_forget = saved[1], candidate = saved[2], output = saved[3];
         const V cell = n[1], normaliser = n[2], stabiliser = n[3];
-        const V d_h = d[0], d_c = d[1], d_n = d[2];
+        const V d_h = d[0], d_c = d[1], d_n = d[2], d_m = d[3];
         const auto t1 = s_n > T(0.0);
         const auto carried = where(t1, log_forget + s_m, T(-1e30));
+        const auto input = exp(log_input - stabiliser);
         const auto forget = exp(carried - stabiliser);
         const auto h = output * cell / normaliser;
         const auto t2 = d_h / normaliser;
@@ -568,8 +569,14 @@ struct SLSTM {
         const auto d_forget = d_normaliser * s_n + d_cell * s_c;
         const auto dx_o = d_output * output * (T(1.0) - output);
         const auto dx_z = d_candidate * (T(1.0) - candidate * candidate);
-        const auto d_carried = d_forget * forget;
-        const auto d_log_input = d_input * input;
+        const auto t3 = d_forget * forget;
+        const auto t4 = d_input * input;
+        const auto d_stabiliser = d_m - t3 - t4;
+        const auto t5 = carried > log_input;
+        const auto t6 = log_input > carried;
+        const auto t7 = d_stabiliser / T(2.0);
+        const auto d_carried = t3 + where(t5, d_stabiliser, where(t6, T(0.0), t7));
+        const auto d_log_input = t4 + where(t6, d_stabiliser, where(t5, T(0.0), t7));
         const auto d_log_forget = where(t1, d_carried, T(0.0));
         const auto dx_f = -(d_log_forget * expm1(log_forget));
         dx[0] = d_log_input; dx[1] = dx_f; dx[2] = dx_z; dx[3] = dx_o;

@@ -26,7 +26,7 @@ from collections import namedtuple
 import triton
 import triton.language as tl
 
-from .activations import exp, expm1, log_sigmoid, maximum, relu, sigmoid, stop, tanh, where
+from .activations import exp, expm1, log_sigmoid, maximum, relu, sigmoid, tanh, where
 
 Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
 
@@ -56,7 +56,7 @@ def lstm_forward(x, r, s, p):
 
 @triton.jit
 def lstm_backward(saved, s, n, p, d):
-    """Gradients of lstm_forward, from what it saved: input, forget, candidate, output."""
+    """Gradients of lstm_forward, which saved input, forget, candidate, output."""
     s_c = s[1]
     input, forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
     cell = n[1]
@@ -97,7 +97,7 @@ def gru_forward(x, r, s, p):
 
 @triton.jit
 def gru_backward(saved, s, n, p, d):
-    """Gradients of gru_forward, from what it saved: r_n, reset, update, new."""
+    """Gradients of gru_forward, which saved r_n, reset, update, new."""
     s_h = s[0]
     r_n, reset, update, new = saved[0], saved[1], saved[2], saved[3]
     d_h = d[0]
@@ -127,7 +127,7 @@ def rnn_tanh_forward(x, r, s, p):
 
 @triton.jit
 def rnn_tanh_backward(saved, s, n, p, d):
-    """Gradients of rnn_tanh_forward, from what it saved: nothing."""
+    """Gradients of rnn_tanh_forward, which saved nothing."""
     h = n[0]
     d_h = d[0]
     dx_h = d_h * (1.0 - h * h)
@@ -149,7 +149,7 @@ def rnn_relu_forward(x, r, s, p):
 
 @triton.jit
 def rnn_relu_backward(saved, s, n, p, d):
-    """Gradients of rnn_relu_forward, from what it saved: nothing."""
+    """Gradients of rnn_relu_forward, which saved nothing."""
     h = n[0]
     d_h = d[0]
     dx_h = where(h > 0.0, d_h, 0.0)
@@ -183,7 +183,7 @@ def peephole_lstm_forward(x, r, s, p):
 
 @triton.jit
 def peephole_lstm_backward(saved, s, n, p, d):
-    """Gradients of peephole_lstm_forward, from what it saved: input, forget, candidate, output."""
+    """Gradients of peephole_lstm_forward, which saved input, forget, candidate, output."""
     s_c = s[1]
     p_i, p_f, p_o = p[0], p[1], p[2]
     input, forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
@@ -230,7 +230,7 @@ def cifg_forward(x, r, s, p):
 
 @triton.jit
 def cifg_backward(saved, s, n, p, d):
-    """Gradients of cifg_forward, from what it saved: forget, candidate, output."""
+    """Gradients of cifg_forward, which saved forget, candidate, output."""
     s_c = s[1]
     forget, candidate, output = saved[0], saved[1], saved[2]
     cell = n[1]
@@ -268,7 +268,7 @@ def janet_forward(x, r, s, p):
 
 @triton.jit
 def janet_backward(saved, s, n, p, d):
-    """Gradients of janet_forward, from what it saved: forget, candidate."""
+    """Gradients of janet_forward, which saved forget, candidate."""
     s_h = s[0]
     forget, candidate = saved[0], saved[1]
     d_h = d[0]
@@ -300,7 +300,7 @@ def ligru_forward(x, r, s, p):
 
 @triton.jit
 def ligru_backward(saved, s, n, p, d):
-    """Gradients of ligru_forward, from what it saved: update, candidate."""
+    """Gradients of ligru_forward, which saved update, candidate."""
     s_h = s[0]
     update, candidate = saved[0], saved[1]
     d_h = d[0]
@@ -328,7 +328,7 @@ def indrnn_forward(x, r, s, p):
 
 @triton.jit
 def indrnn_backward(saved, s, n, p, d):
-    """Gradients of indrnn_forward, from what it saved: nothing."""
+    """Gradients of indrnn_forward, which saved nothing."""
     s_h = s[0]
     p_u = p[0]
     h = n[0]
@@ -355,7 +355,7 @@ def mingru_forward(x, r, s, p):
 
 @triton.jit
 def mingru_backward(saved, s, n, p, d):
-    """Gradients of mingru_forward, from what it saved: x_h, update."""
+    """Gradients of mingru_forward, which saved x_h, update."""
     s_h = s[0]
     x_h, update = saved[0], saved[1]
     d_h = d[0]
@@ -381,7 +381,7 @@ def jordan_forward(x, r, s, p):
 
 @triton.jit
 def jordan_backward(saved, s, n, p, d):
-    """Gradients of jordan_forward, from what it saved: h."""
+    """Gradients of jordan_forward, which saved h."""
     h = saved[0]
     d_h = d[0]
     dx_h = d_h * (1.0 - h * h)
@@ -396,7 +396,7 @@ def slstm_forward(x, r, s, p):
     log_input = x.i + r.i
     log_forget = log_sigmoid(x.f + r.f)
     carried = where(s.n > 0, log_forget + s.m, NOTHING)
-    stabiliser = stop(maximum(carried, log_input))
+    stabiliser = maximum(carried, log_input)
     input = exp(log_input - stabiliser)
     forget = exp(carried - stabiliser)
     candidate = tanh(x.z + r.z)
@@ -411,7 +411,7 @@ def slstm_forward(x, r, s, p):
     log_input = x_i + r_i
     log_forget = log_sigmoid(x_f + r_f)
     carried = where(s_n > 0.0, log_forget + s_m, -1e30)
-    stabiliser = stop(maximum(carried, log_input))
+    stabiliser = maximum(carried, log_input)
     input = exp(log_input - stabiliser)
     forget = exp(carried - stabiliser)
     candidate = tanh(x_z + r_z)
@@ -419,18 +419,19 @@ def slstm_forward(x, r, s, p):
     cell = forget * s_c + input * candidate
     normaliser = forget * s_n + input
     h = output * cell / normaliser
-    return (h, cell, normaliser, stabiliser), (log_forget, input, candidate, output)
+    return (h, cell, normaliser, stabiliser), (log_input, log_forget, candidate, output)
 
 
 @triton.jit
 def slstm_backward(saved, s, n, p, d):
-    """Gradients of slstm_forward, from what it saved: log_forget, input, candidate, output."""
+    """Gradients of slstm_forward, which saved log_input, log_forget, candidate, output."""
     s_c, s_n, s_m = s[1], s[2], s[3]
-    log_forget, input, candidate, output = saved[0], saved[1], saved[2], saved[3]
+    log_input, log_forget, candidate, output = saved[0], saved[1], saved[2], saved[3]
     cell, normaliser, stabiliser = n[1], n[2], n[3]
-    d_h, d_c, d_n = d[0], d[1], d[2]
+    d_h, d_c, d_n, d_m = d[0], d[1], d[2], d[3]
     t1 = s_n > 0.0
     carried = where(t1, log_forget + s_m, -1e30)
+    input = exp(log_input - stabiliser)
     forget = exp(carried - stabiliser)
     h = output * cell / normaliser
     t2 = d_h / normaliser
@@ -444,8 +445,14 @@ def slstm_backward(saved, s, n, p, d):
     d_forget = d_normaliser * s_n + d_cell * s_c
     dx_o = d_output * output * (1.0 - output)
     dx_z = d_candidate * (1.0 - candidate * candidate)
-    d_carried = d_forget * forget
-    d_log_input = d_input * input
+    t3 = d_forget * forget
+    t4 = d_input * input
+    d_stabiliser = d_m - t3 - t4
+    t5 = carried > log_input
+    t6 = log_input > carried
+    t7 = d_stabiliser / 2.0
+    d_carried = t3 + where(t5, d_stabiliser, where(t6, 0.0, t7))
+    d_log_input = t4 + where(t6, d_stabiliser, where(t5, 0.0, t7))
     d_log_forget = where(t1, d_carried, 0.0)
     dx_f = -(d_log_forget * expm1(log_forget))
     zero = tl.zeros_like(d[0])
@@ -544,7 +551,7 @@ CELLS = {
     "slstm": Kernels(
         forward=slstm_forward,
         backward=slstm_backward,
-        saved=("log_forget", "input", "candidate", "output"),
+        saved=("log_input", "log_forget", "candidate", "output"),
         shared=(0, 1, 2, 3),
         previous=(False, True, True, True),
         next=(False, True, True, True),

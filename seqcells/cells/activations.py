@@ -56,7 +56,10 @@ softplus = Activation("softplus", lambda x: functional.softplus(x, threshold=40.
 relu = Activation("relu", torch.relu, lambda d, y, x: where(y > 0, d, 0.0))
 leaky_relu = Activation("leaky_relu", functional.leaky_relu, lambda d, y, x: where(y > 0, d, 0.01 * d))
 elu = Activation("elu", functional.elu, lambda d, y, x: where(y > 0, d, d * (y + 1)))
-hard_sigmoid = Activation("hard_sigmoid", functional.hardsigmoid, lambda d, y, x: where(y * (1 - y) > 0, d / 6, 0.0))
+# torch's own takes the sixth in float32, in float64's gradient too.
+hard_sigmoid = Activation(
+    "hard_sigmoid", lambda x: functional.relu6(x + 3) / 6, lambda d, y, x: where(y * (1 - y) > 0, d / 6, 0.0)
+)
 
 # Of equal arguments torch gives each half of the gradient.
 maximum = Activation(

@@ -1,4 +1,4 @@
-from .activations import exp, log_sigmoid, maximum, sigmoid, stop, tanh, where
+from .activations import exp, log_sigmoid, maximum, sigmoid, tanh, where
 from .base import Cell
 
 NOTHING = -1e30
@@ -8,8 +8,8 @@ NOTHING = -1e30
 class SLSTM(Cell):
     """xLSTM's scalar LSTM (Beck et al. 2024, arXiv:2405.04517): exponential input gate, normaliser n, stabiliser m.
 
-    Its heads are those of the recurrent matrix: one. As in the paper no gradient passes through m, of which h
-    does not depend. A zero normaliser says that nothing has been seen, whatever m holds: zero states start it.
+    One head: weight_hh is a full matrix. A normaliser of zero says that nothing has been seen, whatever m holds:
+    zero states start it as the paper's code does.
     """
 
     name = "slstm"
@@ -21,7 +21,7 @@ class SLSTM(Cell):
         log_input = x.i + r.i
         log_forget = log_sigmoid(x.f + r.f)
         carried = where(s.n > 0, log_forget + s.m, NOTHING)
-        stabiliser = stop(maximum(carried, log_input))
+        stabiliser = maximum(carried, log_input)
         input = exp(log_input - stabiliser)
         forget = exp(carried - stabiliser)
         candidate = tanh(x.z + r.z)

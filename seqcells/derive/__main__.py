@@ -5,13 +5,12 @@ from pathlib import Path
 from ..cells import REGISTRY
 from . import cpp, plan, triton
 
-KERNELS = Path(__file__).parents[1] / "kernels"
-
 
 def printed() -> dict[Path, str]:
     """Every printed file's path and text: its head, written by hand, and below it all that is printed."""
     plans = [plan(cell) for cell in REGISTRY.values()]
-    files = {KERNELS / "triton" / "cells.py": triton(plans), KERNELS / "cpu" / "cells.h": cpp(plans)}
+    kernels = Path(__file__).parents[1] / "kernels"
+    files = {kernels / "triton" / "cells.py": triton(plans), kernels / "cpu" / "cells.h": cpp(plans)}
     return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}
 
 

@@ -1,6 +1,6 @@
 """Third: what forward saves, what backward computes again, and both as named assignments in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..cells import Cell
@@ -11,25 +11,21 @@ from .trace import Expression, reachable, trace
 # What the printed functions call their own arguments and results.
 RESERVED = {*ACTIVATIONS, "x", "r", "s", "p", "n", "d", "saved", "dx", "dr", "ds", "dp", "zero", "tl", "T", "V"}
 
-Results = dict[str, tuple[Expression | None, ...]]
-"""Of each record that a function returns; None is zero."""
-
 
 class Block(NamedTuple):
-    """The body of a function: everything in it in order, what is assigned to a name, all names, the results."""
+    """The body of a function: everything in it in order, what is assigned to a name, all names; None is zero."""
 
     values: list[Expression]
     assigned: list[Expression]
     names: dict[Expression, str]
-    results: Results
+    results: dict[str, tuple[Expression | None, ...]]
 
 
 class Plan(NamedTuple):
-    """A cell's two functions, and what an engine has to know of them, as the printed files explain."""
+    """A cell's two functions, what the records hold that they are given, and what the printed files explain."""
 
     cell: type[Cell]
     fields: dict[str, tuple[str, ...]]
-    """What each record that a function is given holds, in order."""
     forward: Block
     backward: Block
     shared: tuple[int, ...]
@@ -47,12 +43,11 @@ def plan(cell: type[Cell]) -> Plan:
     new = dict(zip(states, cell.states, strict=True))
     total = gradients(states, [graph.leaf("d", state) for state in cell.states])
     fields = {"x": cell.gates, "r": cell.recurrent_gates, "s": cell.states, "p": cell.P._fields}
-    wanted: Results = {f"d{k}": tuple(total.get(graph.leaf(k, f)) for f in names) for k, names in fields.items()}
+    wanted = {f"d{k}": tuple(total.get(graph.leaf(k, f)) for f in names) for k, names in fields.items()}
 
     # The first state of a projected cell is kept only after its projection.
-    kept = cell.states[cell.projection :]
-    given = {value: graph.leaf("n", state) for value, state in new.items() if state in kept}
-    saved = _to_save(_present(wanted), set(reachable(states)), given)
+    given = {v: graph.leaf("n", state) for v, state in new.items() if state in cell.states[cell.projection :]}
+    saved = _to_save(_present(wanted), reachable(states), given)
     called = {value: state for value, state in new.items() if value.inner} | graph.names()
     forward = _block({"n": states, "saved": tuple(saved)}, called)
 
@@ -61,7 +56,7 @@ def plan(cell: type[Cell]) -> Plan:
     for value in reachable(_present(wanted)):
         if value not in given:
             given[value] = graph.make(value.op, *(given[arg] for arg in value.args)) if value.inner else value
-    results: Results = {k: tuple(given.get(value) for value in values) for k, values in wanted.items()}
+    results = {k: tuple(given.get(value) for value in values) for k, values in wanted.items()}
     names = {given[d]: f"d_{called[value]}" for value, d in total.items() if value in called and d in given}
     names |= {given[value]: name for value, name in called.items() if value in given}
     for k, values in results.items():
@@ -70,41 +65,41 @@ def plan(cell: type[Cell]) -> Plan:
     backward = _block(results, names)
 
     fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}
-    shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr), -1) for dr in results["dr"])
+    shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
     reads = (tuple(graph.leaf(k, state) in backward.values for state in cell.states) for k in ("s", "n"))
     return Plan(cell, fields, forward, backward, shared, *reads)
 
 
-def _present(results: Results) -> list[Expression]:
+def _present(results: dict[str, tuple]) -> list[Expression]:
     return [value for values in results.values() for value in values if value is not None]
 
 
-def _to_save(roots: Sequence[Expression], forward: set[Expression], given: Mapping) -> list[Expression]:
+def _to_save(roots: list[Expression], forward: list[Expression], given: Mapping) -> list[Expression]:
     """The values of forward that backward mentions and that do not follow from the states, in order."""
-    saved: list[Expression] = []
-    mentioned: set[Expression] = set()
 
-    def follows(value: Expression) -> bool:
-        if value in given or value in saved or value.op in ("s", "p", "constant"):
-            return True
-        return bool(value.inner) and all(map(follows, value.inner))
+    def follow(mentioned: Collection[Expression]) -> tuple[set[Expression], list[Expression]]:
+        known, saved = set(), []
+        for value in forward:
+            follows = value.inner and known.issuperset(value.inner)
+            if value in given or value.op in ("s", "p", "constant") or follows:
+                known.add(value)
+            elif value in mentioned:
+                known.add(value)
+                saved.append(value)
+        return known, saved
 
-    def visit(value: Expression) -> None:
-        if value in forward and value.op != ">" and not follows(value):
+    free, todo, seen, mentioned = follow(())[0], [*roots], set(), set()
+    while todo:
+        value = todo.pop()
+        if value in forward and value not in free and value.op != ">":
             mentioned.add(value)
-        elif value not in given:
-            for arg in value.inner:
-                visit(arg)
-
-    for root in roots:
-        visit(root)
-    for value in sorted(mentioned, key=lambda value: value.index):
-        if not follows(value):
-            saved.append(value)
-    return saved
+        elif value not in seen and value not in given:
+            seen.add(value)
+            todo += value.inner
+    return follow(mentioned)[1]
 
 
-def _block(results: Results, names: Mapping[Expression, str]) -> Block:
+def _block(results: dict[str, tuple], names: Mapping[Expression, str]) -> Block:
     """Assign what has a name, is a result, or is used more than once; the rest is written where it is used."""
     values = reachable(_present(results))
     used = _present(results) + [arg for value in values for arg in value.inner]

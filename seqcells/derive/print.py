@@ -3,7 +3,7 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..cells.activations import Activation
 from .plan import Block, Plan
@@ -52,6 +52,9 @@ CPP_WORDS = """asm auto bool case catch char const default delete do double enum
 friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
 static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
 
+# What each function is given, and what it returns.
+SIGNATURES = {"forward": ("x r s p", "n saved"), "backward": ("saved s n p d", "dx dr ds dp")}
+
 # How tightly each operator binds; the right operand of a binary one has to bind more tightly.
 BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
@@ -61,34 +64,31 @@ def triton(plans: Sequence[Plan]) -> str:
     values = [value for plan in plans for block in (plan.forward, plan.backward) for value in block.values]
     return TRITON.format(
         activations=", ".join(sorted({value.op.name for value in values if isinstance(value.op, Activation)})),
-        functions="\n\n\n".join(_triton_function(plan, kind) for plan in plans for kind in ("forward", "backward")),
+        functions="\n\n\n".join(_triton_function(plan, kind) for plan in plans for kind in SIGNATURES),
         rows="\n".join(_triton_row(plan) for plan in plans),
     )
 
 
 def _triton_function(plan: Plan, kind: str) -> str:
     block, about = _spelled(getattr(plan, kind), "{}", words=""), _about(plan, kind)
-    arguments = {"forward": "x, r, s, p", "backward": "saved, s, n, p, d"}[kind]
-    lines = [f'"""{about}\n"""' if "\n" in about else f'"""{about}"""']
-    lines += [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
+    lines = [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
     lines += [f"{block.names[v]} = {formula(v, block, whole=True)}" for v in block.assigned]
-    results = [_tuple("zero" if v is None else block.names[v] for v in vs) for vs in block.results.values()]
+    results = [_tuple(*("zero" if v is None else block.names[v] for v in vs)) for vs in block.results.values()]
     if any("zero" in result for result in results):
         lines.append("zero = tl.zeros_like(d[0])")
-    body = textwrap.indent("\n".join([*lines, f"return {', '.join(results)}"]), "    ")
-    return f"@triton.jit\ndef {plan.cell.name}_{kind}({arguments}):\n{body}"
+    head = f"@triton.jit\ndef {plan.cell.name}_{kind}({SIGNATURES[kind][0].replace(' ', ', ')}):\n"
+    return head + textwrap.indent("\n".join([f'"""{about}"""', *lines, f"return {', '.join(results)}"]), "    ")
 
 
 def _triton_row(plan: Plan) -> str:
-    name, saved = plan.cell.name, _tuple(f'"{field}"' for field in plan.fields["saved"])
-    rest = [f"{k}={_tuple(map(str, getattr(plan, k)))}" for k in ("shared", "previous", "next")]
-    values = [f"forward={name}_forward", f"backward={name}_backward", f"saved={saved}", *rest]
+    name, saved = plan.cell.name, _tuple(*(f'"{field}"' for field in plan.fields["saved"]))
+    values = [f"forward={name}_forward", f"backward={name}_backward", f"saved={saved}"]
+    values += [f"{k}={_tuple(*map(str, getattr(plan, k)))}" for k in ("shared", "previous", "next")]
     return "\n".join([f'    "{name}": Kernels(', *(f"        {value}," for value in values), "    ),"])
 
 
-def _tuple(items: Iterable[str]) -> str:
-    items = list(items)
-    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+def _tuple(*items: str) -> str:
+    return f"({', '.join(items)}{',' * (len(items) == 1)})"
 
 
 def cpp(plans: Sequence[Plan]) -> str:
@@ -104,24 +104,23 @@ def _cpp_struct(plan: Plan) -> str:
     for kind, name in (("int", "shared"), ("bool", "previous"), ("bool", "next")):
         values = [str(value).lower() for value in getattr(plan, name)]
         constants.append(f"std::array<{kind}, {len(values)}> {name}{{{', '.join(values)}}}")
-    parts = ["\n".join(f"static constexpr {constant};" for constant in constants)]
-    parts += [_cpp_function(plan, "forward", "x r s p", "n saved")]
-    parts += [_cpp_function(plan, "backward", "saved s n p d", "dx dr ds dp")]
-    return f"struct {plan.cell.__name__} {{\n" + textwrap.indent("\n\n".join(parts), "    ") + "\n};"
+    head = "\n".join(f"static constexpr {constant};" for constant in constants)
+    body = "\n\n".join([head, *(_cpp_function(plan, kind) for kind in SIGNATURES)])
+    return f"struct {plan.cell.__name__} {{\n{textwrap.indent(body, '    ')}\n}};"
 
 
-def _cpp_function(plan: Plan, kind: str, arguments: str, results: str) -> str:
+def _cpp_function(plan: Plan, kind: str) -> str:
+    arguments, results = (names.split() for names in SIGNATURES[kind])
     block = _spelled(getattr(plan, kind), "T({})", CPP_WORDS)
-    names = block.names
     lines = [f"const V {', '.join(f'{k} = {v}' for k, v in loads.items())};" for loads in _loads(plan, block)]
-    lines += [f"const auto {names[v]} = {formula(v, block, whole=True)};" for v in block.assigned]
+    lines += [f"const auto {block.names[v]} = {formula(v, block, whole=True)};" for v in block.assigned]
     if any("T(" in line for line in lines):
         lines.insert(0, "using T = scalar<V>;")
-    for target, values in zip(results.split(), block.results.values(), strict=True):
-        written = (f"{target}[{i}] = {'V{}' if v is None else names[v]};" for i, v in enumerate(values))
+    for target, values in zip(results, block.results.values(), strict=True):
+        written = (f"{target}[{i}] = {'V{}' if v is None else block.names[v]};" for i, v in enumerate(values))
         lines += [" ".join(written)] if values else []
     about = "\n".join(f"// {line}".rstrip() for line in _about(plan, kind).splitlines())
-    parameters = ", ".join([f"const V* {a}" for a in arguments.split()] + [f"V* {a}" for a in results.split()])
+    parameters = ", ".join([f"const V* {a}" for a in arguments] + [f"V* {a}" for a in results])
     body = textwrap.indent("\n".join(lines), "    ")
     return f"{about}\ntemplate <class V>\nSEQCELLS_INLINE static void {kind}({parameters}) {{\n{body}\n}}"
 
@@ -129,10 +128,8 @@ def _cpp_function(plan: Plan, kind: str, arguments: str, results: str) -> str:
 def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
     """For each record that is read: the leaves' names and where they are."""
     read = {(v.op, *v.args): name for v, name in block.names.items() if not v.inner}
-    loads = []
-    for k, fields in plan.fields.items():
-        loads.append({read[k, field]: f"{k}[{i}]" for i, field in enumerate(fields) if (k, field) in read})
-    return list(filter(None, loads))
+    places = ({(k, f): f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in plan.fields.items())
+    return [loads for at in places if (loads := {read[leaf]: place for leaf, place in at.items() if leaf in read})]
 
 
 def _spelled(block: Block, number: str, words: str) -> Block:
@@ -162,11 +159,10 @@ def formula(value: Expression, block: Block, whole: bool = False) -> str:
 def _about(plan: Plan, kind: str) -> str:
     """A printed function's documentation: forward's has the equations as their author wrote them."""
     if kind == "backward":
-        saved = ", ".join(plan.fields["saved"]) or "nothing"
-        return f"Gradients of {plan.cell.name}_forward, from what it saved: {saved}."
+        return f"Gradients of {plan.cell.name}_forward, which saved {', '.join(plan.fields['saved']) or 'nothing'}."
     title = (inspect.getdoc(plan.cell) or plan.cell.__name__).splitlines()[0]
     try:
         _, equations = textwrap.dedent(inspect.getsource(plan.cell.step)).split(":\n", 1)
     except OSError:  # typed into an interpreter
         return title
-    return f"{title}\n\n{textwrap.dedent(equations).rstrip()}"
+    return f"{title}\n\n{textwrap.dedent(equations).rstrip()}\n"

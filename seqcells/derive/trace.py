@@ -3,7 +3,6 @@
 import sys
 import traceback
 from collections.abc import Iterable
-from functools import partialmethod
 from types import CodeType
 from typing import Any
 
@@ -15,14 +14,16 @@ class DerivationError(ValueError):
     """A cell's `step` cannot be turned into kernels; the message names the line."""
 
 
+def _binary(op: str) -> tuple[Any, Any]:
+    return lambda a, b: a.graph.make(op, a, b), lambda a, b: a.graph.make(op, b, a)
+
+
 class Expression:
     """A value: an operation on others, a constant, or a leaf such as ``x.i``. Equal ones are one object.
 
     ``op`` is one of ``+ - * / neg >``, an `Activation`, ``"constant"``, or a leaf's record (``"x"``, …);
     ``args`` are expressions, the constant's number, or the leaf's field; ``index`` counts as they are made.
     """
-
-    __slots__ = ("args", "graph", "index", "op")
 
     def __init__(self, graph: "Graph", op: Any, args: tuple) -> None:
         self.graph, self.op, self.args, self.index = graph, op, args, len(graph.made)
@@ -35,17 +36,11 @@ class Expression:
     def apply(self, activation: Activation, *values: Any) -> "Expression":
         return self.graph.make(activation, *values)
 
-    def _before(self, op: str, other: Any) -> "Expression":
-        return self.graph.make(op, self, other)
-
-    def _after(self, op: str, other: Any) -> "Expression":
-        return self.graph.make(op, other, self)
-
-    __add__, __radd__ = partialmethod(_before, "+"), partialmethod(_after, "+")
-    __sub__, __rsub__ = partialmethod(_before, "-"), partialmethod(_after, "-")
-    __mul__, __rmul__ = partialmethod(_before, "*"), partialmethod(_after, "*")
-    __truediv__, __rtruediv__ = partialmethod(_before, "/"), partialmethod(_after, "/")
-    __gt__, __lt__ = partialmethod(_before, ">"), partialmethod(_after, ">")
+    __add__, __radd__ = _binary("+")
+    __sub__, __rsub__ = _binary("-")
+    __mul__, __rmul__ = _binary("*")
+    __truediv__, __rtruediv__ = _binary("/")
+    __gt__, __lt__ = _binary(">")
 
     def __neg__(self) -> "Expression":
         return self.graph.make("neg", self)
@@ -92,31 +87,19 @@ class Graph:
 
 def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression) -> Expression | None:
     """The same value in fewer operations, where floating point agrees exactly: signs move, factors of 1 go."""
-    if op == "neg":
-        if a.op == "neg":
-            return a.args[0]
-        if a.op == "-":
-            return a.args[1] - a.args[0]
-        if a.op == "*" and a.args[1].op == "-":
-            return a.args[0] * -a.args[1]
-        return a.graph.constant(-a.args[0]) if a.op == "constant" else None
+    if op == "neg" and a.op in ("neg", "-"):
+        return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
     if op in ("*", "/") and "neg" in (a.op, b.op):
         return -a.graph.make(op, a.args[0], b) if a.op == "neg" else -a.graph.make(op, a, b.args[0])
     if op in ("+", "-") and b.op == "neg":
         return a.graph.make("-" if op == "+" else "+", a, b.args[0])
-    if op == "+" and a.op == "neg":
-        return b - a.args[0]
     if op in ("*", "/") and b.args == (1,):
         return a
     return b if op == "*" and a.args == (1,) else None
 
 
 def trace(cell: type[Cell]) -> tuple[Graph, tuple[Expression, ...]]:
-    """The graph of a cell's equations, and its new states within it.
-
-    Raises:
-        DerivationError: `step` does what cannot be derived, or does not return every state.
-    """
+    """The graph of a cell's equations, and its new states within it; DerivationError where there is none."""
     code = cell.step.__code__
     graph = Graph(code)
     records = {"x": cell.X, "r": cell.R, "s": cell.S, "p": cell.P}
@@ -129,24 +112,22 @@ def trace(cell: type[Cell]) -> tuple[Graph, tuple[Expression, ...]]:
     except Exception as reason:
         lines = [line for frame, line in traceback.walk_tb(reason.__traceback__) if frame.f_code is code]
         raise error(lines[0] if lines else code.co_firstlineno, reason) from reason
-    last, first_state = max(line for *_, line in code.co_lines() if line), cell.states[0]
+    last = max(line for *_, line in code.co_lines() if line)
     if len(new) != len(cell.states):
         raise error(last, f"returns {len(new)} of its {len(cell.states)} states ({', '.join(cell.states)})")
     for state, value in zip(cell.states, new, strict=True):
         if not isinstance(value, Expression) or value.op == ">":
             raise error(last, f"returns no number for its state {state}")
-    if cell.projection and graph.leaf("s", first_state) in reachable(new):
-        raise error(last, f"reads s.{first_state}, which has another size under the projection that it allows")
+    if cell.projection and graph.leaf("s", cell.states[0]) in reachable(new):
+        raise error(last, f"reads s.{cell.states[0]}, which has another size under the projection that it allows")
     return graph, new
 
 
 def reachable(roots: Iterable[Expression]) -> list[Expression]:
     """``roots`` and all they are made of, in the order they were made."""
-    found: set[Expression] = set()
-    todo = list(roots)
+    todo, found = [*roots], set()
     while todo:
-        expression = todo.pop()
-        if expression not in found:
-            found.add(expression)
-            todo.extend(expression.inner)
-    return sorted(found, key=lambda expression: expression.index)
+        value = todo.pop()
+        todo += () if value in found else value.inner
+        found.add(value)
+    return sorted(found, key=lambda value: value.index)

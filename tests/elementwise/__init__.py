@@ -19,33 +19,41 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the printed C++ with")
 
 
-def interpreted(requests: list[tuple]) -> list[dict[str, torch.Tensor]]:
-    """The results of kernels.py, in a child process: TRITON_INTERPRET is read when triton is imported."""
+def interpreted(requests: list[tuple], cells: str | None = None) -> list[dict[str, torch.Tensor]]:
+    """The results of kernels.py, in a child process: TRITON_INTERPRET is read when triton is imported.
+
+    ``cells`` is the text printed for cells that the registry lacks.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        given, results = Path(folder, "in.pt"), Path(folder, "out.pt")
+        given, results, others = Path(folder, "in.pt"), Path(folder, "out.pt"), Path(folder, "others.py")
         torch.save(requests, given)
         environment = {**os.environ, "TRITON_INTERPRET": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, str(HERE / "kernels.py"), str(given), str(results)]
+        if cells is not None:
+            others.write_text(cells)
+            command.append(str(others))
         subprocess.run(command, check=True, env=environment)
         return torch.load(results)
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
-    """kernels.cpp, compiled without flags for this machine; warnings are errors."""
+def library(cells: str | None = None) -> ctypes.CDLL:
+    """kernels.cpp, compiled without flags for this machine; warnings are errors. ``cells`` as above."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "kernels.so")
-        flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{ROOT / 'kernels' / 'cpu'}"]
+        if cells is not None:
+            Path(folder, "cells.h").write_text(cells)
+        flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{folder}", f"-I{ROOT}/kernels/cpu"]
         subprocess.run(["g++", *flags, str(HERE / "kernels.cpp"), "-o", str(target)], check=True)
         return ctypes.CDLL(str(target))
 
 
-def compiled(name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+def compiled(name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], cells: str | None = None) -> None:
     """Call a cell of kernels.cpp on (count, N) tensors."""
     kind = {torch.float32: "float", torch.float64: "double"}[inputs[0].dtype]
     pointers = [(ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors)) for tensors in (inputs, outputs)]
-    getattr(library(), f"{name}_{kind}")(ctypes.c_int64(inputs[0].shape[1]), *pointers)
+    getattr(library(cells), f"{name}_{kind}")(ctypes.c_int64(inputs[0].shape[1]), *pointers)
 
 
 def compiled_activation(name: str, x: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,11 @@
 """Run in a child process under TRITON_INTERPRET=1: the printed cells and the activations over plain arrays.
 
-``python kernels.py IN OUT``: IN holds a list of (what, name, dict of (count, N) tensors), OUT gets their results.
+``python kernels.py IN OUT [CELLS]``: IN holds a list of (what, name, dict of (count, N) tensors), OUT gets their
+results; CELLS is a file printed for other cells.
 """
 
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 
 import torch
 import triton
@@ -86,5 +88,15 @@ def run(what: str, name: str, given: dict[str, torch.Tensor]) -> dict[str, torch
     return out
 
 
+def load_cells(path: str) -> None:
+    """The cells of a file printed for others than the registry's, as if it lay beside it."""
+    spec = spec_from_file_location("seqcells.kernels.triton.others", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    CELLS.update(module.CELLS)
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        load_cells(sys.argv[3])
     torch.save([run(*request) for request in torch.load(sys.argv[1])], sys.argv[2])

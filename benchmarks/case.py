@@ -1,0 +1,110 @@
+"""A case: one suite, cell, shape and dtype on one device, and the numbers that every provider gets for it."""
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from seqcells.cells import REGISTRY, Cell
+from seqcells.weights import Weights
+
+from .shapes import Shape
+from .suites import SUITES, Suite
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "tf32": torch.float32,  # CUDA: float32 whose products may be TF32, torch's default for recurrent layers
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class Inputs(NamedTuple):
+    """One set of inputs; T steps, B sequences."""
+
+    x: Tensor
+    """(T, B, features)"""
+    gates_x: Tensor | None
+    """(T, B, G·H), W_ih x + b_ih, for suites that give it."""
+    grad: Tensor | None
+    """(T, B, H), the gradient of the output, for suites with gradients."""
+    lengths: Tensor | None
+    """(B,) on the CPU, as torch.nn's packing wants them."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured; `weights` and `inputs` give the same numbers in every process."""
+
+    suite_name: str
+    cell_name: str
+    shape: Shape
+    dtype_name: str = "float32"
+    device: str = "cpu"
+
+    @property
+    def suite(self) -> Suite:
+        return SUITES[self.suite_name]
+
+    @property
+    def cell(self) -> type[Cell]:
+        return REGISTRY[self.cell_name]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype_name]
+
+    @property
+    def features(self) -> int:
+        return self.suite.features(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.suite_name} {self.cell_name} {self.shape} {self.dtype_name}"
+
+    def roles(self) -> tuple[str, ...]:
+        """The parameters' names, without torch.nn's ``_l0``."""
+        return Weights.roles(self.cell, bias=True, projection=False)
+
+    def weights(self) -> Weights:
+        """Drawn as torch.nn draws them."""
+        bound = 1 / math.sqrt(self.shape.hidden)
+        random = self._generator("weights")
+        shapes = [Weights.shape(role, self.cell, self.features, self.shape.hidden, 0) for role in self.roles()]
+        tensors = [torch.empty(s, device=self.device).uniform_(-bound, bound, generator=random) for s in shapes]
+        return Weights.of(self.roles(), [tensor.to(self.dtype) for tensor in tensors])
+
+    def inputs(self, weights: Weights, count: int = 1) -> list[Inputs]:
+        """``count`` sets, each in memory of its own."""
+        batch, hidden, steps = self.shape
+        random = self._generator("inputs")
+
+        def draw(features: int) -> Tensor:
+            return torch.randn(steps, batch, features, device=self.device, generator=random).to(self.dtype)
+
+        sets = []
+        for _ in range(count):
+            x = draw(self.features)
+            grad = draw(hidden) if self.suite.gradients else None
+            gates_x = linear(x, weights.ih, weights.bias_ih) if self.suite.projected else None
+            lengths = None
+            if self.suite.lengths:
+                lengths = torch.linspace(max(1, steps / 10), steps, batch).round().long()
+                lengths = lengths[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
+                # Nothing may depend on what a provider makes of the padding.
+                grad = grad * (torch.arange(steps)[:, None] < lengths).to(grad)[..., None]
+            sets.append(Inputs(x, gates_x, grad, lengths))
+        return sets
+
+    def zero_states(self) -> tuple[Tensor, ...]:
+        """The initial states, (B, H) each."""
+        size = (self.shape.batch, self.shape.hidden)
+        return tuple(torch.zeros(size, dtype=self.dtype, device=self.device) for _ in self.cell.states)
+
+    def _generator(self, what: str) -> torch.Generator:
+        seed = zlib.crc32(f"{what} {self.cell_name} {self.shape}".encode())
+        return torch.Generator(self.device).manual_seed(seed)

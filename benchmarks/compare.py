@@ -1,0 +1,64 @@
+"""Two result files side by side: what became faster, what slower, and what may be noise."""
+
+from pathlib import Path
+
+from . import machine, tables, units
+from .providers import BASELINE
+from .run import key
+from .schema import Report, Row
+
+HEADER = ("suite", "cell", "dtype", "B × H × T", "provider", "before", "after", "×", "× / torch.nn's ×", "")
+
+
+def show(before: Path, after: Path) -> int:
+    """Print the comparison; an exit status."""
+    one, two = Report.load(before), Report.load(after)
+    for name, report in ((before, one), (after, two)):
+        tables.say(f"{name}: {machine.title(report.machine)}, commit {report.commit}, {report.date}")
+        tables.say(f"  {tables.null_line(report)}")
+    if machine.title(one.machine) != machine.title(two.machine):
+        tables.say("not the same machine: only the ratios to torch.nn's own change mean something")
+    lines = compared(one, two)
+    if not lines:
+        tables.say("they have no case in common")
+        return 1
+    tables.table("before and after (above 1×: faster, or smaller)", HEADER, lines, right={5, 6, 7, 8})
+    return 0
+
+
+def compared(before: Report, after: Report) -> list[list[str]]:
+    """A line for each row that has a figure in both, the largest change first."""
+    old = {(*key(row), row.provider): row for row in before.rows if row.figure}
+    pairs = [(old[k], row) for row in after.rows if row.figure and (k := (*key(row), row.provider)) in old]
+    # How torch.nn itself changed from one run to the other is the machine's doing.
+    drift = {key(new): _change(was, new) for was, new in pairs if new.provider == BASELINE}
+    pairs.sort(key=lambda pair: max(_change(*pair), 1 / _change(*pair)), reverse=True)
+    return [
+        [
+            new.suite,
+            new.cell,
+            new.dtype,
+            f"{new.batch} × {new.hidden} × {new.steps}",
+            new.provider,
+            units.amount(was.figure.median, was.unit),
+            units.amount(new.figure.median, new.unit),
+            units.ratio(_change(was, new)),
+            units.ratio(_change(was, new) / drift[key(new)]) if key(new) in drift else "",
+            _verdict(was, new),
+        ]
+        for was, new in pairs
+    ]
+
+
+def _change(was: Row, new: Row) -> float:
+    # One byte more or less, so that no memory at all can be compared too.
+    return (was.figure.median + (was.unit == "B")) / (new.figure.median + (new.unit == "B"))
+
+
+def _verdict(was: Row, new: Row) -> str:
+    """Different, if neither run's middle samples reach into the other's."""
+    if new.figure.p80 < was.figure.p20:
+        return "faster" if new.unit == "s" else "smaller"
+    if new.figure.p20 > was.figure.p80:
+        return "slower" if new.unit == "s" else "larger"
+    return "within the noise"

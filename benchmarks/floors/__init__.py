@@ -1,0 +1,116 @@
+"""The least a row can take on this machine: rates that were measured on it, and a model of the work.
+
+For T steps of B sequences, H hidden units, I features, G gates (R of them with a recurrent product): a step
+multiplies 2·B·R·H² times for the recurrence, the input takes 2·T·B·G·H·I. A backward pass has the step's products
+once more for dh; the gradients of the weights and of the input are products over all steps at once.
+
+* CPU: a step does its products at the GEMM's rate or reads its weights from wherever a working set of that size
+  lives, whichever takes longer, and ends in a thread barrier. With one thread there is no barrier: the floor is
+  the lower of one thread's and all threads'. One streaming call has all its products in one step.
+* CUDA: a step does its products at the GEMM's rate, its weights resident on the chip, and ends in a barrier of the
+  whole grid; input and output pass through memory at the rate of a copy, once in inference, three times in
+  training; there is one launch.
+
+Elementwise work is left out, and so is sharing a cache with other data: a floor need not be within reach. Nor is it
+a law: who keeps weights in registers reads none, and a small layer on one multiprocessor has no grid barrier.
+"""
+
+import bisect
+from typing import Any, NamedTuple
+
+from seqcells.cells import REGISTRY
+
+from ..schema import Floor, Row
+from ..shapes import Shape
+from ..suites import SUITES
+
+BYTES = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
+
+
+class Work(NamedTuple):
+    """What there is to do in one run (streaming: in one call)."""
+
+    steps: int
+    """One after another, a backward step counting for itself."""
+    step_flops: float
+    step_bytes: float
+    """Of weights."""
+    flops: float
+    """Outside the steps."""
+    bytes: float
+    """Of input and output."""
+
+
+def measure(device: str, threads: int, dtypes: list[str]) -> dict[str, Any]:
+    """The machine's rates, as `model` reads them."""
+    if device == "cuda":
+        from . import cuda
+
+        return cuda.measure(dtypes)
+    from . import cpu
+
+    return cpu.measure(threads, dtypes)
+
+
+def work(row: Row) -> Work:
+    """The model's first half: how much there is to do."""
+    suite, cell, size = SUITES[row.suite], REGISTRY[row.cell], BYTES[row.dtype]
+    shape = Shape(row.batch, row.hidden, row.steps)
+    # Lengths spread evenly from T/10 to T leave 0.55 of the products.
+    rows = row.batch * (0.55 if suite.lengths else 1)
+    recurrent = len(cell.recurrent_gates) * row.hidden**2
+    inward = 0 if suite.projected else len(cell.gates) * row.hidden * suite.features(shape)
+    if suite.streaming:
+        return Work(1, 2 * rows * (recurrent + inward), (recurrent + inward) * size, 0, 0)
+    step, once = 2 * rows * recurrent, 2 * rows * row.steps * inward
+    wide = len(cell.gates) * row.hidden if suite.projected else suite.features(shape)
+    through = row.steps * rows * (wide + row.hidden) * size
+    if suite.gradients:
+        return Work(2 * row.steps, step, recurrent * size, 3 * once + row.steps * step, 3 * through)
+    return Work(row.steps, step, recurrent * size, once, through)
+
+
+def model(row: Row, measured: dict[str, Any]) -> Floor | None:
+    """The floor of a row, or None where the rates it needs were not measured."""
+    todo = work(row)
+    kinds = [_cpu(todo, row, rates) for rates in measured.get("by_threads", [])]
+    kinds += [_cuda(todo, row, measured)] if "grid_barrier" in measured else []
+    floors = [Floor(sum(parts.values()), parts) for parts in kinds if parts]
+    return min(floors, key=lambda floor: floor.seconds, default=None)
+
+
+def _cpu(todo: Work, row: Row, rates: dict[str, Any]) -> dict[str, float] | None:
+    gemm = rates["gemm_flops"].get(row.dtype)
+    if not gemm or (rates["threads"] > 1 and rates["barrier"] is None):
+        return None
+    reading = todo.step_bytes / bandwidth(rates["read"], todo.step_bytes)
+    step = max(todo.step_flops / gemm, reading)
+    parts = {"weights" if step == reading else "products": todo.steps * step, "input": todo.flops / gemm}
+    if rates["threads"] > 1 and not SUITES[row.suite].streaming:
+        parts["barriers"] = todo.steps * rates["barrier"]
+    return parts
+
+
+def _cuda(todo: Work, row: Row, rates: dict[str, Any]) -> dict[str, float] | None:
+    gemm = rates["gemm_flops"].get(row.dtype)
+    if not gemm or rates["grid_barrier"] is None:
+        return None
+    return {
+        "products": todo.steps * todo.step_flops / gemm,
+        "input": todo.flops / gemm,
+        "memory": todo.bytes / rates["copy"],
+        "barriers": (todo.steps - 1) * rates["grid_barrier"],
+        "launch": rates["launch"],
+    }
+
+
+def bandwidth(measured: list[list[float]], size: float) -> float:
+    """Bytes a second at a working set of ``size``, between the sizes measured: [[bytes, rate], …] in order."""
+    sizes = [each[0] for each in measured]
+    place = bisect.bisect_left(sizes, size)
+    if place == 0:
+        return measured[0][1]
+    if place == len(measured):
+        return measured[-1][1]
+    (low, slow), (high, fast) = measured[place - 1], measured[place]
+    return slow + (fast - slow) * (size - low) / (high - low)

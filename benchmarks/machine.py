@@ -1,0 +1,96 @@
+"""Where a result was measured: machine, versions, commit, date."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("torch", "triton", "numpy", "onnxruntime", "openvino", "keras", "flashrnn", "torchrl")
+# Of a processor's flags, those that decide how fast its products are.
+FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_fp16",
+    "asimd",
+    "sve",
+    "bf16",
+)
+
+
+def describe(device: str, threads: int) -> dict[str, Any]:
+    """The machine, as a report keeps it."""
+    model, flags = _processor()
+    described: dict[str, Any] = {
+        "cpu": model,
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    if device == "cuda":
+        gpu = torch.cuda.get_device_properties(0)
+        described["gpu"] = gpu.name
+        described["gpu_multiprocessors"] = gpu.multi_processor_count
+        described["gpu_memory_bytes"] = gpu.total_memory
+        described["gpu_l2_bytes"] = gpu.L2_cache_size
+        described["cuda"] = torch.version.cuda
+        described["cudnn"] = torch.backends.cudnn.version()
+    return described
+
+
+def title(machine: dict[str, Any]) -> str:
+    """The machine in a few words."""
+    if "gpu" in machine:
+        return machine["gpu"]
+    threads = machine["threads"]
+    return f"{machine['cpu']}, {threads} thread{'s' * (threads != 1)}, {machine['capability']}"
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that take part, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The checkout's commit, ``-dirty`` if something is changed, ``unknown`` outside of one."""
+    try:
+        head = _git("rev-parse", "--short=10", "HEAD")
+        return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def now() -> str:
+    """The date and time, UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> tuple[str, list[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), []
+    fields = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return fields.get("model name", platform.machine()), (fields.get("flags") or fields.get("features", "")).split()

@@ -1,0 +1,79 @@
+"""Parity first: every provider's results against float64 truth; beyond the tolerance there is no figure.
+
+The error is relative: ‖result − truth‖ / ‖truth‖ over a whole tensor, the worst of the tensors. Truth starts from
+the provider's own inputs and weights (rounded to its dtype already), so the error is of its arithmetic alone.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from seqcells import functional
+
+from .case import Case
+
+# What honest arithmetic of that precision stays within, and the next coarser one does not: bfloat16 in the guise
+# of float32 is 1e-3 or worse. TF32 rounds operands to 11 bits, bfloat16 to 8.
+TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "tf32": 2e-3, "float16": 5e-3, "bfloat16": 4e-2}
+
+Results = Mapping[str, Tensor]
+
+
+def truth(case: Case) -> dict[str, Tensor]:
+    """The results in float64: from torch.nn, or for a cell it lacks or with lengths, from seqcells' reference."""
+    weights = case.weights()
+    (given,) = case.inputs(weights)
+    known = {
+        "lstm": torch._VF.lstm,
+        "gru": torch._VF.gru,
+        "rnn_tanh": torch._VF.rnn_tanh,
+        "rnn_relu": torch._VF.rnn_relu,
+    }
+    with torch.enable_grad() if case.suite.gradients else torch.no_grad():
+        wide = weights.replaced([w.detach().double().requires_grad_() for w in weights.present()])
+        x = given.x.double().requires_grad_(case.suite.gradients)
+        states = [s.double().unsqueeze(0) for s in case.zero_states()]
+        if case.cell_name in known and given.lengths is None:
+            hx = tuple(states) if len(states) > 1 else states[0]
+            output, *final = known[case.cell_name](x, hx, wide.present(), True, 1, 0.0, True, False, False)
+        else:
+            lengths = None if given.lengths is None else given.lengths.to(x.device)
+            output, final = functional.layers(case.cell, x, states, [wide], lengths=lengths, backend="reference")
+        if not case.suite.gradients:
+            return forward_results(case, output, [state[0] for state in final])
+        gradients = torch.autograd.grad(output, [x, *wide.present()], given.grad.double())
+        return gradient_results(case, output, gradients)
+
+
+def forward_results(case: Case, output: Tensor, final: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Named as every provider names them: the output (T, B, H) and the final states (B, H)."""
+    return {"output": output, **dict(zip(case.cell.states, final, strict=False))}
+
+
+def gradient_results(case: Case, output: Tensor, gradients: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Named as every provider names them: the output and the gradients of input and weights."""
+    return {"output": output.detach(), **dict(zip(("x", *case.roles()), gradients, strict=True))}
+
+
+def error(results: Results, expected: Results) -> tuple[float, list[str]]:
+    """The worst relative error, and what of the truth has not been given to compare."""
+    unknown = set(results) - set(expected)
+    if unknown or "output" not in results:
+        raise ValueError(f"results named {', '.join(results)}; expected {', '.join(expected)}")
+    worst = 0.0
+    for name, result in results.items():
+        right = expected[name].double()
+        wrong = result.detach().to(right.device).double().reshape(right.shape) - right
+        relative = float(wrong.norm() / right.norm().clamp_min(1e-300))
+        worst = relative if math.isnan(relative) or relative > worst else worst
+    return worst, [name for name in expected if name not in results]
+
+
+def verdict(case: Case, worst: float) -> str | None:
+    """Why there is no figure, or None."""
+    limit = TOLERANCE[case.dtype_name]
+    if worst <= limit:
+        return None
+    return f"error {worst:.1e} is beyond {limit:.0e}, the tolerance of {case.dtype_name}"

@@ -1,0 +1,34 @@
+"""Who is measured. A provider is one class; a row here is all it takes to have it in every suite."""
+
+from seqcells.dispatch import NAMES
+
+from .base import Prepared, Provider
+from .flashrnn_kernels import FlashRNN
+from .keras_torch import Keras
+from .onnx_runtimes import OnnxRuntime, OpenVINO
+from .seqcells_backends import Seqcells, SeqcellsCell
+from .torch_nn import CompiledCellLoop, TorchCellLoop, TorchNN
+from .torchrl_triton import TorchRL
+
+BASELINE = "torch.nn"
+NULL = "null"
+"""torch.nn once more, under another name: whatever it differs by is the error of the timing."""
+
+PROVIDERS: dict[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        TorchNN(BASELINE),
+        TorchNN(NULL),
+        *(Seqcells(backend) for backend in NAMES),
+        *(SeqcellsCell(backend) for backend in NAMES),
+        TorchCellLoop(),
+        CompiledCellLoop(),
+        OnnxRuntime(),
+        OpenVINO(),
+        Keras(),
+        *(FlashRNN(backend) for backend in ("cuda_fused", "cuda", "triton_fused")),
+        TorchRL(),
+    )
+}
+
+__all__ = ["BASELINE", "NULL", "PROVIDERS", "Prepared", "Provider"]

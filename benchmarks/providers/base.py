@@ -1,0 +1,109 @@
+"""What a provider is, and what those that run torch's autograd have in common."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqcells.weights import Weights
+
+from ..case import Case, Inputs
+from ..parity import forward_results, gradient_results
+
+States = tuple[Tensor, ...]
+
+
+class Prepared(NamedTuple):
+    """A provider ready to be timed."""
+
+    run: Callable[[int], Any]
+    """Does the whole work on the inputs of that number. Timed."""
+    results: Callable[[Any], dict[str, Tensor]]
+    """Translates what ``run`` returned into the names of `parity`. Not timed."""
+    notes: Sequence[str] = ()
+    """What a reader of the figure should know."""
+
+
+class Provider:
+    """Someone's implementation of recurrent layers; a subclass for each, an instance for each row."""
+
+    name: str
+    ours = False
+    everyday = True
+    """Whether the quick run takes it unasked."""
+    packages: tuple[str, ...] = ()
+    """Modules it needs beyond torch."""
+    environment: dict[str, str] = {}
+    """Variables its process starts with."""
+
+    def unavailable(self, device: str) -> str | None:
+        """Why it cannot run on this machine and device, or None."""
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        return f"not installed: {', '.join(missing)}" if missing else None
+
+    def refuses(self, case: Case) -> str | None:
+        """Why it cannot do this case, or None."""
+        raise NotImplementedError
+
+    def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
+        """Convert weights and inputs, compile, allocate: all that is not timed."""
+        raise NotImplementedError
+
+
+def through_autograd(
+    case: Case,
+    forward: Callable[[Inputs], tuple[Tensor, States]],
+    parameters: Sequence[Tensor],
+    inputs: list[Inputs],
+    notes: Sequence[str] = (),
+    translate: Callable[[Tensor, Any], tuple[Tensor, Any]] = lambda output, others: (output, others),
+) -> Prepared:
+    """Inference or training of a ``forward`` that gives the output (T, B, H) and the final states (B, H).
+
+    ``parameters`` stand in the order of the case's roles. Where the provider's layouts are others, ``translate``
+    turns its output, and its final states or gradients (input first), into ours; it is not timed.
+    """
+    if not case.suite.gradients:
+
+        def infer(index: int) -> tuple[Tensor, States]:
+            with torch.no_grad():
+                return forward(inputs[index])
+
+        return Prepared(infer, lambda done: forward_results(case, *translate(*done)), notes)
+
+    inputs = [given._replace(x=given.x.detach().requires_grad_()) for given in inputs]
+    for parameter in parameters:
+        parameter.requires_grad_()
+
+    def train(index: int) -> tuple[Tensor, States]:
+        given = inputs[index]
+        output, _ = forward(given)
+        return output, torch.autograd.grad(output, [given.x, *parameters], given.grad)
+
+    return Prepared(train, lambda done: gradient_results(case, *translate(*done)), notes)
+
+
+def streamed(
+    case: Case,
+    step: Callable[[Tensor, States], tuple[Tensor, States]],
+    states: States,
+    inputs: list[Inputs],
+    notes: Sequence[str] = (),
+) -> Prepared:
+    """One call of ``step`` after another: input (B, features) and states → output, states, in the layout it likes."""
+    slices = [given.x.unbind(0) for given in inputs]
+
+    def stream(index: int) -> tuple[list[Tensor], States]:
+        current, outputs = states, []
+        with torch.no_grad():
+            for x in slices[index]:
+                output, current = step(x, current)
+                outputs.append(output)
+        return outputs, current
+
+    return Prepared(stream, lambda done: forward_results(case, torch.stack(done[0]), done[1]), notes)
+
+
+ONE_FEATURE = "cannot take gates_x: an input of one feature instead"

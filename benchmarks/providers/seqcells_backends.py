@@ -1,0 +1,105 @@
+"""seqcells, a row for each backend by name, so that nothing hides behind ``auto``."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+import seqcells
+from seqcells import dispatch, functional
+from seqcells.cells import RNN_BY_NONLINEARITY
+from seqcells.weights import Weights
+
+from ..case import Case, Inputs
+from .base import Prepared, Provider, States, streamed, through_autograd
+from .torch_nn import as_hx, as_tuple, loaded
+
+
+def module_class(case: Case, base: type[nn.Module]) -> partial:
+    """Our layer or cell module (``base`` says which) for the case's cell."""
+    for nonlinearity, cell in RNN_BY_NONLINEARITY.items():
+        if cell is case.cell:
+            return partial(
+                seqcells.RNN if base is seqcells.RecurrentLayer else seqcells.RNNCell, nonlinearity=nonlinearity
+            )
+    exported = (getattr(seqcells, name) for name in seqcells.__all__)
+    classes = (c for c in exported if isinstance(c, type) and issubclass(c, base))
+    return partial(next(c for c in classes if getattr(c, "cell", None) is case.cell))
+
+
+class Seqcells(Provider):
+    """Our layers with one backend."""
+
+    ours = True
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self.name = f"seqcells {backend}"
+
+    def unavailable(self, device: str) -> str | None:
+        return None if self.backend == "auto" else dispatch.BACKENDS[self.backend].unavailable()
+
+    def refuses(self, case: Case) -> str | None:
+        form = "recurrence" if case.suite.projected else self._form
+        options = ("lengths",) if case.suite.lengths else ()
+        call = dispatch.Call(case.cell, form, torch.device(case.device), case.dtype, options)
+        try:
+            dispatch.choose(call, self.backend)
+        except RuntimeError as refusal:
+            return str(refusal).partition(": ")[2]
+        return None
+
+    _form = "layers"
+
+    def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
+        if case.suite.projected:
+
+            def recurrence(given: Inputs) -> tuple[Tensor, States]:
+                return functional.recurrence(case.cell, given.gates_x, zeros, weights, backend=self.backend)
+
+            zeros = case.zero_states()
+            chosen = dispatch.choose(functional.call_of(case.cell, "recurrence", inputs[0].x, weights), self.backend)
+            return through_autograd(case, recurrence, [], inputs, self._notes(chosen))
+
+        layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
+        if case.suite.lengths:
+            inputs = [given._replace(lengths=given.lengths.to(case.device)) for given in inputs]
+        notes = self._notes(layer.plan(inputs[0].x, lengths=inputs[0].lengths))
+        if case.suite.streaming:
+
+            def step(x: Tensor, states: States) -> tuple[Tensor, States]:
+                output, hx = layer(x.unsqueeze(0), as_hx(states))
+                return output, as_tuple(hx)
+
+            return streamed(case, step, tuple(s.unsqueeze(0) for s in case.zero_states()), inputs, notes)
+
+        def forward(given: Inputs) -> tuple[Tensor, States]:
+            output, hx = layer(given.x, lengths=given.lengths)
+            return output, as_tuple(hx)
+
+        return through_autograd(case, forward, list(layer.parameters()), inputs, notes)
+
+    def _notes(self, chosen: dispatch.Choice) -> list[str]:
+        return [f"auto took {chosen.backend}"] if self.backend == "auto" else []
+
+
+class SeqcellsCell(Seqcells):
+    """Our cell modules, one call per step."""
+
+    _form = "step"
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend)
+        self.name = f"seqcells {backend} cell"
+
+    def refuses(self, case: Case) -> str | None:
+        return super().refuses(case) if case.suite.streaming else "a cell is for streaming"
+
+    def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
+        cell = loaded(module_class(case, seqcells.RecurrentCell), case, weights, "", backend=self.backend)
+
+        def step(x: Tensor, states: States) -> tuple[Tensor, States]:
+            states = as_tuple(cell(x, as_hx(states)))
+            return states[0], states
+
+        return streamed(case, step, case.zero_states(), inputs, self._notes(cell.plan(inputs[0].x[0])))

@@ -1,0 +1,160 @@
+"""What a result file holds: a `Report` of `Row`s, as JSON, versioned and checked on the way in and out."""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+STATUSES = ("ok", "refused", "unavailable", "wrong", "failed")
+
+
+class SchemaError(ValueError):
+    """A result file that is not one."""
+
+
+@dataclass
+class Figure:
+    """Seconds, or bytes in the memory suite."""
+
+    median: float
+    p20: float
+    p80: float
+    samples: int
+
+
+@dataclass
+class Floor:
+    """What the row cannot take less than on this machine, by the model of `floors`."""
+
+    seconds: float
+    parts: dict[str, float]
+    """Seconds by what they are spent on."""
+
+
+@dataclass
+class Row:
+    """One provider in one case."""
+
+    suite: str
+    cell: str
+    batch: int
+    hidden: int
+    steps: int
+    dtype: str
+    device: str
+    provider: str
+    ours: bool
+    status: str
+    reason: str | None = None
+    """Why there is no figure."""
+    error: float | None = None
+    """Relative, against float64 truth."""
+    unit: str = "s"
+    """``s`` or ``B``."""
+    figure: Figure | None = None
+    graph: Figure | None = None
+    """The same, replayed as a CUDA graph."""
+    ratio: float | None = None
+    """torch.nn's median over this one: above 1 is faster, or smaller."""
+    ratio_to_rival: float | None = None
+    """The best median that is not ours over this one."""
+    floor: Floor | None = None
+    distance: float | None = None
+    """The median over the floor."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """A run of the benchmark."""
+
+    schema: int
+    date: str
+    commit: str
+    command: str
+    device: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    floors: dict[str, Any]
+    rows: list[Row]
+    null: dict[str, Any]
+    """What torch.nn timed against itself gave: ``ratio`` (median), ``worst``, ``cases``, ``within``."""
+    seconds: float = 0.0
+    complete: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def check(self) -> "Report":
+        """Itself; SchemaError where what it says cannot be."""
+        if self.schema != VERSION:
+            raise SchemaError(f"schema {self.schema}, this is version {VERSION}")
+        for row in self.rows:
+            where = f"{row.suite} {row.cell} B{row.batch} H{row.hidden} {row.provider}"
+            if row.status not in STATUSES:
+                raise SchemaError(f"{where}: status {row.status!r} is none of {', '.join(STATUSES)}")
+            if (row.figure is not None) != (row.status == "ok"):
+                raise SchemaError(f"{where}: a row has a figure if and only if its status is ok")
+            if row.status == "ok" and row.error is None:
+                raise SchemaError(f"{where}: a figure without parity")
+            if row.status != "ok" and not row.reason:
+                raise SchemaError(f"{where}: no figure and no reason")
+        if not self.null.get("cases"):
+            raise SchemaError("no null row: torch.nn was not timed against itself")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Written whole or not at all, so that a run cut short leaves the last whole one."""
+        text = json.dumps(dataclasses.asdict(self.check()), indent=1)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text + "\n")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """From a file; SchemaError where it is not a report."""
+        try:
+            data = json.loads(Path(path).read_text())
+        except json.JSONDecodeError as problem:
+            raise SchemaError(f"{path}: not JSON: {problem}") from None
+        return _read(cls, data, str(path)).check()
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as a ``kind``: dataclasses, lists, dicts, unions and plain types, each checked."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise SchemaError(f"{where}: expected an object, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = set(value) - set(hints)
+        missing = {
+            f.name
+            for f in dataclasses.fields(kind)
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        } - set(value)
+        if unknown or missing:
+            raise SchemaError(f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+        return kind(**{name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _read(next(a for a in arguments if a is not types.NoneType), value, where)
+    if origin is list:
+        if not isinstance(value, list):
+            raise SchemaError(f"{where}: expected a list, got {value!r}")
+        return [_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise SchemaError(f"{where}: expected an object, got {value!r}")
+        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise SchemaError(f"{where}: expected {kind.__name__}, got {value!r}")

@@ -1,0 +1,46 @@
+"""Shapes, and the sets of them that have a name."""
+
+import re
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    """Batch B, hidden units H, steps T."""
+
+    batch: int
+    hidden: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"B{self.batch}xH{self.hidden}xT{self.steps}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """From ``B1xH128xT100``."""
+        match = re.fullmatch(r"B(\d+)xH(\d+)xT(\d+)", text, re.IGNORECASE)
+        if not match:
+            raise ValueError(f"{text!r} is neither a set of shapes ({', '.join(SETS)}) nor like B1xH128xT100")
+        return cls(*map(int, match.groups()))
+
+
+SETS: dict[str, tuple[Shape, ...]] = {
+    "tiny": (Shape(2, 8, 5),),
+    "quick": (Shape(1, 128, 100), Shape(1, 512, 100), Shape(32, 256, 100)),
+    "cpu5": (Shape(1, 128, 100), Shape(1, 512, 100), Shape(8, 256, 100), Shape(32, 256, 100), Shape(64, 512, 100)),
+    "gpu": tuple(Shape(b, h, 512) for b in (1, 16, 64, 256) for h in (128, 256, 512, 1024, 1500)),
+    # For a few minutes of a big GPU: the middle of the grid first, its corners after.
+    "gpu-short": (
+        Shape(64, 1024, 512),
+        Shape(16, 512, 512),
+        Shape(1, 512, 512),
+        Shape(64, 1500, 512),
+        Shape(256, 1024, 512),
+        Shape(16, 128, 512),
+    ),
+}
+SETS["full"] = SETS["cpu5"]
+
+
+def named(names: list[str]) -> list[Shape]:
+    """The shapes of sets and single shapes, each once, in order."""
+    return list(dict.fromkeys(shape for name in names for shape in SETS.get(name) or (Shape.parse(name),)))

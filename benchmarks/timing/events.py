@@ -1,0 +1,159 @@
+"""Timing on CUDA: one process, events around each call, inputs that rotate so that none is found in the cache.
+
+Providers come one after another, torch.nn first and again, as the null row, right behind it. Beside the calls as
+Python makes them (which launches may dominate) stands the replay of a CUDA graph of one, where it can be captured.
+"""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from .. import parity
+from ..case import Case
+from ..providers import BASELINE, NULL, Prepared, Provider
+from . import NULL_BAND, Effort, Outcome, out_of_time
+from .worker import one_line
+
+WARM_UP = 3
+MOST_SETS = 256
+"""Of inputs; a few hundred calls later even small ones have left the cache, for launches evict them too."""
+
+
+class Events:
+    """Measures cases on the current CUDA device."""
+
+    threads = 1
+
+    def __init__(self, providers: Iterable[Provider], effort: Effort, graphs: bool = True) -> None:
+        self.graphs = graphs
+        self.providers, self.effort = {provider.name: provider for provider in providers}, effort
+        self.deadline: float | None = None
+        self.others: list[float] = []
+        self._unavailable = {name: provider.unavailable("cuda") for name, provider in self.providers.items()}
+        self._cache = torch.cuda.get_device_properties(0).L2_cache_size
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.cuda.empty_cache()
+
+    def measure(self, case: Case) -> Iterator[Outcome]:
+        """An outcome for each provider, as soon as there is one."""
+        tf32 = case.dtype_name == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        try:
+            truth = parity.truth(case)
+        except Exception as problem:  # out of memory, most likely: the next case may be smaller
+            why = f"no truth to compare with: {one_line(problem)}"
+            yield from (Outcome(p.name, p.ours, "failed", why) for p in self.providers.values())
+            return
+        baseline = Outcome(BASELINE)
+        for name in self.providers:
+            for attempt in range(1 + (self.effort.extensions if name == NULL else 0)):
+                outcome = self._outcome(case, name, truth)
+                if name == BASELINE:
+                    baseline = outcome
+                if name != NULL or self._agrees(baseline, outcome) or attempt == self.effort.extensions:
+                    break
+            yield outcome
+
+    @staticmethod
+    def _agrees(one: Outcome, other: Outcome) -> bool:
+        if not (one.figures and other.figures):
+            return True
+        return abs(statistics.median(one.figures) / statistics.median(other.figures) - 1) <= NULL_BAND
+
+    def _outcome(self, case: Case, name: str, truth: parity.Results) -> Outcome:
+        outcome = Outcome(name, self.providers[name].ours)
+        for status, reason in (
+            ("unavailable", self._unavailable[name]),
+            ("refused", self.providers[name].refuses(case)),
+            ("refused", None if name in (BASELINE, NULL) else out_of_time(self.deadline)),
+        ):
+            if reason:
+                outcome.status, outcome.reason = status, reason
+                return outcome
+        try:
+            self._measure(case, outcome, truth)
+            gc.collect()
+            torch.cuda.empty_cache()
+        except Exception as problem:  # whatever a rival does must not end the run
+            outcome.status, outcome.reason = "failed", one_line(problem)
+            outcome.figures, outcome.graph_figures = [], []
+        return outcome
+
+    def _measure(self, case: Case, outcome: Outcome, truth: parity.Results) -> None:
+        weights = case.weights()
+        sets = 1 if case.suite.memory else self._sets(case)
+        prepared = self.providers[outcome.provider].prepare(case, weights, case.inputs(weights, sets))
+        outcome.error, missing = parity.error(prepared.results(prepared.run(0)), truth)
+        outcome.notes = [*prepared.notes, *([f"does not give {', '.join(missing)}"] if missing else [])]
+        wrong = parity.verdict(case, outcome.error)
+        if wrong:
+            outcome.status, outcome.reason = "wrong", wrong
+        elif case.suite.memory:
+            outcome.figures = [self._peak(prepared) for _ in range(3)]
+        else:
+            outcome.figures = self._timed([lambda i=i: prepared.run(i) for i in range(sets)])
+            if self.graphs:
+                self._replayed(prepared, sets, outcome)
+
+    def _sets(self, case: Case) -> int:
+        """How many inputs are larger than the cache, twice."""
+        one = case.shape.steps * case.shape.batch * case.features * case.dtype.itemsize
+        free = torch.cuda.mem_get_info()[0]
+        # gates_x and gradients go with the input; a quarter of the memory is theirs.
+        wide = one * (1 + len(case.cell.gates) * case.shape.hidden // case.features)
+        return max(1, min(math.ceil(2 * self._cache / one), MOST_SETS, int(free / 4 / wide)))
+
+    def _timed(self, calls: list) -> list[float]:
+        """Seconds of single calls, in rotation."""
+        for index in range(WARM_UP):
+            calls[index % len(calls)]()
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        calls[0]()
+        torch.cuda.synchronize()
+        once = time.perf_counter() - began
+        count = min(max(round(self.effort.seconds / once), self.effort.fewest), 20 * self.effort.most)
+        marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        for index, (start, end) in enumerate(marks):
+            start.record()
+            calls[index % len(calls)]()
+            end.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) * 1e-3 for start, end in marks]
+
+    def _replayed(self, prepared: Prepared, sets: int, outcome: Outcome) -> None:
+        """The same as a CUDA graph, if the provider can be captured; over fewer inputs, as each graph keeps memory."""
+        sets = min(sets, 4)
+        graphs = []
+        try:
+            side = torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                prepared.run(0)
+            torch.cuda.current_stream().wait_stream(side)
+            for index in range(sets):
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    prepared.run(index)
+                graphs.append(graph)
+            outcome.graph_figures = self._timed([graph.replay for graph in graphs])
+        except Exception as problem:
+            outcome.notes.append(f"no CUDA graph: {one_line(problem)[:80]}")
+            torch.cuda.synchronize()
+
+    @staticmethod
+    def _peak(prepared: Prepared) -> float:
+        """Bytes allocated at most during one run, above what was there before."""
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        prepared.run(0)
+        torch.cuda.synchronize()
+        return float(torch.cuda.max_memory_allocated() - before)

@@ -1,0 +1,202 @@
+"""Timing on the CPU: a process for each provider, all but the one at its turn stopped.
+
+Thread pools spin after a call, waiting for the next; timed in one process, or in processes left running, one
+provider steals the cores of another. So each lives alone, is stopped (SIGSTOP) while another is timed, and all
+take turns in rounds whose order rotates: whatever else the machine does meets all of them alike.
+"""
+
+import multiprocessing
+import os
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import parity
+from ..case import Case
+from ..providers import BASELINE, NULL, Provider
+from . import NULL_BAND, Effort, Outcome, out_of_time
+from .others import Others
+from .worker import MINIMUM_SAMPLE, WARM_UP, main
+
+STARTING, ANSWERING = 120.0, 600.0
+"""Seconds to wait for a process to come up, and for an answer (torch.compile takes its time)."""
+
+
+class _Process:
+    """A provider's process, stopped except while it has a request."""
+
+    def __init__(self, provider: Provider, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=main, args=(theirs, provider, threads), daemon=True)
+        before = dict(os.environ)
+        os.environ.update(provider.environment)
+        try:
+            self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        theirs.close()
+
+    def wait_until_up(self) -> None:
+        self._answer(STARTING)
+        self._stop()
+
+    def ask(self, *request: Any) -> Any:
+        """The answer to a request; RuntimeError with the provider's own words if it failed."""
+        os.kill(self.process.pid, signal.SIGCONT)
+        self.connection.send(request)
+        answer = self._answer(ANSWERING)
+        self._stop()
+        return answer
+
+    def _answer(self, patience: float) -> Any:
+        if not self.connection.poll(patience):
+            self.kill()
+            raise RuntimeError(f"no answer in {patience:.0f} s")
+        try:
+            fine, value = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            raise RuntimeError(f"its process died (exit code {self.process.exitcode})") from None
+        if not fine:
+            self._stop()
+            raise RuntimeError(value)
+        return value
+
+    def _stop(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        for _ in range(1000):  # until the kernel has stopped every thread of it
+            if not stat.exists() or stat.read_text().rpartition(") ")[2][0] == "T":
+                return
+            time.sleep(1e-4)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+class Processes:
+    """Measures cases on the CPU; a context manager, whose processes end with it."""
+
+    def __init__(self, providers: Iterable[Provider], effort: Effort, threads: int | None = None) -> None:
+        self.providers, self.effort = {provider.name: provider for provider in providers}, effort
+        self.threads = threads or torch.get_num_threads()
+        self._processes: dict[str, _Process] = {}
+        self._folder = tempfile.TemporaryDirectory()
+        self.deadline: float | None = None
+        self.others: list[float] = []
+        self._unavailable = {name: provider.unavailable("cpu") for name, provider in self.providers.items()}
+
+    def __enter__(self) -> "Processes":
+        for name, provider in self.providers.items():
+            if not self._unavailable[name]:
+                self._processes[name] = _Process(provider, self.threads)
+        for name, process in list(self._processes.items()):
+            try:
+                process.wait_until_up()
+            except RuntimeError as problem:
+                self._lose(name, str(problem))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+        self._folder.cleanup()
+
+    def measure(self, case: Case) -> Iterator[Outcome]:
+        """An outcome for each provider."""
+        truth = os.path.join(self._folder.name, "truth.pt")
+        torch.save(parity.truth(case), truth)
+        others = Others(process.process.pid for process in self._processes.values())
+        outcomes = {name: Outcome(name, provider.ours) for name, provider in self.providers.items()}
+        once: dict[str, float] = {}
+        for outcome in outcomes.values():
+            self._prepare(case, truth, outcome, once)
+        if case.suite.memory:
+            for name in list(once):
+                self._request(outcomes[name], "memory")
+        elif once:
+            self._take_turns(case, outcomes, once)
+        share = others.share()
+        if share is not None:
+            self.others.append(share)
+        yield from outcomes.values()
+
+    def _prepare(self, case: Case, truth: str, outcome: Outcome, once: dict[str, float]) -> None:
+        name = outcome.provider
+        for status, reason in (
+            ("unavailable", self._unavailable[name]),
+            ("refused", self.providers[name].refuses(case)),
+            ("refused", None if name in (BASELINE, NULL) else out_of_time(self.deadline)),
+        ):
+            if reason:
+                outcome.status, outcome.reason = status, reason
+                return
+        answer = self._request(outcome, "prepare", case, truth)
+        if answer is None:
+            return
+        outcome.error, once[name], outcome.notes = answer
+        wrong = parity.verdict(case, outcome.error)
+        if wrong:
+            outcome.status, outcome.reason = "wrong", wrong
+            del once[name]
+
+    def _take_turns(self, case: Case, outcomes: dict[str, Outcome], once: dict[str, float]) -> None:
+        """Rounds until everyone has its samples; longer while the null row is off."""
+        if NULL in once and BASELINE in once:
+            once[NULL] = once[BASELINE] = min(once[NULL], once[BASELINE])
+        for _ in range(1 + self.effort.extensions):
+            self._rounds(outcomes, once)
+            for name, outcome in outcomes.items():
+                if outcome.status == "failed":
+                    once.pop(name, None)
+            if not (NULL in once and BASELINE in once):
+                return
+            typical = {name: statistics.median(outcomes[name].figures) for name in (NULL, BASELINE)}
+            if abs(typical[BASELINE] / typical[NULL] - 1) <= NULL_BAND:
+                return
+
+    def _rounds(self, outcomes: dict[str, Outcome], once: dict[str, float]) -> None:
+        turns, samples, planned = {}, {}, 0.0
+        for name, call in once.items():
+            samples[name] = 3 if call < MINIMUM_SAMPLE else 1
+            turn = max(call, WARM_UP) + samples[name] * max(call, MINIMUM_SAMPLE)
+            turns[name] = min(max(round(self.effort.seconds / turn), self.effort.fewest), self.effort.most)
+            planned += turns[name] * turn
+        began = time.monotonic()
+        rounds, order = max(turns.values()), list(once)
+        for index in range(rounds):
+            if index >= self.effort.fewest and time.monotonic() - began > 3 * planned:
+                return  # the machine is busy with something else
+            first = index % len(order)
+            for name in order[first:] + order[:first]:
+                # Whoever has fewer turns has them spread over all rounds.
+                theirs = index * turns[name] // rounds != (index - 1) * turns[name] // rounds
+                if theirs and outcomes[name].status == "ok":
+                    self._request(outcomes[name], "turn", once[name], samples[name])
+
+    def _request(self, outcome: Outcome, method: str, *arguments: Any) -> Any:
+        """The provider's answer; figures go to the outcome, and so does a failure."""
+        name = outcome.provider
+        try:
+            answer = self._processes[name].ask(method, *arguments)
+        except (RuntimeError, OSError) as problem:
+            outcome.status, outcome.reason, outcome.figures = "failed", str(problem), []
+            if not self._processes[name].process.is_alive():
+                self._lose(name, str(problem))
+            return None
+        if method != "prepare":
+            outcome.figures += answer if isinstance(answer, list) else [answer]
+        return answer
+
+    def _lose(self, name: str, reason: str) -> None:
+        self._processes.pop(name).kill()
+        self._unavailable[name] = reason

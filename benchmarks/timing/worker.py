@@ -1,0 +1,98 @@
+"""The process one provider lives in: prepares a case, checks its results, and times calls when it is told to."""
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from .. import parity
+from ..case import Case
+from ..providers import Prepared, Provider
+
+MINIMUM_SAMPLE = 4e-3
+"""Seconds; shorter calls are timed several at a time."""
+WARM_UP = 1e-3
+"""Seconds of untimed calls, one at least, before a turn's samples: a process that was stopped has cold caches."""
+
+
+def main(connection: Connection, provider: Provider, threads: int) -> None:
+    """Serve requests ``(method, *arguments)`` until the other end closes; answers are ``(ok, value)``."""
+    _die_with_parent()
+    torch.set_num_threads(threads)
+    worker = Worker(provider)
+    connection.send((True, os.getpid()))
+    while True:
+        try:
+            method, *arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send((True, getattr(worker, method)(*arguments)))
+        except Exception as problem:
+            connection.send((False, one_line(problem)))
+
+
+def one_line(problem: BaseException) -> str:
+    """An exception as a row can show it."""
+    text = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {text[0][:200] if text else ''}"
+
+
+class Worker:
+    """One provider and the case it is at."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.prepared: Prepared | None = None
+
+    def prepare(self, case: Case, truth_path: str) -> tuple[float, float, list[str]]:
+        """→ relative error, seconds of one call, notes."""
+        self.prepared = None
+        gc.collect()
+        weights = case.weights()
+        self.prepared = self.provider.prepare(case, weights, case.inputs(weights))
+        error, missing = parity.error(self.prepared.results(self.prepared.run(0)), torch.load(truth_path))
+        notes = list(self.prepared.notes)
+        if missing:
+            notes.append(f"does not give {', '.join(missing)}")
+        return error, min(self._timed(1) for _ in range(2)), notes
+
+    def turn(self, once: float, samples: int) -> list[float]:
+        """Seconds of one call, for each sample."""
+        for _ in range(max(1, int(WARM_UP / once))):
+            self.prepared.run(0)
+        calls = max(1, round(MINIMUM_SAMPLE / once))
+        return [self._timed(calls) / calls for _ in range(samples)]
+
+    def memory(self) -> float:
+        """Bytes by which the process grew at most during one run: its peak resident set, pages given back before."""
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
+        before = _status("VmRSS")
+        self.prepared.run(0)
+        return _status("VmHWM") - before
+
+    def _timed(self, calls: int) -> float:
+        run = self.prepared.run
+        start = time.perf_counter()
+        for _ in range(calls):
+            run(0)
+        return time.perf_counter() - start
+
+
+def _status(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def _die_with_parent() -> None:
+    """Even stopped, and even if the parent was killed: nothing may be left behind."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,143 @@
+"""Timing on CUDA: what can be checked of it without a GPU, and the real thing where there is one."""
+
+import contextlib
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import run
+from benchmarks.providers import BASELINE, NULL, PROVIDERS
+from benchmarks.providers.torch_nn import TorchNN
+from benchmarks.shapes import Shape
+from benchmarks.timing import Effort
+from benchmarks.timing.events import Events
+
+EFFORT = Effort(seconds=0.01, fewest=2, most=1, extensions=1)
+GPU_FLOORS = {"gemm_flops": {"float32": 1e13}, "copy": 1e12, "launch": 1e-6, "graph_launch": 1e-6, "grid_barrier": 1e-6}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On a busy machine two threads spend their time waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Uncapturable(TorchNN):
+    """torch.nn, but it may not be captured."""
+
+    def prepare(self, case, weights, inputs):
+        prepared = super().prepare(case, weights, inputs)
+
+        def run_once(index):
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("it synchronizes")
+            return prepared.run(index)
+
+        return prepared._replace(run=run_once)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda, as far as the timer uses it, acted out on the CPU."""
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None: ...
+
+        def record(self) -> None:
+            self.at = time.perf_counter()
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 1e3 * (end.at - self.at)
+
+    class Graph:
+        def replay(self) -> None: ...
+
+    capturing = []
+
+    @contextlib.contextmanager
+    def graph(_):
+        capturing.append(True)
+        try:
+            yield
+        finally:
+            capturing.pop()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, replacement in {
+        "Event": Event,
+        "CUDAGraph": Graph,
+        "graph": graph,
+        "Stream": lambda: stream,
+        "stream": lambda _: contextlib.nullcontext(),
+        "current_stream": lambda: stream,
+        "is_current_stream_capturing": lambda: bool(capturing),
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda: (2**30, 2**30),
+        "get_device_properties": lambda _: SimpleNamespace(L2_cache_size=2**14),
+        "memory_allocated": lambda: 100,
+        "max_memory_allocated": lambda: 300,
+        "reset_peak_memory_stats": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, replacement)
+
+
+def _measured(device: str, deadline: float | None = None) -> list:
+    providers = [PROVIDERS[name] for name in (BASELINE, NULL, "seqcells auto", "seqcells torch", "seqcells torch cell")]
+    suites = ("step", "sequence", "training", "streaming", "packed", "memory")
+    planned = run.cases(suites, ("lstm", "gru"), [Shape(3, 8, 20)], ("float32",), device, chosen=True)
+    report = run.start("cpu", 1, "test", GPU_FLOORS)
+    timer = Events([*providers, Uncapturable("uncapturable")], EFFORT)
+    timer.deadline = deadline
+    with timer:
+        run.run(report, timer, planned, None, lambda index, case: None)
+    return report
+
+
+def _check(report) -> None:
+    assert report.complete and not report.notes
+    assert not [row for row in report.rows if row.status in ("failed", "wrong")]
+    for row in report.rows:
+        if row.status != "ok":
+            continue
+        if row.unit == "B":
+            assert row.figure.median > 0 and row.graph is None
+            continue
+        assert row.figure.samples >= 2 and row.distance > 0
+        if row.provider == "uncapturable":
+            assert row.graph is None and any("no CUDA graph: RuntimeError: it sync" in note for note in row.notes)
+        elif row.provider in (BASELINE, NULL) and row.suite != "packed":
+            assert row.graph is not None
+    assert report.null["cases"] == 10
+
+
+def test_events_acted_out_on_the_cpu(pretended: None) -> None:
+    _check(_measured("cpu"))
+
+
+def test_past_its_deadline_only_torch_nn_and_null_end_the_case(pretended: None) -> None:
+    report = _measured("cpu", deadline=time.monotonic())
+    assert [row.provider for row in report.rows if row.status == "ok"] == [BASELINE, NULL]
+    assert "out of time: 11 of 12 cases" in report.notes[0] and not report.complete
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_events_on_a_gpu() -> None:
+    _check(_measured("cuda"))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_the_gpus_floors() -> None:
+    from benchmarks.floors import cuda
+
+    found = cuda.measure(["tf32", "bfloat16"])
+    assert "missing" not in found
+    assert all(rate > 1e12 for rate in found["gemm_flops"].values())
+    assert 1e-7 < found["grid_barrier"] < 1e-4 and 1e-7 < found["launch"] < 1e-4
