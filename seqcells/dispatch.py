@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,19 +59,35 @@ def _to_come() -> str:
     return "this version of seqcells does not have it yet"
 
 
-@cache
+def _constant(function: Callable) -> Callable:
+    """Called once for each argument; torch.compile takes what it returns instead of following it into imports."""
+    cached = cache(function)
+
+    def constant(*args: str) -> Any:
+        return cached(*args)
+
+    constant._dynamo_marked_constant = True
+    return constant
+
+
+@_constant
 def _no_cpu_engine() -> str | None:
     try:
         engine("cpu")
     except ImportError as error:
-        return f"its extension is not built, {error}: install from source with a C++ compiler"
+        return f"its extension is not built ({error}): install from source with a C++ compiler"
     return None
+
+
+@_constant
+def _lacks_cell(backend: str, cell_name: str) -> bool:
+    return engine(backend).kernels(cell_name) is None
 
 
 def _cpu_refuses(call: Call) -> str | None:
     if call.device.type != "cpu":
         return f"its tensors are on {call.device}"
-    if engine("cpu").kernels(call.cell.name) is None:
+    if _lacks_cell("cpu", call.cell.name):
         return f"it was built without the {call.cell.name} cell"
     return None
 
@@ -115,7 +131,7 @@ def choose(call: Call, backend: str = "auto") -> Choice:
     if backend == "auto":
         return _automatic(call)
     why_not = BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
-    if not why_not and BACKENDS[backend].engine and _in_transform():
+    if not why_not and BACKENDS[backend].engine and not torch.compiler.is_compiling() and _in_transform():
         why_not = "kernels do not follow torch.func transforms and forward-mode AD"
     if why_not:
         raise RuntimeError(f"backend={backend!r} cannot run this call: {why_not}")

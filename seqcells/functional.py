@@ -7,7 +7,7 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 * `step`: one step of a cell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
@@ -103,9 +103,8 @@ def layers(
         valid = reference.valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
-    stepping = None
-    if input.shape[0] == 1 and lengths is None and reset is None:
-        stepping = _stepping_engine(choice, cell, input[0], states, weights)
+    engine = inferring_engine(choice, [input, *states, *(reset_states or ())], weights)
+    project = _projection(choice)
     finals: list[tuple[Tensor, ...]] = []
     with _without_autocast(input.device):
         for first in range(0, len(weights), directions):
@@ -113,21 +112,17 @@ def layers(
             for direction in range(directions):
                 k = first + direction
                 given = [state[k] for state in states]
-                if stepping is not None:
-                    final = tuple(stepping.step(cell, input[0], given, weights[k]))
-                    output = final[0].unsqueeze(0)
+                options = {
+                    "lengths": lengths,
+                    "reset": reset,
+                    "reset_states": None if reset_states is None else [state[k] for state in reset_states],
+                    "reverse": direction == 1,
+                }
+                if engine is not None:
+                    output, final = engine.infer(cell, input, given, weights[k], **options)
                 else:
-                    output, final = recurrence(
-                        cell,
-                        linear(input, weights[k].ih, weights[k].bias_ih),
-                        given,
-                        weights[k],
-                        lengths=lengths,
-                        reset=reset,
-                        reset_states=None if reset_states is None else [state[k] for state in reset_states],
-                        reverse=direction == 1,
-                        backend=choice.backend,
-                    )
+                    gates_x = project(input, weights[k].ih, weights[k].bias_ih)
+                    output, final = recurrence(cell, gates_x, given, weights[k], **options, backend=choice.backend)
                 outputs.append(output)
                 finals.append(final)
             input = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -202,30 +197,33 @@ def step(
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
-    stepping = _stepping_engine(choice, cell, input, states, [weights])
-    if stepping is not None:
-        return tuple(stepping.step(cell, input, states, weights))
+    engine = inferring_engine(choice, [input, *states], [weights])
+    if engine is not None:
+        _, final = engine.infer(cell, input.unsqueeze(0), states, weights, None, None, None, False)
+        return tuple(final)
     with _without_autocast(input.device):
-        gates_x = linear(input, weights.ih, weights.bias_ih)
+        gates_x = _projection(choice)(input, weights.ih, weights.bias_ih)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
 
 
-def _stepping_engine(
-    choice: dispatch.Choice, cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights]
+def inferring_engine(
+    choice: dispatch.Choice, tensors: Sequence[Tensor], weights: Sequence[Weights]
 ) -> ModuleType | None:
-    """The engine whose `step` makes one step of input (N, features) by itself, where that is what pays and nothing is
-    to be differentiated or traced."""
+    """The engine that takes a layer from its input, where it can and nothing is to be differentiated or traced."""
     if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
         return None
-    engine = dispatch.engine(choice.backend)
-    if not hasattr(engine, "step") or not engine.steps_well(cell, input):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in [*tensors, *(p for w in weights for p in w.present())]):
         return None
-    if torch.is_grad_enabled():
-        tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
-        if any(tensor.requires_grad for tensor in tensors):
-            return None
-    return engine
+    engine = dispatch.engine(choice.backend)
+    return engine if hasattr(engine, "infer") else None
+
+
+def _projection(choice: dispatch.Choice) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """What projects the input of all steps: torch's `linear`, or the engine's where it has one."""
+    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+        return linear
+    return getattr(dispatch.engine(choice.backend), "linear", linear)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:

@@ -91,8 +91,8 @@ class Stream:
         """For each of the two directions between the states, the steps of all layers; None where no engine has them."""
         layer, weights = self.layer, self.layer._weights()
         choice = layer.plan(self._batched(self._input))
-        engine = functional._stepping_engine(choice, layer.cell, self._input, [], weights)
-        if engine is None:
+        engine = functional.inferring_engine(choice, [self._input], weights)
+        if not hasattr(engine, "stepper") or self._input.dtype not in engine.DTYPES:
             return None
         made = []
         for before in range(2):

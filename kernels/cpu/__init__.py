@@ -7,7 +7,7 @@ best instruction set of the machine are chosen when this module is first importe
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ TARGETS: list[str] = _engine.targets()
 target = TARGETS[0]
 """The one in use."""
 
-_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _MAX_STATES = 4
 _FIELDS = (
     *("steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "input", "weight_ih", "bias_ih"),
@@ -44,7 +44,7 @@ _FIELDS = (
         "previous_hidden",
     ),
     *("grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset"),
-    "grad_unit",
+    *("grad_unit", "grad_bias"),
 )
 """The fields of ``Problem`` in problem.h, in order."""
 _PER_STATE = {"initial", "reset_states", "final", "path", "grad_final", "grad_initial", "grad_reset"}
@@ -64,7 +64,7 @@ class _Kernels(NamedTuple):
 
 @cache
 def _kernels(cell_name: str, dtype: torch.dtype, target: str) -> _Kernels | None:
-    found = _engine.find(target, _DTYPES[dtype], cell_name)
+    found = _engine.find(target, DTYPES[dtype], cell_name)
     return None if found is None else _Kernels(*found)
 
 
@@ -113,7 +113,7 @@ class _Call:
         self.cell, self.storage = cell, gates_x.dtype
         self.dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
         self.steps, self.batch = gates_x.shape[:2]
-        self.hidden = gates_x.shape[2] // len(cell.gates)
+        self.hidden = states[-1].shape[1] if weights.hr is None else weights.hr.shape[1]
         self.projected = states[0].shape[1]
         self.states = [self.plain(state) for state in states]
         self.weights = weights.recurrent.replaced([self.plain(w) for w in weights.recurrent.present()])
@@ -145,6 +145,9 @@ class _Call:
 
     def empty(self, *shape: int) -> Tensor:
         return self.like.new_empty(shape, dtype=self.dtype)
+
+    def pooled(self, *shape: int) -> Tensor:
+        return pooled(shape, self.dtype)
 
     def empty_states(self) -> list[Tensor]:
         return [torch.empty_like(state) for state in self.states]
@@ -180,7 +183,7 @@ def forward(
     """As `seqcells.ops` has it."""
     call = _Call(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)
     output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
-    saved = list(saved_like(cell, gates_x, states, weights)) if save else []
+    saved = _saved(cell, gates_x, weights, pooled) if save else []
     values, *path = saved or [None]
     fields = {"gates_x": call.plain(gates_x), "output": output, "final": final, "saved": values}
     _run(
@@ -209,13 +212,14 @@ def backward(
     output = call.plain(output)
     previous = call.previous_hidden(output)
     shared = kernels(cell.name, call.dtype).shared
-    grad_gates_x = call.empty(*gates_x.shape)
-    grad_product = call.empty(call.steps, call.batch, shared.count(-1) * call.hidden)
+    grad_gates_x = call.pooled(*gates_x.shape)
+    grad_product = call.pooled(call.steps, call.batch, shared.count(-1) * call.hidden)
     projected = weights.hr is not None
-    grad_projected = call.empty(*output.shape) if projected else None
+    grad_projected = call.pooled(*output.shape) if projected else None
     grad_states = call.empty_states()
     grad_reset = None if reset_states is None else call.empty_states()
     grad_unit = None if call.unit is None else torch.empty_like(call.unit)
+    grad_bias = None if call.weights.bias_hh is None else torch.empty_like(call.weights.bias_hh)
     fields = {
         "output": output,
         "saved": values,
@@ -229,30 +233,30 @@ def backward(
         "grad_initial": grad_states,
         "grad_reset": grad_reset,
         "grad_unit": grad_unit,
+        "grad_bias": grad_bias,
     }
     _run(cell, True, call.dtype, {**call.fields, **fields})
-    grad_weights = _grad_weights(call, shared, previous, grad_gates_x, grad_product)
+    grad_weights = Weights(hh=_grad_hh(call, shared, previous, grad_gates_x, grad_product), bias_hh=grad_bias)
     if projected:
         unprojected = path[0].flatten(0, 1)
-        grad_weights = grad_weights._replace(hr=grad_projected.flatten(0, 1).T @ unprojected)
+        grad_weights = grad_weights._replace(hr=gemm(grad_projected.flatten(0, 1).T, unprojected))
     if grad_unit is not None:
         grad_weights = grad_weights._replace(unit=grad_unit.split([len(w) for w in weights.unit]))
     grads = [grad_gates_x, *grad_states, *grad_weights.present(), *(grad_reset or ())]
     return [call.stored(grad) for grad in grads]
 
 
-def _grad_weights(
+def _grad_hh(
     call: _Call, shared: tuple[int, ...], previous: Tensor, grad_gates_x: Tensor, grad_product: Tensor
-) -> Weights:
-    """Gradients of weight_hh and bias_hh: one product over all steps for each run of gates that lie together."""
-    hh, bias = call.weights.hh, call.weights.bias_hh
-    if hh is None:
-        return Weights()
+) -> Tensor | None:
+    """The gradient of weight_hh: one product over all steps for each run of gates that lie together."""
+    if call.weights.hh is None:
+        return None
     columns, own = [], 0
     for gate in shared:
         columns.append((grad_product, own) if gate < 0 else (grad_gates_x, gate))
         own += gate < 0
-    grad_hh, grad_bias = torch.zeros_like(hh), None if bias is None else torch.empty_like(bias)
+    grad = torch.empty_like(call.weights.hh)
     rows, first = call.hidden, 0
     while first < len(columns):
         source, column = columns[first]
@@ -260,29 +264,77 @@ def _grad_weights(
         while last < len(columns) and columns[last][0] is source and columns[last][1] == column + last - first:
             last += 1
         part = source.flatten(0, 1)[:, column * rows : (column + last - first) * rows]
-        _add_products(grad_hh[first * rows : last * rows], part, previous.flatten(0, 1))
-        if grad_bias is not None:
-            torch.sum(part, 0, out=grad_bias[first * rows : last * rows])
+        gemm(part.T, previous.flatten(0, 1), out=grad[first * rows : last * rows])
         first = last
-    return Weights(hh=grad_hh, bias_hh=grad_bias)
+    return grad
 
 
-def _add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += leftᵀ · right, in chunks: the rounding error grows with a chunk's length and with their number, so
-    both are kept near the square root of the whole, where torch.nn's own error is (a sum over rows, then over time)."""
-    chunk = max(32, 4 * math.isqrt(len(left)))
-    for a, b in zip(left.split(chunk), right.split(chunk), strict=True):
-        total.addmm_(a.T, b)
+def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """left (M, K) · right (K, N) + bias (N,) for float32 or float64, each of the two contiguous in one of its axes.
+
+    The sums' order, and so the bits, are the same for any number of threads.
+    """
+    if out is None:
+        out = pooled((left.shape[0], right.shape[1]), left.dtype)
+    fields = (*out.shape, left.shape[1], torch.get_num_threads(), left.data_ptr(), *left.stride())
+    fields += (right.data_ptr(), *right.stride(), _address(bias), out.data_ptr())
+    _engine.gemm(TARGETS.index(target), left.dtype == torch.float64, *fields)
+    return out
+
+
+class _Linear(torch.autograd.Function):
+    """`torch.nn.functional.linear` by `gemm`."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = input.flatten(0, -2).contiguous()
+        ctx.save_for_backward(input, weight)
+        out = gemm(rows, weight.contiguous().T, None if bias is None else bias.contiguous())
+        return out.view(*input.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        # A gradient that will itself be differentiated must be made of what can be.
+        product = torch.matmul if torch.is_grad_enabled() else gemm
+        rows, flat = grad.flatten(0, -2).contiguous(), input.flatten(0, -2).contiguous()
+        wanted = ctx.needs_input_grad
+        grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None
+        grad_weight = product(rows.T, flat) if wanted[1] else None
+        return grad_input, grad_weight, rows.sum(0) if wanted[2] else None
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear`, by the engine's own product where it has one for the dtype."""
+    if input.dtype not in DTYPES or not input.numel():
+        return torch.nn.functional.linear(input, weight, bias)
+    return _Linear.apply(input, weight, bias)
+
+
+def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor whose memory, where it is large, comes from the engine's pool and goes back to it."""
+    count = math.prod(shape)
+    if count < 1 << 18:
+        return torch.empty(shape, dtype=dtype)
+    tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).view(shape)
+    if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
+        tensor.fill_(math.nan)
+    return tensor
 
 
 def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
     """As `seqcells.ops` has it: the values of all units (T, B, A·H), then the paths (T, B, H) that backward reads."""
+    return _saved(cell, gates_x, weights, lambda shape, dtype: gates_x.new_empty(shape, dtype=dtype))
+
+
+def _saved(
+    cell: type[Cell], gates_x: Tensor, weights: Weights, empty: Callable[[Sequence[int], torch.dtype], Tensor]
+) -> list[Tensor]:
     dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
     row = kernels(cell.name, dtype)
     steps, batch, width = gates_x.shape
     hidden = width // len(cell.gates)
-    count = sum(_has_path(row, weights))
-    return [gates_x.new_empty((steps, batch, k * hidden), dtype=dtype) for k in (row.saves, *[1] * count)]
+    return [empty((steps, batch, k * hidden), dtype) for k in (row.saves, *[1] * sum(_has_path(row, weights)))]
 
 
 def _has_path(row: _Kernels, weights: Weights) -> list[bool]:
@@ -290,16 +342,27 @@ def _has_path(row: _Kernels, weights: Weights) -> list[bool]:
     return [weights.hr is not None, *map(bool, row.path[1:])]
 
 
-def steps_well(cell: type[Cell], input: Tensor) -> bool:
-    """Whether `step` beats a product in MKL and `forward`: few rows, weights read once as they are."""
-    return input.shape[0] <= 8 and input.dtype in _DTYPES
+def infer(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reset_states: Sequence[Tensor] | None,
+    reverse: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """`forward` with the input's projection inside: input (T, B, F) → output, final states. Not differentiable.
 
-
-def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
-    """One step with its input's projection, not differentiable: input (B, F), states (B, H) each → new states."""
-    final = [torch.empty_like(state, memory_format=torch.contiguous_format) for state in states]
-    stepper(cell, input.contiguous(), [state.contiguous() for state in states], weights, final)()
-    return final
+    The gates' parts from the input never exist as a whole: they are made for a few steps at a time, by the thread that
+    uses them.
+    """
+    call = _Call(cell, input, states, weights, lengths, reset, reset_states, reverse)
+    output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
+    fields = {"input": call.plain(input), "features": input.shape[2], "output": output, "final": final}
+    weight, bias = call.plain(weights.ih), None if weights.bias_ih is None else call.plain(weights.bias_ih)
+    _run(cell, False, call.dtype, {**call.fields, **fields, "weight_ih": weight, "bias_ih": bias})
+    return call.stored(output), [call.stored(state) for state in final]
 
 
 def stepper(

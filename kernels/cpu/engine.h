@@ -1,6 +1,7 @@
 // The tables of kernels for one instruction set. A file that includes this names the set by SEQCELLS_TARGET and tells
 // its registers; everything below is compiled for it.
 
+#include "gemm.h"
 #include "recurrence.h"
 
 namespace seqcells {
@@ -20,6 +21,9 @@ constexpr Kernels row() {
 
 extern const Kernels float32[] = {SEQCELLS_CELLS(SEQCELLS_FLOAT)Kernels{}};
 extern const Kernels float64[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Kernels{}};
+
+extern int (*const gemm32)(const Gemm&) = gemm<float>;
+extern int (*const gemm64)(const Gemm&) = gemm<double>;
 
 }  // namespace SEQCELLS_TARGET
 }  // namespace seqcells

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <mutex>
 
 #include <array>
 #include <atomic>

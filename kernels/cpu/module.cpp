@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "buffer.h"
 #include "problem.h"
 
 namespace seqcells {
@@ -13,6 +14,8 @@ namespace seqcells {
     namespace target {                   \
     extern const Kernels float32[];      \
     extern const Kernels float64[];      \
+    extern int (*const gemm32)(const Gemm&);  \
+    extern int (*const gemm64)(const Gemm&);  \
     }
 SEQCELLS_TABLES(portable)
 #if defined(__x86_64__)
@@ -26,6 +29,8 @@ struct Target {
     const char* name;
     bool (*supported)();
     const Kernels *float32, *float64;
+    int (*gemm32)(const Gemm&);
+    int (*gemm64)(const Gemm&);
 };
 
 const Target targets[] = {
@@ -35,10 +40,10 @@ const Target targets[] = {
          return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
      },
-     avx512::float32, avx512::float64},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::float32, avx2::float64},
+     avx512::float32, avx512::float64, avx512::gemm32, avx512::gemm64},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::float32, avx2::float64, avx2::gemm32, avx2::gemm64},
 #endif
-    {"portable", [] { return true; }, portable::float32, portable::float64},
+    {"portable", [] { return true; }, portable::float32, portable::float64, portable::gemm32, portable::gemm64},
 };
 
 // targets() -> names of those that this machine can run, best first
@@ -76,34 +81,99 @@ PyObject* find(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
-constexpr Py_ssize_t FIELDS = sizeof(Problem) / sizeof(int64_t);
-static_assert(sizeof(Problem) % sizeof(int64_t) == 0 && sizeof(void*) == sizeof(int64_t), "all fields of 8 bytes");
-
-// run(handle, backward, *fields of Problem), addresses and sizes alike as integers
-PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
-    if (count != FIELDS + 2) {
-        PyErr_Format(PyExc_TypeError, "run takes a handle, a direction and %zd fields, got %zd arguments", FIELDS, count);
-        return nullptr;
+// A struct of integers and addresses from as many Python integers.
+template <class Struct>
+bool fill(Struct& all, PyObject* const* args, Py_ssize_t count) {
+    constexpr Py_ssize_t fields = sizeof(Struct) / sizeof(int64_t);
+    static_assert(sizeof(Struct) % sizeof(int64_t) == 0 && sizeof(void*) == sizeof(int64_t), "all fields of 8 bytes");
+    if (count != fields) {
+        PyErr_Format(PyExc_TypeError, "expected %zd fields, got %zd", fields, count);
+        return false;
     }
-    const auto* kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(args[0]));
-    const int backward = PyObject_IsTrue(args[1]);
-    int64_t fields[FIELDS];
-    for (Py_ssize_t k = 0; k < FIELDS; ++k) fields[k] = PyLong_AsLongLong(args[k + 2]);
-    if (PyErr_Occurred()) return nullptr;
-    Problem problem;
-    std::memcpy(&problem, fields, sizeof problem);
+    int64_t values[fields];
+    for (Py_ssize_t k = 0; k < fields; ++k) values[k] = PyLong_AsLongLong(args[k]);
+    std::memcpy(&all, values, sizeof all);
+    return !PyErr_Occurred();
+}
+
+template <class Struct>
+PyObject* call(int (*kernel)(const Struct&), PyObject* const* args, Py_ssize_t count) {
+    Struct all;
+    if (!fill(all, args, count)) return nullptr;
     int status;
     Py_BEGIN_ALLOW_THREADS;
-    status = backward ? kernels->backward(problem) : kernels->forward(problem);
+    status = kernel(all);
     Py_END_ALLOW_THREADS;
     if (status) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
+// run(handle, backward, *fields of Problem), addresses and sizes alike as integers
+PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count < 2) return PyErr_Format(PyExc_TypeError, "run takes a handle, a direction and the fields");
+    const auto* kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(args[0]));
+    const int backward = PyObject_IsTrue(args[1]);
+    if (PyErr_Occurred()) return nullptr;
+    return call(backward ? kernels->backward : kernels->forward, args + 2, count - 2);
+}
+
+// gemm(index of the target in targets(), whether float64, *fields of Gemm)
+PyObject* gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count < 2) return PyErr_Format(PyExc_TypeError, "gemm takes a target, a type and the fields");
+    Py_ssize_t index = PyLong_AsSsize_t(args[0]);
+    const int wide = PyObject_IsTrue(args[1]);
+    if (PyErr_Occurred()) return nullptr;
+    for (const Target& target : targets)
+        if (target.supported() && index-- == 0) return call(wide ? target.gemm64 : target.gemm32, args + 2, count - 2);
+    return PyErr_Format(PyExc_ValueError, "no such target");
+}
+
+// memory(bytes): a writable buffer from the pool, which gets it back when nobody refers to it.
+struct Memory {
+    PyObject_HEAD
+    void* address;
+    int64_t bytes, asked;
+};
+
+PyObject* memory_new(PyTypeObject* type, PyObject* args, PyObject*) {
+    long long bytes;
+    if (!PyArg_ParseTuple(args, "L", &bytes)) return nullptr;
+    auto* self = reinterpret_cast<Memory*>(type->tp_alloc(type, 0));
+    if (!self) return nullptr;
+    self->asked = bytes;
+    self->bytes = (bytes + 127) / 64 * 64;
+    self->address = Pool::take(self->bytes);
+    if (self->address) return reinterpret_cast<PyObject*>(self);
+    Py_DECREF(self);
+    return PyErr_NoMemory();
+}
+
+void memory_free(PyObject* object) {
+    auto* self = reinterpret_cast<Memory*>(object);
+    if (self->address) Pool::give(self->address, self->bytes);
+    PyTypeObject* type = Py_TYPE(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+int memory_buffer(PyObject* object, Py_buffer* view, int flags) {
+    auto* self = reinterpret_cast<Memory*>(object);
+    return PyBuffer_FillInfo(view, object, self->address, self->asked, 0, flags);
+}
+
+PyType_Slot memory_slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(memory_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(memory_free)},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(memory_buffer)},
+    {0, nullptr},
+};
+PyType_Spec memory_spec = {"seqcells.kernels.cpu._engine.memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT, memory_slots};
+
 PyMethodDef methods[] = {
     {"targets", targets_here, METH_NOARGS, nullptr},
     {"find", find, METH_VARARGS, nullptr},
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
+    {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(gemm)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -112,4 +182,9 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_engine", nullptr, -1, methods
 }  // namespace
 }  // namespace seqcells
 
-PyMODINIT_FUNC PyInit__engine() { return PyModule_Create(&seqcells::definition); }
+PyMODINIT_FUNC PyInit__engine() {
+    PyObject* module = PyModule_Create(&seqcells::definition);
+    PyObject* memory = module ? PyType_FromSpec(&seqcells::memory_spec) : nullptr;
+    if (!memory || PyModule_AddObject(module, "memory", memory)) Py_CLEAR(module);
+    return module;
+}

@@ -15,8 +15,8 @@ struct Problem {
     int64_t steps, batch, hidden, projected;
     int64_t reverse, threads;
 
-    const void* gates_x;                    // (T, B, G·H); or null, and instead, for one step:
-    const void *input, *weight_ih, *bias_ih;  //   (B, F), (G·H, F), (G·H)
+    const void* gates_x;                    // (T, B, G·H); or null, and instead what it is made of:
+    const void *input, *weight_ih, *bias_ih;  //   (T, B, F), (G·H, F), (G·H)
     int64_t features;                       //   F
     const void* initial[MAX_STATES];        // (B, P), then (B, H)
     const void* weight_hh;                  // (R·H, P)
@@ -43,6 +43,18 @@ struct Problem {
     void* grad_initial[MAX_STATES];         // as initial
     void* grad_reset[MAX_STATES];           // as initial
     void* grad_unit;                        // (rows, H)
+    void* grad_bias;                        // (R·H): of bias_hh
+};
+
+// A product c = a · b + bias: a (rows × depth), b (depth × columns), each with one of its strides 1; c (rows × columns) and bias contiguous.
+struct Gemm {
+    int64_t rows, columns, depth, threads;
+    const void* a;
+    int64_t a_by_row, a_by_depth;
+    const void* b;
+    int64_t b_by_depth, b_by_column;
+    const void* bias;  // (columns), or null
+    void* c;
 };
 
 // A cell's kernels for one type and instruction set. They return 0, or -1 where memory is lacking.

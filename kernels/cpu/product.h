@@ -49,7 +49,7 @@ SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
 // where M · N are too few to do so. Each chunk of the depth is summed by itself: the error grows with the length of
 // a chunk and the number of chunks, not with their product.
 template <class T, int M, int N, int C>
-SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride, T* out, bool add) {
+SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride, T* out, int64_t out_stride, bool add) {
     using V = Vector<T>;
     constexpr int L = LANES<T>;
     V sum[C][M][N];
@@ -85,8 +85,8 @@ SEQCELLS_INLINE void tile(const T* w, int64_t depth, const T* a, int64_t stride,
             V total = sum[0][m][n];
 #pragma GCC unroll 4
             for (int c = 1; c < C; ++c) total += sum[c][m][n];
-            if (add) total += load(out + (m * N + n) * L);
-            store(out + (m * N + n) * L, total);
+            if (add) total += load(out + m * out_stride + n * L);
+            store(out + m * out_stride + n * L, total);
         }
 }
 
@@ -99,27 +99,40 @@ constexpr int64_t DEPTH = 32768 / (N * VECTOR_BYTES);
 // Rows that are done together.
 constexpr int64_t BATCH = 48;
 
+// Items [first, last) of `count` for a member of a team.
+struct Share {
+    int64_t first, last;
+    Share(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
+};
+
 template <class T, int N, int M>
-void rows_of(int64_t rows, const T* w, int64_t depth, const T* a, int64_t stride, T* out, bool add) {
+void tile_of(int64_t rows, const T* w, int64_t depth, const T* a, int64_t stride, T* out, int64_t out_stride, bool add) {
     constexpr int C = M * N >= 12 ? 1 : M * N >= 6 ? 2 : 4;
     if (rows == M)
-        tile<T, M, N, C>(w, depth, a, stride, out, add);
+        tile<T, M, N, C>(w, depth, a, stride, out, out_stride, add);
     else if constexpr (M > 1)
-        rows_of<T, N, M - 1>(rows, w, depth, a, stride, out, add);
+        tile_of<T, N, M - 1>(rows, w, depth, a, stride, out, out_stride, add);
+}
+
+// out[rows][N vectors] (+)= a[rows][depth] · w, for one chunk of the depth.
+template <class T, int N>
+SEQCELLS_INLINE void tiles(const T* w, int64_t depth, const T* a, int64_t stride, int64_t rows, T* out, int64_t out_stride,
+                           bool add) {
+    // As few tiles as possible, all of about one height: a low one would wait for each sum.
+    const int64_t count = (rows + ROWS<N> - 1) / ROWS<N>;
+    for (int64_t part = 0; part < count; ++part) {
+        const Share share(rows, part, count);
+        tile_of<T, N, ROWS<N>>(share.last - share.first, w, depth, a + share.first * stride, stride,
+                               out + share.first * out_stride, out_stride, add);
+    }
 }
 
 // out[rows][N vectors] = a[rows][depth] · block, for at most BATCH rows.
 template <class T, int N>
 void product(const T* block, int64_t depth, const T* a, int64_t stride, int64_t rows, T* out) {
-    constexpr int M = ROWS<N>;
-    constexpr int64_t width = N * LANES<T>;
-    const int64_t chunk = DEPTH<T, N>;
-    for (int64_t k = 0; k < depth || k == 0; k += chunk) {
-        const int64_t count = depth - k < chunk ? depth - k : chunk;
-        for (int64_t row = 0; row < rows; row += M)
-            rows_of<T, N, M>(rows - row < M ? rows - row : M, block + k * width, count, a + row * stride + k, stride,
-                             out + row * width, k > 0);
-    }
+    constexpr int64_t width = N * LANES<T>, chunk = DEPTH<T, N>;
+    for (int64_t k = 0; k < depth || k == 0; k += chunk)
+        tiles<T, N>(block + k * width, depth - k < chunk ? depth - k : chunk, a + k, stride, rows, out, width, k > 0);
 }
 
 // Pairs of neighbours summed: first a's, then b's.
@@ -156,12 +169,48 @@ void dots(const T* w, int64_t columns, int64_t depth, const T* a, int64_t stride
     }
 }
 
-// One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column]; zeros
-// past `columns`.
-template <class T, int N>
-void pack(const T* from, int64_t by_depth, int64_t by_column, int64_t depth, int64_t columns, T* to) {
-    for (int64_t k = 0; k < depth; ++k, to += N * LANES<T>)
-        for (int64_t c = 0; c < LANES<T>; ++c) to[c] = c < columns ? from[k * by_depth + c * by_column] : T(0);
+// The lanes of a's and b's halves in turn.
+template <class T, std::size_t... I>
+SEQCELLS_INLINE Vector<T> zip(Vector<T> a, Vector<T> b, int half, std::index_sequence<I...>) {
+    constexpr int L = LANES<T>;
+    return half ? __builtin_shufflevector(a, b, int(I % 2 * L + I / 2 + L / 2)...)
+                : __builtin_shufflevector(a, b, int(I % 2 * L + I / 2)...);
+}
+
+// L vectors as a square matrix, transposed: zipping the first half of the rows with the second does it in log2 L rounds.
+template <class T>
+SEQCELLS_INLINE void transpose(Vector<T>* rows) {
+    constexpr int L = LANES<T>;
+    constexpr auto lanes = std::make_index_sequence<L>{};
+    for (int round = 1; round < L; round *= 2) {
+        Vector<T> zipped[L];
+#pragma GCC unroll 16
+        for (int k = 0; k < L / 2; ++k) {
+            zipped[2 * k] = zip<T>(rows[k], rows[k + L / 2], 0, lanes);
+            zipped[2 * k + 1] = zip<T>(rows[k], rows[k + L / 2], 1, lanes);
+        }
+#pragma GCC unroll 16
+        for (int k = 0; k < L; ++k) rows[k] = zipped[k];
+    }
+}
+
+// One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column], where one
+// of the two is 1; zeros past `columns`. The vectors are `width` apart.
+template <class T>
+void pack(const T* from, int64_t by_depth, int64_t by_column, int64_t depth, int64_t columns, T* to, int64_t width) {
+    constexpr int L = LANES<T>;
+    if (by_column == 1) {
+        for (int64_t k = 0; k < depth; ++k) store(to + k * width, load(from + k * by_depth, columns));
+        return;
+    }
+    for (int64_t k = 0; k < depth; k += L) {
+        Vector<T> rows[L];
+#pragma GCC unroll 16
+        for (int lane = 0; lane < L; ++lane)
+            rows[lane] = lane < columns ? load(from + lane * by_column + k, depth - k) : Vector<T>{};
+        transpose<T>(rows);
+        for (int lane = 0; lane < L && k + lane < depth; ++lane) store(to + (k + lane) * width, rows[lane]);
+    }
 }
 
 }  // namespace

@@ -6,9 +6,7 @@
 
 #pragma once
 
-#include <cstdlib>
-#include <memory>
-
+#include "buffer.h"
 #include "cells.h"
 #include "problem.h"
 #include "product.h"
@@ -16,25 +14,6 @@
 
 namespace seqcells {
 namespace {
-
-struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-};
-
-// Zeroed memory in whole cache lines.
-template <class T>
-class Buffer {
-  public:
-    explicit Buffer(int64_t count) {
-        const int64_t bytes = (count * sizeof(T) + 127) / 64 * 64;
-        memory_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
-        if (memory_) std::memset(memory_.get(), 0, bytes);
-    }
-    T* get() const { return memory_.get(); }
-
-  private:
-    std::unique_ptr<T, Free> memory_;
-};
 
 // Which step comes when, and what happens to a row before and in it.
 struct Times {
@@ -48,6 +27,16 @@ struct Times {
         return p.reset && flag < p.steps && valid(flag, row) && p.reset[flag * p.batch + row];
     }
 };
+
+// f(first, last) for about equal parts of the rows, of at most BATCH each.
+template <class F>
+SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
+    const int64_t count = (rows + BATCH - 1) / BATCH;
+    for (int64_t part = 0; part < count; ++part) {
+        const Share share(rows, part, count);
+        f(share.first, share.last);
+    }
+}
 
 template <class Cell, class T>
 class Recurrence {
@@ -69,7 +58,7 @@ class Recurrence {
     const Times times;
     const int64_t B, H, P, width;  // width: H in whole blocks
     const int64_t blocks;
-    Buffer<T> weights, projection;
+    Buffer<T> weights, input_weights, projection;
 
     template <class U = T>
     static U* as(const void* pointer) {
@@ -86,6 +75,7 @@ class Recurrence {
           width((H + UNITS * L - 1) / (UNITS * L) * UNITS * L),
           blocks(width / (UNITS * L)),
           weights(0),
+          input_weights(0),
           projection(0) {}
 
     static int forward(const Problem& problem) { return Recurrence(problem).forward(); }
@@ -107,21 +97,32 @@ class Recurrence {
     int forward() {
         const int64_t projected_blocks = (P + BACK * L - 1) / (BACK * L);
         if (R && packed()) weights = Buffer<T>(blocks * P * N * L);
+        if (p.input && packed()) input_weights = Buffer<T>(blocks * p.features * G * L);
+        const int64_t group = B < BATCH ? BATCH / (B ? B : 1) : 1;  // steps whose inputs are projected together
         if (p.weight_hr) projection = Buffer<T>(projected_blocks * H * BACK * L);
         Buffer<T> hidden(2 * B * P), unprojected(p.weight_hr ? B * H : 0), states(S * B * width);
-        if (!weights.get() || !projection.get() || !hidden.get() || !unprojected.get() || !states.get()) return -1;
+        Buffer<T> inputs(p.input ? blocks * group * B * G * L : 0);
+        if (!weights.get() || !input_weights.get() || !projection.get() || !hidden.get() || !unprojected.get() ||
+            !states.get() || !inputs.get())
+            return -1;
         run_team(threads(blocks, B * H * (R * P + Cell::gates * p.features + 8)), [&](int member, int size, Barrier& barrier) {
             const Share mine(blocks, member, size), my_projected(projected_blocks, member, size);
             pack_forward(mine, my_projected);
             begin(mine, my_projected, hidden.get(), states.get());
             barrier.wait();
             for (int64_t index = 0; index < p.steps; ++index) {
+                if (p.input && index % group == 0) project_inputs(index, group, mine, inputs.get());
                 const T* now = hidden.get() + index % 2 * B * P;
                 T* next = hidden.get() + (index + 1) % 2 * B * P;
-                for (int64_t block = mine.first; block < mine.last; ++block)
-                    for (int64_t row = 0; row < B; row += BATCH)
-                        forward_block(index, block, row, row + BATCH < B ? row + BATCH : B, now, next, unprojected.get(),
-                                      states.get());
+                // To and fro: the weights that one step ends with are still near when the next begins.
+                for (int64_t k = mine.first; k < mine.last; ++k) {
+                    const int64_t block = index % 2 ? mine.first + mine.last - 1 - k : k;
+                    each_batch(B, [&](int64_t row0, int64_t row1) {
+                        forward_block(index, block, row0, row1,
+                                      inputs.get() + (block * group + place_in_group(index, group)) * B * G * L, now, next,
+                                      unprojected.get(), states.get());
+                    });
+                }
                 if (p.weight_hr) {
                     barrier.wait();
                     for (int64_t block = my_projected.first; block < my_projected.last; ++block)
@@ -133,20 +134,49 @@ class Recurrence {
         return 0;
     }
 
+    // Of the steps that are projected with step `index`: where it is among them in time, and the first in time.
+    int64_t place_in_group(int64_t index, int64_t group) const {
+        return times.at(index) - first_in_group(index - index % group, group);
+    }
+    int64_t first_in_group(int64_t begin, int64_t group) const {
+        return p.reverse ? times.at(begin + group < p.steps ? begin + group - 1 : p.steps - 1) : begin;
+    }
+
+    void project_inputs(int64_t begin, int64_t group, Share mine, T* inputs) const {
+        const int64_t count = group < p.steps - begin ? group : p.steps - begin;
+        const T* from = as(p.input) + first_in_group(begin, group) * B * p.features;
+        for (int64_t block = mine.first; block < mine.last; ++block)
+            each_batch(count * B, [&](int64_t row, int64_t end) {
+                T* to = inputs + (block * group * B + row) * G * L;
+                if (packed())
+                    product<T, G>(input_weights.get() + block * p.features * G * L, p.features, from + row * p.features,
+                                  p.features, end - row, to);
+                else
+                    unpacked<G>(as(p.weight_ih), block, p.features, from + row * p.features, end - row, to);
+            });
+    }
+
     void pack_forward(Share mine, Share my_projected) {
         for (int64_t block = mine.first; block < mine.last && R && packed(); ++block)
             for (int n = 0; n < N; ++n) {
                 const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
                 if (unit < H)
-                    pack<T, N>(as(p.weight_hh) + (gate * H + unit) * P, 1, P, P, H - unit,
-                               weights.get() + block * P * N * L + n * L);
+                    pack(as<const T>(p.weight_hh) + (gate * H + unit) * P, 1, P, P, H - unit,
+                         weights.get() + block * P * N * L + n * L, N * L);
+            }
+        for (int64_t block = mine.first; block < mine.last && p.input && packed(); ++block)
+            for (int n = 0; n < G; ++n) {
+                const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
+                if (unit < H)
+                    pack(as<const T>(p.weight_ih) + (gate * H + unit) * p.features, 1, p.features, p.features, H - unit,
+                         input_weights.get() + block * p.features * G * L + n * L, G * L);
             }
         for (int64_t block = my_projected.first; block < my_projected.last && p.weight_hr; ++block)
             for (int n = 0; n < BACK; ++n) {
                 const int64_t unit = (block * BACK + n) * L;
                 if (unit < P)
-                    pack<T, BACK>(as(p.weight_hr) + unit * H, 1, H, H, P - unit,
-                                  projection.get() + block * H * BACK * L + n * L);
+                    pack(as<const T>(p.weight_hr) + unit * H, 1, H, H, P - unit,
+                         projection.get() + block * H * BACK * L + n * L, BACK * L);
             }
     }
 
@@ -173,9 +203,9 @@ class Recurrence {
         return p.reset_states[state] ? load(as(p.reset_states[state]) + row * (state ? H : P) + unit, count) : V{};
     }
 
-    void forward_block(int64_t index, int64_t block, int64_t row0, int64_t row1, const T* now, T* next, T* unprojected,
-                       T* states) const {
-        alignas(64) T products[BATCH * N * L], inputs[BATCH * G * L];
+    void forward_block(int64_t index, int64_t block, int64_t row0, int64_t row1, const T* inputs, const T* now, T* next,
+                       T* unprojected, T* states) const {
+        alignas(64) T products[BATCH * N * L];
         const int64_t rows = row1 - row0;
         if constexpr (R > 0) {
             if (packed())
@@ -183,12 +213,11 @@ class Recurrence {
             else
                 unpacked<N>(as(p.weight_hh), block, P, now + row0 * P, rows, products);
         }
-        if (p.input) unpacked<G>(as(p.weight_ih), block, p.features, as(p.input) + row0 * p.features, rows, inputs);
         for (int64_t row = row0; row < row1; ++row)
             for (int sub = 0; sub < UNITS; ++sub) {
                 const int64_t unit = (block * UNITS + sub) * L, local = row - row0;
                 if (unit < H)
-                    forward_cell(index, row, unit, inputs + (local * G + sub) * L, products + (local * N + sub) * L, now,
+                    forward_cell(index, row, unit, inputs + (row * G + sub) * L, products + (local * N + sub) * L, now,
                                  next, unprojected, states);
             }
     }
@@ -257,8 +286,7 @@ class Recurrence {
     void project(int64_t index, int64_t block, const T* unprojected, const T* now, T* next) const {
         alignas(64) T products[BATCH * BACK * L];
         const int64_t t = times.at(index);
-        for (int64_t row0 = 0; row0 < B; row0 += BATCH) {
-            const int64_t row1 = row0 + BATCH < B ? row0 + BATCH : B;
+        each_batch(B, [&](int64_t row0, int64_t row1) {
             product<T, BACK>(projection.get() + block * H * BACK * L, H, unprojected + row0 * H, H, row1 - row0, products);
             for (int64_t row = row0; row < row1; ++row)
                 for (int n = 0; n < BACK; ++n) {
@@ -269,7 +297,7 @@ class Recurrence {
                     store(as(p.output) + (t * B + row) * P + unit, valid ? value : V{}, count);
                     keep_hidden(index, row, unit, valid ? value : load(now + row * P + unit, count), next, count);
                 }
-        }
+        });
     }
 
     // ---- backward ----
@@ -296,8 +324,8 @@ class Recurrence {
                 for (int64_t block = mine.first; block < mine.last; ++block)
                     backward_block(index, block, carry.get(), hidden.get(), now);
                 if (R || p.weight_hr) barrier.wait();
-                for (int64_t block = my_projected.first; block < my_projected.last; ++block)
-                    product_backward(index, block, now, depth, carry.get(), hidden.get());
+                for (int64_t k = my_projected.first; k < my_projected.last; ++k)
+                    product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth, carry.get(), hidden.get());
                 before_boundary(index, mine, my_projected, carry.get(), hidden.get());
             }
             end_backward(mine, my_projected, carry.get(), hidden.get());
@@ -310,15 +338,15 @@ class Recurrence {
             for (int n = 0; n < BACK; ++n) {
                 const int64_t unit = (block * BACK + n) * L;
                 if (unit < P)
-                    pack<T, BACK>(as(p.weight_hh) + unit, P, 1, depth, P - unit,
-                                  weights.get() + block * depth * BACK * L + n * L);
+                    pack(as<const T>(p.weight_hh) + unit, P, 1, depth, P - unit,
+                         weights.get() + block * depth * BACK * L + n * L, BACK * L);
             }
         for (int64_t block = mine.first; block < mine.last && p.weight_hr; ++block)
             for (int n = 0; n < BACK; ++n) {
                 const int64_t unit = (block * BACK + n) * L;
                 if (unit < H)
-                    pack<T, BACK>(as(p.weight_hr) + unit, H, 1, P, H - unit,
-                                  projection.get() + block * P * BACK * L + n * L);
+                    pack(as<const T>(p.weight_hr) + unit, H, 1, P, H - unit,
+                         projection.get() + block * P * BACK * L + n * L, BACK * L);
             }
     }
 
@@ -346,8 +374,10 @@ class Recurrence {
                 if (p.grad_reset[state]) as(p.grad_reset[state])[row * (state ? H : P) + unit] = T(0);
             }
         });
-        for (int64_t unit = mine.first * BACK * L; unit < mine.last * BACK * L && unit < H; ++unit)
+        for (int64_t unit = mine.first * BACK * L; unit < mine.last * BACK * L && unit < H; ++unit) {
             for (int k = 0; k < Cell::parameters; ++k) as(p.grad_unit)[k * H + unit] = T(0);
+            for (int gate = 0; gate < R && p.grad_bias; ++gate) as(p.grad_bias)[gate * H + unit] = T(0);
+        }
     }
 
     // The gradient of a projected hidden state: from the output and from the next step.
@@ -363,8 +393,7 @@ class Recurrence {
 
     void backward_block(int64_t index, int64_t block, T* carry, T* hidden, T* products) const {
         alignas(64) T unprojected[BATCH * BACK * L];
-        for (int64_t row0 = 0; row0 < B; row0 += BATCH) {
-            const int64_t row1 = row0 + BATCH < B ? row0 + BATCH : B;
+        each_batch(B, [&](int64_t row0, int64_t row1) {
             if (p.weight_hr)
                 product<T, BACK>(projection.get() + block * P * BACK * L, P,
                                  as(p.grad_projected) + (times.at(index) * B + row0) * P, P, row1 - row0, unprojected);
@@ -374,7 +403,7 @@ class Recurrence {
                     if (unit >= H) break;
                     backward_cell(index, row, unit, unprojected + ((row - row0) * BACK + n) * L, carry, hidden, products);
                 }
-        }
+        });
     }
 
     SEQCELLS_INLINE void backward_cell(int64_t index, int64_t row, int64_t unit, const T* unprojected, T* carry,
@@ -414,6 +443,10 @@ class Recurrence {
         int own = 0;
         for (int gate = 0; gate < R; ++gate) {
             store(products + row * R * H + gate * H + unit, r[gate], count);
+            if (p.grad_bias) {
+                T* sum = as(p.grad_bias) + gate * H + unit;
+                store(sum, load(sum, count) + r[gate], count);
+            }
             if (Cell::shared[gate] < 0)
                 store(as(p.grad_product) + (place * unshared() + own++) * H + unit, r[gate], count);
         }
@@ -431,8 +464,7 @@ class Recurrence {
     // What reaches the previous hidden state through the product. A row that was left alone keeps its gradient.
     void product_backward(int64_t index, int64_t block, const T* products, int64_t depth, T* carry, T* hidden) const {
         alignas(64) T sums[BATCH * BACK * L];
-        for (int64_t row0 = 0; row0 < B; row0 += BATCH) {
-            const int64_t row1 = row0 + BATCH < B ? row0 + BATCH : B;
+        each_batch(B, [&](int64_t row0, int64_t row1) {
             if constexpr (R > 0)
                 product<T, BACK>(weights.get() + block * depth * BACK * L, depth, products + row0 * depth, depth, row1 - row0, sums);
             for (int64_t row = row0; row < row1; ++row) {
@@ -446,7 +478,7 @@ class Recurrence {
                     store(hidden + row * P + unit, value, count);
                 }
             }
-        }
+        });
     }
 
     // At a boundary what was carried goes to the reset states instead.

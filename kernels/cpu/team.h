@@ -38,12 +38,6 @@ class Barrier {
     alignas(64) std::atomic<int> round_{0};
 };
 
-// Items [first, last) of `count` for a member of a team.
-struct Share {
-    int64_t first, last;
-    Share(int64_t count, int member, int size) : first(count * member / size), last(count * (member + 1) / size) {}
-};
-
 // work(member, size, barrier) on at most `threads` threads; fewer where OpenMP gives fewer (inside another team).
 template <class Work>
 void run_team(int threads, Work work) {
