@@ -166,6 +166,7 @@ def _recurrence_backward_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Te
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
     """Keep the inputs, and of the outputs what backward reads."""
+    ctx.set_materialize_grads(False)  # zeros for what was saved would cost as much memory again
     leaves, ctx.structure = tree_flatten((inputs, (output[0], output[2])))
     ctx.others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     ctx.places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -186,9 +187,13 @@ def _as_inputs(call: _Arguments, flat: Sequence[Tensor]) -> tuple[Any, ...]:
     return None, gates_x, states, w.hh, w.bias_hh, w.hr, list(w.unit), None, None, reset_states, None, None, None
 
 
-def _recurrence_autograd(ctx: Any, grad_output: Tensor, grad_final: list[Tensor], _: Any) -> tuple[Any, ...]:
+def _recurrence_autograd(
+    ctx: Any, grad_output: Tensor | None, grad_final: list[Tensor | None], _: Any
+) -> tuple[Any, ...]:
     inputs, (output, saved) = _saved(ctx)
     call = _Arguments(inputs)
+    grad_output = torch.zeros_like(output) if grad_output is None else grad_output
+    grad_final = [torch.zeros_like(s) if g is None else g for s, g in zip(call.states, grad_final, strict=True)]
     if torch.is_grad_enabled():
         # A gradient that will itself be differentiated: the reference's, which is so any number of times.
         _, pull = torch.func.vjp(call.by_reference, *call.differentiable())

@@ -38,6 +38,7 @@ class Stream:
         sizes = [layer.proj_size or layer.hidden_size, *[layer.hidden_size] * (len(layer.cell.states) - 1)]
         # Two of each: a step reads one and writes the other.
         self._states = [[weight.new_zeros((layer.num_layers, batch_size, size)) for size in sizes] for _ in range(2)]
+        self._outputs = [states[0][-1] for states in self._states]
         self._input = weight.new_empty((batch_size, layer.input_size))
         self._now = 0
         self._addresses: list[int] = []
@@ -62,36 +63,40 @@ class Stream:
             else:
                 state.masked_fill_(rows.view(1, -1, 1), 0)
 
-    @torch.no_grad()
     def __call__(self, input: Tensor) -> Tensor:
         """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next."""
-        if input.shape != self._input.shape or input.dtype != self._input.dtype:
+        own = self._input
+        if input.shape != own.shape or input.dtype != own.dtype:
             raise RuntimeError(
-                f"Expected input of size {tuple(self._input.shape)} and {self._input.dtype}, "
-                f"got {list(input.shape)} and {input.dtype}"
+                f"Expected input of size {tuple(own.shape)} and {own.dtype}, got {list(input.shape)} and {input.dtype}"
             )
-        addresses = [weight.data_ptr() for weight in self.layer._flat_weights]
+        # Where the weights lie tells whether one was replaced; what is in them is read at each step.
+        addresses = list(map(Tensor.data_ptr, self.layer._parameters.values()))
         if addresses != self._addresses:
             self._addresses, self._steps = addresses, self._kernels()
         before, self._now = self._now, 1 - self._now
         if self._steps is None:
-            states = self._states[before]
-            _, new = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
-            self.state = new
+            with torch.no_grad():
+                states = self._states[before]
+                _, self.state = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
         else:
-            self._input.copy_(input)
+            own.copy_(input.detach())
             for step in self._steps[before]:
                 step()
-        return self._states[self._now][0][-1]
+        return self._outputs[self._now]
 
     def _batched(self, input: Tensor) -> Tensor:
         return input.unsqueeze(1 if self.layer.batch_first else 0)
 
     def _kernels(self) -> list[list[Callable[[], None]]] | None:
-        """For each of the two directions between the states, the steps of all layers; None where no engine has them."""
+        """For each of the two directions between the states, the steps of all layers; None where no engine has them, or
+        where the weights are made anew at each call."""
+        if len(self.layer._parameters) != len(self.layer._flat_weights_names):
+            return None
         layer, weights = self.layer, self.layer._weights()
         choice = layer.plan(self._batched(self._input))
-        engine = functional.inferring_engine(choice, [self._input], weights)
+        with torch.no_grad():
+            engine = functional.inferring_engine(choice, [self._input], weights)
         if not hasattr(engine, "stepper") or self._input.dtype not in engine.DTYPES:
             return None
         made = []

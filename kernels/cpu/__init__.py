@@ -73,22 +73,26 @@ def kernels(cell_name: str, dtype: torch.dtype = torch.float32) -> _Kernels | No
     return _kernels(cell_name, dtype, target)
 
 
-def _address(value: Tensor | int | None) -> int:
-    if isinstance(value, Tensor):
-        return value.data_ptr()
-    return value or 0
+_PLACES: dict[str, int] = {}
+"""Where each field begins; those of one address a state are followed by room for the others."""
+_COUNT = 0
+for _name in _FIELDS:
+    _PLACES[_name] = _COUNT
+    _COUNT += _MAX_STATES if _name in _PER_STATE else 1
 
 
-def _fields(given: dict) -> list[int]:
+def _fields(given: dict[str, Any]) -> list[int]:
     """All fields of ``Problem``, in order; zero for those not given."""
-    flat: list[int] = []
-    for name in _FIELDS:
-        value = given.get(name)
-        if name in _PER_STATE:
-            addresses = [_address(v) for v in value or ()]
-            flat += addresses + [0] * (_MAX_STATES - len(addresses))
-        else:
-            flat.append(_address(value))
+    flat = [0] * _COUNT
+    for name, value in given.items():
+        place = _PLACES[name]
+        if isinstance(value, Tensor):
+            flat[place] = value.data_ptr()
+        elif isinstance(value, int):
+            flat[place] = value
+        elif value is not None:
+            for state, tensor in enumerate(value, place):
+                flat[state] = 0 if tensor is None else tensor.data_ptr()
     return flat
 
 
@@ -138,22 +142,18 @@ class _Call:
             "reset": self.reset,
             "reset_states": self.reset_states,
         }
-        self.like = gates_x
 
     def plain(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype).contiguous()
+        return tensor if tensor.dtype == self.dtype and tensor.is_contiguous() else tensor.to(self.dtype).contiguous()
 
     def empty(self, *shape: int) -> Tensor:
-        return self.like.new_empty(shape, dtype=self.dtype)
-
-    def pooled(self, *shape: int) -> Tensor:
         return pooled(shape, self.dtype)
 
     def empty_states(self) -> list[Tensor]:
         return [torch.empty_like(state) for state in self.states]
 
     def stored(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.storage)
+        return tensor if self.storage == self.dtype else tensor.to(self.storage)
 
     def previous_hidden(self, output: Tensor) -> Tensor:
         """(T, B, P): the hidden state that each step's product read."""
@@ -212,10 +212,10 @@ def backward(
     output = call.plain(output)
     previous = call.previous_hidden(output)
     shared = kernels(cell.name, call.dtype).shared
-    grad_gates_x = call.pooled(*gates_x.shape)
-    grad_product = call.pooled(call.steps, call.batch, shared.count(-1) * call.hidden)
+    grad_gates_x = call.empty(*gates_x.shape)
+    grad_product = call.empty(call.steps, call.batch, shared.count(-1) * call.hidden)
     projected = weights.hr is not None
-    grad_projected = call.pooled(*output.shape) if projected else None
+    grad_projected = call.empty(*output.shape) if projected else None
     grad_states = call.empty_states()
     grad_reset = None if reset_states is None else call.empty_states()
     grad_unit = None if call.unit is None else torch.empty_like(call.unit)
@@ -277,7 +277,7 @@ def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | 
     if out is None:
         out = pooled((left.shape[0], right.shape[1]), left.dtype)
     fields = (*out.shape, left.shape[1], torch.get_num_threads(), left.data_ptr(), *left.stride())
-    fields += (right.data_ptr(), *right.stride(), _address(bias), out.data_ptr())
+    fields += (right.data_ptr(), *right.stride(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
     _engine.gemm(TARGETS.index(target), left.dtype == torch.float64, *fields)
     return out
 
@@ -314,7 +314,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor whose memory, where it is large, comes from the engine's pool and goes back to it."""
     count = math.prod(shape)
-    if count < 1 << 18:
+    if count * dtype.itemsize < 1 << 16:
         return torch.empty(shape, dtype=dtype)
     tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).view(shape)
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
