@@ -4,10 +4,8 @@ Runs in float32 and float64; float16 and bfloat16 are storage, their arithmetic 
 best instruction set of the machine are chosen when this module is first imported.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,60 +15,21 @@ from seqcells.reference import WORKING_DTYPE, boundaries, valid_steps
 from seqcells.weights import Weights
 
 from . import _engine
+from .library import DTYPES, Kernels, kernels, pooled
+from .linear import gemm, linear
 
-TARGETS: list[str] = _engine.targets()
-"""Instruction sets that this machine and this build have kernels for, best first."""
-target = TARGETS[0]
-"""The one in use."""
+__all__ = ["DTYPES", "backward", "forward", "infer", "kernels", "linear", "saved_like", "stepper"]
 
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _MAX_STATES = 4
 _FIELDS = (
-    *("steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "input", "weight_ih", "bias_ih"),
-    *(
-        "features",
-        "initial",
-        "weight_hh",
-        "bias_hh",
-        "weight_hr",
-        "unit",
-        "lengths",
-        "reset",
-        "reset_states",
-        "output",
-        "final",
-        "saved",
-        "path",
-        "previous_hidden",
-    ),
-    *("grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset"),
-    *("grad_unit", "grad_bias"),
-)
+    "steps batch hidden projected reverse threads "
+    "gates_x input weight_ih bias_ih features initial weight_hh bias_hh weight_hr unit lengths reset reset_states "
+    "output final saved path "
+    "previous_hidden grad_output grad_final grad_gates_x grad_product grad_projected grad_initial grad_reset "
+    "grad_unit grad_bias"
+).split()
 """The fields of ``Problem`` in problem.h, in order."""
 _PER_STATE = {"initial", "reset_states", "final", "path", "grad_final", "grad_initial", "grad_reset"}
-
-
-class _Kernels(NamedTuple):
-    """A cell's row in the tables."""
-
-    handle: int
-    saves: int
-    """Values that forward keeps of each unit."""
-    shared: tuple[int, ...]
-    """For each recurrent gate the gate whose gradient is the same, or -1."""
-    path: tuple[int, ...]
-    """Whether backward reads a state's values after each step."""
-
-
-@cache
-def _kernels(cell_name: str, dtype: torch.dtype, target: str) -> _Kernels | None:
-    found = _engine.find(target, DTYPES[dtype], cell_name)
-    return None if found is None else _Kernels(*found)
-
-
-def kernels(cell_name: str, dtype: torch.dtype = torch.float32) -> _Kernels | None:
-    """The kernels in use for a cell, or None where the tables lack it."""
-    return _kernels(cell_name, dtype, target)
 
 
 _PLACES: dict[str, int] = {}
@@ -269,59 +228,6 @@ def _grad_hh(
     return grad
 
 
-def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """left (M, K) · right (K, N) + bias (N,) for float32 or float64, each of the two contiguous in one of its axes.
-
-    The sums' order, and so the bits, are the same for any number of threads.
-    """
-    if out is None:
-        out = pooled((left.shape[0], right.shape[1]), left.dtype)
-    fields = (*out.shape, left.shape[1], torch.get_num_threads(), left.data_ptr(), *left.stride())
-    fields += (right.data_ptr(), *right.stride(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
-    _engine.gemm(TARGETS.index(target), left.dtype == torch.float64, *fields)
-    return out
-
-
-class _Linear(torch.autograd.Function):
-    """`torch.nn.functional.linear` by `gemm`."""
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        rows = input.flatten(0, -2).contiguous()
-        ctx.save_for_backward(input, weight)
-        out = gemm(rows, weight.contiguous().T, None if bias is None else bias.contiguous())
-        return out.view(*input.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        # A gradient that will itself be differentiated must be made of what can be.
-        product = torch.matmul if torch.is_grad_enabled() else gemm
-        rows, flat = grad.flatten(0, -2).contiguous(), input.flatten(0, -2).contiguous()
-        wanted = ctx.needs_input_grad
-        grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None
-        grad_weight = product(rows.T, flat) if wanted[1] else None
-        return grad_input, grad_weight, rows.sum(0) if wanted[2] else None
-
-
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`torch.nn.functional.linear`, by the engine's own product where it has one for the dtype."""
-    if input.dtype not in DTYPES or not input.numel():
-        return torch.nn.functional.linear(input, weight, bias)
-    return _Linear.apply(input, weight, bias)
-
-
-def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor whose memory, where it is large, comes from the engine's pool and goes back to it."""
-    count = math.prod(shape)
-    if count * dtype.itemsize < 1 << 16:
-        return torch.empty(shape, dtype=dtype)
-    tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).view(shape)
-    if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
-        tensor.fill_(math.nan)
-    return tensor
-
-
 def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
     """As `seqcells.ops` has it: the values of all units (T, B, A·H), then the paths (T, B, H) that backward reads."""
     return _saved(cell, gates_x, weights, lambda shape, dtype: gates_x.new_empty(shape, dtype=dtype))
@@ -337,7 +243,7 @@ def _saved(
     return [empty((steps, batch, k * hidden), dtype) for k in (row.saves, *[1] * sum(_has_path(row, weights)))]
 
 
-def _has_path(row: _Kernels, weights: Weights) -> list[bool]:
+def _has_path(row: Kernels, weights: Weights) -> list[bool]:
     """For each state whether its values are kept: a hidden state that is the output needs no second copy."""
     return [weights.hr is not None, *map(bool, row.path[1:])]
 
@@ -403,6 +309,6 @@ def stepper(
     return make
 
 
-def _path(row: _Kernels, weights: Weights, kept: Sequence[Tensor]) -> list[Tensor | None]:
+def _path(row: Kernels, weights: Weights, kept: Sequence[Tensor]) -> list[Tensor | None]:
     rest = iter(kept)
     return [next(rest, None) if has else None for has in _has_path(row, weights)]

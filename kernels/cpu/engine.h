@@ -1,8 +1,9 @@
 // The tables of kernels for one instruction set. A file that includes this names the set by SEQCELLS_TARGET and tells
 // its registers; everything below is compiled for it.
 
+#include "backward.h"
+#include "forward.h"
 #include "gemm.h"
-#include "recurrence.h"
 
 namespace seqcells {
 namespace SEQCELLS_TARGET {
@@ -10,7 +11,7 @@ namespace SEQCELLS_TARGET {
 template <class Cell, class T>
 constexpr Kernels row() {
     Kernels kernels{Cell::name, Cell::saves, Cell::recurrent_gates, Cell::shared.data(), Cell::states, {},
-                    Recurrence<Cell, T>::forward, Recurrence<Cell, T>::backward};
+                    Forward<Cell, T>::run, Backward<Cell, T>::run};
     for (int state = 1; state < Cell::states; ++state) kernels.path[state] = Cell::previous[state] || Cell::next[state];
     return kernels;
 }

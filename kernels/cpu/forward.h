@@ -1,0 +1,242 @@
+// A cell over time.
+//
+// Threads own blocks of hidden units for the whole sequence. In each step a thread computes the recurrent product and
+// the cell for its units of all rows, then meets the others once: the hidden state that the next step reads is complete.
+
+#pragma once
+
+#include "sequence.h"
+
+namespace seqcells {
+namespace {
+
+template <class Cell, class T>
+class Forward : Sequence<Cell, T> {
+    using Base = Sequence<Cell, T>;
+    using V = typename Base::V;
+    using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
+    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::threads, Base::times;
+
+    // A block is wide enough for several sums at a time even where there are few gates.
+    static constexpr int UNITS = R == 1 ? 4 : R == 2 ? 2 : 1;  // vectors of units
+    static constexpr int N = R ? R * UNITS : 1;                // vectors of the recurrent product
+    static constexpr int G = Cell::gates * UNITS;              // vectors of the input's product
+
+    const int64_t blocks, width;  // width: H in whole blocks
+    Buffer<T> weights{0}, input_weights{0}, projection{0};
+
+    explicit Forward(const Problem& problem)
+        : Base(problem), blocks(blocks_of(H, UNITS)), width(blocks * UNITS * L) {}
+
+  public:
+    static int run(const Problem& problem) { return Forward(problem).forward(); }
+
+  private:
+    // Packing costs as much as a few steps of a few rows.
+    bool packed() const { return p.steps * B > 8; }
+
+    int forward() {
+        const int64_t projected_blocks = blocks_of(P, WIDE);
+        if (R && packed()) weights = Buffer<T>(blocks * P * N * L);
+        if (p.input && packed()) input_weights = Buffer<T>(blocks * p.features * G * L);
+        const int64_t group = B < BATCH ? BATCH / (B ? B : 1) : 1;  // steps whose inputs are projected together
+        if (p.weight_hr) projection = Buffer<T>(projected_blocks * H * WIDE * L);
+        Buffer<T> hidden(2 * B * P), unprojected(p.weight_hr ? B * H : 0), states(S * B * width);
+        Buffer<T> inputs(p.input ? blocks * group * B * G * L : 0);
+        if (!weights.get() || !input_weights.get() || !projection.get() || !hidden.get() || !unprojected.get() ||
+            !states.get() || !inputs.get())
+            return -1;
+        run_team(threads(blocks, B * H * (R * P + Cell::gates * p.features + 8)), [&](int member, int size, Barrier& barrier) {
+            const Share mine(blocks, member, size), my_projected(projected_blocks, member, size);
+            pack_forward(mine, my_projected);
+            begin(mine, my_projected, hidden.get(), states.get());
+            barrier.wait();
+            for (int64_t index = 0; index < p.steps; ++index) {
+                if (p.input && index % group == 0) project_inputs(index, group, mine, inputs.get());
+                const T* now = hidden.get() + index % 2 * B * P;
+                T* next = hidden.get() + (index + 1) % 2 * B * P;
+                // To and fro: the weights that one step ends with are still near when the next begins.
+                for (int64_t k = mine.first; k < mine.last; ++k) {
+                    const int64_t block = index % 2 ? mine.first + mine.last - 1 - k : k;
+                    each_batch(B, [&](int64_t row0, int64_t row1) {
+                        forward_block(index, block, row0, row1,
+                                      inputs.get() + (block * group + place_in_group(index, group)) * B * G * L, now, next,
+                                      unprojected.get(), states.get());
+                    });
+                }
+                if (p.weight_hr) {
+                    barrier.wait();
+                    for (int64_t block = my_projected.first; block < my_projected.last; ++block)
+                        project(index, block, unprojected.get(), now, next);
+                }
+                if (R || p.weight_hr) barrier.wait();
+            }
+        });
+        return 0;
+    }
+
+    // Of the steps that are projected with step `index`: where it is among them in time, and the first in time.
+    int64_t place_in_group(int64_t index, int64_t group) const {
+        return times.at(index) - first_in_group(index - index % group, group);
+    }
+    int64_t first_in_group(int64_t begin, int64_t group) const {
+        return p.reverse ? times.at(begin + group < p.steps ? begin + group - 1 : p.steps - 1) : begin;
+    }
+
+    void project_inputs(int64_t begin, int64_t group, Share mine, T* inputs) const {
+        const int64_t count = group < p.steps - begin ? group : p.steps - begin;
+        const T* from = as(p.input) + first_in_group(begin, group) * B * p.features;
+        for (int64_t block = mine.first; block < mine.last; ++block)
+            each_batch(count * B, [&](int64_t row, int64_t end) {
+                T* to = inputs + (block * group * B + row) * G * L;
+                if (packed())
+                    product<T, G>(input_weights.get() + block * p.features * G * L, p.features, from + row * p.features,
+                                  p.features, end - row, to);
+                else
+                    unpacked<G>(as(p.weight_ih), block, p.features, from + row * p.features, end - row, to);
+            });
+    }
+
+    void pack_forward(Share mine, Share my_projected) {
+        for (int64_t block = mine.first; block < mine.last && R && packed(); ++block)
+            for (int n = 0; n < N; ++n) {
+                const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
+                if (unit < H)
+                    pack(as(p.weight_hh) + (gate * H + unit) * P, 1, P, P, H - unit,
+                         weights.get() + block * P * N * L + n * L, N * L);
+            }
+        for (int64_t block = mine.first; block < mine.last && p.input && packed(); ++block)
+            for (int n = 0; n < G; ++n) {
+                const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
+                if (unit < H)
+                    pack(as(p.weight_ih) + (gate * H + unit) * p.features, 1, p.features, p.features, H - unit,
+                         input_weights.get() + block * p.features * G * L + n * L, G * L);
+            }
+        for (int64_t block = my_projected.first; block < my_projected.last && p.weight_hr; ++block)
+            for (int n = 0; n < WIDE; ++n) {
+                const int64_t unit = (block * WIDE + n) * L;
+                if (unit < P)
+                    pack(as(p.weight_hr) + unit * H, 1, H, H, P - unit,
+                         projection.get() + block * H * WIDE * L + n * L, WIDE * L);
+            }
+    }
+
+    // The states before the first step, reset where it begins with a boundary.
+    void begin(Share mine, Share my_projected, T* hidden, T* states) const {
+        const int64_t unit_width = UNITS * L, projected_width = WIDE * L;
+        const int64_t first = p.weight_hr ? my_projected.first * projected_width : mine.first * unit_width;
+        const int64_t last = p.weight_hr ? my_projected.last * projected_width : mine.last * unit_width;
+        for (int64_t row = 0; row < B; ++row) {
+            const bool boundary = p.steps && times.boundary(times.at(0), row);
+            for (int64_t unit = first; unit < last && unit < P; ++unit) hidden[row * P + unit] = start(0, row, unit, boundary);
+            for (int state = 1; state < S; ++state)
+                for (int64_t unit = mine.first * unit_width; unit < mine.last * unit_width && unit < H; ++unit)
+                    states[(state * B + row) * width + unit] = start(state, row, unit, boundary);
+        }
+    }
+
+    T start(int state, int64_t row, int64_t unit, bool boundary) const {
+        const void* from = boundary ? p.reset_states[state] : p.initial[state];
+        return from ? as(from)[row * (state ? H : P) + unit] : T(0);
+    }
+
+    void forward_block(int64_t index, int64_t block, int64_t row0, int64_t row1, const T* inputs, const T* now, T* next,
+                       T* unprojected, T* states) const {
+        alignas(64) T products[BATCH * N * L];
+        const int64_t rows = row1 - row0;
+        if constexpr (R > 0) {
+            if (packed())
+                product<T, N>(weights.get() + block * P * N * L, P, now + row0 * P, P, rows, products);
+            else
+                unpacked<N>(as(p.weight_hh), block, P, now + row0 * P, rows, products);
+        }
+        for (int64_t row = row0; row < row1; ++row)
+            for (int sub = 0; sub < UNITS; ++sub) {
+                const int64_t unit = (block * UNITS + sub) * L, local = row - row0;
+                if (unit < H)
+                    forward_cell(index, row, unit, inputs + (row * G + sub) * L, products + (local * N + sub) * L, now,
+                                 next, unprojected, states);
+            }
+    }
+
+    template <int WIDTH>
+    void unpacked(const T* weight, int64_t block, int64_t depth, const T* a, int64_t rows, T* out) const {
+        for (int n = 0; n < WIDTH; ++n) {
+            const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
+            if (unit < H)
+                dots<T, WIDTH>(weight + (gate * H + unit) * depth, H - unit, depth, a, depth, rows, out + n * L);
+        }
+    }
+
+    SEQCELLS_INLINE void forward_cell(int64_t index, int64_t row, int64_t unit, const T* inputs, const T* products,
+                                      const T* now, T* next, T* unprojected, T* states) const {
+        const int64_t t = times.at(index), place = t * B + row, count = H - unit;
+        const bool last = index + 1 == p.steps;
+        V x[Cell::gates], r[R + 1], s[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
+        for (int gate = 0; gate < Cell::gates; ++gate) {
+            x[gate] = p.input ? load(inputs + gate * UNITS * L)
+                              : load(as(p.gates_x) + (place * Cell::gates + gate) * H + unit, count);
+            if (p.input && p.bias_ih) x[gate] += load(as(p.bias_ih) + gate * H + unit, count);
+        }
+        for (int gate = 0; gate < R; ++gate) {
+            r[gate] = load(products + gate * UNITS * L);
+            if (p.bias_hh) r[gate] += load(as(p.bias_hh) + gate * H + unit, count);
+        }
+        for (int k = 0; k < Cell::parameters; ++k) u[k] = load(as(p.unit) + k * H + unit, count);
+        s[0] = p.weight_hr ? V{} : load(now + row * P + unit, count);
+        for (int state = 1; state < S; ++state) s[state] = load(states + (state * B + row) * width + unit);
+        const bool valid = times.valid(t, row);
+        if (valid) {
+            Cell::template forward<V>(x, r, s, u, n, saved);
+        } else {
+            for (int state = 0; state < S; ++state) n[state] = s[state];
+            for (int k = 0; k < Cell::saves; ++k) saved[k] = V{};
+        }
+        if (p.saved)
+            for (int k = 0; k < Cell::saves; ++k) store(as(p.saved) + (place * Cell::saves + k) * H + unit, saved[k], count);
+        for (int state = 0; state < S; ++state)
+            if (p.path[state]) store(as(p.path[state]) + place * H + unit, n[state], count);
+
+        if (p.weight_hr) {
+            store(unprojected + row * H + unit, n[0], count);
+        } else {
+            store(as(p.output) + place * P + unit, valid ? n[0] : V{}, count);
+            keep_hidden(index, row, unit, n[0], next, count);
+        }
+        const bool boundary = !last && times.boundary(times.at(index + 1), row);
+        for (int state = 1; state < S; ++state) {
+            if (last) store(as(p.final[state]) + row * H + unit, n[state], count);
+            store(states + (state * B + row) * width + unit, boundary ? fresh(state, row, unit, count) : n[state]);
+        }
+    }
+
+    // The hidden state after a step: what the next one reads, or the final one.
+    SEQCELLS_INLINE void keep_hidden(int64_t index, int64_t row, int64_t unit, V value, T* next, int64_t count) const {
+        if (index + 1 == p.steps) {
+            store(as(p.final[0]) + row * P + unit, value, count);
+            return;
+        }
+        const bool boundary = times.boundary(times.at(index + 1), row);
+        store(next + row * P + unit, boundary ? fresh(0, row, unit, count) : value, count);
+    }
+
+    void project(int64_t index, int64_t block, const T* unprojected, const T* now, T* next) const {
+        alignas(64) T products[BATCH * WIDE * L];
+        const int64_t t = times.at(index);
+        each_batch(B, [&](int64_t row0, int64_t row1) {
+            product<T, WIDE>(projection.get() + block * H * WIDE * L, H, unprojected + row0 * H, H, row1 - row0, products);
+            for (int64_t row = row0; row < row1; ++row)
+                for (int n = 0; n < WIDE; ++n) {
+                    const int64_t unit = (block * WIDE + n) * L, count = P - unit;
+                    if (count <= 0) break;
+                    const bool valid = times.valid(t, row);
+                    const V value = load(products + ((row - row0) * WIDE + n) * L);
+                    store(as(p.output) + (t * B + row) * P + unit, valid ? value : V{}, count);
+                    keep_hidden(index, row, unit, valid ? value : load(now + row * P + unit, count), next, count);
+                }
+        });
+    }
+};
+
+}  // namespace
+}  // namespace seqcells

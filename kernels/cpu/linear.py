@@ -1,0 +1,51 @@
+"""Products over whole sequences: the input's projection and the weights' gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _engine, library
+from .library import DTYPES, pooled
+
+
+def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """left (M, K) · right (K, N) + bias (N,) for float32 or float64, each of the two contiguous in one of its axes.
+
+    The sums' order, and so the bits, are the same for any number of threads.
+    """
+    if out is None:
+        out = pooled((left.shape[0], right.shape[1]), left.dtype)
+    fields = (*out.shape, left.shape[1], torch.get_num_threads(), left.data_ptr(), *left.stride())
+    fields += (right.data_ptr(), *right.stride(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
+    _engine.gemm(library.TARGETS.index(library.target), left.dtype == torch.float64, *fields)
+    return out
+
+
+class _Linear(torch.autograd.Function):
+    """`torch.nn.functional.linear` by `gemm`."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = input.flatten(0, -2).contiguous()
+        ctx.save_for_backward(input, weight)
+        out = gemm(rows, weight.contiguous().T, None if bias is None else bias.contiguous())
+        return out.view(*input.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        # A gradient that will itself be differentiated must be made of what can be.
+        product = torch.matmul if torch.is_grad_enabled() else gemm
+        rows, flat = grad.flatten(0, -2).contiguous(), input.flatten(0, -2).contiguous()
+        wanted = ctx.needs_input_grad
+        grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None
+        grad_weight = product(rows.T, flat) if wanted[1] else None
+        return grad_input, grad_weight, rows.sum(0) if wanted[2] else None
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear`, by the engine's own product where it has one for the dtype."""
+    if input.dtype not in DTYPES or not input.numel():
+        return torch.nn.functional.linear(input, weight, bias)
+    return _Linear.apply(input, weight, bias)

@@ -1,0 +1,73 @@
+// What the passes over a sequence share: the sizes, the order of the steps, the blocks.
+
+#pragma once
+
+#include "buffer.h"
+#include "cells.h"
+#include "problem.h"
+#include "product.h"
+#include "team.h"
+
+namespace seqcells {
+namespace {
+
+// Which step comes when, and what happens to a row before and in it.
+struct Times {
+    const Problem& p;
+
+    int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }
+    bool valid(int64_t t, int64_t row) const { return !p.lengths || t < p.lengths[row]; }
+    // Whether the state is reset just before step t, in the direction of travel.
+    bool boundary(int64_t t, int64_t row) const {
+        const int64_t flag = p.reverse ? t + 1 : t;
+        return p.reset && flag < p.steps && valid(flag, row) && p.reset[flag * p.batch + row];
+    }
+};
+
+// f(first, last) for about equal parts of the rows, of at most BATCH each.
+template <class F>
+SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
+    const int64_t count = (rows + BATCH - 1) / BATCH;
+    for (int64_t part = 0; part < count; ++part) {
+        const Share share(rows, part, count);
+        f(share.first, share.last);
+    }
+}
+
+template <class Cell, class T>
+class Sequence {
+  protected:
+    using V = Vector<T>;
+    static constexpr int L = LANES<T>;
+    static constexpr int R = Cell::recurrent_gates, S = Cell::states;
+    static constexpr int WIDE = 4;  // vectors of a block of a product that belongs to no gate
+
+    const Problem& p;
+    const Times times;
+    const int64_t B, H, P;
+
+    explicit Sequence(const Problem& problem)
+        : p(problem), times{problem}, B(p.batch), H(p.hidden), P(p.projected) {}
+
+    template <class U = T>
+    static U* as(const void* pointer) {
+        return static_cast<U*>(const_cast<void*>(pointer));
+    }
+
+    static int64_t blocks_of(int64_t columns, int vectors) { return (columns + vectors * L - 1) / (vectors * L); }
+
+    // For so many items and so much work in a step, which must be worth a barrier.
+    int threads(int64_t items, int64_t work) const {
+        const int64_t worth = 1 + work / 16384;
+        const int64_t count = p.threads < items ? p.threads : items;
+        return int(count < worth ? count : worth);
+    }
+
+    // What a state becomes at a boundary.
+    V fresh(int state, int64_t row, int64_t unit, int64_t count) const {
+        return p.reset_states[state] ? load(as(p.reset_states[state]) + row * (state ? H : P) + unit, count) : V{};
+    }
+};
+
+}  // namespace
+}  // namespace seqcells
