@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: bench test lint clean
+.PHONY: bench test lint cells clean
 
 bench: $(VENV)/ready
 	$(RUN) -m benchmarks
@@ -14,6 +14,10 @@ test: $(VENV)/ready
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# The kernels of every cell, from their equations.
+cells: $(VENV)/ready
+	$(RUN) -m seqcells.derive
 
 $(VENV)/ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,29 +1,74 @@
-"""The functions a cell's equations may use, each defined once.
+"""The functions a cell's equations may use, each defined once: torch's form, and its gradient.
 
-An activation is called on whatever `step` is run on: on a tensor it is torch's own function; on anything
-else (a symbol, when kernels are derived) the value decides, through its `apply` method.
+An activation is called on whatever `step` is run on: on tensors it is torch's own function; on symbols (when
+kernels are derived) they decide, through their `apply` method. Its Triton and C++ forms are the functions of
+the same name in kernels/triton/activations.py and kernels/cpu/activations.h.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 
 class Activation:
-    """A named elementwise function."""
+    """A named elementwise function.
 
-    def __init__(self, name: str, tensor: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    Args:
+        name: its name in the printed kernels.
+        tensor: its form on tensors.
+        pullback: ``(d, y, *arguments)`` → gradients of the arguments, a bare one where there is one, None for
+            none; d is the gradient of the value y. Written with the same operations as a cell's `step`, from y
+            alone wherever that loses nothing: then backward need not keep the arguments.
+    """
+
+    def __init__(self, name: str, tensor: Callable[..., torch.Tensor], pullback: Callable[..., Any]) -> None:
         self.name = name
         self.tensor = tensor
+        self.pullback = pullback
 
-    def __call__(self, value: Any) -> Any:
-        return self.tensor(value) if isinstance(value, torch.Tensor) else value.apply(self)
+    def __call__(self, *values: Any) -> Any:
+        if any(isinstance(value, torch.Tensor) for value in values):
+            return self.tensor(*values)
+        for value in values:
+            if hasattr(value, "apply"):
+                return value.apply(self, *values)
+        raise TypeError(f"{self} is given no tensor")
 
     def __repr__(self) -> str:
         return self.name
 
 
-sigmoid = Activation("sigmoid", torch.sigmoid)
-tanh = Activation("tanh", torch.tanh)
-relu = Activation("relu", torch.relu)
+# Of a condition such as `x > 0`, the only one there is: the first value where it holds, else the second.
+where = Activation("where", torch.where, lambda d, y, c, a, b: (None, where(c, d, 0.0), where(c, 0.0, d)))
+
+exp = Activation("exp", torch.exp, lambda d, y, x: d * y)
+expm1 = Activation("expm1", torch.expm1, lambda d, y, x: d * (y + 1))
+
+sigmoid = Activation("sigmoid", torch.sigmoid, lambda d, y, x: d * y * (1 - y))
+tanh = Activation("tanh", torch.tanh, lambda d, y, x: d * (1 - y * y))
+softsign = Activation("softsign", functional.softsign, lambda d, y, x: d * _square(1 - where(y > 0, y, -y)))
+log_sigmoid = Activation("log_sigmoid", functional.logsigmoid, lambda d, y, x: -d * expm1(y))
+# torch's default threshold of 20 costs float64 half of its digits.
+softplus = Activation("softplus", lambda x: functional.softplus(x, threshold=40.0), lambda d, y, x: -d * expm1(-y))
+
+relu = Activation("relu", torch.relu, lambda d, y, x: where(y > 0, d, 0.0))
+leaky_relu = Activation("leaky_relu", functional.leaky_relu, lambda d, y, x: where(y > 0, d, 0.01 * d))
+elu = Activation("elu", functional.elu, lambda d, y, x: where(y > 0, d, d * (y + 1)))
+hard_sigmoid = Activation("hard_sigmoid", functional.hardsigmoid, lambda d, y, x: where(y * (1 - y) > 0, d / 6, 0.0))
+
+# Of equal arguments torch gives each half of the gradient.
+maximum = Activation(
+    "maximum",
+    torch.maximum,
+    lambda d, y, a, b: (where(a > b, d, where(b > a, 0.0, d / 2)), where(b > a, d, where(a > b, 0.0, d / 2))),
+)
+# The value itself, through which no gradient passes.
+stop = Activation("stop", torch.Tensor.detach, lambda d, y, x: None)
+
+ACTIVATIONS = {a.name: a for a in list(globals().values()) if isinstance(a, Activation)}
+
+
+def _square(value: Any) -> Any:
+    return value * value

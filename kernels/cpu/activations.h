@@ -1,0 +1,193 @@
+// C++'s form of the functions in seqcells/cells/activations.py, under the same names.
+//
+// V is a GCC/Clang vector (`__attribute__((vector_size(n)))`) of float or double, of any length: the compiler
+// turns each line into the instructions of the target that is in force where it is included. Finite wherever
+// the limit is, accurate near zero; NaN stays NaN: comparisons are written so that it takes the computed side.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+// By force, so that no vector is ever passed in a call, whatever the target.
+#define SEQCELLS_INLINE inline __attribute__((always_inline))
+
+namespace seqcells {
+// Internal linkage: the linker must not merge the copies of objects that are built for different targets.
+namespace {
+
+template <class V>
+using scalar = std::decay_t<decltype(std::declval<V&>()[0])>;
+
+// The vector of integers of the same shape, which comparisons give.
+template <class V>
+using mask = decltype(std::declval<V>() > std::declval<V>());
+
+template <class T>
+struct Format;
+
+template <>
+struct Format<float> {
+    static constexpr int mantissa = 23, bias = 127;
+    static constexpr int exp_terms = 7, log_terms = 7;   // of the series, for 1/8 of a rounding
+    static constexpr float lowest = -104, highest = 89;  // exp is 0 from there, infinite from there
+};
+
+template <>
+struct Format<double> {
+    static constexpr int mantissa = 52, bias = 1023;
+    static constexpr int exp_terms = 13, log_terms = 16;
+    static constexpr double lowest = -746, highest = 710;
+};
+
+// a where the condition holds, else b; either may be a scalar.
+template <class M, class V>
+SEQCELLS_INLINE V where(M condition, V a, V b) {
+    return condition ? a : b;
+}
+template <class M, class V>
+SEQCELLS_INLINE V where(M condition, V a, scalar<V> b) {
+    return condition ? a : V{} + b;
+}
+template <class M, class V>
+SEQCELLS_INLINE V where(M condition, scalar<V> a, V b) {
+    return condition ? V{} + a : b;
+}
+
+template <class V>
+SEQCELLS_INLINE V stop(V x) {
+    return x;
+}
+
+template <class V>
+SEQCELLS_INLINE V maximum(V a, V b) {
+    return where((a > b) | (a != a), a, b);
+}
+
+template <class V>
+SEQCELLS_INLINE V absolute(V x) {
+    return (V)((mask<V>)x & std::numeric_limits<scalar<mask<V>>>::max());
+}
+
+template <class T, int N>
+constexpr std::array<T, N + 1> inverse_factorials() {
+    std::array<T, N + 1> values{};
+    double product = 1;
+    for (int k = 0; k <= N; ++k) {
+        values[k] = T(1 / product);
+        product *= k + 1;
+    }
+    return values;
+}
+
+// 2^n for whole n, of normal numbers.
+template <class V>
+SEQCELLS_INLINE V power_of_two(mask<V> n) {
+    using F = Format<scalar<V>>;
+    return (V)((n + F::bias) << F::mantissa);
+}
+
+// exp(x) = 2^n (1 + rest) for lowest <= x <= highest: rest is expm1(x - n ln 2), by the Taylor series, as far as
+// ln 2 / 2 needs it.
+template <class V>
+SEQCELLS_INLINE V exp_parts(V x, mask<V>& n) {
+    using T = scalar<V>;
+    using F = Format<T>;
+    constexpr T shift = T(3) * T(std::int64_t(1) << (F::mantissa - 1));  // in x + shift the last bit counts ones
+    const V shifted = x * T(1.4426950408889634) + shift;
+    const V whole = shifted - shift;
+    n = (mask<V>)shifted - (mask<V>)(V{} + shift);
+    const V r = x - whole * T(0.693145751953125) - whole * T(1.42860682030941723212e-6);  // ln 2; the first is exact
+    constexpr auto factorials = inverse_factorials<T, F::exp_terms>();
+    V series = V{} + factorials[F::exp_terms];
+#pragma GCC unroll 16
+    for (int k = F::exp_terms - 1; k > 0; --k) series = series * r + factorials[k];
+    return r * series;
+}
+
+template <class V>
+SEQCELLS_INLINE V exp(V x) {
+    using F = Format<scalar<V>>;
+    mask<V> n;
+    x = where(x < F::lowest, F::lowest, where(x > F::highest, F::highest, x));
+    const V rest = exp_parts(x, n);
+    // In two steps, since 2^n alone may be too large or too small for a normal number.
+    return (rest + scalar<V>(1)) * power_of_two<V>(n >> 1) * power_of_two<V>(n - (n >> 1));
+}
+
+// 2^n - 1 is exact, so nothing cancels.
+template <class V>
+SEQCELLS_INLINE V expm1(V x) {
+    using T = scalar<V>;
+    mask<V> n;
+    const V rest = exp_parts(where(x < T(-40), T(-40), where(x > T(40), T(40), x)), n);
+    const V scale = power_of_two<V>(n);
+    return where(x > T(40), exp(x), scale * rest + (scale - T(1)));
+}
+
+template <class V>
+SEQCELLS_INLINE V sigmoid(V x) {
+    return scalar<V>(1) / (exp(-x) + scalar<V>(1));
+}
+
+template <class V>
+SEQCELLS_INLINE V tanh(V x) {
+    const V e = expm1(absolute(x) * scalar<V>(-2));
+    const V size = -e / (e + scalar<V>(2));
+    return where(x < scalar<V>(0), -size, size);
+}
+
+// log(1 + exp(x)) for x <= 0: with u = exp(x) it is 2 atanh(q), q = u / (2 + u), by the series in q² <= 1/9.
+template <class V>
+SEQCELLS_INLINE V log1p_exp(V x) {
+    using T = scalar<V>;
+    const V u = exp(x);
+    const V q = u / (u + T(2)), square = q * q;
+    V series = V{};
+#pragma GCC unroll 32
+    for (int k = Format<T>::log_terms; k >= 0; --k) series = series * square + T(1) / T(2 * k + 1);
+    return q * series * T(2);
+}
+
+template <class V>
+SEQCELLS_INLINE V relu(V x) {
+    return where(x < scalar<V>(0), scalar<V>(0), x);
+}
+
+template <class V>
+SEQCELLS_INLINE V softplus(V x) {
+    return relu(x) + log1p_exp(-absolute(x));
+}
+
+template <class V>
+SEQCELLS_INLINE V log_sigmoid(V x) {
+    return -softplus(-x);
+}
+
+template <class V>
+SEQCELLS_INLINE V softsign(V x) {
+    return x / (absolute(x) + scalar<V>(1));
+}
+
+template <class V>
+SEQCELLS_INLINE V leaky_relu(V x) {
+    return where(x < scalar<V>(0), x * scalar<V>(0.01), x);
+}
+
+template <class V>
+SEQCELLS_INLINE V elu(V x) {
+    return where(x < scalar<V>(0), expm1(x), x);
+}
+
+template <class V>
+SEQCELLS_INLINE V hard_sigmoid(V x) {
+    using T = scalar<V>;
+    const V y = (x + T(3)) / T(6);
+    return where(y < T(0), T(0), where(y > T(1), T(1), y));
+}
+
+}  // namespace
+}  // namespace seqcells

@@ -1,0 +1,185 @@
+"""Every cell's printed kernels are its equations' and their gradients, and no longer than those written by hand."""
+
+import functools
+
+import pytest
+import torch
+from elementwise import compiled, interpreted, needs_compiler, needs_triton
+
+from seqcells import derive
+from seqcells.cells import REGISTRY, Cell
+from seqcells.cells.activations import sigmoid, tanh
+from seqcells.derive.__main__ import printed
+
+N = 37
+RESULTS = "n", "dx", "dr", "ds", "dp"
+DTYPES = (torch.float32, torch.float64)
+
+
+@functools.cache
+def case(name: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Arguments (count, N), and what the reference and autograd make of them in float64."""
+    cell = REGISTRY[name]
+    torch.manual_seed(0)
+    counts = {"x": len(cell.gates), "r": len(cell.recurrent_gates), "s": len(cell.states), "p": len(cell.P._fields)}
+    given = {k: torch.randn(count, N, dtype=torch.float64).to(dtype) for k, count in counts.items()}
+    given["s"] = given["s"].abs() + 0.5 if name == "slstm" else given["s"]  # its normaliser is positive
+    given["d"] = torch.randn(counts["s"], N, dtype=torch.float64).to(dtype)
+    leaves = {k: list(given[k].double().requires_grad_().unbind()) for k in counts}
+    new = torch.stack(cell.advance(*leaves.values()))
+    flat = [leaf for group in leaves.values() for leaf in group]
+    gradients = torch.autograd.grad((new * given["d"]).sum(), flat, allow_unused=True, materialize_grads=True)
+    expected = {"n": new.detach()}
+    for k, part in zip(counts, torch.stack(gradients).split(list(counts.values())), strict=True):
+        expected[f"d{k}"] = part
+    return given, expected
+
+
+def check(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    for key in RESULTS:
+        assert actual[key].dtype == dtype
+        # Eight operations deep, so eight roundings of values of the size of the terms.
+        size = expected[key].abs().clamp_min(1)
+        error = ((actual[key].double() - expected[key]).abs() / size).max() if expected[key].numel() else 0
+        assert error <= 8 * torch.finfo(dtype).eps, f"{key}: {error}"
+
+
+@pytest.fixture(scope="module")
+def by_triton() -> dict:
+    keys = [(name, dtype) for dtype in DTYPES for name in REGISTRY]
+    results = interpreted([("cell", name, case(name, dtype)[0]) for name, dtype in keys])
+    return dict(zip(keys, results, strict=True))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_triton_in_the_interpreter(name, dtype, by_triton):
+    check(by_triton[name, dtype], case(name, dtype)[1], dtype)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_cpp_compiled(name, dtype):
+    given, expected = case(name, dtype)
+    out = {key: torch.full(value.shape, torch.nan, dtype=dtype) for key, value in expected.items()}
+    compiled(REGISTRY[name].__name__, [given[k] for k in "xrspd"], [out[k] for k in RESULTS])
+    check(out, expected, dtype)
+
+
+def test_printed_files_are_up_to_date():
+    for path, text in printed().items():
+        assert path.read_text() == text, f"{path.name} differs from the equations: run `make cells`"
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_shared_gradients_are_said_to_be(name):
+    plan = derive.plan(REGISTRY[name])
+    assert plan.shared == {"lstm": (0, 1, 2, 3), "gru": (0, 1, -1)}[name]
+
+
+def test_little_is_saved():
+    saved = {name: derive.plan(cell).saved for name, cell in REGISTRY.items()}
+    assert saved["lstm"] == ("input", "forget", "candidate", "output")
+    assert saved["gru"] == ("r_n", "reset", "update", "new")
+    assert saved["rnn_tanh"] == saved["rnn_relu"] == ()
+
+
+# By hand, and counted: d_output = dh·t; d_cell = dc + dh·o·(1 - t·t); four gates' d·y·(1 - y) or d·(1 - y·y), the
+# products d_cell·{c, g, i, f}, and t = tanh(c).
+LSTM_BY_HAND = 1 + 5 + 3 * 3 + 3 + 4 + 1
+# d_new = dh·(1 - z); dz = dh·(h - n); dh·z; dn = d_new·(1 - n·n); dn·r; dn·r_n; r's and z's d·y·(1 - y), 1 - z once.
+GRU_BY_HAND = 2 + 2 + 1 + 3 + 1 + 1 + 3 + 2
+
+
+@pytest.mark.parametrize(("name", "by_hand"), [("lstm", LSTM_BY_HAND), ("gru", GRU_BY_HAND)])
+def test_backward_is_no_longer_than_by_hand(name, by_hand):
+    assert derive.plan(REGISTRY[name]).backward.operations <= by_hand
+
+
+@pytest.mark.parametrize(("name", "own"), [("lstm", 0), ("gru", 1)])
+def test_no_subtraction_that_the_equations_do_not_have(name, own):
+    """But for the 1 - y of sigmoid and tanh; GRU's own is h - n."""
+    reachable = derive.trace.reachable(derive.plan(REGISTRY[name]).backward.roots)
+    assert sum(value.op == "-" and not value.args[0].is_(1) for value in reachable) == own
+
+
+# What cannot be derived.
+
+
+def cell_of(step, states=("h",), projection=False):
+    fields = {"name": "odd", "gates": ("a",), "states": states, "projection": projection, "step": staticmethod(step)}
+    return type("Odd", (Cell,), fields)
+
+
+def branches(x, r, s, p):
+    if x.a > 0:
+        return x.a
+    return r.a
+
+
+def calls_torch(x, r, s, p):
+    return torch.sin(x.a + r.a)
+
+
+def calls_a_method(x, r, s, p):
+    return (x.a + r.a).clamp(min=0)
+
+
+def adds_text(x, r, s, p):
+    return x.a + "r.a"
+
+
+def takes_a_root(x, r, s, p):
+    return (x.a + r.a) ** 0.5
+
+
+def names_no_gate(x, r, s, p):
+    return x.b + r.a
+
+
+@pytest.mark.parametrize("step", [branches, calls_torch, calls_a_method, adds_text, takes_a_root, names_no_gate])
+def test_what_cannot_be_derived_is_named_with_its_line(step):
+    with pytest.raises(derive.DerivationError) as error:
+        derive.plan(cell_of(step))
+    line = step.__code__.co_firstlineno + 1
+    assert f"test_derive.py:{line}: step of Odd" in str(error.value)
+
+
+def one_of_two(x, r, s, p):
+    cell = s.c + tanh(x.a + r.a)
+    return cell
+
+
+def a_constant(x, r, s, p):
+    return 1.0
+
+
+def reads_the_hidden_state(x, r, s, p):
+    return sigmoid(x.a + r.a) * s.h
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "how"),
+    [
+        (one_of_two, "returns 1 of its 2 states (h, c)", {"states": ("h", "c")}),
+        (a_constant, "returns no number for its state h", {}),
+        (reads_the_hidden_state, "reads s.h, which has another size", {"projection": True}),
+    ],
+)
+def test_states_are_checked(step, words, how):
+    with pytest.raises(derive.DerivationError, match=r"test_derive.py:\d+: step of Odd ") as error:
+        derive.plan(cell_of(step, **how))
+    assert words in str(error.value)
+
+
+def test_names_that_a_language_keeps_to_itself():
+    def step(x, r, s, p):
+        new = tanh(x.a + r.a)
+        tl = new * new
+        return tl + new
+
+    plan = derive.plan(cell_of(step))
+    assert "const auto new_ = tanh(x_a + r_a);" in derive.cpp([plan])
+    assert "tl_ = new * new\n" in derive.triton([plan])
