@@ -4,10 +4,12 @@
 gradients. What runs inside is the engine named by ``backend``, looked up at the call.
 
 An engine is a module with three functions, arguments as in the schemas below without ``backend``, the four
-weights gathered in a `Weights`:
+weights gathered in a `Weights`, reset states None where there are none:
 
-* ``forward(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)`` → output, final states, saved;
-* ``backward(cell, ..., reverse, output, saved, grad_output, grad_final)`` → gradients of `differentiable`;
+* ``forward(cell, gates_x, states, weights, lengths, reset, reset_states, reverse, save)`` → output, final states,
+  and what backward needs besides the arguments and the output, nothing unless ``save``;
+* ``backward(cell, ..., reverse, output, saved, grad_output, grad_final)`` → gradients of the tensors in the order
+  gates_x, states, weights that there are, reset states;
 * ``saved_like(cell, gates_x, states, weights)`` → empty tensors of the shapes that forward saves.
 """
 
@@ -25,7 +27,7 @@ from .weights import Weights
 
 _INPUTS = (
     "str cell, Tensor gates_x, Tensor[] states, Tensor? weight_hh, Tensor? bias_hh, Tensor? weight_hr, "
-    "Tensor[] unit, Tensor? lengths, Tensor? reset, Tensor[] reset_states, bool reverse, str backend"
+    "Tensor[] unit, Tensor? lengths, Tensor? reset, Tensor[] reset_states, bool reverse, str backend, bool save"
 )
 _library = torch.library.Library("seqcells", "DEF")
 _library.define(f"recurrence({_INPUTS}) -> (Tensor output, Tensor[] final, Tensor[] saved)")
@@ -47,6 +49,7 @@ def recurrence(
     backend: str,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Call the operator → output, final states."""
+    tensors = [gates_x, *states, *weights.recurrent.present(), *(reset_states or ())]
     output, final, _ = torch.ops.seqcells.recurrence(
         cell.name,
         gates_x,
@@ -60,6 +63,7 @@ def recurrence(
         list(reset_states or ()),
         reverse,
         backend,
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
     )
     return output, tuple(final)
 
@@ -68,7 +72,7 @@ class _Arguments:
     """The operators' common arguments under their names, and the order of those that have gradients."""
 
     def __init__(self, args: Sequence[Any]) -> None:
-        name, self.gates_x, self.states, hh, bias_hh, hr, unit, *rest, self.backend = args
+        name, self.gates_x, self.states, hh, bias_hh, hr, unit, *rest, self.backend, self.save = args
         self.lengths, self.reset, self.reset_states, self.reverse = rest
         self.cell = dispatch.cell(name)
         self.weights = Weights(hh=hh, bias_hh=bias_hh, hr=hr, unit=tuple(unit))
@@ -116,7 +120,7 @@ def _recurrence(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         output, *final = call.by_reference(*call.differentiable())
         # An operator may not return its inputs; a sequence that ends before it begins has its state unchanged.
         return output, [f.clone() for f in final], []
-    output, final, saved = dispatch.engine(call.backend).forward(*call.engine_call())
+    output, final, saved = dispatch.engine(call.backend).forward(*call.engine_call(), call.save)
     return output, list(final), list(saved)
 
 
@@ -149,7 +153,7 @@ def _recurrence_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     shape = (call.gates_x.shape[0], *call.states[0].shape)
     output = call.gates_x.new_empty(shape)
     final = [call.gates_x.new_empty(state.shape) for state in call.states]
-    if call.backend == "reference":
+    if call.backend == "reference" or not call.save:
         return output, final, []
     engine = dispatch.engine(call.backend)
     return output, final, list(engine.saved_like(call.cell, call.gates_x, call.states, call.weights))
@@ -179,7 +183,7 @@ def _as_inputs(call: _Arguments, flat: Sequence[Tensor]) -> tuple[Any, ...]:
     """Gradients of `differentiable` in the places of the operator's inputs."""
     gates_x, states, weights, reset_states = call.grouped(flat)
     w = call.weights.replaced(weights)
-    return None, gates_x, states, w.hh, w.bias_hh, w.hr, list(w.unit), None, None, reset_states, None, None
+    return None, gates_x, states, w.hh, w.bias_hh, w.hr, list(w.unit), None, None, reset_states, None, None, None
 
 
 def _recurrence_autograd(ctx: Any, grad_output: Tensor, grad_final: list[Tensor], _: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ def arguments(name, boundaries=True, backend="reference"):
     def keep(cell, gates_x, states, weights, lengths, reset, fresh):
         seen["args"] = (
             *(cell.name, gates_x, list(states), weights.hh, weights.bias_hh, weights.hr, list(weights.unit)),
-            *(lengths, reset, list(fresh or ()), False, backend),
+            *(lengths, reset, list(fresh or ()), False, backend, True),
         )
 
     run(keep, *inputs)
