@@ -13,6 +13,7 @@ import torch
 
 from . import delegate
 from .cells import REGISTRY, Cell
+from .kernels import triton
 
 
 class Call(NamedTuple):
@@ -66,9 +67,17 @@ BACKENDS: dict[str, Backend] = {
         "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls", None, _there, delegate.refuses
     ),
     "cpu": Backend("C++ kernels", "seqcells.kernels.cpu", _to_come, _refuses_nothing),
-    "triton": Backend("Triton kernels, the plan chosen by size", "seqcells.kernels.triton", _to_come, _refuses_nothing),
+    "triton": Backend(
+        "Triton kernels, the plan chosen by size",
+        "seqcells.kernels.triton.stepwise",
+        triton.unavailable,
+        triton.refuses,
+    ),
     "triton-stepwise": Backend(
-        "Triton: a GEMM and a fused kernel per step", "seqcells.kernels.triton", _to_come, _refuses_nothing
+        "Triton: a GEMM and a fused kernel per step",
+        "seqcells.kernels.triton.stepwise",
+        triton.unavailable,
+        triton.refuses,
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps", "seqcells.kernels.triton", _to_come, _refuses_nothing
@@ -110,9 +119,11 @@ def _automatic(call: Call) -> Choice:
             "reference", "inside a torch.func transform or forward-mode AD, which fused kernels do not follow"
         )
     why_not = delegate.refuses(call)
-    if why_not:
-        return Choice("reference", f"not torch's own operator: {why_not}")
-    return Choice("torch", "a plain call: torch's own operator")
+    if not why_not:
+        return Choice("torch", "a plain call: torch's own operator")
+    if call.device.type == "cuda" and not (triton.unavailable() or triton.refuses(call)):
+        return Choice("triton", f"not torch's own operator: {why_not}")
+    return Choice("reference", f"not torch's own operator: {why_not}")
 
 
 def _in_transform() -> bool:

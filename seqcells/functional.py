@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from . import checks, delegate, dispatch, ops, reference
+from .boundaries import valid_steps
 from .cells import Cell
 from .weights import Weights
 
@@ -99,7 +100,7 @@ def layers(
     valid = None
     if lengths is not None:
         # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
-        valid = reference.valid_steps(lengths, input.shape[0])
+        valid = valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
     finals: list[tuple[Tensor, ...]] = []
