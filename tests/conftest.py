@@ -6,6 +6,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants 
 
 import pytest
 import torch
+from support import DEVICES, backends
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,16 @@ def poisoned_empty():
     torch.use_deterministic_algorithms(False)
 
 
-DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+def pytest_collection_modifyitems(items):
+    """Leave out each backend on the devices that it does not run on; a test that asks for no device is the CPU's."""
+    known = set(backends("lstm"))
+    here = {device: set(backends("lstm", devices=[device])) for device in DEVICES}
+    parameters = [(getattr(item, "callspec", None) and item.callspec.params) or {} for item in items]
+    items[:] = [
+        item
+        for item, given in zip(items, parameters, strict=True)
+        if given.get("backend") not in known - here[given.get("device", "cpu")]
+    ]
 
 
 def pytest_report_header():

@@ -171,7 +171,7 @@ def _recomputed(q: Problem) -> tuple[int, Tensor]:
 def _launch(kernel: Any, q: Problem, size: int, **arguments: Any) -> Launch:
     """A gates kernel over the tiles of (B, size)."""
     arguments = {"steps": q.steps, "batch": q.batch, "size": size, "reverse": q.reverse, **arguments}
-    return Launch(kernel, **configurations.gates(q.batch, size), **arguments)
+    return Launch(kernel, **configurations.gates(q.batch, size, q.work), **arguments)
 
 
 def _some(stack: Tensor) -> Tensor | None:
