@@ -77,7 +77,7 @@ def forward(
 @triton.jit(do_not_specialize=VARYING)
 def backward(
     cell: tl.constexpr, again: tl.constexpr, x, product, bias, saved, before, first, after, result, parameters, fresh,
-    lengths, reset, grad_output, grad_states, grad_fresh, grad_parameters, grad_x, grad_r,
+    lengths, reset, grad_output, grad_read, grad_states, grad_fresh, grad_parameters, grad_x, grad_r,
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
@@ -86,6 +86,7 @@ def backward(
     """Gradients of those steps, the last first: grad_states, of the states after step stop - 1, becomes that of the
     states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it).
 
+    grad_read (B, H) is what of the hidden state's gradient came through the product that read it, in the step after.
     Read where needed: before, the hidden state before each step; first (S, B, H), the states before them all;
     after, as forward wrote it; result, the hidden state after each step. ``again`` is the cell's forward where the
     values it saves are to be computed once more from x and product (window, B, R·H), or None. ``previous`` and ``next``
@@ -108,6 +109,8 @@ def backward(
         t, earlier = time(i, steps, reverse)
         row = t * batch + rows
         place = row * size + units
+        if grad_read is not None:
+            d = add(d, load(grad_read, 1, 0, at, inside, work))
         if reset is not None:
             flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, reverse)
             if grad_fresh is not None:

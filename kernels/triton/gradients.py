@@ -16,6 +16,7 @@ class Gradients:
     * ``states`` (S, B, H), ``hidden`` (B, P): of the states after a step; ``hidden`` is the first of ``states``
       unless that is projected: then that one is before projection, and ``projected`` (T, B, P) what reached
       its results;
+    * ``read`` (B, P): what of that of the hidden state comes through the next step's product, apart from the rest;
     * ``fresh``, ``fresh_hidden``: of the reset states, alike, or None;
     * ``parameters`` (rows, B, H): of the per-unit parameters, for each sequence, or None.
     """
@@ -25,6 +26,7 @@ class Gradients:
         self.r = self.x if q.shared else q.empty(q.steps, q.batch, q.recurrent * q.hidden)
         self.states = q.stacked(grad_final, q.work)
         self.hidden = grad_final[0].to(q.work, copy=True) if q.projected else self.states[0]
+        self.read = torch.zeros_like(self.hidden) if q.recurrent else None
         self.projected = q.empty(q.steps, q.batch, q.width) if q.projected else None
         self.fresh = self.fresh_hidden = self.parameters = None
         if q.reset_states:
@@ -67,7 +69,8 @@ class Gradients:
 
     def _before_the_first_step(self, q: Problem) -> tuple[list[Tensor], list[Tensor]]:
         """Of the initial states and the reset states."""
-        states = [self.hidden, *self.states[1:]]
+        hidden = self.hidden if self.read is None else self.hidden + self.read
+        states = [hidden, *self.states[1:]]
         fresh = [] if self.fresh is None else [self.fresh_hidden, *self.fresh[1:]]
         if q.reset is not None:
             flag = q.boundary_before(0)
@@ -78,7 +81,8 @@ class Gradients:
 
 def _sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """Σ aᵀ b over the pairs (…, M), (…, N) and their leading dimensions → (M, N)."""
-    total = pairs[0][0].new_empty(pairs[0][0].shape[-1], pairs[0][1].shape[-1], dtype=dtype)
-    for count, (a, b) in enumerate(pairs):
-        multiply(a.flatten(0, -2).T, b.flatten(0, -2), total, add=count > 0)
-    return total
+    products = []
+    for a, b in pairs:
+        product = a.new_empty(a.shape[-1], b.shape[-1], dtype=dtype)
+        products.append(multiply(a.flatten(0, -2).T, b.flatten(0, -2), product))
+    return sum(products[1:], products[0])

@@ -4,11 +4,9 @@ import torch
 from torch import Tensor
 
 
-def multiply(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> Tensor:
-    """out = a b, or out += a b: (M, K), (K, N), (M, N), summed in the dtype of ``out``, which may be the wider."""
+def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """out = a b: (M, K), (K, N), (M, N), summed in the dtype of ``out``, which may be the wider."""
     wider = {} if a.dtype == out.dtype else {"out_dtype": out.dtype}
     if wider and not a.is_cuda:  # torch has these for GPUs only; on the CPU only the interpreter's tests come here
         a, b, wider = a.to(out.dtype), b.to(out.dtype), {}
-    if add:
-        return torch.addmm(out, a, b, **wider, out=out)
     return torch.mm(a, b, **wider, out=out)

@@ -105,7 +105,7 @@ def _backward(
     fresh = q.fresh()
     d = Gradients(q, grad_final)
     common = {"reset": q.reset, "lengths": q.lengths}
-    result = {"grad_output": grad_output, "result": output}
+    result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
     project = None
     if q.projected:
         reads = {"cell": PROJECTION.backward, "previous": PROJECTION.previous, "next": PROJECTION.next, "values": 0}
@@ -157,7 +157,7 @@ def _backward(
                 multiply(d.projected[t], q.weights.hr, d.states[0])
             step(i, i + 1)
             if q.recurrent:
-                multiply(d.r[t], q.weights.hh, d.hidden, add=True)
+                multiply(d.r[t], q.weights.hh, d.read)
     return d.flat(q, output, saved.raw, before)
 
 
