@@ -8,6 +8,9 @@ import pytest
 import torch
 from support import DEVICES, backends
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import interpreter  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def poisoned_empty():
