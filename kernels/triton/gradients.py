@@ -79,18 +79,10 @@ class Gradients:
         return states, fresh
 
 
-# A library sums a product's terms one after another, and its rounding grows with their number: long sums of full
-# precision are cut in parts, to be as near to the truth as the sums over single steps that they stand for.
-PARTS, SHORTEST = 8, 128
-
-
 def _sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """Σ aᵀ b over the pairs (…, M), (…, N) and their leading dimensions → (M, N)."""
-    total = None
+    products = []
     for a, b in pairs:
-        a, b = a.flatten(0, -2), b.flatten(0, -2)
-        terms = max(SHORTEST, -(-len(a) // PARTS)) if a.dtype == dtype else max(1, len(a))
-        for some_a, some_b in zip(a.split(terms), b.split(terms), strict=True):
-            product = multiply(some_a.T, some_b, a.new_empty(a.shape[-1], b.shape[-1], dtype=dtype))
-            total = product if total is None else total.add_(product)
-    return total
+        out = a.new_empty(a.shape[-1], b.shape[-1], dtype=dtype)
+        products.append(multiply(a.flatten(0, -2).T, b.flatten(0, -2), out))
+    return sum(products[1:], products[0])
