@@ -98,7 +98,9 @@ def is_boundary(reset, lengths, i, steps, batch, rows, present, reverse: tl.cons
     mark = i
     if reverse:
         mark = steps - i
-    flag = tl.load(reset + mark.to(tl.int64) * batch + rows, present & (mark < steps) & (i < steps), other=0) != 0
+    # Of a tile, not of two numbers: `&` of a tile and a number is no mask in the interpreter of Triton 3.9.
+    exists = present & (rows * 0 + tl.maximum(i, mark) < steps)
+    flag = tl.load(reset + mark.to(tl.int64) * batch + rows, exists, other=0) != 0
     if lengths is not None:
         flag = flag & is_valid(lengths, mark, rows, present)
     return flag
