@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from . import delegate
 from .cells import REGISTRY, Cell
+from .kernels import cpu, triton
 
 
 class Call(NamedTuple):
@@ -26,6 +27,8 @@ class Call(NamedTuple):
     dtype: torch.dtype
     options: tuple[str, ...] = ()
     """Which of ``lengths``, ``reset``, ``packed`` and ``projection`` the call uses."""
+    rows: int = 0
+    """Sequences side by side; 0 where they were not counted."""
 
 
 class Choice(NamedTuple):
@@ -59,39 +62,6 @@ def _to_come() -> str:
     return "this version of seqcells does not have it yet"
 
 
-def _constant(function: Callable) -> Callable:
-    """Called once for each argument; torch.compile takes what it returns instead of following it into imports."""
-    cached = cache(function)
-
-    def constant(*args: str) -> Any:
-        return cached(*args)
-
-    constant._dynamo_marked_constant = True
-    return constant
-
-
-@_constant
-def _no_cpu_engine() -> str | None:
-    try:
-        engine("cpu")
-    except ImportError as error:
-        return f"its extension is not built ({error}): install from source with a C++ compiler"
-    return None
-
-
-@_constant
-def _lacks_cell(backend: str, cell_name: str) -> bool:
-    return engine(backend).kernels(cell_name) is None
-
-
-def _cpu_refuses(call: Call) -> str | None:
-    if call.device.type != "cpu":
-        return f"its tensors are on {call.device}"
-    if _lacks_cell("cpu", call.cell.name):
-        return f"it was built without the {call.cell.name} cell"
-    return None
-
-
 BACKENDS: dict[str, Backend] = {
     "reference": Backend(
         "a loop of the cell's step in torch: any device, dtype and transform", None, _there, _refuses_nothing
@@ -100,11 +70,19 @@ BACKENDS: dict[str, Backend] = {
         "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls", None, _there, delegate.refuses
     ),
     "cpu": Backend(
-        "C++ kernels, for the machine's instruction set", "seqcells.kernels.cpu", _no_cpu_engine, _cpu_refuses
+        "C++ kernels, for the machine's instruction set", "seqcells.kernels.cpu.engine", cpu.unavailable, cpu.refuses
     ),
-    "triton": Backend("Triton kernels, the plan chosen by size", "seqcells.kernels.triton", _to_come, _refuses_nothing),
+    "triton": Backend(
+        "Triton kernels, the plan chosen by size",
+        "seqcells.kernels.triton.stepwise",
+        triton.unavailable,
+        triton.refuses,
+    ),
     "triton-stepwise": Backend(
-        "Triton: a GEMM and a fused kernel per step", "seqcells.kernels.triton", _to_come, _refuses_nothing
+        "Triton: a GEMM and a fused kernel per step",
+        "seqcells.kernels.triton.stepwise",
+        triton.unavailable,
+        triton.refuses,
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps", "seqcells.kernels.triton", _to_come, _refuses_nothing
@@ -139,18 +117,35 @@ def choose(call: Call, backend: str = "auto") -> Choice:
 
 
 def _automatic(call: Call) -> Choice:
-    if torch.compiler.is_compiling():
-        return Choice(
-            "reference", "torch.compile: one operator in the graph, where torch's own would be unrolled over time"
-        )
-    if _in_transform():
-        return Choice(
-            "reference", "inside a torch.func transform or forward-mode AD, which fused kernels do not follow"
-        )
-    why_not = delegate.refuses(call)
-    if why_not:
-        return Choice("reference", f"not torch's own operator: {why_not}")
-    return Choice("torch", "a plain call: torch's own operator")
+    compiling = torch.compiler.is_compiling()
+    if not compiling and _in_transform():
+        return Choice("reference", "inside a torch.func transform or forward-mode AD, which no kernels follow")
+    kernels = {"cpu": "cpu", "cuda": "triton"}.get(call.device.type)
+    why_no_kernels = "none are for its device"
+    if kernels:
+        why_no_kernels = BACKENDS[kernels].unavailable() or BACKENDS[kernels].refuses(call)
+    best = "reference" if why_no_kernels else kernels
+    note = f"; no kernels of ours: {why_no_kernels}" if why_no_kernels else ""
+    if compiling:
+        return Choice(best, "torch.compile: one operator in the graph, torch's own would be unrolled over time" + note)
+    why_not_torch = delegate.refuses(call)
+    if why_not_torch:
+        return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
+    if best == "cpu" and _leads_on_cpu(call):
+        return Choice("cpu", "torch has no fused kernel for this call on the CPU, or a slower one")
+    return Choice("torch", f"a plain call: torch's own operator{note}")
+
+
+def _leads_on_cpu(call: Call) -> bool:
+    """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
+
+    torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches; for single
+    steps the way to its operator is shorter.
+    """
+    if call.form == "step":
+        return False
+    one_dnn = call.cell.name == "lstm" and "packed" not in call.options and "projection" not in call.options
+    return not one_dnn or call.dtype == torch.float64 or (call.dtype == torch.float32 and 0 < call.rows < 8)
 
 
 def _in_transform() -> bool:

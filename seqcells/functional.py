@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from . import checks, delegate, dispatch, ops, reference
+from .boundaries import valid_steps
 from .cells import Cell
 from .weights import Weights
 
@@ -30,12 +31,16 @@ def call_of(
     *,
     lengths: object = None,
     reset: object = None,
-    packed: object = None,
+    packed: Tensor | None = None,
+    batch_first: bool = False,
 ) -> dispatch.Call:
     """What `dispatch.choose` needs to know of a call."""
     used = {"lengths": lengths, "reset": reset, "packed": packed, "projection": weights.hr}
     options = tuple(name for name, value in used.items() if value is not None)
-    return dispatch.Call(cell, form, like.device, like.dtype, options)
+    rows = 0
+    if form == "layers" and not torch.compiler.is_compiling():
+        rows = like.shape[0 if batch_first else 1] if packed is None else int(packed[0])
+    return dispatch.Call(cell, form, like.device, like.dtype, options, rows)
 
 
 def layers(
@@ -72,7 +77,9 @@ def layers(
     Returns:
         The output, in the input's layout, and the final states.
     """
-    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, packed=batch_sizes)
+    call = call_of(
+        cell, "layers", input, weights[0], lengths=lengths, reset=reset, packed=batch_sizes, batch_first=batch_first
+    )
     choice = dispatch.choose(call, backend)
     directions = 2 if bidirectional else 1
     if choice.backend == "torch":
@@ -100,7 +107,7 @@ def layers(
     valid = None
     if lengths is not None:
         # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
-        valid = reference.valid_steps(lengths, input.shape[0])
+        valid = valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
     engine = inferring_engine(choice, [input, *states, *(reset_states or ())], weights)

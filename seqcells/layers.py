@@ -218,8 +218,16 @@ class RecurrentLayer(nn.Module):
         """The backend that ``forward`` would run for such arguments, and why."""
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
+        like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
         call = functional.call_of(
-            self.cell, "layers", like, self._weights()[0], lengths=lengths, reset=reset, packed=packed
+            self.cell,
+            "layers",
+            like,
+            self._weights()[0],
+            lengths=lengths,
+            reset=reset,
+            packed=packed,
+            batch_first=self.batch_first and input.dim() == 3 if packed is None else False,
         )
         return dispatch.choose(call, self.backend)
 

@@ -10,29 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from .boundaries import boundaries, valid_steps
 from .cells import Cell
+from .precision import WORKING_DTYPE
 from .weights import Weights
-
-# float16 and bfloat16 are for storage: states and sums are float32.
-WORKING_DTYPE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-
-
-def valid_steps(lengths: Tensor, steps: int) -> Tensor:
-    """(T, B) bool: whether step t lies within the sequence, from ``lengths`` (B,)."""
-    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
-
-
-def boundaries(reset: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
-    """(T, B) bool: whether the state is reset just before step t is computed, in the direction of travel.
-
-    ``reset[t]`` is a boundary between t-1 and t: going backwards in time it is met before step t-1. Flags
-    past a sequence's length lie in padding and count for nothing.
-    """
-    if valid is not None:
-        reset = reset & valid
-    if not reverse:
-        return reset
-    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])
 
 
 def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:

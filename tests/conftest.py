@@ -6,6 +6,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants 
 
 import pytest
 import torch
+from support import DEVICES, backends
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import interpreter  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +26,17 @@ def poisoned_empty():
 # Small tensors: a second thread only waits, and takes a core from the next worker.
 torch.set_num_threads(1)
 
-DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+def pytest_collection_modifyitems(items):
+    """Leave out each backend on the devices that it does not run on; a test that asks for no device is the CPU's."""
+    known = set(backends("lstm"))
+    here = {device: set(backends("lstm", devices=[device])) for device in DEVICES}
+    parameters = [(getattr(item, "callspec", None) and item.callspec.params) or {} for item in items]
+    items[:] = [
+        item
+        for item, given in zip(items, parameters, strict=True)
+        if given.get("backend") not in known - here[given.get("device", "cpu")]
+    ]
 
 
 def pytest_report_header():

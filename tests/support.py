@@ -50,13 +50,16 @@ def cell(name, *args, **kwargs):
     return (_CELLS.get(name) or _defined(name)[1])(*args, **kwargs)
 
 
-def backends(name, form="layers", options=(), device="cpu", dtype=torch.float32):
-    """The backends that exist here and can run such a call, by name (``auto`` is always one of them)."""
-    call = dispatch.Call(REGISTRY[name], form, torch.device(device), dtype, options)
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+
+
+def backends(name, form="layers", options=(), devices=DEVICES, dtype=torch.float32):
+    """The backends that can run such a call on one of the devices, by name."""
+    calls = [dispatch.Call(REGISTRY[name], form, torch.device(device), dtype, options) for device in devices]
     return [
         backend
         for backend, entry in dispatch.BACKENDS.items()
-        if entry.unavailable() is None and entry.refuses(call) is None
+        if entry.unavailable() is None and any(entry.refuses(call) is None for call in calls)
     ]
 
 

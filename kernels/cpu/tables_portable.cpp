@@ -17,4 +17,4 @@
 #define SEQCELLS_TARGET portable
 #define SEQCELLS_VECTOR_BYTES 16
 #define SEQCELLS_VECTOR_REGISTERS 16
-#include "engine.h"
+#include "tables.h"

@@ -1,4 +1,4 @@
-// The engine for avx512.
+// The engine for avx2.
 
 #include <omp.h>
 #include <sched.h>
@@ -15,9 +15,9 @@
 #include <utility>
 
 #if defined(__x86_64__)
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
-#define SEQCELLS_TARGET avx512
-#define SEQCELLS_VECTOR_BYTES 64
-#define SEQCELLS_VECTOR_REGISTERS 32
-#include "engine.h"
+#pragma GCC target("avx2,fma")
+#define SEQCELLS_TARGET avx2
+#define SEQCELLS_VECTOR_BYTES 32
+#define SEQCELLS_VECTOR_REGISTERS 16
+#include "tables.h"
 #endif

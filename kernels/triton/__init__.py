@@ -1,0 +1,44 @@
+"""The Triton engines: any cell's derived kernels (`cells`), run over time by one of several plans.
+
+`stepwise` is the plan for any size. Nothing here imports triton by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from ...dispatch import Call
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on the CPU: decided when triton is imported."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+def unavailable() -> str | None:
+    """Why no kernel can run here, or None."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if not torch.cuda.is_available() and not interpreted():
+        return "torch finds no GPU; TRITON_INTERPRET=1 runs the kernels in Python, on the CPU, as the tests do"
+    return None
+
+
+def refuses(call: Call) -> str | None:
+    """Why the kernels cannot run a call, or None."""
+    from .cells import CELLS
+
+    if call.cell.name not in CELLS:
+        return f"no kernels have been derived for the {call.cell.name} cell"
+    if call.device.type != "cuda" and not (interpreted() and call.device.type == "cpu"):
+        return f"its kernels run on a GPU, and the input is on {call.device}"
+    if call.dtype not in DTYPES:
+        return f"its kernels take {', '.join(map(str, DTYPES))}, not {call.dtype}"
+    return None

@@ -1,0 +1,41 @@
+"""The kernels' launch configurations, all of them, with why."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import triton
+
+# A gates kernel is bound by memory and, at the sizes of a step, by latency: many small programs, so that a step of
+# 64 × 1024 fills a large GPU's 132 multiprocessors; four elements a thread, so that bfloat16 is read 8 bytes at a time,
+# two of float64, whose registers are pairs: with four the peephole LSTM spills.
+WARPS = 4
+TILE_BYTES = 2048
+# Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
+UNITS = 128
+
+# Whether backward computes the cells' values once more from gates_x, by one large product over many steps, in place
+# of keeping them: forward then keeps the states alone. Read at each call of an engine; see `recomputing`.
+recompute = False
+# The results of that product are held for as many steps at a time as fit in so many bytes.
+RECOMPUTE_BYTES = 64 << 20
+
+
+def gates(batch: int, hidden: int, work: torch.dtype) -> dict[str, Any]:
+    """Of a gates kernel: the grid, and its tile of batch rows and units, which T and B do not change."""
+    units = min(UNITS, triton.next_power_of_2(hidden))
+    rows = TILE_BYTES // work.itemsize // units
+    grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units)
+    return {"grid": grid, "num_warps": WARPS, "ROWS": rows, "UNITS": units}
+
+
+@contextmanager
+def recomputing(on: bool = True) -> Iterator[None]:
+    """Inside, forward keeps no more than the states, and backward computes the rest once more."""
+    global recompute
+    before, recompute = recompute, on
+    try:
+        yield
+    finally:
+        recompute = before

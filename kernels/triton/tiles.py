@@ -1,0 +1,106 @@
+"""What the kernels share: tuples of tiles read, written and chosen from, and where a sequence has its boundaries.
+
+A tile is (ROWS, UNITS) of a batch and its hidden units. Steps count in the order of travel: step i of a reversed
+sequence is at time steps - 1 - i. Offsets are 64 bits wide: T·B·G·H passes 2^31.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load(base, count: tl.constexpr, stride, at, inside, dtype: tl.constexpr):
+    """``count`` tiles, ``stride`` elements apart."""
+    tiles = ()
+    for k in tl.static_range(count):
+        tiles = tiles + (tl.load(base + k * stride + at, inside, other=0.0).to(dtype),)
+    return tiles
+
+
+@triton.jit
+def store(base, tiles, stride, at, inside):
+    for k in tl.static_range(len(tiles)):
+        tl.store(base + k * stride + at, tiles[k], inside)
+
+
+@triton.jit
+def store_some(base, tiles, slots: tl.constexpr, stride, at, inside):
+    """Each tile in its slot; slot -1 is none."""
+    for k in tl.static_range(len(slots)):
+        if slots[k] >= 0:
+            tl.store(base + slots[k] * stride + at, tiles[k], inside)
+
+
+@triton.jit
+def accumulate(base, tiles, stride, at, inside):
+    """Add to what is stored; each element belongs to one program, so no atomics."""
+    for k in tl.static_range(len(tiles)):
+        pointers = base + k * stride + at
+        tl.store(pointers, tl.load(pointers, inside, other=0.0) + tiles[k], inside)
+
+
+@triton.jit
+def add(a, b):
+    """Sums; of the longer a, what b has no part for stays."""
+    sums = ()
+    for k in tl.static_range(len(a)):
+        if k < len(b):
+            sums = sums + (a[k] + b[k],)
+        else:
+            sums = sums + (a[k],)
+    return sums
+
+
+@triton.jit
+def where(condition, a, b):
+    chosen = ()
+    for k in tl.static_range(len(a)):
+        chosen = chosen + (tl.where(condition, a[k], b[k]),)
+    return chosen
+
+
+@triton.jit
+def where_or_zero(condition, a, first: tl.constexpr = 0):
+    """Zeros where the condition does not hold, but in the tiles before ``first``."""
+    chosen = ()
+    for k in tl.static_range(len(a)):
+        if k < first:
+            chosen = chosen + (a[k],)
+        else:
+            chosen = chosen + (tl.where(condition, a[k], 0.0),)
+    return chosen
+
+
+@triton.jit
+def time(i, steps, reverse: tl.constexpr):
+    """When step i is, and when step i - 1 was."""
+    t = i
+    earlier = i - 1
+    if reverse:
+        t = steps - 1 - i
+        earlier = t + 1
+    return t.to(tl.int64), earlier.to(tl.int64)
+
+
+@triton.jit
+def is_valid(lengths, t, rows, present):
+    """(ROWS, 1): whether time t lies within the sequence."""
+    return t < tl.load(lengths + rows, present, other=0)
+
+
+@triton.jit
+def is_boundary(reset, lengths, i, steps, batch, rows, present, reverse: tl.constexpr):
+    """(ROWS, 1): whether the states are reset between steps i - 1 and i.
+
+    ``reset[t]`` is a boundary between t - 1 and t: going backwards in time it is met before step t - 1. Flags past
+    a sequence's length lie in padding and count for nothing.
+    """
+    mark = i
+    if reverse:
+        mark = steps - i
+    # Of a tile, not of two numbers: `&` of a tile and a number is no mask in the interpreter of Triton 3.9.
+    exists = present & (rows * 0 + tl.maximum(i, mark) < steps)
+    flag = tl.load(reset + mark.to(tl.int64) * batch + rows, exists, other=0) != 0
+    if lengths is not None:
+        flag = flag & is_valid(lengths, mark, rows, present)
+    return flag

@@ -1,0 +1,22 @@
+"""Where sequences end and where their states are reset, from the arguments ``lengths`` and ``reset``."""
+
+import torch
+from torch import Tensor
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """(T, B) bool: whether step t lies within the sequence, from ``lengths`` (B,)."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+
+
+def boundaries(reset: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
+    """(T, B) bool: whether the state is reset just before step t is computed, in the direction of travel.
+
+    ``reset[t]`` is a boundary between t-1 and t: going backwards in time it is met before step t-1. Flags
+    past a sequence's length lie in padding and count for nothing.
+    """
+    if valid is not None:
+        reset = reset & valid
+    if not reverse:
+        return reset
+    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])

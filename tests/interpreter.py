@@ -1,0 +1,19 @@
+"""Triton's interpreter, made to round as a GPU does; imported by conftest in a process that interprets."""
+
+import numpy as np
+import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+cast = InterpreterBuilder.cast_impl
+
+
+def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dtype) -> TensorHandle:
+    """float32 → bfloat16 to the nearest, ties to even, NaN staying NaN; the interpreter's own cuts the bits off."""
+    if (source.dtype.scalar, target.scalar) != (tl.float32, tl.bfloat16):
+        return cast(self, source, target)
+    bits = source.data.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return TensorHandle(np.where(np.isnan(source.data), 0x7FC0, rounded).astype(np.uint16), tl.bfloat16)
+
+
+InterpreterBuilder.cast_impl = rounding_cast

@@ -1,0 +1,188 @@
+"""The Triton engines on a GPU at full size: as near to float64 as torch.nn, repeatable, capturable, economical."""
+
+import pytest
+import torch
+from support import TORCH_LAYERS, as_tuple, distance, gradients, layer, random_states, results
+from test_parity import ALLOWED
+
+from seqcells.cells import REGISTRY
+
+pytestmark = pytest.mark.cuda
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU", allow_module_level=True)
+
+from seqcells.kernels.triton import configurations, gates  # noqa: E402, these import triton
+
+PLANS = ("triton-stepwise", "triton")
+DEVICE = "cuda"
+
+
+def problem(name, dtype, steps, batch, hidden, features=64, **options):
+    """A layer of ours, and an input and states that require gradients."""
+    module = layer(name, features, hidden, device=DEVICE, dtype=dtype, **options)
+    input = torch.randn(steps, batch, features, device=DEVICE).to(dtype).requires_grad_()
+    states = random_states(name, module.num_layers, batch, hidden, device=DEVICE)
+    return module, input, [state.to(dtype).requires_grad_() for state in states]
+
+
+def everything(module, input, states, **kwargs):
+    """Outputs, final states and all gradients."""
+    outputs = results(module, input, states, **kwargs)
+    return [*outputs, *gradients(outputs, [input, *states, *module.parameters()])]
+
+
+@pytest.mark.parametrize("dtype", ALLOWED, ids=str)
+@pytest.mark.parametrize("sizes", ((100, 16, 512), (50, 64, 1024), (64, 3, 650)), ids=str)
+@pytest.mark.parametrize("backend", PLANS)
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_as_near_to_float64_as_torch(name, backend, sizes, dtype):
+    ours, input, states = problem(name, dtype, *sizes, backend=backend)
+    found = []
+    for make, precision in ((TORCH_LAYERS[name], torch.float64), (TORCH_LAYERS[name], dtype), (None, dtype)):
+        module = ours
+        if make:
+            module = make(64, sizes[2], device=DEVICE, dtype=precision)
+            module.load_state_dict(ours.state_dict())
+        leaves = [tensor.detach().to(precision).requires_grad_() for tensor in (input, *states)]
+        found.append(everything(module, leaves[0], leaves[1:]))
+    far = [(distance(mine, truth), distance(torchs, truth)) for truth, torchs, mine in zip(*found, strict=True)]
+    assert all(mine <= ALLOWED[dtype] * torchs for mine, torchs in far), far
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
+@pytest.mark.parametrize("name", REGISTRY)
+def test_boundaries_at_full_size_equal_the_reference(name, recompute, dtype):
+    steps, batch, hidden = 60, 33, 260
+    module, input, states = problem(name, dtype, steps, batch, hidden)
+    lengths = torch.randint(0, steps + 1, (batch,), device=DEVICE)
+    reset = torch.rand(steps, batch, device=DEVICE) < 0.05
+    found = []
+    exact = layer(name, 64, hidden, device=DEVICE, dtype=torch.float64, backend="reference")
+    exact.load_state_dict(module.state_dict())
+    for which, backend in ((exact, "reference"), (module, "reference"), (module, "triton-stepwise")):
+        which.backend = backend
+        precision = which.weight_ih_l0.dtype
+        leaves = [tensor.detach().to(precision).requires_grad_() for tensor in (input, *states)]
+        with configurations.recomputing(recompute):
+            found.append(everything(which, leaves[0], leaves[1:], lengths=lengths, reset=reset))
+    # The reference keeps float32 between steps where kernels round what a product reads to the storage's dtype.
+    bound = 4 * torch.finfo(dtype).eps
+    far = [(distance(mine, truth), distance(other, truth)) for truth, other, mine in zip(*found, strict=True)]
+    assert all(mine <= max(bound, 2 * other) for mine, other in far), far
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_same_bits_again(name):
+    module, input, states = problem(name, torch.bfloat16, 40, 64, 512, backend="triton-stepwise")
+    first, second = (everything(module, input, states) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_captured_in_a_graph(name):
+    module, input, states = problem(name, torch.float32, 12, 5, 48, backend="triton-stepwise")
+    lengths = torch.tensor([12, 3, 0, 7, 12], device=DEVICE)
+
+    def run():
+        outputs = results(module, input, states, lengths=lengths)
+        loss = sum(o.sin().sum() for o in outputs)
+        return [*outputs, *torch.autograd.grad(loss, [input, *states, *module.parameters()])]
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    with torch.no_grad():
+        input.copy_(torch.randn_like(input))
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(captured, run(), strict=True))
+
+
+def test_two_streams_at_once():
+    problems = [problem("lstm", torch.float32, 50, 16, 256, backend="triton-stepwise") for _ in range(2)]
+    alone = [everything(*one) for one in problems]
+    streams = [torch.cuda.Stream() for _ in problems]
+    torch.cuda.synchronize()
+    together = []
+    for stream, one in zip(streams, problems, strict=True):
+        with torch.cuda.stream(stream):
+            together.append(everything(*one))
+    torch.cuda.synchronize()
+    for a, b in zip(alone, together, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_nothing_is_compiled_anew_for_another_length_or_batch():
+    def compiled():
+        return sum(len(kernel.device_caches[0][0]) for kernel in (gates.forward, gates.backward))
+
+    counts = []
+    for steps, batch in ((16, 16), (1, 1), (7, 3), (33, 100), (2, 16)):
+        everything(*problem("gru", torch.float32, steps, batch, 96, backend="triton-stepwise"))
+        counts.append(compiled())
+    assert len(set(counts)) == 1
+
+
+def test_more_steps_than_a_grid_has_rows():
+    module, input, states = problem("rnn_tanh", torch.float32, 70_000, 1, 4, features=2, backend="triton-stepwise")
+    theirs = TORCH_LAYERS["rnn_tanh"](2, 4, device="cpu", dtype=torch.float64)
+    theirs.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        output, _ = module(input, states[0])
+        expected, _ = theirs(input.double().cpu(), states[0].double().cpu())
+    assert distance(output.cpu(), expected) < 1e-5
+
+
+def test_offsets_beyond_32_bits():
+    steps, batch, hidden = 5, 2048, 65536  # T·B·4H = 2.7e9
+    if torch.cuda.mem_get_info()[0] < 20 << 30:
+        pytest.skip("needs 20 GiB of memory")
+    from seqcells import functional
+    from seqcells.weights import Weights
+
+    cell = REGISTRY["lstm"]
+    x = torch.randn(1, 1, 4 * hidden, device=DEVICE, dtype=torch.bfloat16).expand(steps, batch, -1).contiguous()
+    states = [torch.zeros(batch, hidden, device=DEVICE, dtype=torch.bfloat16) for _ in range(2)]
+    weights = Weights(hh=torch.zeros(4 * hidden, 8, device=DEVICE, dtype=torch.bfloat16))
+    weights = weights._replace(hr=torch.zeros(8, hidden, device=DEVICE, dtype=torch.bfloat16))
+    states[0] = states[0][:, :8].contiguous()
+    with torch.no_grad():
+        _, (_, c) = functional.recurrence(cell, x, states, weights, backend="triton-stepwise")
+    expected = torch.zeros(hidden, device=DEVICE)
+    i, f, g, _ = x[0, 0].float().chunk(4)
+    for _ in range(steps):
+        expected = f.sigmoid() * expected + i.sigmoid() * g.tanh()
+    assert distance(c[-1].cpu(), expected.cpu().double()) < 1e-2
+
+
+@pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
+def test_memory_of_a_training_step(recompute, record_property):
+    """At most cuDNN's when recomputing; without, at most half as much again."""
+    used = []
+    for backend in ("torch", "triton-stepwise"):
+        module, input, states = problem("lstm", torch.bfloat16, 256, 64, 512, backend=backend)
+        with configurations.recomputing(recompute):
+            for _ in range(2):
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+                everything(module, input, states)
+                peak = torch.cuda.max_memory_allocated() - before
+        used.append(peak)
+    record_property("bytes of torch, ours", used)
+    print(f"peak memory of a step, torch {used[0] >> 20} MiB, ours {used[1] >> 20} MiB")
+    assert used[1] <= used[0] * (1 if recompute else 1.5)
+
+
+def test_the_default_takes_triton_where_torch_has_nothing():
+    input = torch.randn(3, 2, 4, device=DEVICE)
+    assert layer("lstm", 4, 5, device=DEVICE).plan(input).backend == "torch"
+    choice = layer("lstm", 4, 5, device=DEVICE).plan(input, lengths=torch.tensor([1, 2], device=DEVICE))
+    assert choice.backend == "triton" and "no lengths=" in choice.reason
+    assert layer("peephole_lstm", 4, 5, device=DEVICE).plan(input).backend == "triton"
+    output, _ = layer("peephole_lstm", 4, 5, device=DEVICE)(input)
+    assert as_tuple(output)[0].is_cuda
