@@ -140,9 +140,9 @@ def _leads_on_cpu(call: Call) -> bool:
     """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
 
     torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches; for single
-    steps the way to its operator is shorter.
+    steps the way to its operator is shorter. Under autocast its operators have dtypes of their own.
     """
-    if call.form == "step":
+    if call.form == "step" or torch.is_autocast_enabled("cpu"):
         return False
     one_dnn = call.cell.name == "lstm" and "packed" not in call.options and "projection" not in call.options
     return not one_dnn or call.dtype == torch.float64 or (call.dtype == torch.float32 and 0 < call.rows < 8)

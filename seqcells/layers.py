@@ -219,16 +219,9 @@ class RecurrentLayer(nn.Module):
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
         like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
-        call = functional.call_of(
-            self.cell,
-            "layers",
-            like,
-            self._weights()[0],
-            lengths=lengths,
-            reset=reset,
-            packed=packed,
-            batch_first=self.batch_first and input.dim() == 3 if packed is None else False,
-        )
+        options = {"lengths": lengths, "reset": reset, "packed": packed}
+        batch_first = self.batch_first and packed is None and input.dim() == 3
+        call = functional.call_of(self.cell, "layers", like, self._weights()[0], **options, batch_first=batch_first)
         return dispatch.choose(call, self.backend)
 
     def stream(self, batch_size: int = 1) -> Stream:

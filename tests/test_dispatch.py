@@ -8,6 +8,8 @@ from seqcells import dispatch, functional
 from seqcells.cells import REGISTRY
 from seqcells.weights import Weights
 
+# What the default takes where torch has no operator.
+OURS = "reference" if dispatch.BACKENDS["cpu"].unavailable() else "cpu"
 TO_COME = [name for name, entry in dispatch.BACKENDS.items() if entry.unavailable()]
 INPUT = torch.randn(3, 2, 4)
 
@@ -40,9 +42,9 @@ def test_torch_refuses_what_its_operators_lack(kwargs, why):
     with pytest.raises(RuntimeError, match=why):
         layer(INPUT, **kwargs)
     layer.backend = "auto"
-    assert layer.plan(INPUT).backend == "torch"
+    assert layer.plan(INPUT.repeat(1, 8, 1)).backend == "torch"
     choice = layer.plan(INPUT, **kwargs)
-    assert choice.backend == "reference" and why in choice.reason
+    assert choice.backend == OURS and why in choice.reason
 
 
 def test_torch_refuses_cells_it_lacks():
@@ -53,7 +55,22 @@ def test_torch_refuses_cells_it_lacks():
         with pytest.raises(RuntimeError, match="torch has no operator for the peephole_lstm cell"):
             module(input)
         module.backend = "auto"
-        assert module.plan(input).backend == "reference"
+        assert module.plan(input).backend == OURS
+
+
+@pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
+def test_the_default_takes_the_cpu_engine_where_it_leads():
+    for layer, rows, expected in (
+        (seqcells.LSTM(4, 5), 1, "cpu"),
+        (seqcells.LSTM(4, 5), 64, "torch"),
+        (seqcells.LSTM(4, 5, dtype=torch.float64), 64, "cpu"),
+        (seqcells.GRU(4, 5), 64, "cpu"),
+        (seqcells.RNN(4, 5, batch_first=True), 64, "cpu"),
+    ):
+        shape = (rows, 3, 4) if layer.batch_first else (3, rows, 4)
+        assert layer.plan(torch.randn(shape, dtype=layer.weight_ih_l0.dtype)).backend == expected
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 64, 4), torch.full((64,), 3))
+    assert seqcells.LSTM(4, 5).plan(packed).backend == "cpu"
 
 
 def test_torch_refuses_projected_input():

@@ -26,6 +26,7 @@ from bad_input import (
     packed,
     x,
 )
+from support import backends
 from torch import nn
 
 import seqcells
@@ -114,13 +115,14 @@ MIXED_FOR += [pytest.param("LSTM", case, id=f"LSTM-{name}") for name, case in LS
 
 @pytest.mark.parametrize(("kind", "case"), MIXED_FOR)
 def test_mixed_dtypes_and_devices_get_torchs_error(kind, case):
-    compare(case, Maker(kind, "auto"), Maker(kind))
+    compare(case, Maker(kind, "torch"), Maker(kind))
 
 
+@pytest.mark.parametrize("backend", [name for name in backends("lstm") if name != "torch"])
 @pytest.mark.parametrize(("kind", "case"), MIXED_FOR)
-def test_mixed_dtypes_and_devices_are_named_by_the_reference(kind, case):
+def test_mixed_dtypes_and_devices_are_named(kind, case, backend):
     """The type is torch's; its words depend on the kernel that met them first, ours say what does not fit."""
-    got, wanted = error_of(case, Maker(kind, "reference")), error_of(case, Maker(kind))
+    got, wanted = error_of(case, Maker(kind, backend)), error_of(case, Maker(kind))
     assert type(got) is type(wanted)
     words = r"Input and (hidden|parameter) tensors are not (at the same device|the same dtype), found input tensor "
     assert re.match(words, str(got))

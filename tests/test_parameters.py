@@ -94,7 +94,7 @@ PARAMETRIZED = {
 @each_backend
 def test_parametrizations(kind, backend, how):
     name = "weight_hh" if kind.endswith("Cell") else "weight_hh_l0"
-    theirs, ours = make(nn, kind, {}), make(seqcells, kind, {"backend": backend})
+    theirs, ours = make(nn, kind, {}).double(), make(seqcells, kind, {"backend": backend}).double()
     input = example(theirs)
     results = []
     for module in (theirs, ours):
@@ -110,7 +110,7 @@ def test_parametrizations(kind, backend, how):
             state.square().sum().backward()
             optimizer.step()
         results.append((state, dict(module.named_parameters())))
-    assert_close(*results, rtol=1e-5, atol=1e-6)
+    assert_close(*results, rtol=1e-9, atol=1e-10)
 
 
 @each_layer
@@ -161,6 +161,8 @@ def test_functional_call(kind, backend):
 def test_to_dtype(kind, settings, dtype):
     theirs, ours = both(kind, settings)
     assert {p.dtype for p in ours.to(dtype).parameters()} == {dtype}
+    if dtype != torch.float64:
+        ours.backend = "torch"  # how near others come with few digits, test_parity tells
     assert_same(ours, theirs.to(dtype))
 
 

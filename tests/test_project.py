@@ -144,11 +144,12 @@ ORDER = [
     {"swap", "define"},
     {"layers"},
     {"cell_modules"},
-    {"convert", "functional"},
+    {"convert", "stream"},
+    {"functional"},
     {"ops"},
     {"dispatch"},
     {"delegate", "reference", "checks", "kernels"},
-    {"weights", "derive"},
+    {"weights", "derive", "boundaries", "precision", "constant"},
     {"cells", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -39,8 +39,8 @@ class Backward : Sequence<Cell, T> {
         const int64_t depth = R * H;
         if (R) weights = Buffer<T>(back_blocks * depth * WIDE * L);
         if (p.weight_hr) projection = Buffer<T>(unit_blocks * P * WIDE * L);
-        Buffer<T> carry(S * B * H), hidden(B * P), products(2 * B * depth);
-        if (!weights.get() || !projection.get() || !carry.get() || !hidden.get() || !products.get()) return -1;
+        Buffer<T> carry(S * B * H), hidden(B * P), products(2 * B * depth), sums((R + Cell::parameters) * H);
+        if (!weights.get() || !projection.get() || !carry.get() || !hidden.get() || !products.get() || !sums.get()) return -1;
         // Hidden units are shared out in the blocks of the product, whose columns they are.
         run_team(threads(unit_blocks, B * H * (R * P + 8)), [&](int member, int size, Barrier& barrier) {
             const Share mine(unit_blocks, member, size), my_projected(back_blocks, member, size);
@@ -53,7 +53,7 @@ class Backward : Sequence<Cell, T> {
                     barrier.wait();
                 }
                 for (int64_t block = mine.first; block < mine.last; ++block)
-                    backward_block(index, block, carry.get(), hidden.get(), now);
+                    backward_block(index, block, carry.get(), hidden.get(), now, sums.get());
                 if (R || p.weight_hr) barrier.wait();
                 for (int64_t k = my_projected.first; k < my_projected.last; ++k)
                     product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth, carry.get(), hidden.get());
@@ -122,7 +122,7 @@ class Backward : Sequence<Cell, T> {
             }
     }
 
-    void backward_block(int64_t index, int64_t block, T* carry, T* hidden, T* products) const {
+    void backward_block(int64_t index, int64_t block, T* carry, T* hidden, T* products, T* sums) const {
         alignas(64) T unprojected[BATCH * WIDE * L];
         each_batch(B, [&](int64_t row0, int64_t row1) {
             if (p.weight_hr)
@@ -132,13 +132,13 @@ class Backward : Sequence<Cell, T> {
                 for (int n = 0; n < WIDE; ++n) {
                     const int64_t unit = (block * WIDE + n) * L;
                     if (unit >= H) break;
-                    backward_cell(index, row, unit, unprojected + ((row - row0) * WIDE + n) * L, carry, hidden, products);
+                    backward_cell(index, row, unit, unprojected + ((row - row0) * WIDE + n) * L, carry, hidden, products, sums);
                 }
         });
     }
 
     SEQCELLS_INLINE void backward_cell(int64_t index, int64_t row, int64_t unit, const T* unprojected, T* carry,
-                                       T* hidden, T* products) const {
+                                       T* hidden, T* products, T* sums) const {
         const int64_t t = times.at(index), place = t * B + row, count = H - unit;
         V x[Cell::gates], r[R + 1], s[S], n[S], u[Cell::parameters + 1], d[S], saved[Cell::saves + 1];
         V ds[S], du[Cell::parameters + 1];
@@ -160,27 +160,31 @@ class Backward : Sequence<Cell, T> {
             Cell::template backward<V>(saved, s, n, u, d, x, r, ds, du);
             for (int state = 1; state < S; ++state) store(carry + (state * B + row) * H + unit, ds[state], count);
             if (!p.weight_hr) store(hidden + row * P + unit, ds[0], count);
-            for (int k = 0; k < Cell::parameters; ++k) {
-                T* sum = as(p.grad_unit) + k * H + unit;
-                store(sum, load(sum, count) + du[k], count);
-            }
         } else {
             // The state was left alone, and so is its gradient.
             for (int gate = 0; gate < Cell::gates; ++gate) x[gate] = V{};
             for (int gate = 0; gate < R; ++gate) r[gate] = V{};
+            for (int k = 0; k < Cell::parameters; ++k) du[k] = V{};
         }
+        for (int k = 0; k < Cell::parameters; ++k) sum_up(as(p.grad_unit) + k * H + unit, sums + (R + k) * H + unit, du[k], row, count);
         for (int gate = 0; gate < Cell::gates; ++gate)
             store(as(p.grad_gates_x) + (place * Cell::gates + gate) * H + unit, x[gate], count);
         int own = 0;
         for (int gate = 0; gate < R; ++gate) {
             store(products + row * R * H + gate * H + unit, r[gate], count);
-            if (p.grad_bias) {
-                T* sum = as(p.grad_bias) + gate * H + unit;
-                store(sum, load(sum, count) + r[gate], count);
-            }
+            if (p.grad_bias) sum_up(as(p.grad_bias) + gate * H + unit, sums + gate * H + unit, r[gate], row, count);
             if (Cell::shared[gate] < 0)
                 store(as(p.grad_product) + (place * unshared() + own++) * H + unit, r[gate], count);
         }
+    }
+
+    // A sum over steps and rows, each step's rows by themselves first: its error grows with the two numbers' square roots.
+    void sum_up(T* total, T* step, V value, int64_t row, int64_t count) const {
+        const V sum = row ? load(step, count) + value : value;
+        if (row + 1 == B)
+            store(total, load(total, count) + sum, count);
+        else
+            store(step, sum, count);
     }
 
     // A state before a step.

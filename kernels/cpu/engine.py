@@ -25,8 +25,8 @@ _FIELDS = (
     "steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "input",
     "weight_ih", "bias_ih", "features", "initial", "weight_hh", "bias_hh", "weight_hr", "unit",
     "lengths", "reset", "reset_states", "output", "final", "saved", "path", "previous_hidden",
-    "grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset", "grad_unit",
-    "grad_bias",
+    "grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset",
+    "grad_unit", "grad_bias",
 )
 # fmt: on
 """The fields of ``Problem`` in problem.h, in order."""

@@ -31,7 +31,8 @@ void turn(const T* from, int64_t by_depth, int64_t columns, int64_t depth, T* to
 template <class T>
 int gemm(const Gemm& g) {
     constexpr int N = 4, L = LANES<T>;
-    constexpr int64_t width = N * L, chunk = DEPTH<T, N>;
+    // Half the usual chunks: gradients are sums over many steps and rows, whose error shows.
+    constexpr int64_t width = N * L, chunk = DEPTH<T, N> / 2;
     const int64_t stripe = 4 * BATCH;  // rows whose part of a, and whose sums, stay in the second-level cache
     const T *a = static_cast<const T*>(g.a), *b = static_cast<const T*>(g.b), *bias = static_cast<const T*>(g.bias);
     T* c = static_cast<T*>(g.c);
@@ -53,12 +54,12 @@ int gemm(const Gemm& g) {
         if (!turned.get() || !edge.get()) failed = true;
         barrier.wait();
         if (failed) return;
-        // Shares in whole tiles.
+        // Shares in whole tiles. One chain of sums whatever a tile's height, which depends on the shares.
         const Share tiles_mine((g.rows + ROWS<N> - 1) / ROWS<N>, member, size);
         const int64_t last = tiles_mine.last * ROWS<N> < g.rows ? tiles_mine.last * ROWS<N> : g.rows;
         for (int64_t row = tiles_mine.first * ROWS<N>; row < last; row += stripe) {
             const int64_t rows = last - row < stripe ? last - row : stripe;
-            for (int64_t k = 0; k < g.depth; k += chunk) {
+            for (int64_t k = 0; k < g.depth || k == 0; k += chunk) {
                 const int64_t depth = g.depth - k < chunk ? g.depth - k : chunk;
                 const T* part = a + row * g.a_by_row + k * g.a_by_depth;
                 int64_t stride = g.a_by_row;
@@ -71,10 +72,10 @@ int gemm(const Gemm& g) {
                     const T* w = packed.get() + (block * g.depth + k) * width;
                     const int64_t column = block * width, count = g.columns - column;
                     if (count >= width) {
-                        tiles<T, N>(w, depth, part, stride, rows, c + row * g.columns + column, g.columns, k > 0);
+                        tiles<T, N, 1>(w, depth, part, stride, rows, c + row * g.columns + column, g.columns, k > 0);
                         continue;
                     }
-                    tiles<T, N>(w, depth, part, stride, rows, edge.get(), width, false);
+                    tiles<T, N, 1>(w, depth, part, stride, rows, edge.get(), width, false);
                     for (int64_t r = 0; r < rows; ++r)
                         for (int64_t u = 0; u < count; ++u) {
                             T& sum = c[(row + r) * g.columns + column + u];

@@ -105,24 +105,25 @@ struct Share {
     Share(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
 };
 
-template <class T, int N, int M>
+// CHAINS: sums in turn, 0 for as many as the height of the tile asks for.
+template <class T, int N, int CHAINS, int M>
 void tile_of(int64_t rows, const T* w, int64_t depth, const T* a, int64_t stride, T* out, int64_t out_stride, bool add) {
-    constexpr int C = M * N >= 12 ? 1 : M * N >= 6 ? 2 : 4;
+    constexpr int C = CHAINS ? CHAINS : M * N >= 12 ? 1 : M * N >= 6 ? 2 : 4;
     if (rows == M)
         tile<T, M, N, C>(w, depth, a, stride, out, out_stride, add);
     else if constexpr (M > 1)
-        tile_of<T, N, M - 1>(rows, w, depth, a, stride, out, out_stride, add);
+        tile_of<T, N, CHAINS, M - 1>(rows, w, depth, a, stride, out, out_stride, add);
 }
 
 // out[rows][N vectors] (+)= a[rows][depth] · w, for one chunk of the depth.
-template <class T, int N>
+template <class T, int N, int CHAINS = 0>
 SEQCELLS_INLINE void tiles(const T* w, int64_t depth, const T* a, int64_t stride, int64_t rows, T* out, int64_t out_stride,
                            bool add) {
     // As few tiles as possible, all of about one height: a low one would wait for each sum.
     const int64_t count = (rows + ROWS<N> - 1) / ROWS<N>;
     for (int64_t part = 0; part < count; ++part) {
         const Share share(rows, part, count);
-        tile_of<T, N, ROWS<N>>(share.last - share.first, w, depth, a + share.first * stride, stride,
+        tile_of<T, N, CHAINS, ROWS<N>>(share.last - share.first, w, depth, a + share.first * stride, stride,
                                out + share.first * out_stride, out_stride, add);
     }
 }

@@ -1,0 +1,208 @@
+"""The CPU engine: every instruction set, any number of threads and callers, no stale weights, steps and streams."""
+
+import multiprocessing
+import threading
+
+import pytest
+import torch
+from support import as_tuple, assert_equal_to, gradients, layer, like_module, random_states, results
+
+import seqcells
+from seqcells.cells import REGISTRY
+from seqcells.kernels import cpu
+
+if cpu.unavailable():
+    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+
+from seqcells.kernels.cpu import library, linear
+
+LIKE = {"dtype": torch.float64}
+DEEP = {"num_layers": 2, "bidirectional": True}
+
+
+@pytest.fixture(params=library.TARGETS)
+def target(request, monkeypatch):
+    """Each instruction set that this machine has."""
+    monkeypatch.setattr(library, "target", request.param)
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+def everything(module, steps, batch, seed=0, training=True, **kwargs):
+    """Outputs, final states and, in training, all gradients for an input of the seed's."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = module.weight_ih_l0.dtype
+    count = module.num_layers * (2 if module.bidirectional else 1)
+    input = torch.randn(steps, batch, module.input_size, generator=generator, dtype=dtype, requires_grad=training)
+    states = random_states(module.cell.name, count, batch, module.hidden_size, generator=generator, dtype=dtype)
+    with torch.set_grad_enabled(training):
+        outputs = results(module, input, states, **kwargs)
+    return [*outputs, *(gradients(outputs, [input, *module.parameters()]) if training else ())]
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("sizes", ((1, 1, 7), (3, 2, 1), (60, 1, 20), (5, 33, 37), (2, 100, 130)), ids=str)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_each_instruction_set_equals_the_reference(name, sizes, training, target):
+    steps, batch, hidden = sizes
+    module = layer(name, 9, hidden, backend="cpu", **DEEP, **LIKE)
+    found = everything(module, steps, batch, training=training)
+    module.backend = "reference"
+    assert_equal_to(found, everything(module, steps, batch, training=training))
+
+
+@pytest.mark.parametrize("training", (True, False), ids=("training", "inference"))
+@pytest.mark.parametrize("sizes", ((20, 1, 300), (5, 33, 200)), ids=str)
+@pytest.mark.parametrize("name", ("lstm", "gru", "rnn_tanh", "mingru"))
+def test_the_same_bits_for_any_number_of_threads(name, sizes, training, threads):
+    steps, batch, hidden = sizes
+    module = layer(name, 130, hidden, backend="cpu")
+    found = []
+    for count in (1, 2, 3, 7):
+        threads(count)
+        found.append(everything(module, steps, batch, training=training))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
+
+
+def test_many_callers_at_once(threads):
+    threads(2)
+    module = layer("gru", 40, 200, backend="cpu")
+    expected = [everything(module, 12, 3, seed) for seed in range(4)]
+    wrong = []
+
+    def call(seed):
+        for _ in range(8):
+            found = everything(module, 12, 3, seed)
+            if not all(torch.equal(a, b) for a, b in zip(found, expected[seed], strict=True)):
+                wrong.append(seed)
+
+    callers = [threading.Thread(target=call, args=(seed,)) for seed in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not any(caller.is_alive() for caller in callers)
+    assert not wrong
+
+
+def _in_worker(module, queue):
+    torch.set_num_threads(1)  # as DataLoader's workers do
+    queue.put(everything(module, 12, 3, training=False)[0].numpy())
+
+
+def test_in_a_forked_worker(threads):
+    threads(2)
+    module = layer("lstm", 40, 200, backend="cpu")
+    expected = everything(module, 12, 3, training=False)[0]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=_in_worker, args=(module, queue))
+    worker.start()
+    found = queue.get(timeout=60)
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert_equal_to([torch.from_numpy(found)], [expected], 0)
+
+
+@pytest.mark.parametrize("steps", (1, 30))
+def test_a_change_of_weights_counts_at_once(steps):
+    module = layer("lstm", 6, 10, backend="cpu", **LIKE)
+    stream, input = module.stream(), torch.randn(steps, 1, 6, **LIKE)
+    changes = (
+        lambda: torch.optim.SGD(module.parameters(), lr=0.5).step(),
+        lambda: module.load_state_dict(layer("lstm", 6, 10, **LIKE).state_dict()),
+        lambda: module.weight_hh_l0.data.mul_(1.5),
+        lambda: setattr(module.weight_hh_l0, "data", torch.randn(40, 10, **LIKE)),
+        lambda: setattr(module, "weight_ih_l0", torch.nn.Parameter(torch.randn(40, 6, **LIKE))),
+    )
+    module(input)[0].sum().backward()
+    for change in changes:
+        with torch.no_grad():
+            module(input)
+            stream(input[0])
+        change()
+        stream.reset()
+        with torch.no_grad():
+            found = [module(input)[0], torch.stack([stream(x).clone() for x in input])]
+            module.backend = "reference"
+            expected = module(input)[0]
+            module.backend = "cpu"
+        assert_equal_to(found, [expected, expected])
+
+
+@pytest.mark.parametrize("options", ({}, {"num_layers": 3, "batch_first": True}), ids=("plain", "deep"))
+@pytest.mark.parametrize("backend", ("cpu", "reference", "auto"))
+@pytest.mark.parametrize("batch", (1, 3, 20))
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_stream_equals_the_sequence(name, batch, backend, options):
+    module = layer(name, 5, 7, backend=backend, **options, **LIKE)
+    input = torch.randn(6, batch, 5, **LIKE)
+    states = random_states(name, module.num_layers, batch, 7, **LIKE)
+    stream = module.stream(batch)
+    stream.state = like_module(states)
+    outputs = torch.stack([stream(x).clone() for x in input])
+    whole = input.transpose(0, 1) if module.batch_first else input
+    output, final = module(whole, like_module(states))
+    output = output.transpose(0, 1) if module.batch_first else output
+    assert_equal_to([outputs, *as_tuple(stream.state)], [output.detach(), *(f.detach() for f in as_tuple(final))])
+    rows = torch.arange(batch) % 2 == 0
+    stream.reset(rows)
+    for state in as_tuple(stream.state):
+        assert not state[:, rows].any() and (batch == 1 or state[:, ~rows].any())
+
+
+def test_a_stream_allocates_nothing_and_says_what_it_cannot():
+    stream = seqcells.GRU(4, 6, backend="cpu").stream()
+    addresses = {stream(torch.randn(1, 4)).data_ptr() for _ in range(6)}
+    assert len(addresses) == 2
+    for wrong in (torch.randn(1, 5), torch.randn(2, 4), torch.randn(1, 4, **LIKE)):
+        with pytest.raises(RuntimeError, match=r"Expected input of size \(1, 4\)"):
+            stream(wrong)
+    with pytest.raises(ValueError, match="bidirectional"):
+        seqcells.GRU(4, 6, bidirectional=True).stream()
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("sizes", ((1, 1, 1), (7, 65, 130), (100, 3, 64), (300, 200, 5), (4, 0, 3), (0, 4, 3)), ids=str)
+def test_products(sizes, dtype, target, threads):
+    rows, columns, depth = sizes
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-13}[dtype]
+    a, b = torch.randn(rows, depth, dtype=dtype), torch.randn(depth, columns, dtype=dtype)
+    bias = torch.randn(columns, dtype=dtype)
+    for count in (1, 2):
+        threads(count)
+        for left in (a, a.T.contiguous().T):
+            for right in (b, b.T.contiguous().T):
+                assert_equal_to([linear.gemm(left, right, bias)], [a @ b + bias], tolerance)
+
+
+def test_large_memory_is_used_again_and_poisoned_in_tests():
+    first = library.pooled((1 << 20,), torch.float32)
+    assert first.isnan().all()
+    address = first.data_ptr()
+    del first
+    again = library.pooled((1 << 20,), torch.float32)
+    assert again.data_ptr() == address
+    assert library.pooled((1 << 20,), torch.float32).data_ptr() != address
+
+
+def test_plan_without_the_extension(monkeypatch):
+    monkeypatch.setattr("seqcells.dispatch.BACKENDS", _without_cpu())
+    module = seqcells.GRU(4, 6, backend="cpu")
+    with pytest.raises(RuntimeError, match="its extension is not built"):
+        module(torch.randn(3, 1, 4))
+    module.backend = "auto"
+    choice = module.plan(torch.randn(3, 1, 4))
+    assert choice.backend == "torch" and "its extension is not built" in choice.reason
+
+
+def _without_cpu():
+    entries = dict(seqcells.dispatch.BACKENDS)
+    entries["cpu"] = entries["cpu"]._replace(unavailable=lambda: "its extension is not built")
+    return entries
