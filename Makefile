@@ -9,7 +9,7 @@ bench: $(VENV)/ready
 	$(RUN) -m benchmarks
 
 test: $(VENV)/ready
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 -m "not heavy"
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
