@@ -1,6 +1,7 @@
 """The CPU's rates: GEMM through torch, reading and meeting at a barrier through a few lines of C (`cpu.c`)."""
 
 import ctypes
+import importlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from seqcells import dispatch
 
 from ..case import DTYPES
 
@@ -48,16 +51,29 @@ def _rates(library: Any, threads: int, dtypes: list[str]) -> dict[str, Any]:
 
 
 def gemm(dtype: torch.dtype, size: int = 1024) -> float:
-    """Multiplications and additions a second of a large square product."""
+    """Multiplications and additions a second of a large square product, by the best that this process knows."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
 
-    def repeat(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            torch.mm(a, b)
-        return time.perf_counter() - start
+    def seconds(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
+        def repeat(count: int) -> float:
+            start = time.perf_counter()
+            for _ in range(count):
+                product(a, b)
+            return time.perf_counter() - start
 
-    return 2 * size**3 / _best(repeat)
+        return _best(repeat)
+
+    return 2 * size**3 / min(map(seconds, _products(dtype)))
+
+
+def _products(dtype: torch.dtype) -> list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+    """MKL's product, oneDNN's and our own: none is the best on every processor."""
+    products: list[Callable] = [torch.mm]
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise") and dtype != torch.float64:
+        products.append(lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    if not dispatch.BACKENDS["cpu"].unavailable() and dtype in (torch.float32, torch.float64):
+        products.append(importlib.import_module("seqcells.kernels.cpu.linear").gemm)
+    return products
 
 
 def _best(seconds_of: Callable[[int], float], sample: float = 0.005, samples: int = 15) -> float:
