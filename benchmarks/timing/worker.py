@@ -1,5 +1,6 @@
 """The process one provider lives in: prepares a case, checks its results, and times calls when it is told to."""
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -24,7 +25,7 @@ WARM_UP = 1e-3
 def main(connection: Connection, provider: Provider, threads: int) -> None:
     """Serve requests ``(method, *arguments)`` until the other end closes; answers are ``(ok, value)``."""
     _die_with_parent()
-    _age_heap()
+    _keep_memory()
     torch.set_num_threads(threads)
     worker = Worker(provider)
     connection.send((True, os.getpid()))
@@ -39,13 +40,17 @@ def main(connection: Connection, provider: Provider, threads: int) -> None:
             connection.send((False, one_line(problem)))
 
 
-def _age_heap() -> None:
-    """As in a process that has run for a while: glibc keeps large blocks only once it has seen one come back.
+def _keep_memory() -> None:
+    """Have glibc keep what is freed, as it happens to in some processes and not in others.
 
-    Until then each large allocation is fresh pages from the kernel. Whoever allocated much while it was prepared (in a
-    profiler, say) would be timed without them, the others with them: 26 against 37 ms for one and the same operator.
+    By its defaults a large block is fresh pages from the kernel at each call, unless something that lives on lies above it
+    on the heap: 26 or 37 ms for one and the same operator, by luck. The lucky case is the same for all.
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    trim_threshold, mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):  # another C library: as it is
+        library = ctypes.CDLL(None)
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(mmap_max, 0)
 
 
 def one_line(problem: BaseException) -> str:
