@@ -6,7 +6,7 @@ from .base import Prepared, Provider
 from .flashrnn_kernels import FlashRNN
 from .keras_torch import Keras
 from .onnx_runtimes import OnnxRuntime, OpenVINO
-from .seqcells_backends import Seqcells, SeqcellsCell
+from .seqcells_backends import Seqcells, SeqcellsCell, SeqcellsStream
 from .torch_nn import CompiledCellLoop, TorchCellLoop, TorchNN
 from .torchrl_triton import TorchRL
 
@@ -21,6 +21,7 @@ PROVIDERS: dict[str, Provider] = {
         TorchNN(NULL),
         *(Seqcells(backend) for backend in NAMES),
         *(SeqcellsCell(backend) for backend in NAMES),
+        SeqcellsStream(),
         TorchCellLoop(),
         CompiledCellLoop(),
         OnnxRuntime(),

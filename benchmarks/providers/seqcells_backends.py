@@ -103,3 +103,27 @@ class SeqcellsCell(Seqcells):
             return states[0], states
 
         return streamed(case, step, case.zero_states(), inputs, self._notes(cell.plan(inputs[0].x[0])))
+
+
+class SeqcellsStream(Seqcells):
+    """``layer.stream()`` on the CPU engine: it holds the states, and its outputs are good for two steps."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.name = "seqcells stream"
+
+    def refuses(self, case: Case) -> str | None:
+        return super().refuses(case) if case.suite.streaming else "a stream is for streaming"
+
+    def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
+        layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
+        stream, begin = layer.stream(case.shape.batch), tuple(s.unsqueeze(0) for s in case.zero_states())
+
+        def step(x: Tensor, states: States) -> tuple[Tensor, States]:
+            if states is begin:
+                stream.reset()
+            return stream(x).clone(), ()
+
+        prepared = streamed(case, step, begin, inputs)
+        run = prepared.run
+        return prepared._replace(run=lambda index: (run(index)[0], as_tuple(stream.state)))

@@ -43,8 +43,8 @@ def main(connection: Connection, provider: Provider, threads: int) -> None:
 def _keep_memory() -> None:
     """Have glibc keep what is freed, as it happens to in some processes and not in others.
 
-    By its defaults a large block is fresh pages from the kernel at each call, unless something that lives on lies above it
-    on the heap: 26 or 37 ms for one and the same operator, by luck. The lucky case is the same for all.
+    By its defaults a large block is fresh pages from the kernel at each call, unless something that lives on lies above
+    it on the heap: 26 or 37 ms for one and the same operator, by luck. The lucky case is the same for all.
     """
     trim_threshold, mmap_max = -1, -4
     with contextlib.suppress(OSError, AttributeError):  # another C library: as it is
