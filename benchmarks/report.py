@@ -12,8 +12,10 @@ from .schema import Report, Row
 from .timing import NULL_BAND
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-OURS = "seqcells auto"
-"""What users get who choose nothing."""
+OURS = ("seqcells auto", "seqcells stream")
+"""What users get who choose nothing, and what they get who stream."""
+SHOWN = ("sequence", "training", "streaming", "packed")
+"""The suites of the README's table: what a layer's user waits for. The others are in the result files."""
 HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× torch.nn", "best rival", "× rival", "÷ floor")
 
 
@@ -27,6 +29,8 @@ def write(paths: Iterable[Path], readme: Path, plots_folder: Path | None) -> int
         for report in reports.values():
             pictures += plots.draw(report, plots_folder)
     text = readme.read_text()
+    # One of each device and cell for the README; the folder has them all.
+    pictures = [path for path in pictures if "-sequence-" in path.name and path.stem.endswith("-ratio")]
     links = [f"![{path.stem}]({os.path.relpath(path, readme.parent)})" for path in pictures]
     readme.write_text(between_markers(text, markdown(reports, links)))
     print(f"{readme}: {', '.join(f'{r.device} of {r.date[:10]}' for r in reports.values()) or 'nothing measured yet'}")
@@ -61,29 +65,31 @@ def _section(report: Report) -> str:
     version = report.versions.get("torch", "?")
     lines = [
         f"**{machine.title(report.machine)}**, {report.date[:10]}, commit {report.commit}, torch {version}. "
-        f'Medians; {tables.null_line(report)}. “seqcells” is `backend="auto"`; above 1 it is faster '
-        "(memory: smaller), below 1 slower. `~`: torch.nn against itself was off by more than 10 % there.",
+        f'Medians; {tables.null_line(report)}. “seqcells” is `backend="auto"`, in brackets what it '
+        "took, or `layer.stream()`; above 1 it is faster, below 1 slower. `~`: torch.nn against itself was off by more "
+        "than 10 % there. All suites and backends, and plots: `benchmarks/results/`.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * 4 + "---:|" * 3 + "---|" + "---:|" * 2,
     ]
-    for _, rows in groupby(report.rows, key):
-        cells = _line(list(rows))
-        if cells:
+    for _, rows in groupby((row for row in report.rows if row.suite in SHOWN), key):
+        measured = list(rows)
+        for cells in filter(None, (_line(measured, name) for name in OURS)):
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"Note: {note}." for note in report.notes)]).strip()
 
 
-def _line(rows: list[Row]) -> list[str] | None:
-    """A case in the README's table, if ours was measured in it."""
+def _line(rows: list[Row], name: str) -> list[str] | None:
+    """A case in the README's table, if that row of ours was measured in it."""
     by_name = {row.provider: row for row in rows}
-    ours, baseline, null = by_name.get(OURS), by_name.get(BASELINE), by_name.get(NULL)
+    ours, baseline, null = by_name.get(name), by_name.get(BASELINE), by_name.get(NULL)
     if ours is None or ours.figure is None:
         return None
     rivals = [row for row in rows if row.figure and not row.ours and row.provider not in (BASELINE, NULL)]
     best = min(rivals, key=lambda row: row.figure.median, default=None)
     doubtful = null is not None and null.ratio is not None and abs(null.ratio - 1) > NULL_BAND and null.unit == "s"
-    took = next((note.removeprefix("auto took ") for note in ours.notes if note.startswith("auto took ")), "auto")
+    took = (note.removeprefix("auto took ") for note in ours.notes if note.startswith("auto took "))
+    how = next(took, name.removeprefix("seqcells "))
 
     def amount(row: Row | None) -> str:
         return units.amount(row.figure.median, row.unit) if row and row.figure else "–"
@@ -94,7 +100,7 @@ def _line(rows: list[Row]) -> list[str] | None:
         ours.dtype,
         f"{ours.batch} × {ours.hidden} × {ours.steps}",
         amount(baseline),
-        f"{amount(ours)} ({took})",
+        f"{amount(ours)} ({how})",
         ("~ " if doubtful else "") + units.ratio(ours.ratio),
         f"{best.provider} {amount(best)}" if best else "–",
         units.ratio(best.figure.median / ours.figure.median) if best and ours.figure.median else "",

@@ -29,6 +29,8 @@ class Call(NamedTuple):
     """Which of ``lengths``, ``reset``, ``packed`` and ``projection`` the call uses."""
     rows: int = 0
     """Sequences side by side; 0 where they were not counted."""
+    steps: int = 0
+    """Steps of the longest; 0 where they were not counted."""
 
 
 class Choice(NamedTuple):
@@ -139,10 +141,12 @@ def _automatic(call: Call) -> Choice:
 def _leads_on_cpu(call: Call) -> bool:
     """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
 
-    torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches; for single
-    steps the way to its operator is shorter. Under autocast its operators have dtypes of their own.
+    torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches. To its other
+    operators the way is shorter, which shows in single steps. Under autocast they have dtypes of their own.
     """
     if call.form == "step" or torch.is_autocast_enabled("cpu"):
+        return False
+    if call.steps == 1 and call.rows < 16 and call.cell.name != "lstm":
         return False
     one_dnn = call.cell.name == "lstm" and "packed" not in call.options and "projection" not in call.options
     return not one_dnn or call.dtype == torch.float64 or (call.dtype == torch.float32 and 0 < call.rows < 8)

@@ -37,10 +37,13 @@ def call_of(
     """What `dispatch.choose` needs to know of a call."""
     used = {"lengths": lengths, "reset": reset, "packed": packed, "projection": weights.hr}
     options = tuple(name for name, value in used.items() if value is not None)
-    rows = 0
+    rows = steps = 0
     if form == "layers" and not torch.compiler.is_compiling():
-        rows = like.shape[0 if batch_first else 1] if packed is None else int(packed[0])
-    return dispatch.Call(cell, form, like.device, like.dtype, options, rows)
+        if packed is None:
+            steps, rows = like.shape[1 if batch_first else 0], like.shape[0 if batch_first else 1]
+        else:
+            steps, rows = len(packed), int(packed[0])
+    return dispatch.Call(cell, form, like.device, like.dtype, options, rows, steps)
 
 
 def layers(

@@ -69,6 +69,8 @@ def test_the_default_takes_the_cpu_engine_where_it_leads():
     ):
         shape = (rows, 3, 4) if layer.batch_first else (3, rows, 4)
         assert layer.plan(torch.randn(shape, dtype=layer.weight_ih_l0.dtype)).backend == expected
+    assert seqcells.GRU(4, 5).plan(torch.randn(1, 1, 4)).backend == "torch"
+    assert seqcells.LSTM(4, 5).plan(torch.randn(1, 1, 4)).backend == "cpu"
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 64, 4), torch.full((64,), 3))
     assert seqcells.LSTM(4, 5).plan(packed).backend == "cpu"
 
