@@ -29,7 +29,7 @@ class Preset:
 ALL = tuple(SUITES)
 PRESETS: dict[str, dict[str, Preset]] = {
     "quick": {
-        "cpu": Preset(ALL, ("lstm", "gru"), "quick", ("float32",), QUICK, everyone=False, budget=150),
+        "cpu": Preset(ALL, ("lstm", "gru", "rnn_tanh"), "quick", ("float32",), QUICK, everyone=False, budget=140),
         "cuda": Preset(ALL, ("lstm", "gru"), "quick", ("tf32", "bfloat16"), QUICK, everyone=False),
     },
     "short": {
