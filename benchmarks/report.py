@@ -63,18 +63,19 @@ def markdown(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
 
 def _section(report: Report) -> str:
     version = report.versions.get("torch", "?")
+    measured = dict.fromkeys(row.provider for row in report.rows if row.figure)
     lines = [
         f"**{machine.title(report.machine)}**, {report.date[:10]}, commit {report.commit}, torch {version}. "
         f'Medians; {tables.null_line(report)}. “seqcells” is `backend="auto"`, in brackets what it '
         "took, or `layer.stream()`; above 1 it is faster, below 1 slower. `~`: torch.nn against itself was off by more "
-        "than 10 % there. All suites and backends, and plots: `benchmarks/results/`.",
+        f"than 10 % there. Measured in this run: {', '.join(measured)}. All rows and plots: `benchmarks/results/`.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * 4 + "---:|" * 3 + "---|" + "---:|" * 2,
     ]
     for _, rows in groupby((row for row in report.rows if row.suite in SHOWN), key):
-        measured = list(rows)
-        for cells in filter(None, (_line(measured, name) for name in OURS)):
+        case = list(rows)
+        for cells in filter(None, (_line(case, name) for name in OURS)):
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"Note: {note}." for note in report.notes)]).strip()
 
