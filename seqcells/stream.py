@@ -97,7 +97,7 @@ class Stream:
         choice = layer.plan(self._batched(self._input))
         with torch.no_grad():
             engine = functional.inferring_engine(choice, [self._input], weights)
-        if not hasattr(engine, "stepper") or self._input.dtype not in engine.DTYPES:
+        if not hasattr(engine, "stepper") or not engine.reads(self._input.dtype):
             return None
         made = []
         for before in range(2):

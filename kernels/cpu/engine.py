@@ -1,6 +1,7 @@
 """The engine's functions, as `seqcells.ops` has them, and `infer` and `stepper`, which take a layer's input.
 
-Arithmetic is float32 or float64; float16 and bfloat16 are storage.
+States and sums are float32 or float64; float16 and bfloat16 are storage, bfloat16 also what is multiplied where the
+machine has a unit for that.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from ...cells import Cell
 from ...precision import WORKING_DTYPE
 from ...weights import Weights
 from . import _engine
-from .library import DTYPES, Kernels, kernels, pooled
+from .library import PRECISIONS, Kernels, kernels, pooled, precision, reads
 from .linear import gemm, linear
 
-__all__ = ["DTYPES", "backward", "forward", "infer", "kernels", "linear", "saved_like", "stepper"]
+__all__ = ["backward", "forward", "infer", "kernels", "linear", "reads", "saved_like", "stepper"]
 
 _MAX_STATES = 4
 # fmt: off
@@ -56,12 +57,8 @@ def _fields(given: dict[str, Any]) -> list[int]:
     return flat
 
 
-def _run(cell: type[Cell], backward: bool, dtype: torch.dtype, fields: dict) -> None:
-    _engine.run(kernels(cell.name, dtype).handle, backward, *_fields(fields))
-
-
 class _Call:
-    """The arguments as the kernels want them: contiguous, of the working dtype."""
+    """The arguments as the kernels want them: contiguous, of the dtype that they read."""
 
     def __init__(
         self,
@@ -75,7 +72,10 @@ class _Call:
         reverse: bool,
     ) -> None:
         self.cell, self.storage = cell, gates_x.dtype
-        self.dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
+        self.working = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
+        self.precision = precision(gates_x.dtype)
+        self.dtype = PRECISIONS[self.precision]
+        self.kernels = kernels(cell.name, self.precision)
         self.steps, self.batch = gates_x.shape[:2]
         self.hidden = states[-1].shape[1] if weights.hr is None else weights.hr.shape[1]
         self.projected = states[0].shape[1]
@@ -103,14 +103,17 @@ class _Call:
             "reset_states": self.reset_states,
         }
 
+    def run(self, backward: bool, fields: dict[str, Any]) -> None:
+        _engine.run(self.kernels.handle, backward, *_fields({**self.fields, **fields}))
+
     def plain(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype == self.dtype and tensor.is_contiguous() else tensor.to(self.dtype).contiguous()
 
     def empty(self, *shape: int) -> Tensor:
         return pooled(shape, self.dtype)
 
-    def empty_states(self) -> list[Tensor]:
-        return [torch.empty_like(state) for state in self.states]
+    def working_like(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else torch.empty_like(tensor, dtype=self.working)
 
     def stored(self, tensor: Tensor) -> Tensor:
         return tensor if self.storage == self.dtype else tensor.to(self.storage)
@@ -142,13 +145,11 @@ def forward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """As `seqcells.ops` has it."""
     call = _Call(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)
-    output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
+    output, final = call.empty(call.steps, call.batch, call.projected), list(map(torch.empty_like, call.states))
     saved = _saved(cell, gates_x, weights, pooled) if save else []
     values, *path = saved or [None]
-    fields = {"gates_x": call.plain(gates_x), "output": output, "final": final, "saved": values}
-    _run(
-        cell, False, call.dtype, {**call.fields, **fields, "path": _path(kernels(cell.name, call.dtype), weights, path)}
-    )
+    path = _path(call.kernels, weights, path)
+    call.run(False, {"gates_x": call.plain(gates_x), "output": output, "final": final, "saved": values, "path": path})
     return call.stored(output), [call.stored(state) for state in final], saved
 
 
@@ -171,19 +172,18 @@ def backward(
     values, *path = saved
     output = call.plain(output)
     previous = call.previous_hidden(output)
-    shared = kernels(cell.name, call.dtype).shared
+    shared = call.kernels.shared
     grad_gates_x = call.empty(*gates_x.shape)
     grad_product = call.empty(call.steps, call.batch, shared.count(-1) * call.hidden)
     projected = weights.hr is not None
     grad_projected = call.empty(*output.shape) if projected else None
-    grad_states = call.empty_states()
-    grad_reset = None if reset_states is None else call.empty_states()
-    grad_unit = None if call.unit is None else torch.empty_like(call.unit)
-    grad_bias = None if call.weights.bias_hh is None else torch.empty_like(call.weights.bias_hh)
+    grad_states = [call.working_like(state) for state in call.states]
+    grad_reset = None if reset_states is None else [call.working_like(state) for state in call.states]
+    grad_unit, grad_bias = call.working_like(call.unit), call.working_like(call.weights.bias_hh)
     fields = {
         "output": output,
         "saved": values,
-        "path": _path(kernels(cell.name, call.dtype), weights, path),
+        "path": _path(call.kernels, weights, path),
         "previous_hidden": previous,
         "grad_output": call.plain(grad_output),
         "grad_final": [call.plain(g) for g in grad_final],
@@ -195,10 +195,10 @@ def backward(
         "grad_unit": grad_unit,
         "grad_bias": grad_bias,
     }
-    _run(cell, True, call.dtype, {**call.fields, **fields})
+    call.run(True, fields)
     grad_weights = Weights(hh=_grad_hh(call, shared, previous, grad_gates_x, grad_product), bias_hh=grad_bias)
     if projected:
-        unprojected = path[0].flatten(0, 1)
+        unprojected = call.plain(path[0].flatten(0, 1))
         grad_weights = grad_weights._replace(hr=gemm(grad_projected.flatten(0, 1).T, unprojected))
     if grad_unit is not None:
         grad_weights = grad_weights._replace(unit=grad_unit.split([len(w) for w in weights.unit]))
@@ -238,7 +238,7 @@ def _saved(
     cell: type[Cell], gates_x: Tensor, weights: Weights, empty: Callable[[Sequence[int], torch.dtype], Tensor]
 ) -> list[Tensor]:
     dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
-    row = kernels(cell.name, dtype)
+    row = kernels(cell.name)
     steps, batch, width = gates_x.shape
     hidden = width // len(cell.gates)
     return [empty((steps, batch, k * hidden), dtype) for k in (row.saves, *[1] * sum(_has_path(row, weights)))]
@@ -265,10 +265,10 @@ def infer(
     uses them.
     """
     call = _Call(cell, input, states, weights, lengths, reset, reset_states, reverse)
-    output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
+    output, final = call.empty(call.steps, call.batch, call.projected), list(map(torch.empty_like, call.states))
     fields = {"input": call.plain(input), "features": input.shape[2], "output": output, "final": final}
     weight, bias = call.plain(weights.ih), None if weights.bias_ih is None else call.plain(weights.bias_ih)
-    _run(cell, False, call.dtype, {**call.fields, **fields, "weight_ih": weight, "bias_ih": bias})
+    call.run(False, {**fields, "weight_ih": weight, "bias_ih": bias})
     return call.stored(output), [call.stored(state) for state in final]
 
 
@@ -302,7 +302,7 @@ def stepper(
             "final": final,
         }
     )
-    run, handle = _engine.run, kernels(cell.name, input.dtype).handle
+    run, handle = _engine.run, kernels(cell.name, precision(input.dtype)).handle
 
     def make(alive: object = (input, states, weights, unit, final)) -> None:
         run(handle, False, *fields)
