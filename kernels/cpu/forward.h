@@ -112,7 +112,7 @@ class Forward : Sequence<Cell, T, O, Stored> {
             each_batch(count * B, [&](int64_t row, int64_t end) {
                 T* to = inputs + (block * group * B + row) * G * L;
                 if (packed())
-                    product<O, G>(input_weights.get() + block * words<O>(p.features) * G * L, p.features, from + row * depth, depth,
+                    product<O, G>(input_weights.get() + block * words<O>(p.features) * G * L, p.features, from + row * depth,
                                   depth, end - row, to);
                 else
                     unpacked<G>(as(p.weight_ih), block, p.features, from + row * depth, end - row, to);
