@@ -16,57 +16,63 @@ class Backward : Sequence<Cell, T, O, Stored> {
     using Base = Sequence<Cell, T, O, Stored>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::threads, Base::times;
+    using Base::as, Base::blocks_of, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::times;
 
+    const int64_t back_blocks, unit_blocks;  // of the previous hidden state's columns, and of this step's units
     Buffer<Word<O>> weights{0}, projection{0};
+    // Between steps: the gradients of the hidden state and of the other states.
+    Buffer<T> hidden{0}, carry{0}, sums{0};
+    // What products read: the gradients of the products of this step and the next, and of a projected hidden state.
+    Buffer<O> products{0}, projected{0};
 
-    explicit Backward(const Problem& problem) : Base(problem) {}
+  public:
+    explicit Backward(const Problem& problem)
+        : Base(problem), back_blocks(blocks_of(P, WIDE)), unit_blocks(blocks_of(H, WIDE)) {}
 
+    // Hidden units are shared out in the blocks of the product, whose columns they are.
+    int threads() const { return Base::threads(unit_blocks, B * H * (R * P + 8)); }
+
+    bool allocate() {
+        if (R) weights = Buffer<Word<O>>(back_blocks * words<O>(R * H) * WIDE * L);
+        if (p.weight_hr) projection = Buffer<Word<O>>(unit_blocks * words<O>(P) * WIDE * L);
+        if (p.weight_hr) projected = Buffer<O>(B * filled<O>(P));
+        hidden = Buffer<T>(B * P), carry = Buffer<T>(S * B * H);
+        products = Buffer<O>(2 * B * filled<O>(R * H)), sums = Buffer<T>((R + Cell::parameters) * H);
+        if (!weights.get() || !projection.get() || !projected.get() || !carry.get() || !hidden.get() || !products.get() ||
+            !sums.get())
+            return false;
+        fill_up(products.get(), 2 * B, R * H);
+        if (p.weight_hr) fill_up(projected.get(), B, P);
+        return true;
+    }
+
+    void run(int member, int size, Barrier& barrier) {
+        const int64_t depth = R * H;
+        const Share mine(unit_blocks, member, size), my_projected(back_blocks, member, size);
+        pack_backward(mine, my_projected, depth);
+        begin_backward(mine, my_projected, carry.get(), hidden.get());
+        for (int64_t index = p.steps - 1; index >= 0; --index) {
+            O* now = products.get() + index % 2 * B * filled<O>(depth);
+            if (p.weight_hr) {
+                store_grad_projected(index, my_projected, hidden.get(), projected.get());
+                barrier.wait();
+            }
+            for (int64_t block = mine.first; block < mine.last; ++block)
+                backward_block(index, block, projected.get(), carry.get(), hidden.get(), now, sums.get());
+            if (R || p.weight_hr) barrier.wait();
+            for (int64_t k = my_projected.first; k < my_projected.last; ++k)
+                product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth,
+                                 carry.get(), hidden.get());
+            before_boundary(index, mine, my_projected, carry.get(), hidden.get());
+        }
+        end_backward(mine, my_projected, carry.get(), hidden.get());
+    }
+
+  private:
     static constexpr int unshared() {
         int count = 0;
         for (int gate = 0; gate < R; ++gate) count += Cell::shared[gate] < 0;
         return count;
-    }
-
-  public:
-    static int run(const Problem& problem) { return Backward(problem).backward(); }
-
-  private:
-    // Between steps: the gradients of the hidden state (`hidden`) and of the other states (`carry`), and of the products
-    // of this step and the next (`products`).
-    int backward() {
-        const int64_t back_blocks = blocks_of(P, WIDE), unit_blocks = blocks_of(H, WIDE);
-        const int64_t depth = R * H;
-        if (R) weights = Buffer<Word<O>>(back_blocks * words<O>(depth) * WIDE * L);
-        if (p.weight_hr) projection = Buffer<Word<O>>(unit_blocks * words<O>(P) * WIDE * L);
-        Buffer<T> carry(S * B * H), hidden(B * P), sums((R + Cell::parameters) * H);
-        Buffer<O> products(2 * B * filled<O>(depth)), projected(p.weight_hr ? B * filled<O>(P) : 0);
-        if (!weights.get() || !projection.get() || !carry.get() || !hidden.get() || !products.get() || !projected.get() ||
-            !sums.get())
-            return -1;
-        fill_up(products.get(), 2 * B, depth);
-        if (p.weight_hr) fill_up(projected.get(), B, P);
-        // Hidden units are shared out in the blocks of the product, whose columns they are.
-        run_team(threads(unit_blocks, B * H * (R * P + 8)), [&](int member, int size, Barrier& barrier) {
-            const Share mine(unit_blocks, member, size), my_projected(back_blocks, member, size);
-            pack_backward(mine, my_projected, depth);
-            begin_backward(mine, my_projected, carry.get(), hidden.get());
-            for (int64_t index = p.steps - 1; index >= 0; --index) {
-                O* now = products.get() + index % 2 * B * filled<O>(depth);
-                if (p.weight_hr) {
-                    store_grad_projected(index, my_projected, hidden.get(), projected.get());
-                    barrier.wait();
-                }
-                for (int64_t block = mine.first; block < mine.last; ++block)
-                    backward_block(index, block, projected.get(), carry.get(), hidden.get(), now, sums.get());
-                if (R || p.weight_hr) barrier.wait();
-                for (int64_t k = my_projected.first; k < my_projected.last; ++k)
-                    product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth, carry.get(), hidden.get());
-                before_boundary(index, mine, my_projected, carry.get(), hidden.get());
-            }
-            end_backward(mine, my_projected, carry.get(), hidden.get());
-        });
-        return 0;
     }
 
     void pack_backward(Share mine, Share my_projected, int64_t depth) {
@@ -121,9 +127,9 @@ class Backward : Sequence<Cell, T, O, Stored> {
         const int64_t t = times.at(index);
         for (int64_t row = 0; row < B; ++row)
             for (int64_t unit = share.first * WIDE * L; unit < share.last * WIDE * L && unit < P; ++unit) {
-                const int64_t place = (t * B + row) * P + unit;
-                const T grad = times.valid(t, row) ? as(p.grad_output)[place] + hidden[row * P + unit] : T(0);
-                as(p.grad_projected)[place] = grad;
+                const T of_output = as(p.grad_output)[(t * B + row) * p.output_width + unit];
+                const T grad = times.valid(t, row) ? of_output + hidden[row * P + unit] : T(0);
+                as(p.grad_projected)[(t * B + row) * P + unit] = grad;
                 projected[row * filled<O>(P) + unit] = grad;
             }
     }
@@ -157,12 +163,13 @@ class Backward : Sequence<Cell, T, O, Stored> {
                 n[state] = V{};
                 if (Cell::next[state]) {
                     n[state] = p.path[state] ? load(in_full(p.path[state]) + place * H + unit, count)
-                                             : load(as(p.output) + place * H + unit, count);
+                                             : load(as(p.output) + place * p.output_width + unit, count);
                 }
                 if (state) d[state] = load(carry + (state * B + row) * H + unit, count);
             }
             d[0] = p.weight_hr ? load(unprojected)
-                               : load(hidden + row * P + unit, count) + load(as(p.grad_output) + place * P + unit, count);
+                               : load(hidden + row * P + unit, count) +
+                                     load(as(p.grad_output) + place * p.output_width + unit, count);
             Cell::template backward<V>(saved, s, n, u, d, x, r, ds, du);
             for (int state = 1; state < S; ++state) store(carry + (state * B + row) * H + unit, ds[state], count);
             if (!p.weight_hr) store(hidden + row * P + unit, ds[0], count);
@@ -174,7 +181,7 @@ class Backward : Sequence<Cell, T, O, Stored> {
         }
         for (int k = 0; k < Cell::parameters; ++k) sum_up(in_full(p.grad_unit) + k * H + unit, sums + (R + k) * H + unit, du[k], row, count);
         for (int gate = 0; gate < Cell::gates; ++gate)
-            store(as(p.grad_gates_x) + (place * Cell::gates + gate) * H + unit, x[gate], count);
+            store(as(p.grad_gates_x) + place * p.gates_width + gate * H + unit, x[gate], count);
         int own = 0;
         for (int gate = 0; gate < R; ++gate) {
             store(products + row * filled<O>(R * H) + gate * H + unit, r[gate], count);

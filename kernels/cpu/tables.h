@@ -11,7 +11,7 @@ namespace SEQCELLS_TARGET {
 template <class Cell, class T, class O = T, class Stored = T>
 constexpr Kernels row() {
     Kernels kernels{Cell::name, Cell::saves, Cell::recurrent_gates, Cell::shared.data(), Cell::states, {},
-                    Forward<Cell, T, O, Stored>::run, Backward<Cell, T, O, Stored>::run};
+                    run_directions<Forward<Cell, T, O, Stored>>, run_directions<Backward<Cell, T, O, Stored>>};
     for (int state = 1; state < Cell::states; ++state) kernels.path[state] = Cell::previous[state] || Cell::next[state];
     return kernels;
 }
