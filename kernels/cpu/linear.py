@@ -10,7 +10,7 @@ from .library import gemm_handle, pooled, precision, reads
 
 
 def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """left (M, K) · right (K, N) + bias (N,), each of the two contiguous in one of its axes, all of a dtype that `reads`.
+    """left (M, K) · right (K, N) + bias (N,), of a dtype that `reads`; the two each contiguous in one of their axes.
 
     The sums' order, and so the bits, are the same for any number of threads.
     """
