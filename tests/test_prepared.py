@@ -84,7 +84,7 @@ def test_a_call_that_is_not_like_it_goes_the_whole_way():
         module(input, tuple(state[:, :1] for state in hx))
     with torch.no_grad(), pytest.raises(ValueError, match="does not match weight dtype"):
         module(input.float(), hx)
-    with torch.no_grad(), pytest.raises(RuntimeError, match="do not follow torch.func transforms"):
+    with torch.no_grad(), pytest.raises(RuntimeError, match="kernels do not follow"):
         torch.func.vmap(lambda x: module(x, hx)[0])(torch.stack([input, -input]))
 
 
