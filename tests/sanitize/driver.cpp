@@ -135,10 +135,10 @@ void drive_product(int64_t rows, int64_t columns, int64_t depth, bool left, bool
 // Calls large enough for a team, and for memory that is kept for the next call.
 template <class Cell>
 void drive_large() {
-    for (int flags = 0; flags < 4; ++flags) {
-        drive<Cell, float>(3, 51, 130, 0, flags & 1, flags & 2);
-        if (!Cell::previous[0] && !Cell::next[0]) drive<Cell, double>(3, 51, 130, 70, flags & 1, flags & 2);
-        drive_product<float>(200, 70, 300, flags & 1, flags & 2);
+    for (bool flag : {false, true}) {
+        drive<Cell, float>(3, 51, 90, 0, flag, flag);
+        if (!Cell::previous[0] && !Cell::next[0]) drive<Cell, double>(2, 51, 90, 70, flag, !flag);
+        drive_product<float>(200, 70, 300, flag, !flag);
     }
 }
 
@@ -146,9 +146,7 @@ void drive_callers() {
     scarce = false;
     std::vector<std::thread> callers;
 #define DRIVE_CALLER(cell) callers.emplace_back(drive_large<cell>);
-    for (int k = 0; k < 2; ++k) {
-        DRIVEN_CELLS(DRIVE_CALLER)
-    }
+    DRIVEN_CELLS(DRIVE_CALLER)
     for (auto& caller : callers) caller.join();
     // Callers that are a team of OpenMP's already.
 #pragma omp parallel num_threads(THREADS)
