@@ -3,9 +3,11 @@
 #pragma once
 
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 
 #include <atomic>
+#include <thread>
 
 namespace seqcells {
 namespace {
@@ -38,6 +40,11 @@ class Barrier {
     alignas(64) std::atomic<int> round_{0};
 };
 
+// Whether this process was forked from one that had the engine. Its calling thread may then still count on a team of
+// OpenMP's whose threads stayed behind, and would wait for them for ever; a new thread has a team of its own.
+bool forked = false;
+[[maybe_unused]] const int watch = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
 // work(member, size, barrier) on at most `threads` threads; fewer where OpenMP gives fewer (inside another team).
 template <class Work>
 void run_team(int threads, Work work) {
@@ -46,14 +53,20 @@ void run_team(int threads, Work work) {
         work(0, 1, alone);
         return;
     }
-    Barrier* barrier = nullptr;
+    const auto run = [&] {
+        Barrier* barrier = nullptr;
 #pragma omp parallel num_threads(threads)
-    {
+        {
 #pragma omp single
-        barrier = new Barrier(omp_get_num_threads());
-        work(omp_get_thread_num(), omp_get_num_threads(), *barrier);
-    }
-    delete barrier;
+            barrier = new Barrier(omp_get_num_threads());
+            work(omp_get_thread_num(), omp_get_num_threads(), *barrier);
+        }
+        delete barrier;
+    };
+    if (forked)
+        std::thread(run).join();
+    else
+        run();
 }
 
 }  // namespace
