@@ -15,6 +15,7 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #define SEQCELLS_TARGET portable
 #define SEQCELLS_VECTOR_BYTES 16
