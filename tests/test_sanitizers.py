@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(COMPILER is None, reason="no g++ on this machine"),
 ]
-# OpenMP keeps its team to the end of the program, which is no leak of ours; its waiting threads leave the cores to others.
+# OpenMP keeps its team to the end, which is no leak of ours; its waiting threads leave the cores to others.
 ENVIRONMENT = {
     **os.environ,
     "ASAN_OPTIONS": "detect_leaks=0",
