@@ -26,6 +26,8 @@ class Backward : Sequence<Cell, T, O, Stored> {
     Buffer<O> products{0}, projected{0};
 
   public:
+    using Base::weight_bytes;
+
     explicit Backward(const Problem& problem)
         : Base(problem), back_blocks(blocks_of(P, WIDE)), unit_blocks(blocks_of(H, WIDE)) {}
 

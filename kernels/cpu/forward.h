@@ -32,6 +32,8 @@ class Forward : Sequence<Cell, T, O, Stored> {
     Buffer<O> operands{0}, unprojected{0}, input_rows{0};
 
   public:
+    using Base::weight_bytes;
+
     explicit Forward(const Problem& problem)
         : Base(problem), blocks(blocks_of(H, UNITS)), width(blocks * UNITS * L), projected_blocks(blocks_of(P, WIDE)),
           group(B < BATCH ? BATCH / (B ? B : 1) : 1) {}
@@ -44,7 +46,7 @@ class Forward : Sequence<Cell, T, O, Stored> {
         if (p.weight_hr) projection = Buffer<Word<O>>(projected_blocks * words<O>(H) * WIDE * L);
         if (p.weight_hr) unprojected = Buffer<O>(B * filled<O>(H));
         if (rounds) operands = Buffer<O>(2 * B * filled<O>(P));
-        if (p.input && !input_fits()) input_rows = Buffer<O>(threads() * group * B * filled<O>(p.features));
+        if (p.input && !input_fits()) input_rows = Buffer<O>(p.threads * group * B * filled<O>(p.features));
         if (p.input) inputs = Buffer<T>(blocks * group * B * G * L);
         hidden = Buffer<T>(2 * B * P), states = Buffer<T>(S * B * width);
         if (!weights.get() || !input_weights.get() || !projection.get() || !hidden.get() || !states.get() ||

@@ -44,7 +44,7 @@ SEQCELLS_INLINE Vector<Sum<O>> multiply_add(Vector<Word<O>> a, Vector<Word<O>> b
     if constexpr (NUMBERS<O> == 1) {
         return sum + a * b;
     } else {
-#ifdef __AVX512BF16__
+#ifdef SEQCELLS_PAIRS  // by hand: for a target set by pragma, compilers need not define their own macro in time
         return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 #else
         using V = Vector<float>;
