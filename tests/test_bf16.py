@@ -125,6 +125,11 @@ def test_the_switches_are_torchs():
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
+        assert bfloat16_products_allowed()
+        torch.backends.mkldnn.rnn.fp32_precision = "ieee"
+        assert not bfloat16_products_allowed()
+        torch.backends.mkldnn.rnn.fp32_precision = "none"
+        torch.set_float32_matmul_precision("high")
         assert not bfloat16_products_allowed()
         torch.backends.fp32_precision = "bf16"
         assert bfloat16_products_allowed()

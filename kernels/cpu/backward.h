@@ -60,11 +60,11 @@ class Backward : Sequence<Cell, T, O, Stored> {
                 barrier.wait();
             }
             for (int64_t block = mine.first; block < mine.last; ++block)
-                backward_block(index, block, projected.get(), carry.get(), hidden.get(), now, sums.get());
+                backward_block(index, block, mine, projected.get(), carry.get(), hidden.get(), now, sums.get());
             if (R || p.weight_hr) barrier.wait();
-            for (int64_t k = my_projected.first; k < my_projected.last; ++k)
-                product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth,
-                                 carry.get(), hidden.get());
+            const int64_t present = Base::present(times.at(index));
+            for (int64_t block = my_projected.first; block < my_projected.last; ++block)
+                product_backward(index, block, present, now, depth, carry.get(), hidden.get());
             before_boundary(index, mine, my_projected, carry.get(), hidden.get());
         }
         end_backward(mine, my_projected, carry.get(), hidden.get());
@@ -136,19 +136,39 @@ class Backward : Sequence<Cell, T, O, Stored> {
             }
     }
 
-    void backward_block(int64_t index, int64_t block, const O* projected, T* carry, T* hidden, O* products, T* sums) const {
+    void backward_block(int64_t index, int64_t block, Share mine, const O* projected, T* carry, T* hidden, O* products,
+                        T* sums) const {
         alignas(64) T unprojected[BATCH * WIDE * L];
         each_batch(B, [&](int64_t row0, int64_t row1) {
             if (p.weight_hr)
                 product<O, WIDE>(projection.get() + block * words<O>(P) * WIDE * L, P, projected + row0 * filled<O>(P),
                                  filled<O>(P), row1 - row0, unprojected);
-            for (int64_t row = row0; row < row1; ++row)
+            for (int64_t row = row0; row < row1; ++row) {
+                expect_rows(index, block, row + 4, mine);
                 for (int n = 0; n < WIDE; ++n) {
                     const int64_t unit = (block * WIDE + n) * L;
                     if (unit >= H) break;
                     backward_cell(index, row, unit, unprojected + ((row - row0) * WIDE + n) * L, carry, hidden, products, sums);
                 }
+            }
         });
+    }
+
+    // What a row of a block will read and write; rows behind the last are the first ones of the next block, or step.
+    void expect_rows(int64_t index, int64_t block, int64_t row, Share mine) const {
+        for (; row >= B; row -= B)
+            if (++block == mine.last) block = mine.first, --index;
+        if (index < 0) return;
+        const int64_t unit = block * WIDE * L, count = H - unit < WIDE * L ? H - unit : WIDE * L;
+        const int64_t place = times.at(index) * B + row;
+        for (int k = 0; k < Cell::saves; ++k)
+            Base::template expect<0>(in_full(p.saved) + (place * Cell::saves + k) * H + unit, count);
+        for (int gate = 0; gate < Cell::gates; ++gate)
+            Base::template expect<1>(as(p.grad_gates_x) + place * p.gates_width + gate * H + unit, count);
+        if (!p.weight_hr) Base::template expect<0>(as(p.grad_output) + place * p.output_width + unit, count);
+        for (int state = 1; state < S && index; ++state)
+            if (Cell::previous[state])
+                Base::template expect<0>(in_full(p.path[state]) + (times.at(index - 1) * B + row) * H + unit, count);
     }
 
     SEQCELLS_INLINE void backward_cell(int64_t index, int64_t row, int64_t unit, const T* unprojected, T* carry,
@@ -212,9 +232,10 @@ class Backward : Sequence<Cell, T, O, Stored> {
     }
 
     // What reaches the previous hidden state through the product. A row that was left alone keeps its gradient.
-    void product_backward(int64_t index, int64_t block, const O* products, int64_t depth, T* carry, T* hidden) const {
+    void product_backward(int64_t index, int64_t block, int64_t present, const O* products, int64_t depth, T* carry,
+                          T* hidden) const {
         alignas(64) T sums[BATCH * WIDE * L];
-        each_batch(B, [&](int64_t row0, int64_t row1) {
+        each_batch(present, [&](int64_t row0, int64_t row1) {
             if constexpr (R > 0)
                 product<O, WIDE>(weights.get() + block * words<O>(depth) * WIDE * L, depth, products + row0 * filled<O>(depth),
                                  filled<O>(depth), row1 - row0, sums);

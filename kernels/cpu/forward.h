@@ -66,15 +66,13 @@ class Forward : Sequence<Cell, T, O, Stored> {
             if (p.input && index % group == 0) project_inputs(index, member, mine, inputs.get());
             const T* now = hidden.get() + index % 2 * B * P;
             T* next = hidden.get() + (index + 1) % 2 * B * P;
-            // To and fro: the weights that one step ends with are still near when the next begins.
-            for (int64_t k = mine.first; k < mine.last; ++k) {
-                const int64_t block = index % 2 ? mine.first + mine.last - 1 - k : k;
+            const int64_t with_products = Base::present(times.at(index));
+            for (int64_t block = mine.first; block < mine.last; ++block)
                 each_batch(B, [&](int64_t row0, int64_t row1) {
-                    forward_block(index, block, row0, row1,
+                    forward_block(index, block, mine, row0, row1, with_products,
                                   inputs.get() + (block * group + place_in_group(index)) * B * G * L, now, next,
                                   unprojected.get(), states.get());
                 });
-            }
             if (p.weight_hr) {
                 barrier.wait();
                 for (int64_t block = my_projected.first; block < my_projected.last; ++block)
@@ -173,24 +171,44 @@ class Forward : Sequence<Cell, T, O, Stored> {
         return from ? T(as(from)[row * (state ? H : P) + unit]) : T(0);
     }
 
-    void forward_block(int64_t index, int64_t block, int64_t row0, int64_t row1, const T* inputs, const T* now, T* next,
-                       O* unprojected, T* states) const {
+    void forward_block(int64_t index, int64_t block, Share mine, int64_t row0, int64_t row1, int64_t with_products,
+                       const T* inputs, const T* now, T* next, O* unprojected, T* states) const {
         alignas(64) T products[BATCH * N * L];
-        const int64_t rows = row1 - row0;
+        const int64_t rows = (row1 < with_products ? row1 : with_products) - row0;
         if constexpr (R > 0) {
-            if (packed())
+            if (rows <= 0)
+                ;
+            else if (packed())
                 product<O, N>(weights.get() + block * words<O>(P) * N * L, P, operand(index, now) + row0 * filled<O>(P),
                               filled<O>(P), rows, products);
             else
                 unpacked<N>(as(p.weight_hh), block, P, operand(index, now) + row0 * filled<O>(P), rows, products);
         }
-        for (int64_t row = row0; row < row1; ++row)
+        for (int64_t row = row0; row < row1; ++row) {
+            expect_rows(index, block, row + 8, mine);
             for (int sub = 0; sub < UNITS; ++sub) {
                 const int64_t unit = (block * UNITS + sub) * L, local = row - row0;
                 if (unit < H)
                     forward_cell(index, row, unit, inputs + (row * G + sub) * L, products + (local * N + sub) * L, now,
                                  next, unprojected, states);
             }
+        }
+    }
+
+    // What a row of a block will read and write; rows behind the last are the first ones of the next block, or step.
+    void expect_rows(int64_t index, int64_t block, int64_t row, Share mine) const {
+        for (; row >= B; row -= B)
+            if (++block == mine.last) block = mine.first, ++index;
+        if (index >= p.steps) return;
+        const int64_t unit = block * UNITS * L, count = H - unit < UNITS * L ? H - unit : UNITS * L;
+        const int64_t place = times.at(index) * B + row;
+        for (int gate = 0; gate < Cell::gates && p.gates_x; ++gate)
+            Base::template expect<0>(as(p.gates_x) + place * p.gates_width + gate * H + unit, count);
+        for (int k = 0; k < Cell::saves && p.saved; ++k)
+            Base::template expect<1>(in_full(p.saved) + (place * Cell::saves + k) * H + unit, count);
+        for (int state = 0; state < S; ++state)
+            if (p.path[state]) Base::template expect<1>(in_full(p.path[state]) + place * H + unit, count);
+        if (!p.weight_hr) Base::template expect<1>(as(p.output) + place * p.output_width + unit, count);
     }
 
     template <int WIDTH>

@@ -56,6 +56,21 @@ class Sequence {
     static Stored* as(const void* pointer) { return static_cast<Stored*>(const_cast<void*>(pointer)); }
     static T* in_full(const void* pointer) { return static_cast<T*>(const_cast<void*>(pointer)); }
 
+    // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
+    // little for the hardware to foresee the next.
+    template <int WRITE, class U>
+    static void expect(const U* from, int64_t count) {
+        const char *line = reinterpret_cast<const char*>(from), *last = reinterpret_cast<const char*>(from + count);
+        for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
+    }
+
+    // The rows up to the last that has not ended: what lies behind them needs no products.
+    int64_t present(int64_t t) const {
+        int64_t rows = B;
+        while (rows && !times.valid(t, rows - 1)) --rows;
+        return rows;
+    }
+
     // The numbers that fill rows of products' operands up to whole words.
     static void fill_up(O* rows, int64_t count, int64_t depth) {
         for (int64_t row = 0; row < count; ++row)
