@@ -21,12 +21,42 @@ recompute = False
 # The results of that product are held for as many steps at a time as fit in so many bytes.
 RECOMPUTE_BYTES = 64 << 20
 
+# "ieee", "tf32" or "tf32x3" for float32 products, whatever torch's switches say; see `precision`.
+precision: str | None = None
 
-def gates(batch: int, hidden: int, work: torch.dtype) -> dict[str, Any]:
+# Up to so many sequences a fused step is one tile of the batch: it reads each weight once, as a product by itself does.
+FUSED_ROWS = 16
+
+
+def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
     """Of a gates kernel: the grid, and its tile of batch rows and units, which T and B do not change."""
     units = min(UNITS, triton.next_power_of_2(hidden))
     rows = TILE_BYTES // work.itemsize // units
-    grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units)
+    return _tiled(batch, hidden, directions, rows, units)
+
+
+def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, precision: str) -> dict[str, Any]:
+    """Of a gates kernel that makes its product by itself: few units to a program, so that a step is many programs and
+    all of a GPU's multiprocessors read weights.
+
+    Tensor cores take 16 rows. One row, and up to eight where the precision has no tensor cores, are summed element by
+    element instead: what would be 16 rows of mostly zeros, by way of shared memory, is then the rows that there are.
+    """
+    tensor_cores = storage.itemsize == 2 or precision != "ieee"
+    if batch == 1:
+        rows, units, width = 1, 8, 128
+    elif batch <= 8 and not tensor_cores:
+        rows, units, width = 8, 4, 64
+    else:
+        rows, units, width = 16, 8, 256 // storage.itemsize
+    if storage == torch.float64:
+        width //= 2
+    tile = _tiled(batch, hidden, directions, rows, units)
+    return {**tile, "WIDTH": width, "PIECES": triton.cdiv(hidden, width), "DOT": rows == 16}
+
+
+def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int) -> dict[str, Any]:
+    grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units), directions
     return {"grid": grid, "num_warps": WARPS, "ROWS": rows, "UNITS": units}
 
 

@@ -14,7 +14,7 @@ class Launch:
     takes longer than these kernels do. Only numbers that nothing is compiled for change here, so it is asked once.
     """
 
-    def __init__(self, kernel: Any, grid: tuple[int, int], num_warps: int, **arguments: Any) -> None:
+    def __init__(self, kernel: Any, grid: tuple[int, int, int], num_warps: int, **arguments: Any) -> None:
         self.kernel, self.grid, self.num_warps = kernel, grid, num_warps
         # In the kernel's own order, which is also that of the compiled one.
         self.arguments = [arguments.pop(name, None) for name in kernel.arg_names]
@@ -30,7 +30,7 @@ class Launch:
             return
         compiled = self.kernel[self.grid](*self.arguments, num_warps=self.num_warps)
         if isinstance(compiled, CompiledKernel):
-            self.again = compiled[(*self.grid, 1)]
+            self.again = compiled[self.grid]
             # Addresses need not be asked for again; the tensors are kept from being freed.
             self.tensors = self.arguments
             self.arguments = [v.data_ptr() if isinstance(v, Tensor) else v for v in self.arguments]
