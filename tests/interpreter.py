@@ -1,4 +1,4 @@
-"""Triton's interpreter, made to round as a GPU does; imported by conftest in a process that interprets."""
+"""Triton's interpreter, made to round as a GPU does, and to know bfloat16; imported by conftest in a process that interprets."""
 
 import numpy as np
 import triton.language as tl
@@ -17,3 +17,19 @@ def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dty
 
 
 InterpreterBuilder.cast_impl = rounding_cast
+
+dot = InterpreterBuilder.create_dot
+
+
+def widening_dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *rest) -> TensorHandle:
+    """Of bfloat16 as of the float32 it stands for; the interpreter's own multiplies the bits, taken for integers."""
+    wide = [
+        TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+        if x.dtype.scalar == tl.bfloat16
+        else x
+        for x in (a, b)
+    ]
+    return dot(self, *wide, d, *rest)
+
+
+InterpreterBuilder.create_dot = widening_dot
