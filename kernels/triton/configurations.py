@@ -48,7 +48,7 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
     elif batch <= 8 and not tensor_cores:
         rows, units, width = 8, 4, 64
     else:
-        rows, units, width = 16, 8, 256 // storage.itemsize
+        rows, units, width = 16, 8, 128 // storage.itemsize
     if storage == torch.float64:
         width //= 2
     tile = _tiled(batch, hidden, directions, rows, units)

@@ -46,7 +46,7 @@ def forward(
     """
     work: tl.constexpr = states.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2).to(tl.int64)
+    direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
@@ -124,7 +124,7 @@ def backward(
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2).to(tl.int64)
+    direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
