@@ -1,5 +1,6 @@
 """The kernels' launch configurations, all of them, with why."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,10 @@ def gates(batch: int, hidden: int, work: torch.dtype) -> dict[str, Any]:
     units = min(UNITS, triton.next_power_of_2(hidden))
     rows = TILE_BYTES // work.itemsize // units
     grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units)
-    return {"grid": grid, "num_warps": WARPS, "ROWS": rows, "UNITS": units}
+    # By itself Triton asks of a size no more than whether 16 divides it, and reads single elements where not: 100 units
+    # of bfloat16 took 4 times the loads and 2.7 times the registers.
+    divisor = math.gcd(hidden, TILE_BYTES // work.itemsize // (32 * WARPS))
+    return {"grid": grid, "num_warps": WARPS, "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
 
 
 @contextmanager

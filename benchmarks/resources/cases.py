@@ -1,0 +1,119 @@
+"""Calls of the Triton engines, from whose launches every kernel that ships is known in the configuration that ships."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+
+from seqcells import dispatch
+from seqcells.cells import REGISTRY, Cell
+from seqcells.kernels.triton import configurations
+from seqcells.weights import Weights
+
+from ..case import DTYPES
+from .launches import Launched, recorded
+
+BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton-"))
+# What a call may ask for besides a plain layer, in any combination, written with + between.
+OPTIONS = ("boundaries", "projection", "recompute", "reverse")
+VARIANTS = ("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer in one direction, forward with and without what backward needs, and backward."""
+
+    backend: str
+    cell_name: str
+    dtype_name: str
+    hidden: int
+    variant: str = "plain"
+    """``plain``, or some of `OPTIONS` with + between."""
+
+    def __post_init__(self) -> None:
+        if unknown := self.options - {*OPTIONS}:
+            raise ValueError(f"no such options: {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.cell_name} {self.dtype_name} H={self.hidden} {self.variant}"
+
+    @property
+    def cell(self) -> type[Cell]:
+        return REGISTRY[self.cell_name]
+
+    @property
+    def options(self) -> frozenset[str]:
+        return frozenset(self.variant.split("+")) - {"plain"}
+
+    def refused(self) -> str | None:
+        """Why there are no kernels for it, or None."""
+        if "projection" in self.options and not self.cell.projection:
+            return f"the {self.cell_name} cell reads its hidden state other than through the product"
+        backend = dispatch.BACKENDS[self.backend]
+        if not hasattr(dispatch.engine(self.backend), "forward"):
+            return backend.unavailable()
+        asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
+        options = tuple(name for option, name in asked if option in self.options)
+        return backend.refuses(
+            dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
+        )
+
+    def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[Launched]:
+        """What the engine launches for it on ``target``, in order."""
+        with recorded(target) as launches:
+            self._run(steps, batch)
+        return launches
+
+    def _run(self, steps: int, batch: int) -> None:
+        engine = dispatch.engine(self.backend)
+        with ExitStack() as stack:
+            if "recompute" in self.options:
+                stack.enter_context(configurations.recomputing())
+            arguments = self._arguments(steps, batch)
+            engine.forward(*arguments, False)
+            output, final, saved = engine.forward(*arguments, True)
+            engine.backward(*arguments, output, saved, torch.empty_like(output), [torch.empty_like(f) for f in final])
+
+    def _arguments(self, steps: int, batch: int) -> tuple[Any, ...]:
+        """An engine's, see `seqcells.ops`."""
+        size = self.hidden // 2 if "projection" in self.options else 0
+        roles = Weights.roles(self.cell, bias=True, projection=size > 0)
+        weights = [self._empty(Weights.shape(role, self.cell, 1, self.hidden, size)) for role in roles]
+        widths = [size or self.hidden, *(self.hidden for _ in self.cell.states[1:])]
+        lengths = reset = fresh = None
+        if "boundaries" in self.options:
+            lengths = torch.empty(batch, dtype=torch.int64, device="meta")
+            reset = torch.empty(steps, batch, dtype=torch.bool, device="meta")
+            fresh = [self._empty((batch, width)) for width in widths]
+        return (
+            self.cell,
+            self._empty((steps, batch, len(self.cell.gates) * self.hidden)),
+            [self._empty((batch, width)) for width in widths],
+            Weights.of(roles, weights).recurrent,
+            lengths,
+            reset,
+            fresh,
+            "reverse" in self.options,
+        )
+
+    def _empty(self, shape: Sequence[int]) -> Tensor:
+        return torch.empty(shape, dtype=DTYPES[self.dtype_name], device="meta")
+
+
+def cases(
+    cells: Iterable[str] = REGISTRY,
+    dtypes: Iterable[str] = ("bfloat16", "float16", "float32", "float64"),
+    hidden: Iterable[int] = (512, 650),
+    variants: Iterable[str] = VARIANTS,
+    backends: Iterable[str] = BACKENDS,
+) -> Iterator[Case]:
+    """All combinations that are not refused."""
+    for each in itertools.product(backends, cells, dtypes, hidden, variants):
+        case = Case(*each)
+        if case.refused() is None:
+            yield case
