@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from . import checks, delegate, dispatch, ops, reference
 from .boundaries import valid_steps
 from .cells import Cell
+from .recurrence import Recurrence
 from .weights import Weights
 
 
@@ -118,25 +119,16 @@ def layers(
     finals: list[tuple[Tensor, ...]] = []
     with _without_autocast(input.device):
         for first in range(0, len(weights), directions):
-            outputs = []
-            for direction in range(directions):
-                k = first + direction
-                given = [state[k] for state in states]
-                options = {
-                    "lengths": lengths,
-                    "reset": reset,
-                    "reset_states": None if reset_states is None else [state[k] for state in reset_states],
-                    "reverse": direction == 1,
-                }
-                if engine is not None:
-                    output, final = engine.infer(cell, input, given, weights[k], **options)
-                else:
-                    gates_x = project(input, weights[k].ih, weights[k].bias_ih)
-                    output, final = recurrence(cell, gates_x, given, weights[k], **options, backend=choice.backend)
-                outputs.append(output)
-                finals.append(final)
-            input = torch.cat(outputs, -1) if bidirectional else outputs[0]
-            if dropout and training and first + directions < len(weights):
+            place = slice(first, first + directions)
+            fresh = None if reset_states is None else [state[place] for state in reset_states]
+            q = Recurrence(cell, None, [s[place] for s in states], weights[place], lengths, reset, fresh)
+            if engine is not None:
+                input, final = engine.infer(q, input)
+            else:
+                q = q._replace(gates_x=project(input, *_side_by_side(q.weights)))
+                input, final = _layer(q, choice)
+            finals.append(final)
+            if dropout and training and place.stop < len(weights):
                 input = dropout_(input, dropout)
 
     if batch_sizes is not None:
@@ -144,7 +136,7 @@ def layers(
         input = input[valid]
     elif batch_first:
         input = input.transpose(0, 1)
-    return input, tuple(torch.stack(state) for state in zip(*finals, strict=True))
+    return input, tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
 
 
 def recurrence(
@@ -178,18 +170,10 @@ def recurrence(
         The output (T, N, H or P) and the final states.
     """
     choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
-    if choice.backend == "reference" and not torch.compiler.is_compiling():
-        return reference.recurrence(
-            cell,
-            gates_x,
-            states,
-            weights,
-            lengths=lengths,
-            reset=reset,
-            reset_states=reset_states,
-            reverse=reverse,
-        )
-    return ops.recurrence(cell, gates_x, states, weights, lengths, reset, reset_states, reverse, choice.backend)
+    one = [state.unsqueeze(0) for state in states]
+    fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
+    output, final = _layer(Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse), choice)
+    return output, tuple(state.squeeze(0) for state in final)
 
 
 def step(
@@ -209,12 +193,28 @@ def step(
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     engine = inferring_engine(choice, [input, *states], [weights])
     if engine is not None:
-        _, final = engine.infer(cell, input.unsqueeze(0), states, weights, None, None, None, False)
-        return tuple(final)
+        q = Recurrence(cell, None, [state.unsqueeze(0) for state in states], (weights,))
+        _, final = engine.infer(q, input.unsqueeze(0))
+        return tuple(state.squeeze(0) for state in final)
     with _without_autocast(input.device):
         gates_x = _projection(choice)(input, weights.ih, weights.bias_ih)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
+
+
+def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All directions of a layer by a backend → output, final states."""
+    if choice.backend == "reference" and not torch.compiler.is_compiling():
+        return reference.layer(q)
+    return ops.recurrence(q, choice.backend)
+
+
+def _side_by_side(weights: Sequence[Weights]) -> tuple[Tensor, Tensor | None]:
+    """weight_ih and bias_ih of all directions, for one product."""
+    if len(weights) == 1:
+        return weights[0].ih, weights[0].bias_ih
+    bias = None if weights[0].bias_ih is None else torch.cat([w.bias_ih for w in weights])
+    return torch.cat([w.ih for w in weights]), bias
 
 
 def inferring_engine(

@@ -1,16 +1,16 @@
 """The two operators: one node each in a compiled or exported graph, however long the sequence.
 
-``seqcells::recurrence`` runs one layer in one direction, ``seqcells::recurrence_backward`` gives its
-gradients. What runs inside is the engine named by ``backend``, looked up at the call.
+``seqcells::recurrence`` runs one layer, all its directions, ``seqcells::recurrence_backward`` gives its gradients.
+What runs inside is the engine named by ``backend``, looked up at the call.
 
-An engine is a module with three functions, arguments as in the schemas below without ``backend``, the four
-weights gathered in a `Weights`, reset states None where there are none:
+An engine is a module with three functions of a `Recurrence`:
 
-* ``forward(cell, gates_x, states, weights, lengths, reset, reset_states, reverse, save)`` → output, final states,
-  and what backward needs besides the arguments and the output, nothing unless ``save``;
-* ``backward(cell, ..., reverse, output, saved, grad_output, grad_final)`` → gradients of the tensors in the order
-  gates_x, states, weights that there are, reset states;
-* ``saved_like(cell, gates_x, states, weights)`` → empty tensors of the shapes that forward saves.
+* ``forward(q, save)`` → output, final states, and what backward needs besides those and ``q``, nothing unless ``save``;
+* ``backward(q, output, saved, grad_output, grad_final)`` → gradients of ``q.differentiable()``, in its order;
+* ``saved_like(q)`` → empty tensors of the shapes that forward saves.
+
+It may have ``infer(q, input)`` besides: output and final states from the layer's input (T, B, features), ``q.gates_x``
+being None; not differentiable.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from . import dispatch, reference
-from .cells import Cell
+from .recurrence import Recurrence
 from .weights import Weights
 
+# Of the weights, those of each direction, or none.
 _INPUTS = (
-    "str cell, Tensor gates_x, Tensor[] states, Tensor? weight_hh, Tensor? bias_hh, Tensor? weight_hr, "
+    "str cell, Tensor gates_x, Tensor[] states, Tensor[] weight_hh, Tensor[] bias_hh, Tensor[] weight_hr, "
     "Tensor[] unit, Tensor? lengths, Tensor? reset, Tensor[] reset_states, bool reverse, str backend, bool save"
 )
 _library = torch.library.Library("seqcells", "DEF")
@@ -37,90 +38,63 @@ _library.define(
 )
 
 
-def recurrence(
-    cell: type[Cell],
-    gates_x: Tensor,
-    states: Sequence[Tensor],
-    weights: Weights,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
-    reverse: bool,
-    backend: str,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Call the operator → output, final states."""
-    tensors = [gates_x, *states, *weights.recurrent.present(), *(reset_states or ())]
-    output, final, _ = torch.ops.seqcells.recurrence(
-        cell.name,
-        gates_x,
-        list(states),
-        weights.hh,
-        weights.bias_hh,
-        weights.hr,
-        list(weights.unit),
-        lengths,
-        reset,
-        list(reset_states or ()),
-        reverse,
-        backend,
-        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
-    )
+    output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
     return output, tuple(final)
 
 
+def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
+    """The operator's arguments in the order of its schema."""
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in q.differentiable())
+    reset_states = list(q.reset_states or ())
+    rest = (q.lengths, q.reset, reset_states, q.reverse, backend, save)
+    return q.cell.name, q.gates_x, list(q.states), *_lists(q.weights), *rest
+
+
+def _lists(weights: Sequence[Weights]) -> list[list[Tensor]]:
+    """Recurrent weights as the operator takes them: of each kind those of all directions."""
+    kinds = [[w.hh for w in weights], [w.bias_hh for w in weights], [w.hr for w in weights]]
+    return [*([] if kind[0] is None else kind for kind in kinds), [row for w in weights for row in w.unit]]
+
+
 class _Arguments:
-    """The operators' common arguments under their names, and the order of those that have gradients."""
+    """The operators' common arguments: a `Recurrence`, the backend, whether to save for backward."""
 
     def __init__(self, args: Sequence[Any]) -> None:
-        name, self.gates_x, self.states, hh, bias_hh, hr, unit, *rest, self.backend, self.save = args
-        self.lengths, self.reset, self.reset_states, self.reverse = rest
-        self.cell = dispatch.cell(name)
-        self.weights = Weights(hh=hh, bias_hh=bias_hh, hr=hr, unit=tuple(unit))
-
-    def differentiable(self) -> list[Tensor]:
-        return [self.gates_x, *self.states, *self.weights.present(), *self.reset_states]
+        name, gates_x, states, hh, bias_hh, hr, unit, *rest, self.backend, self.save = args
+        lengths, reset, reset_states, reverse = rest
+        cell, directions = dispatch.cell(name), states[0].shape[0]
+        rows = len(unit) // directions
+        weights = tuple(
+            Weights(
+                hh=hh[d] if hh else None,
+                bias_hh=bias_hh[d] if bias_hh else None,
+                hr=hr[d] if hr else None,
+                unit=tuple(unit[d * rows : (d + 1) * rows]),
+            )
+            for d in range(directions)
+        )
+        self.q = Recurrence(cell, gates_x, states, weights, lengths, reset, reset_states or None, reverse)
 
     def grouped(self, flat: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-        """Flat gradients of `differentiable`, as recurrence_backward returns them."""
-        n, rest = len(self.states), list(flat[1:])
-        end = len(rest) - len(self.reset_states)
+        """Gradients of ``q.differentiable()``, as recurrence_backward returns them."""
+        n, rest = len(self.q.states), list(flat[1:])
+        end = len(rest) - len(self.q.reset_states or ())
         return flat[0], rest[:n], rest[n:end], rest[end:]
-
-    def engine_call(self) -> tuple[Any, ...]:
-        return (
-            self.cell,
-            self.gates_x,
-            self.states,
-            self.weights,
-            self.lengths,
-            self.reset,
-            self.reset_states or None,
-            self.reverse,
-        )
 
     def by_reference(self, *differentiable: Tensor) -> tuple[Tensor, ...]:
         """The reference as a function of the differentiable tensors → output and final states, flat."""
-        gates_x, states, weights, reset_states = self.grouped(differentiable)
-        output, final = reference.recurrence(
-            self.cell,
-            gates_x,
-            states,
-            self.weights.replaced(weights),
-            lengths=self.lengths,
-            reset=self.reset,
-            reset_states=reset_states or None,
-            reverse=self.reverse,
-        )
+        output, final = reference.layer(self.q.replaced(differentiable))
         return (output, *final)
 
 
 def _recurrence(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     call = _Arguments(args)
     if call.backend == "reference":
-        output, *final = call.by_reference(*call.differentiable())
-        # An operator may not return its inputs; a sequence that ends before it begins has its state unchanged.
-        return output, [f.clone() for f in final], []
-    output, final, saved = dispatch.engine(call.backend).forward(*call.engine_call(), call.save)
+        output, final = reference.layer(call.q)
+        return output, list(final), []
+    output, final, saved = dispatch.engine(call.backend).forward(call.q, call.save)
     return output, list(final), list(saved)
 
 
@@ -140,28 +114,28 @@ def _recurrence_backward(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]
     call = _Arguments(inputs)
     if call.backend == "reference":
         with _autograd_inside_operator():
-            leaves = [tensor.detach().requires_grad_() for tensor in call.differentiable()]
+            leaves = [tensor.detach().requires_grad_() for tensor in call.q.differentiable()]
             outputs = call.by_reference(*leaves)
             gradients = torch.autograd.grad(outputs, leaves, (grad_output, *grad_final), materialize_grads=True)
         return call.grouped([g.contiguous() for g in gradients])
     engine = dispatch.engine(call.backend)
-    return call.grouped(engine.backward(*call.engine_call(), output, saved, grad_output, grad_final))
+    return call.grouped(engine.backward(call.q, output, saved, grad_output, grad_final))
 
 
 def _recurrence_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     call = _Arguments(args)
-    shape = (call.gates_x.shape[0], *call.states[0].shape)
-    output = call.gates_x.new_empty(shape)
-    final = [call.gates_x.new_empty(state.shape) for state in call.states]
+    x, states = call.q.gates_x, call.q.states
+    directions, batch, size = states[0].shape
+    output = x.new_empty((x.shape[0], batch, directions * size))
+    final = [x.new_empty(state.shape) for state in states]
     if call.backend == "reference" or not call.save:
         return output, final, []
-    engine = dispatch.engine(call.backend)
-    return output, final, list(engine.saved_like(call.cell, call.gates_x, call.states, call.weights))
+    return output, final, list(dispatch.engine(call.backend).saved_like(call.q))
 
 
 def _recurrence_backward_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
     call = _Arguments(args[:-4])
-    return call.grouped([t.new_empty(t.shape) for t in call.differentiable()])
+    return call.grouped([t.new_empty(t.shape) for t in call.q.differentiable()])
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -182,9 +156,9 @@ def _saved(ctx: Any) -> tuple[tuple, tuple]:
 
 def _as_inputs(call: _Arguments, flat: Sequence[Tensor]) -> tuple[Any, ...]:
     """Gradients of `differentiable` in the places of the operator's inputs."""
-    gates_x, states, weights, reset_states = call.grouped(flat)
-    w = call.weights.replaced(weights)
-    return None, gates_x, states, w.hh, w.bias_hh, w.hr, list(w.unit), None, None, reset_states, None, None, None
+    g = call.q.replaced(flat)
+    reset_states = list(g.reset_states or ())
+    return None, g.gates_x, g.states, *_lists(g.weights), None, None, reset_states, None, None, None
 
 
 def _recurrence_autograd(
@@ -193,10 +167,10 @@ def _recurrence_autograd(
     inputs, (output, saved) = _saved(ctx)
     call = _Arguments(inputs)
     grad_output = torch.zeros_like(output) if grad_output is None else grad_output
-    grad_final = [torch.zeros_like(s) if g is None else g for s, g in zip(call.states, grad_final, strict=True)]
+    grad_final = [torch.zeros_like(s) if g is None else g for s, g in zip(call.q.states, grad_final, strict=True)]
     if torch.is_grad_enabled():
         # A gradient that will itself be differentiated: the reference's, which is so any number of times.
-        _, pull = torch.func.vjp(call.by_reference, *call.differentiable())
+        _, pull = torch.func.vjp(call.by_reference, *call.q.differentiable())
         return _as_inputs(call, pull((grad_output, *grad_final)))
     gates_x, states, weights, reset_states = torch.ops.seqcells.recurrence_backward(
         *inputs, output, saved, grad_output, grad_final

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from .boundaries import boundaries, valid_steps
 from .cells import Cell
 from .precision import WORKING_DTYPE
+from .recurrence import Recurrence
 from .weights import Weights
 
 
@@ -24,6 +25,25 @@ def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weight
     rows = [row for parameter in weights.unit for row in parameter.unbind(0)]
     new = cell.advance(tuple(x), tuple(r), tuple(states), tuple(rows))
     return new if weights.hr is None else (linear(new[0], weights.hr), *new[1:])
+
+
+def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All directions of a layer → output, final states."""
+    outputs, finals = [], []
+    for d, gates_x in enumerate(q.gates_x.chunk(len(q.weights), -1)):
+        output, final = recurrence(
+            q.cell,
+            gates_x,
+            [state[d] for state in q.states],
+            q.weights[d],
+            lengths=q.lengths,
+            reset=q.reset,
+            reset_states=None if q.reset_states is None else [state[d] for state in q.reset_states],
+            reverse=q.reversed(d),
+        )
+        outputs.append(output)
+        finals.append(final)
+    return torch.cat(outputs, -1), tuple(torch.stack(state) for state in zip(*finals, strict=True))
 
 
 def recurrence(

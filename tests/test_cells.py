@@ -9,6 +9,7 @@ import seqcells
 from seqcells import derive, dispatch, ops
 from seqcells.cells import REGISTRY, Cell
 from seqcells.cells.activations import tanh
+from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
 T, B, INPUTS, H = 6, 3, 4, 5
@@ -213,9 +214,9 @@ def test_own_cell_reaches_the_operators_and_the_derivation(defined):
     assert dispatch.cell("leaky") is Leaky
     torch.manual_seed(0)
     weights = Weights(hh=torch.randn(H, H), bias_hh=torch.randn(H), unit=(torch.randn(1, H),))
-    arguments = torch.randn(T, B, H), [torch.zeros(B, H)], weights, None, None, None, False, "reference"
-    output, (final,) = ops.recurrence(Leaky, *arguments)
-    torch.testing.assert_close(output[-1], final)
+    q = Recurrence(Leaky, torch.randn(T, B, H), [torch.zeros(1, B, H)], (weights,))
+    output, (final,) = ops.recurrence(q, "reference")
+    torch.testing.assert_close(output[-1], final[0])
     plan = derive.plan(Leaky)
     assert plan.fields["saved"] == ("t1",)
     assert "leaky_backward" in derive.triton([plan])

@@ -7,6 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from seqcells import functional, ops
 from seqcells.cells import REGISTRY
+from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
 T, B, H, P = 3, 2, 3, 2
@@ -57,8 +58,10 @@ def named(backend):
 
 
 def operator(backend):
-    def run(*args):
-        output, final = ops.recurrence(*args, True, backend)
+    def run(cell, gates_x, states, weights, lengths, reset, fresh):
+        one = [state.unsqueeze(0) for state in states]
+        fresh = fresh and [state.unsqueeze(0) for state in fresh]
+        output, final = ops.recurrence(Recurrence(cell, gates_x, one, [weights], lengths, reset, fresh, True), backend)
         return (output, *final)
 
     return run

@@ -1,4 +1,4 @@
-"""One layer in one direction: every backend's engine equals the reference, whatever is asked of it at once."""
+"""One layer, in one direction or both: every backend's engine equals the reference, whatever is asked of it at once."""
 
 import itertools
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from support import assert_equal_to, backends, gradients, random_states
 
-from seqcells import functional
+from seqcells import ops
 from seqcells.cells import REGISTRY
+from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
 T, B, H = 4, 3, 5
@@ -15,43 +16,53 @@ KINDS = [(name, size) for name, cell in REGISTRY.items() for size in ((0, 2) if 
 ENGINES = [name for name in backends("lstm", form="recurrence", options=("lengths", "reset")) if name != "reference"]
 
 
-def problem(name, proj_size, bias, given_reset, device):
-    """Differentiable inputs of a recurrence: gates_x, states, weights, reset states."""
+def problem(name, directions, proj_size, bias, given_reset, device):
+    """Differentiable inputs of a recurrence: gates_x, states, weights of each direction, reset states."""
     like = {"dtype": torch.float64, "device": device, "requires_grad": True}
     cell = REGISTRY[name]
     roles = Weights.roles(cell, bias, proj_size > 0)
-    weights = [torch.randn(Weights.shape(role, cell, 1, H, proj_size), **like) for role in roles]
-    fresh = random_states(name, B, H, proj_size=proj_size, **like) if given_reset else None
-    gates_x = torch.randn(T, B, len(cell.gates) * H, **like)
-    return gates_x, random_states(name, B, H, proj_size=proj_size, **like), Weights.of(roles, weights).recurrent, fresh
+
+    def weights():
+        tensors = [torch.randn(Weights.shape(role, cell, 1, H, proj_size), **like) for role in roles]
+        return Weights.of(roles, tensors).recurrent
+
+    def states():
+        return random_states(name, directions, B, H, proj_size=proj_size, **like)
+
+    gates_x = torch.randn(T, B, directions * len(cell.gates) * H, **like)
+    return Recurrence(
+        cell,
+        gates_x,
+        states(),
+        [weights() for _ in range(directions)],
+        reset_states=states() if given_reset else None,
+    )
 
 
-@pytest.mark.parametrize("reverse", (False, True), ids=("forwards", "backwards"))
+@pytest.mark.parametrize("ways", ("forwards", "backwards", "both"))
 @pytest.mark.parametrize("options", [*itertools.product((False, True), repeat=2)], ids=("", "reset", "lengths", "both"))
 @pytest.mark.parametrize(("name", "proj_size"), KINDS)
 @pytest.mark.parametrize("backend", ENGINES)
-def test_equals_the_reference(backend, name, proj_size, options, reverse, device):
+def test_equals_the_reference(backend, name, proj_size, options, ways, device):
     lengths, reset = options
-    gates_x, states, weights, fresh = problem(name, proj_size, not lengths, reset and reverse, device)
-    given = {
-        "lengths": torch.tensor([3, 0, 4], device=device) if lengths else None,
-        "reset": torch.tensor([[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 1]], device=device).bool() if reset else None,
-    }
+    q = problem(name, 2 if ways == "both" else 1, proj_size, not lengths, reset and ways != "forwards", device)
+    q = q._replace(
+        lengths=torch.tensor([3, 0, 4], device=device) if lengths else None,
+        reset=torch.tensor([[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 1]], device=device).bool() if reset else None,
+        reverse=ways == "backwards",
+    )
     found = []
     for chosen in (backend, "reference"):
-        output, final = functional.recurrence(
-            REGISTRY[name], gates_x, states, weights, reset_states=fresh, reverse=reverse, backend=chosen, **given
-        )
-        inputs = [gates_x, *states, *weights.present(), *(fresh or ())]
-        found.append([output, *final, *gradients([output, *final], inputs)])
+        output, final = ops.recurrence(q, chosen)
+        found.append([output, *final, *gradients([output, *final], q.differentiable())])
     assert_equal_to(*found)
 
 
 @pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_nothing_is_kept_without_gradients(backend, name, device):
-    gates_x, states, weights, _ = problem(name, 0, True, False, device)
-    arguments = (name, gates_x, states, weights.hh, weights.bias_hh, None, list(weights.unit), None, None, [], False)
-    output, _, saved = torch.ops.seqcells.recurrence(*arguments, backend, False)
+    q = problem(name, 1, 0, True, False, device)
+    with torch.no_grad():
+        output, _, saved = torch.ops.seqcells.recurrence(*ops.arguments(q, backend))
     assert not any(tensor.numel() for tensor in saved)
-    assert_equal_to([output], [torch.ops.seqcells.recurrence(*arguments, "reference", True)[0]])
+    assert_equal_to([output], [ops.recurrence(q, "reference")[0]])

@@ -16,52 +16,56 @@ class Backward : Sequence<Cell, T> {
     using Base = Sequence<Cell, T>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::threads, Base::times;
+    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::times;
 
+    const int64_t back_blocks, unit_blocks;  // of the previous hidden state's columns, and of this step's units
     Buffer<T> weights{0}, projection{0};
+    // Between steps: the gradients of the hidden state and of the other states, and of the products of this step and the
+    // next.
+    Buffer<T> hidden{0}, carry{0}, products{0}, sums{0};
 
-    explicit Backward(const Problem& problem) : Base(problem) {}
+  public:
+    explicit Backward(const Problem& problem)
+        : Base(problem), back_blocks(blocks_of(P, WIDE)), unit_blocks(blocks_of(H, WIDE)) {}
 
+    // Hidden units are shared out in the blocks of the product, whose columns they are.
+    int threads() const { return Base::threads(unit_blocks, B * H * (R * P + 8)); }
+
+    bool allocate() {
+        if (R) weights = Buffer<T>(back_blocks * R * H * WIDE * L);
+        if (p.weight_hr) projection = Buffer<T>(unit_blocks * P * WIDE * L);
+        hidden = Buffer<T>(B * P), carry = Buffer<T>(S * B * H);
+        products = Buffer<T>(2 * B * R * H), sums = Buffer<T>((R + Cell::parameters) * H);
+        return weights.get() && projection.get() && carry.get() && hidden.get() && products.get() && sums.get();
+    }
+
+    void run(int member, int size, Barrier& barrier) {
+        const int64_t depth = R * H;
+        const Share mine(unit_blocks, member, size), my_projected(back_blocks, member, size);
+        pack_backward(mine, my_projected, depth);
+        begin_backward(mine, my_projected, carry.get(), hidden.get());
+        for (int64_t index = p.steps - 1; index >= 0; --index) {
+            T* now = products.get() + index % 2 * B * depth;
+            if (p.weight_hr) {
+                store_grad_projected(index, my_projected, hidden.get());
+                barrier.wait();
+            }
+            for (int64_t block = mine.first; block < mine.last; ++block)
+                backward_block(index, block, carry.get(), hidden.get(), now, sums.get());
+            if (R || p.weight_hr) barrier.wait();
+            for (int64_t k = my_projected.first; k < my_projected.last; ++k)
+                product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth,
+                                 carry.get(), hidden.get());
+            before_boundary(index, mine, my_projected, carry.get(), hidden.get());
+        }
+        end_backward(mine, my_projected, carry.get(), hidden.get());
+    }
+
+  private:
     static constexpr int unshared() {
         int count = 0;
         for (int gate = 0; gate < R; ++gate) count += Cell::shared[gate] < 0;
         return count;
-    }
-
-  public:
-    static int run(const Problem& problem) { return Backward(problem).backward(); }
-
-  private:
-    // Between steps: the gradients of the hidden state (`hidden`) and of the other states (`carry`), and of the products
-    // of this step and the next (`products`).
-    int backward() {
-        const int64_t back_blocks = blocks_of(P, WIDE), unit_blocks = blocks_of(H, WIDE);
-        const int64_t depth = R * H;
-        if (R) weights = Buffer<T>(back_blocks * depth * WIDE * L);
-        if (p.weight_hr) projection = Buffer<T>(unit_blocks * P * WIDE * L);
-        Buffer<T> carry(S * B * H), hidden(B * P), products(2 * B * depth), sums((R + Cell::parameters) * H);
-        if (!weights.get() || !projection.get() || !carry.get() || !hidden.get() || !products.get() || !sums.get()) return -1;
-        // Hidden units are shared out in the blocks of the product, whose columns they are.
-        run_team(threads(unit_blocks, B * H * (R * P + 8)), [&](int member, int size, Barrier& barrier) {
-            const Share mine(unit_blocks, member, size), my_projected(back_blocks, member, size);
-            pack_backward(mine, my_projected, depth);
-            begin_backward(mine, my_projected, carry.get(), hidden.get());
-            for (int64_t index = p.steps - 1; index >= 0; --index) {
-                T* now = products.get() + index % 2 * B * depth;
-                if (p.weight_hr) {
-                    store_grad_projected(index, my_projected, hidden.get());
-                    barrier.wait();
-                }
-                for (int64_t block = mine.first; block < mine.last; ++block)
-                    backward_block(index, block, carry.get(), hidden.get(), now, sums.get());
-                if (R || p.weight_hr) barrier.wait();
-                for (int64_t k = my_projected.first; k < my_projected.last; ++k)
-                    product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth, carry.get(), hidden.get());
-                before_boundary(index, mine, my_projected, carry.get(), hidden.get());
-            }
-            end_backward(mine, my_projected, carry.get(), hidden.get());
-        });
-        return 0;
     }
 
     void pack_backward(Share mine, Share my_projected, int64_t depth) {
@@ -116,9 +120,9 @@ class Backward : Sequence<Cell, T> {
         const int64_t t = times.at(index);
         for (int64_t row = 0; row < B; ++row)
             for (int64_t unit = share.first * WIDE * L; unit < share.last * WIDE * L && unit < P; ++unit) {
-                const int64_t place = (t * B + row) * P + unit;
-                as(p.grad_projected)[place] =
-                    times.valid(t, row) ? as(p.grad_output)[place] + hidden[row * P + unit] : T(0);
+                const T grad = as(p.grad_output)[(t * B + row) * p.output_width + unit];
+                as(p.grad_projected)[(t * B + row) * P + unit] =
+                    times.valid(t, row) ? grad + hidden[row * P + unit] : T(0);
             }
     }
 
@@ -150,13 +154,14 @@ class Backward : Sequence<Cell, T> {
                 s[state] = Cell::previous[state] ? previous(state, index, row, unit, count) : V{};
                 n[state] = V{};
                 if (Cell::next[state]) {
-                    const void* from = p.path[state] ? p.path[state] : p.output;
-                    n[state] = load(as(from) + place * H + unit, count);
+                    n[state] = p.path[state] ? load(as(p.path[state]) + place * H + unit, count)
+                                             : load(as(p.output) + place * p.output_width + unit, count);
                 }
                 if (state) d[state] = load(carry + (state * B + row) * H + unit, count);
             }
             d[0] = p.weight_hr ? load(unprojected)
-                               : load(hidden + row * P + unit, count) + load(as(p.grad_output) + place * P + unit, count);
+                               : load(hidden + row * P + unit, count) +
+                                     load(as(p.grad_output) + place * p.output_width + unit, count);
             Cell::template backward<V>(saved, s, n, u, d, x, r, ds, du);
             for (int state = 1; state < S; ++state) store(carry + (state * B + row) * H + unit, ds[state], count);
             if (!p.weight_hr) store(hidden + row * P + unit, ds[0], count);
@@ -168,7 +173,7 @@ class Backward : Sequence<Cell, T> {
         }
         for (int k = 0; k < Cell::parameters; ++k) sum_up(as(p.grad_unit) + k * H + unit, sums + (R + k) * H + unit, du[k], row, count);
         for (int gate = 0; gate < Cell::gates; ++gate)
-            store(as(p.grad_gates_x) + (place * Cell::gates + gate) * H + unit, x[gate], count);
+            store(as(p.grad_gates_x) + place * p.gates_width + gate * H + unit, x[gate], count);
         int own = 0;
         for (int gate = 0; gate < R; ++gate) {
             store(products + row * R * H + gate * H + unit, r[gate], count);

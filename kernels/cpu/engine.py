@@ -1,4 +1,4 @@
-"""The engine's functions, as `seqcells.ops` has them, and `infer` and `stepper`, which take a layer's input.
+"""The engine's functions, as `seqcells.ops` has them, and `stepper`, which makes one step again and again.
 
 Arithmetic is float32 or float64; float16 and bfloat16 are storage.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 from ...boundaries import boundaries, valid_steps
 from ...cells import Cell
 from ...precision import WORKING_DTYPE
+from ...recurrence import Recurrence
 from ...weights import Weights
 from . import _engine
 from .library import DTYPES, Kernels, kernels, pooled
@@ -22,7 +23,7 @@ __all__ = ["DTYPES", "backward", "forward", "infer", "kernels", "linear", "saved
 _MAX_STATES = 4
 # fmt: off
 _FIELDS = (
-    "steps", "batch", "hidden", "projected", "reverse", "threads", "gates_x", "input",
+    "steps", "batch", "hidden", "projected", "reverse", "threads", "gates_width", "output_width", "gates_x", "input",
     "weight_ih", "bias_ih", "features", "initial", "weight_hh", "bias_hh", "weight_hr", "unit",
     "lengths", "reset", "reset_states", "output", "final", "saved", "path", "previous_hidden",
     "grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset",
@@ -56,52 +57,49 @@ def _fields(given: dict[str, Any]) -> list[int]:
     return flat
 
 
-def _run(cell: type[Cell], backward: bool, dtype: torch.dtype, fields: dict) -> None:
-    _engine.run(kernels(cell.name, dtype).handle, backward, *_fields(fields))
-
-
 class _Call:
-    """The arguments as the kernels want them: contiguous, of the working dtype."""
+    """A recurrence as the kernels want it: contiguous, of the working dtype."""
 
-    def __init__(
-        self,
-        cell: type[Cell],
-        gates_x: Tensor,
-        states: Sequence[Tensor],
-        weights: Weights,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        reset_states: Sequence[Tensor] | None,
-        reverse: bool,
-    ) -> None:
-        self.cell, self.storage = cell, gates_x.dtype
-        self.dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
-        self.steps, self.batch = gates_x.shape[:2]
-        self.hidden = states[-1].shape[1] if weights.hr is None else weights.hr.shape[1]
-        self.projected = states[0].shape[1]
-        self.states = [self.plain(state) for state in states]
-        self.weights = weights.recurrent.replaced([self.plain(w) for w in weights.recurrent.present()])
-        self.unit = torch.cat(self.weights.unit) if len(weights.unit) > 1 else next(iter(self.weights.unit), None)
-        self.lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
-        self.reset = None if reset is None else reset.contiguous()
-        self.reset_states = None if reset_states is None else [self.plain(state) for state in reset_states]
-        self.reverse = reverse
-        self.fields = {
-            "steps": self.steps,
-            "batch": self.batch,
-            "hidden": self.hidden,
-            "projected": self.projected,
-            "reverse": int(reverse),
-            "threads": torch.get_num_threads(),
-            "initial": self.states,
-            "weight_hh": self.weights.hh,
-            "bias_hh": self.weights.bias_hh,
-            "weight_hr": self.weights.hr,
-            "unit": self.unit,
-            "lengths": self.lengths,
-            "reset": self.reset,
-            "reset_states": self.reset_states,
-        }
+    def __init__(self, q: Recurrence, x: Tensor) -> None:
+        self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
+        self.dtype = WORKING_DTYPE.get(x.dtype, x.dtype)
+        self.steps, self.batch = x.shape[:2]
+        self.directions, _, self.projected = q.states[0].shape
+        self.hidden = q.states[-1].shape[2] if q.weights[0].hr is None else q.weights[0].hr.shape[1]
+        self.kernels = kernels(q.cell.name, self.dtype)
+        self.states = [self.plain(state) for state in q.states]
+        self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in q.weights]
+        self.unit = [_unit(w) for w in self.weights]
+        self.lengths = None if q.lengths is None else q.lengths.to(torch.int64).contiguous()
+        self.reset = None if q.reset is None else q.reset.contiguous()
+        self.reset_states = None if q.reset_states is None else [self.plain(state) for state in q.reset_states]
+
+    def run(self, backward: bool, **fields: Any) -> None:
+        """Both directions at once: a field is shared, or a sequence of what each of them has."""
+        flat: list[int] = []
+        for d, weights in enumerate(self.weights):
+            flat += _fields(
+                {
+                    "steps": self.steps,
+                    "batch": self.batch,
+                    "hidden": self.hidden,
+                    "projected": self.projected,
+                    "reverse": int(self.reverse(d)),
+                    "threads": torch.get_num_threads(),
+                    "gates_width": self.directions * len(self.cell.gates) * self.hidden,
+                    "output_width": self.directions * self.projected,
+                    "initial": _of(d, self.states),
+                    "weight_hh": weights.hh,
+                    "bias_hh": weights.bias_hh,
+                    "weight_hr": weights.hr,
+                    "unit": self.unit[d],
+                    "lengths": self.lengths,
+                    "reset": self.reset,
+                    "reset_states": _of(d, self.reset_states),
+                    **{name: value[d] if isinstance(value, list) else value for name, value in fields.items()},
+                }
+            )
+        _engine.run(self.kernels.handle, backward, *flat)
 
     def plain(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype == self.dtype and tensor.is_contiguous() else tensor.to(self.dtype).contiguous()
@@ -109,114 +107,116 @@ class _Call:
     def empty(self, *shape: int) -> Tensor:
         return pooled(shape, self.dtype)
 
+    def empty_output(self) -> Tensor:
+        return self.empty(self.steps, self.batch, self.directions * self.projected)
+
     def empty_states(self) -> list[Tensor]:
         return [torch.empty_like(state) for state in self.states]
+
+    def each(self, tensor: Tensor) -> list[Tensor]:
+        """The directions' parts of what lies side by side in the last axis."""
+        return list(tensor.chunk(self.directions, -1))
 
     def stored(self, tensor: Tensor) -> Tensor:
         return tensor if self.storage == self.dtype else tensor.to(self.storage)
 
-    def previous_hidden(self, output: Tensor) -> Tensor:
+    def previous_hidden(self, output: Tensor, d: int) -> Tensor:
         """(T, B, P): the hidden state that each step's product read."""
-        hidden = self.states[0].unsqueeze(0)
-        before = torch.cat([output[1:], hidden] if self.reverse else [hidden, output[:-1]])
+        hidden, reverse = self.states[0][d : d + 1], self.reverse(d)
+        before = torch.cat([output[1:], hidden] if reverse else [hidden, output[:-1]])
         valid = None if self.lengths is None else valid_steps(self.lengths, self.steps)
-        if valid is not None and self.reverse:
+        if valid is not None and reverse:
             # Rows begin at their length, after steps whose output is zero.
             before = torch.where(torch.cat([valid[1:], torch.zeros_like(valid[:1])]).unsqueeze(-1), before, hidden)
         if self.reset is not None:
-            fresh = torch.zeros_like(hidden) if self.reset_states is None else self.reset_states[0]
-            before = torch.where(boundaries(self.reset, valid, self.reverse).unsqueeze(-1), fresh, before)
+            fresh = torch.zeros_like(hidden) if self.reset_states is None else self.reset_states[0][d]
+            before = torch.where(boundaries(self.reset, valid, reverse).unsqueeze(-1), fresh, before)
         return before
 
 
-def forward(
-    cell: type[Cell],
-    gates_x: Tensor,
-    states: Sequence[Tensor],
-    weights: Weights,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
-    reverse: bool,
-    save: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _of(direction: int, tensors: Sequence[Tensor] | None) -> list[Tensor] | None:
+    return None if tensors is None else [tensor[direction] for tensor in tensors]
+
+
+def _unit(weights: Weights) -> Tensor | None:
+    return torch.cat(weights.unit) if len(weights.unit) > 1 else next(iter(weights.unit), None)
+
+
+def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """As `seqcells.ops` has it."""
-    call = _Call(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)
-    output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
-    saved = _saved(cell, gates_x, weights, pooled) if save else []
-    values, *path = saved or [None]
-    fields = {"gates_x": call.plain(gates_x), "output": output, "final": final, "saved": values}
-    _run(
-        cell, False, call.dtype, {**call.fields, **fields, "path": _path(kernels(cell.name, call.dtype), weights, path)}
+    call = _Call(q, q.gates_x)
+    output, final = call.empty_output(), call.empty_states()
+    saved = _saved(q, pooled) if save else []
+    call.run(
+        False,
+        gates_x=call.each(call.plain(q.gates_x)),
+        output=call.each(output),
+        final=_by_direction(final),
+        saved=list(saved[0]) if saved else None,
+        path=_paths(call, saved[1:]),
     )
     return call.stored(output), [call.stored(state) for state in final], saved
 
 
 def backward(
-    cell: type[Cell],
-    gates_x: Tensor,
-    states: Sequence[Tensor],
-    weights: Weights,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
-    reverse: bool,
-    output: Tensor,
-    saved: Sequence[Tensor],
-    grad_output: Tensor,
-    grad_final: Sequence[Tensor],
+    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
 ) -> list[Tensor]:
     """As `seqcells.ops` has it."""
-    call = _Call(cell, gates_x, states, weights, lengths, reset, reset_states, reverse)
+    call = _Call(q, q.gates_x)
     values, *path = saved
     output = call.plain(output)
-    previous = call.previous_hidden(output)
-    shared = kernels(cell.name, call.dtype).shared
-    grad_gates_x = call.empty(*gates_x.shape)
-    grad_product = call.empty(call.steps, call.batch, shared.count(-1) * call.hidden)
-    projected = weights.hr is not None
-    grad_projected = call.empty(*output.shape) if projected else None
+    previous = [call.previous_hidden(part, d) for d, part in enumerate(call.each(output))]
+    grad_gates_x = call.empty(*q.gates_x.shape)
+    width = call.kernels.shared.count(-1) * call.hidden
+    grad_product = [call.empty(call.steps, call.batch, width) for _ in q.weights]
     grad_states = call.empty_states()
-    grad_reset = None if reset_states is None else call.empty_states()
-    grad_unit = None if call.unit is None else torch.empty_like(call.unit)
-    grad_bias = None if call.weights.bias_hh is None else torch.empty_like(call.weights.bias_hh)
-    fields = {
-        "output": output,
-        "saved": values,
-        "path": _path(kernels(cell.name, call.dtype), weights, path),
-        "previous_hidden": previous,
-        "grad_output": call.plain(grad_output),
-        "grad_final": [call.plain(g) for g in grad_final],
-        "grad_gates_x": grad_gates_x,
-        "grad_product": grad_product,
-        "grad_projected": grad_projected,
-        "grad_initial": grad_states,
-        "grad_reset": grad_reset,
-        "grad_unit": grad_unit,
-        "grad_bias": grad_bias,
-    }
-    _run(cell, True, call.dtype, {**call.fields, **fields})
-    grad_weights = Weights(hh=_grad_hh(call, shared, previous, grad_gates_x, grad_product), bias_hh=grad_bias)
-    if projected:
-        unprojected = path[0].flatten(0, 1)
-        grad_weights = grad_weights._replace(hr=gemm(grad_projected.flatten(0, 1).T, unprojected))
-    if grad_unit is not None:
-        grad_weights = grad_weights._replace(unit=grad_unit.split([len(w) for w in weights.unit]))
-    grads = [grad_gates_x, *grad_states, *grad_weights.present(), *(grad_reset or ())]
-    return [call.stored(grad) for grad in grads]
+    grad_reset = None if q.reset_states is None else call.empty_states()
+    grads = [
+        Weights(
+            bias_hh=None if w.bias_hh is None else torch.empty_like(w.bias_hh),
+            hr=None if w.hr is None else call.empty(call.steps, call.batch, call.projected),
+            unit=() if unit is None else (torch.empty_like(unit),),
+        )
+        for w, unit in zip(call.weights, call.unit, strict=True)
+    ]
+    call.run(
+        True,
+        output=call.each(output),
+        saved=list(values),
+        path=_paths(call, path),
+        previous_hidden=previous,
+        grad_output=call.each(call.plain(grad_output)),
+        grad_final=_by_direction([call.plain(g) for g in grad_final]),
+        grad_gates_x=call.each(grad_gates_x),
+        grad_product=grad_product,
+        grad_projected=[g.hr for g in grads],
+        grad_initial=_by_direction(grad_states),
+        grad_reset=_by_direction(grad_reset),
+        grad_unit=[next(iter(g.unit), None) for g in grads],
+        grad_bias=[g.bias_hh for g in grads],
+    )
+    flat = [grad_gates_x, *grad_states]
+    for d, (w, g, grad_x) in enumerate(zip(call.weights, grads, call.each(grad_gates_x), strict=True)):
+        g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
+        if w.hr is not None:
+            g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, path[0][d].flatten(0, 1)))
+        if w.unit:
+            g = g._replace(unit=g.unit[0].split([len(rows) for rows in w.unit]))
+        flat += g.present()
+    return [call.stored(grad) for grad in [*flat, *(grad_reset or ())]]
 
 
 def _grad_hh(
-    call: _Call, shared: tuple[int, ...], previous: Tensor, grad_gates_x: Tensor, grad_product: Tensor
+    call: _Call, weights: Weights, previous: Tensor, grad_gates_x: Tensor, grad_product: Tensor
 ) -> Tensor | None:
     """The gradient of weight_hh: one product over all steps for each run of gates that lie together."""
-    if call.weights.hh is None:
+    if weights.hh is None:
         return None
     columns, own = [], 0
-    for gate in shared:
+    for gate in call.kernels.shared:
         columns.append((grad_product, own) if gate < 0 else (grad_gates_x, gate))
         own += gate < 0
-    grad = torch.empty_like(call.weights.hh)
+    grad = torch.empty_like(weights.hh)
     rows, first = call.hidden, 0
     while first < len(columns):
         source, column = columns[first]
@@ -229,19 +229,19 @@ def _grad_hh(
     return grad
 
 
-def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
-    """As `seqcells.ops` has it: the values of all units (T, B, A·H), then the paths (T, B, H) that backward reads."""
-    return _saved(cell, gates_x, weights, lambda shape, dtype: gates_x.new_empty(shape, dtype=dtype))
+def saved_like(q: Recurrence) -> list[Tensor]:
+    """As `seqcells.ops` has it: the values of all units (D, T, B, A·H), then the paths (D, T, B, H) that backward
+    reads."""
+    return _saved(q, lambda shape, dtype: q.gates_x.new_empty(shape, dtype=dtype))
 
 
-def _saved(
-    cell: type[Cell], gates_x: Tensor, weights: Weights, empty: Callable[[Sequence[int], torch.dtype], Tensor]
-) -> list[Tensor]:
-    dtype = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
-    row = kernels(cell.name, dtype)
-    steps, batch, width = gates_x.shape
-    hidden = width // len(cell.gates)
-    return [empty((steps, batch, k * hidden), dtype) for k in (row.saves, *[1] * sum(_has_path(row, weights)))]
+def _saved(q: Recurrence, empty: Callable[[Sequence[int], torch.dtype], Tensor]) -> list[Tensor]:
+    dtype = WORKING_DTYPE.get(q.gates_x.dtype, q.gates_x.dtype)
+    row, directions = kernels(q.cell.name, dtype), len(q.weights)
+    steps, batch, width = q.gates_x.shape
+    hidden = width // (directions * len(q.cell.gates))
+    counts = (row.saves, *[1] * sum(_has_path(row, q.weights[0])))
+    return [empty((directions, steps, batch, k * hidden), dtype) for k in counts]
 
 
 def _has_path(row: Kernels, weights: Weights) -> list[bool]:
@@ -249,26 +249,35 @@ def _has_path(row: Kernels, weights: Weights) -> list[bool]:
     return [weights.hr is not None, *map(bool, row.path[1:])]
 
 
-def infer(
-    cell: type[Cell],
-    input: Tensor,
-    states: Sequence[Tensor],
-    weights: Weights,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    reset_states: Sequence[Tensor] | None,
-    reverse: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """`forward` with the input's projection inside: input (T, B, F) → output, final states. Not differentiable.
+def _paths(call: _Call, kept: Sequence[Tensor]) -> list[list[Tensor | None]]:
+    """For each direction, each state's path or None."""
+    rest = iter(kept)
+    stacks = [next(rest, None) if has else None for has in _has_path(call.kernels, call.weights[0])]
+    return [[None if stack is None else stack[d] for stack in stacks] for d in range(call.directions)]
+
+
+def _by_direction(states: Sequence[Tensor] | None) -> list[list[Tensor]] | None:
+    """(D, B, ·) of each state → of each direction its states."""
+    return None if states is None else [list(parts) for parts in zip(*states, strict=True)]
+
+
+def infer(q: Recurrence, input: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """As `seqcells.ops` has it.
 
     The gates' parts from the input never exist as a whole: they are made for a few steps at a time, by the thread that
     uses them.
     """
-    call = _Call(cell, input, states, weights, lengths, reset, reset_states, reverse)
-    output, final = call.empty(call.steps, call.batch, call.projected), call.empty_states()
-    fields = {"input": call.plain(input), "features": input.shape[2], "output": output, "final": final}
-    weight, bias = call.plain(weights.ih), None if weights.bias_ih is None else call.plain(weights.bias_ih)
-    _run(cell, False, call.dtype, {**call.fields, **fields, "weight_ih": weight, "bias_ih": bias})
+    call = _Call(q, input)
+    output, final = call.empty_output(), call.empty_states()
+    call.run(
+        False,
+        input=call.plain(input),
+        features=input.shape[2],
+        weight_ih=[w.ih for w in call.weights],
+        bias_ih=[w.bias_ih for w in call.weights],
+        output=call.each(output),
+        final=_by_direction(final),
+    )
     return call.stored(output), [call.stored(state) for state in final]
 
 
@@ -281,7 +290,7 @@ def stepper(
     written to them between two calls counts in the second.
     """
     weights = weights.replaced([w.contiguous() for w in weights.present()])
-    unit = torch.cat(weights.unit) if len(weights.unit) > 1 else next(iter(weights.unit), None)
+    unit = _unit(weights)
     fields = _fields(
         {
             "steps": 1,
@@ -289,6 +298,8 @@ def stepper(
             "hidden": weights.ih.shape[0] // len(cell.gates),
             "projected": states[0].shape[1],
             "threads": torch.get_num_threads(),
+            "gates_width": weights.ih.shape[0],
+            "output_width": states[0].shape[1],
             "input": input,
             "features": input.shape[1],
             "weight_ih": weights.ih,
@@ -308,8 +319,3 @@ def stepper(
         run(handle, False, *fields)
 
     return make
-
-
-def _path(row: Kernels, weights: Weights, kept: Sequence[Tensor]) -> list[Tensor | None]:
-    rest = iter(kept)
-    return [next(rest, None) if has else None for has in _has_path(row, weights)]

@@ -15,7 +15,7 @@ class Forward : Sequence<Cell, T> {
     using Base = Sequence<Cell, T>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::threads, Base::times;
+    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::times;
 
     // A block is wide enough for several sums at a time even where there are few gates.
     static constexpr int UNITS = R == 1 ? 4 : R == 2 ? 2 : 1;  // vectors of units
@@ -23,69 +23,71 @@ class Forward : Sequence<Cell, T> {
     static constexpr int G = Cell::gates * UNITS;              // vectors of the input's product
 
     const int64_t blocks, width;  // width: H in whole blocks
+    const int64_t projected_blocks;
+    const int64_t group;          // steps whose inputs are projected together
     Buffer<T> weights{0}, input_weights{0}, projection{0};
-
-    explicit Forward(const Problem& problem)
-        : Base(problem), blocks(blocks_of(H, UNITS)), width(blocks * UNITS * L) {}
+    // Of now and of the next step, before projection, the other states, and the inputs' products.
+    Buffer<T> hidden{0}, unprojected{0}, states{0}, inputs{0};
 
   public:
-    static int run(const Problem& problem) { return Forward(problem).forward(); }
+    explicit Forward(const Problem& problem)
+        : Base(problem), blocks(blocks_of(H, UNITS)), width(blocks * UNITS * L), projected_blocks(blocks_of(P, WIDE)),
+          group(B < BATCH ? BATCH / (B ? B : 1) : 1) {}
+
+    int threads() const { return Base::threads(blocks, B * H * (R * P + Cell::gates * p.features + 8)); }
+
+    bool allocate() {
+        if (R && packed()) weights = Buffer<T>(blocks * P * N * L);
+        if (p.input && packed()) input_weights = Buffer<T>(blocks * p.features * G * L);
+        if (p.weight_hr) projection = Buffer<T>(projected_blocks * H * WIDE * L), unprojected = Buffer<T>(B * H);
+        if (p.input) inputs = Buffer<T>(blocks * group * B * G * L);
+        hidden = Buffer<T>(2 * B * P), states = Buffer<T>(S * B * width);
+        return weights.get() && input_weights.get() && projection.get() && hidden.get() && unprojected.get() &&
+               states.get() && inputs.get();
+    }
+
+    void run(int member, int size, Barrier& barrier) {
+        const Share mine(blocks, member, size), my_projected(projected_blocks, member, size);
+        pack_forward(mine, my_projected);
+        begin(mine, my_projected, hidden.get(), states.get());
+        barrier.wait();
+        for (int64_t index = 0; index < p.steps; ++index) {
+            if (p.input && index % group == 0) project_inputs(index, mine, inputs.get());
+            const T* now = hidden.get() + index % 2 * B * P;
+            T* next = hidden.get() + (index + 1) % 2 * B * P;
+            // To and fro: the weights that one step ends with are still near when the next begins.
+            for (int64_t k = mine.first; k < mine.last; ++k) {
+                const int64_t block = index % 2 ? mine.first + mine.last - 1 - k : k;
+                each_batch(B, [&](int64_t row0, int64_t row1) {
+                    forward_block(index, block, row0, row1,
+                                  inputs.get() + (block * group + place_in_group(index)) * B * G * L, now, next,
+                                  unprojected.get(), states.get());
+                });
+            }
+            if (p.weight_hr) {
+                barrier.wait();
+                for (int64_t block = my_projected.first; block < my_projected.last; ++block)
+                    project(index, block, unprojected.get(), now, next);
+            }
+            if (R || p.weight_hr) barrier.wait();
+        }
+    }
 
   private:
     // Packing costs as much as a few steps of a few rows.
     bool packed() const { return p.steps * B > 8; }
 
-    int forward() {
-        const int64_t projected_blocks = blocks_of(P, WIDE);
-        if (R && packed()) weights = Buffer<T>(blocks * P * N * L);
-        if (p.input && packed()) input_weights = Buffer<T>(blocks * p.features * G * L);
-        const int64_t group = B < BATCH ? BATCH / (B ? B : 1) : 1;  // steps whose inputs are projected together
-        if (p.weight_hr) projection = Buffer<T>(projected_blocks * H * WIDE * L);
-        Buffer<T> hidden(2 * B * P), unprojected(p.weight_hr ? B * H : 0), states(S * B * width);
-        Buffer<T> inputs(p.input ? blocks * group * B * G * L : 0);
-        if (!weights.get() || !input_weights.get() || !projection.get() || !hidden.get() || !unprojected.get() ||
-            !states.get() || !inputs.get())
-            return -1;
-        run_team(threads(blocks, B * H * (R * P + Cell::gates * p.features + 8)), [&](int member, int size, Barrier& barrier) {
-            const Share mine(blocks, member, size), my_projected(projected_blocks, member, size);
-            pack_forward(mine, my_projected);
-            begin(mine, my_projected, hidden.get(), states.get());
-            barrier.wait();
-            for (int64_t index = 0; index < p.steps; ++index) {
-                if (p.input && index % group == 0) project_inputs(index, group, mine, inputs.get());
-                const T* now = hidden.get() + index % 2 * B * P;
-                T* next = hidden.get() + (index + 1) % 2 * B * P;
-                // To and fro: the weights that one step ends with are still near when the next begins.
-                for (int64_t k = mine.first; k < mine.last; ++k) {
-                    const int64_t block = index % 2 ? mine.first + mine.last - 1 - k : k;
-                    each_batch(B, [&](int64_t row0, int64_t row1) {
-                        forward_block(index, block, row0, row1,
-                                      inputs.get() + (block * group + place_in_group(index, group)) * B * G * L, now, next,
-                                      unprojected.get(), states.get());
-                    });
-                }
-                if (p.weight_hr) {
-                    barrier.wait();
-                    for (int64_t block = my_projected.first; block < my_projected.last; ++block)
-                        project(index, block, unprojected.get(), now, next);
-                }
-                if (R || p.weight_hr) barrier.wait();
-            }
-        });
-        return 0;
-    }
-
     // Of the steps that are projected with step `index`: where it is among them in time, and the first in time.
-    int64_t place_in_group(int64_t index, int64_t group) const {
-        return times.at(index) - first_in_group(index - index % group, group);
+    int64_t place_in_group(int64_t index) const {
+        return times.at(index) - first_in_group(index - index % group);
     }
-    int64_t first_in_group(int64_t begin, int64_t group) const {
+    int64_t first_in_group(int64_t begin) const {
         return p.reverse ? times.at(begin + group < p.steps ? begin + group - 1 : p.steps - 1) : begin;
     }
 
-    void project_inputs(int64_t begin, int64_t group, Share mine, T* inputs) const {
+    void project_inputs(int64_t begin, Share mine, T* inputs) const {
         const int64_t count = group < p.steps - begin ? group : p.steps - begin;
-        const T* from = as(p.input) + first_in_group(begin, group) * B * p.features;
+        const T* from = as(p.input) + first_in_group(begin) * B * p.features;
         for (int64_t block = mine.first; block < mine.last; ++block)
             each_batch(count * B, [&](int64_t row, int64_t end) {
                 T* to = inputs + (block * group * B + row) * G * L;
@@ -175,7 +177,7 @@ class Forward : Sequence<Cell, T> {
         V x[Cell::gates], r[R + 1], s[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
         for (int gate = 0; gate < Cell::gates; ++gate) {
             x[gate] = p.input ? load(inputs + gate * UNITS * L)
-                              : load(as(p.gates_x) + (place * Cell::gates + gate) * H + unit, count);
+                              : load(as(p.gates_x) + place * p.gates_width + gate * H + unit, count);
             if (p.input && p.bias_ih) x[gate] += load(as(p.bias_ih) + gate * H + unit, count);
         }
         for (int gate = 0; gate < R; ++gate) {
@@ -200,7 +202,7 @@ class Forward : Sequence<Cell, T> {
         if (p.weight_hr) {
             store(unprojected + row * H + unit, n[0], count);
         } else {
-            store(as(p.output) + place * P + unit, valid ? n[0] : V{}, count);
+            store(as(p.output) + place * p.output_width + unit, valid ? n[0] : V{}, count);
             keep_hidden(index, row, unit, n[0], next, count);
         }
         const bool boundary = !last && times.boundary(times.at(index + 1), row);
@@ -231,7 +233,7 @@ class Forward : Sequence<Cell, T> {
                     if (count <= 0) break;
                     const bool valid = times.valid(t, row);
                     const V value = load(products + ((row - row0) * WIDE + n) * L);
-                    store(as(p.output) + (t * B + row) * P + unit, valid ? value : V{}, count);
+                    store(as(p.output) + (t * B + row) * p.output_width + unit, valid ? value : V{}, count);
                     keep_hidden(index, row, unit, valid ? value : load(now + row * P + unit, count), next, count);
                 }
         });

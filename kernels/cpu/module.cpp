@@ -81,40 +81,44 @@ PyObject* find(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
-// A struct of integers and addresses from as many Python integers.
+// Structs of integers and addresses from as many Python integers; returns how many, 0 on an error.
 template <class Struct>
-bool fill(Struct& all, PyObject* const* args, Py_ssize_t count) {
+int fill(Struct* all, int most, PyObject* const* args, Py_ssize_t count) {
     constexpr Py_ssize_t fields = sizeof(Struct) / sizeof(int64_t);
     static_assert(sizeof(Struct) % sizeof(int64_t) == 0 && sizeof(void*) == sizeof(int64_t), "all fields of 8 bytes");
-    if (count != fields) {
-        PyErr_Format(PyExc_TypeError, "expected %zd fields, got %zd", fields, count);
-        return false;
+    if (!count || count % fields || count > most * fields) {
+        PyErr_Format(PyExc_TypeError, "expected %zd fields, or up to %d times as many, got %zd", fields, most, count);
+        return 0;
     }
     int64_t values[fields];
-    for (Py_ssize_t k = 0; k < fields; ++k) values[k] = PyLong_AsLongLong(args[k]);
-    std::memcpy(&all, values, sizeof all);
-    return !PyErr_Occurred();
+    for (Py_ssize_t k = 0; k < count; ++k) {
+        values[k % fields] = PyLong_AsLongLong(args[k]);
+        if (k % fields == fields - 1) std::memcpy(all + k / fields, values, sizeof *all);
+    }
+    return PyErr_Occurred() ? 0 : int(count / fields);
 }
 
-template <class Struct>
-PyObject* call(int (*kernel)(const Struct&), PyObject* const* args, Py_ssize_t count) {
-    Struct all;
-    if (!fill(all, args, count)) return nullptr;
+// work() without the interpreter's lock -> None, or MemoryError where it returns other than 0
+template <class Work>
+PyObject* unlocked(Work work) {
     int status;
     Py_BEGIN_ALLOW_THREADS;
-    status = kernel(all);
+    status = work();
     Py_END_ALLOW_THREADS;
     if (status) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
-// run(handle, backward, *fields of Problem), addresses and sizes alike as integers
+// run(handle, backward, *fields of each direction's Problem), addresses and sizes alike as integers
 PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count < 2) return PyErr_Format(PyExc_TypeError, "run takes a handle, a direction and the fields");
     const auto* kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(args[0]));
     const int backward = PyObject_IsTrue(args[1]);
     if (PyErr_Occurred()) return nullptr;
-    return call(backward ? kernels->backward : kernels->forward, args + 2, count - 2);
+    Problem directions[2];
+    const int given = fill(directions, 2, args + 2, count - 2);
+    if (!given) return nullptr;
+    return unlocked([&] { return (backward ? kernels->backward : kernels->forward)(directions, given); });
 }
 
 // gemm(index of the target in targets(), whether float64, *fields of Gemm)
@@ -122,9 +126,11 @@ PyObject* gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count < 2) return PyErr_Format(PyExc_TypeError, "gemm takes a target, a type and the fields");
     Py_ssize_t index = PyLong_AsSsize_t(args[0]);
     const int wide = PyObject_IsTrue(args[1]);
-    if (PyErr_Occurred()) return nullptr;
+    Gemm product;
+    if (PyErr_Occurred() || !fill(&product, 1, args + 2, count - 2)) return nullptr;
     for (const Target& target : targets)
-        if (target.supported() && index-- == 0) return call(wide ? target.gemm64 : target.gemm32, args + 2, count - 2);
+        if (target.supported() && index-- == 0)
+            return unlocked([&] { return (wide ? target.gemm64 : target.gemm32)(product); });
     return PyErr_Format(PyExc_ValueError, "no such target");
 }
 

@@ -10,10 +10,11 @@ constexpr int MAX_STATES = 4;
 
 // All arrays are contiguous, of the engine's type unless another is named. T steps, B rows, H hidden units, P of them
 // projected (P = H without a projection), G gates, R recurrent gates, S states, A saved values.
-// Null where a call does not have it.
+// Null where a call does not have it. gates_x, output and their gradients are columns of wider arrays.
 struct Problem {
     int64_t steps, batch, hidden, projected;
     int64_t reverse, threads;
+    int64_t gates_width, output_width;      // from row to row of gates_x and of output, where other directions lie between
 
     const void* gates_x;                    // (T, B, G·H); or null, and instead what it is made of:
     const void *input, *weight_ih, *bias_ih;  //   (T, B, F), (G·H, F), (G·H)
@@ -65,8 +66,8 @@ struct Kernels {
     const int* shared;        // for each recurrent gate the gate that has the same gradient, or -1
     int states;
     bool path[MAX_STATES];    // whether backward reads a state's path
-    int (*forward)(const Problem&);
-    int (*backward)(const Problem&);
+    int (*forward)(const Problem* directions, int count);
+    int (*backward)(const Problem* directions, int count);
 };
 
 }  // namespace seqcells

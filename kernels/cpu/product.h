@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "activations.h"
+#include "share.h"
 
 namespace seqcells {
 namespace {
@@ -98,12 +99,6 @@ template <class T, int N>
 constexpr int64_t DEPTH = 32768 / (N * VECTOR_BYTES);
 // Rows that are done together.
 constexpr int64_t BATCH = 48;
-
-// Items [first, last) of `count` for a member of a team.
-struct Share {
-    int64_t first, last;
-    Share(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
-};
 
 // CHAINS: sums in turn, 0 for as many as the height of the tile asks for.
 template <class T, int N, int CHAINS, int M>

@@ -69,5 +69,21 @@ class Sequence {
     }
 };
 
+// A pass over all directions of a layer. Two run at once, each on half of the threads: half as many meet at a barrier.
+template <class Pass>
+int run_directions(const Problem* directions, int count) {
+    std::vector<Pass> passes;
+    passes.reserve(count);
+    int threads = 0;
+    for (int d = 0; d < count; ++d) {
+        passes.emplace_back(directions[d]);
+        if (!passes.back().allocate()) return -1;
+        threads += passes.back().threads();
+    }
+    if (threads > directions->threads) threads = directions->threads;
+    run_teams(count, threads, [&](int d, int member, int size, Barrier& barrier) { passes[d].run(member, size, barrier); });
+    return 0;
+}
+
 }  // namespace
 }  // namespace seqcells

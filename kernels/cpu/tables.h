@@ -11,7 +11,7 @@ namespace SEQCELLS_TARGET {
 template <class Cell, class T>
 constexpr Kernels row() {
     Kernels kernels{Cell::name, Cell::saves, Cell::recurrent_gates, Cell::shared.data(), Cell::states, {},
-                    Forward<Cell, T>::run, Backward<Cell, T>::run};
+                    run_directions<Forward<Cell, T>>, run_directions<Backward<Cell, T>>};
     for (int state = 1; state < Cell::states; ++state) kernels.path[state] = Cell::previous[state] || Cell::next[state];
     return kernels;
 }

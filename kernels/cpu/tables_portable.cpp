@@ -13,6 +13,7 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #define SEQCELLS_TARGET portable
 #define SEQCELLS_VECTOR_BYTES 16

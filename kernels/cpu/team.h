@@ -6,6 +6,11 @@
 #include <sched.h>
 
 #include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "share.h"
 
 namespace seqcells {
 namespace {
@@ -38,22 +43,29 @@ class Barrier {
     alignas(64) std::atomic<int> round_{0};
 };
 
-// work(member, size, barrier) on at most `threads` threads; fewer where OpenMP gives fewer (inside another team).
+// work(team, member, size, barrier) of each team, on at most so many threads together: teams run side by side, or one
+// after another where OpenMP gives fewer threads than there are teams (inside another of its teams it gives one).
 template <class Work>
-void run_team(int threads, Work work) {
+void run_teams(int teams, int threads, Work work) {
     if (threads <= 1) {
         Barrier alone(1);
-        work(0, 1, alone);
+        for (int team = 0; team < teams; ++team) work(team, 0, 1, alone);
         return;
     }
-    Barrier* barrier = nullptr;
+    std::vector<std::unique_ptr<Barrier>> barriers;
 #pragma omp parallel num_threads(threads)
     {
+        const int present = omp_get_num_threads(), member = omp_get_thread_num();
+        const bool at_once = present >= teams;
 #pragma omp single
-        barrier = new Barrier(omp_get_num_threads());
-        work(omp_get_thread_num(), omp_get_num_threads(), *barrier);
+        for (int team = 0; team < teams; ++team)
+            barriers.emplace_back(new Barrier(at_once ? Share(present, team, teams).count() : present));
+        for (int team = 0; team < teams; ++team) {
+            const Share members = at_once ? Share(present, team, teams) : Share(present, 0, 1);
+            if (member >= members.first && member < members.last)
+                work(team, int(member - members.first), int(members.count()), *barriers[team]);
+        }
     }
-    delete barrier;
 }
 
 }  // namespace

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...cells import Cell
-from ...weights import Weights
+from ...recurrence import Recurrence
 from . import configurations, gates
 from .gradients import Gradients
 from .launch import Launch
@@ -18,23 +17,54 @@ from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved
 from .products import multiply
 
 
-def saved_like(cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights) -> list[Tensor]:
-    """Empty tensors of the shapes that `forward` saves."""
-    return list(Problem(cell, gates_x, states, weights).saved(configurations.recompute))
+def saved_like(q: Recurrence) -> list[Tensor]:
+    """Empty tensors of the shapes that `forward` saves, those of each direction after one another."""
+    return [tensor for one in _directions(q) for tensor in one.saved(configurations.recompute)]
 
 
-def forward(*arguments: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Arguments as in `seqcells.ops` → output (T, B, P), final states, what backward needs."""
-    *arguments, save = arguments
-    with torch.cuda.device_of(arguments[1]):
-        return _forward(Problem(*arguments), save)
+def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """As in `seqcells.ops`."""
+    with torch.cuda.device_of(q.gates_x):
+        found = [_forward(one, save) for one in _directions(q)]
+    output = torch.cat([output for output, _, _ in found], -1)
+    final = [torch.stack(states) for states in zip(*(final for _, final, _ in found), strict=True)]
+    return output, final, [tensor for _, _, saved in found for tensor in saved]
 
 
-def backward(*arguments: Any) -> list[Tensor]:
-    """Arguments as in `seqcells.ops` → gradients of gates_x, states, weights, reset states."""
-    *arguments, output, saved, grad_output, grad_final = arguments
+def backward(
+    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
+) -> list[Tensor]:
+    """As in `seqcells.ops`."""
+    ones, n = _directions(q), len(Saved._fields)
+    outputs, grads = output.chunk(len(ones), -1), grad_output.chunk(len(ones), -1)
+    gates_x, states, weights, reset = [], [], [], []
     with torch.cuda.device_of(output):
-        return _backward(Problem(*arguments), output, Saved(*saved), grad_output.contiguous(), grad_final)
+        for d, one in enumerate(ones):
+            kept = Saved(*saved[d * n : (d + 1) * n])
+            final = [g[d] for g in grad_final]
+            flat = iter(_backward(one, outputs[d].contiguous(), kept, grads[d].contiguous(), final))
+            gates_x.append(next(flat))
+            states.append([next(flat) for _ in one.states])
+            weights += [next(flat) for _ in one.weights.present()]
+            reset.append(list(flat))
+    stacked = [[torch.stack(each) for each in zip(*parts, strict=True)] for parts in (states, reset)]
+    return [torch.cat(gates_x, -1), *stacked[0], *weights, *stacked[1]]
+
+
+def _directions(q: Recurrence) -> list[Problem]:
+    return [
+        Problem(
+            q.cell,
+            gates_x,
+            [state[d] for state in q.states],
+            q.weights[d].recurrent,
+            q.lengths,
+            q.reset,
+            None if q.reset_states is None else [state[d] for state in q.reset_states],
+            q.reversed(d),
+        )
+        for d, gates_x in enumerate(q.gates_x.chunk(len(q.weights), -1))
+    ]
 
 
 def _forward(q: Problem, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:

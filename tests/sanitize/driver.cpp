@@ -55,6 +55,7 @@ void drive(int64_t steps, int64_t batch, int64_t hidden, int64_t projected, bool
 
     Problem p{};
     p.steps = steps, p.batch = batch, p.hidden = hidden, p.projected = size, p.reverse = reverse, p.threads = 2;
+    p.gates_width = G * hidden, p.output_width = size;
     for (int k = 0; k < S; ++k) {
         const int64_t count = batch * (k ? hidden : size);
         for (auto* each : {&initial, &fresh, &final, &grad_final, &grad_initial, &grad_reset}) (*each)[k] = numbers<T>(count);
@@ -68,13 +69,13 @@ void drive(int64_t steps, int64_t batch, int64_t hidden, int64_t projected, bool
     p.gates_x = gates_x.data(), p.bias_hh = R ? bias.data() : nullptr, p.weight_hh = R ? weight_hh.data() : nullptr;
     p.weight_hr = projected ? weight_hr.data() : nullptr, p.unit = unit.data();
     p.output = output.data(), p.saved = saved.data();
-    expect(Forward<Cell, T>::run(p) == 0 && finite(output), Cell::name);
+    expect(run_directions<Forward<Cell, T>>(&p, 1) == 0 && finite(output), Cell::name);
     p.previous_hidden = previous.data(), p.grad_output = grad_output.data(), p.grad_gates_x = grad_gates_x.data();
     p.grad_product = grad_product.data(), p.grad_projected = grad_projected.data();
     p.grad_unit = grad_unit.data(), p.grad_bias = R ? grad_bias.data() : nullptr;
-    expect(Backward<Cell, T>::run(p) == 0 && finite(grad_gates_x), Cell::name);
+    expect(run_directions<Backward<Cell, T>>(&p, 1) == 0 && finite(grad_gates_x), Cell::name);
     p.gates_x = nullptr, p.saved = nullptr, p.input = input.data(), p.weight_ih = weight_ih.data(), p.features = features;
-    expect(Forward<Cell, T>::run(p) == 0 && finite(output), Cell::name);
+    expect(run_directions<Forward<Cell, T>>(&p, 1) == 0 && finite(output), Cell::name);
 }
 
 template <class Cell>
