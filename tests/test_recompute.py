@@ -1,4 +1,4 @@
-"""Backward that computes the cells' values once more gives the gradients that it gives from kept ones, and keeps less."""
+"""Backward that computes the cells' values once more gives the gradients it gives from kept ones, and keeps less."""
 
 import pytest
 import torch

@@ -42,7 +42,14 @@ def test_interpreted(tests):
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "file",
-    ("test_boundaries.py", "test_gradcheck.py", "test_ops.py", "test_parity.py", "test_recompute.py", "test_sequences.py"),
+    (
+        "test_boundaries.py",
+        "test_gradcheck.py",
+        "test_ops.py",
+        "test_parity.py",
+        "test_recompute.py",
+        "test_sequences.py",
+    ),
 )
 def test_every_suite_interpreted(file):
     run_interpreted(file, "triton-stepwise")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .cases import Case
     from .launches import Launched
 
-HEADER = ("kernel", "cell", "dtype", "H", "options", "tile", "warps", "registers", "stack B", "shared B", "instructions")
-RIGHT = {3, 6, 7, 8, 9}
+HEADER = ("kernel", "pass", "cell", "dtype", "H", "options", "tile", "warps", "registers", "stack", "shared", "code")
+RIGHT = {4, 7, 8, 9, 10}
 
 
 class Kernel(NamedTuple):
@@ -34,6 +34,8 @@ class Kernel(NamedTuple):
 
     target: str
     case: "Case"
+    during: str
+    """The pass that launches it, of `cases.PASSES`."""
     launched: "Launched"
 
     def __str__(self) -> str:
@@ -46,6 +48,7 @@ class Row:
 
     target: str
     kernel: str
+    during: str
     backend: str
     cell: str
     dtype: str
@@ -72,8 +75,8 @@ def kernels(cases: "Sequence[Case]", targets: Sequence[str]) -> list[Kernel]:
     found = {}
     for target in targets:
         for case in cases:
-            for launched in case.launches(TARGETS[target].gpu):
-                found.setdefault((target, launched.function, launched.key), Kernel(target, case, launched))
+            for during, launched in case.launches(TARGETS[target].gpu):
+                found.setdefault((target, launched.function, launched.key), Kernel(target, case, during, launched))
     return list(found.values())
 
 
@@ -85,6 +88,7 @@ def measure(kernel: Kernel, mix: bool) -> Row:
     row = Row(
         kernel.target,
         launched.name,
+        kernel.during,
         case.backend,
         case.cell_name,
         case.dtype_name,
@@ -128,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--cells", nargs="+", choices=tuple(REGISTRY), default=list(REGISTRY), metavar="CELL")
     top.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16", "float32", "float64"], metavar="DTYPE")
     top.add_argument("--hidden", nargs="+", type=int, default=[512, 650], metavar="H")
-    top.add_argument("--options", nargs="+", metavar="A+B", help="plain boundaries+projection recompute … (default: all)")
+    top.add_argument("--options", nargs="+", metavar="A+B", help="plain boundaries+projection … (default: all)")
     top.add_argument("--backends", nargs="+", metavar="BACKEND", help="default: each plan")
     top.add_argument("--no-instructions", action="store_true", help="do not count them: it takes as long as compiling")
     top.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
@@ -169,7 +173,7 @@ def _line(row: Row) -> list[str]:
     mix = " ".join(f"{kind}={count}" for kind, count in row.instructions.items() if count)
     tile = "×".join(map(str, row.tile.values()))
     numbers = map(str, (row.warps, row.registers, row.stack, row.shared))
-    return [row.kernel, row.cell, row.dtype, str(row.hidden), row.options, tile, *numbers, row.error or mix]
+    return [row.kernel, row.during, row.cell, row.dtype, str(row.hidden), row.options, tile, *numbers, row.error or mix]
 
 
 if __name__ == "__main__":

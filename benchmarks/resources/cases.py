@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from triton.backends.compiler import GPUTarget
 from seqcells import dispatch
 from seqcells.cells import REGISTRY, Cell
 from seqcells.kernels.triton import configurations
+from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
 from ..case import DTYPES
@@ -20,13 +20,14 @@ from .launches import Launched, recorded
 
 BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton-"))
 # What a call may ask for besides a plain layer, in any combination, written with + between.
-OPTIONS = ("boundaries", "projection", "recompute", "reverse")
+OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional")
 VARIANTS = ("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute")
+PASSES = ("inference", "forward", "backward")  # forward: as training needs it, which keeps what backward reads
 
 
 @dataclass(frozen=True)
 class Case:
-    """One layer in one direction, forward with and without what backward needs, and backward."""
+    """One layer, forward with and without what backward needs, and backward."""
 
     backend: str
     cell_name: str
@@ -63,42 +64,47 @@ class Case:
             dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
         )
 
-    def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[Launched]:
-        """What the engine launches for it on ``target``, in order."""
+    def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
+        """What the engine launches for it on ``target``, in order, each with one of `PASSES`."""
+        found = []
         with recorded(target) as launches:
-            self._run(steps, batch)
-        return launches
+            for name in self._run(steps, batch):
+                found += [(name, launched) for launched in launches]
+                launches.clear()
+        return found
 
-    def _run(self, steps: int, batch: int) -> None:
+    def _run(self, steps: int, batch: int) -> Iterator[str]:
+        """Call the engine, and after each call say for what."""
         engine = dispatch.engine(self.backend)
         with ExitStack() as stack:
             if "recompute" in self.options:
                 stack.enter_context(configurations.recomputing())
-            arguments = self._arguments(steps, batch)
-            engine.forward(*arguments, False)
-            output, final, saved = engine.forward(*arguments, True)
-            engine.backward(*arguments, output, saved, torch.empty_like(output), [torch.empty_like(f) for f in final])
+            q = self._recurrence(steps, batch)
+            engine.forward(q, False)
+            yield "inference"
+            output, final, saved = engine.forward(q, True)
+            yield "forward"
+            engine.backward(q, output, saved, torch.empty_like(output), [torch.empty_like(f) for f in final])
+            yield "backward"
 
-    def _arguments(self, steps: int, batch: int) -> tuple[Any, ...]:
-        """An engine's, see `seqcells.ops`."""
+    def _recurrence(self, steps: int, batch: int) -> Recurrence:
+        directions = 1 + ("bidirectional" in self.options)
         size = self.hidden // 2 if "projection" in self.options else 0
         roles = Weights.roles(self.cell, bias=True, projection=size > 0)
-        weights = [self._empty(Weights.shape(role, self.cell, 1, self.hidden, size)) for role in roles]
+        shapes = [Weights.shape(role, self.cell, 1, self.hidden, size) for role in roles]
         widths = [size or self.hidden, *(self.hidden for _ in self.cell.states[1:])]
-        lengths = reset = fresh = None
+        given = {}
         if "boundaries" in self.options:
-            lengths = torch.empty(batch, dtype=torch.int64, device="meta")
-            reset = torch.empty(steps, batch, dtype=torch.bool, device="meta")
-            fresh = [self._empty((batch, width)) for width in widths]
-        return (
+            given["lengths"] = torch.empty(batch, dtype=torch.int64, device="meta")
+            given["reset"] = torch.empty(steps, batch, dtype=torch.bool, device="meta")
+            given["reset_states"] = [self._empty((directions, batch, width)) for width in widths]
+        return Recurrence(
             self.cell,
-            self._empty((steps, batch, len(self.cell.gates) * self.hidden)),
-            [self._empty((batch, width)) for width in widths],
-            Weights.of(roles, weights).recurrent,
-            lengths,
-            reset,
-            fresh,
-            "reverse" in self.options,
+            self._empty((steps, batch, directions * len(self.cell.gates) * self.hidden)),
+            [self._empty((directions, batch, width)) for width in widths],
+            [Weights.of(roles, [self._empty(shape) for shape in shapes]).recurrent for _ in range(directions)],
+            reverse="reverse" in self.options,
+            **given,
         )
 
     def _empty(self, shape: Sequence[int]) -> Tensor:

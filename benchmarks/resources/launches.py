@@ -1,4 +1,4 @@
-"""What the Triton engines would launch: their own Python, run on tensors of shapes alone, for a GPU that is not here."""
+"""What the Triton engines would launch on a GPU that is not here: their own Python, run on tensors of shapes alone."""
 
 import os
 from collections.abc import Iterator

@@ -8,11 +8,17 @@ from typing import Any
 import torch
 import triton
 
+from . import interpreted
+
 # A gates kernel is bound by memory and, at the sizes of a step, by latency: many small programs, so that a step of
 # 64 × 1024 fills a large GPU's 132 multiprocessors; four elements a thread, so that bfloat16 is read 8 bytes at a time,
 # two of float64, whose registers are pairs: with four the peephole LSTM spills.
 WARPS = 4
 TILE_BYTES = 2048
+# Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the sizes
+# above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB of reads
+# in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
+REGISTERS = 255
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
 
@@ -31,7 +37,14 @@ def gates(batch: int, hidden: int, work: torch.dtype) -> dict[str, Any]:
     # By itself Triton asks of a size no more than whether 16 divides it, and reads single elements where not: 100 units
     # of bfloat16 took 4 times the loads and 2.7 times the registers.
     divisor = math.gcd(hidden, TILE_BYTES // work.itemsize // (32 * WARPS))
-    return {"grid": grid, "num_warps": WARPS, "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
+    tile = {"ROWS": rows, "UNITS": units, "DIVISOR": divisor}
+    return {"grid": grid, "num_warps": WARPS, **_registers(), **tile}
+
+
+def _registers() -> dict[str, int]:
+    """The compiler's option, which it has for NVIDIA alone."""
+    nvidia = not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
+    return {"maxnreg": REGISTERS} if nvidia else {}
 
 
 @contextmanager
