@@ -41,15 +41,7 @@ def test_interpreted(tests):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "file",
-    (
-        "test_boundaries.py",
-        "test_gradcheck.py",
-        "test_ops.py",
-        "test_parity.py",
-        "test_recompute.py",
-        "test_sequences.py",
-    ),
+    "file", [f"test_{name}.py" for name in ("boundaries", "gradcheck", "ops", "parity", "recompute", "sequences")]
 )
 def test_every_suite_interpreted(file):
     run_interpreted(file, "triton-stepwise")

@@ -15,9 +15,9 @@ from . import interpreted
 # two of float64, whose registers are pairs: with four the peephole LSTM spills.
 WARPS = 4
 TILE_BYTES = 2048
-# Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the sizes
-# above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB of reads
-# in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
+# Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the
+# sizes above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB
+# of reads in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
 REGISTERS = 255
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
