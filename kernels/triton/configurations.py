@@ -11,10 +11,10 @@ import triton
 from . import interpreted
 
 # A gates kernel is bound by memory and, at the sizes of a step, by latency: many small programs, so that a step of
-# 64 × 1024 fills a large GPU's 132 multiprocessors; four elements a thread, so that bfloat16 is read 8 bytes at a time,
-# two of float64, whose registers are pairs: with four the peephole LSTM spills.
+# 64 × 1024 fills a large GPU's 132 multiprocessors; for each thread 16 bytes of what is computed, four elements, so that
+# bfloat16 is read 8 bytes at a time, two of float64, whose registers are pairs: with four the peephole LSTM spills.
 WARPS = 4
-TILE_BYTES = 2048
+THREAD_BYTES = 16
 # Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the
 # sizes above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB
 # of reads in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
@@ -31,14 +31,14 @@ RECOMPUTE_BYTES = 64 << 20
 
 def gates(batch: int, hidden: int, work: torch.dtype) -> dict[str, Any]:
     """Of a gates kernel: the grid, and its tile of batch rows and units, which T and B do not change."""
-    units = min(UNITS, triton.next_power_of_2(hidden))
-    rows = TILE_BYTES // work.itemsize // units
-    grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units)
     # By itself Triton asks of a size no more than whether 16 divides it, and reads single elements where not: 100 units
-    # of bfloat16 took 4 times the loads and 2.7 times the registers.
-    divisor = math.gcd(hidden, TILE_BYTES // work.itemsize // (32 * WARPS))
-    tile = {"ROWS": rows, "UNITS": units, "DIVISOR": divisor}
-    return {"grid": grid, "num_warps": WARPS, **_registers(), **tile}
+    # took four times the loads. More elements a thread than can be read at once are in nobody's way but the compiler's,
+    # which gives each tensor a layout of its own and converts by way of shared memory, a barrier each.
+    width = math.gcd(hidden, THREAD_BYTES // work.itemsize)
+    units = min(UNITS, triton.next_power_of_2(hidden))
+    rows = 32 * WARPS * width // units
+    grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units)
+    return {"grid": grid, "num_warps": WARPS, **_registers(), "ROWS": rows, "UNITS": units, "DIVISOR": width}
 
 
 def _registers() -> dict[str, int]:
