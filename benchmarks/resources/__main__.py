@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seqcells.cells import REGISTRY
 
 from .. import machine, progress, tables
+from ..case import DTYPES
 
 if TYPE_CHECKING:
     from .cases import Case
@@ -142,12 +143,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
-    options = parser().parse_args(arguments)
+    options = (top := parser()).parse_args(arguments)
     if find_spec("triton") is None:
         print("triton is not installed", file=sys.stderr)
         return 2
-    from . import cases
+    from . import binaries, cases
 
+    known = {"targets": binaries.TARGETS, "dtypes": DTYPES, "backends": cases.BACKENDS}
+    for name, there in known.items():
+        if unknown := {*(getattr(options, name) or ())} - {*there}:
+            top.error(f"--{name}: not {', '.join(sorted(unknown))}: choose from {', '.join(there)}")
     given = {"cells": options.cells, "dtypes": options.dtypes, "hidden": options.hidden}
     given |= {"variants": options.options or cases.VARIANTS, "backends": options.backends or cases.BACKENDS}
     found = kernels(list(cases.cases(**given)), options.targets)

@@ -1,15 +1,15 @@
 """What the Triton engines would launch on a GPU that is not here: their own Python, run on tensors of shapes alone."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
+
+from seqcells.kernels.triton import interpreted
 
 
 class Launched(NamedTuple):
@@ -61,7 +61,7 @@ def recorded(target: GPUTarget) -> Iterator[list[Launched]]:
     Raises:
         RuntimeError: the kernels are interpreted; see TRITON_INTERPRET.
     """
-    if knobs.runtime.interpret or os.environ.get("TRITON_INTERPRET", "0") == "1":
+    if interpreted():
         raise RuntimeError("TRITON_INTERPRET is set: interpreted kernels cannot be compiled")
     launches: list[Launched] = []
 

@@ -11,8 +11,8 @@ import triton
 from . import interpreted
 
 # A gates kernel is bound by memory and, at the sizes of a step, by latency: many small programs, so that a step of
-# 64 × 1024 fills a large GPU's 132 multiprocessors; for each thread 16 bytes of what is computed, four elements, so that
-# bfloat16 is read 8 bytes at a time, two of float64, whose registers are pairs: with four the peephole LSTM spills.
+# 64 × 1024 fills a large GPU's 132 multiprocessors; four elements a thread, so that bfloat16 is read 8 bytes at a time,
+# two of float64, whose registers are pairs: with four the peephole LSTM spills.
 WARPS = 4
 THREAD_BYTES = 16
 # Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the
