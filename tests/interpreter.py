@@ -1,7 +1,8 @@
-"""Triton's interpreter, made to round as a GPU does; imported by conftest in a process that interprets."""
+"""Triton's interpreter, made to round and multiply as a GPU does; imported by conftest in a process that interprets."""
 
 import numpy as np
 import triton.language as tl
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 cast = InterpreterBuilder.cast_impl
@@ -17,3 +18,31 @@ def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dty
 
 
 InterpreterBuilder.cast_impl = rounding_cast
+
+dot = InterpreterBuilder.create_dot
+
+
+def widening_dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *rest) -> TensorHandle:
+    """Of bfloat16 as of the float32 it stands for; the interpreter's own multiplies the bits, taken for integers."""
+    wide = [
+        TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+        if x.dtype.scalar == tl.bfloat16
+        else x
+        for x in (a, b)
+    ]
+    return dot(self, *wide, d, *rest)
+
+
+InterpreterBuilder.create_dot = widening_dot
+
+
+patch = interpreter._patch_lang_tensor
+
+
+def counting_patch(tensor: type, scope: interpreter._LangPatchScope) -> None:
+    """A number of a kernel's is one for `range` too; Triton 3.6 has it as an array, which numpy 2.4 takes for none."""
+    patch(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+
+interpreter._patch_lang_tensor = counting_patch

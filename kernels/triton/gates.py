@@ -1,58 +1,88 @@
 """The fused-gates kernels: all that a step does but its products, forward and backward, for any cell.
 
-Both run steps ``start`` to ``stop`` (in the order of travel) of a tile of the batch and its units. A cell with a
-recurrent product is given one step at a launch, its products made in between; a cell without one all of them.
+Both run steps ``start`` to ``stop`` (in the order of travel) of a tile of the batch and its units in one direction. A
+cell with a recurrent product is given one step at a launch, its products made in between, or, forward, by the kernel
+itself; a cell without one all of them.
 
-Shapes: x, grad_x (T, B, G·H); product (B, R·H); grad_r (T, B, R·H); bias (R·H,); states and all gradients of states
-(S, B, H); parameters (rows, H); what is kept of each step, such as output, (T, B, H), of several (count, T, B, H).
-Everything computed with is in ``states.dtype``, float32 or float64; other tensors may be stored narrower.
+Shapes: x, grad_x (T, B, D·G·H); product, grad_product (D, B, R·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias
+(D, R·H); states and all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as
+output, (T, B, D·H), of several (count, T, B, D·H). Everything computed with is in ``states.dtype``, float32 or float64;
+other tensors may be stored narrower.
 """
 
 import triton
 import triton.language as tl
 
-from .tiles import accumulate, add, is_boundary, is_valid, load, store, store_some, time, where, where_or_zero
+from .tiles import (
+    accumulate,
+    add,
+    is_boundary,
+    is_valid,
+    load,
+    recurrent_product,
+    store,
+    store_some,
+    time,
+    where,
+    where_or_zero,
+)
 
-VARYING = ["start", "stop", "steps", "batch", "slots", "window"]  # none of these makes the compiler start again
+VARYING = ["start", "stop", "steps", "batch", "slots", "window", "size"]  # none of these makes the compiler start again
 
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
-    cell: tl.constexpr, x, product, bias, states, parameters, fresh, lengths, reset, output, hidden, saved, after,
-    start, stop, steps, batch, size, slots,
+    cell: tl.constexpr, x, product, weight, bias, states, parameters, fresh, lengths, reset, output, hidden, saved,
+    after, start, stop, steps, batch, size, slots,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
-    reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    ALIGNED: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """One step, and then another: states in and out in place, in full precision; output where it is valid, else 0.
 
-    Written where given: hidden (slots, B, H), a ring of what the next step's product reads; saved, the cell's own;
-    after, some of the states as they are after each step: ``kept`` has a state's place there, or -1.
+    Written where given: hidden (slots, D, B, H), a ring of what the next step's product reads; saved, the cell's own;
+    after, some of the states as they are after each step: ``kept`` has a state's place there, or -1. The product is
+    read, or, where there is ``weight``, made here of what ``hidden`` has for this step (one step then, and no more).
     """
     work: tl.constexpr = states.dtype.element_ty
     count: tl.constexpr = len(kept)
+    direction = tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
     rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
     present = rows < batch
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
     inside = present & (units < size)
-    at, plane = rows * size + units, batch.to(tl.int64) * size
+    beside = direction * batch + rows
+    at, plane = beside * size + units, batch.to(tl.int64) * (directions * size)
     everywhere = rows * 0 + units
 
     s = load(states, count, plane, at, inside, work)
-    p = load(parameters, rows_of_parameters, size, everywhere, inside, work)
+    p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     i = start
     while i < stop:
-        t, _ = time(i, steps, reverse)
-        row = t * batch + rows
+        t, _ = time(i, steps, backwards)
+        row = (t * batch + rows) * directions + direction
         place = row * size + units
         if reset is not None:
             renewed = load(fresh, count, plane, at, inside, work)
-            s = where(is_boundary(reset, lengths, i, steps, batch, rows, present, reverse), renewed, s)
+            s = where(is_boundary(reset, lengths, i, steps, batch, rows, present, backwards), renewed, s)
+        given = load(x, gates, size, row * (gates * size) + units, inside, work)
         r = ()
         if recurrent > 0:
-            r = load(product, recurrent, size, rows * (recurrent * size) + units, inside, work)
+            if weight is None:
+                r = load(product, recurrent, size, beside * (recurrent * size) + units, inside, work)
+            else:
+                before = hidden + (i % slots) * plane + direction * batch * size
+                own = weight + direction * recurrent * size * size
+                r = recurrent_product(
+                    before, own, recurrent, size // ALIGNED * ALIGNED, rows, units, present, work, precision,
+                    ROWS, UNITS, WIDTH, DOT,
+                )  # fmt: skip
             if bias is not None:
-                r = add(r, load(bias, recurrent, size, everywhere, inside, work))
-        n, values = cell(load(x, gates, size, row * (gates * size) + units, inside, work), r, s, p)
+                r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
+        n, values = cell(given, r, s, p)
         h = n[0]
         if lengths is not None:
             valid = is_valid(lengths, t, rows, present)
@@ -63,7 +93,8 @@ def forward(
             h = n[0]
             if reset is not None:
                 renewed = load(fresh, 1, plane, at, inside, work)
-                h = tl.where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, reverse), renewed[0], h)
+                flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
+                h = tl.where(flag, renewed[0], h)
             tl.store(hidden + ((i + 1) % slots) * plane + at, h, inside)
         if saved is not None:
             store(saved, values, steps * plane, place, inside)
@@ -77,42 +108,47 @@ def forward(
 @triton.jit(do_not_specialize=VARYING)
 def backward(
     cell: tl.constexpr, again: tl.constexpr, x, product, bias, saved, before, first, after, result, parameters, fresh,
-    lengths, reset, grad_output, grad_read, grad_states, grad_fresh, grad_parameters, grad_x, grad_r,
+    lengths, reset, grad_output, grad_read, grad_states, grad_fresh, grad_parameters, grad_x, grad_r, grad_product,
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
-    reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those steps, the last first: grad_states, of the states after step stop - 1, becomes that of the
     states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it).
 
-    grad_read (B, H) is what of the hidden state's gradient came through the product that read it, in the step after.
-    Read where needed: before, the hidden state before each step; first (S, B, H), the states before them all;
-    after, as forward wrote it; result, the hidden state after each step. ``again`` is the cell's forward where the
-    values it saves are to be computed once more from x and product (window, B, R·H), or None. ``previous`` and ``next``
-    say which states are read before and after a step. grad_fresh and grad_parameters (rows, B, H) are added to. The
-    first ``uncut`` states do not cross steps, so no boundary cuts them, and grad_fresh has nothing of theirs.
+    grad_read (D, B, H) is what of the hidden state's gradient came through the product that read it, in the step after;
+    grad_product, where given, takes dr for that of this step. Read where needed: before, the hidden state before each
+    step; first (S, D, B, H), the states before them all; after, as forward wrote it; result, the hidden state after
+    each step. ``again`` is the cell's forward where the values it saves are to be computed once more from x and product
+    (D, window, B, R·H), whose steps are in the order of travel, or None. ``previous`` and ``next`` say which states are
+    read before and after a step. grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut``
+    states do not cross steps, so no boundary cuts them, and grad_fresh has nothing of theirs.
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     count: tl.constexpr = len(kept)
+    direction = tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
     rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
     present = rows < batch
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
     inside = present & (units < size)
-    at, plane = rows * size + units, batch.to(tl.int64) * size
+    beside = direction * batch + rows
+    at, plane = beside * size + units, batch.to(tl.int64) * (directions * size)
     everywhere = rows * 0 + units
 
     d = load(grad_states, count, plane, at, inside, work)
-    p = load(parameters, rows_of_parameters, size, everywhere, inside, work)
+    p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     i = stop - 1
     while i >= start:
-        t, earlier = time(i, steps, reverse)
-        row = t * batch + rows
+        t, earlier = time(i, steps, backwards)
+        row = (t * batch + rows) * directions + direction
         place = row * size + units
         if grad_read is not None:
             d = add(d, load(grad_read, 1, 0, at, inside, work))
         if reset is not None:
-            flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, reverse)
+            flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
             if grad_fresh is not None:
                 accumulate(grad_fresh, where_or_zero(flag, d), plane, at, inside)
             d = where_or_zero(~flag, d, uncut)
@@ -138,10 +174,11 @@ def backward(
                     if i == 0:
                         old = tl.load(first + k * plane + at, inside, other=0.0).to(work)
                     else:
-                        old = tl.load(base + (earlier * batch + rows) * size + units, inside, other=0.0).to(work)
+                        row_before = (earlier * batch + rows) * directions + direction
+                        old = tl.load(base + row_before * size + units, inside, other=0.0).to(work)
                     if reset is not None:
                         renewed = load(fresh, count, plane, at, inside, work)
-                        flag = is_boundary(reset, lengths, i, steps, batch, rows, present, reverse)
+                        flag = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
                         old = tl.where(flag, renewed[k], old)
             if next[k]:
                 if k == 0:
@@ -155,10 +192,10 @@ def backward(
         else:
             r = ()
             if recurrent > 0:
-                held = (t % window) * batch + rows
+                held = (direction * window + i % window) * batch + rows
                 r = load(product, recurrent, size, held * (recurrent * size) + units, inside, work)
                 if bias is not None:
-                    r = add(r, load(bias, recurrent, size, everywhere, inside, work))
+                    r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
             _, v = again(load(x, gates, size, row * (gates * size) + units, inside, work), r, s, p)
 
         dx, dr, d, dp = cell(v, s, n, p, d)
@@ -168,6 +205,8 @@ def backward(
         store(grad_x, dx, size, row * (gates * size) + units, inside)
         if grad_r is not None:
             store(grad_r, dr, size, row * (recurrent * size) + units, inside)
+        if grad_product is not None:
+            store(grad_product, dr, size, beside * (recurrent * size) + units, inside)
         if grad_parameters is not None:
             accumulate(grad_parameters, dp, plane, at, inside)
         i -= 1

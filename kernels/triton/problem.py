@@ -1,4 +1,4 @@
-"""One layer in one direction, its arguments in the form that the kernels take them."""
+"""One layer, its arguments in the form that the kernels take them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,9 +9,8 @@ from torch import Tensor
 from triton import jit
 
 from ...boundaries import boundaries, valid_steps
-from ...cells import Cell
 from ...precision import WORKING_DTYPE
-from ...weights import Weights
+from ...recurrence import Recurrence
 from .cells import CELLS, Kernels
 
 
@@ -32,7 +31,7 @@ PROJECTION_COUNTS = {"gates": 1, "recurrent": 0, "rows_of_parameters": 0, "kept"
 
 
 class Saved(NamedTuple):
-    """What forward keeps for backward, each (count, T, B, H), of count 0 where there is no such thing."""
+    """What forward keeps for backward, each (count, T, B, D·H), of count 0 where there is no such thing."""
 
     values: Tensor
     """The cell's own; none of them where backward is to compute them once more."""
@@ -43,39 +42,35 @@ class Saved(NamedTuple):
 
 
 class Problem:
-    """Arguments as `seqcells.ops` hands them to an engine; ``sizes`` T, B, H as `steps`, `batch`, `hidden`.
+    """A `Recurrence` for the kernels; sizes T, B, D, H as `steps`, `batch`, `directions`, `hidden`.
 
-    P, `width`, is the size of the hidden state that is carried: the projected one's, or H.
+    P, `width`, is the size of the hidden state that is carried: the projected one's, or H. In a sequence the directions
+    lie side by side in the last axis, so that both are of one time; but they are at one step at two times.
     """
 
-    def __init__(
-        self,
-        cell: type[Cell],
-        gates_x: Tensor,
-        states: Sequence[Tensor],
-        weights: Weights,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-        reset_states: Sequence[Tensor] | None = None,
-        reverse: bool = False,
-    ) -> None:
-        self.cell, self.kernels = cell, CELLS[cell.name]
-        self.gates_x = gates_x.contiguous()
-        self.states = [state.contiguous() for state in states]
-        self.weights = weights
-        self.lengths = None if lengths is None else lengths.contiguous()
-        self.reset = None if reset is None else reset.contiguous()
-        self.reset_states, self.reverse = reset_states, reverse
+    def __init__(self, q: Recurrence) -> None:
+        self.cell, self.kernels = q.cell, CELLS[q.cell.name]
+        self.gates_x = q.gates_x.contiguous()
+        self.states = [state.contiguous() for state in q.states]
+        self.weights = [w.recurrent for w in q.weights]
+        self.lengths = None if q.lengths is None else q.lengths.contiguous()
+        self.reset = None if q.reset is None else q.reset.contiguous()
+        self.reset_states, self.reverse = q.reset_states, q.reverse
 
-        self.device = gates_x.device
-        self.steps, self.batch, gates = gates_x.shape
-        self.gates, self.recurrent = len(cell.gates), len(cell.recurrent_gates)
-        self.hidden, self.width = gates // self.gates, states[0].shape[1]
-        self.projected = weights.hr is not None
-        self.work = WORKING_DTYPE.get(gates_x.dtype, gates_x.dtype)
-        self.parameters = torch.cat(list(weights.unit)) if weights.unit else None
-        # Times in the order of travel.
-        self.times = range(self.steps)[::-1] if reverse else range(self.steps)
+        self.device = q.gates_x.device
+        self.steps, self.batch, gates = q.gates_x.shape
+        self.directions, _, self.width = q.states[0].shape
+        self.gates, self.recurrent = len(q.cell.gates), len(q.cell.recurrent_gates)
+        self.hidden = gates // (self.directions * self.gates)
+        self.projected = q.weights[0].hr is not None
+        self.work = WORKING_DTYPE.get(q.gates_x.dtype, q.gates_x.dtype)
+        # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
+        self.hh = _stacked([w.hh for w in q.weights])
+        self.bias = _stacked([w.bias_hh for w in q.weights])
+        self.parameters = _stacked([torch.cat(list(w.unit)) if w.unit else None for w in q.weights])
+        # For each direction whether it goes from the last step to the first, and the times in its order of travel.
+        self.backwards = [q.reversed(d) for d in range(self.directions)]
+        self.times = [range(self.steps)[:: -1 if backwards else 1] for backwards in self.backwards]
         # Whether dr, the gradients of the recurrent product's results, are dx, and so need not be written.
         self.shared = self.kernels.shared == tuple(range(self.gates))
 
@@ -88,6 +83,19 @@ class Problem:
         """Uninitialised memory, in the storage dtype unless told."""
         return self.gates_x.new_empty(shape, dtype=dtype)
 
+    def single(self, both: Tensor) -> Tensor:
+        """(D, …) as a product takes it: without the axis where there is one direction."""
+        return both[0] if self.directions == 1 else both
+
+    def parts(self, sequence: Tensor) -> tuple[Tensor, ...]:
+        """(T, B, D·K) → D views (T, B, K)."""
+        return sequence.chunk(self.directions, -1)
+
+    def at_steps(self, sequence: Tensor) -> list[tuple[Tensor, ...]]:
+        """(T, B, D·K) → for each step, in the order of travel, D views (B, K)."""
+        parts = zip(self.parts(sequence), self.backwards, strict=True)
+        return list(zip(*(part.unbind()[:: -1 if backwards else 1] for part, backwards in parts), strict=True))
+
     def kept(self, everything: bool) -> tuple[int, ...]:
         """For each state its place in `Saved.after`, or -1; ``everything``: not only what the gradients mention."""
         read = [a or b or everything for a, b in zip(self.kernels.previous, self.kernels.next, strict=True)]
@@ -96,7 +104,8 @@ class Problem:
     def saved(self, recompute: bool) -> Saved:
         """Memory for what forward keeps."""
         counts = 0 if recompute else len(self.kernels.saved), max(self.kept(recompute)) + 1, int(self.projected)
-        return Saved(*(self.empty(count, self.steps, self.batch, self.hidden) for count in counts))
+        width = self.directions * self.hidden
+        return Saved(*(self.empty(count, self.steps, self.batch, width) for count in counts))
 
     def previous(self, recompute: bool) -> tuple[bool, ...]:
         """Which of the states before a step backward reads."""
@@ -106,13 +115,13 @@ class Problem:
 
     def counts(self, recompute: bool) -> dict[str, Any]:
         """How many tiles the cell takes of each kind."""
-        rows = 0 if self.parameters is None else len(self.parameters)
+        rows = 0 if self.parameters is None else self.parameters.shape[1]
         kept = self.kept(recompute)
         return {"gates": self.gates, "recurrent": self.recurrent, "rows_of_parameters": rows, "kept": kept}
 
     def stacked(self, states: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """(S, B, H) of states; in the place of a projected hidden one, nothing."""
-        stack = self.empty(len(states), self.batch, self.hidden, dtype=dtype)
+        """(S, D, B, H) of states; in the place of a projected hidden one, nothing."""
+        stack = self.empty(len(states), self.directions, self.batch, self.hidden, dtype=dtype)
         for k, state in enumerate(states):
             if k or not self.projected:
                 stack[k].copy_(state)
@@ -124,23 +133,41 @@ class Problem:
             return None
         return list(self.reset_states or [torch.zeros_like(state) for state in self.states])
 
-    def boundaries(self) -> Tensor:
+    def boundaries(self, direction: int) -> Tensor:
         """(T, B, 1): whether the states are reset just before a step, in the direction of travel."""
         valid = None if self.lengths is None else valid_steps(self.lengths, self.steps)
-        return boundaries(self.reset, valid, self.reverse).unsqueeze(-1)
+        return boundaries(self.reset, valid, self.backwards[direction]).unsqueeze(-1)
 
-    def boundary_before(self, i: int) -> Tensor:
-        """(B, 1): whether the states are reset before step i, in the order of travel."""
-        return self.boundaries()[self.times[i]]
+    def boundary_at_first(self) -> Tensor:
+        """(D, B, 1): whether the states are reset before the first step, in the order of travel."""
+        return torch.stack([self.boundaries(d)[times[0]] for d, times in enumerate(self.times)])
+
+    def first_hidden(self) -> Tensor:
+        """(D, B, P): what the first step reads."""
+        if self.reset is None:
+            return self.states[0]
+        return torch.where(self.boundary_at_first(), self.fresh()[0], self.states[0])
 
     def hidden_before(self, output: Tensor) -> Tensor:
-        """(T, B, P): the hidden state that each valid step reads."""
-        first = self.states[0].unsqueeze(0)
-        before = torch.cat([output[1:], first] if self.reverse else [first, output[:-1]])
-        if self.lengths is not None and self.reverse:
-            # Padding comes first, and the output is 0 there, not the state.
-            times = torch.arange(self.steps, device=output.device)
-            before = torch.where((times.unsqueeze(1) == self.lengths - 1).unsqueeze(-1), first, before)
-        if self.reset is not None:
-            before = torch.where(self.boundaries(), self.fresh()[0], before)
+        """(T, B, D·P): the hidden state that each valid step reads."""
+        before = torch.empty_like(output)
+        for d, (after, own) in enumerate(zip(self.parts(output), self.parts(before), strict=True)):
+            first = self.states[0][d]
+            if self.backwards[d]:
+                own[-1], own[:-1] = first, after[1:]
+            else:
+                own[0], own[1:] = first, after[:-1]
+            if self.lengths is not None and self.backwards[d]:
+                # Padding comes first, and the output is 0 there, not the state.
+                times = torch.arange(self.steps, device=output.device)
+                torch.where((times.unsqueeze(1) == self.lengths - 1).unsqueeze(-1), first, own, out=own)
+            if self.reset is not None:
+                torch.where(self.boundaries(d), self.fresh()[0][d], own, out=own)
         return before
+
+
+def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Those of all directions; of one it is no copy."""
+    if tensors[0] is None:
+        return None
+    return tensors[0].contiguous().unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))

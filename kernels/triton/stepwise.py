@@ -1,6 +1,9 @@
 """The stepwise plan: at each step one product by the GEMM library, and one kernel for all the rest.
 
-It runs every cell at any size. A cell without a recurrent product has no such steps: one launch runs them all.
+It runs every cell at any size. A cell without a recurrent product has no such steps: one launch runs them all. Both
+directions of a layer are in one launch and one product, but for a projection's.
+
+In fused steps the kernel makes the product too, so a step is one launch; backward is the same for both.
 """
 
 from collections.abc import Sequence
@@ -10,119 +13,105 @@ import torch
 from torch import Tensor
 
 from ...recurrence import Recurrence
-from . import configurations, gates
+from . import configurations, gates, precision
 from .gradients import Gradients
 from .launch import Launch
+from .plan import Shape
 from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved
-from .products import multiply
+from .products import linear, multiply
+
+__all__ = ["backward", "forward", "linear", "refuses", "saved_like"]
+
+
+def refuses(shape: Shape) -> None:
+    """Nothing: any size is for this plan."""
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
-    """Empty tensors of the shapes that `forward` saves, those of each direction after one another."""
-    return [tensor for one in _directions(q) for tensor in one.saved(configurations.recompute)]
+    """Empty tensors of the shapes that `forward` saves."""
+    return list(Problem(q).saved(configurations.recompute))
 
 
-def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """As in `seqcells.ops`."""
-    with torch.cuda.device_of(q.gates_x):
-        found = [_forward(one, save) for one in _directions(q)]
-    output = torch.cat([output for output, _, _ in found], -1)
-    final = [torch.stack(states) for states in zip(*(final for _, final, _ in found), strict=True)]
-    return output, final, [tensor for _, _, saved in found for tensor in saved]
+def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A layer → output (T, B, D·P), final states, what backward needs; ``fused``: by fused steps."""
+    with torch.cuda.device_of(q.gates_x), precision.obeyed_by_torch(precision.mode(q.gates_x.dtype)):
+        return _forward(Problem(q), save, fused)
 
 
 def backward(
     q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
 ) -> list[Tensor]:
-    """As in `seqcells.ops`."""
-    ones, n = _directions(q), len(Saved._fields)
-    outputs, grads = output.chunk(len(ones), -1), grad_output.chunk(len(ones), -1)
-    gates_x, states, weights, reset = [], [], [], []
-    with torch.cuda.device_of(output):
-        for d, one in enumerate(ones):
-            kept = Saved(*saved[d * n : (d + 1) * n])
-            final = [g[d] for g in grad_final]
-            flat = iter(_backward(one, outputs[d].contiguous(), kept, grads[d].contiguous(), final))
-            gates_x.append(next(flat))
-            states.append([next(flat) for _ in one.states])
-            weights += [next(flat) for _ in one.weights.present()]
-            reset.append(list(flat))
-    stacked = [[torch.stack(each) for each in zip(*parts, strict=True)] for parts in (states, reset)]
-    return [torch.cat(gates_x, -1), *stacked[0], *weights, *stacked[1]]
+    """The gradients of ``q.differentiable()``, in its order."""
+    with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
+        return _backward(Problem(q), output, Saved(*saved), grad_output.contiguous(), grad_final)
 
 
-def _directions(q: Recurrence) -> list[Problem]:
-    return [
-        Problem(
-            q.cell,
-            gates_x,
-            [state[d] for state in q.states],
-            q.weights[d].recurrent,
-            q.lengths,
-            q.reset,
-            None if q.reset_states is None else [state[d] for state in q.reset_states],
-            q.reversed(d),
-        )
-        for d, gates_x in enumerate(q.gates_x.chunk(len(q.weights), -1))
-    ]
-
-
-def _forward(q: Problem, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    output = q.empty(q.steps, q.batch, q.width)
+def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    output = q.empty(q.steps, q.batch, q.directions * q.width)
     saved = q.saved(configurations.recompute) if save else None
-    states, fresh = q.stacked(q.states, q.work), q.fresh()
-    product = q.empty(q.batch, q.recurrent * q.hidden, dtype=q.work) if q.recurrent else None
-    # A product reads the output before it, but for boundaries: then a ring of two states, this step's and the next's.
-    ring = q.empty(2, q.batch, q.width) if q.bounded and q.recurrent else None
+    states, fresh, hidden = q.stacked(q.states, q.work), q.fresh(), q.first_hidden()
+    product = ring = None
+    if q.recurrent and not fused:
+        product = q.empty(q.directions, q.batch, q.recurrent * q.hidden, dtype=q.work)
+    # A product reads the output before it; but boundaries come between, and two directions are at two times. Then it
+    # reads a ring of two states, this step's and the next's, and so does a fused step, which reads one in the kernel.
+    if q.recurrent and (q.bounded or q.directions > 1 or fused):
+        ring = q.empty(2, q.directions, q.batch, q.width)
+        ring[0].copy_(hidden)
     common = {"slots": 2, "reset": q.reset, "lengths": q.lengths}
     result = {"output": output, "hidden": ring}
     raw = projected = project = None
     if q.projected:
-        raw = saved.raw[0] if saved else q.empty(q.steps, q.batch, q.hidden)
-        if q.bounded:
+        raw = saved.raw[0] if saved else q.empty(q.steps, q.batch, q.directions * q.hidden)
+        if q.bounded or q.directions > 1:
             projected = q.states[0].to(q.work, copy=True)
             reads = {"x": output, "states": projected, "fresh": fresh and fresh[0].to(q.work)}
             reads = {"cell": PROJECTION.forward, **reads, **PROJECTION_COUNTS}
             project = _launch(gates.forward, q, q.width, **reads, **result, **common)
         result = {"output": raw}
+    own_product = {"product": product}
+    if fused:
+        mode = precision.mode(output.dtype)
+        own_product = configurations.fused_step(q.batch, q.hidden, q.directions, output.dtype, mode)
+        own_product |= {"weight": q.hh, "precision": mode}
     step = _launch(
         gates.forward,
         q,
         q.hidden,
         cell=q.kernels.forward,
         x=q.gates_x,
-        product=product,
-        bias=q.weights.bias_hh,
+        bias=q.bias,
         states=states,
         parameters=q.parameters,
         fresh=fresh and q.stacked(fresh, q.work),
         saved=saved and _some(saved.values),
         after=saved and _some(saved.after),
+        **own_product,
         **q.counts(configurations.recompute),
         **result,
         **common,
     )
 
-    hidden = q.states[0]
-    if fresh:
-        hidden = torch.where(q.boundary_before(0), fresh[0], hidden)
     if not q.recurrent and not q.projected:
         step(0, q.steps)
     else:
-        outputs = output.unbind()
-        for i, t in enumerate(q.times):
-            if q.recurrent:
-                multiply(hidden, q.weights.hh.T, product)
+        outputs, raws = q.at_steps(output), q.at_steps(raw) if q.projected else ()
+        slots = None if ring is None else [q.single(slot) for slot in ring]
+        read = q.single(hidden)
+        for i in range(q.steps):
+            if product is not None:
+                multiply(read, q.single(q.hh).mT, q.single(product))
             step(i, i + 1)
             if q.projected:
-                multiply(raw[t], q.weights.hr.T, outputs[t])
+                for a, w, out in zip(raws[i], q.weights, outputs[i], strict=True):
+                    multiply(a, w.hr.mT, out)
             if project:
                 project(i, i + 1)
-            hidden = outputs[t] if ring is None else ring[(i + 1) % 2]
+            read = outputs[i][0] if slots is None else slots[(i + 1) % 2]
 
     final = list(states)
     if q.projected:
-        final[0] = output[q.times[-1]] if projected is None else projected
+        final[0] = outputs[-1][0].unsqueeze(0) if projected is None else projected
     return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, final, strict=True)], list(saved or ())
 
 
@@ -151,7 +140,7 @@ def _backward(
         again=q.kernels.forward if recompute else None,
         x=q.gates_x,
         product=product,
-        bias=q.weights.bias_hh,
+        bias=q.bias,
         window=window,
         saved=_some(saved.values),
         values=len(q.kernels.saved),
@@ -167,6 +156,7 @@ def _backward(
         grad_parameters=d.parameters,
         grad_x=d.x,
         grad_r=None if q.shared else d.r,
+        grad_product=d.product,
         uncut=int(q.projected),
         **q.counts(recompute),
         **result,
@@ -176,32 +166,39 @@ def _backward(
     if not q.recurrent and not q.projected:
         step(0, q.steps)
     else:
-        held = None
-        for i, t in reversed(list(enumerate(q.times))):
-            if product is not None and held != t // window:
-                held = t // window
-                read = before[held * window : (held + 1) * window]
-                multiply(read.flatten(0, 1), q.weights.hh.T, product[: len(read)].flatten(0, 1))
+        gradients = q.at_steps(d.r) if q.recurrent and d.product is None else None
+        reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.projected else ((), ())
+        for i in reversed(range(q.steps)):
+            if product is not None and (i == q.steps - 1 or (i + 1) % window == 0):
+                _compute_again(q, before, i - i % window, i + 1, product)
             if project:
                 project(i, i + 1)
-                multiply(d.projected[t], q.weights.hr, d.states[0])
+                for a, w, out in zip(reached[i], q.weights, inner, strict=True):
+                    multiply(a, w.hr, out)
             step(i, i + 1)
             if q.recurrent:
-                multiply(d.r[t], q.weights.hh, d.read)
+                multiply(d.product if gradients is None else gradients[i][0], q.single(q.hh), q.single(d.read))
     return d.flat(q, output, saved.raw, before)
 
 
 def _recomputed(q: Problem) -> tuple[int, Tensor]:
-    """Memory for the recurrent products of a number of steps, computed once more → that number, (window, B, R·H)."""
-    bytes_of_a_step = q.batch * q.recurrent * q.hidden * q.work.itemsize
+    """Memory for the recurrent products of a number of steps, computed once more → that number, (D, window, B, R·H)."""
+    bytes_of_a_step = q.directions * q.batch * q.recurrent * q.hidden * q.work.itemsize
     window = min(q.steps, configurations.RECOMPUTE_BYTES // max(1, bytes_of_a_step) or 1)
-    return window, q.empty(window, q.batch, q.recurrent * q.hidden, dtype=q.work)
+    return window, q.empty(q.directions, window, q.batch, q.recurrent * q.hidden, dtype=q.work)
+
+
+def _compute_again(q: Problem, before: Tensor, first: int, stop: int, product: Tensor) -> None:
+    """The recurrent products of steps ``first`` to ``stop``, from the hidden state before each."""
+    for d, read in enumerate(q.parts(before)):
+        read = read[q.steps - stop : q.steps - first].flip(0) if q.backwards[d] else read[first:stop]
+        multiply(read.flatten(0, 1), q.weights[d].hh.mT, product[d, : stop - first].flatten(0, 1))
 
 
 def _launch(kernel: Any, q: Problem, size: int, **arguments: Any) -> Launch:
-    """A gates kernel over the tiles of (B, size)."""
-    arguments = {"steps": q.steps, "batch": q.batch, "size": size, "reverse": q.reverse, **arguments}
-    return Launch(kernel, **configurations.gates(q.batch, size, q.work), **arguments)
+    """A gates kernel over the tiles of (D, B, size)."""
+    common = {"steps": q.steps, "batch": q.batch, "size": size, "directions": q.directions, "reverse": int(q.reverse)}
+    return Launch(kernel, **{**configurations.gates(q.batch, size, q.directions, q.work), **common, **arguments})
 
 
 def _some(stack: Tensor) -> Tensor | None:

@@ -1,7 +1,7 @@
 """What the kernels share: tuples of tiles read, written and chosen from, and where a sequence has its boundaries.
 
-A tile is (ROWS, UNITS) of a batch and its hidden units. Steps count in the order of travel: step i of a reversed
-sequence is at time steps - 1 - i. Offsets are 64 bits wide: T·B·G·H passes 2^31.
+A tile is (ROWS, UNITS) of a batch and its hidden units. Steps count in the order of travel: step i of a direction that
+goes backwards is at time steps - 1 - i. Offsets are 64 bits wide: T·B·G·H passes 2^31.
 """
 
 import triton
@@ -72,13 +72,10 @@ def where_or_zero(condition, a, first: tl.constexpr = 0):
 
 
 @triton.jit
-def time(i, steps, reverse: tl.constexpr):
+def time(i, steps, backwards):
     """When step i is, and when step i - 1 was."""
-    t = i
-    earlier = i - 1
-    if reverse:
-        t = steps - 1 - i
-        earlier = t + 1
+    t = tl.where(backwards, steps - 1 - i, i)
+    earlier = tl.where(backwards, t + 1, t - 1)
     return t.to(tl.int64), earlier.to(tl.int64)
 
 
@@ -89,18 +86,53 @@ def is_valid(lengths, t, rows, present):
 
 
 @triton.jit
-def is_boundary(reset, lengths, i, steps, batch, rows, present, reverse: tl.constexpr):
+def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
     """(ROWS, 1): whether the states are reset between steps i - 1 and i.
 
     ``reset[t]`` is a boundary between t - 1 and t: going backwards in time it is met before step t - 1. Flags past
     a sequence's length lie in padding and count for nothing.
     """
-    mark = i
-    if reverse:
-        mark = steps - i
+    mark = tl.where(backwards, steps - i, i)
     # Of a tile, not of two numbers: `&` of a tile and a number is no mask in the interpreter of Triton 3.9.
     exists = present & (rows * 0 + tl.maximum(i, mark) < steps)
     flag = tl.load(reset + mark.to(tl.int64) * batch + rows, exists, other=0) != 0
     if lengths is not None:
         flag = flag & is_valid(lengths, mark, rows, present)
     return flag
+
+
+@triton.jit
+def recurrent_product(
+    h, weight, count: tl.constexpr, size, rows, units, present, work: tl.constexpr, precision: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """h Wᵀ for the units of each of ``count`` gates, from h (B, H) and W (count·H, H): tiles (ROWS, UNITS).
+
+    H is cut into pieces of WIDTH. Summed by `tl.dot`, or, without DOT, element by element and across at the end: for
+    tiles of fewer rows than tensor cores take, or where there are none for the precision.
+    """
+    columns = tl.trans(units)
+    sums = ()
+    for _ in tl.static_range(count):
+        if DOT:
+            sums = sums + (tl.zeros((ROWS, UNITS), work),)
+        else:
+            sums = sums + (tl.zeros((ROWS, UNITS, WIDTH), work),)
+    for first in range(0, size, WIDTH):
+        across = first + tl.arange(0, WIDTH)[None, :]
+        read = tl.load(h + rows * size + across, present & (across < size), other=0.0)
+        added = ()
+        for k in tl.static_range(count):
+            row_of_weight = (k * size + columns).to(tl.int64) * size
+            w = tl.load(weight + row_of_weight + across, (columns < size) & (across < size), other=0.0)
+            if DOT:
+                added = added + (tl.dot(read, tl.trans(w), sums[k], input_precision=precision, out_dtype=work),)
+            else:
+                added = added + (sums[k] + read.to(work)[:, None, :] * w.to(work)[None, :, :],)
+        sums = added
+    products = sums
+    if not DOT:
+        products = ()
+        for k in tl.static_range(count):
+            products = products + (tl.sum(sums[k], 2),)
+    return products

@@ -1,0 +1,86 @@
+"""Which of the Triton engine's plans runs a layer, and why. Nothing here imports triton by itself.
+
+A plan is a module with an engine's functions and ``refuses(shape)``, which says why it does not take a layer, or None,
+of a `Shape` or a `Problem`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ...cells import Cell
+    from ...dispatch import Call
+    from ...recurrence import Recurrence
+
+# Of each plan its module, and what it does in words; the one that is taken where it can comes first.
+PLANS = {
+    "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
+    "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
+}
+
+
+class Shape(NamedTuple):
+    """What a plan is chosen by, under the names that a `Problem` has for it."""
+
+    cell: type[Cell]
+    device: torch.device
+    dtype: torch.dtype
+    steps: int
+    batch: int
+    directions: int
+    hidden: int
+    width: int
+    """P, of the hidden state that is carried: the projected one's, or ``hidden``."""
+
+    @classmethod
+    def of(cls, q: Recurrence) -> Shape:
+        (steps, batch, _), (directions, _, width) = q.gates_x.shape, q.states[0].shape
+        hidden = q.gates_x.shape[-1] // (directions * len(q.cell.gates))
+        return cls(q.cell, q.gates_x.device, q.gates_x.dtype, steps, batch, directions, hidden, width)
+
+    @property
+    def recurrent(self) -> int:
+        return len(self.cell.recurrent_gates)
+
+    @property
+    def projected(self) -> bool:
+        return self.width != self.hidden
+
+
+class Plan(NamedTuple):
+    """A plan's name, and what spoke against those that come before it."""
+
+    name: str
+    reason: str
+
+    @property
+    def module(self) -> ModuleType:
+        """The plan's engine."""
+        return import_module(f".{PLANS[self.name][0]}", __package__)
+
+
+def plan(shape: Shape) -> Plan:
+    """The first of `PLANS` that takes a layer of that shape."""
+    against: list[str] = []
+    for name in PLANS:
+        chosen = Plan(name, "; ".join(against))
+        why_not = chosen.module.refuses(shape)
+        if why_not is None:
+            return chosen
+        against.append(f"not {name}: {why_not}")
+    raise RuntimeError(f"no plan for this layer: {'; '.join(against)}")
+
+
+def in_words(call: Call) -> str:
+    """The plan for a call, and why."""
+    if not call.rows:
+        return "its plan is chosen at the call, by size"
+    sizes = call.steps, call.rows, call.directions, call.hidden, call.width
+    chosen = plan(Shape(call.cell, call.device, call.dtype, *sizes))
+    return f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")

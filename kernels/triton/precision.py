@@ -1,0 +1,49 @@
+"""What float32 products may round their operands to, as torch's switches for recurrent layers say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+
+import torch
+
+from . import configurations
+
+_lock = RLock()
+
+
+def mode(dtype: torch.dtype) -> str:
+    """Of products of that dtype: ``"ieee"``, ``"tf32"`` or ``"tf32x3"``, as `tl.dot` takes them.
+
+    ``torch.backends.cudnn.rnn.fp32_precision`` is asked, as torch.nn's layers ask it: it inherits from
+    ``torch.backends.cudnn`` and ``torch.backends`` where nothing was set for recurrent layers, obeys
+    ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"``, three products in place of one and about as near as
+    float32's own, is had from `configurations` alone.
+    """
+    if dtype != torch.float32 or torch.version.hip:
+        return "ieee"
+    if configurations.precision is not None:
+        return configurations.precision
+    return "tf32" if torch.backends.cudnn.rnn.fp32_precision == "tf32" else "ieee"
+
+
+@contextmanager
+def obeyed_by_torch(mode: str) -> Iterator[None]:
+    """Inside, torch's own products on CUDA are of that mode; of ``"tf32x3"``, which they lack, the exact one.
+
+    Their switch is another than recurrent layers have, and one for all threads: it is touched only where the two
+    disagree, and one of our threads has it at a time. Products that other threads launch meanwhile see it too. What
+    a CUDA graph captures keeps the precision it was captured with.
+    """
+    wanted, switch = "tf32" if mode == "tf32" else "ieee", torch.backends.cuda.matmul
+    with _lock:
+        before = switch.fp32_precision
+        if (before == "tf32") == (wanted == "tf32"):
+            yield
+            return
+        # What is asked tells what holds, not who said so: what is as all of CUDA's is goes back to following that.
+        followed = before == torch.backends.cudnn.fp32_precision
+        switch.fp32_precision = wanted
+        try:
+            yield
+        finally:
+            switch.fp32_precision = "none" if followed else before
