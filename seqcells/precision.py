@@ -11,7 +11,8 @@ def bfloat16_products_allowed() -> bool:
 
     The switches are torch's own: ``torch.backends.mkldnn.rnn.fp32_precision = "bf16"``, or the same on
     ``torch.backends.mkldnn`` or ``torch.backends``, whose setting it takes on unless it has one; and where it has none,
-    ``torch.set_float32_matmul_precision("medium")``. (torch.nn on the CPU heeds only the first, and not on every processor.)
+    ``torch.set_float32_matmul_precision("medium")``. (torch.nn heeds only
+    the first, and not on every processor.)
     """
     own = torch.backends.mkldnn.rnn.fp32_precision
     return own == "bf16" or (own == "none" and torch.backends.mkldnn.matmul.fp32_precision == "bf16")
