@@ -177,6 +177,16 @@ def in_transform() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
+def is_observed() -> bool:
+    """Whether somebody transforms, traces or watches what runs: then it must be operators, and nothing below them."""
+    return bool(
+        in_transform()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state()
+    )
+
+
 def cell(name: str) -> type[Cell]:
     """The cell registered under ``name``."""
     if name not in REGISTRY:

@@ -225,7 +225,7 @@ def inferring_engine(
     choice: dispatch.Choice, tensors: Sequence[Tensor], weights: Sequence[Weights]
 ) -> ModuleType | None:
     """The engine that takes a layer from its input, where it can and nothing is to be differentiated or traced."""
-    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling() or dispatch.is_observed():
         return None
     if torch.is_grad_enabled() and any(t.requires_grad for t in [*tensors, *(p for w in weights for p in w.present())]):
         return None

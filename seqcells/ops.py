@@ -15,6 +15,7 @@ being None; not differentiable.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,8 +40,12 @@ _library.define(
 
 
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Call the operator → output, final states."""
-    output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
+    """A layer by a backend → output, final states: by the operator where somebody traces or watches, else by the shorter
+    way, which does the same."""
+    if torch.compiler.is_compiling() or dispatch.is_observed():
+        output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
+        return output, tuple(final)
+    output, *final = _Eager.apply(q, backend, *q.differentiable())
     return output, tuple(final)
 
 
@@ -83,19 +88,24 @@ class _Arguments:
         end = len(rest) - len(self.q.reset_states or ())
         return flat[0], rest[:n], rest[n:end], rest[end:]
 
-    def by_reference(self, *differentiable: Tensor) -> tuple[Tensor, ...]:
-        """The reference as a function of the differentiable tensors → output and final states, flat."""
-        output, final = reference.layer(self.q.replaced(differentiable))
-        return (output, *final)
+
+def _by_reference(q: Recurrence, *differentiable: Tensor) -> tuple[Tensor, ...]:
+    """The reference as a function of the differentiable tensors → output and final states, flat."""
+    output, final = reference.layer(q.replaced(differentiable))
+    return (output, *final)
+
+
+def _forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    if backend == "reference":
+        output, final = reference.layer(q)
+        return output, list(final), []
+    output, final, saved = dispatch.engine(backend).forward(q, save)
+    return output, list(final), list(saved)
 
 
 def _recurrence(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     call = _Arguments(args)
-    if call.backend == "reference":
-        output, final = reference.layer(call.q)
-        return output, list(final), []
-    output, final, saved = dispatch.engine(call.backend).forward(call.q, call.save)
-    return output, list(final), list(saved)
+    return _forward(call.q, call.backend, call.save)
 
 
 @contextmanager
@@ -109,17 +119,23 @@ def _autograd_inside_operator() -> Iterator[None]:
         yield
 
 
+def _backward(
+    q: Recurrence, backend: str, output: Tensor, saved: list[Tensor], grad_output: Tensor, grad_final: list[Tensor]
+) -> Sequence[Tensor]:
+    """Gradients of ``q.differentiable()``."""
+    if backend != "reference":
+        return dispatch.engine(backend).backward(q, output, saved, grad_output, grad_final)
+    with _autograd_inside_operator():
+        leaves = [tensor.detach().requires_grad_() for tensor in q.differentiable()]
+        outputs = _by_reference(q, *leaves)
+        gradients = torch.autograd.grad(outputs, leaves, (grad_output, *grad_final), materialize_grads=True)
+    return [g.contiguous() for g in gradients]
+
+
 def _recurrence_backward(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
     *inputs, output, saved, grad_output, grad_final = args
     call = _Arguments(inputs)
-    if call.backend == "reference":
-        with _autograd_inside_operator():
-            leaves = [tensor.detach().requires_grad_() for tensor in call.q.differentiable()]
-            outputs = call.by_reference(*leaves)
-            gradients = torch.autograd.grad(outputs, leaves, (grad_output, *grad_final), materialize_grads=True)
-        return call.grouped([g.contiguous() for g in gradients])
-    engine = dispatch.engine(call.backend)
-    return call.grouped(engine.backward(call.q, output, saved, grad_output, grad_final))
+    return call.grouped(_backward(call.q, call.backend, output, saved, grad_output, grad_final))
 
 
 def _recurrence_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -166,16 +182,52 @@ def _recurrence_autograd(
 ) -> tuple[Any, ...]:
     inputs, (output, saved) = _saved(ctx)
     call = _Arguments(inputs)
-    grad_output = torch.zeros_like(output) if grad_output is None else grad_output
-    grad_final = [torch.zeros_like(s) if g is None else g for s, g in zip(call.q.states, grad_final, strict=True)]
+    grad_output, grad_final = _given(call.q, output, grad_output, grad_final)
     if torch.is_grad_enabled():
-        # A gradient that will itself be differentiated: the reference's, which is so any number of times.
-        _, pull = torch.func.vjp(call.by_reference, *call.q.differentiable())
-        return _as_inputs(call, pull((grad_output, *grad_final)))
+        return _as_inputs(call, _differentiable_gradients(call.q, grad_output, grad_final))
     gates_x, states, weights, reset_states = torch.ops.seqcells.recurrence_backward(
         *inputs, output, saved, grad_output, grad_final
     )
     return _as_inputs(call, [gates_x, *states, *weights, *reset_states])
+
+
+def _given(
+    q: Recurrence, output: Tensor, grad_output: Tensor | None, grad_final: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of the results, zeros for those that nothing was made of."""
+    grad_output = torch.zeros_like(output) if grad_output is None else grad_output
+    return grad_output, [torch.zeros_like(s) if g is None else g for s, g in zip(q.states, grad_final, strict=True)]
+
+
+def _differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: list[Tensor]) -> Sequence[Tensor]:
+    """A gradient that will itself be differentiated: the reference's, which is so any number of times."""
+    _, pull = torch.func.vjp(partial(_by_reference, q), *q.differentiable())
+    return pull((grad_output, *grad_final))
+
+
+class _Eager(torch.autograd.Function):
+    """The operator and its gradients without the operator: to be called from Python alone costs it a quarter of a
+    millisecond, more than a short sequence takes."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Recurrence, backend: str, *differentiable: Tensor) -> tuple[Tensor, ...]:
+        output, final, saved = _forward(q, backend, any(ctx.needs_input_grad))
+        ctx.set_materialize_grads(False)
+        # Of q only the form: its tensors are saved where hooks see them.
+        ctx.q, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
+        ctx.save_for_backward(*differentiable, output, *saved)
+        return (output, *final)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        q, output, saved = ctx.q.replaced(tensors[: ctx.inputs]), tensors[ctx.inputs], tensors[ctx.inputs + 1 :]
+        grad_output, given = _given(q, output, grad_output, grad_final)
+        if torch.is_grad_enabled():
+            gradients = _differentiable_gradients(q, grad_output, given)
+        else:
+            gradients = _backward(q, ctx.backend, output, list(saved), grad_output, given)
+        return None, None, *gradients
 
 
 _library.impl("recurrence", _recurrence, "CompositeExplicitAutograd")

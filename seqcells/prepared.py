@@ -112,13 +112,10 @@ class Prepared:
 
 
 def _undisturbed() -> bool:
-    """Whether nobody differentiates, traces or watches what runs here."""
+    """Whether what runs here is for nobody but the caller, and not to be differentiated."""
     return not (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
         or torch.is_autocast_enabled("cpu")
-        or dispatch.in_transform()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._get_tracing_state()
+        or dispatch.is_observed()
     )
