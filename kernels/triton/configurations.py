@@ -69,3 +69,24 @@ def recomputing(on: bool = True) -> Iterator[None]:
         yield
     finally:
         recompute = before
+
+
+# How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
+PATIENCE = 1 << 24
+
+
+def persistent(
+    hidden: int,
+    batch: int,
+    directions: int,
+    recurrent: int,
+    planes: int,
+    storage: torch.dtype,
+    precision: str,
+    processors: int,
+    shared_memory: int,
+) -> dict[str, Any] | str:
+    """How programs of the persistent plan divide a layer, or why they cannot."""
+    units = max(16, triton.next_power_of_2(hidden))
+    tile = {"ROWS": 16, "UNITS": units, "CHUNKS": (units,) * planes, "WIDTH": units, "SPLIT": 1, "ALONE": True}
+    return {"tile": {**tile, "num_warps": 8}, "blocks": 1, "side_by_side": 1 << 30, "options": {"num_stages": 1}}

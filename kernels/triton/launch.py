@@ -8,14 +8,18 @@ from triton.compiler import CompiledKernel
 
 
 class Launch:
-    """A kernel bound to all of its arguments but the steps to run; arguments not given are None.
+    """A kernel bound to all of its arguments but the range to run, of steps or rows; arguments not given are None.
+
+    ``options`` are the compiler's and the launcher's, besides the number of warps.
 
     Triton's own launcher looks at every argument at every launch, to find what it has compiled for the like; that
     takes longer than these kernels do. Only numbers that nothing is compiled for change here, so it is asked once.
     """
 
-    def __init__(self, kernel: Any, grid: tuple[int, int, int], num_warps: int, **arguments: Any) -> None:
-        self.kernel, self.grid, self.num_warps = kernel, grid, num_warps
+    def __init__(
+        self, kernel: Any, grid: tuple[int, int, int], num_warps: int, options: dict[str, Any] | None = None, **arguments: Any
+    ) -> None:
+        self.kernel, self.grid, self.options = kernel, grid, {"num_warps": num_warps, **(options or {})}
         # In the kernel's own order, which is also that of the compiled one.
         self.arguments = [arguments.pop(name, None) for name in kernel.arg_names]
         assert not arguments, f"the kernel takes no {', '.join(arguments)}"
@@ -23,12 +27,12 @@ class Launch:
         self.again: Callable[..., None] | None = None
 
     def __call__(self, start: int, stop: int) -> None:
-        """Run steps ``start`` to ``stop``."""
+        """Run from ``start`` to ``stop``."""
         self.arguments[self.start], self.arguments[self.stop] = start, stop
         if self.again is not None:
             self.again(*self.arguments)
             return
-        compiled = self.kernel[self.grid](*self.arguments, num_warps=self.num_warps)
+        compiled = self.kernel[self.grid](*self.arguments, **self.options)
         if isinstance(compiled, CompiledKernel):
             self.again = compiled[self.grid]
             # Addresses need not be asked for again; the tensors are kept from being freed.
