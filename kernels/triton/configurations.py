@@ -1,8 +1,10 @@
 """The kernels' launch configurations, all of them, with why."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -73,20 +75,105 @@ def recomputing(on: bool = True) -> Iterator[None]:
 
 # How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
 PATIENCE = 1 << 24
+# Its programs have two warps for each scheduler, so that one computes while the other waits for memory. Sums are cut into a
+# part for each warp, of no less than the 16 that tensor cores sum at once.
+PERSISTENT_WARPS = 8
+CHUNK = PERSISTENT_WARPS * 16
+# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most.
+READ_BYTES = 64 << 10
+# Sums of all parts and gates in registers, of each thread's at most so many numbers.
+SUMS = 128
+# Weights that one program holds alone, which it does in registers and shared memory together.
+ALONE_BYTES = 128 << 10
+
+
+class Division(NamedTuple):
+    """How programs of the persistent plan divide a layer."""
+
+    tile: dict[str, Any]
+    """What the kernels are compiled for."""
+    blocks: int
+    """Of the hidden units."""
+    groups: int
+    """Of the batch, side by side in a launch."""
+
+    @property
+    def meet(self) -> bool:
+        """Whether programs wait for each other, and so must all be there at once."""
+        return not self.tile["ALONE"]
 
 
 def persistent(
     hidden: int,
     batch: int,
     directions: int,
+    gates: int,
     recurrent: int,
     planes: int,
     storage: torch.dtype,
     precision: str,
     processors: int,
     shared_memory: int,
-) -> dict[str, Any] | str:
-    """How programs of the persistent plan divide a layer, or why they cannot."""
+) -> Division | str:
+    """The division of a layer whose products sum over ``planes`` times its units, or why there is none.
+
+    Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
+    """
+    item = storage.itemsize * (2 if precision == "tf32x3" else 1)
     units = max(16, triton.next_power_of_2(hidden))
-    tile = {"ROWS": 16, "UNITS": units, "CHUNKS": (units,) * planes, "WIDTH": units, "SPLIT": 1, "ALONE": True}
-    return {"tile": {**tile, "num_warps": 8}, "blocks": 1, "side_by_side": 1 << 30, "options": {"num_stages": 1}}
+    if not recurrent or recurrent * units * units * item <= ALONE_BYTES or processors == 1:
+        return division(hidden, recurrent, planes, units=units, rows=16, groups=triton.cdiv(batch, 16))
+    found, least = None, math.inf
+    for units, rows in itertools.product((8, 16, 32), (16, 32, 64)):
+        held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
+        read = min(READ_BYTES, rows * planes * triton.cdiv(hidden, CHUNK) * CHUNK * storage.itemsize)
+        sums = recurrent // planes * rows * units // 32
+        groups = processors // (triton.cdiv(hidden, units) * directions)
+        if held + read > shared_memory or sums > SUMS or not groups:
+            continue
+        launches = triton.cdiv(triton.cdiv(batch, rows), groups)
+        cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
+        if cycles < least:
+            found = division(hidden, recurrent, planes, units=units, rows=rows, groups=groups, chunk=READ_BYTES // (rows * storage.itemsize))
+            least = cycles
+    return found or "its recurrent weights do not fit on the chip, divided among all multiprocessors"
+
+
+def division(
+    hidden: int,
+    recurrent: int,
+    planes: int,
+    *,
+    units: int,
+    rows: int,
+    groups: int,
+    chunk: int = CHUNK,
+    parts: int = PERSISTENT_WARPS,
+) -> Division:
+    """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``."""
+    alone = not recurrent or units >= hidden
+    width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
+    tile = {
+        "ROWS": rows,
+        "UNITS": units,
+        "CHUNKS": (units,) * planes if alone else _powers_of_two(width * planes, chunk),
+        "WIDTH": width,
+        "SPLIT": 1 if alone else parts,
+        "ALONE": alone,
+    }
+    return Division({**tile, "num_warps": PERSISTENT_WARPS}, triton.cdiv(hidden, units), groups)
+
+
+def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
+    """That add up to ``total``, as few as may be."""
+    terms = []
+    while total:
+        terms.append(min(most, 1 << (total.bit_length() - 1)))
+        total -= terms[-1]
+    return tuple(terms)
+
+
+def _cycles(values: int, held: int, read: int) -> int:
+    """What a step takes: a meeting at the L2 cache and back, some 40 instructions for each value of a gate, 128 at a
+    time, weights from shared memory at 128 bytes a cycle, and what is read at 64."""
+    return 2500 + values * 40 // 128 + held // 128 + read // 64

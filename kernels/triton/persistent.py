@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ...recurrence import Recurrence
@@ -54,7 +55,7 @@ def backward(
         return _backward(Problem(q), division, output, kept, grad_output.contiguous(), grad_final)
 
 
-def _forward(q: Problem, division: dict[str, Any], save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     output = q.empty(q.steps, q.batch, q.directions * q.hidden)
     saved = q.saved(configurations.recompute) if save else None
     states, fresh = q.stacked(q.states, q.work), q.fresh()
@@ -77,7 +78,7 @@ def _forward(q: Problem, division: dict[str, Any], save: bool) -> tuple[Tensor, 
 
 def _backward(
     q: Problem,
-    division: dict[str, Any],
+    division: configurations.Division,
     output: Tensor,
     saved: Saved,
     grad_output: Tensor,
@@ -113,12 +114,13 @@ def _backward(
     return d.flat(q, output, saved.raw, before)
 
 
-def _division(shape: Shape, planes: int) -> dict[str, Any] | str:
+def _division(shape: Shape, planes: int) -> configurations.Division | str:
     """How programs divide a layer whose products sum over ``planes`` times its units, or why they cannot."""
     return configurations.persistent(
         shape.hidden,
         shape.batch,
         shape.directions,
+        len(shape.cell.gates),
         shape.recurrent,
         planes,
         shape.dtype,
@@ -135,30 +137,28 @@ def _processors(device: torch.device) -> tuple[int, int]:
     return properties.multi_processor_count, properties.shared_memory_per_block_optin
 
 
-def _run(kernel: Any, q: Problem, division: dict[str, Any], **arguments: Any) -> None:
+def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments: Any) -> None:
     """A kernel on all rows of the batch: in one launch, or one after the other where its programs would not all be
     there at once."""
-    division = dict(division)
-    tile, blocks, side_by_side = division["tile"], division["blocks"], division["side_by_side"]
-    rows = tile["ROWS"]
-    groups = -(-q.batch // rows)
+    rows = division.tile["ROWS"]
+    groups = triton.cdiv(q.batch, rows)
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
     common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.gates_x.dtype)}
-    if not tile["ALONE"]:
-        exchanged = (2, groups * q.directions, rows, sum(tile["CHUNKS"]))
+    if division.meet:
+        pairs = groups * q.directions
+        exchanged = 2, pairs, rows, sum(division.tile["CHUNKS"])
         common["ring"] = torch.zeros(exchanged, dtype=q.gates_x.dtype, device=q.device)
-        counters = groups * q.directions * sequence.APART.value
-        common["arrived"] = torch.zeros(counters, dtype=torch.int32, device=q.device)
+        common["arrived"] = torch.zeros(pairs * sequence.APART.value, dtype=torch.int32, device=q.device)
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
-    at_once = min(side_by_side, groups)
-    grid = blocks, at_once, q.directions
-    for first in range(0, groups, at_once):
-        grid = blocks, min(at_once, groups - first), q.directions
-        launch = Launch(kernel, grid, **tile, options=division["options"], **common, **arguments)
-        launch(first * rows, min(q.batch, (first + at_once) * rows))
-    if "met" in common:
+    # Without stages the compiler keeps no second copy of what it loads for steps to come.
+    options = {"num_stages": 1, "launch_cooperative_grid": division.meet}
+    for first in range(0, groups, division.groups):
+        grid = division.blocks, min(division.groups, groups - first), q.directions
+        launch = Launch(kernel, grid, options=options, **division.tile, **common, **arguments)
+        launch(first * rows, min(q.batch, (first + division.groups) * rows))
+    if division.meet:
         torch._assert_async(common["met"], "programs of the persistent plan have waited for each other in vain")
 
 

@@ -55,11 +55,13 @@ def read(base, pitch, ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.conste
 
 
 @triton.jit
-def own(values, dtype: tl.constexpr, SPLIT: tl.constexpr):
+def own(values, inside, dtype: tl.constexpr, SPLIT: tl.constexpr):
     """The same of a program that has all units, and need not read what it has computed: a chunk is one of ``values``."""
     tiles = ()
     for c in tl.static_range(len(values)):
-        parts = tl.reshape(values[c].to(dtype), (values[c].shape[0], SPLIT, values[c].shape[1] // SPLIT))
+        # Outside, where no weights are, a cell may have computed NaN.
+        value = tl.where(inside, values[c], 0.0).to(dtype)
+        parts = tl.reshape(value, (value.shape[0], SPLIT, value.shape[1] // SPLIT))
         tiles = tiles + (tl.permute(parts, (1, 0, 2)),)
     return tiles
 

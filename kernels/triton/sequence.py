@@ -48,7 +48,6 @@ def forward(
     inside = present & (units < size)
     at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
     everywhere = rows * 0 + units
-    weight += direction * recurrent * size * size
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
         counter = arrived + group * APART
@@ -59,7 +58,7 @@ def forward(
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     b = ()
     if recurrent > 0:
-        held = resident.hold(weight, recurrent, size, 1, size, units, CHUNKS, WIDTH, SPLIT, precision)
+        held = resident.hold(weight + direction * recurrent * size * size, recurrent, size, 1, size, units, CHUNKS, WIDTH, SPLIT, precision)
         if bias is not None:
             b = load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work)
     if reset is not None:
@@ -77,7 +76,7 @@ def forward(
         r = ()
         if recurrent > 0:
             if ALONE:
-                read = resident.own((s[0],), stored, SPLIT)
+                read = resident.own((s[0],), inside, stored, SPLIT)
             else:
                 patience = barrier.wait(counter, (i + 1) * tl.num_programs(0), patience)
                 slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
@@ -137,7 +136,6 @@ def backward(
     inside = present & (units < size)
     at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
     everywhere = rows * 0 + units
-    weight += direction * recurrent * size * size
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
         counter = arrived + group * APART
@@ -150,7 +148,7 @@ def backward(
     for _ in tl.static_range(rows_of_parameters):
         sums = sums + (tl.zeros((ROWS, UNITS), work),)
     if recurrent > 0:
-        held = resident.hold(weight, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
+        held = resident.hold(weight + direction * recurrent * size * size, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
     i = steps - 1
     s, n, v, g = _recall(
         i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size,
@@ -187,7 +185,7 @@ def backward(
         )  # fmt: skip
         if recurrent > 0:
             if ALONE:
-                read = resident.own(dr, stored, SPLIT)
+                read = resident.own(dr, inside, stored, SPLIT)
             else:
                 patience = barrier.wait(counter, (steps - i) * tl.num_programs(0), patience)
                 read = resident.read(slot, pitch, ROWS, CHUNKS, SPLIT)
