@@ -5,6 +5,7 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 cast = InterpreterBuilder.cast_impl
+dot = InterpreterBuilder.create_dot
 
 
 def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dtype) -> TensorHandle:
@@ -17,3 +18,12 @@ def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dty
 
 
 InterpreterBuilder.cast_impl = rounding_cast
+
+
+def dot_of_values(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, *rest: object) -> TensorHandle:
+    """Of bfloat16 the interpreter's own multiplies the bits, as if they were integers."""
+    a, b = (cast(self, x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
+    return dot(self, a, b, *rest)
+
+
+InterpreterBuilder.create_dot = dot_of_values

@@ -38,12 +38,26 @@ def test_interpreted(tests):
     run_interpreted(tests, "triton-stepwise")
 
 
+# One program alone; several together are in test_triton_persistent.py.
+QUICK_PERSISTENT = (
+    "test_recurrence.py -k 'both-both or nothing'",
+    "test_parity.py -k 'as_near and plain and (lstm or gru)'",
+    "test_sequences.py -k 'any_size and gru or extreme and rnn'",
+)
+
+
+@pytest.mark.parametrize("tests", QUICK_PERSISTENT)
+def test_persistent_interpreted(tests):
+    run_interpreted(tests, "triton-persistent")
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "file", ("test_boundaries.py", "test_gradcheck.py", "test_ops.py", "test_parity.py", "test_sequences.py")
 )
-def test_every_suite_interpreted(file):
-    run_interpreted(file, "triton-stepwise")
+@pytest.mark.parametrize("backend", ("triton-stepwise", "triton-persistent"))
+def test_every_suite_interpreted(file, backend):
+    run_interpreted(file, backend)
 
 
 def test_seqcells_without_triton_says_what_is_missing():

@@ -1,7 +1,6 @@
 """The persistent plan with several programs and their barrier: in a child process, whose interpreter runs all at once."""
 
 import os
-from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -18,7 +17,10 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 
-T, B, H = 5, 3, 37  # three blocks of 16 units, the last one of 5; a width of 64, in chunks of 64 or less
+if INTERPRETED:
+    import concurrent_programs
+
+T, B, H = 4, 3, 37  # three blocks of 16 units, the last one of 5; a width of 64, in chunks of 32
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
@@ -73,9 +75,7 @@ def results(q, backend):
 
 
 def check(q, programs):
-    from concurrent_programs import concurrent
-
-    with concurrent() as launched:
+    with concurrent_programs.concurrent() as launched:
         found = results(q, "triton-persistent")
     assert launched == programs
     assert_equal_to(found, results(q, "reference"))
@@ -88,6 +88,90 @@ def test_programs_together_equal_the_reference(name, divided):
 
 
 @here
-@pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm"])
-def test_boundaries_and_both_directions(name, divided):
+@pytest.mark.parametrize("name", ["gru", *(pytest.param(name, marks=pytest.mark.heavy) for name in REGISTRY if name != "gru")])
+def test_boundaries_in_both_directions(name, divided):
     check(layer(name, 2, **boundaries(B)), [6, 6])
+
+
+@here
+@pytest.mark.parametrize(("groups", "programs"), [(2, [6, 6]), (1, [3, 3, 3, 3])])
+def test_more_sequences_than_a_program_has_rows(groups, programs, divided):
+    divided(groups)
+    check(layer("rnn_tanh", batch=18, steps=2), programs)
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_narrow_storage_is_as_near_as_the_stepwise_plan(dtype, divided):
+    """Both keep states and sums in float32; sums are in another order."""
+    q = layer("gru", dtype=dtype)
+    truth = results(layer("gru"), "reference")
+    with concurrent_programs.concurrent():
+        found = results(q, "triton-persistent")
+    for got, expected, other in zip(found, truth, results(q, "triton-stepwise"), strict=True):
+        assert got.dtype == dtype
+        assert distance(got, expected) <= 1.5 * distance(other, expected) + torch.finfo(dtype).eps
+
+
+@here
+def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
+    """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
+    from seqcells.kernels.triton import configurations
+
+    q = layer("gru", dtype=torch.float32)
+    with concurrent_programs.concurrent():
+        whole = results(q, "triton-persistent")
+        monkeypatch.setattr(configurations, "precision", "tf32x3")
+        monkeypatch.setattr(torch.version, "hip", None)
+        assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
+
+
+@here
+def test_the_same_bits_every_time(divided):
+    q = layer("lstm", dtype=torch.float32)
+    with concurrent_programs.concurrent():
+        assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
+
+
+@here
+def test_a_barrier_that_lets_programs_through_is_found_out(divided, monkeypatch):
+    """The test of these tests: with nobody waiting, what they compare is wrong."""
+    from seqcells.kernels.triton import barrier
+
+    monkeypatch.setattr(barrier, "wait", lambda counter, target, patience: patience)
+    with pytest.raises(AssertionError):
+        check(layer("lstm"), [3, 3])
+
+
+@here
+def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch):
+    from seqcells.kernels.triton import configurations
+
+    monkeypatch.setattr(configurations, "PATIENCE", 20)
+    with concurrent_programs.concurrent(absent=lambda program: program[0] == 1), torch.no_grad():
+        with pytest.raises(RuntimeError, match="in vain"):
+            ops.recurrence(layer("rnn_tanh"), "triton-persistent")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+@pytest.mark.parametrize(
+    ("hidden", "batch", "directions", "dtype", "launches"),
+    [
+        (64, 300, 1, torch.bfloat16, 1),
+        (512, 1, 1, torch.bfloat16, 1),
+        (512, 64, 2, torch.bfloat16, 1),
+        (650, 16, 1, torch.float32, 1),
+        (1024, 64, 1, torch.bfloat16, 1),
+        (1500, 20, 1, torch.bfloat16, None),
+        (2048, 16, 1, torch.bfloat16, None),
+    ],
+)
+def test_division(hidden, batch, directions, dtype, launches):
+    """Of an LSTM on an H100: all programs of a launch fit, and all sequences are run."""
+    from seqcells.kernels.triton import configurations
+
+    for planes in (1, 4):
+        division = configurations.persistent(
+            hidden, batch, directions, 4, 4, planes, dtype, "tf32", 132, 232448
+        )
+        print(hidden, batch, directions, dtype, planes, division)
