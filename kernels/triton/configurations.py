@@ -122,7 +122,7 @@ def persistent(
     item = storage.itemsize * (2 if precision == "tf32x3" else 1)
     units = max(16, triton.next_power_of_2(hidden))
     if not recurrent or recurrent * units * units * item <= ALONE_BYTES or processors == 1:
-        return division(hidden, recurrent, planes, units=units, rows=16, groups=triton.cdiv(batch, 16))
+        return division(hidden, recurrent, planes, units=units, rows=16, groups=max(1, triton.cdiv(batch, 16)))
     found, least = None, math.inf
     for units, rows in itertools.product((8, 16, 32), (16, 32, 64)):
         held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
