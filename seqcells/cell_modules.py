@@ -110,7 +110,7 @@ class RecurrentCell(nn.Module):
     def plan(self, input: Tensor) -> dispatch.Choice:
         """The backend that ``forward`` would run for such an input, and why."""
         weights = Weights.of(self._roles, [getattr(self, role) for role in self._roles])
-        return dispatch.choose(functional.call_of(self.cell, "step", input, weights), self.backend)
+        return dispatch.explain(functional.call_of(self.cell, "step", input, weights), self.backend)
 
     @classmethod
     def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentCell":

@@ -15,6 +15,7 @@ import torch
 from . import delegate
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
+from .kernels.triton import plan
 
 
 class Call(NamedTuple):
@@ -31,6 +32,11 @@ class Call(NamedTuple):
     """Sequences side by side; 0 where they were not counted."""
     steps: int = 0
     """Steps of the longest; 0 where they were not counted."""
+    directions: int = 1
+    hidden: int = 0
+    """Hidden units; 0 where they were not counted."""
+    width: int = 0
+    """Units of the projected hidden state, or ``hidden``."""
 
 
 class Choice(NamedTuple):
@@ -50,6 +56,8 @@ class Backend(NamedTuple):
     """Why it does not exist here, or None."""
     refuses: Callable[[Call], str | None]
     """Why it cannot run a call, or None."""
+    planned: Callable[[Call], str] | None = None
+    """How it runs a call and why so, where it has several ways."""
 
 
 def _refuses_nothing(call: Call) -> None:
@@ -72,9 +80,10 @@ BACKENDS: dict[str, Backend] = {
     ),
     "triton": Backend(
         "Triton kernels, the plan chosen by size",
-        "seqcells.kernels.triton.stepwise",
+        "seqcells.kernels.triton.engine",
         triton.unavailable,
         triton.refuses,
+        plan.in_words,
     ),
     "triton-stepwise": Backend(
         "Triton: a GEMM and a fused kernel per step",
@@ -115,6 +124,13 @@ def choose(call: Call, backend: str = "auto") -> Choice:
     if why_not:
         raise RuntimeError(f"backend={backend!r} cannot run this call: {why_not}")
     return Choice(backend, "asked for by name")
+
+
+def explain(call: Call, backend: str = "auto") -> Choice:
+    """What `choose` says, with the plan that the backend has for the call; the same errors."""
+    choice = choose(call, backend)
+    planned = BACKENDS[choice.backend].planned
+    return choice if planned is None else Choice(choice.backend, f"{choice.reason}; {planned(call)}")
 
 
 def _automatic(call: Call) -> Choice:

@@ -34,17 +34,23 @@ def call_of(
     reset: object = None,
     packed: Tensor | None = None,
     batch_first: bool = False,
+    directions: int = 1,
 ) -> dispatch.Call:
-    """What `dispatch.choose` needs to know of a call."""
+    """What `dispatch` needs to know of a call."""
     used = {"lengths": lengths, "reset": reset, "packed": packed, "projection": weights.hr}
     options = tuple(name for name, value in used.items() if value is not None)
-    rows = steps = 0
-    if form == "layers" and not torch.compiler.is_compiling():
-        if packed is None:
-            steps, rows = like.shape[1 if batch_first else 0], like.shape[0 if batch_first else 1]
-        else:
-            steps, rows = len(packed), int(packed[0])
-    return dispatch.Call(cell, form, like.device, like.dtype, options, rows, steps)
+    call = dispatch.Call(cell, form, like.device, like.dtype, options)
+    if torch.compiler.is_compiling():
+        return call
+    if packed is not None:
+        steps, rows = len(packed), int(packed[0])
+    elif form == "step":
+        steps, rows = 1, len(like)
+    else:
+        steps, rows = like.shape[1 if batch_first else 0], like.shape[0 if batch_first else 1]
+    hidden = (like.shape[-1] if weights.ih is None else len(weights.ih)) // len(cell.gates)
+    width = hidden if weights.hr is None else len(weights.hr)
+    return call._replace(rows=rows, steps=steps, directions=directions, hidden=hidden, width=width)
 
 
 def layers(
@@ -81,11 +87,9 @@ def layers(
     Returns:
         The output, in the input's layout, and the final states.
     """
-    call = call_of(
-        cell, "layers", input, weights[0], lengths=lengths, reset=reset, packed=batch_sizes, batch_first=batch_first
-    )
-    choice = dispatch.choose(call, backend)
     directions = 2 if bidirectional else 1
+    sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
+    choice = dispatch.choose(call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, **sizes), backend)
     if choice.backend == "torch":
         return delegate.layers(
             cell,

@@ -7,6 +7,7 @@ import sys
 import torch
 
 from .dispatch import BACKENDS
+from .kernels.triton.plan import PLANS
 from .version import __version__
 
 
@@ -38,6 +39,9 @@ def report() -> str:
         lines.append(f"  {name:{width}}  {'no ' if why_not else 'yes'}  {backend.description}")
         if why_not:
             lines.append(f"  {'':{width}}       {why_not}")
+    lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
+    width = max(map(len, PLANS))
+    lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]
     return "\n".join(lines)
 
 

@@ -219,10 +219,11 @@ class RecurrentLayer(nn.Module):
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
         like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
-        options = {"lengths": lengths, "reset": reset, "packed": packed}
         batch_first = self.batch_first and packed is None and input.dim() == 3
-        call = functional.call_of(self.cell, "layers", like, self._weights()[0], **options, batch_first=batch_first)
-        return dispatch.choose(call, self.backend)
+        options = {"lengths": lengths, "reset": reset, "packed": packed, "batch_first": batch_first}
+        options["directions"] = 2 if self.bidirectional else 1
+        call = functional.call_of(self.cell, "layers", like, self._weights()[0], **options)
+        return dispatch.explain(call, self.backend)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""

@@ -1,11 +1,10 @@
-"""Triton's interpreter, made to round as a GPU does; imported by conftest in a process that interprets."""
+"""Triton's interpreter, made to round as a GPU does, and to know bfloat16; imported by conftest in a process that interprets."""
 
 import numpy as np
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 cast = InterpreterBuilder.cast_impl
-dot = InterpreterBuilder.create_dot
 
 
 def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dtype) -> TensorHandle:
@@ -19,11 +18,18 @@ def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dty
 
 InterpreterBuilder.cast_impl = rounding_cast
 
-
-def dot_of_values(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, *rest: object) -> TensorHandle:
-    """Of bfloat16 the interpreter's own multiplies the bits, as if they were integers."""
-    a, b = (cast(self, x, tl.float32) if x.dtype.scalar == tl.bfloat16 else x for x in (a, b))
-    return dot(self, a, b, *rest)
+dot = InterpreterBuilder.create_dot
 
 
-InterpreterBuilder.create_dot = dot_of_values
+def widening_dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *rest) -> TensorHandle:
+    """Of bfloat16 as of the float32 it stands for; the interpreter's own multiplies the bits, taken for integers."""
+    wide = [
+        TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+        if x.dtype.scalar == tl.bfloat16
+        else x
+        for x in (a, b)
+    ]
+    return dot(self, *wide, d, *rest)
+
+
+InterpreterBuilder.create_dot = widening_dot

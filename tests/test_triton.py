@@ -20,6 +20,7 @@ QUICK = (
     "test_parity.py -k 'as_near and plain and (lstm or gru)'",
     "test_sequences.py -k 'any_size and (gru or peephole) or extreme and rnn'",
     "test_transforms.py -k 'same_bits and lstm'",
+    "test_recompute.py -k '3-at and boundaries and (gru or peephole)'",
 )
 
 
@@ -53,7 +54,7 @@ def test_persistent_interpreted(tests):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "file", ("test_boundaries.py", "test_gradcheck.py", "test_ops.py", "test_parity.py", "test_sequences.py")
+    "file", [f"test_{name}.py" for name in ("boundaries", "gradcheck", "ops", "parity", "recompute", "sequences")]
 )
 @pytest.mark.parametrize("backend", ("triton-stepwise", "triton-persistent"))
 def test_every_suite_interpreted(file, backend):

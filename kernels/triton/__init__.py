@@ -1,6 +1,6 @@
 """The Triton engines: any cell's derived kernels (`cells`), run over time by one of several plans.
 
-`stepwise` is the plan for any size. Nothing here imports triton by itself.
+`plan` says which, and `engine` follows it. Nothing here imports triton by itself.
 """
 
 from __future__ import annotations

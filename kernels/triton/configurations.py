@@ -9,11 +9,17 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
+from . import interpreted
+
 # A gates kernel is bound by memory and, at the sizes of a step, by latency: many small programs, so that a step of
 # 64 × 1024 fills a large GPU's 132 multiprocessors; four elements a thread, so that bfloat16 is read 8 bytes at a time,
 # two of float64, whose registers are pairs: with four the peephole LSTM spills.
 WARPS = 4
-TILE_BYTES = 2048
+THREAD_BYTES = 16
+# Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the
+# sizes above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB
+# of reads in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
+REGISTERS = 255
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
 
@@ -32,9 +38,12 @@ FUSED_ROWS = 16
 
 def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
     """Of a gates kernel: the grid, and its tile of batch rows and units, which T and B do not change."""
+    # By itself Triton asks of a size no more than whether 16 divides it, and reads single elements where not: 100 units
+    # took four times the loads. More elements a thread than can be read at once are in nobody's way but the compiler's,
+    # which gives each tensor a layout of its own and converts by way of shared memory, a barrier each.
+    width = math.gcd(hidden, THREAD_BYTES // work.itemsize)
     units = min(UNITS, triton.next_power_of_2(hidden))
-    rows = TILE_BYTES // work.itemsize // units
-    return _tiled(batch, hidden, directions, rows, units)
+    return _tiled(batch, hidden, directions, 32 * WARPS * width // units, units, width)
 
 
 def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, precision: str) -> dict[str, Any]:
@@ -50,16 +59,20 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
     elif batch <= 8 and not tensor_cores:
         rows, units, width = 8, 4, 64
     else:
-        rows, units, width = 16, 8, 256 // storage.itemsize
-    if storage == torch.float64:
-        width //= 2
-    tile = _tiled(batch, hidden, directions, rows, units)
+        rows, units, width = 16, 8, 128 // storage.itemsize
+    tile = _tiled(batch, hidden, directions, rows, units, math.gcd(hidden, THREAD_BYTES // storage.itemsize))
     return {**tile, "WIDTH": width, "PIECES": triton.cdiv(hidden, width), "DOT": rows == 16}
 
 
-def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int) -> dict[str, Any]:
+def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divisor: int) -> dict[str, Any]:
     grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units), directions
-    return {"grid": grid, "num_warps": WARPS, "ROWS": rows, "UNITS": units}
+    return {"grid": grid, "num_warps": WARPS, **_registers(), "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
+
+
+def _registers() -> dict[str, int]:
+    """The compiler's option, which it has for NVIDIA alone."""
+    nvidia = not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
+    return {"maxnreg": REGISTERS} if nvidia else {}
 
 
 @contextmanager

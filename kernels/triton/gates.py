@@ -36,7 +36,8 @@ def forward(
     after, start, stop, steps, batch, size, slots,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, PIECES: tl.constexpr, DOT: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    WIDTH: tl.constexpr, PIECES: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """One step, and then another: states in and out in place, in full precision; output where it is valid, else 0.
 
@@ -46,11 +47,12 @@ def forward(
     """
     work: tl.constexpr = states.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2).to(tl.int64)
+    direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
     present = rows < batch
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
     inside = present & (units < size)
     beside = direction * batch + rows
     at, plane = beside * size + units, batch.to(tl.int64) * (directions * size)
@@ -109,7 +111,7 @@ def backward(
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
-    directions: tl.constexpr, reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those steps, the last first: grad_states, of the states after step stop - 1, becomes that of the
     states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it).
@@ -124,11 +126,12 @@ def backward(
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2).to(tl.int64)
+    direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
     present = rows < batch
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
     inside = present & (units < size)
     beside = direction * batch + rows
     at, plane = beside * size + units, batch.to(tl.int64) * (directions * size)

@@ -10,19 +10,17 @@ from triton.compiler import CompiledKernel
 class Launch:
     """A kernel bound to all of its arguments but the range to run, of steps or rows; arguments not given are None.
 
-    ``options`` are the compiler's and the launcher's, besides the number of warps.
+    What else is given by name, such as ``num_warps``, are options of the compiler.
 
     Triton's own launcher looks at every argument at every launch, to find what it has compiled for the like; that
     takes longer than these kernels do. Only numbers that nothing is compiled for change here, so it is asked once.
     """
 
-    def __init__(
-        self, kernel: Any, grid: tuple[int, int, int], num_warps: int, options: dict[str, Any] | None = None, **arguments: Any
-    ) -> None:
-        self.kernel, self.grid, self.options = kernel, grid, {"num_warps": num_warps, **(options or {})}
+    def __init__(self, kernel: Any, grid: tuple[int, int, int], **arguments: Any) -> None:
+        self.kernel, self.grid = kernel, grid
         # In the kernel's own order, which is also that of the compiled one.
         self.arguments = [arguments.pop(name, None) for name in kernel.arg_names]
-        assert not arguments, f"the kernel takes no {', '.join(arguments)}"
+        self.options = arguments
         self.start, self.stop = kernel.arg_names.index("start"), kernel.arg_names.index("stop")
         self.again: Callable[..., None] | None = None
 

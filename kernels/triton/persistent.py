@@ -131,8 +131,10 @@ def _division(shape: Shape, planes: int) -> configurations.Division | str:
 
 def _processors(device: torch.device) -> tuple[int, int]:
     """How many programs a device runs side by side at least, and the shared memory of each in bytes."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
+    if device.type != "cuda":
+        return 132, 227 << 10  # an H100's, for what is asked of shapes alone
     properties = torch.cuda.get_device_properties(device)
     return properties.multi_processor_count, properties.shared_memory_per_block_optin
 
@@ -156,7 +158,7 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     options = {"num_stages": 1, "launch_cooperative_grid": division.meet}
     for first in range(0, groups, division.groups):
         grid = division.blocks, min(division.groups, groups - first), q.directions
-        launch = Launch(kernel, grid, options=options, **division.tile, **common, **arguments)
+        launch = Launch(kernel, grid, **options, **division.tile, **common, **arguments)
         launch(first * rows, min(q.batch, (first + division.groups) * rows))
     if division.meet:
         torch._assert_async(common["met"], "programs of the persistent plan have waited for each other in vain")

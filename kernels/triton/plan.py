@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from ...cells import Cell
+    from ...dispatch import Call
     from ...recurrence import Recurrence
 
-# The plans' modules, the one that is taken where it can first.
-PLANS = {"fused step": "fused", "stepwise": "stepwise"}
+# Of each plan its module, and what it does in words; the one that is taken where it can comes first.
+PLANS = {
+    "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
+    "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
+}
 
 
 class Shape(NamedTuple):
@@ -58,7 +62,7 @@ class Plan(NamedTuple):
     @property
     def module(self) -> ModuleType:
         """The plan's engine."""
-        return import_module(f".{PLANS[self.name]}", __package__)
+        return import_module(f".{PLANS[self.name][0]}", __package__)
 
 
 def plan(shape: Shape) -> Plan:
@@ -71,3 +75,12 @@ def plan(shape: Shape) -> Plan:
             return chosen
         against.append(f"not {name}: {why_not}")
     raise RuntimeError(f"no plan for this layer: {'; '.join(against)}")
+
+
+def in_words(call: Call) -> str:
+    """The plan for a call, and why."""
+    if not call.rows:
+        return "its plan is chosen at the call, by size"
+    sizes = call.steps, call.rows, call.directions, call.hidden, call.width
+    chosen = plan(Shape(call.cell, call.device, call.dtype, *sizes))
+    return f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")

@@ -1,0 +1,131 @@
+"""Calls of the Triton engines, from whose launches every kernel that ships is known in the configuration that ships."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from unittest import mock
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+
+from seqcells import dispatch
+from seqcells.cells import REGISTRY, Cell
+from seqcells.kernels.triton import configurations
+from seqcells.recurrence import Recurrence
+from seqcells.weights import Weights
+
+from ..case import DTYPES
+from .launches import Launched, recorded
+
+BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton"))
+# What a call may ask for besides a plain layer, in any combination, written with + between.
+OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "single", "ieee")
+VARIANTS = (
+    *("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute"),
+    *("bidirectional+boundaries", "single+boundaries", "ieee+boundaries", "ieee+single"),
+)
+PASSES = ("inference", "forward", "backward")  # forward: as training needs it, which keeps what backward reads
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer, forward with and without what backward needs, and backward."""
+
+    backend: str
+    cell_name: str
+    dtype_name: str
+    hidden: int
+    variant: str = "plain"
+    """``plain``, or some of `OPTIONS` with + between; ``single`` is a batch of one row, ``ieee`` a precision."""
+
+    def __post_init__(self) -> None:
+        if unknown := self.options - {*OPTIONS}:
+            raise ValueError(f"no such options: {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.cell_name} {self.dtype_name} H={self.hidden} {self.variant}"
+
+    @property
+    def cell(self) -> type[Cell]:
+        return REGISTRY[self.cell_name]
+
+    @property
+    def options(self) -> frozenset[str]:
+        return frozenset(self.variant.split("+")) - {"plain"}
+
+    def refused(self) -> str | None:
+        """Why there are no kernels for it, or None."""
+        if "projection" in self.options and not self.cell.projection:
+            return f"the {self.cell_name} cell reads its hidden state other than through the product"
+        backend = dispatch.BACKENDS[self.backend]
+        if not hasattr(dispatch.engine(self.backend), "forward"):
+            return backend.unavailable()
+        asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
+        options = tuple(name for option, name in asked if option in self.options)
+        return backend.refuses(
+            dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
+        )
+
+    def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
+        """What the engine launches for it on ``target``, in order, each with one of `PASSES`."""
+        found = []
+        with recorded(target) as launches:
+            for name in self._run(steps, batch):
+                found += [(name, launched) for launched in launches]
+                launches.clear()
+        return found
+
+    def _run(self, steps: int, batch: int) -> Iterator[str]:
+        """Call the engine, and after each call say for what."""
+        engine = dispatch.engine(self.backend)
+        with ExitStack() as stack:
+            if "recompute" in self.options:
+                stack.enter_context(configurations.recomputing())
+            if "ieee" in self.options:
+                stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
+            q = self._recurrence(steps, 1 if "single" in self.options else batch)
+            engine.forward(q, False)
+            yield "inference"
+            output, final, saved = engine.forward(q, True)
+            yield "forward"
+            engine.backward(q, output, saved, torch.empty_like(output), [torch.empty_like(f) for f in final])
+            yield "backward"
+
+    def _recurrence(self, steps: int, batch: int) -> Recurrence:
+        directions = 1 + ("bidirectional" in self.options)
+        size = self.hidden // 2 if "projection" in self.options else 0
+        roles = Weights.roles(self.cell, bias=True, projection=size > 0)
+        shapes = [Weights.shape(role, self.cell, 1, self.hidden, size) for role in roles]
+        widths = [size or self.hidden, *(self.hidden for _ in self.cell.states[1:])]
+        given = {}
+        if "boundaries" in self.options:
+            given["lengths"] = torch.empty(batch, dtype=torch.int64, device="meta")
+            given["reset"] = torch.empty(steps, batch, dtype=torch.bool, device="meta")
+            given["reset_states"] = [self._empty((directions, batch, width)) for width in widths]
+        return Recurrence(
+            self.cell,
+            self._empty((steps, batch, directions * len(self.cell.gates) * self.hidden)),
+            [self._empty((directions, batch, width)) for width in widths],
+            [Weights.of(roles, [self._empty(shape) for shape in shapes]).recurrent for _ in range(directions)],
+            reverse="reverse" in self.options,
+            **given,
+        )
+
+    def _empty(self, shape: Sequence[int]) -> Tensor:
+        return torch.empty(shape, dtype=DTYPES[self.dtype_name], device="meta")
+
+
+def cases(
+    cells: Iterable[str] = REGISTRY,
+    dtypes: Iterable[str] = ("bfloat16", "float16", "float32", "float64"),
+    hidden: Iterable[int] = (512, 650),
+    variants: Iterable[str] = VARIANTS,
+    backends: Iterable[str] = BACKENDS,
+) -> Iterator[Case]:
+    """All combinations that are not refused."""
+    for each in itertools.product(backends, cells, dtypes, hidden, variants):
+        case = Case(*each)
+        if case.refused() is None:
+            yield case

@@ -1,0 +1,77 @@
+"""What the Triton engines would launch on a GPU that is not here: their own Python, run on tensors of shapes alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from seqcells.kernels.triton import interpreted
+
+
+class Launched(NamedTuple):
+    """A kernel as Triton would compile it for the arguments of one launch."""
+
+    function: JITFunction
+    key: str
+    """What Triton looks up among the compiled: types, what of the values is compiled in, and the options."""
+    signature: dict[str, str]
+    constants: dict[tuple, Any]
+    attributes: dict[tuple, Any]
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The kernel by its module and name: ``gates.forward``."""
+        return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
+
+    @property
+    def tile(self) -> dict[str, int]:
+        """The sizes compiled in, which by convention are named in upper case."""
+        names = {index: name for index, name in enumerate(self.function.arg_names) if name.isupper()}
+        return {names[path[0]]: value for path, value in self.constants.items() if path[0] in names}
+
+
+class _Absent:
+    """A driver for a GPU of which nothing is known but what to compile for."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> GPUTarget:
+        # What kernels keep by device they keep apart for each target.
+        return self.target
+
+    def get_current_stream(self, device: Any) -> int:
+        return 0
+
+
+@contextmanager
+def recorded(target: GPUTarget) -> Iterator[list[Launched]]:
+    """Inside, a launch compiles and runs nothing but is appended to the list, one entry for each launch.
+
+    Triton itself decides what is compiled in; the recording takes the place of its compiler alone.
+
+    Raises:
+        RuntimeError: the kernels are interpreted; see TRITON_INTERPRET.
+    """
+    if interpreted():
+        raise RuntimeError("TRITON_INTERPRET is set: interpreted kernels cannot be compiled")
+    launches: list[Launched] = []
+
+    def record(function, key, signature, device, constants, options, attributes, warmup):
+        launches.append(Launched(function, key, signature, constants, attributes, options.__dict__))
+
+    before = driver._active
+    driver.set_active(_Absent(target))
+    try:
+        with mock.patch.object(JITFunction, "_do_compile", record):
+            yield launches
+    finally:
+        driver._active = before

@@ -1,0 +1,128 @@
+"""Every kernel that ships compiles for every target without spilling, within its shared memory, and once for all sizes.
+
+No GPU is needed. The work is done in other processes, for kernels that this one interprets cannot be compiled.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+SOME = ("--cells", "lstm", "gru", "peephole_lstm")
+NEWEST = "3.9.0"
+
+
+def rows(tmp_path, *arguments, **environment):
+    """What ``python -m benchmarks.resources`` finds."""
+    environment = {**os.environ, **environment}
+    environment.pop("TRITON_INTERPRET", None)
+    path = tmp_path / "resources.json"
+    command = [sys.executable, "-m", "benchmarks.resources", "--no-instructions", "--jobs", "1", "--json", str(path)]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert path.exists(), done.stderr[-5000:]
+    return json.loads(path.read_text())
+
+
+def assert_fits(found):
+    """Nothing spills, and every block has the shared memory that it asks for."""
+    assert found["rows"]
+    for row in found["rows"]:
+        assert row["error"] is None, row
+        assert row["registers"] > 0 and row["stack"] == 0, row
+        assert row["shared"] <= row["limit"], row
+
+
+def test_the_commonest_kernels_fit(tmp_path):
+    given = ("--cells", "lstm", "gru", "--dtypes", "bfloat16", "float32", "--hidden", "512")
+    found = rows(tmp_path, *given, "--options", "plain", "boundaries+projection")
+    assert_fits(found)
+    of_lstm = {row["kernel"] for row in found["rows"] if row["cell"] == "lstm"}
+    assert {"gates.forward", "gates.backward"} <= of_lstm
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sm_90", "--dtypes", "bfloat16", "float16"),
+        ("sm_90", "--dtypes", "float32", "float64"),
+        *((target, *SOME) for target in ("sm_80", "sm_100", "gfx942")),
+    ],
+    ids=lambda arguments: f"{arguments[0]}-{arguments[2]}",
+)
+def test_every_kernel_fits(arguments, tmp_path):
+    """Of all cells on one target and of some on each; at a size that 16 divides and at one that nothing does."""
+    assert_fits(rows(tmp_path, "--hidden", "512", "651", "--targets", *arguments))
+
+
+@pytest.mark.heavy
+def test_the_newest_triton_too(tmp_path):
+    if find_spec("pip") is None:
+        pytest.skip("there is no pip to fetch another triton with")
+    folder = tmp_path / "newest"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    done = subprocess.run([*command, f"triton=={NEWEST}"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"triton {NEWEST} cannot be fetched: {done.stderr.strip()[-300:]}")
+    found = rows(tmp_path, *SOME, "--targets", "sm_90", "gfx942", "--hidden", "512", PYTHONPATH=str(folder))
+    assert found["triton"] == NEWEST
+    assert_fits(found)
+
+
+# How often is compiled.
+
+
+@pytest.fixture(scope="module")
+def compiling():
+    """A process whose kernels are compiled, whatever this one does with them."""
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        patch.delenv("TRITON_INTERPRET", raising=False)
+        pool.submit(int).result()
+        yield pool
+
+
+def compilations(target, case, shapes):
+    """For each shape, steps and batch, what the engine's launches would have compiled."""
+    from benchmarks.resources.binaries import TARGETS
+    from benchmarks.resources.cases import Case
+
+    launches = [Case(*case).launches(TARGETS[target].gpu, *shape) for shape in shapes]
+    return [{(during, launched.name, launched.key) for during, launched in each} for each in launches]
+
+
+SHAPES = ((3, 16), (1, 1), (1, 16), (2, 1), (7, 3), (16, 32), (17, 33), (5, 1000))
+
+
+NAMES = ("lstm", "gru", "mingru")
+PLAIN = ("plain", "boundaries", "boundaries+recompute")
+CALLS = [(name, variant, hidden) for name in NAMES for variant in PLAIN for hidden in (1, 100, 512)]
+# Where 16 does not divide what one direction has of an input, the other's may begin at no multiple of 16 bytes.
+CALLS += [(name, "bidirectional", hidden) for name in NAMES for hidden in (96, 512)]
+CALLS += [("lstm", "boundaries+projection", hidden) for hidden in (100, 512)]
+
+
+@pytest.mark.parametrize(("name", "variant", "hidden"), CALLS)
+def test_no_size_compiles_anew(name, variant, hidden, compiling):
+    """Neither T nor B: not 1, which Triton compiles in where it is let, nor multiples of 16."""
+    case = ("triton-stepwise", name, "bfloat16", hidden, variant)
+    first, *rest = compiling.submit(compilations, "sm_90", case, SHAPES).result()
+    assert {during for during, _, _ in first} == {"inference", "forward", "backward"}
+    for shape, found in zip(SHAPES[1:], rest, strict=True):
+        assert found == first, (shape, found ^ first)
+
+
+@pytest.mark.parametrize(("target", "anew"), (("sm_90", False), ("gfx942", True)))
+def test_past_two_gigabytes(target, anew, compiling):
+    """Where addresses pass 31 bits NVIDIA's kernels stay, and AMD's are others: theirs count in 32 bits until then."""
+    case = ("triton-stepwise", "lstm", "bfloat16", 512, "plain")
+    small, large = compiling.submit(compilations, target, case, ((2, 16), (2, 1 << 20))).result()
+    assert (small != large) == anew and len(small) == len(large)

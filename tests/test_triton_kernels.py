@@ -1,0 +1,163 @@
+"""The Triton engine's plans against the reference: each cell, dtype and option, in sizes that fill no tile.
+
+On a GPU, or where Triton interprets its kernels: `test_triton` runs this file so.
+"""
+
+import itertools
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+from support import distance, random_states
+
+from seqcells import reference
+from seqcells.cells import REGISTRY
+from seqcells.recurrence import Recurrence
+from seqcells.weights import Weights
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED):
+    pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
+
+from seqcells.kernels.triton import configurations, fused, plan, precision, stepwise  # noqa: E402, these import triton
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+PLANS = {"stepwise": stepwise, "fused": fused}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+STEPS, BATCH, HIDDEN = 3, 5, 21
+
+
+def problem(name, dtype, directions=2, batch=BATCH, hidden=HIDDEN, proj_size=0, boundaries=True, steps=STEPS):
+    """A `Recurrence` of random tensors."""
+    cell, like = REGISTRY[name], {"device": DEVICE}
+    roles = Weights.roles(cell, True, proj_size > 0)
+
+    def weights():
+        shapes = [Weights.shape(role, cell, 1, hidden, proj_size) for role in roles]
+        return Weights.of(roles, [(torch.randn(shape, **like) / hidden**0.5).to(dtype) for shape in shapes]).recurrent
+
+    def states():
+        return [s.to(dtype) for s in random_states(name, directions, batch, hidden, proj_size=proj_size, **like)]
+
+    gates_x = torch.randn(steps, batch, directions * len(cell.gates) * hidden, **like).to(dtype)
+    q = Recurrence(cell, gates_x, states(), [weights() for _ in range(directions)])
+    if not boundaries:
+        return q
+    lengths = torch.randint(0, steps + 1, (batch,), **like)
+    lengths[0] = steps
+    return q._replace(lengths=lengths, reset=torch.rand(steps, batch, **like) < 0.4, reset_states=states())
+
+
+def by_plan(q, chosen, gradients):
+    """Output, final states and all gradients by a plan of ours."""
+    with torch.no_grad():
+        output, final, saved = PLANS[chosen].forward(q, True)
+        return [output, *final, *PLANS[chosen].backward(q, output, saved, gradients[0], gradients[1:])]
+
+
+def by_reference(q, dtype, gradients):
+    """The same by the reference, its tensors in a dtype."""
+    leaves = [tensor.to(dtype).requires_grad_() for tensor in q.differentiable()]
+    output, final = reference.layer(q.replaced(leaves))
+    outputs = [output, *final]
+    given = [g.to(dtype) for g in gradients]
+    return [*outputs, *torch.autograd.grad(outputs, leaves, given, allow_unused=True, materialize_grads=True)]
+
+
+def check(q, chosen):
+    """A plan is as near to float64 as the reference in the same dtype, but for what is rounded between steps."""
+    dtype = q.gates_x.dtype
+    outputs = [q.gates_x[..., : len(q.weights) * q.states[0].shape[-1]], *q.states]
+    gradients = [torch.randn_like(o) for o in outputs]
+    found = by_plan(q, chosen, gradients), by_reference(q, dtype, gradients), by_reference(q, torch.float64, gradients)
+    bound = 4 * torch.finfo(dtype).eps
+    for mine, other, truth in zip(*found, strict=True):
+        assert mine.shape == truth.shape and mine.dtype == dtype
+        assert distance(mine, truth) <= max(bound, 2 * distance(other, truth))
+
+
+def plans_of(name):
+    return PLANS if REGISTRY[name].recurrent_gates else ("stepwise",)
+
+
+CASES = [(name, chosen) for name in REGISTRY for chosen in plans_of(name)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "chosen"), CASES)
+def test_both_directions_with_all_options(name, chosen, dtype):
+    with configurations.recomputing(dtype == torch.bfloat16):
+        check(problem(name, dtype), chosen)
+
+
+@pytest.mark.parametrize("chosen", PLANS)
+def test_more_tiles_than_one(chosen):
+    """Of units and of the batch, the last of them not full."""
+    check(problem("lstm", torch.float32, batch=19, hidden=133, steps=2), chosen)
+
+
+@pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
+@pytest.mark.parametrize("ways", ("forwards", "backwards", "both"))
+@pytest.mark.parametrize("name", [name for name, cell in REGISTRY.items() if cell.projection])
+def test_projected(name, ways, recompute, monkeypatch):
+    monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", 1)  # a product is computed again for each step by itself
+    q = problem(name, torch.float32, 2 if ways == "both" else 1, hidden=21, proj_size=9)
+    with configurations.recomputing(recompute):
+        check(q._replace(reverse=ways == "backwards"), "stepwise")
+
+
+@pytest.mark.parametrize("ways", ("forwards", "backwards", "both"))
+@pytest.mark.parametrize("steps_at_once", (1, 2, 9))
+def test_recomputed_some_steps_at_once(ways, steps_at_once, monkeypatch):
+    q = problem("gru", torch.float32, 2 if ways == "both" else 1, hidden=21, steps=5)
+    q = q._replace(reverse=ways == "backwards")
+    bytes_of_a_step = len(q.weights) * BATCH * 3 * 21 * 4
+    monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", steps_at_once * bytes_of_a_step)
+    with configurations.recomputing():
+        check(q, "stepwise")
+
+
+@pytest.mark.parametrize("mode", ("ieee", "tf32", "tf32x3"))
+@pytest.mark.parametrize("batch", (1, 2, 16, 19))
+def test_fused_step_of_any_batch(batch, mode, monkeypatch):
+    """All of its ways to sum, and more than one tile of the batch."""
+    monkeypatch.setattr(configurations, "precision", mode)
+    if not INTERPRETED and mode == "tf32":
+        pytest.skip("rounds more than the reference does")
+    for dtype, directions in itertools.product((torch.float32, torch.float16), (1, 2)):
+        check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
+
+
+@pytest.mark.parametrize("chosen", PLANS)
+def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatch):
+    """torch's own switch for products reads so while they are made, forward and backward, and as before afterwards."""
+    seen, multiply = [], stepwise.multiply
+    switch = torch.backends.cuda.matmul
+
+    def watched(*operands):
+        seen.append(switch.fp32_precision)
+        return multiply(*operands)
+
+    for module in (stepwise, __import__("seqcells.kernels.triton.gradients", fromlist=["multiply"])):
+        monkeypatch.setattr(module, "multiply", watched)
+    before = switch.fp32_precision
+    q = problem("gru", torch.float32, hidden=5)
+    gradients = [torch.ones_like(q.gates_x[..., :10]), *(torch.ones_like(s) for s in q.states)]
+    for mode, expected in (("tf32", {"tf32"}), ("ieee", {"ieee", "none"}), ("tf32x3", {"ieee", "none"})):
+        seen.clear()
+        monkeypatch.setattr(precision, "mode", lambda dtype, mode=mode: mode)
+        by_plan(q, chosen, gradients)
+        assert seen and set(seen) <= expected
+        assert switch.fp32_precision == before
+
+
+def test_plans_by_shape():
+    def chosen(**given):
+        return plan.plan(plan.Shape.of(problem("lstm", torch.float32, boundaries=False, **given)))
+
+    assert chosen(batch=configurations.FUSED_ROWS) == plan.Plan("fused step", "")
+    assert chosen(batch=configurations.FUSED_ROWS + 1).name == "stepwise"
+    assert "projection" in chosen(proj_size=3).reason
+    q = problem("indrnn", torch.float32, boundaries=False)
+    assert plan.plan(plan.Shape.of(q)) == ("stepwise", "not fused step: the cell has no recurrent product")
