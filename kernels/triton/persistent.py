@@ -155,7 +155,7 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.
-    options = {"num_stages": 1, "launch_cooperative_grid": division.meet}
+    options = {"num_stages": 1, "maxnreg": configurations.REGISTERS, "launch_cooperative_grid": division.meet}
     for first in range(0, groups, division.groups):
         grid = division.blocks, min(division.groups, groups - first), q.directions
         launch = Launch(kernel, grid, **options, **division.tile, **common, **arguments)
