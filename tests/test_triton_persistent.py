@@ -1,11 +1,12 @@
 """The persistent plan with several programs and their barrier: in a child process, whose interpreter runs all at once."""
 
+import itertools
 import os
 from importlib.util import find_spec
 
 import pytest
 import torch
-from support import assert_equal_to, distance, gradients, random_states
+from support import assert_equal_to, distance, gradients
 from test_triton import run_interpreted
 
 from seqcells import ops
@@ -30,7 +31,7 @@ def test_in_a_process_that_interprets():
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Three programs for the hidden units, and two for more than 16 sequences: ``divided(groups=1)``, one launch each."""
+    """Three programs for the hidden units, as many again for more than 16 sequences, at once or with ``groups=1`` after."""
     from seqcells.kernels.triton import configurations
 
     def divide(groups=2, rows=16):
@@ -54,7 +55,9 @@ def layer(name, directions=1, batch=B, steps=T, dtype=torch.float64, seed=0, **o
     cell = REGISTRY[name]
     roles = Weights.roles(cell, True, False)
     weights = [
-        Weights.of(roles, [(randn(*Weights.shape(role, cell, 1, H, 0)) * 0.2).detach().requires_grad_() for role in roles])
+        Weights.of(
+            roles, [(randn(*Weights.shape(role, cell, 1, H, 0)) * 0.2).detach().requires_grad_() for role in roles]
+        )
         for _ in range(directions)
     ]
     states = [[randn(directions, batch, H) for _ in cell.states] for _ in range(2)]
@@ -88,7 +91,9 @@ def test_programs_together_equal_the_reference(name, divided):
 
 
 @here
-@pytest.mark.parametrize("name", ["gru", *(pytest.param(name, marks=pytest.mark.heavy) for name in REGISTRY if name != "gru")])
+@pytest.mark.parametrize(
+    "name", ["gru", *(pytest.param(name, marks=pytest.mark.heavy) for name in REGISTRY if name != "gru")]
+)
 def test_boundaries_in_both_directions(name, divided):
     check(layer(name, 2, **boundaries(B)), [6, 6])
 
@@ -148,30 +153,45 @@ def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch):
     from seqcells.kernels.triton import configurations
 
     monkeypatch.setattr(configurations, "PATIENCE", 20)
-    with concurrent_programs.concurrent(absent=lambda program: program[0] == 1), torch.no_grad():
-        with pytest.raises(RuntimeError, match="in vain"):
-            ops.recurrence(layer("rnn_tanh"), "triton-persistent")
+    all_but_one = concurrent_programs.concurrent(absent=lambda program: program[0] == 1)
+    with torch.no_grad(), all_but_one, pytest.raises(RuntimeError, match="in vain"):
+        ops.recurrence(layer("rnn_tanh"), "triton-persistent")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
-@pytest.mark.parametrize(
-    ("hidden", "batch", "directions", "dtype", "launches"),
-    [
-        (64, 300, 1, torch.bfloat16, 1),
-        (512, 1, 1, torch.bfloat16, 1),
-        (512, 64, 2, torch.bfloat16, 1),
-        (650, 16, 1, torch.float32, 1),
-        (1024, 64, 1, torch.bfloat16, 1),
-        (1500, 20, 1, torch.bfloat16, None),
-        (2048, 16, 1, torch.bfloat16, None),
-    ],
-)
-def test_division(hidden, batch, directions, dtype, launches):
-    """Of an LSTM on an H100: all programs of a launch fit, and all sequences are run."""
+@pytest.mark.parametrize("hidden", [5, 64, 100, 512, 650, 1024, 1500])
+@pytest.mark.parametrize(("gates", "planes"), [(4, 1), (4, 4), (3, 1), (3, 3)])
+def test_a_division_fits_the_device(gates, planes, hidden):
+    """All units are somebody's, all that is summed is read, and all programs that meet are there at once."""
+    for given in itertools.product((1, 20, 300), (1, 2), (torch.bfloat16, torch.float32)):
+        check_division(gates, planes, hidden, *given)
+
+
+def check_division(gates, planes, hidden, batch, directions, dtype):
     from seqcells.kernels.triton import configurations
 
-    for planes in (1, 4):
-        division = configurations.persistent(
-            hidden, batch, directions, 4, 4, planes, dtype, "tf32", 132, 232448
-        )
-        print(hidden, batch, directions, dtype, planes, division)
+    processors, memory = 132, 227 << 10
+    found = configurations.persistent(
+        hidden, batch, directions, gates, gates, planes, dtype, "tf32", processors, memory
+    )
+    bytes_of_all = directions * gates * hidden * hidden * dtype.itemsize
+    if isinstance(found, str):
+        assert "do not fit" in found and bytes_of_all > 0.25 * processors * memory
+        return
+    tile = found.tile
+    assert found.blocks * tile["UNITS"] >= hidden
+    assert sum(tile["CHUNKS"]) == tile["WIDTH"] * planes and tile["WIDTH"] >= hidden
+    assert all(chunk & (chunk - 1) == 0 and chunk >= 16 * tile["SPLIT"] for chunk in tile["CHUNKS"])
+    if found.meet:
+        assert found.groups * found.blocks * directions <= processors
+        held = gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
+        assert held * dtype.itemsize <= memory
+    else:
+        assert found.blocks == 1 and found.groups * tile["ROWS"] >= batch
+
+
+def test_a_layer_too_large_for_the_chip_is_refused():
+    from seqcells.kernels.triton import configurations
+
+    refused = configurations.persistent(2048, 16, 1, 4, 4, 1, torch.bfloat16, "ieee", 132, 227 << 10)
+    assert refused == "its recurrent weights do not fit on the chip, divided among all multiprocessors"

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
@@ -13,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from seqcells import dispatch
 from seqcells.cells import REGISTRY, Cell
 from seqcells.kernels.triton import configurations
+from seqcells.kernels.triton.plan import Shape
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
@@ -64,9 +65,23 @@ class Case:
             return backend.unavailable()
         asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
         options = tuple(name for option, name in asked if option in self.options)
-        return backend.refuses(
-            dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
-        )
+        call = dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
+        return backend.refuses(call) or self._refused_by_size()
+
+    def _refused_by_size(self) -> str | None:
+        """Why a plan does not take a layer of that size, or None."""
+        refuses = getattr(dispatch.engine(self.backend), "refuses", None)
+        with self._configured():
+            return refuses and refuses(Shape.of(self._recurrence(3, 16)))
+
+    @contextmanager
+    def _configured(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if "recompute" in self.options:
+                stack.enter_context(configurations.recomputing())
+            if "ieee" in self.options:
+                stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
+            yield
 
     def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
         """What the engine launches for it on ``target``, in order, each with one of `PASSES`."""
@@ -80,11 +95,7 @@ class Case:
     def _run(self, steps: int, batch: int) -> Iterator[str]:
         """Call the engine, and after each call say for what."""
         engine = dispatch.engine(self.backend)
-        with ExitStack() as stack:
-            if "recompute" in self.options:
-                stack.enter_context(configurations.recomputing())
-            if "ieee" in self.options:
-                stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
+        with self._configured():
             q = self._recurrence(steps, 1 if "single" in self.options else batch)
             engine.forward(q, False)
             yield "inference"

@@ -47,7 +47,5 @@ def wait(counter, target, patience):
 @triton.jit
 def _look(counter, target):
     if _ASSEMBLY:
-        return tl.inline_asm_elementwise(
-            _LOOK, "=r,l,r", [counter, target], dtype=tl.int32, is_pure=False, pack=1
-        )
+        return tl.inline_asm_elementwise(_LOOK, "=r,l,r", [counter, target], dtype=tl.int32, is_pure=False, pack=1)
     return tl.atomic_add(counter, 0, sem="acquire", scope="gpu")

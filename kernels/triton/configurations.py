@@ -96,8 +96,8 @@ CHUNK = PERSISTENT_WARPS * 16
 READ_BYTES = 64 << 10
 # Sums of all parts and gates in registers, of each thread's at most so many numbers.
 SUMS = 128
-# Weights that one program holds alone, which it does in registers and shared memory together.
-ALONE_BYTES = 128 << 10
+# Weights that one program holds alone, in registers and shared memory together: with 128 kB an LSTM spills.
+ALONE_BYTES = 96 << 10
 
 
 class Division(NamedTuple):
@@ -138,17 +138,19 @@ def persistent(
         return division(hidden, recurrent, planes, units=units, rows=16, groups=max(1, triton.cdiv(batch, 16)))
     found, least = None, math.inf
     for units, rows in itertools.product((8, 16, 32), (16, 32, 64)):
-        held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
-        read = min(READ_BYTES, rows * planes * triton.cdiv(hidden, CHUNK) * CHUNK * storage.itemsize)
-        sums = recurrent // planes * rows * units // 32
         groups = processors // (triton.cdiv(hidden, units) * directions)
-        if held + read > shared_memory or sums > SUMS or not groups:
+        held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
+        chunk = min(READ_BYTES, shared_memory - held) // (rows * storage.itemsize)
+        sums = recurrent // planes * rows * units // 32
+        if not groups or chunk < CHUNK or sums > SUMS:
             continue
         launches = triton.cdiv(triton.cdiv(batch, rows), groups)
         cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
         if cycles < least:
-            found = division(hidden, recurrent, planes, units=units, rows=rows, groups=groups, chunk=READ_BYTES // (rows * storage.itemsize))
-            least = cycles
+            found, least = (
+                division(hidden, recurrent, planes, units=units, rows=rows, groups=groups, chunk=chunk),
+                cycles,
+            )
     return found or "its recurrent weights do not fit on the chip, divided among all multiprocessors"
 
 
@@ -181,7 +183,7 @@ def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
     """That add up to ``total``, as few as may be."""
     terms = []
     while total:
-        terms.append(min(most, 1 << (total.bit_length() - 1)))
+        terms.append(1 << min(most.bit_length(), total.bit_length()) - 1)
         total -= terms[-1]
     return tuple(terms)
 

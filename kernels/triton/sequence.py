@@ -58,7 +58,18 @@ def forward(
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     b = ()
     if recurrent > 0:
-        held = resident.hold(weight + direction * recurrent * size * size, recurrent, size, 1, size, units, CHUNKS, WIDTH, SPLIT, precision)
+        held = resident.hold(
+            weight + direction * recurrent * size * size,
+            recurrent,
+            size,
+            1,
+            size,
+            units,
+            CHUNKS,
+            WIDTH,
+            SPLIT,
+            precision,
+        )
         if bias is not None:
             b = load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work)
     if reset is not None:
@@ -148,7 +159,9 @@ def backward(
     for _ in tl.static_range(rows_of_parameters):
         sums = sums + (tl.zeros((ROWS, UNITS), work),)
     if recurrent > 0:
-        held = resident.hold(weight + direction * recurrent * size * size, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
+        held = resident.hold(
+            weight + direction * recurrent * size * size, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision
+        )
     i = steps - 1
     s, n, v, g = _recall(
         i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size,
