@@ -1,7 +1,8 @@
-"""Triton's interpreter, made to round as a GPU does, and to know bfloat16; imported by conftest in a process that interprets."""
+"""Triton's interpreter, made to round and multiply as a GPU does; imported by conftest in a process that interprets."""
 
 import numpy as np
 import triton.language as tl
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 cast = InterpreterBuilder.cast_impl
@@ -33,3 +34,15 @@ def widening_dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: 
 
 
 InterpreterBuilder.create_dot = widening_dot
+
+
+patch = interpreter._patch_lang_tensor
+
+
+def counting_patch(tensor: type, scope: interpreter._LangPatchScope) -> None:
+    """A number of a kernel's is one for `range` too; Triton 3.6 has it as an array, which numpy 2.4 takes for none."""
+    patch(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+
+interpreter._patch_lang_tensor = counting_patch

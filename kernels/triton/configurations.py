@@ -52,16 +52,20 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
 
     Tensor cores take 16 rows. One row, and up to eight where the precision has no tensor cores, are summed element by
     element instead: what would be 16 rows of mostly zeros, by way of shared memory, is then the rows that there are.
+    So are all of float64, with which the products' operands and sums together need more registers than there are.
     """
-    tensor_cores = storage.itemsize == 2 or precision != "ieee"
+    tensor_cores = storage.itemsize == 2 or (storage == torch.float32 and precision != "ieee")
+    summed = max(storage.itemsize, 4)
     if batch == 1:
-        rows, units, width = 1, 8, 128
-    elif batch <= 8 and not tensor_cores:
-        rows, units, width = 8, 4, 64
+        rows, units, width = 1, 8, 512 // summed
+    elif storage == torch.float64 or (batch <= 8 and not tensor_cores):
+        rows, units, width = 8, 4, 256 // summed
     else:
-        rows, units, width = 16, 8, 128 // storage.itemsize
-    tile = _tiled(batch, hidden, directions, rows, units, math.gcd(hidden, THREAD_BYTES // storage.itemsize))
-    return {**tile, "WIDTH": width, "PIECES": triton.cdiv(hidden, width), "DOT": rows == 16}
+        rows, units, width = 16, 8, 128 // storage.itemsize if tensor_cores else 16
+    # Weights are read as wide as may be; of the little that is left to do for a tile, each thread has one element.
+    aligned = math.gcd(hidden, THREAD_BYTES // storage.itemsize)
+    tile = _tiled(batch, hidden, directions, rows, units, 1)
+    return {**tile, "ALIGNED": aligned, "WIDTH": width, "DOT": rows == 16}
 
 
 def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divisor: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from .tiles import (
     where_or_zero,
 )
 
-VARYING = ["start", "stop", "steps", "batch", "slots", "window"]  # none of these makes the compiler start again
+VARYING = ["start", "stop", "steps", "batch", "slots", "window", "size"]  # none of these makes the compiler start again
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -37,7 +37,7 @@ def forward(
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
-    WIDTH: tl.constexpr, PIECES: tl.constexpr, DOT: tl.constexpr,
+    ALIGNED: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """One step, and then another: states in and out in place, in full precision; output where it is valid, else 0.
 
@@ -77,8 +77,9 @@ def forward(
                 before = hidden + (i % slots) * plane + direction * batch * size
                 own = weight + direction * recurrent * size * size
                 r = recurrent_product(
-                    before, own, recurrent, size, rows, units, present, work, precision, ROWS, UNITS, WIDTH, PIECES, DOT
-                )
+                    before, own, recurrent, size // ALIGNED * ALIGNED, rows, units, present, work, precision,
+                    ROWS, UNITS, WIDTH, DOT,
+                )  # fmt: skip
             if bias is not None:
                 r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
         n, values = cell(given, r, s, p)

@@ -104,11 +104,11 @@ def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
 @triton.jit
 def recurrent_product(
     h, weight, count: tl.constexpr, size, rows, units, present, work: tl.constexpr, precision: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, PIECES: tl.constexpr, DOT: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """h Wᵀ for the units of each of ``count`` gates, from h (B, H) and W (count·H, H): tiles (ROWS, UNITS).
 
-    H is cut into PIECES of WIDTH. Summed by `tl.dot`, or, without DOT, element by element and across at the end: for
+    H is cut into pieces of WIDTH. Summed by `tl.dot`, or, without DOT, element by element and across at the end: for
     tiles of fewer rows than tensor cores take, or where there are none for the precision.
     """
     columns = tl.trans(units)
@@ -118,8 +118,8 @@ def recurrent_product(
             sums = sums + (tl.zeros((ROWS, UNITS), work),)
         else:
             sums = sums + (tl.zeros((ROWS, UNITS, WIDTH), work),)
-    for piece in range(PIECES):
-        across = piece * WIDTH + tl.arange(0, WIDTH)[None, :]
+    for first in range(0, size, WIDTH):
+        across = first + tl.arange(0, WIDTH)[None, :]
         read = tl.load(h + rows * size + across, present & (across < size), other=0.0)
         added = ()
         for k in tl.static_range(count):
