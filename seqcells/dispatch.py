@@ -119,7 +119,7 @@ def choose(call: Call, backend: str = "auto") -> Choice:
     if backend == "auto":
         return _automatic(call)
     why_not = BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
-    if not why_not and BACKENDS[backend].engine and not torch.compiler.is_compiling() and _in_transform():
+    if not why_not and BACKENDS[backend].engine and not torch.compiler.is_compiling() and in_transform():
         why_not = "kernels do not follow torch.func transforms and forward-mode AD"
     if why_not:
         raise RuntimeError(f"backend={backend!r} cannot run this call: {why_not}")
@@ -135,7 +135,7 @@ def explain(call: Call, backend: str = "auto") -> Choice:
 
 def _automatic(call: Call) -> Choice:
     compiling = torch.compiler.is_compiling()
-    if not compiling and _in_transform():
+    if not compiling and in_transform():
         return Choice("reference", "inside a torch.func transform or forward-mode AD, which no kernels follow")
     kernels = {"cpu": "cpu", "cuda": "triton"}.get(call.device.type)
     why_no_kernels = "none are for its device"
@@ -156,18 +156,23 @@ def _automatic(call: Call) -> Choice:
 def _leads_on_cpu(call: Call) -> bool:
     """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
 
-    torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches. To its other
-    operators the way is shorter, which shows in single steps. Under autocast they have dtypes of their own.
+    torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches; but it lays
+    out the weights anew at each call, which single steps pay for. To torch's other operators the way is shorter, which
+    shows in single steps that are to be differentiated. Under autocast they have dtypes of their own.
     """
-    if call.form == "step" or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
         return False
-    if call.steps == 1 and call.rows < 16 and call.cell.name != "lstm":
+    single, inferring = call.form == "step" or call.steps == 1, not torch.is_grad_enabled()
+    if single and inferring:
+        return True
+    if call.form == "step" or (single and call.rows < 16 and call.cell.name != "lstm"):
         return False
     one_dnn = call.cell.name == "lstm" and "packed" not in call.options and "projection" not in call.options
     return not one_dnn or call.dtype == torch.float64 or (call.dtype == torch.float32 and 0 < call.rows < 8)
 
 
-def _in_transform() -> bool:
+def in_transform() -> bool:
+    """Whether inside a torch.func transform or forward-mode AD."""
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import functional
+from .recurrence import Recurrence
 
 if TYPE_CHECKING:
     from .layers import RecurrentLayer
@@ -97,14 +98,17 @@ class Stream:
         choice = layer.plan(self._batched(self._input))
         with torch.no_grad():
             engine = functional.inferring_engine(choice, [self._input], weights)
-        if not hasattr(engine, "stepper") or self._input.dtype not in engine.DTYPES:
+        if not hasattr(engine, "Inference"):
             return None
-        made = []
-        for before in range(2):
-            steps, input = [], self._input
-            for k in range(layer.num_layers):
-                old, new = ([state[k] for state in self._states[which]] for which in (before, 1 - before))
-                steps.append(engine.stepper(layer.cell, input, old, weights[k], new))
-                input = new[0]
-            made.append(steps)
+        made: list[list[Callable[[], None]]] = [[], []]
+        inputs = [self._input, self._input]
+        for k in range(layer.num_layers):
+            states = [[state[k : k + 1] for state in both] for both in self._states]
+            prepared = engine.Inference(Recurrence(layer.cell, None, states[0], [weights[k]]), inputs[0].unsqueeze(0))
+            if not prepared.in_place:
+                return None
+            for before, (old, new) in enumerate((states, states[::-1])):
+                tensors = (inputs[before], new[0], *old, *new)
+                made[before].append(prepared.at([tensor.data_ptr() for tensor in tensors]))
+            inputs = [states[1][0][0], states[0][0][0]]
         return made

@@ -1,5 +1,6 @@
 """The CPU engine: every instruction set, any number of threads and callers, no stale weights, steps and streams."""
 
+import ctypes
 import multiprocessing
 import threading
 
@@ -70,14 +71,29 @@ def test_the_same_bits_for_any_number_of_threads(name, sizes, training, threads)
         assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
 
 
+@pytest.mark.parametrize("name", ("lstm", "gru"))
+def test_the_number_of_threads_may_change_between_forward_and_backward(name, threads):
+    module, input = layer(name, 40, 200, backend="cpu"), torch.randn(12, 3, 40)
+    found = []
+    for count, later in ((1, 1), (1, 3), (3, 2), (2, 1)):
+        threads(count)
+        output = module(input)[0]
+        threads(later)
+        found.append(torch.autograd.grad(output.square().sum(), list(module.parameters())))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
+
+
 def test_many_callers_at_once(threads):
+    """Forward and backward, each caller with another number of threads."""
     threads(2)
     module = layer("gru", 40, 200, backend="cpu")
     expected = [everything(module, 12, 3, seed) for seed in range(4)]
     wrong = []
 
     def call(seed):
-        for _ in range(8):
+        for count in range(8):
+            threads(1 + (seed + count) % 3)
             found = everything(module, 12, 3, seed)
             if not all(torch.equal(a, b) for a, b in zip(found, expected[seed], strict=True)):
                 wrong.append(seed)
@@ -91,23 +107,66 @@ def test_many_callers_at_once(threads):
     assert not wrong
 
 
-def _in_worker(module, queue):
-    torch.set_num_threads(1)  # as DataLoader's workers do
-    queue.put(everything(module, 12, 3, training=False)[0].numpy())
+def test_callers_that_are_a_team_of_openmp(threads):
+    """As where torch computes in parallel: the engine's team inside another has fewer members than it asks for."""
+    runtime = ctypes.CDLL("libgomp.so.1")
+    module, found = layer("lstm", 40, 200, backend="cpu"), []
+    expected = everything(module, 12, 3)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def call(_):
+        threads(2)
+        found.append(everything(module, 12, 3))
+
+    runtime.GOMP_parallel(call, None, 3, 0)
+    assert len(found) == 3
+    for each in found:
+        assert all(torch.equal(a, b) for a, b in zip(each, expected, strict=True))
 
 
-def test_in_a_forked_worker(threads):
+def _in_worker(module, count, training, queue):
+    torch.set_num_threads(count)
+    queue.put([tensor.detach().numpy() for tensor in everything(module, 12, 3, training=training)])
+
+
+@pytest.mark.parametrize(("count", "training"), ((1, True), (2, False)))
+def test_in_a_forked_worker(count, training, threads):
+    """With one thread, as DataLoader's workers have. With several torch's own operators wait for ever: not ours."""
     threads(2)
     module = layer("lstm", 40, 200, backend="cpu")
-    expected = everything(module, 12, 3, training=False)[0]
+    expected = everything(module, 12, 3, training=training)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    worker = context.Process(target=_in_worker, args=(module, queue))
+    worker = context.Process(target=_in_worker, args=(module, count, training, queue))
     worker.start()
-    found = queue.get(timeout=60)
-    worker.join(60)
+    try:
+        found = queue.get(timeout=60)
+        worker.join(60)
+    finally:
+        worker.kill()
     assert worker.exitcode == 0
-    assert_equal_to([torch.from_numpy(found)], [expected], 0)
+    assert_equal_to([torch.from_numpy(each) for each in found], [each.detach() for each in expected], 0)
+
+
+class _Encoded(torch.utils.data.Dataset):
+    def __init__(self, module):
+        self.module = module
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return everything(self.module, 12, 3, index, training=False)[0]
+
+
+def test_in_the_workers_of_a_data_loader(threads):
+    threads(2)
+    encoded = _Encoded(layer("gru", 40, 200, backend="cpu"))
+    expected = torch.stack([encoded[index] for index in range(len(encoded))])
+    loader = torch.utils.data.DataLoader(
+        encoded, batch_size=2, num_workers=2, timeout=60, multiprocessing_context="fork"
+    )
+    assert torch.equal(torch.cat(list(loader)), expected)
 
 
 @pytest.mark.parametrize("steps", (1, 30))

@@ -71,6 +71,11 @@ def test_the_default_takes_the_cpu_engine_where_it_leads():
         assert layer.plan(torch.randn(shape, dtype=layer.weight_ih_l0.dtype)).backend == expected
     assert seqcells.GRU(4, 5).plan(torch.randn(1, 1, 4)).backend == "torch"
     assert seqcells.LSTM(4, 5).plan(torch.randn(1, 1, 4)).backend == "cpu"
+    with torch.no_grad():
+        for layer in (seqcells.LSTM(4, 5), seqcells.GRU(4, 5)):
+            assert layer.plan(torch.randn(1, 64, 4)).backend == "cpu"
+        assert seqcells.GRUCell(4, 5).plan(torch.randn(1, 4)).backend == "cpu"
+    assert seqcells.GRUCell(4, 5).plan(torch.randn(1, 4)).backend == "torch"
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 64, 4), torch.full((64,), 3))
     assert seqcells.LSTM(4, 5).plan(packed).backend == "cpu"
 

@@ -1,24 +1,25 @@
-"""The engine's functions, as `seqcells.ops` has them, and `stepper`, which makes one step again and again.
+"""The engine's functions, as `seqcells.ops` has them, and `Inference`, which prepares many calls at once.
 
 Arithmetic is float32 or float64; float16 and bfloat16 are storage.
 """
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...boundaries import boundaries, valid_steps
-from ...cells import Cell
 from ...precision import WORKING_DTYPE
 from ...recurrence import Recurrence
 from ...weights import Weights
-from . import _engine
+from . import _engine, library
 from .library import DTYPES, Kernels, kernels, pooled
 from .linear import gemm, linear
 
-__all__ = ["DTYPES", "backward", "forward", "infer", "kernels", "linear", "saved_like", "stepper"]
+__all__ = ["DTYPES", "Inference", "backward", "forward", "infer", "kernels", "linear", "saved_like"]
 
 _MAX_STATES = 4
 # fmt: off
@@ -75,7 +76,10 @@ class _Call:
         self.reset_states = None if q.reset_states is None else [self.plain(state) for state in q.reset_states]
 
     def run(self, backward: bool, **fields: Any) -> None:
-        """Both directions at once: a field is shared, or a sequence of what each of them has."""
+        _engine.run(self.kernels.handle, backward, *self.flat(fields))
+
+    def flat(self, fields: dict[str, Any]) -> list[int]:
+        """The fields of all directions' ``Problem``: a field is shared, or a list of what each of them has."""
         flat: list[int] = []
         for d, weights in enumerate(self.weights):
             flat += _fields(
@@ -99,7 +103,7 @@ class _Call:
                     **{name: value[d] if isinstance(value, list) else value for name, value in fields.items()},
                 }
             )
-        _engine.run(self.kernels.handle, backward, *flat)
+        return flat
 
     def plain(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype == self.dtype and tensor.is_contiguous() else tensor.to(self.dtype).contiguous()
@@ -261,61 +265,61 @@ def _by_direction(states: Sequence[Tensor] | None) -> list[list[Tensor]] | None:
     return None if states is None else [list(parts) for parts in zip(*states, strict=True)]
 
 
-def infer(q: Recurrence, input: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """As `seqcells.ops` has it.
+class Inference:
+    """A layer's inference, prepared for all calls that differ only in where input, states and results lie.
 
     The gates' parts from the input never exist as a whole: they are made for a few steps at a time, by the thread that
-    uses them.
+    uses them. Weights are read where they lie, so what is written to them between two calls counts in the second.
+
+    Args:
+        q: without ``gates_x``; of its states only the shapes count.
+        input: (T, B, features), of which only the shape and the dtype count.
     """
-    call = _Call(q, input)
-    output, final = call.empty_output(), call.empty_states()
-    call.run(
-        False,
-        input=call.plain(input),
-        features=input.shape[2],
-        weight_ih=[w.ih for w in call.weights],
-        bias_ih=[w.bias_ih for w in call.weights],
-        output=call.each(output),
-        final=_by_direction(final),
-    )
+
+    def __init__(self, q: Recurrence, input: Tensor) -> None:
+        self._call = call = _Call(q, input)
+        self.in_place = all(
+            len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present()))
+            for w, own in zip(q.weights, call.weights, strict=True)
+        )
+        """Whether weights are read where the layer has them; otherwise they were converted, or laid out anew."""
+        weight, bias = [w.ih for w in call.weights], [w.bias_ih for w in call.weights]
+        self._flat = call.flat({"features": input.shape[2], "weight_ih": weight, "bias_ih": bias})
+        self._made_for = self._circumstances()
+        # What is to be filled in: the place, which address goes there, how far from it.
+        self._places = []
+        for d in range(call.directions):
+            base, ahead = d * _COUNT, d * call.projected * call.dtype.itemsize
+            self._places += [(base + _PLACES["input"], 0, 0), (base + _PLACES["output"], 1, ahead)]
+            for k, state in enumerate(call.states, 2):
+                ahead = d * state[0].numel() * call.dtype.itemsize
+                self._places.append((base + _PLACES["initial"] + k - 2, k, ahead))
+                self._places.append((base + _PLACES["final"] + k - 2, k + len(call.states), ahead))
+
+    def _circumstances(self) -> tuple[Any, ...]:
+        return torch.get_num_threads(), library.target
+
+    def holds(self) -> bool:
+        """Whether it would be prepared alike now."""
+        return self._made_for == self._circumstances()
+
+    def empty(self, shape: Sequence[int]) -> Tensor:
+        """Memory for results."""
+        return self._call.empty(*shape)
+
+    def at(self, addresses: Sequence[int]) -> Callable[[], None]:
+        """The call that reads and writes there: input, output, initial states (zeros where 0), final states; contiguous
+        tensors of the working dtype, none of the results overlapping with what is read."""
+        flat = self._flat.copy()
+        for place, which, ahead in self._places:
+            flat[place] = addresses[which] + ahead if addresses[which] else 0
+        return partial(_engine.run, self._call.kernels.handle, False, *flat)
+
+
+def infer(q: Recurrence, input: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """As `seqcells.ops` has it."""
+    prepared = Inference(q, input)
+    call = prepared._call
+    input, output, final = call.plain(input), call.empty_output(), call.empty_states()
+    prepared.at([tensor.data_ptr() for tensor in (input, output, *call.states, *final)])()
     return call.stored(output), [call.stored(state) for state in final]
-
-
-def stepper(
-    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights, final: Sequence[Tensor]
-) -> Callable[[], None]:
-    """A function that makes such a step from the given memory into the given memory, each time it is called.
-
-    All must be contiguous; ``final`` may not overlap with ``states``. Weights are read where they lie: what is
-    written to them between two calls counts in the second.
-    """
-    weights = weights.replaced([w.contiguous() for w in weights.present()])
-    unit = _unit(weights)
-    fields = _fields(
-        {
-            "steps": 1,
-            "batch": input.shape[0],
-            "hidden": weights.ih.shape[0] // len(cell.gates),
-            "projected": states[0].shape[1],
-            "threads": torch.get_num_threads(),
-            "gates_width": weights.ih.shape[0],
-            "output_width": states[0].shape[1],
-            "input": input,
-            "features": input.shape[1],
-            "weight_ih": weights.ih,
-            "bias_ih": weights.bias_ih,
-            "initial": states,
-            "weight_hh": weights.hh,
-            "bias_hh": weights.bias_hh,
-            "weight_hr": weights.hr,
-            "unit": unit,
-            "output": final[0],
-            "final": final,
-        }
-    )
-    run, handle = _engine.run, kernels(cell.name, input.dtype).handle
-
-    def make(alive: object = (input, states, weights, unit, final)) -> None:
-        run(handle, False, *fields)
-
-    return make

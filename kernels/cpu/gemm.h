@@ -40,8 +40,8 @@ int gemm(const Gemm& g) {
     Buffer<T> packed(blocks * g.depth * width);
     if (!packed.get()) return -1;
     const int64_t worth = 1 + g.rows * g.columns * g.depth / 100000;
-    bool failed = false;
-    run_teams(1, int(g.threads < worth ? g.threads : worth), [&](int, int member, int size, Barrier& barrier) {
+    std::atomic<bool> failed{false};
+    run_teams(1, false, int(g.threads < worth ? g.threads : worth), [&](int, int member, int size, Barrier& barrier) {
         const Share mine(blocks, member, size);
         for (int64_t block = mine.first; block < mine.last; ++block)
             for (int n = 0; n < N; ++n) {

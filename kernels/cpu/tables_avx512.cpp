@@ -1,6 +1,7 @@
 // The engine for avx512.
 
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <mutex>
 
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>

@@ -1,0 +1,124 @@
+"""Inference calls like the one before, which need be neither checked nor chosen for once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import dispatch, functional
+from .cells import Cell
+from .recurrence import Recurrence
+from .weights import Weights
+
+States = Tensor | Sequence[Tensor] | None
+
+
+class Prepared:
+    """The last inference call of a module: what was checked and chosen for it holds for every call like it.
+
+    A call is like it if its tensors have the same shapes, dtypes and devices, the parameters lie where they lay, and
+    nothing else has changed that a choice depends on. What it may still differ in, an engine's kernels are told.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._seen: tuple[Any, ...] | None = None
+        self._layers: list[Any] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is prepared is for this process and these parameters: copies of the module begin anew.
+        return Prepared, ()
+
+    def key(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Any, ...] | None:
+        """What a call like this one has in common with it; None for a call that must go the whole way."""
+        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or not _undisturbed():
+            return None
+        states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+        tensors = (input, *states)
+        if not all(type(tensor) is Tensor and tensor.is_contiguous() for tensor in tensors):
+            return None
+        weights = [w.data_ptr() for w in module._parameters.values() if w is not None and w.is_contiguous()]
+        form = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
+        return module.backend, isinstance(hx, Tensor), form, weights
+
+    def run(self, key: tuple[Any, ...], input: Tensor, hx: States) -> tuple[Tensor, list[Tensor]] | None:
+        """Output and final states of a call with that key, shaped as they were; None where it is not like the last."""
+        if key != self._key or not all(layer.holds() for layer in self._layers):
+            return None
+        states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+        final = [empty() for empty in self._empty_final]
+        at = [state.data_ptr() for state in states] or [0] * len(final)
+        at += [state.data_ptr() for state in final]
+        for k, layer in enumerate(self._layers):
+            if k:
+                at = [place and place + size for place, size in zip(at, self._sizes, strict=True)]
+            output = self._empty_output() if self._empty_output else final[0]
+            layer.at((input.data_ptr(), output.data_ptr(), *at))()
+            input = output
+        return output, final
+
+    def is_second(self, key: tuple[Any, ...]) -> bool:
+        """Whether the call before was like this one; only then it is worth while to prepare for a third."""
+        before, self._seen = self._seen, key
+        return before == key
+
+    def remember(
+        self,
+        key: tuple[Any, ...],
+        cell: type[Cell],
+        choice: dispatch.Choice,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Weights],
+        layers: int,
+        output: Tensor,
+        final: Sequence[Tensor],
+    ) -> None:
+        """Prepare for calls like one that was made.
+
+        Args:
+            key: of that call.
+            input: (T, B, features), laid out in memory as the call's own.
+            states: (L·D, B, ·) each.
+            weights: L·D of them.
+            layers: L.
+            output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
+        """
+        self._key, self._layers = None, []
+        engine = functional.inferring_engine(choice, [input, *states], weights)
+        contiguous = all(map(Tensor.is_contiguous, (input, output, *final)))
+        if not hasattr(engine, "Inference") or not contiguous or not input.numel():
+            return
+        directions = len(states[0]) // layers
+        for first in range(0, len(weights), directions):
+            place = slice(first, first + directions)
+            q = Recurrence(cell, None, [state[place] for state in states], weights[place])
+            self._layers.append(engine.Inference(q, input))
+            input = output.view(*input.shape[:2], -1)
+        self._key = key if all(layer.in_place for layer in self._layers) else None
+        self._empty_output = None if output is final[0] else self._empty(output)
+        self._empty_final = [self._empty(state) for state in final]
+        self._sizes = 2 * [state[:directions].numel() * state.itemsize for state in states]
+
+    def _empty(self, like: Tensor) -> Callable[[], Tensor]:
+        """What makes such a tensor; large ones come from the engine's own memory."""
+        if like.nbytes < 1 << 16:
+            return partial(torch.empty_like, torch.empty_like(like))
+        return partial(self._layers[0].empty, like.shape)
+
+
+def _undisturbed() -> bool:
+    """Whether nobody differentiates, traces or watches what runs here."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or dispatch.in_transform()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state()
+    )

@@ -1,0 +1,141 @@
+"""The same inference call again and again: prepared once, it gives what the first gave, and nothing stale."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from support import as_tuple, assert_equal_to, layer, like_module, random_states
+
+import seqcells
+from seqcells.cells import REGISTRY
+
+LIKE = {"dtype": torch.float64}
+
+
+def flat(results):
+    output, final = results
+    return [output, *as_tuple(final)]
+
+
+def is_prepared(module):
+    return module._prepared._key is not None
+
+
+def call(module, *arguments, times=4):
+    """The results of the same call, made several times."""
+    with torch.no_grad():
+        return [module(*arguments) for _ in range(times)]
+
+
+@pytest.mark.parametrize(
+    "options", ({}, {"num_layers": 2, "bidirectional": True, "batch_first": True}), ids=("", "deep")
+)
+@pytest.mark.parametrize("sizes", ((1, 3), (4, 1), (5, 2)), ids=str)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_layers(name, sizes, options):
+    module = layer(name, 5, 7, backend="cpu", **options, **LIKE)
+    input = torch.randn(*(sizes[::-1] if module.batch_first else sizes), 5, **LIKE)
+    count = module.num_layers * (2 if module.bidirectional else 1)
+    for hx in (None, like_module(random_states(name, count, sizes[1], 7, **LIKE))):
+        found = call(module, input, hx)
+        assert is_prepared(module) == (1 in sizes or not module.batch_first)
+        for again in found[1:]:
+            assert_equal_to(flat(again), flat(found[0]), 0)
+            assert [t.shape for t in flat(again)] == [t.shape for t in flat(found[0])]
+        assert len({t.data_ptr() for results in found for t in flat(results)}) == len(found) * len(flat(found[0]))
+    call(module, input[0] if 1 in sizes else input[:1])
+
+
+@pytest.mark.parametrize("name", ("lstm", "gru", "rnn_tanh"))
+def test_cells(name):
+    cls = {"lstm": seqcells.LSTMCell, "gru": seqcells.GRUCell, "rnn_tanh": seqcells.RNNCell}[name]
+    module = cls(5, 7, backend="cpu", **LIKE)
+    for shape in ((3,), ()):
+        hx = like_module(random_states(name, *shape, 7, **LIKE))
+        first, *others = call(module, torch.randn(*shape, 5, **LIKE).fill_(0.5), hx)
+        assert is_prepared(module)
+        assert all(torch.equal(a, b) for again in others for a, b in zip(as_tuple(again), as_tuple(first), strict=True))
+        assert as_tuple(first)[0].shape == (*shape, 7)
+
+
+def test_a_call_that_is_not_like_it_goes_the_whole_way():
+    module = layer("lstm", 5, 7, backend="cpu", **LIKE)
+    input = torch.randn(3, 2, 5, **LIKE)
+    hx = tuple(random_states("lstm", 1, 2, 7, **LIKE))
+    call(module, input, hx)
+    expected = layer("lstm", 5, 7, backend="reference", **LIKE)
+    expected.load_state_dict(module.state_dict())
+    others = (
+        (input, None),
+        (input.flip(0), hx),
+        (input[:2], hx),
+        (torch.randn(3, 5, 2, **LIKE).transpose(1, 2), hx),
+        (input[:, 0], None),
+        (input[:, :1], tuple(state[:, :1] for state in hx)),
+        (input, tuple(state.expand(1, 2, 7) for state in hx)),
+    )
+    for arguments in others:
+        with torch.no_grad():
+            assert_equal_to(flat(module(*arguments)), flat(expected(*arguments)))
+        call(module, input, hx)
+    assert module(input, hx)[0].requires_grad
+    with torch.no_grad(), pytest.raises(RuntimeError, match="Expected hidden"):
+        module(input, tuple(state[:, :1] for state in hx))
+    with torch.no_grad(), pytest.raises(ValueError, match="does not match weight dtype"):
+        module(input.float(), hx)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="kernels do not follow"):
+        torch.func.vmap(lambda x: module(x, hx)[0])(torch.stack([input, -input]))
+
+
+def test_what_the_choice_depends_on_may_change():
+    module = layer("gru", 5, 7, 2, dropout=0.5, backend="cpu", **LIKE).eval()
+    input = torch.randn(3, 2, 5, **LIKE)
+    (plain, _), *_ = call(module, input)
+    module.train()
+    (first, _), (second, _), *_ = call(module, input)
+    assert not torch.equal(first, second)
+    module.eval()
+    module.backend = "torch"
+    with torch.no_grad():
+        assert torch.equal(module(input)[0], module.to_torch().eval()(input)[0])
+        module.backend = "cpu"
+        assert torch.equal(module(input)[0], plain)
+
+
+def test_copies_begin_anew():
+    module = layer("lstm", 5, 7, backend="cpu", **LIKE)
+    input = torch.randn(3, 2, 5, **LIKE)
+    expected = call(module, input)[0][0]
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert not is_prepared(other)
+        with torch.no_grad():
+            other.weight_hh_l0.mul_(2)
+        assert torch.equal(call(module, input)[-1][0], expected)
+        assert not torch.equal(call(other, input)[-1][0], expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        lambda m: m.weight_hh_l0.data.mul_(2),
+        lambda m: setattr(m.weight_hh_l0, "data", torch.randn(7, 7, **LIKE)),
+        lambda m: setattr(m.weight_hh_l0, "data", m.weight_hh_l0.data.t()),
+        lambda m: setattr(m, "weight_ih_l0", torch.nn.Parameter(torch.randn(7, 5, **LIKE))),
+        lambda m: torch.nn.utils.parametrizations.weight_norm(m, "weight_hh_l0"),
+        lambda m: torch.set_num_threads(1),
+    ),
+    ids=("in place", "data", "transposed", "parameter", "parametrized", "threads"),
+)
+def test_a_change_of_weights_counts_at_once(change):
+    module = layer("rnn_tanh", 5, 7, backend="cpu", **LIKE)
+    input, threads = torch.randn(3, 2, 5, **LIKE), torch.get_num_threads()
+    call(module, input)
+    assert is_prepared(module)
+    try:
+        change(module)
+        found = call(module, input)
+        module.backend = "reference"
+        assert_equal_to([output for output, _ in found], [call(module, input, times=1)[0][0]] * len(found))
+    finally:
+        torch.set_num_threads(threads)
