@@ -1,7 +1,7 @@
 """Triton's interpreter with all programs of a grid at once, a process each: what a barrier between them needs.
 
-Tensors are put into memory that processes share; each process is one program of the real grid. The interpreter's atomics
-are real ones, so programs really wait for each other, or do not.
+Tensors are put into memory that processes share; each process is one program of the real grid. The interpreter's
+atomics are real ones, so programs really wait for each other, or do not.
 """
 
 import os
@@ -42,7 +42,7 @@ def _run_one(executor: interpreter.GridExecutor, program: tuple[int, ...], args:
 
 @contextmanager
 def concurrent(absent: Callable[[tuple[int, ...]], bool] = lambda program: False) -> Iterator[list[int]]:
-    """Inside, every launch of more than one program runs all at once, but those ``absent`` → how many each launch ran."""
+    """Inside, a launch runs all of its programs at once, but those ``absent`` → how many each launch ran."""
     launched: list[int] = []
 
     def all_at_once(executor: interpreter.GridExecutor, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""The persistent plan with several programs and their barrier: in a child process, whose interpreter runs all at once."""
+"""The persistent plan with several programs and their barrier, in a child process that runs them all at once."""
 
 import itertools
 import os
@@ -31,7 +31,7 @@ def test_in_a_process_that_interprets():
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Three programs for the hidden units, as many again for more than 16 sequences, at once or with ``groups=1`` after."""
+    """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` in a launch after."""
     from seqcells.kernels.triton import configurations
 
     def divide(groups=2, rows=16):

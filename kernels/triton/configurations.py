@@ -92,8 +92,8 @@ def recomputing(on: bool = True) -> Iterator[None]:
 
 # How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
 PATIENCE = 1 << 24
-# Its programs have two warps for each scheduler, so that one computes while the other waits for memory. Sums are cut into a
-# part for each warp, of no less than the 16 that tensor cores sum at once.
+# Its programs have two warps for each scheduler, so that one computes while the other waits for memory. Sums are cut
+# into a part for each warp, of no less than the 16 that tensor cores sum at once.
 PERSISTENT_WARPS = 8
 CHUNK = PERSISTENT_WARPS * 16
 # What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most.

@@ -1,10 +1,10 @@
 """Recurrent weights that stay on the chip for a whole sequence, and the products with them.
 
-A program holds what its own units need of every gate's weights. The dimension summed over, padded to WIDTH at each gate,
-is cut into CHUNKS, whose sizes are powers of two as tiles' must be: any number of units, little over. Each chunk is
-cut again into SPLIT parts, one for each warp: a tile of a few rows and units is too small to divide among warps any
-other way, and undivided every warp would read all the weights. So tiles have three dimensions, (SPLIT, ·, ·), and
-products are summed over the first.
+A program holds what its own units need of every gate's weights. The dimension summed over, at each gate padded to WIDTH,
+is cut into CHUNKS, whose sizes are powers of two as tiles' must be: any number of units, little over. Each chunk is cut
+again into SPLIT parts, one for each warp: a tile of a few rows and units is too small to divide among warps any other
+way, and undivided every warp would read all the weights. So tiles have three dimensions, (SPLIT, ·, ·), and products are
+summed over the first. Divided so the compiler moves weights on into registers, as far as there are any.
 """
 
 import triton
@@ -16,7 +16,7 @@ def hold(
     base, planes: tl.constexpr, size, along, across, units,
     CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """Weights (…, size, size) as a tuple of (SPLIT, chunk / SPLIT, UNITS) tiles, chunk by chunk, in each plane by plane.
+    """Weights (…, size, size) as (SPLIT, chunk / SPLIT, UNITS) tiles, chunk by chunk and in each plane by plane.
 
     ``along`` and ``across`` are strides over what is summed and over ``units``; past WIDTH the sum goes on in the next
     plane. For tf32x3 the weights' second halves follow, in the same order.
@@ -56,7 +56,7 @@ def read(base, pitch, ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.conste
 
 @triton.jit
 def own(values, inside, dtype: tl.constexpr, SPLIT: tl.constexpr):
-    """The same of a program that has all units, and need not read what it has computed: a chunk is one of ``values``."""
+    """The same in a program that has all units, and need not read what it computed: each of ``values`` is a chunk."""
     tiles = ()
     for c in tl.static_range(len(values)):
         # Outside, where no weights are, a cell may have computed NaN.

@@ -5,19 +5,31 @@ weights on the chip, and their states in registers. What a product reads of the 
 forward and the gradients dr backward, goes through memory (the L2 cache), and the programs of a batch block and
 direction meet once a step. A program alone in its block has all units, and neither writes nor waits.
 
-Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); states and all
-gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H), of
+Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); states and
+all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H), of
 several (count, T, B, D·H). A group is the programs of one batch block and direction; for each of ``groups`` there are
-arrived, a counter of int32 every `APART`, and in ring (2, groups, ROWS, ·) what they exchange, for
-this step and the next, both zero at first; met, one int32, becomes 0 where programs have waited in vain. Everything but
-products is computed in ``states.dtype``.
+arrived, a counter of int32 every `APART`, and in ring (2, groups, ROWS, ·) what they exchange, for this step and the
+next, both zero at first; met, one int32, becomes 0 where programs have waited in vain. Everything but products is
+computed in ``states.dtype``.
 """
 
 import triton
 import triton.language as tl
 
 from . import barrier, resident
-from .tiles import accumulate, add, is_boundary, is_valid, load, store, store_some, time, where, where_or_zero
+from .tiles import (
+    accumulate,
+    add,
+    is_boundary,
+    is_valid,
+    load,
+    states_around,
+    store,
+    store_some,
+    time,
+    where,
+    where_or_zero,
+)
 
 # Counters are so many numbers apart: one to a line of the cache.
 APART = tl.constexpr(32)
@@ -40,7 +52,7 @@ def forward(
     work: tl.constexpr = states.dtype.element_ty
     stored: tl.constexpr = x.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2).to(tl.int64)
+    direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     rows = (start + tl.program_id(1) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)[None, :]
@@ -133,13 +145,13 @@ def backward(
 
     Read where needed: before, the hidden state before each step; first (S, D, B, H), the states before them all; after,
     as forward wrote it; result, the hidden state after each step. ``previous`` and ``next`` say which states are read
-    before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters is (rows, D, B, H); grad_fresh is
-    added to.
+    before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters is (rows, D, B, H), grad_fresh
+    is added to.
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     stored: tl.constexpr = grad_x.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2).to(tl.int64)
+    direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     rows = (start + tl.program_id(1) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)[None, :]
@@ -164,8 +176,8 @@ def backward(
         )
     i = steps - 1
     s, n, v, g = _recall(
-        i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size,
-        rows, units, present, at, plane, values, kept, previous, next, directions, backwards, work,
+        i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
+        present, values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     while i >= 0:
         t, _ = time(i, steps, backwards)
@@ -193,8 +205,8 @@ def backward(
             store(grad_r, dr, size, row * (recurrent * size) + units, inside)
         sums = add(sums, dp)
         s, n, v, g = _recall(
-            tl.maximum(i - 1, 0), saved, before, first, after, result, fresh, lengths, reset, grad_output,
-            steps, batch, size, rows, units, present, at, plane, values, kept, previous, next, directions, backwards, work,
+            tl.maximum(i - 1, 0), saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch,
+            size, rows, units, present, values, kept, previous, next, directions, direction, backwards, work,
         )  # fmt: skip
         if recurrent > 0:
             if ALONE:
@@ -213,41 +225,17 @@ def backward(
 
 @triton.jit
 def _recall(
-    i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size,
-    rows, units, present, at, plane, values: tl.constexpr, kept: tl.constexpr,
-    previous: tl.constexpr, next: tl.constexpr, directions: tl.constexpr, backwards, work: tl.constexpr,
+    i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units, present,
+    values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
+    directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """What backward reads of step i: states before and after it, the cell's own values, the output's gradient."""
-    direction = tl.program_id(2).to(tl.int64)
-    inside = present & (units < size)
-    t, earlier = time(i, steps, backwards)
+    s, n = states_around(
+        i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        kept, previous, next, directions, direction, backwards, work,
+    )  # fmt: skip
+    t, _ = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
-    stack = steps * plane
-    s = ()
-    n = ()
-    for k in tl.static_range(len(kept)):
-        old = tl.zeros(at.shape, work)
-        new = tl.zeros(at.shape, work)
-        if previous[k]:
-            if k == 0:
-                old = tl.load(before + place, inside, other=0.0).to(work)
-            else:
-                there = ((earlier * batch + rows) * directions + direction) * size + units
-                later = inside & (rows * 0 + i > 0)
-                old = tl.load(after + kept[k] * stack + there, later, other=0.0).to(work)
-                old = tl.where(later, old, tl.load(first + k * plane + at, inside & ~later, other=0.0).to(work))
-                if reset is not None:
-                    renewed = tl.load(fresh + k * plane + at, inside, other=0.0)
-                    old = tl.where(is_boundary(reset, lengths, i, steps, batch, rows, present, backwards), renewed, old)
-        if next[k]:
-            if k == 0:
-                new = tl.load(result + place, inside, other=0.0).to(work)
-            else:
-                new = tl.load(after + kept[k] * stack + place, inside, other=0.0).to(work)
-        s = s + (old,)
-        n = n + (new,)
-    v = load(saved, values, stack, place, inside, work)
-    g = ()
-    if grad_output is not None:
-        g = load(grad_output, 1, 0, place, inside, work)
-    return s, n, v, g
+    stack = steps * (batch.to(tl.int64) * (directions * size))
+    inside = present & (units < size)
+    return s, n, load(saved, values, stack, place, inside, work), load(grad_output, 1, 0, place, inside, work)
