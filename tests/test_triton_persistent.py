@@ -31,7 +31,7 @@ def test_in_a_process_that_interprets():
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` in a launch after."""
+    """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` a launch after."""
     from seqcells.kernels.triton import configurations
 
     def divide(groups=2, rows=16):

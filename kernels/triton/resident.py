@@ -1,10 +1,10 @@
 """Recurrent weights that stay on the chip for a whole sequence, and the products with them.
 
-A program holds what its own units need of every gate's weights. The dimension summed over, at each gate padded to WIDTH,
-is cut into CHUNKS, whose sizes are powers of two as tiles' must be: any number of units, little over. Each chunk is cut
-again into SPLIT parts, one for each warp: a tile of a few rows and units is too small to divide among warps any other
-way, and undivided every warp would read all the weights. So tiles have three dimensions, (SPLIT, ·, ·), and products are
-summed over the first. Divided so the compiler moves weights on into registers, as far as there are any.
+A program holds what its own units need of every gate's weights. The dimension summed over, at each gate padded to
+WIDTH, is cut into CHUNKS, whose sizes are powers of two as tiles' must be: any number of units, little over. Each chunk
+is cut again into SPLIT parts, one for each warp: a tile of a few rows and units is too small to divide among warps any
+other way, and undivided every warp would read all the weights. So tiles have three dimensions, (SPLIT, ·, ·), and
+products are summed over the first. Divided so, the compiler moves weights on into registers, as far as there are any.
 """
 
 import triton

@@ -6,11 +6,12 @@ forward and the gradients dr backward, goes through memory (the L2 cache), and t
 direction meet once a step. A program alone in its block has all units, and neither writes nor waits.
 
 Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); states and
-all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H), of
-several (count, T, B, D·H). A group is the programs of one batch block and direction; for each of ``groups`` there are
-arrived, a counter of int32 every `APART`, and in ring (2, groups, ROWS, ·) what they exchange, for this step and the
-next, both zero at first; met, one int32, becomes 0 where programs have waited in vain. Everything but products is
-computed in ``states.dtype``.
+all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H),
+of several (count, T, B, D·H). Everything but products is computed in ``states.dtype``.
+
+A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
+every `APART`, and in ring (2, groups, ROWS, ·) what its programs exchange, for this step and the next, both zero at
+first. met, one int32, becomes 0 where programs have waited in vain.
 """
 
 import triton
@@ -70,18 +71,8 @@ def forward(
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     b = ()
     if recurrent > 0:
-        held = resident.hold(
-            weight + direction * recurrent * size * size,
-            recurrent,
-            size,
-            1,
-            size,
-            units,
-            CHUNKS,
-            WIDTH,
-            SPLIT,
-            precision,
-        )
+        own = weight + direction * recurrent * size * size
+        held = resident.hold(own, recurrent, size, 1, size, units, CHUNKS, WIDTH, SPLIT, precision)
         if bias is not None:
             b = load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work)
     if reset is not None:
@@ -145,8 +136,8 @@ def backward(
 
     Read where needed: before, the hidden state before each step; first (S, D, B, H), the states before them all; after,
     as forward wrote it; result, the hidden state after each step. ``previous`` and ``next`` say which states are read
-    before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters is (rows, D, B, H), grad_fresh
-    is added to.
+    before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters is (rows, D, B, H);
+    grad_fresh is added to.
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     stored: tl.constexpr = grad_x.dtype.element_ty
@@ -171,9 +162,8 @@ def backward(
     for _ in tl.static_range(rows_of_parameters):
         sums = sums + (tl.zeros((ROWS, UNITS), work),)
     if recurrent > 0:
-        held = resident.hold(
-            weight + direction * recurrent * size * size, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision
-        )
+        own = weight + direction * recurrent * size * size
+        held = resident.hold(own, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
     i = steps - 1
     s, n, v, g = _recall(
         i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
@@ -225,8 +215,8 @@ def backward(
 
 @triton.jit
 def _recall(
-    i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units, present,
-    values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
+    i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
+    present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """What backward reads of step i: states before and after it, the cell's own values, the output's gradient."""
