@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from unittest import mock
 
@@ -65,26 +65,12 @@ class Case:
             return backend.unavailable()
         asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
         options = tuple(name for option, name in asked if option in self.options)
-        call = dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
-        return backend.refuses(call) or self._refused_by_size()
-
-    def _refused_by_size(self) -> str | None:
-        """Why a plan does not take a layer of that size, or None."""
-        refuses = getattr(dispatch.engine(self.backend), "refuses", None)
-        with self._configured():
-            return refuses and refuses(Shape.of(self._recurrence(3, 16)))
-
-    @contextmanager
-    def _configured(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            if "recompute" in self.options:
-                stack.enter_context(configurations.recomputing())
-            if "ieee" in self.options:
-                stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
-            yield
+        return backend.refuses(
+            dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
+        )
 
     def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
-        """What the engine launches for it on ``target``, in order, each with one of `PASSES`."""
+        """What the engine launches for it on ``target``, in order, each with one of `PASSES`; nothing if it refuses."""
         found = []
         with recorded(target) as launches:
             for name in self._run(steps, batch):
@@ -95,8 +81,14 @@ class Case:
     def _run(self, steps: int, batch: int) -> Iterator[str]:
         """Call the engine, and after each call say for what."""
         engine = dispatch.engine(self.backend)
-        with self._configured():
+        with ExitStack() as stack:
+            if "recompute" in self.options:
+                stack.enter_context(configurations.recomputing())
+            if "ieee" in self.options:
+                stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
             q = self._recurrence(steps, 1 if "single" in self.options else batch)
+            if hasattr(engine, "refuses") and engine.refuses(Shape.of(q)):
+                return
             engine.forward(q, False)
             yield "inference"
             output, final, saved = engine.forward(q, True)

@@ -22,7 +22,7 @@ _LOOK = tl.constexpr("""{
     mov.u32 $0, $2;
     @first ld.acquire.gpu.global.u32 $0, [$1];
 }""")
-_ASSEMBLY = tl.constexpr(not interpreted())
+INTERPRETED = tl.constexpr(interpreted())
 
 
 @triton.jit
@@ -46,6 +46,7 @@ def wait(counter, target, patience):
 
 @triton.jit
 def _look(counter, target):
-    if _ASSEMBLY:
+    if INTERPRETED:
+        return tl.atomic_add(counter, 0, sem="acquire", scope="gpu")
+    else:
         return tl.inline_asm_elementwise(_LOOK, "=r,l,r", [counter, target], dtype=tl.int32, is_pure=False, pack=1)
-    return tl.atomic_add(counter, 0, sem="acquire", scope="gpu")

@@ -70,13 +70,17 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
 
 def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divisor: int) -> dict[str, Any]:
     grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units), directions
-    return {"grid": grid, "num_warps": WARPS, **_registers(), "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
+    return {"grid": grid, "num_warps": WARPS, **registers(), "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
 
 
-def _registers() -> dict[str, int]:
+def registers() -> dict[str, int]:
     """The compiler's option, which it has for NVIDIA alone."""
-    nvidia = not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
-    return {"maxnreg": REGISTERS} if nvidia else {}
+    return {"maxnreg": REGISTERS} if nvidia() else {}
+
+
+def nvidia() -> bool:
+    """Whether kernels are compiled, and for NVIDIA's GPUs."""
+    return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 
 from ...recurrence import Recurrence
-from . import configurations, precision, sequence, stepwise
+from . import configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
@@ -28,6 +28,8 @@ def refuses(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None. What it cannot run backward alone, `stepwise` does."""
     if shape.projected:
         return "a projection is a product of its own in each step"
+    if not (interpreted() or configurations.nvidia()):
+        return "its barrier is in NVIDIA's assembly"
     found = _division(shape, 1)
     return found if isinstance(found, str) else None
 
@@ -155,7 +157,7 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.
-    options = {"num_stages": 1, "maxnreg": configurations.REGISTERS, "launch_cooperative_grid": division.meet}
+    options = {"num_stages": 1, **configurations.registers(), "launch_cooperative_grid": division.meet}
     for first in range(0, groups, division.groups):
         grid = division.blocks, min(division.groups, groups - first), q.directions
         launch = Launch(kernel, grid, **options, **division.tile, **common, **arguments)
