@@ -29,6 +29,12 @@ def test_in_a_process_that_interprets():
     run_interpreted("test_triton_persistent.py", "not heavy")
 
 
+@pytest.mark.heavy
+@pytest.mark.skipif(INTERPRETED, reason="this is the child process")
+def test_the_rest_in_a_process_that_interprets():
+    run_interpreted("test_triton_persistent.py", "heavy")
+
+
 @pytest.fixture
 def divided(monkeypatch):
     """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` a launch after."""
@@ -87,7 +93,8 @@ def check(q, programs):
 @here
 @pytest.mark.parametrize("name", REGISTRY)
 def test_programs_together_equal_the_reference(name, divided):
-    check(layer(name), [3, 3])
+    """In three steps: what is exchanged in the third takes the place of the first's."""
+    check(layer(name, steps=3), [3, 3])
 
 
 @here
@@ -123,7 +130,7 @@ def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
     """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
     from seqcells.kernels.triton import configurations
 
-    q = layer("gru", dtype=torch.float32)
+    q = layer("rnn_tanh", dtype=torch.float32, steps=2)
     with concurrent_programs.concurrent():
         whole = results(q, "triton-persistent")
         monkeypatch.setattr(configurations, "precision", "tf32x3")
@@ -133,7 +140,7 @@ def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
 
 @here
 def test_the_same_bits_every_time(divided):
-    q = layer("lstm", dtype=torch.float32)
+    q = layer("rnn_tanh", dtype=torch.float32)
     with concurrent_programs.concurrent():
         assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
 
