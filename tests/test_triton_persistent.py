@@ -202,3 +202,16 @@ def test_a_layer_too_large_for_the_chip_is_refused():
 
     refused = configurations.persistent(2048, 16, 1, 4, 4, 1, torch.bfloat16, "ieee", 132, 227 << 10)
     assert refused == "its recurrent weights do not fit on the chip, divided among all multiprocessors"
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "hidden", "slower"),
+    [(1, 1, 512, True), (100, 1, 512, False), (100, 64, 1024, False), (100, 8192, 512, True), (100, 1, 4096, True)],
+)
+def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch):
+    from seqcells.kernels.triton import persistent
+    from seqcells.kernels.triton.plan import Shape
+
+    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+    shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, batch, 1, hidden, hidden)
+    assert bool(persistent.slower(shape)) == slower

@@ -100,12 +100,24 @@ PATIENCE = 1 << 24
 # into a part for each warp, of no less than the 16 that tensor cores sum at once.
 PERSISTENT_WARPS = 8
 CHUNK = PERSISTENT_WARPS * 16
-# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most.
+# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most; fewer beside
+# many weights, which the compiler moves there too.
 READ_BYTES = 64 << 10
+REGISTER_BYTES = 160 << 10
+# Weights for products that tensor cores do not take: of more, forward spills.
+EXACT_BYTES = 64 << 10
 # Sums of all parts and gates in registers, of each thread's at most so many numbers.
 SUMS = 128
 # Weights that one program holds alone, in registers and shared memory together: with 128 kB an LSTM spills.
 ALONE_BYTES = 96 << 10
+
+
+# What the persistent plan is weighed against, of an H100 and by estimate: its clock; zeroing counters and loading
+# weights before the first step; a step of two launches; products of the library by the bytes of storage, four are TF32.
+CLOCK_RATE = 1.7e9
+START_SECONDS = 20e-6
+STEP_SECONDS = 7e-6
+PRODUCT_RATE = {2: 300e12, 4: 150e12, 8: 30e12}
 
 
 class Division(NamedTuple):
@@ -117,6 +129,8 @@ class Division(NamedTuple):
     """Of the hidden units."""
     groups: int
     """Of the batch, side by side in a launch."""
+    cycles: int = 0
+    """A step takes by the model of `_cycles`, all launches together."""
 
     @property
     def meet(self) -> bool:
@@ -141,25 +155,29 @@ def persistent(
     Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
     """
     item = storage.itemsize * (2 if precision == "tf32x3" else 1)
-    units = max(16, triton.next_power_of_2(hidden))
-    if not recurrent or recurrent * units * units * item <= ALONE_BYTES or processors == 1:
-        return division(hidden, recurrent, planes, units=units, rows=16, groups=max(1, triton.cdiv(batch, 16)))
-    found, least = None, math.inf
+    all_units = max(16, triton.next_power_of_2(hidden))
+    if not recurrent or processors == 1 or recurrent * all_units * all_units * item <= ALONE_BYTES:
+        units = all_units if recurrent else min(all_units, UNITS)
+        cycles = _cycles(16 * units * gates, 0, 0)
+        return division(hidden, recurrent, planes, units=units, rows=16, groups=triton.cdiv(batch, 16), cycles=cycles)
+    found = []
     for units, rows in itertools.product((8, 16, 32), (16, 32, 64)):
         groups = processors // (triton.cdiv(hidden, units) * directions)
         held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
-        chunk = min(READ_BYTES, shared_memory - held) // (rows * storage.itemsize)
+        read = min(READ_BYTES, max(REGISTER_BYTES - held, READ_BYTES // 4), shared_memory - held)
+        chunk = read // (rows * storage.itemsize)
         sums = recurrent // planes * rows * units // 32
-        if not groups or chunk < CHUNK or sums > SUMS:
+        exact = storage == torch.float32 and precision == "ieee" and planes == 1
+        if not groups or chunk < CHUNK or sums > SUMS or (exact and held > EXACT_BYTES):
             continue
         launches = triton.cdiv(triton.cdiv(batch, rows), groups)
         cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
-        if cycles < least:
-            found, least = (
-                division(hidden, recurrent, planes, units=units, rows=rows, groups=groups, chunk=chunk),
-                cycles,
-            )
-    return found or "its recurrent weights do not fit on the chip, divided among all multiprocessors"
+        size = {"units": units, "rows": rows, "groups": groups, "chunk": chunk, "cycles": cycles}
+        found.append(division(hidden, recurrent, planes, **size))
+    if not found:
+        exact = " for exact float32 products" if storage == torch.float32 and precision == "ieee" else ""
+        return f"its recurrent weights do not fit on the chip{exact}, divided among all multiprocessors"
+    return min(found, key=lambda each: each.cycles)
 
 
 def division(
@@ -172,6 +190,7 @@ def division(
     groups: int,
     chunk: int = CHUNK,
     parts: int = PERSISTENT_WARPS,
+    cycles: int = 0,
 ) -> Division:
     """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``."""
     alone = not recurrent or units >= hidden
@@ -184,7 +203,7 @@ def division(
         "SPLIT": 1 if alone else parts,
         "ALONE": alone,
     }
-    return Division({**tile, "num_warps": PERSISTENT_WARPS}, triton.cdiv(hidden, units), groups)
+    return Division({**tile, "num_warps": PERSISTENT_WARPS}, triton.cdiv(hidden, units), max(1, groups), cycles)
 
 
 def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
@@ -197,6 +216,6 @@ def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
 
 
 def _cycles(values: int, held: int, read: int) -> int:
-    """What a step takes: a meeting at the L2 cache and back, some 40 instructions for each value of a gate, 128 at a
-    time, weights from shared memory at 128 bytes a cycle, and what is read at 64."""
-    return 2500 + values * 40 // 128 + held // 128 + read // 64
+    """What a step takes: 40 instructions or so for each value of a gate, 128 at a time; weights from shared memory at 128
+    bytes a cycle; and, where programs meet, the way to the L2 cache and back, and what is read there at 64."""
+    return values * 40 // 128 + held // 128 + (2500 + read // 64 if read else 0)

@@ -21,7 +21,7 @@ from .plan import Shape
 from .problem import Problem, Saved
 from .stepwise import saved_like
 
-__all__ = ["backward", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "refuses", "saved_like", "slower"]
 
 
 def refuses(shape: Shape) -> str | None:
@@ -32,6 +32,18 @@ def refuses(shape: Shape) -> str | None:
         return "its barrier is in NVIDIA's assembly"
     found = _division(shape, 1)
     return found if isinstance(found, str) else None
+
+
+def slower(shape: Shape) -> str | None:
+    """Why another plan is likely the faster of those that run a layer, or None: by a model of a step, not measured."""
+    found = _division(shape, 1)
+    if isinstance(found, str):
+        return found
+    product = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
+    step = max(configurations.STEP_SECONDS, product / configurations.PRODUCT_RATE[shape.dtype.itemsize])
+    if configurations.START_SECONDS + shape.steps * found.cycles / configurations.CLOCK_RATE < shape.steps * step:
+        return None
+    return "launching each of its steps takes less time"
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
