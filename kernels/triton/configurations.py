@@ -216,6 +216,6 @@ def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
 
 
 def _cycles(values: int, held: int, read: int) -> int:
-    """What a step takes: 40 instructions or so for each value of a gate, 128 at a time; weights from shared memory at 128
+    """What a step takes: 40 instructions for each value of a gate, 128 at a time; weights from shared memory at 128
     bytes a cycle; and, where programs meet, the way to the L2 cache and back, and what is read there at 64."""
     return values * 40 // 128 + held // 128 + (2500 + read // 64 if read else 0)
