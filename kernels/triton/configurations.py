@@ -104,7 +104,7 @@ CHUNK = PERSISTENT_WARPS * 16
 # many weights, which the compiler moves there too.
 READ_BYTES = 64 << 10
 REGISTER_BYTES = 160 << 10
-# Weights for products that tensor cores do not take: of more, forward spills.
+# Weights for products that tensor cores do not take: of more, forward spills; of one program alone, of a fourth.
 EXACT_BYTES = 64 << 10
 # Sums of all parts and gates in registers, of each thread's at most so many numbers.
 SUMS = 128
@@ -156,7 +156,9 @@ def persistent(
     """
     item = storage.itemsize * (2 if precision == "tf32x3" else 1)
     all_units = max(16, triton.next_power_of_2(hidden))
-    if not recurrent or processors == 1 or recurrent * all_units * all_units * item <= ALONE_BYTES:
+    exact = storage == torch.float32 and precision == "ieee"
+    alone_bytes = EXACT_BYTES // 4 if exact else ALONE_BYTES
+    if not recurrent or processors == 1 or recurrent * all_units * all_units * item <= alone_bytes:
         units = all_units if recurrent else min(all_units, UNITS)
         cycles = _cycles(16 * units * gates, 0, 0)
         return division(hidden, recurrent, planes, units=units, rows=16, groups=triton.cdiv(batch, 16), cycles=cycles)
@@ -167,16 +169,15 @@ def persistent(
         read = min(READ_BYTES, max(REGISTER_BYTES - held, READ_BYTES // 4), shared_memory - held)
         chunk = read // (rows * storage.itemsize)
         sums = recurrent // planes * rows * units // 32
-        exact = storage == torch.float32 and precision == "ieee" and planes == 1
-        if not groups or chunk < CHUNK or sums > SUMS or (exact and held > EXACT_BYTES):
+        if not groups or chunk < CHUNK or sums > SUMS or (exact and planes == 1 and held > EXACT_BYTES):
             continue
         launches = triton.cdiv(triton.cdiv(batch, rows), groups)
         cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
         size = {"units": units, "rows": rows, "groups": groups, "chunk": chunk, "cycles": cycles}
         found.append(division(hidden, recurrent, planes, **size))
     if not found:
-        exact = " for exact float32 products" if storage == torch.float32 and precision == "ieee" else ""
-        return f"its recurrent weights do not fit on the chip{exact}, divided among all multiprocessors"
+        what = " for exact float32 products" if exact else ""
+        return f"its recurrent weights do not fit on the chip{what}, divided among all multiprocessors"
     return min(found, key=lambda each: each.cycles)
 
 
