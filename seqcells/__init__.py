@@ -9,7 +9,8 @@ from . import cells, functional
 from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .define import define
 from .dispatch import Choice
-from .layers import GRU, LSTM, RNN, RecurrentLayer
+from .layers import GRU, LSTM, RNN
+from .recurrent_layer import RecurrentLayer
 from .swap import swap
 from .version import __version__
 

@@ -4,7 +4,7 @@ import sys
 
 from .cell_modules import RecurrentCell
 from .cells import Cell, register
-from .layers import RecurrentLayer, UnprojectedLayer
+from .recurrent_layer import RecurrentLayer, UnprojectedLayer
 
 
 def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:

@@ -12,7 +12,7 @@ from . import functional
 from .recurrence import Recurrence
 
 if TYPE_CHECKING:
-    from .layers import RecurrentLayer
+    from .recurrent_layer import RecurrentLayer
 
 
 class Stream:

@@ -104,6 +104,24 @@ def test_a_named_backend_is_the_reason():
     assert layer.plan(INPUT) == seqcells.Choice("reference", "asked for by name")
 
 
+@pytest.mark.parametrize(
+    ("module", "input", "words"),
+    (
+        (seqcells.LSTM(4, 5), torch.randn(3, 16, 4), "by fused step"),
+        (seqcells.LSTM(4, 5, batch_first=True), torch.randn(17, 3, 4), "by stepwise (not fused step: more than 16"),
+        (seqcells.LSTM(4, 5, proj_size=2), INPUT, "by stepwise (not fused step: a projection"),
+        (seqcells.GRUCell(4, 5), INPUT[0], "by fused step"),
+    ),
+)
+def test_a_plan_says_how_triton_would_run_it(module, input, words, monkeypatch):
+    pytest.importorskip("triton")
+    possible = dispatch.BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
+    monkeypatch.setitem(dispatch.BACKENDS, "triton", possible)
+    module.backend = "triton"
+    choice = module.plan(input)
+    assert choice.backend == "triton" and choice.reason.startswith(f"asked for by name; {words}")
+
+
 def test_cells_are_found_by_name():
     assert dispatch.cell("gru") is seqcells.cells.GRU
     with pytest.raises(ValueError, match=r"unknown cell 'gpu'.*lstm"):

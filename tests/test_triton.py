@@ -1,6 +1,7 @@
 """The Triton engines without a GPU: the suites run in a child process whose kernels Triton interprets in Python."""
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,51 +15,42 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="this is the child process"),
 ]
 
-# Interpreted, a launch takes 40 ms: of the suites, enough to have run every kernel, cell, dtype and option once.
+# Of the suites, what has run every kernel with every cell, dtype and option, forward and backward, at odd sizes: all
+# of them would take hours, for interpreted a launch takes 40 ms. The quick ones leave out most cells.
 QUICK = (
-    "test_recurrence.py",
-    "test_parity.py -k 'as_near and plain and (lstm or gru)'",
-    "test_sequences.py -k 'any_size and (gru or peephole) or extreme and rnn'",
-    "test_transforms.py -k 'same_bits and lstm'",
-    "test_recompute.py -k '3-at and boundaries and (gru or peephole)'",
+    "test_recurrence.py -k 'triton and both-both'",
+    "test_triton_kernels.py -k 'gru and options or products or plans'",
+    "test_sequences.py -k 'triton-stepwise and (any_size and gru or extreme and rnn)'",
+    "test_transforms.py -k 'triton-stepwise and same_bits and lstm'",
+    "test_recompute.py -k 'triton-stepwise and 3-at and boundaries and (gru or peephole)'",
+    "test_parity.py -k 'triton-persistent and as_near and plain and gru'",
+    "test_sequences.py -k 'triton-persistent and any_size and gru'",
+)
+HEAVY = (
+    "test_recurrence.py -k 'triton'",
+    "test_triton_kernels.py",
+    "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
+    "test_sequences.py -k 'triton and (any_size or one_step or extreme)'",
+    "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
+    "test_gradcheck.py -k 'triton and operator and gru'",
+    "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
+    "test_transforms.py -k 'triton and same_bits'",
+    "test_recompute.py -k 'triton-stepwise'",
 )
 
 
-def run_interpreted(arguments: str, only: str) -> None:
-    """pytest on some tests, those of backends called ``only``."""
-    file, _, chosen = arguments.partition(" -k ")
-    chosen = f"{only} and ({chosen.strip(chr(39))})" if chosen else only
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file), "-k", chosen]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def run_interpreted(tests: str) -> None:
+    """pytest with those arguments, in a process that interprets."""
+    file, *chosen = tests.split(" ", 1)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file)]
+    command += shlex.split(" ".join(chosen))
+    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("tests", QUICK)
+@pytest.mark.parametrize("tests", [*QUICK, *(pytest.param(tests, marks=pytest.mark.heavy) for tests in HEAVY)])
 def test_interpreted(tests):
-    run_interpreted(tests, "triton-stepwise")
-
-
-# One program alone; several together are in test_triton_persistent.py.
-QUICK_PERSISTENT = (
-    "test_recurrence.py -k 'both-both or nothing'",
-    "test_parity.py -k 'as_near and plain and lstm'",
-    "test_sequences.py -k 'any_size and gru or extreme and rnn'",
-)
-
-
-@pytest.mark.parametrize("tests", QUICK_PERSISTENT)
-def test_persistent_interpreted(tests):
-    run_interpreted(tests, "triton-persistent")
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    "file", [f"test_{name}.py" for name in ("boundaries", "gradcheck", "ops", "parity", "recompute", "sequences")]
-)
-@pytest.mark.parametrize("backend", ("triton-stepwise", "triton-persistent"))
-def test_every_suite_interpreted(file, backend):
-    run_interpreted(file, backend)
+    run_interpreted(tests)
 
 
 def test_seqcells_without_triton_says_what_is_missing():

@@ -21,7 +21,8 @@ def problem(name, dtype, steps, batch, hidden, features=64, **options):
     """A layer of ours, and an input and states that require gradients."""
     module = layer(name, features, hidden, device=DEVICE, dtype=dtype, **options)
     input = torch.randn(steps, batch, features, device=DEVICE).to(dtype).requires_grad_()
-    states = random_states(name, module.num_layers, batch, hidden, device=DEVICE)
+    count = module.num_layers * (2 if module.bidirectional else 1)
+    states = random_states(name, count, batch, hidden, device=DEVICE)
     return module, input, [state.to(dtype).requires_grad_() for state in states]
 
 
@@ -72,23 +73,16 @@ def test_boundaries_at_full_size_equal_the_reference(name, recompute, dtype):
     assert all(mine <= max(bound, 2 * other) for mine, other in far), far
 
 
+@pytest.mark.parametrize("batch", (1, 16, 64))
 @pytest.mark.parametrize("name", REGISTRY)
-def test_same_bits_again(name):
-    module, input, states = problem(name, torch.bfloat16, 40, 64, 512, backend="triton-stepwise")
+def test_same_bits_again(name, batch):
+    module, input, states = problem(name, torch.bfloat16, 40, batch, 512, backend="triton", bidirectional=True)
     first, second = (everything(module, input, states) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_captured_in_a_graph(name):
-    module, input, states = problem(name, torch.float32, 12, 5, 48, backend="triton-stepwise")
-    lengths = torch.tensor([12, 3, 0, 7, 12], device=DEVICE)
-
-    def run():
-        outputs = results(module, input, states, lengths=lengths)
-        loss = sum(o.sin().sum() for o in outputs)
-        return [*outputs, *torch.autograd.grad(loss, [input, *states, *module.parameters()])]
-
+def captured(run):
+    """What ``run`` returns, as a CUDA graph has it, and the graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -96,15 +90,53 @@ def test_captured_in_a_graph(name):
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = run()
+        results = run()
+    return results, graph
+
+
+@pytest.mark.parametrize("bidirectional", (False, True))
+@pytest.mark.parametrize("backend", PLANS)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_captured_in_a_graph(name, backend, bidirectional):
+    module, input, states = problem(
+        name, torch.float32, 12, 5, 48, backend=backend, num_layers=2, bidirectional=bidirectional
+    )
+    lengths = torch.tensor([12, 3, 0, 7, 12], device=DEVICE)
+
+    def run():
+        outputs = results(module, input, states, lengths=lengths)
+        loss = sum(o.sin().sum() for o in outputs)
+        return [*outputs, *torch.autograd.grad(loss, [input, *states, *module.parameters()])]
+
+    found, graph = captured(run)
     with torch.no_grad():
         input.copy_(torch.randn_like(input))
     graph.replay()
-    assert all(torch.equal(a, b) for a, b in zip(captured, run(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(found, run(), strict=True))
 
 
-def test_two_streams_at_once():
-    problems = [problem("lstm", torch.float32, 50, 16, 256, backend="triton-stepwise") for _ in range(2)]
+@pytest.mark.parametrize("backend", PLANS)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_streams_captured_in_a_graph(name, backend):
+    """Two steps, after which the stream's memory is as before the first: replayed, they go on from where it is."""
+    module, *_ = problem(name, torch.float32, 1, 1, 48, backend=backend, num_layers=2)
+    inputs = torch.randn(6, 3, 64, device=DEVICE)
+    alone, stream = module.stream(3), module.stream(3)
+    expected = torch.stack([alone(input).clone() for input in inputs])
+    given = inputs[:2].clone()
+    outputs, graph = captured(lambda: torch.stack([stream(input) for input in given]))
+    stream.reset()
+    found = []
+    for pair in inputs.split(2):
+        given.copy_(pair)
+        graph.replay()
+        found.append(outputs.clone())
+    assert torch.equal(torch.cat(found), expected)
+
+
+@pytest.mark.parametrize("backend", PLANS)
+def test_two_streams_at_once(backend):
+    problems = [problem("lstm", torch.float32, 50, 16, 256, backend=backend, bidirectional=True) for _ in range(2)]
     alone = [everything(*one) for one in problems]
     streams = [torch.cuda.Stream() for _ in problems]
     torch.cuda.synchronize()
@@ -126,6 +158,45 @@ def test_nothing_is_compiled_anew_for_another_length_or_batch():
         everything(*problem("gru", torch.float32, steps, batch, 96, backend="triton-stepwise"))
         counts.append(compiled())
     assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize("backend", PLANS)
+@pytest.mark.parametrize("sizes", ((1, 1, 8), (3, 0, 8), (1, 0, 5), (1, 40, 650)), ids=str)
+@pytest.mark.parametrize("name", ("gru", "peephole_lstm", "indrnn"))
+def test_one_step_and_no_sequences(name, sizes, backend):
+    module, input, states = problem(name, torch.float64, *sizes, bidirectional=True)
+    found = []
+    for module.backend in (backend, "reference"):
+        found.append(everything(module, input, states))
+    for mine, expected in zip(*found, strict=True):
+        assert mine.shape == expected.shape
+        assert distance(mine, expected) < 1e-12
+
+
+@pytest.mark.parametrize("backend", PLANS)
+def test_float32_is_as_exact_as_recurrent_layers_are_allowed_to_be(backend, monkeypatch):
+    """TF32 by default, as in torch.nn; without it, or by three products, hundreds of times nearer."""
+    q_layer, input, states = problem("gru", torch.float32, 20, 16, 512, backend=backend)
+    exact = layer("gru", 64, 512, device=DEVICE, dtype=torch.float64, backend="reference")
+    exact.load_state_dict(q_layer.state_dict())
+    truth = results(exact, input.double(), [state.double() for state in states])[0]
+
+    def far():
+        return distance(results(q_layer, input, states)[0], truth)
+
+    switch = torch.backends.cudnn.rnn
+    with monkeypatch.context() as patch:
+        patch.setattr(configurations, "precision", "tf32x3")
+        by_three = far()
+    assert switch.fp32_precision == "tf32"
+    loose = far()
+    try:
+        switch.fp32_precision = "ieee"
+        near = far()
+    finally:
+        switch.fp32_precision = "tf32"
+    assert near < 2e-6 and by_three < 4e-6 and loose > 20 * near, (near, by_three, loose)
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
 
 
 def test_more_steps_than_a_grid_has_rows():
@@ -182,7 +253,7 @@ def test_the_default_takes_triton_where_torch_has_nothing():
     input = torch.randn(3, 2, 4, device=DEVICE)
     assert layer("lstm", 4, 5, device=DEVICE).plan(input).backend == "torch"
     choice = layer("lstm", 4, 5, device=DEVICE).plan(input, lengths=torch.tensor([1, 2], device=DEVICE))
-    assert choice.backend == "triton" and "no lengths=" in choice.reason
+    assert choice.backend == "triton" and "no lengths=" in choice.reason and "by fused step" in choice.reason
     assert layer("peephole_lstm", 4, 5, device=DEVICE).plan(input).backend == "triton"
     output, _ = layer("peephole_lstm", 4, 5, device=DEVICE)(input)
     assert as_tuple(output)[0].is_cuda

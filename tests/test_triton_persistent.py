@@ -26,13 +26,13 @@ T, B, H = 4, 3, 37  # three blocks of 16 units, the last one of 5; a width of 64
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 def test_in_a_process_that_interprets():
-    run_interpreted("test_triton_persistent.py", "not heavy")
+    run_interpreted("test_triton_persistent.py -m 'not heavy'")
 
 
 @pytest.mark.heavy
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 def test_the_rest_in_a_process_that_interprets():
-    run_interpreted("test_triton_persistent.py", "heavy")
+    run_interpreted("test_triton_persistent.py -m heavy")
 
 
 @pytest.fixture

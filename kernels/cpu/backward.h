@@ -11,18 +11,19 @@
 namespace seqcells {
 namespace {
 
-template <class Cell, class T>
-class Backward : Sequence<Cell, T> {
-    using Base = Sequence<Cell, T>;
+template <class Cell, class T, class O = T, class Stored = T>
+class Backward : Sequence<Cell, T, O, Stored> {
+    using Base = Sequence<Cell, T, O, Stored>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::times;
+    using Base::as, Base::blocks_of, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::times;
 
     const int64_t back_blocks, unit_blocks;  // of the previous hidden state's columns, and of this step's units
-    Buffer<T> weights{0}, projection{0};
-    // Between steps: the gradients of the hidden state and of the other states, and of the products of this step and the
-    // next.
-    Buffer<T> hidden{0}, carry{0}, products{0}, sums{0};
+    Buffer<Word<O>> weights{0}, projection{0};
+    // Between steps: the gradients of the hidden state and of the other states.
+    Buffer<T> hidden{0}, carry{0}, sums{0};
+    // What products read: the gradients of the products of this step and the next, and of a projected hidden state.
+    Buffer<O> products{0}, projected{0};
 
   public:
     using Base::weight_bytes;
@@ -34,11 +35,17 @@ class Backward : Sequence<Cell, T> {
     int threads() const { return Base::threads(unit_blocks, B * H * (R * P + 8)); }
 
     bool allocate() {
-        if (R) weights = Buffer<T>(back_blocks * R * H * WIDE * L);
-        if (p.weight_hr) projection = Buffer<T>(unit_blocks * P * WIDE * L);
+        if (R) weights = Buffer<Word<O>>(back_blocks * words<O>(R * H) * WIDE * L);
+        if (p.weight_hr) projection = Buffer<Word<O>>(unit_blocks * words<O>(P) * WIDE * L);
+        if (p.weight_hr) projected = Buffer<O>(B * filled<O>(P));
         hidden = Buffer<T>(B * P), carry = Buffer<T>(S * B * H);
-        products = Buffer<T>(2 * B * R * H), sums = Buffer<T>((R + Cell::parameters) * H);
-        return weights.get() && projection.get() && carry.get() && hidden.get() && products.get() && sums.get();
+        products = Buffer<O>(2 * B * filled<O>(R * H)), sums = Buffer<T>((R + Cell::parameters) * H);
+        if (!weights.get() || !projection.get() || !projected.get() || !carry.get() || !hidden.get() || !products.get() ||
+            !sums.get())
+            return false;
+        fill_up(products.get(), 2 * B, R * H);
+        if (p.weight_hr) fill_up(projected.get(), B, P);
+        return true;
     }
 
     void run(int member, int size, Barrier& barrier) {
@@ -47,17 +54,17 @@ class Backward : Sequence<Cell, T> {
         pack_backward(mine, my_projected, depth);
         begin_backward(mine, my_projected, carry.get(), hidden.get());
         for (int64_t index = p.steps - 1; index >= 0; --index) {
-            T* now = products.get() + index % 2 * B * depth;
+            O* now = products.get() + index % 2 * B * filled<O>(depth);
             if (p.weight_hr) {
-                store_grad_projected(index, my_projected, hidden.get());
+                store_grad_projected(index, my_projected, hidden.get(), projected.get());
                 barrier.wait();
             }
             for (int64_t block = mine.first; block < mine.last; ++block)
-                backward_block(index, block, carry.get(), hidden.get(), now, sums.get());
+                backward_block(index, block, mine, projected.get(), carry.get(), hidden.get(), now, sums.get());
             if (R || p.weight_hr) barrier.wait();
-            for (int64_t k = my_projected.first; k < my_projected.last; ++k)
-                product_backward(index, index % 2 ? my_projected.first + my_projected.last - 1 - k : k, now, depth,
-                                 carry.get(), hidden.get());
+            const int64_t present = Base::present(times.at(index));
+            for (int64_t block = my_projected.first; block < my_projected.last; ++block)
+                product_backward(index, block, present, now, depth, carry.get(), hidden.get());
             before_boundary(index, mine, my_projected, carry.get(), hidden.get());
         }
         end_backward(mine, my_projected, carry.get(), hidden.get());
@@ -75,15 +82,15 @@ class Backward : Sequence<Cell, T> {
             for (int n = 0; n < WIDE; ++n) {
                 const int64_t unit = (block * WIDE + n) * L;
                 if (unit < P)
-                    pack(as(p.weight_hh) + unit, P, 1, depth, P - unit,
-                         weights.get() + block * depth * WIDE * L + n * L, WIDE * L);
+                    pack<O>(as(p.weight_hh) + unit, P, 1, depth, P - unit,
+                            weights.get() + block * words<O>(depth) * WIDE * L + n * L, WIDE * L);
             }
         for (int64_t block = mine.first; block < mine.last && p.weight_hr; ++block)
             for (int n = 0; n < WIDE; ++n) {
                 const int64_t unit = (block * WIDE + n) * L;
                 if (unit < H)
-                    pack(as(p.weight_hr) + unit, H, 1, P, H - unit,
-                         projection.get() + block * P * WIDE * L + n * L, WIDE * L);
+                    pack<O>(as(p.weight_hr) + unit, H, 1, P, H - unit,
+                            projection.get() + block * words<O>(P) * WIDE * L + n * L, WIDE * L);
             }
     }
 
@@ -104,59 +111,80 @@ class Backward : Sequence<Cell, T> {
 
     void begin_backward(Share mine, Share my_projected, T* carry, T* hidden) const {
         each_mine(mine, my_projected, [&](int state, int64_t row, int64_t first, int64_t last) {
-            const T* from = as(p.grad_final[state]) + row * (state ? H : P);
+            const Stored* from = as(p.grad_final[state]) + row * (state ? H : P);
             T* to = carried(state, row, carry, hidden);
             for (int64_t unit = first; unit < last; ++unit) {
                 to[unit] = from[unit];
-                if (p.grad_reset[state]) as(p.grad_reset[state])[row * (state ? H : P) + unit] = T(0);
+                if (p.grad_reset[state]) in_full(p.grad_reset[state])[row * (state ? H : P) + unit] = T(0);
             }
         });
         for (int64_t unit = mine.first * WIDE * L; unit < mine.last * WIDE * L && unit < H; ++unit) {
-            for (int k = 0; k < Cell::parameters; ++k) as(p.grad_unit)[k * H + unit] = T(0);
-            for (int gate = 0; gate < R && p.grad_bias; ++gate) as(p.grad_bias)[gate * H + unit] = T(0);
+            for (int k = 0; k < Cell::parameters; ++k) in_full(p.grad_unit)[k * H + unit] = T(0);
+            for (int gate = 0; gate < R && p.grad_bias; ++gate) in_full(p.grad_bias)[gate * H + unit] = T(0);
         }
     }
 
     // The gradient of a projected hidden state: from the output and from the next step.
-    void store_grad_projected(int64_t index, Share share, T* hidden) const {
+    void store_grad_projected(int64_t index, Share share, T* hidden, O* projected) const {
         const int64_t t = times.at(index);
         for (int64_t row = 0; row < B; ++row)
             for (int64_t unit = share.first * WIDE * L; unit < share.last * WIDE * L && unit < P; ++unit) {
-                const T grad = as(p.grad_output)[(t * B + row) * p.output_width + unit];
-                as(p.grad_projected)[(t * B + row) * P + unit] =
-                    times.valid(t, row) ? grad + hidden[row * P + unit] : T(0);
+                const T of_output = as(p.grad_output)[(t * B + row) * p.output_width + unit];
+                const T grad = times.valid(t, row) ? of_output + hidden[row * P + unit] : T(0);
+                as(p.grad_projected)[(t * B + row) * P + unit] = grad;
+                projected[row * filled<O>(P) + unit] = grad;
             }
     }
 
-    void backward_block(int64_t index, int64_t block, T* carry, T* hidden, T* products, T* sums) const {
+    void backward_block(int64_t index, int64_t block, Share mine, const O* projected, T* carry, T* hidden, O* products,
+                        T* sums) const {
         alignas(64) T unprojected[BATCH * WIDE * L];
         each_batch(B, [&](int64_t row0, int64_t row1) {
             if (p.weight_hr)
-                product<T, WIDE>(projection.get() + block * P * WIDE * L, P,
-                                 as(p.grad_projected) + (times.at(index) * B + row0) * P, P, row1 - row0, unprojected);
-            for (int64_t row = row0; row < row1; ++row)
+                product<O, WIDE>(projection.get() + block * words<O>(P) * WIDE * L, P, projected + row0 * filled<O>(P),
+                                 filled<O>(P), row1 - row0, unprojected);
+            for (int64_t row = row0; row < row1; ++row) {
+                expect_rows(index, block, row + 4, mine);
                 for (int n = 0; n < WIDE; ++n) {
                     const int64_t unit = (block * WIDE + n) * L;
                     if (unit >= H) break;
                     backward_cell(index, row, unit, unprojected + ((row - row0) * WIDE + n) * L, carry, hidden, products, sums);
                 }
+            }
         });
     }
 
+    // What a row of a block will read and write; rows behind the last are the first ones of the next block, or step.
+    void expect_rows(int64_t index, int64_t block, int64_t row, Share mine) const {
+        for (; row >= B; row -= B)
+            if (++block == mine.last) block = mine.first, --index;
+        if (index < 0) return;
+        const int64_t unit = block * WIDE * L, count = H - unit < WIDE * L ? H - unit : WIDE * L;
+        const int64_t place = times.at(index) * B + row;
+        for (int k = 0; k < Cell::saves; ++k)
+            Base::template expect<0>(in_full(p.saved) + (place * Cell::saves + k) * H + unit, count);
+        for (int gate = 0; gate < Cell::gates; ++gate)
+            Base::template expect<1>(as(p.grad_gates_x) + place * p.gates_width + gate * H + unit, count);
+        if (!p.weight_hr) Base::template expect<0>(as(p.grad_output) + place * p.output_width + unit, count);
+        for (int state = 1; state < S && index; ++state)
+            if (Cell::previous[state])
+                Base::template expect<0>(in_full(p.path[state]) + (times.at(index - 1) * B + row) * H + unit, count);
+    }
+
     SEQCELLS_INLINE void backward_cell(int64_t index, int64_t row, int64_t unit, const T* unprojected, T* carry,
-                                       T* hidden, T* products, T* sums) const {
+                                       T* hidden, O* products, T* sums) const {
         const int64_t t = times.at(index), place = t * B + row, count = H - unit;
         V x[Cell::gates], r[R + 1], s[S], n[S], u[Cell::parameters + 1], d[S], saved[Cell::saves + 1];
         V ds[S], du[Cell::parameters + 1];
         if (times.valid(t, row)) {
             for (int k = 0; k < Cell::saves; ++k)
-                saved[k] = load(as(p.saved) + (place * Cell::saves + k) * H + unit, count);
+                saved[k] = load(in_full(p.saved) + (place * Cell::saves + k) * H + unit, count);
             for (int k = 0; k < Cell::parameters; ++k) u[k] = load(as(p.unit) + k * H + unit, count);
             for (int state = 0; state < S; ++state) {
                 s[state] = Cell::previous[state] ? previous(state, index, row, unit, count) : V{};
                 n[state] = V{};
                 if (Cell::next[state]) {
-                    n[state] = p.path[state] ? load(as(p.path[state]) + place * H + unit, count)
+                    n[state] = p.path[state] ? load(in_full(p.path[state]) + place * H + unit, count)
                                              : load(as(p.output) + place * p.output_width + unit, count);
                 }
                 if (state) d[state] = load(carry + (state * B + row) * H + unit, count);
@@ -173,13 +201,13 @@ class Backward : Sequence<Cell, T> {
             for (int gate = 0; gate < R; ++gate) r[gate] = V{};
             for (int k = 0; k < Cell::parameters; ++k) du[k] = V{};
         }
-        for (int k = 0; k < Cell::parameters; ++k) sum_up(as(p.grad_unit) + k * H + unit, sums + (R + k) * H + unit, du[k], row, count);
+        for (int k = 0; k < Cell::parameters; ++k) sum_up(in_full(p.grad_unit) + k * H + unit, sums + (R + k) * H + unit, du[k], row, count);
         for (int gate = 0; gate < Cell::gates; ++gate)
             store(as(p.grad_gates_x) + place * p.gates_width + gate * H + unit, x[gate], count);
         int own = 0;
         for (int gate = 0; gate < R; ++gate) {
-            store(products + row * R * H + gate * H + unit, r[gate], count);
-            if (p.grad_bias) sum_up(as(p.grad_bias) + gate * H + unit, sums + gate * H + unit, r[gate], row, count);
+            store(products + row * filled<O>(R * H) + gate * H + unit, r[gate], count);
+            if (p.grad_bias) sum_up(in_full(p.grad_bias) + gate * H + unit, sums + gate * H + unit, r[gate], row, count);
             if (Cell::shared[gate] < 0)
                 store(as(p.grad_product) + (place * unshared() + own++) * H + unit, r[gate], count);
         }
@@ -200,15 +228,17 @@ class Backward : Sequence<Cell, T> {
         if (state == 0) return load(as(p.previous_hidden) + (t * B + row) * P + unit, count);
         if (times.boundary(t, row)) return fresh(state, row, unit, count);
         if (index == 0) return load(as(p.initial[state]) + row * H + unit, count);
-        return load(as(p.path[state]) + (times.at(index - 1) * B + row) * H + unit, count);
+        return load(in_full(p.path[state]) + (times.at(index - 1) * B + row) * H + unit, count);
     }
 
     // What reaches the previous hidden state through the product. A row that was left alone keeps its gradient.
-    void product_backward(int64_t index, int64_t block, const T* products, int64_t depth, T* carry, T* hidden) const {
+    void product_backward(int64_t index, int64_t block, int64_t present, const O* products, int64_t depth, T* carry,
+                          T* hidden) const {
         alignas(64) T sums[BATCH * WIDE * L];
-        each_batch(B, [&](int64_t row0, int64_t row1) {
+        each_batch(present, [&](int64_t row0, int64_t row1) {
             if constexpr (R > 0)
-                product<T, WIDE>(weights.get() + block * depth * WIDE * L, depth, products + row0 * depth, depth, row1 - row0, sums);
+                product<O, WIDE>(weights.get() + block * words<O>(depth) * WIDE * L, depth, products + row0 * filled<O>(depth),
+                                 filled<O>(depth), row1 - row0, sums);
             for (int64_t row = row0; row < row1; ++row) {
                 if (!times.valid(times.at(index), row)) continue;
                 for (int n = 0; n < WIDE; ++n) {
@@ -230,7 +260,7 @@ class Backward : Sequence<Cell, T> {
             if (!times.boundary(times.at(index), row)) return;
             T* from = carried(state, row, carry, hidden);
             for (int64_t unit = first; unit < last; ++unit) {
-                if (p.grad_reset[state]) as(p.grad_reset[state])[row * (state ? H : P) + unit] += from[unit];
+                if (p.grad_reset[state]) in_full(p.grad_reset[state])[row * (state ? H : P) + unit] += from[unit];
                 from[unit] = T(0);
             }
         });
@@ -239,7 +269,7 @@ class Backward : Sequence<Cell, T> {
     void end_backward(Share mine, Share my_projected, T* carry, T* hidden) const {
         each_mine(mine, my_projected, [&](int state, int64_t row, int64_t first, int64_t last) {
             const T* from = carried(state, row, carry, hidden);
-            T* to = as(p.grad_initial[state]) + row * (state ? H : P);
+            T* to = in_full(p.grad_initial[state]) + row * (state ? H : P);
             for (int64_t unit = first; unit < last; ++unit) to[unit] = from[unit];
         });
     }

@@ -1,6 +1,7 @@
 """The engine's functions, as `seqcells.ops` has them, and `Inference`, which prepares many calls at once.
 
-Arithmetic is float32 or float64; float16 and bfloat16 are storage.
+States and sums are float32 or float64; float16 and bfloat16 are storage, bfloat16 also what is multiplied where the
+machine has a unit for that.
 """
 
 import operator
@@ -16,10 +17,10 @@ from ...precision import WORKING_DTYPE
 from ...recurrence import Recurrence
 from ...weights import Weights
 from . import _engine, library
-from .library import DTYPES, Kernels, kernels, pooled
+from .library import PRECISIONS, Kernels, kernels, pooled, precision
 from .linear import gemm, linear
 
-__all__ = ["DTYPES", "Inference", "backward", "forward", "infer", "kernels", "linear", "saved_like"]
+__all__ = ["Inference", "backward", "forward", "infer", "kernels", "linear", "saved_like"]
 
 _MAX_STATES = 4
 # fmt: off
@@ -59,15 +60,16 @@ def _fields(given: dict[str, Any]) -> list[int]:
 
 
 class _Call:
-    """A recurrence as the kernels want it: contiguous, of the working dtype."""
+    """A recurrence as the kernels want it: contiguous, of the dtype that they read."""
 
     def __init__(self, q: Recurrence, x: Tensor) -> None:
         self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
-        self.dtype = WORKING_DTYPE.get(x.dtype, x.dtype)
+        self.working, self.precision = WORKING_DTYPE.get(x.dtype, x.dtype), precision(x.dtype)
+        self.dtype = PRECISIONS[self.precision]
         self.steps, self.batch = x.shape[:2]
         self.directions, _, self.projected = q.states[0].shape
         self.hidden = q.states[-1].shape[2] if q.weights[0].hr is None else q.weights[0].hr.shape[1]
-        self.kernels = kernels(q.cell.name, self.dtype)
+        self.kernels = kernels(q.cell.name, self.precision)
         self.states = [self.plain(state) for state in q.states]
         self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in q.weights]
         self.unit = [_unit(w) for w in self.weights]
@@ -116,6 +118,9 @@ class _Call:
 
     def empty_states(self) -> list[Tensor]:
         return [torch.empty_like(state) for state in self.states]
+
+    def working_like(self, tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, dtype=self.working)
 
     def each(self, tensor: Tensor) -> list[Tensor]:
         """The directions' parts of what lies side by side in the last axis."""
@@ -173,13 +178,13 @@ def backward(
     grad_gates_x = call.empty(*q.gates_x.shape)
     width = call.kernels.shared.count(-1) * call.hidden
     grad_product = [call.empty(call.steps, call.batch, width) for _ in q.weights]
-    grad_states = call.empty_states()
-    grad_reset = None if q.reset_states is None else call.empty_states()
+    grad_states = [call.working_like(state) for state in call.states]
+    grad_reset = None if q.reset_states is None else [call.working_like(state) for state in call.states]
     grads = [
         Weights(
-            bias_hh=None if w.bias_hh is None else torch.empty_like(w.bias_hh),
+            bias_hh=None if w.bias_hh is None else call.working_like(w.bias_hh),
             hr=None if w.hr is None else call.empty(call.steps, call.batch, call.projected),
-            unit=() if unit is None else (torch.empty_like(unit),),
+            unit=() if unit is None else (call.working_like(unit),),
         )
         for w, unit in zip(call.weights, call.unit, strict=True)
     ]
@@ -203,7 +208,7 @@ def backward(
     for d, (w, g, grad_x) in enumerate(zip(call.weights, grads, call.each(grad_gates_x), strict=True)):
         g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
         if w.hr is not None:
-            g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, path[0][d].flatten(0, 1)))
+            g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, call.plain(path[0][d].flatten(0, 1))))
         if w.unit:
             g = g._replace(unit=g.unit[0].split([len(rows) for rows in w.unit]))
         flat += g.present()
@@ -241,7 +246,7 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 
 def _saved(q: Recurrence, empty: Callable[[Sequence[int], torch.dtype], Tensor]) -> list[Tensor]:
     dtype = WORKING_DTYPE.get(q.gates_x.dtype, q.gates_x.dtype)
-    row, directions = kernels(q.cell.name, dtype), len(q.weights)
+    row, directions = kernels(q.cell.name), len(q.weights)
     steps, batch, width = q.gates_x.shape
     hidden = width // (directions * len(q.cell.gates))
     counts = (row.saves, *[1] * sum(_has_path(row, q.weights[0])))
@@ -297,7 +302,7 @@ class Inference:
                 self._places.append((base + _PLACES["final"] + k - 2, k + len(call.states), ahead))
 
     def _circumstances(self) -> tuple[Any, ...]:
-        return torch.get_num_threads(), library.target
+        return torch.get_num_threads(), library.target, precision(self._call.storage)
 
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""

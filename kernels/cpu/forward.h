@@ -10,12 +10,12 @@
 namespace seqcells {
 namespace {
 
-template <class Cell, class T>
-class Forward : Sequence<Cell, T> {
-    using Base = Sequence<Cell, T>;
+template <class Cell, class T, class O = T, class Stored = T>
+class Forward : Sequence<Cell, T, O, Stored> {
+    using Base = Sequence<Cell, T, O, Stored>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fresh, Base::p, Base::times;
+    using Base::as, Base::blocks_of, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::rounds, Base::times;
 
     // A block is wide enough for several sums at a time even where there are few gates.
     static constexpr int UNITS = R == 1 ? 4 : R == 2 ? 2 : 1;  // vectors of units
@@ -25,9 +25,11 @@ class Forward : Sequence<Cell, T> {
     const int64_t blocks, width;  // width: H in whole blocks
     const int64_t projected_blocks;
     const int64_t group;          // steps whose inputs are projected together
-    Buffer<T> weights{0}, input_weights{0}, projection{0};
-    // Of now and of the next step, before projection, the other states, and the inputs' products.
-    Buffer<T> hidden{0}, unprojected{0}, states{0}, inputs{0};
+    Buffer<Word<O>> weights{0}, input_weights{0}, projection{0};
+    // Of now and of the next step, the other states, and the inputs' products.
+    Buffer<T> hidden{0}, states{0}, inputs{0};
+    // What products read: the hidden state where it has to be rounded, that before projection, each member's inputs.
+    Buffer<O> operands{0}, unprojected{0}, input_rows{0};
 
   public:
     using Base::weight_bytes;
@@ -39,13 +41,20 @@ class Forward : Sequence<Cell, T> {
     int threads() const { return Base::threads(blocks, B * H * (R * P + Cell::gates * p.features + 8)); }
 
     bool allocate() {
-        if (R && packed()) weights = Buffer<T>(blocks * P * N * L);
-        if (p.input && packed()) input_weights = Buffer<T>(blocks * p.features * G * L);
-        if (p.weight_hr) projection = Buffer<T>(projected_blocks * H * WIDE * L), unprojected = Buffer<T>(B * H);
+        if (R && packed()) weights = Buffer<Word<O>>(blocks * words<O>(P) * N * L);
+        if (p.input && packed()) input_weights = Buffer<Word<O>>(blocks * words<O>(p.features) * G * L);
+        if (p.weight_hr) projection = Buffer<Word<O>>(projected_blocks * words<O>(H) * WIDE * L);
+        if (p.weight_hr) unprojected = Buffer<O>(B * filled<O>(H));
+        if (rounds) operands = Buffer<O>(2 * B * filled<O>(P));
+        if (p.input && !input_fits()) input_rows = Buffer<O>(p.threads * group * B * filled<O>(p.features));
         if (p.input) inputs = Buffer<T>(blocks * group * B * G * L);
         hidden = Buffer<T>(2 * B * P), states = Buffer<T>(S * B * width);
-        return weights.get() && input_weights.get() && projection.get() && hidden.get() && unprojected.get() &&
-               states.get() && inputs.get();
+        if (!weights.get() || !input_weights.get() || !projection.get() || !hidden.get() || !states.get() ||
+            !inputs.get() || !operands.get() || !unprojected.get() || !input_rows.get())
+            return false;
+        if (rounds) fill_up(operands.get(), 2 * B, P);
+        if (p.weight_hr) fill_up(unprojected.get(), B, H);
+        return true;
     }
 
     void run(int member, int size, Barrier& barrier) {
@@ -54,18 +63,16 @@ class Forward : Sequence<Cell, T> {
         begin(mine, my_projected, hidden.get(), states.get());
         barrier.wait();
         for (int64_t index = 0; index < p.steps; ++index) {
-            if (p.input && index % group == 0) project_inputs(index, mine, inputs.get());
+            if (p.input && index % group == 0) project_inputs(index, member, mine, inputs.get());
             const T* now = hidden.get() + index % 2 * B * P;
             T* next = hidden.get() + (index + 1) % 2 * B * P;
-            // To and fro: the weights that one step ends with are still near when the next begins.
-            for (int64_t k = mine.first; k < mine.last; ++k) {
-                const int64_t block = index % 2 ? mine.first + mine.last - 1 - k : k;
+            const int64_t with_products = Base::present(times.at(index));
+            for (int64_t block = mine.first; block < mine.last; ++block)
                 each_batch(B, [&](int64_t row0, int64_t row1) {
-                    forward_block(index, block, row0, row1,
+                    forward_block(index, block, mine, row0, row1, with_products,
                                   inputs.get() + (block * group + place_in_group(index)) * B * G * L, now, next,
                                   unprojected.get(), states.get());
                 });
-            }
             if (p.weight_hr) {
                 barrier.wait();
                 for (int64_t block = my_projected.first; block < my_projected.last; ++block)
@@ -79,6 +86,17 @@ class Forward : Sequence<Cell, T> {
     // Packing costs as much as a few steps of a few rows.
     bool packed() const { return p.steps * B > 8; }
 
+    // Whether the product can read the input where it lies.
+    bool input_fits() const { return std::is_same_v<O, Stored> && filled<O>(p.features) == p.features; }
+
+    // The hidden state before a step as the product reads it, its rows in whole words.
+    const O* operand(int64_t index, const T* now) const {
+        if constexpr (rounds)
+            return operands.get() + index % 2 * B * filled<O>(P);
+        else
+            return now;
+    }
+
     // Of the steps that are projected with step `index`: where it is among them in time, and the first in time.
     int64_t place_in_group(int64_t index) const {
         return times.at(index) - first_in_group(index - index % group);
@@ -87,17 +105,23 @@ class Forward : Sequence<Cell, T> {
         return p.reverse ? times.at(begin + group < p.steps ? begin + group - 1 : p.steps - 1) : begin;
     }
 
-    void project_inputs(int64_t begin, Share mine, T* inputs) const {
-        const int64_t count = group < p.steps - begin ? group : p.steps - begin;
-        const T* from = as(p.input) + first_in_group(begin) * B * p.features;
+    void project_inputs(int64_t begin, int member, Share mine, T* inputs) const {
+        const int64_t count = group < p.steps - begin ? group : p.steps - begin, stride = filled<O>(p.features);
+        const Stored* input = as(p.input) + first_in_group(begin) * B * p.features;
+        O* rows = input_rows.get() + member * group * B * stride;
+        const O* from = rows;
+        if (!input_fits())
+            for (int64_t row = 0; row < count * B; ++row) align(input + row * p.features, p.features, rows + row * stride);
+        else if constexpr (std::is_same_v<O, Stored>)
+            from = input;
         for (int64_t block = mine.first; block < mine.last; ++block)
             each_batch(count * B, [&](int64_t row, int64_t end) {
                 T* to = inputs + (block * group * B + row) * G * L;
                 if (packed())
-                    product<T, G>(input_weights.get() + block * p.features * G * L, p.features, from + row * p.features,
-                                  p.features, end - row, to);
+                    product<O, G>(input_weights.get() + block * words<O>(p.features) * G * L, p.features,
+                                  from + row * stride, stride, end - row, to);
                 else
-                    unpacked<G>(as(p.weight_ih), block, p.features, from + row * p.features, end - row, to);
+                    unpacked<G>(as(p.weight_ih), block, p.features, from + row * stride, end - row, to);
             });
     }
 
@@ -106,22 +130,22 @@ class Forward : Sequence<Cell, T> {
             for (int n = 0; n < N; ++n) {
                 const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
                 if (unit < H)
-                    pack(as(p.weight_hh) + (gate * H + unit) * P, 1, P, P, H - unit,
-                         weights.get() + block * P * N * L + n * L, N * L);
+                    pack<O>(as(p.weight_hh) + (gate * H + unit) * P, 1, P, P, H - unit,
+                            weights.get() + block * words<O>(P) * N * L + n * L, N * L);
             }
         for (int64_t block = mine.first; block < mine.last && p.input && packed(); ++block)
             for (int n = 0; n < G; ++n) {
                 const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
                 if (unit < H)
-                    pack(as(p.weight_ih) + (gate * H + unit) * p.features, 1, p.features, p.features, H - unit,
-                         input_weights.get() + block * p.features * G * L + n * L, G * L);
+                    pack<O>(as(p.weight_ih) + (gate * H + unit) * p.features, 1, p.features, p.features, H - unit,
+                            input_weights.get() + block * words<O>(p.features) * G * L + n * L, G * L);
             }
         for (int64_t block = my_projected.first; block < my_projected.last && p.weight_hr; ++block)
             for (int n = 0; n < WIDE; ++n) {
                 const int64_t unit = (block * WIDE + n) * L;
                 if (unit < P)
-                    pack(as(p.weight_hr) + unit * H, 1, H, H, P - unit,
-                         projection.get() + block * H * WIDE * L + n * L, WIDE * L);
+                    pack<O>(as(p.weight_hr) + unit * H, 1, H, H, P - unit,
+                            projection.get() + block * words<O>(H) * WIDE * L + n * L, WIDE * L);
             }
     }
 
@@ -132,7 +156,10 @@ class Forward : Sequence<Cell, T> {
         const int64_t last = p.weight_hr ? my_projected.last * projected_width : mine.last * unit_width;
         for (int64_t row = 0; row < B; ++row) {
             const bool boundary = p.steps && times.boundary(times.at(0), row);
-            for (int64_t unit = first; unit < last && unit < P; ++unit) hidden[row * P + unit] = start(0, row, unit, boundary);
+            for (int64_t unit = first; unit < last && unit < P; ++unit) {
+                hidden[row * P + unit] = start(0, row, unit, boundary);
+                if (rounds) operands.get()[row * filled<O>(P) + unit] = hidden[row * P + unit];
+            }
             for (int state = 1; state < S; ++state)
                 for (int64_t unit = mine.first * unit_width; unit < mine.last * unit_width && unit < H; ++unit)
                     states[(state * B + row) * width + unit] = start(state, row, unit, boundary);
@@ -141,39 +168,60 @@ class Forward : Sequence<Cell, T> {
 
     T start(int state, int64_t row, int64_t unit, bool boundary) const {
         const void* from = boundary ? p.reset_states[state] : p.initial[state];
-        return from ? as(from)[row * (state ? H : P) + unit] : T(0);
+        return from ? T(as(from)[row * (state ? H : P) + unit]) : T(0);
     }
 
-    void forward_block(int64_t index, int64_t block, int64_t row0, int64_t row1, const T* inputs, const T* now, T* next,
-                       T* unprojected, T* states) const {
+    void forward_block(int64_t index, int64_t block, Share mine, int64_t row0, int64_t row1, int64_t with_products,
+                       const T* inputs, const T* now, T* next, O* unprojected, T* states) const {
         alignas(64) T products[BATCH * N * L];
-        const int64_t rows = row1 - row0;
+        const int64_t rows = (row1 < with_products ? row1 : with_products) - row0;
         if constexpr (R > 0) {
-            if (packed())
-                product<T, N>(weights.get() + block * P * N * L, P, now + row0 * P, P, rows, products);
+            if (rows <= 0)
+                ;
+            else if (packed())
+                product<O, N>(weights.get() + block * words<O>(P) * N * L, P, operand(index, now) + row0 * filled<O>(P),
+                              filled<O>(P), rows, products);
             else
-                unpacked<N>(as(p.weight_hh), block, P, now + row0 * P, rows, products);
+                unpacked<N>(as(p.weight_hh), block, P, operand(index, now) + row0 * filled<O>(P), rows, products);
         }
-        for (int64_t row = row0; row < row1; ++row)
+        for (int64_t row = row0; row < row1; ++row) {
+            expect_rows(index, block, row + 8, mine);
             for (int sub = 0; sub < UNITS; ++sub) {
                 const int64_t unit = (block * UNITS + sub) * L, local = row - row0;
                 if (unit < H)
                     forward_cell(index, row, unit, inputs + (row * G + sub) * L, products + (local * N + sub) * L, now,
                                  next, unprojected, states);
             }
+        }
+    }
+
+    // What a row of a block will read and write; rows behind the last are the first ones of the next block, or step.
+    void expect_rows(int64_t index, int64_t block, int64_t row, Share mine) const {
+        for (; row >= B; row -= B)
+            if (++block == mine.last) block = mine.first, ++index;
+        if (index >= p.steps) return;
+        const int64_t unit = block * UNITS * L, count = H - unit < UNITS * L ? H - unit : UNITS * L;
+        const int64_t place = times.at(index) * B + row;
+        for (int gate = 0; gate < Cell::gates && p.gates_x; ++gate)
+            Base::template expect<0>(as(p.gates_x) + place * p.gates_width + gate * H + unit, count);
+        for (int k = 0; k < Cell::saves && p.saved; ++k)
+            Base::template expect<1>(in_full(p.saved) + (place * Cell::saves + k) * H + unit, count);
+        for (int state = 0; state < S; ++state)
+            if (p.path[state]) Base::template expect<1>(in_full(p.path[state]) + place * H + unit, count);
+        if (!p.weight_hr) Base::template expect<1>(as(p.output) + place * p.output_width + unit, count);
     }
 
     template <int WIDTH>
-    void unpacked(const T* weight, int64_t block, int64_t depth, const T* a, int64_t rows, T* out) const {
+    void unpacked(const Stored* weight, int64_t block, int64_t depth, const O* a, int64_t rows, T* out) const {
         for (int n = 0; n < WIDTH; ++n) {
             const int64_t unit = (block * UNITS + n % UNITS) * L, gate = n / UNITS;
             if (unit < H)
-                dots<T, WIDTH>(weight + (gate * H + unit) * depth, H - unit, depth, a, depth, rows, out + n * L);
+                dots<O, WIDTH>(weight + (gate * H + unit) * depth, H - unit, depth, a, filled<O>(depth), rows, out + n * L);
         }
     }
 
     SEQCELLS_INLINE void forward_cell(int64_t index, int64_t row, int64_t unit, const T* inputs, const T* products,
-                                      const T* now, T* next, T* unprojected, T* states) const {
+                                      const T* now, T* next, O* unprojected, T* states) const {
         const int64_t t = times.at(index), place = t * B + row, count = H - unit;
         const bool last = index + 1 == p.steps;
         V x[Cell::gates], r[R + 1], s[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
@@ -197,12 +245,12 @@ class Forward : Sequence<Cell, T> {
             for (int k = 0; k < Cell::saves; ++k) saved[k] = V{};
         }
         if (p.saved)
-            for (int k = 0; k < Cell::saves; ++k) store(as(p.saved) + (place * Cell::saves + k) * H + unit, saved[k], count);
+            for (int k = 0; k < Cell::saves; ++k) store(in_full(p.saved) + (place * Cell::saves + k) * H + unit, saved[k], count);
         for (int state = 0; state < S; ++state)
-            if (p.path[state]) store(as(p.path[state]) + place * H + unit, n[state], count);
+            if (p.path[state]) store(in_full(p.path[state]) + place * H + unit, n[state], count);
 
         if (p.weight_hr) {
-            store(unprojected + row * H + unit, n[0], count);
+            store(unprojected + row * filled<O>(H) + unit, n[0], count);
         } else {
             store(as(p.output) + place * p.output_width + unit, valid ? n[0] : V{}, count);
             keep_hidden(index, row, unit, n[0], next, count);
@@ -221,14 +269,17 @@ class Forward : Sequence<Cell, T> {
             return;
         }
         const bool boundary = times.boundary(times.at(index + 1), row);
-        store(next + row * P + unit, boundary ? fresh(0, row, unit, count) : value, count);
+        if (boundary) value = fresh(0, row, unit, count);
+        store(next + row * P + unit, value, count);
+        if (rounds) store(operands.get() + ((index + 1) % 2 * B + row) * filled<O>(P) + unit, value, count);
     }
 
-    void project(int64_t index, int64_t block, const T* unprojected, const T* now, T* next) const {
+    void project(int64_t index, int64_t block, const O* unprojected, const T* now, T* next) const {
         alignas(64) T products[BATCH * WIDE * L];
         const int64_t t = times.at(index);
         each_batch(B, [&](int64_t row0, int64_t row1) {
-            product<T, WIDE>(projection.get() + block * H * WIDE * L, H, unprojected + row0 * H, H, row1 - row0, products);
+            product<O, WIDE>(projection.get() + block * words<O>(H) * WIDE * L, H, unprojected + row0 * filled<O>(H),
+                             filled<O>(H), row1 - row0, products);
             for (int64_t row = row0; row < row1; ++row)
                 for (int n = 0; n < WIDE; ++n) {
                     const int64_t unit = (block * WIDE + n) * L, count = P - unit;

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...precision import bfloat16_products_allowed
 from . import _engine
 
 TARGETS: list[str] = _engine.targets()
@@ -15,7 +16,14 @@ TARGETS: list[str] = _engine.targets()
 target = TARGETS[0]
 """The one in use."""
 
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+PRECISIONS = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float32 by bfloat16": torch.float32,
+}
+"""What the kernels can be, and the dtype of the arrays that they read: where bfloat16 is in the name, what is
+multiplied is of it. All else is float32, or float64."""
 
 
 class Kernels(NamedTuple):
@@ -31,14 +39,38 @@ class Kernels(NamedTuple):
 
 
 @cache
-def _kernels(cell_name: str, dtype: torch.dtype, target: str) -> Kernels | None:
-    found = _engine.find(target, DTYPES[dtype], cell_name)
+def _kernels(cell_name: str, precision: str, target: str) -> Kernels | None:
+    found = _engine.find(target, precision, cell_name)
     return None if found is None else Kernels(*found)
 
 
-def kernels(cell_name: str, dtype: torch.dtype = torch.float32) -> Kernels | None:
+def kernels(cell_name: str, precision: str = "float32") -> Kernels | None:
     """The kernels in use for a cell, or None where the tables lack it."""
-    return _kernels(cell_name, dtype, target)
+    return _kernels(cell_name, precision, target)
+
+
+@cache
+def _gemm_handle(precision: str, target: str) -> int | None:
+    return _engine.find_gemm(target, precision)
+
+
+def gemm_handle(precision: str) -> int | None:
+    """The product of matrices in use, or None where the instruction set lacks the precision."""
+    return _gemm_handle(precision, target)
+
+
+def precision(dtype: torch.dtype) -> str:
+    """In what a layer of the dtype is computed by the instruction set in use: one of `PRECISIONS`."""
+    if dtype == torch.bfloat16 and gemm_handle("bfloat16"):
+        return "bfloat16"
+    if dtype == torch.float32 and bfloat16_products_allowed() and gemm_handle("float32 by bfloat16"):
+        return "float32 by bfloat16"
+    return "float64" if dtype == torch.float64 else "float32"
+
+
+def reads(dtype: torch.dtype) -> bool:
+    """Whether the kernels in use read arrays of the dtype; others are converted."""
+    return PRECISIONS[precision(dtype)] == dtype
 
 
 def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _engine, library
-from .library import DTYPES, pooled
+from . import _engine
+from .library import gemm_handle, pooled, precision, reads
 
 
 def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """left (M, K) · right (K, N) + bias (N,) for float32 or float64, each of the two contiguous in one of its axes.
+    """left (M, K) · right (K, N) + bias (N,), of a dtype that `reads`; the two each contiguous in one of their axes.
 
     The sums' order, and so the bits, are the same for any number of threads.
     """
@@ -18,7 +18,7 @@ def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | 
         out = pooled((left.shape[0], right.shape[1]), left.dtype)
     fields = (*out.shape, left.shape[1], torch.get_num_threads(), left.data_ptr(), *left.stride())
     fields += (right.data_ptr(), *right.stride(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
-    _engine.gemm(library.TARGETS.index(library.target), left.dtype == torch.float64, *fields)
+    _engine.gemm(gemm_handle(precision(left.dtype)), *fields)
     return out
 
 
@@ -46,6 +46,6 @@ class _Linear(torch.autograd.Function):
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear`, by the engine's own product where it has one for the dtype."""
-    if input.dtype not in DTYPES or not input.numel():
+    if not reads(input.dtype) or not input.numel():
         return torch.nn.functional.linear(input, weight, bias)
     return _Linear.apply(input, weight, bias)

@@ -10,40 +10,48 @@
 
 namespace seqcells {
 
-#define SEQCELLS_TABLES(target)          \
-    namespace target {                   \
-    extern const Kernels float32[];      \
-    extern const Kernels float64[];      \
-    extern int (*const gemm32)(const Gemm&);  \
-    extern int (*const gemm64)(const Gemm&);  \
+#define SEQCELLS_TABLES(target) \
+    namespace target {          \
+    extern const Precision precisions[]; \
     }
 SEQCELLS_TABLES(portable)
 #if defined(__x86_64__)
 SEQCELLS_TABLES(avx2)
 SEQCELLS_TABLES(avx512)
+SEQCELLS_TABLES(avx512bf16)
 #endif
 
 namespace {
 
+// An instruction set; one that adds to another has that one's tables too.
 struct Target {
     const char* name;
     bool (*supported)();
-    const Kernels *float32, *float64;
-    int (*gemm32)(const Gemm&);
-    int (*gemm64)(const Gemm&);
+    const Precision *precisions, *more;
+
+    const Precision* find(const char* precision) const {
+        for (const Precision* table : {precisions, more})
+            for (; table && table->name; ++table)
+                if (!std::strcmp(table->name, precision)) return table;
+        return nullptr;
+    }
 };
+
+#if defined(__x86_64__)
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
 
 const Target targets[] = {
 #if defined(__x86_64__)
-    {"avx512",
-     [] {
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     },
-     avx512::float32, avx512::float64, avx512::gemm32, avx512::gemm64},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::float32, avx2::float64, avx2::gemm32, avx2::gemm64},
+    {"avx512bf16", [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }, avx512::precisions,
+     avx512bf16::precisions},
+    {"avx512", has_avx512, avx512::precisions, nullptr},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::precisions, nullptr},
 #endif
-    {"portable", [] { return true; }, portable::float32, portable::float64, portable::gemm32, portable::gemm64},
+    {"portable", [] { return true; }, portable::precisions, nullptr},
 };
 
 // targets() -> names of those that this machine can run, best first
@@ -65,19 +73,32 @@ PyObject* tuple(int count, F item) {
     return items;
 }
 
-// find(target, dtype, cell) -> (a handle for run, saves, shared, path), or None for a cell that is not in the tables
+// A target's tables of a precision, or null where it or this machine lacks them.
+const Precision* find_precision(const char* target_name, const char* precision) {
+    for (const Target& target : targets)
+        if (!std::strcmp(target.name, target_name) && target.supported()) return target.find(precision);
+    return nullptr;
+}
+
+// find(target, precision, cell) -> (a handle for run, saves, shared, path), or None for what is not in the tables
 PyObject* find(PyObject*, PyObject* args) {
-    const char *name, *dtype, *cell;
-    if (!PyArg_ParseTuple(args, "sss", &name, &dtype, &cell)) return nullptr;
-    for (const Target& target : targets) {
-        if (std::strcmp(target.name, name) || !target.supported()) continue;
-        const Kernels* row = std::strcmp(dtype, "float32") ? target.float64 : target.float32;
-        for (; row->cell; ++row)
+    const char *target, *precision, *cell;
+    if (!PyArg_ParseTuple(args, "sss", &target, &precision, &cell)) return nullptr;
+    if (const Precision* tables = find_precision(target, precision))
+        for (const Kernels* row = tables->kernels; row->cell; ++row)
             if (!std::strcmp(row->cell, cell))
                 return Py_BuildValue("NiNN", PyLong_FromVoidPtr(const_cast<Kernels*>(row)), row->saves,
                                      tuple(row->recurrent_gates, [&](int k) { return row->shared[k]; }),
                                      tuple(row->states, [&](int k) { return int(row->path[k]); }));
-    }
+    Py_RETURN_NONE;
+}
+
+// find_gemm(target, precision) -> a handle for gemm, or None
+PyObject* find_gemm(PyObject*, PyObject* args) {
+    const char *target, *precision;
+    if (!PyArg_ParseTuple(args, "ss", &target, &precision)) return nullptr;
+    if (const Precision* tables = find_precision(target, precision))
+        return PyLong_FromVoidPtr(const_cast<Precision*>(tables));
     Py_RETURN_NONE;
 }
 
@@ -121,17 +142,13 @@ PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return unlocked([&] { return (backward ? kernels->backward : kernels->forward)(directions, given); });
 }
 
-// gemm(index of the target in targets(), whether float64, *fields of Gemm)
+// gemm(handle, *fields of Gemm)
 PyObject* gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
-    if (count < 2) return PyErr_Format(PyExc_TypeError, "gemm takes a target, a type and the fields");
-    Py_ssize_t index = PyLong_AsSsize_t(args[0]);
-    const int wide = PyObject_IsTrue(args[1]);
+    if (count < 1) return PyErr_Format(PyExc_TypeError, "gemm takes a handle and the fields");
+    const auto* precision = static_cast<const Precision*>(PyLong_AsVoidPtr(args[0]));
     Gemm product;
-    if (PyErr_Occurred() || !fill(&product, 1, args + 2, count - 2)) return nullptr;
-    for (const Target& target : targets)
-        if (target.supported() && index-- == 0)
-            return unlocked([&] { return (wide ? target.gemm64 : target.gemm32)(product); });
-    return PyErr_Format(PyExc_ValueError, "no such target");
+    if (PyErr_Occurred() || !fill(&product, 1, args + 1, count - 1)) return nullptr;
+    return unlocked([&] { return precision->gemm(product); });
 }
 
 // memory(bytes): a writable buffer from the pool, which gets it back when nobody refers to it.
@@ -178,6 +195,7 @@ PyType_Spec memory_spec = {"seqcells.kernels.cpu._engine.memory", sizeof(Memory)
 PyMethodDef methods[] = {
     {"targets", targets_here, METH_NOARGS, nullptr},
     {"find", find, METH_VARARGS, nullptr},
+    {"find_gemm", find_gemm, METH_VARARGS, nullptr},
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
     {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(gemm)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},

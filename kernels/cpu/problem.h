@@ -8,7 +8,7 @@ namespace seqcells {
 
 constexpr int MAX_STATES = 4;
 
-// All arrays are contiguous, of the engine's type unless another is named. T steps, B rows, H hidden units, P of them
+// All arrays are contiguous, of the layer's type unless another is named; those marked * of the type that is computed in. T steps, B rows, H hidden units, P of them
 // projected (P = H without a projection), G gates, R recurrent gates, S states, A saved values.
 // Null where a call does not have it. gates_x, output and their gradients are columns of wider arrays.
 struct Problem {
@@ -31,8 +31,8 @@ struct Problem {
     // Written by forward, read by backward.
     void* output;                           // (T, B, P)
     void* final[MAX_STATES];                // as initial
-    void* saved;                            // (T, B, A·H)
-    void* path[MAX_STATES];                 // (T, B, H): each state after each step; the first before its projection
+    void* saved;                            // * (T, B, A·H)
+    void* path[MAX_STATES];                 // * (T, B, H): each state after each step; the first before its projection
 
     // Backward only.
     const void* previous_hidden;            // (T, B, P): what the product of each step read
@@ -41,10 +41,10 @@ struct Problem {
     void* grad_gates_x;                     // (T, B, G·H)
     void* grad_product;                     // (T, B, U·H): of the U recurrent gates that share no grad_gates_x
     void* grad_projected;                   // (T, B, P): of the hidden state, for the projection's weights
-    void* grad_initial[MAX_STATES];         // as initial
-    void* grad_reset[MAX_STATES];           // as initial
-    void* grad_unit;                        // (rows, H)
-    void* grad_bias;                        // (R·H): of bias_hh
+    void* grad_initial[MAX_STATES];         // * as initial
+    void* grad_reset[MAX_STATES];           // * as initial
+    void* grad_unit;                        // * (rows, H)
+    void* grad_bias;                        // * (R·H): of bias_hh
 };
 
 // A product c = a · b + bias: a (rows × depth), b (depth × columns), each with one of its strides 1; c (rows × columns) and bias contiguous.
@@ -68,6 +68,13 @@ struct Kernels {
     bool path[MAX_STATES];    // whether backward reads a state's path
     int (*forward)(const Problem* directions, int count);
     int (*backward)(const Problem* directions, int count);
+};
+
+// What an instruction set has for one precision: the cells, up to a row without a name, and the product of matrices.
+struct Precision {
+    const char* name;
+    const Kernels* kernels;
+    int (*gemm)(const Gemm&);
 };
 
 }  // namespace seqcells

@@ -36,13 +36,15 @@ SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
 
 constexpr int64_t CACHE_BYTES = 1 << 19;  // of a second-level cache, what weights may take
 
-template <class Cell, class T>
+// Computed in T, by products of O; the caller's arrays are of Stored, besides those that only the engine reads.
+template <class Cell, class T, class O, class Stored>
 class Sequence {
   protected:
     using V = Vector<T>;
     static constexpr int L = LANES<T>;
     static constexpr int R = Cell::recurrent_gates, S = Cell::states;
     static constexpr int WIDE = 4;  // vectors of a block of a product that belongs to no gate
+    static constexpr bool rounds = !std::is_same_v<T, O>;  // whether products read a rounded copy
 
     const Problem& p;
     const Times times;
@@ -51,9 +53,28 @@ class Sequence {
     explicit Sequence(const Problem& problem)
         : p(problem), times{problem}, B(p.batch), H(p.hidden), P(p.projected) {}
 
-    template <class U = T>
-    static U* as(const void* pointer) {
-        return static_cast<U*>(const_cast<void*>(pointer));
+    static Stored* as(const void* pointer) { return static_cast<Stored*>(const_cast<void*>(pointer)); }
+    static T* in_full(const void* pointer) { return static_cast<T*>(const_cast<void*>(pointer)); }
+
+    // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
+    // little for the hardware to foresee the next.
+    template <int WRITE, class U>
+    static void expect(const U* from, int64_t count) {
+        const char *line = reinterpret_cast<const char*>(from), *last = reinterpret_cast<const char*>(from + count);
+        for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
+    }
+
+    // The rows up to the last that has not ended: what lies behind them needs no products.
+    int64_t present(int64_t t) const {
+        int64_t rows = B;
+        while (rows && !times.valid(t, rows - 1)) --rows;
+        return rows;
+    }
+
+    // The numbers that fill rows of products' operands up to whole words.
+    static void fill_up(O* rows, int64_t count, int64_t depth) {
+        for (int64_t row = 0; row < count; ++row)
+            for (int64_t k = depth; k < filled<O>(depth); ++k) rows[row * filled<O>(depth) + k] = O(0);
     }
 
     static int64_t blocks_of(int64_t columns, int vectors) { return (columns + vectors * L - 1) / (vectors * L); }
@@ -66,7 +87,7 @@ class Sequence {
     }
 
   public:
-    int64_t weight_bytes() const { return R * H * P * int64_t(sizeof(T)); }
+    int64_t weight_bytes() const { return R * H * P * int64_t(sizeof(O)); }
 
   protected:
     // What a state becomes at a boundary.

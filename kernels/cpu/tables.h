@@ -8,23 +8,35 @@
 namespace seqcells {
 namespace SEQCELLS_TARGET {
 
-template <class Cell, class T>
+template <class Cell, class T, class O = T, class Stored = T>
 constexpr Kernels row() {
     Kernels kernels{Cell::name, Cell::saves, Cell::recurrent_gates, Cell::shared.data(), Cell::states, {},
-                    run_directions<Forward<Cell, T>>, run_directions<Backward<Cell, T>>};
+                    run_directions<Forward<Cell, T, O, Stored>>, run_directions<Backward<Cell, T, O, Stored>>};
     for (int state = 1; state < Cell::states; ++state) kernels.path[state] = Cell::previous[state] || Cell::next[state];
     return kernels;
 }
 
-#define SEQCELLS_ROW(cell, T) row<cell, T>(),
-#define SEQCELLS_FLOAT(cell) SEQCELLS_ROW(cell, float)
-#define SEQCELLS_DOUBLE(cell) SEQCELLS_ROW(cell, double)
+// What a precision has: its cells and its product.
+#ifdef SEQCELLS_PAIRS
 
-extern const Kernels float32[] = {SEQCELLS_CELLS(SEQCELLS_FLOAT)Kernels{}};
-extern const Kernels float64[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Kernels{}};
+#define SEQCELLS_STORED(cell) row<cell, float, bfloat16, bfloat16>(),
+#define SEQCELLS_ROUNDED(cell) row<cell, float, bfloat16>(),
+constexpr Kernels in_bfloat16[] = {SEQCELLS_CELLS(SEQCELLS_STORED)Kernels{}};
+constexpr Kernels in_float32[] = {SEQCELLS_CELLS(SEQCELLS_ROUNDED)Kernels{}};
+extern const Precision precisions[] = {{"bfloat16", in_bfloat16, gemm<float, bfloat16, bfloat16>},
+                                       {"float32 by bfloat16", in_float32, gemm<float, bfloat16>},
+                                       {}};
 
-extern int (*const gemm32)(const Gemm&) = gemm<float>;
-extern int (*const gemm64)(const Gemm&) = gemm<double>;
+#else
+
+#define SEQCELLS_SINGLE(cell) row<cell, float>(),
+#define SEQCELLS_DOUBLE(cell) row<cell, double>(),
+constexpr Kernels single_precision[] = {SEQCELLS_CELLS(SEQCELLS_SINGLE)Kernels{}};
+constexpr Kernels double_precision[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Kernels{}};
+extern const Precision precisions[] = {
+    {"float32", single_precision, gemm<float>}, {"float64", double_precision, gemm<double>}, {}};
+
+#endif
 
 }  // namespace SEQCELLS_TARGET
 }  // namespace seqcells

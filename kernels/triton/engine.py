@@ -6,6 +6,9 @@ from torch import Tensor
 
 from ...recurrence import Recurrence
 from .plan import Shape, plan
+from .products import linear
+
+__all__ = ["backward", "forward", "linear", "saved_like"]
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:

@@ -18,7 +18,9 @@ from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
 from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved
-from .products import multiply
+from .products import linear, multiply
+
+__all__ = ["backward", "forward", "linear", "refuses", "saved_like"]
 
 
 def refuses(shape: Shape) -> None:

@@ -1,6 +1,6 @@
 // Drives the CPU kernels over arrays of exactly their size, for the compiler's sanitizers: every cell, forward and
 // backward, odd sizes, with and without boundaries, projections, an input of its own, several threads, several callers,
-// too little memory.
+// too little memory; some cells also by products of bfloat16, as they are made without a unit for that, against float32.
 
 #include <climits>
 #include <cmath>
@@ -38,7 +38,7 @@ unsigned next() { return state = state * 1664525u + 1013904223u, state >> 8; }
 template <class T>
 std::vector<T> numbers(int64_t count) {
     std::vector<T> values(count);
-    for (T& value : values) value = T(next() % 2000) / 1000 - 1;
+    for (T& value : values) value = T(float(next() % 2000) / 1000 - 1);
     return values;
 }
 
@@ -50,7 +50,7 @@ void expect(bool holds, const char* what) {
 template <class T>
 bool finite(const std::vector<T>& values) {
     for (T value : values)
-        if (!std::isfinite(value)) return false;
+        if (!std::isfinite(double(value))) return false;
     return true;
 }
 
@@ -65,16 +65,19 @@ bool succeeds(Kernel kernel) {
 }
 
 // What a direction has for itself, and what it is made of.
-template <class Cell, class T>
+template <class Cell, class T, class Stored>
 struct Direction {
     static constexpr int G = Cell::gates, R = Cell::recurrent_gates, S = Cell::states;
-    std::vector<T> weight_ih, weight_hh, bias, weight_hr, unit, saved, previous, grad_product, grad_projected, grad_unit, grad_bias;
-    std::vector<T> initial[S], fresh[S], final[S], path[S], grad_final[S], grad_initial[S], grad_reset[S];
+    std::vector<Stored> weight_ih, weight_hh, bias, weight_hr, unit, previous, grad_product, grad_projected;
+    std::vector<Stored> initial[S], fresh[S], final[S], grad_final[S];
+    std::vector<T> saved, path[S], grad_unit, grad_bias, grad_initial[S], grad_reset[S];
 
     // Fills in the fields of `p`, whose sizes are there.
     void own(Problem& p, bool projected, bool bounded) {
         const int64_t all = p.steps * p.batch, H = p.hidden, P = p.projected;
-        const auto make = [](std::vector<T>& values, int64_t count) { return (values = numbers<T>(count)).data(); };
+        const auto make = [](auto& values, int64_t count) {
+            return (values = numbers<std::decay_t<decltype(values[0])>>(count)).data();
+        };
         p.weight_hh = R ? make(weight_hh, R * H * P) : nullptr, p.bias_hh = R ? make(bias, R * H) : nullptr;
         p.weight_hr = projected ? make(weight_hr, P * H) : nullptr, p.unit = make(unit, Cell::parameters * H);
         p.saved = make(saved, all * Cell::saves * H), p.previous_hidden = make(previous, all * P);
@@ -90,19 +93,20 @@ struct Direction {
     }
 };
 
-template <class Cell, class T>
-void drive(int64_t steps, int64_t batch, int64_t hidden, int64_t projected, bool bounded, bool both) {
+// Returns the outputs.
+template <class Cell, class T, class O = T, class Stored = T>
+std::vector<double> drive(int64_t steps, int64_t batch, int64_t hidden, int64_t projected, bool bounded, bool both) {
     const int64_t size = projected ? projected : hidden, features = 5, all = steps * batch;
     const int directions = both ? 2 : 1;
     const int64_t gates_width = directions * Cell::gates * hidden, output_width = directions * size;
-    auto gates_x = numbers<T>(all * gates_width), grad_gates_x = numbers<T>(all * gates_width), input = numbers<T>(all * features);
-    auto output = numbers<T>(all * output_width), grad_output = numbers<T>(all * output_width);
+    auto gates_x = numbers<Stored>(all * gates_width), grad_gates_x = numbers<Stored>(all * gates_width), input = numbers<Stored>(all * features);
+    auto output = numbers<Stored>(all * output_width), grad_output = numbers<Stored>(all * output_width);
     std::vector<int64_t> lengths(batch);
     for (auto& length : lengths) length = next() % (steps + 1);
     std::vector<unsigned char> reset(all);
     for (auto& flag : reset) flag = next() % 3 == 0;
 
-    std::vector<Direction<Cell, T>> own(directions);
+    std::vector<Direction<Cell, T, Stored>> own(directions);
     std::vector<Problem> problems(directions);
     for (int d = 0; d < directions; ++d) {
         Problem& p = problems[d];
@@ -113,17 +117,38 @@ void drive(int64_t steps, int64_t batch, int64_t hidden, int64_t projected, bool
         if (bounded) p.lengths = lengths.data(), p.reset = reinterpret_cast<const bool*>(reset.data());
         own[d].own(p, projected, bounded);
     }
-    const auto forward = [&] { return run_directions<Forward<Cell, T>>(problems.data(), directions); };
-    const auto backward = [&] { return run_directions<Backward<Cell, T>>(problems.data(), directions); };
+    const auto forward = [&] { return run_directions<Forward<Cell, T, O, Stored>>(problems.data(), directions); };
+    const auto backward = [&] { return run_directions<Backward<Cell, T, O, Stored>>(problems.data(), directions); };
     expect(succeeds(forward) && finite(output), Cell::name);
+    std::vector<double> outputs(output.begin(), output.end());
     expect(succeeds(backward) && finite(grad_gates_x), Cell::name);
     for (int d = 0; d < directions; ++d) {
         Problem& p = problems[d];
-        own[d].weight_ih = numbers<T>(Cell::gates * hidden * features);
+        own[d].weight_ih = numbers<Stored>(Cell::gates * hidden * features);
         p.gates_x = nullptr, p.saved = nullptr, p.input = input.data(), p.weight_ih = own[d].weight_ih.data();
         p.features = features;
     }
     expect(succeeds(forward) && finite(output), Cell::name);
+    outputs.insert(outputs.end(), output.begin(), output.end());
+    return outputs;
+}
+
+template <class Cell, class Stored>
+void drive_pairs() {
+    for (int64_t hidden : {1, 7, 37})
+        for (int64_t batch : {1, 5, 51})
+            for (int64_t steps : {1, 4})
+                for (int flags = 0; flags < 4; ++flags)
+                    for (int64_t projected : {0, 3}) {
+                        if (projected && (Cell::previous[0] || Cell::next[0] || hidden < projected)) continue;
+                        const unsigned seed = state;
+                        const auto found = drive<Cell, float, bfloat16, Stored>(steps, batch, hidden, projected, flags & 1, flags & 2);
+                        state = seed;
+                        const auto exact = drive<Cell, float>(steps, batch, hidden, projected, flags & 1, flags & 2);
+                        double far = 0;
+                        for (size_t k = 0; k < exact.size(); ++k) far += std::abs(found[k] - exact[k]);
+                        expect(far / exact.size() < 0.02, "a layer by pairs");
+                    }
 }
 
 template <class Cell>
@@ -139,17 +164,18 @@ void drive_cell() {
                 }
 }
 
-template <class T>
-void drive_product(int64_t rows, int64_t columns, int64_t depth, bool left, bool right) {
-    auto a = numbers<T>(rows * depth), b = numbers<T>(depth * columns), bias = numbers<T>(columns), c = numbers<T>(rows * columns);
+template <class T, class O = T, class From = T>
+void drive_product(int64_t rows, int64_t columns, int64_t depth, bool left, bool right, T tolerance = T(1e-3)) {
+    auto a = numbers<From>(rows * depth), b = numbers<From>(depth * columns), bias = numbers<From>(columns);
+    auto c = numbers<From>(rows * columns);
     const Gemm g{rows, columns, depth, THREADS, a.data(), left ? 1 : depth, left ? rows : 1,
                  b.data(), right ? 1 : columns, right ? depth : 1, bias.data(), c.data()};
-    expect(succeeds([&] { return gemm<T>(g); }), "a product");
+    expect(succeeds([&] { return gemm<T, O, From>(g); }), "a product");
     for (int64_t r = 0; r < rows; ++r)
         for (int64_t u = 0; u < columns; ++u) {
             T sum = bias[u];
-            for (int64_t k = 0; k < depth; ++k) sum += a[r * g.a_by_row + k * g.a_by_depth] * b[k * g.b_by_depth + u * g.b_by_column];
-            expect(std::abs(sum - c[r * columns + u]) < T(1e-3), "a product's value");
+            for (int64_t k = 0; k < depth; ++k) sum += T(a[r * g.a_by_row + k * g.a_by_depth]) * T(b[k * g.b_by_depth + u * g.b_by_column]);
+            expect(std::abs(sum - T(c[r * columns + u])) <= tolerance * (1 + std::abs(sum)), "a product's value");
         }
 }
 
@@ -185,7 +211,15 @@ int main() {
     for (int64_t rows : {1, 7, 100})
         for (int64_t columns : {1, 33, 64})
             for (int64_t depth : {1, 5, 130})
-                for (int flags = 0; flags < 4; ++flags) drive_product<float>(rows, columns, depth, flags & 1, flags & 2);
+                for (int flags = 0; flags < 4; ++flags) {
+                    drive_product<float>(rows, columns, depth, flags & 1, flags & 2);
+                    drive_product<float, bfloat16, bfloat16>(rows, columns, depth, flags & 1, flags & 2, 1.f / 256);
+                    drive_product<float, bfloat16>(rows, columns, depth, flags & 1, flags & 2, 0.1f);
+                }
+    drive_pairs<LSTM, bfloat16>();
+    drive_pairs<LSTM, float>();
+    drive_pairs<GRU, bfloat16>();
+    for (bool both : {false, true}) drive<LSTM, float, bfloat16, bfloat16>(3, 51, 90, 70, both, both);
     drive_callers();
     std::printf("%d failures\n", failures.load());
     return failures != 0;

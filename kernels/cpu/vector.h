@@ -1,0 +1,148 @@
+// Vectors of the instruction set's size, and how memory holds them.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "activations.h"
+
+namespace seqcells {
+namespace {
+
+// Set by the file that includes the engine, for the instruction set it is compiled for.
+constexpr int VECTOR_BYTES = SEQCELLS_VECTOR_BYTES;
+constexpr int VECTOR_REGISTERS = SEQCELLS_VECTOR_REGISTERS;
+
+// A float's bits or a vector of them, rounded to the nearest bfloat16, ties to even: their upper halves. NaN stays NaN.
+template <class U>
+SEQCELLS_INLINE U rounded(U bits) {
+    const auto nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    return nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
+}
+
+// The upper half of a float: how numbers are stored and what products are made of, never what is computed in.
+struct bfloat16 {
+    uint16_t bits;
+
+    bfloat16() = default;
+    bfloat16(float value) {
+        uint32_t whole;
+        std::memcpy(&whole, &value, sizeof whole);
+        bits = uint16_t(rounded(whole) >> 16);
+    }
+    operator float() const {
+        const uint32_t whole = uint32_t(bits) << 16;
+        float value;
+        std::memcpy(&value, &whole, sizeof value);
+        return value;
+    }
+};
+
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <>
+struct VectorOf<bfloat16> : VectorOf<float> {};
+
+// What numbers of type T are computed in.
+template <class T>
+using Vector = typename VectorOf<T>::type;
+template <class T>
+constexpr int LANES = VECTOR_BYTES / sizeof(scalar<Vector<T>>);
+
+// A whole vector from and to memory.
+template <class T>
+SEQCELLS_INLINE void read(const T* from, Vector<T>& v) {
+    std::memcpy(&v, from, sizeof v);
+}
+template <class T>
+SEQCELLS_INLINE void write(T* to, Vector<T> v) {
+    std::memcpy(to, &v, sizeof v);
+}
+
+typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+
+SEQCELLS_INLINE void read(const bfloat16* from, Vector<float>& v) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    v = (Vector<float>)(__builtin_convertvector(halves, Vector<uint32_t>) << 16);
+}
+SEQCELLS_INLINE void write(bfloat16* to, Vector<float> v) {
+    const Halves halves = __builtin_convertvector(rounded((Vector<uint32_t>)v) >> 16, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+// A few lanes from and to memory: seldom, and so never inline, which would be most of the code.
+template <class T>
+__attribute__((noinline)) void read_some(const T* from, Vector<T>* v, int64_t n) {
+    *v = Vector<T>{};
+    for (int64_t lane = 0; lane < n; ++lane) (*v)[lane] = from[lane];
+}
+template <class T>
+__attribute__((noinline)) void write_some(T* to, const Vector<T>* v, int64_t n) {
+    for (int64_t lane = 0; lane < n; ++lane) to[lane] = (*v)[lane];
+}
+
+// The first n lanes of memory, zeros after them.
+template <class T>
+SEQCELLS_INLINE Vector<T> load(const T* from, int64_t n = LANES<T>) {
+    if (__builtin_expect(n >= LANES<T>, 1)) {
+        Vector<T> v;
+        read(from, v);
+        return v;
+    }
+    Vector<T> some;
+    read_some(from, &some, n);
+    return some;
+}
+
+template <class T>
+SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
+    if (__builtin_expect(n >= LANES<T>, 1)) {
+        write(to, v);
+    } else {
+        const Vector<T> some = v;
+        write_some(to, &some, n);
+    }
+}
+
+// Every second lane of two vectors, from the first or second on.
+template <class T, std::size_t... I>
+SEQCELLS_INLINE Vector<T> every_second(Vector<T> a, Vector<T> b, int from, std::index_sequence<I...>) {
+    return from ? __builtin_shufflevector(a, b, int(2 * I + 1)...) : __builtin_shufflevector(a, b, int(2 * I)...);
+}
+template <class T>
+SEQCELLS_INLINE Vector<T> every_second(Vector<T> a, Vector<T> b, int from) {
+    return every_second<T>(a, b, from, std::make_index_sequence<LANES<T>>{});
+}
+
+// The lanes of a's and b's halves in turn.
+template <class T, std::size_t... I>
+SEQCELLS_INLINE Vector<T> zip(Vector<T> a, Vector<T> b, int half, std::index_sequence<I...>) {
+    constexpr int L = LANES<T>;
+    return half ? __builtin_shufflevector(a, b, int(I % 2 * L + I / 2 + L / 2)...)
+                : __builtin_shufflevector(a, b, int(I % 2 * L + I / 2)...);
+}
+
+// L vectors as a square matrix, transposed: zipping the first half of the rows with the second does it in log2 L rounds.
+template <class T>
+SEQCELLS_INLINE void transpose(Vector<T>* rows) {
+    constexpr int L = LANES<T>;
+    constexpr auto lanes = std::make_index_sequence<L>{};
+    for (int round = 1; round < L; round *= 2) {
+        Vector<T> zipped[L];
+#pragma GCC unroll 16
+        for (int k = 0; k < L / 2; ++k) {
+            zipped[2 * k] = zip<T>(rows[k], rows[k + L / 2], 0, lanes);
+            zipped[2 * k + 1] = zip<T>(rows[k], rows[k + L / 2], 1, lanes);
+        }
+#pragma GCC unroll 16
+        for (int k = 0; k < L; ++k) rows[k] = zipped[k];
+    }
+}
+
+}  // namespace
+}  // namespace seqcells

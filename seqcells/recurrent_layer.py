@@ -1,0 +1,359 @@
+"""The layer of any cell: a module to the contract of torch.nn's recurrent layers."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from . import cells, checks, convert, dispatch, functional
+from .cell_modules import COUNT
+from .prepared import Prepared
+from .stream import Stream
+from .weights import Weights
+
+States = Tensor | tuple[Tensor, ...]
+
+
+class RecurrentLayer(nn.Module):
+    """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: hidden units H.
+        num_layers: layers L. Default: 1
+        bias: whether there are ``bias_ih`` and ``bias_hh``. Default: True
+        batch_first: whether input and output are (N, T, features) instead of (T, N, features); states are
+            not concerned. Default: False
+        dropout: probability of zeroing an output of any layer but the last, in training. Default: 0
+        bidirectional: whether a second direction reads the sequence backwards. Default: False
+        proj_size: size P of a projection of the hidden state, 0 for none (cells that allow one). Default: 0
+        device, dtype: of the parameters.
+        backend: see `seqcells.dispatch`. Default: ``"auto"``
+
+    Shapes are those of torch.nn: parameters ``weight_ih_l{k}{_reverse}`` (G·H, features), ``weight_hh_…``
+    (R·H, P or H), ``bias_ih_…``, ``bias_hh_…``, ``weight_hr_…`` (P, H), then the cell's per-unit
+    parameters; all drawn from U(-1/√H, 1/√H), in that order.
+
+    Raises:
+        ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend.
+    """
+
+    cell: type[cells.Cell]
+    mode: str
+    torch_class: ClassVar[type[nn.Module] | None] = None
+    """torch.nn's class for the same cell, if it has one."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.dropout = float(dropout)
+        checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
+        self.mode = self.cell.name.upper()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self.backend = dispatch.check_name(backend)
+        self._roles = Weights.roles(self.cell, bias, proj_size > 0)
+        self._prepared = Prepared()
+        self._all_weights: list[list[str]] = []
+        directions = 2 if bidirectional else 1
+        for layer in range(num_layers):
+            features = input_size if layer == 0 else directions * (proj_size or hidden_size)
+            for suffix in ("", "_reverse")[:directions]:
+                names = [f"{role}_l{layer}{suffix}" for role in self._roles]
+                for role, name in zip(self._roles, names, strict=True):
+                    shape = Weights.shape(role, self.cell, features, hidden_size, proj_size)
+                    setattr(self, name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+                self._all_weights.append(names)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
+        stdv = 1.0 / math.sqrt(self.hidden_size)
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -stdv, stdv)
+
+    # What users of torch.nn reach for. Parameters are read by name at each call: nothing is cached that a
+    # parametrization, an optimizer or functional_call could leave stale.
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters, a list for each layer and direction."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[Tensor]:
+        return [getattr(self, name) for names in self._all_weights for name in names]
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: no backend needs the parameters in one block."""
+
+    check_input = nn.RNNBase.check_input
+    get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
+    check_hidden_size = nn.RNNBase.check_hidden_size
+
+    def check_forward_args(self, input: Tensor, hidden: States, batch_sizes: Tensor | None) -> None:
+        """Raise as torch.nn does where input or hidden states have the wrong sizes."""
+        self.check_input(input, batch_sizes)
+        size = self.get_expected_hidden_size(input, batch_sizes)
+        if len(self.cell.states) == 1:
+            self.check_hidden_size(hidden, size)
+            return
+        for index, state in enumerate(hidden):
+            self.check_hidden_size(state, size, f"Expected hidden[{index}] size {{}}, got {{}}")
+            size = (*size[:2], self.hidden_size)
+
+    def permute_hidden(self, hx: States, permutation: Tensor | None) -> States:
+        """Reorder the sequences of the states."""
+        if permutation is None:
+            return hx
+        if isinstance(hx, Tensor):
+            return hx.index_select(1, permutation)
+        return tuple(state.index_select(1, permutation) for state in hx)
+
+    def extra_repr(self) -> str:
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return nn.RNNBase.extra_repr(self) + chosen
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: States | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: States | None = None,
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """Run the sequences through the layers.
+
+        Args:
+            input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or
+                a PackedSequence.
+            hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
+                others (L·D, N, H); without N if unbatched. Default: zeros
+            lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
+                sequence's length, the final state is the one at it, and the backward direction starts there.
+                What the input holds past it does not matter. Not with a PackedSequence, which has its own.
+            reset: bool, the time and batch axes of the input (of the padded one for a PackedSequence):
+                ``reset[t]`` is a boundary between t-1 and t, an episode that ended there. Nothing crosses
+                it, no value and no gradient, in any layer or direction: the state becomes zeros, or
+                ``reset_state``, before step t, in the backward direction before step t-1. ``hx`` counts up
+                to the first boundary; flags past a length count for nothing.
+            reset_state: shaped like hx, gradient flows to it. Default: zeros
+
+        Returns:
+            The output (…, D·H or D·P), in the form of the input, and the final states, in the form of hx.
+
+        Raises:
+            ValueError, RuntimeError: as torch.nn.
+            TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` of the wrong
+                dtype, value or size.
+            RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
+        """
+        packed = isinstance(input, PackedSequence)
+        like = None
+        if lengths is None and reset is None and reset_state is None and not (self.training and self.dropout):
+            like = self._prepared.key(self, input, hx)
+            found = like and self._prepared.run(like, input, hx)
+            if found:
+                return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+        batch_sizes = sorted_indices = unsorted_indices = None
+        batched = True
+        if packed:
+            input, batch_sizes, sorted_indices, unsorted_indices = input
+            if lengths is not None:
+                raise ValueError("lengths should not be given with a PackedSequence, which has its own")
+            hx = None if hx is None else self.permute_hidden(hx, sorted_indices)
+        else:
+            if input.dim() not in (2, 3):
+                raise ValueError(self._rank_error.format(type(self).__name__, input.dim()))
+            batched = input.dim() == 3
+            hx = None if hx is None else self._batched_states(hx, batched)
+            if not batched:
+                input = input.unsqueeze(0 if self.batch_first else 1)
+        if hx is None:
+            hx = self._zero_states(input, batch_sizes)
+        self.check_forward_args(input, hx, batch_sizes)
+        lengths, reset, reset_state = self._boundaries(
+            input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
+        )
+        output, final = functional.layers(
+            self.cell,
+            input,
+            self._states(hx),
+            self._weights(),
+            batch_sizes=batch_sizes,
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first and not packed,
+            dropout=self.dropout,
+            training=self.training,
+            lengths=lengths,
+            reset=reset,
+            reset_states=None if reset_state is None else self._states(reset_state),
+            backend=self.backend,
+        )
+        if packed:
+            output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        elif not batched:
+            output = output.squeeze(0 if self.batch_first else 1)
+            final = tuple(state.squeeze(1) for state in final)
+        if like and self._prepared.is_second(like):
+            steps_first = input.transpose(0, 1) if self.batch_first else input
+            call = (self.cell, self.plan(input), steps_first, self._states(hx), self._weights(), self.num_layers)
+            self._prepared.remember(like, *call, output, final)
+        return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+
+    def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:
+        """The backend that ``forward`` would run for such arguments, and why."""
+        packed = input.batch_sizes if isinstance(input, PackedSequence) else None
+        like = input.data if isinstance(input, PackedSequence) else input
+        like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
+        batch_first = self.batch_first and packed is None and input.dim() == 3
+        options = {"lengths": lengths, "reset": reset, "packed": packed, "batch_first": batch_first}
+        options["directions"] = 2 if self.bidirectional else 1
+        call = functional.call_of(self.cell, "layers", like, self._weights()[0], **options)
+        return dispatch.explain(call, self.backend)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""
+        return Stream(self, batch_size)
+
+    @classmethod
+    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentLayer":
+        """This class in place of torch.nn's, with the same parameters (not copies). Errors: `seqcells.convert`."""
+        return convert.rebuilt(module, cls.torch_class, cls, backend=backend)
+
+    def to_torch(self) -> nn.Module:
+        """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
+        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
+
+    _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
+
+    def _weights(self) -> list[Weights]:
+        return [Weights.of(self._roles, [getattr(self, name) for name in names]) for names in self._all_weights]
+
+    def _zero_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
+        size = self.get_expected_hidden_size(input, batch_sizes)
+        states = [input.new_zeros(size)]
+        states += [input.new_zeros((*size[:2], self.hidden_size)) for _ in self.cell.states[1:]]
+        return tuple(states) if len(states) > 1 else states[0]
+
+    def _batched_states(self, hx: States, batched: bool) -> States:
+        """hx with its batch axis, its rank checked in torch.nn's words."""
+        rank = 3 if batched else 2
+        kind = "batched" if batched else "unbatched"
+        if len(self.cell.states) == 1:
+            if hx.dim() != rank:
+                raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
+            return hx if batched else hx.unsqueeze(1)
+        states = [hx[index] for index in range(len(self.cell.states))]
+        if any(state.dim() != rank for state in states):
+            names = "hx and cx" if len(states) == 2 else "hx"
+            ranks = ", ".join(f"{state.dim()}-D" for state in states)
+            raise RuntimeError(f"For {kind} {rank}-D input, {names} should also be {rank}-D but got ({ranks}) tensors")
+        return hx if batched else tuple(state.unsqueeze(1) for state in states)
+
+    def _states(self, hx: States) -> tuple[Tensor, ...]:
+        """hx, its sizes checked, as a tuple: what torch's operators would say of another number of states."""
+        count = len(self.cell.states)
+        if count == 1:
+            return (hx,)
+        if isinstance(hx, Tensor):
+            raise TypeError(f"hx should be a tuple of {count} tensors, not one Tensor")
+        if len(hx) != count:
+            raise RuntimeError(f"{self.cell.name} expects {COUNT.get(count, count)} hidden states")
+        return tuple(hx)
+
+    def _boundaries(
+        self,
+        input: Tensor,
+        batch_sizes: Tensor | None,
+        sorted_indices: Tensor | None,
+        batched: bool,
+        lengths: Any,
+        reset: Tensor | None,
+        reset_state: States | None,
+    ) -> tuple[Tensor | None, Tensor | None, States | None]:
+        """lengths, reset and reset_state, checked, in the layout of `functional.layers`."""
+        if reset is None and reset_state is not None:
+            raise ValueError("reset_state should only be given with reset")
+        if lengths is None and reset is None:
+            return None, None, None
+        if batch_sizes is not None:
+            shape = (batch_sizes.shape[0], int(batch_sizes[0]))
+            shape = shape[::-1] if self.batch_first else shape
+        else:
+            shape = tuple(input.shape[:2])
+        batch_axis = 0 if self.batch_first else 1
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths)
+            lengths = checks.lengths(
+                lengths if batched else lengths.reshape(-1), shape[1 - batch_axis], shape[batch_axis], input.device
+            )
+        if reset is not None:
+            reset = reset if batched else reset.unsqueeze(batch_axis)
+            reset = checks.reset(reset, shape, self.batch_first, input.device)
+            reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)
+        if reset_state is not None:
+            reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
+            self.check_forward_args(input, reset_state, batch_sizes)
+        return lengths, reset, reset_state
+
+
+class UnprojectedLayer(RecurrentLayer):
+    """A `RecurrentLayer` of a cell that allows no projection: no ``proj_size``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+        **others: Any,
+    ) -> None:
+        if "proj_size" in others:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if others:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {next(iter(others))!r}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+        )
