@@ -68,10 +68,6 @@ def _there() -> None:
     return None
 
 
-def _to_come() -> str:
-    return "this version of seqcells does not have it yet"
-
-
 BACKENDS: dict[str, Backend] = {
     "reference": Backend(
         "a loop of the cell's step in torch: any device, dtype and transform", None, _there, _refuses_nothing
@@ -96,7 +92,10 @@ BACKENDS: dict[str, Backend] = {
         triton.refuses,
     ),
     "triton-persistent": Backend(
-        "Triton: one launch for all steps", "seqcells.kernels.triton", _to_come, _refuses_nothing
+        "Triton: one launch for all steps",
+        "seqcells.kernels.triton.persistent",
+        triton.unavailable,
+        triton.refuses_persistently,
     ),
 }
 NAMES = ("auto", *BACKENDS)

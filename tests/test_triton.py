@@ -23,13 +23,15 @@ QUICK = (
     "test_sequences.py -k 'triton-stepwise and (any_size and gru or extreme and rnn)'",
     "test_transforms.py -k 'triton-stepwise and same_bits and lstm'",
     "test_recompute.py -k 'triton-stepwise and 3-at and boundaries and (gru or peephole)'",
+    "test_parity.py -k 'triton-persistent and as_near and plain and gru'",
+    "test_sequences.py -k 'triton-persistent and any_size and gru'",
 )
 HEAVY = (
     "test_recurrence.py -k 'triton'",
     "test_triton_kernels.py",
-    "test_parity.py -k 'triton and cells_equal or triton-stepwise and (as_near and plain or 2-1-1-1)'",
+    "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
     "test_sequences.py -k 'triton and (any_size or one_step or extreme)'",
-    "test_boundaries.py -k 'triton-stepwise and (gru or peephole) and not any_lengths'",
+    "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
     "test_gradcheck.py -k 'triton and operator and gru'",
     "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
     "test_transforms.py -k 'triton and same_bits'",
@@ -37,13 +39,18 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("tests", [*QUICK, *(pytest.param(tests, marks=pytest.mark.heavy) for tests in HEAVY)])
-def test_interpreted(tests):
+def run_interpreted(tests: str) -> None:
+    """pytest with those arguments, in a process that interprets."""
     file, *chosen = tests.split(" ", 1)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file)]
     command += shlex.split(" ".join(chosen))
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("tests", [*QUICK, *(pytest.param(tests, marks=pytest.mark.heavy) for tests in HEAVY)])
+def test_interpreted(tests):
+    run_interpreted(tests)
 
 
 def test_seqcells_without_triton_says_what_is_missing():

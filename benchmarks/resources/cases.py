@@ -13,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from seqcells import dispatch
 from seqcells.cells import REGISTRY, Cell
 from seqcells.kernels.triton import configurations
+from seqcells.kernels.triton.plan import Shape
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
@@ -69,7 +70,7 @@ class Case:
         )
 
     def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
-        """What the engine launches for it on ``target``, in order, each with one of `PASSES`."""
+        """What the engine launches for it on ``target``, in order, each with one of `PASSES`; nothing if it refuses."""
         found = []
         with recorded(target) as launches:
             for name in self._run(steps, batch):
@@ -86,6 +87,8 @@ class Case:
             if "ieee" in self.options:
                 stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
             q = self._recurrence(steps, 1 if "single" in self.options else batch)
+            if hasattr(engine, "refuses") and engine.refuses(Shape.of(q)):
+                return
             engine.forward(q, False)
             yield "inference"
             output, final, saved = engine.forward(q, True)

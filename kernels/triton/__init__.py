@@ -42,3 +42,10 @@ def refuses(call: Call) -> str | None:
     if call.dtype not in DTYPES:
         return f"its kernels take {', '.join(map(str, DTYPES))}, not {call.dtype}"
     return None
+
+
+def refuses_persistently(call: Call) -> str | None:
+    """Why the persistent plan cannot run a call, whatever its sizes, or None."""
+    if "projection" in call.options:
+        return "a projection is a product of its own in each step, which the persistent plan does not do"
+    return refuses(call)

@@ -1,9 +1,10 @@
 """The kernels' launch configurations, all of them, with why."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -69,13 +70,17 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
 
 def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divisor: int) -> dict[str, Any]:
     grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units), directions
-    return {"grid": grid, "num_warps": WARPS, **_registers(), "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
+    return {"grid": grid, "num_warps": WARPS, **registers(), "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
 
 
-def _registers() -> dict[str, int]:
+def registers() -> dict[str, int]:
     """The compiler's option, which it has for NVIDIA alone."""
-    nvidia = not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
-    return {"maxnreg": REGISTERS} if nvidia else {}
+    return {"maxnreg": REGISTERS} if nvidia() else {}
+
+
+def nvidia() -> bool:
+    """Whether kernels are compiled, and for NVIDIA's GPUs."""
+    return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
 
 
 @contextmanager
@@ -87,3 +92,131 @@ def recomputing(on: bool = True) -> Iterator[None]:
         yield
     finally:
         recompute = before
+
+
+# How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
+PATIENCE = 1 << 24
+# Its programs have two warps for each scheduler, so that one computes while the other waits for memory. Sums are cut
+# into a part for each warp, of no less than the 16 that tensor cores sum at once.
+PERSISTENT_WARPS = 8
+CHUNK = PERSISTENT_WARPS * 16
+# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most; fewer beside
+# many weights, which the compiler moves there too.
+READ_BYTES = 64 << 10
+REGISTER_BYTES = 160 << 10
+# Weights for products that tensor cores do not take: of more, forward spills; of one program alone, of a fourth.
+EXACT_BYTES = 64 << 10
+# Sums of all parts and gates in registers, of each thread's at most so many numbers.
+SUMS = 128
+# Weights that one program holds alone, in registers and shared memory together: with 128 kB an LSTM spills.
+ALONE_BYTES = 96 << 10
+
+
+# What the persistent plan is weighed against, of an H100 and by estimate: its clock; zeroing counters and loading
+# weights before the first step; a step of two launches; products of the library by the bytes of storage, four are TF32.
+CLOCK_RATE = 1.7e9
+START_SECONDS = 20e-6
+STEP_SECONDS = 7e-6
+PRODUCT_RATE = {2: 300e12, 4: 150e12, 8: 30e12}
+
+
+class Division(NamedTuple):
+    """How programs of the persistent plan divide a layer."""
+
+    tile: dict[str, Any]
+    """What the kernels are compiled for."""
+    blocks: int
+    """Of the hidden units."""
+    groups: int
+    """Of the batch, side by side in a launch."""
+    cycles: int = 0
+    """A step takes by the model of `_cycles`, all launches together."""
+
+    @property
+    def meet(self) -> bool:
+        """Whether programs wait for each other, and so must all be there at once."""
+        return not self.tile["ALONE"]
+
+
+def persistent(
+    hidden: int,
+    batch: int,
+    directions: int,
+    gates: int,
+    recurrent: int,
+    planes: int,
+    storage: torch.dtype,
+    precision: str,
+    processors: int,
+    shared_memory: int,
+) -> Division | str:
+    """The division of a layer whose products sum over ``planes`` times its units, or why there is none.
+
+    Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
+    """
+    item = storage.itemsize * (2 if precision == "tf32x3" else 1)
+    all_units = max(16, triton.next_power_of_2(hidden))
+    exact = storage == torch.float32 and precision == "ieee"
+    alone_bytes = EXACT_BYTES // 4 if exact else ALONE_BYTES
+    if not recurrent or processors == 1 or recurrent * all_units * all_units * item <= alone_bytes:
+        units = all_units if recurrent else min(all_units, UNITS)
+        cycles = _cycles(16 * units * gates, 0, 0)
+        return division(hidden, recurrent, planes, units=units, rows=16, groups=triton.cdiv(batch, 16), cycles=cycles)
+    found = []
+    for units, rows in itertools.product((8, 16, 32), (16, 32, 64)):
+        groups = processors // (triton.cdiv(hidden, units) * directions)
+        held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
+        read = min(READ_BYTES, max(REGISTER_BYTES - held, READ_BYTES // 4), shared_memory - held)
+        chunk = read // (rows * storage.itemsize)
+        sums = recurrent // planes * rows * units // 32
+        if not groups or chunk < CHUNK or sums > SUMS or (exact and planes == 1 and held > EXACT_BYTES):
+            continue
+        launches = triton.cdiv(triton.cdiv(batch, rows), groups)
+        cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
+        size = {"units": units, "rows": rows, "groups": groups, "chunk": chunk, "cycles": cycles}
+        found.append(division(hidden, recurrent, planes, **size))
+    if not found:
+        what = " for exact float32 products" if exact else ""
+        return f"its recurrent weights do not fit on the chip{what}, divided among all multiprocessors"
+    return min(found, key=lambda each: each.cycles)
+
+
+def division(
+    hidden: int,
+    recurrent: int,
+    planes: int,
+    *,
+    units: int,
+    rows: int,
+    groups: int,
+    chunk: int = CHUNK,
+    parts: int = PERSISTENT_WARPS,
+    cycles: int = 0,
+) -> Division:
+    """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``."""
+    alone = not recurrent or units >= hidden
+    width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
+    tile = {
+        "ROWS": rows,
+        "UNITS": units,
+        "CHUNKS": (units,) * planes if alone else _powers_of_two(width * planes, chunk),
+        "WIDTH": width,
+        "SPLIT": 1 if alone else parts,
+        "ALONE": alone,
+    }
+    return Division({**tile, "num_warps": PERSISTENT_WARPS}, triton.cdiv(hidden, units), max(1, groups), cycles)
+
+
+def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
+    """That add up to ``total``, as few as may be."""
+    terms = []
+    while total:
+        terms.append(1 << min(most.bit_length(), total.bit_length()) - 1)
+        total -= terms[-1]
+    return tuple(terms)
+
+
+def _cycles(values: int, held: int, read: int) -> int:
+    """What a step takes: 40 instructions for each value of a gate, 128 at a time; weights from shared memory at 128
+    bytes a cycle; and, where programs meet, the way to the L2 cache and back, and what is read there at 64."""
+    return values * 40 // 128 + held // 128 + (2500 + read // 64 if read else 0)

@@ -20,6 +20,7 @@ from .tiles import (
     is_valid,
     load,
     recurrent_product,
+    states_around,
     store,
     store_some,
     time,
@@ -142,7 +143,7 @@ def backward(
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     i = stop - 1
     while i >= start:
-        t, earlier = time(i, steps, backwards)
+        t, _ = time(i, steps, backwards)
         row = (t * batch + rows) * directions + direction
         place = row * size + units
         if grad_read is not None:
@@ -161,32 +162,10 @@ def backward(
             d = add(d, g)
         passed = d
 
-        s = ()
-        n = ()
-        for k in tl.static_range(count):
-            old = tl.zeros((ROWS, UNITS), work)
-            new = tl.zeros((ROWS, UNITS), work)
-            if previous[k]:
-                if k == 0:
-                    old = tl.load(before + place, inside, other=0.0).to(work)
-                else:
-                    base = after + kept[k] * (steps * plane)
-                    if i == 0:
-                        old = tl.load(first + k * plane + at, inside, other=0.0).to(work)
-                    else:
-                        row_before = (earlier * batch + rows) * directions + direction
-                        old = tl.load(base + row_before * size + units, inside, other=0.0).to(work)
-                    if reset is not None:
-                        renewed = load(fresh, count, plane, at, inside, work)
-                        flag = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
-                        old = tl.where(flag, renewed[k], old)
-            if next[k]:
-                if k == 0:
-                    new = tl.load(result + place, inside, other=0.0).to(work)
-                else:
-                    new = tl.load(after + kept[k] * (steps * plane) + place, inside, other=0.0).to(work)
-            s = s + (old,)
-            n = n + (new,)
+        s, n = states_around(
+            i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+            kept, previous, next, directions, direction, backwards, work,
+        )  # fmt: skip
         if again is None:
             v = load(saved, values, steps * plane, place, inside, work)
         else:

@@ -8,7 +8,7 @@ from triton.compiler import CompiledKernel
 
 
 class Launch:
-    """A kernel bound to all of its arguments but the steps to run; arguments not given are None.
+    """A kernel bound to all of its arguments but the range to run, of steps or rows; arguments not given are None.
 
     What else is given by name, such as ``num_warps``, are options of the compiler.
 
@@ -25,7 +25,7 @@ class Launch:
         self.again: Callable[..., None] | None = None
 
     def __call__(self, start: int, stop: int) -> None:
-        """Run steps ``start`` to ``stop``."""
+        """Run from ``start`` to ``stop``."""
         self.arguments[self.start], self.arguments[self.stop] = start, stop
         if self.again is not None:
             self.again(*self.arguments)

@@ -102,6 +102,45 @@ def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
 
 
 @triton.jit
+def states_around(
+    i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+    kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
+    directions: tl.constexpr, direction, backwards, work: tl.constexpr,
+):  # fmt: skip
+    """The states before and after step i, those that ``previous`` and ``next`` say are read, from what forward kept:
+    before, result (T, B, D·H), the hidden one; first, fresh (S, D, B, H); after, the others in the slots ``kept``."""
+    t, earlier = time(i, steps, backwards)
+    place = ((t * batch + rows) * directions + direction) * size + units
+    place_before = ((earlier * batch + rows) * directions + direction) * size + units
+    at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
+    inside = present & (units < size)
+    s = ()
+    n = ()
+    for k in tl.static_range(len(kept)):
+        old = tl.zeros(inside.shape, work)
+        new = tl.zeros(inside.shape, work)
+        if previous[k]:
+            if k == 0:
+                old = tl.load(before + place, inside, other=0.0).to(work)
+            else:
+                if i == 0:
+                    old = tl.load(first + k * plane + at, inside, other=0.0).to(work)
+                else:
+                    old = tl.load(after + kept[k] * (steps * plane) + place_before, inside, other=0.0).to(work)
+                if reset is not None:
+                    flag = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
+                    old = tl.where(flag, tl.load(fresh + k * plane + at, inside, other=0.0).to(work), old)
+        if next[k]:
+            if k == 0:
+                new = tl.load(result + place, inside, other=0.0).to(work)
+            else:
+                new = tl.load(after + kept[k] * (steps * plane) + place, inside, other=0.0).to(work)
+        s = s + (old,)
+        n = n + (new,)
+    return s, n
+
+
+@triton.jit
 def recurrent_product(
     h, weight, count: tl.constexpr, size, rows, units, present, work: tl.constexpr, precision: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,

@@ -1,0 +1,183 @@
+"""The persistent plan: one launch for all steps, forward and backward.
+
+It runs where the recurrent weights fit on the chip, divided among programs that are all there at once, and the hidden
+state is not projected. Where one program holds all of them it needs no others, and no two ever meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ...recurrence import Recurrence
+from . import configurations, interpreted, precision, sequence, stepwise
+from .gradients import Gradients
+from .launch import Launch
+from .plan import Shape
+from .problem import Problem, Saved
+from .stepwise import saved_like
+
+__all__ = ["backward", "forward", "refuses", "saved_like", "slower"]
+
+
+def refuses(shape: Shape) -> str | None:
+    """Why the plan cannot run a layer, or None. What it cannot run backward alone, `stepwise` does."""
+    if shape.projected:
+        return "a projection is a product of its own in each step"
+    if not (interpreted() or configurations.nvidia()):
+        return "its barrier is in NVIDIA's assembly"
+    found = _division(shape, 1)
+    return found if isinstance(found, str) else None
+
+
+def slower(shape: Shape) -> str | None:
+    """Why another plan is likely the faster of those that run a layer, or None: by a model of a step, not measured."""
+    found = _division(shape, 1)
+    if isinstance(found, str):
+        return found
+    product = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
+    step = max(configurations.STEP_SECONDS, product / configurations.PRODUCT_RATE[shape.dtype.itemsize])
+    if configurations.START_SECONDS + shape.steps * found.cycles / configurations.CLOCK_RATE < shape.steps * step:
+        return None
+    return "launching each of its steps takes less time"
+
+
+def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A layer → output (T, B, D·H), final states, what backward needs."""
+    shape = Shape.of(q)
+    why_not = refuses(shape)
+    if why_not:
+        raise RuntimeError(f"the persistent plan cannot run this layer: {why_not}")
+    with torch.cuda.device_of(q.gates_x):
+        return _forward(Problem(q), _division(shape, 1), save)
+
+
+def backward(
+    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
+) -> list[Tensor]:
+    """The gradients of ``q.differentiable()``, in its order."""
+    shape = Shape.of(q)
+    division = _division(shape, shape.recurrent)
+    kept = Saved(*saved)
+    if isinstance(division, str) or len(kept.values) < len(Problem(q).kernels.saved):
+        return stepwise.backward(q, output, saved, grad_output, grad_final)
+    with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
+        return _backward(Problem(q), division, output, kept, grad_output.contiguous(), grad_final)
+
+
+def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    output = q.empty(q.steps, q.batch, q.directions * q.hidden)
+    saved = q.saved(configurations.recompute) if save else None
+    states, fresh = q.stacked(q.states, q.work), q.fresh()
+    _run(
+        sequence.forward,
+        q,
+        division,
+        cell=q.kernels.forward,
+        x=q.gates_x,
+        bias=q.bias,
+        states=states,
+        fresh=fresh and q.stacked(fresh, q.work),
+        output=output,
+        saved=saved and _some(saved.values),
+        after=saved and _some(saved.after),
+        **q.counts(configurations.recompute),
+    )
+    return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, states, strict=True)], list(saved or ())
+
+
+def _backward(
+    q: Problem,
+    division: configurations.Division,
+    output: Tensor,
+    saved: Saved,
+    grad_output: Tensor,
+    grad_final: Sequence[Tensor],
+) -> list[Tensor]:
+    before = q.hidden_before(output) if q.bounded or q.kernels.previous[0] else None
+    fresh = q.fresh()
+    d = Gradients(q, grad_final)
+    d.read = None  # the kernel adds what came through the product to the rest
+    _run(
+        sequence.backward,
+        q,
+        division,
+        cell=q.kernels.backward,
+        saved=_some(saved.values),
+        values=len(q.kernels.saved),
+        before=before,
+        first=q.stacked(q.states, q.gates_x.dtype),
+        after=_some(saved.after),
+        result=output,
+        previous=q.kernels.previous,
+        next=q.kernels.next,
+        fresh=fresh and q.stacked(fresh, q.work),
+        grad_output=grad_output,
+        grad_states=d.states,
+        grad_fresh=d.fresh,
+        grad_parameters=d.parameters,
+        grad_x=d.x,
+        grad_r=None if q.shared else d.r,
+        shared=q.shared,
+        **q.counts(recompute=False),
+    )
+    return d.flat(q, output, saved.raw, before)
+
+
+def _division(shape: Shape, planes: int) -> configurations.Division | str:
+    """How programs divide a layer whose products sum over ``planes`` times its units, or why they cannot."""
+    return configurations.persistent(
+        shape.hidden,
+        shape.batch,
+        shape.directions,
+        len(shape.cell.gates),
+        shape.recurrent,
+        planes,
+        shape.dtype,
+        precision.mode(shape.dtype),
+        *_processors(shape.device),
+    )
+
+
+def _processors(device: torch.device) -> tuple[int, int]:
+    """How many programs a device runs side by side at least, and the shared memory of each in bytes."""
+    if device.type == "cpu":
+        return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
+    if device.type != "cuda":
+        return 132, 227 << 10  # an H100's, for what is asked of shapes alone
+    properties = torch.cuda.get_device_properties(device)
+    return properties.multi_processor_count, properties.shared_memory_per_block_optin
+
+
+def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments: Any) -> None:
+    """A kernel on all rows of the batch: in one launch, or one after the other where its programs would not all be
+    there at once."""
+    rows = division.tile["ROWS"]
+    groups = triton.cdiv(q.batch, rows)
+    common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
+    common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
+    common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.gates_x.dtype)}
+    if division.meet:
+        pairs = groups * q.directions
+        exchanged = 2, pairs, rows, sum(division.tile["CHUNKS"])
+        common["ring"] = torch.zeros(exchanged, dtype=q.gates_x.dtype, device=q.device)
+        common["arrived"] = torch.zeros(pairs * sequence.APART.value, dtype=torch.int32, device=q.device)
+        common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
+        common["patience"] = configurations.PATIENCE
+    # Without stages the compiler keeps no second copy of what it loads for steps to come.
+    options = {"num_stages": 1, **configurations.registers(), "launch_cooperative_grid": division.meet}
+    for first in range(0, groups, division.groups):
+        grid = division.blocks, min(division.groups, groups - first), q.directions
+        launch = Launch(kernel, grid, **options, **division.tile, **common, **arguments)
+        launch(first * rows, min(q.batch, (first + division.groups) * rows))
+    if division.meet:
+        torch._assert_async(common["met"], "programs of the persistent plan have waited for each other in vain")
+
+
+def _some(stack: Tensor) -> Tensor | None:
+    """None in place of an empty stack."""
+    return stack if len(stack) else None

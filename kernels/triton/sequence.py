@@ -1,0 +1,231 @@
+"""The kernels of the persistent plan: all steps of a layer in one launch, forward and backward, for any cell.
+
+The grid is (blocks of hidden units, blocks of the batch, directions). A program keeps its units' part of the recurrent
+weights on the chip, and their states in registers. What a product reads of the other programs' units, the hidden state
+forward and the gradients dr backward, goes through memory (the L2 cache), and the programs of a batch block and
+direction meet once a step. A program alone in its block has all units, and neither writes nor waits.
+
+Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); states and
+all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H),
+of several (count, T, B, D·H). Everything but products is computed in ``states.dtype``.
+
+A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
+every `APART`, and in ring (2, groups, ROWS, ·) what its programs exchange, for this step and the next, both zero at
+first. met, one int32, becomes 0 where programs have waited in vain.
+"""
+
+import triton
+import triton.language as tl
+
+from . import barrier, resident
+from .tiles import (
+    accumulate,
+    add,
+    is_boundary,
+    is_valid,
+    load,
+    states_around,
+    store,
+    store_some,
+    time,
+    where,
+    where_or_zero,
+)
+
+# Counters are so many numbers apart: one to a line of the cache.
+APART = tl.constexpr(32)
+VARYING = ["start", "stop", "steps", "batch", "groups", "patience"]  # none of these makes the compiler start again
+
+
+@triton.jit(do_not_specialize=VARYING)
+def forward(
+    cell: tl.constexpr, x, weight, bias, states, parameters, fresh, lengths, reset, output, saved, after,
+    ring, arrived, met, start, stop, steps, batch, size, groups, patience,
+    gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Rows ``start`` to ``stop`` of the batch: states in and out in place; output where it is valid, else 0.
+
+    Written where given: saved, the cell's own; after, some of the states as they are after each step: ``kept`` has a
+    state's place there, or -1.
+    """
+    work: tl.constexpr = states.dtype.element_ty
+    stored: tl.constexpr = x.dtype.element_ty
+    count: tl.constexpr = len(kept)
+    direction = tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
+    rows = (start + tl.program_id(1) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
+    units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)[None, :]
+    present = rows < stop
+    inside = present & (units < size)
+    at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
+    everywhere = rows * 0 + units
+    if not ALONE:
+        group = (start // ROWS + tl.program_id(1)) * directions + direction
+        counter = arrived + group * APART
+        pitch: tl.constexpr = WIDTH
+        here = tl.arange(0, ROWS)[:, None] * pitch + units
+
+    s = load(states, count, plane, at, inside, work)
+    p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
+    b = ()
+    if recurrent > 0:
+        own = weight + direction * recurrent * size * size
+        held = resident.hold(own, recurrent, size, 1, size, units, CHUNKS, WIDTH, SPLIT, precision)
+        if bias is not None:
+            b = load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work)
+    if reset is not None:
+        renewed = load(fresh, count, plane, at, inside, work)
+        s = where(is_boundary(reset, lengths, 0, steps, batch, rows, present, backwards), renewed, s)
+    if not ALONE:
+        tl.store(ring + group * (ROWS * pitch) + here, s[0], inside)
+        barrier.arrive(counter)
+    i = tl.full((), 0, tl.int32)
+    while i < steps:
+        t, _ = time(i, steps, backwards)
+        row = (t * batch + rows) * directions + direction
+        place = row * size + units
+        xs = load(x, gates, size, row * (gates * size) + units, inside, work)
+        r = ()
+        if recurrent > 0:
+            if ALONE:
+                read = resident.own((s[0],), inside, stored, SPLIT)
+            else:
+                patience = barrier.wait(counter, (i + 1) * tl.num_programs(0), patience)
+                slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
+                read = resident.read(slot, pitch, ROWS, CHUNKS, SPLIT)
+            r = add(resident.product(read, held, recurrent, precision, work), b)
+        n, values = cell(xs, r, s, p)
+        h = n[0]
+        if lengths is not None:
+            valid = is_valid(lengths, t, rows, present)
+            n = where(valid, n, s)
+            h = tl.where(valid, h, 0.0)
+        s = n
+        if reset is not None:
+            renewed = load(fresh, count, plane, at, inside, work)
+            s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), renewed, n)
+        if not ALONE:
+            tl.store(ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch) + here, s[0], inside)
+            barrier.arrive(counter)
+        # What only the host reads is written while the others are waited for.
+        tl.store(output + place, h, inside)
+        if saved is not None:
+            store(saved, values, steps * plane, place, inside)
+        if after is not None:
+            store_some(after, n, kept, steps * plane, place, inside)
+        i += 1
+    store(states, s, plane, at, inside)
+    if not ALONE:
+        tl.store(met, 0, patience == 0)
+
+
+@triton.jit(do_not_specialize=VARYING)
+def backward(
+    cell: tl.constexpr, weight, saved, before, first, after, result, parameters, fresh, lengths, reset, grad_output,
+    grad_states, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived, met,
+    start, stop, steps, batch, size, groups, patience,
+    gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
+    kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Gradients of those rows: grad_states, of the states after the last step, becomes that of the states before the
+    first (but for a boundary there, which the caller cuts).
+
+    Read where needed: before, the hidden state before each step; first (S, D, B, H), the states before them all; after,
+    as forward wrote it; result, the hidden state after each step. ``previous`` and ``next`` say which states are read
+    before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters is (rows, D, B, H);
+    grad_fresh is added to.
+    """
+    work: tl.constexpr = grad_states.dtype.element_ty
+    stored: tl.constexpr = grad_x.dtype.element_ty
+    count: tl.constexpr = len(kept)
+    direction = tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
+    rows = (start + tl.program_id(1) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
+    units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)[None, :]
+    present = rows < stop
+    inside = present & (units < size)
+    at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
+    everywhere = rows * 0 + units
+    if not ALONE:
+        group = (start // ROWS + tl.program_id(1)) * directions + direction
+        counter = arrived + group * APART
+        pitch: tl.constexpr = WIDTH * recurrent
+        here = tl.arange(0, ROWS)[:, None] * pitch + units
+
+    d = load(grad_states, count, plane, at, inside, work)
+    p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
+    sums = ()
+    for _ in tl.static_range(rows_of_parameters):
+        sums = sums + (tl.zeros((ROWS, UNITS), work),)
+    if recurrent > 0:
+        own = weight + direction * recurrent * size * size
+        held = resident.hold(own, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
+    i = steps - 1
+    s, n, v, g = _recall(
+        i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
+        present, values, kept, previous, next, directions, direction, backwards, work,
+    )  # fmt: skip
+    while i >= 0:
+        t, _ = time(i, steps, backwards)
+        row = (t * batch + rows) * directions + direction
+        if reset is not None:
+            flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
+            if grad_fresh is not None:
+                accumulate(grad_fresh, where_or_zero(flag, d), plane, at, inside)
+            d = where_or_zero(~flag, d)
+        if lengths is not None:
+            valid = is_valid(lengths, t, rows, present)
+            g = where_or_zero(valid, g)
+        passed = add(d, g)
+        dx, dr, d, dp = cell(v, s, n, p, passed)
+        if lengths is not None:
+            dx, dr, dp = where_or_zero(valid, dx), where_or_zero(valid, dr), where_or_zero(valid, dp)
+            d = where(valid, d, passed)
+        if not ALONE:
+            slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
+            store(slot, dr, WIDTH, here, inside)
+            barrier.arrive(counter)
+        # What only the host reads is written, and what the next step needs is read, while the others are waited for.
+        store(grad_x, dx, size, row * (gates * size) + units, inside)
+        if not shared:
+            store(grad_r, dr, size, row * (recurrent * size) + units, inside)
+        sums = add(sums, dp)
+        s, n, v, g = _recall(
+            tl.maximum(i - 1, 0), saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch,
+            size, rows, units, present, values, kept, previous, next, directions, direction, backwards, work,
+        )  # fmt: skip
+        if recurrent > 0:
+            if ALONE:
+                read = resident.own(dr, inside, stored, SPLIT)
+            else:
+                patience = barrier.wait(counter, (steps - i) * tl.num_programs(0), patience)
+                read = resident.read(slot, pitch, ROWS, CHUNKS, SPLIT)
+            d = add(d, resident.product(read, held, 1, precision, work))
+        i -= 1
+    store(grad_states, d, plane, at, inside)
+    if grad_parameters is not None:
+        store(grad_parameters, sums, plane, at, inside)
+    if not ALONE:
+        tl.store(met, 0, patience == 0)
+
+
+@triton.jit
+def _recall(
+    i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
+    present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
+    directions: tl.constexpr, direction, backwards, work: tl.constexpr,
+):  # fmt: skip
+    """What backward reads of step i: states before and after it, the cell's own values, the output's gradient."""
+    s, n = states_around(
+        i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        kept, previous, next, directions, direction, backwards, work,
+    )  # fmt: skip
+    t, _ = time(i, steps, backwards)
+    place = ((t * batch + rows) * directions + direction) * size + units
+    stack = steps * (batch.to(tl.int64) * (directions * size))
+    inside = present & (units < size)
+    return s, n, load(saved, values, stack, place, inside, work), load(grad_output, 1, 0, place, inside, work)

@@ -1,0 +1,217 @@
+"""The persistent plan with several programs and their barrier, in a child process that runs them all at once."""
+
+import itertools
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+from support import assert_equal_to, distance, gradients
+from test_triton import run_interpreted
+
+from seqcells import ops
+from seqcells.cells import REGISTRY
+from seqcells.recurrence import Recurrence
+from seqcells.weights import Weights
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
+
+if INTERPRETED:
+    import concurrent_programs
+
+T, B, H = 4, 3, 37  # three blocks of 16 units, the last one of 5; a width of 64, in chunks of 32
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the child process")
+def test_in_a_process_that_interprets():
+    run_interpreted("test_triton_persistent.py -m 'not heavy'")
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(INTERPRETED, reason="this is the child process")
+def test_the_rest_in_a_process_that_interprets():
+    run_interpreted("test_triton_persistent.py -m heavy")
+
+
+@pytest.fixture
+def divided(monkeypatch):
+    """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` a launch after."""
+    from seqcells.kernels.triton import configurations
+
+    def divide(groups=2, rows=16):
+        def division(hidden, batch, directions, gates, recurrent, planes, *rest):
+            return configurations.division(
+                hidden, recurrent, planes, units=16, rows=rows, groups=groups, parts=2, chunk=32
+            )
+
+        monkeypatch.setattr(configurations, "persistent", division)
+
+    divide()
+    return divide
+
+
+def layer(name, directions=1, batch=B, steps=T, dtype=torch.float64, seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    cell = REGISTRY[name]
+    roles = Weights.roles(cell, True, False)
+    weights = [
+        Weights.of(
+            roles, [(randn(*Weights.shape(role, cell, 1, H, 0)) * 0.2).detach().requires_grad_() for role in roles]
+        )
+        for _ in range(directions)
+    ]
+    states = [[randn(directions, batch, H) for _ in cell.states] for _ in range(2)]
+    gates_x = randn(steps, batch, directions * len(cell.gates) * H)
+    q = Recurrence(cell, gates_x, states[0], [w.recurrent for w in weights], **options)
+    return q._replace(reset_states=states[1]) if q.reset is not None else q
+
+
+def boundaries(batch, steps=T):
+    generator = torch.Generator().manual_seed(7)
+    lengths = torch.randint(0, steps + 1, (batch,), generator=generator)
+    return {"lengths": lengths, "reset": torch.rand(steps, batch, generator=generator) < 0.3}
+
+
+def results(q, backend):
+    output, final = ops.recurrence(q, backend)
+    return [output, *final, *gradients([output, *final], q.differentiable())]
+
+
+def check(q, programs):
+    with concurrent_programs.concurrent() as launched:
+        found = results(q, "triton-persistent")
+    assert launched == programs
+    assert_equal_to(found, results(q, "reference"))
+
+
+@here
+@pytest.mark.parametrize("name", REGISTRY)
+def test_programs_together_equal_the_reference(name, divided):
+    """In three steps: what is exchanged in the third takes the place of the first's."""
+    check(layer(name, steps=3), [3, 3])
+
+
+@here
+@pytest.mark.parametrize(
+    "name", ["gru", *(pytest.param(name, marks=pytest.mark.heavy) for name in REGISTRY if name != "gru")]
+)
+def test_boundaries_in_both_directions(name, divided):
+    check(layer(name, 2, **boundaries(B)), [6, 6])
+
+
+@here
+@pytest.mark.parametrize(("groups", "programs"), [(2, [6, 6]), (1, [3, 3, 3, 3])])
+def test_more_sequences_than_a_program_has_rows(groups, programs, divided):
+    divided(groups)
+    check(layer("rnn_tanh", batch=18, steps=2), programs)
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_narrow_storage_is_as_near_as_the_stepwise_plan(dtype, divided):
+    """Both keep states and sums in float32; sums are in another order."""
+    q = layer("gru", dtype=dtype)
+    truth = results(layer("gru"), "reference")
+    with concurrent_programs.concurrent():
+        found = results(q, "triton-persistent")
+    for got, expected, other in zip(found, truth, results(q, "triton-stepwise"), strict=True):
+        assert got.dtype == dtype
+        assert distance(got, expected) <= 1.5 * distance(other, expected) + torch.finfo(dtype).eps
+
+
+@here
+def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
+    """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
+    from seqcells.kernels.triton import configurations
+
+    q = layer("rnn_tanh", dtype=torch.float32, steps=2)
+    with concurrent_programs.concurrent():
+        whole = results(q, "triton-persistent")
+        monkeypatch.setattr(configurations, "precision", "tf32x3")
+        monkeypatch.setattr(torch.version, "hip", None)
+        assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
+
+
+@here
+def test_the_same_bits_every_time(divided):
+    q = layer("rnn_tanh", dtype=torch.float32)
+    with concurrent_programs.concurrent():
+        assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
+
+
+@here
+def test_a_barrier_that_lets_programs_through_is_found_out(divided, monkeypatch):
+    """The test of these tests: with nobody waiting, what they compare is wrong."""
+    from seqcells.kernels.triton import barrier
+
+    monkeypatch.setattr(barrier, "wait", lambda counter, target, patience: patience)
+    with pytest.raises(AssertionError):
+        check(layer("lstm"), [3, 3])
+
+
+@here
+def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch):
+    from seqcells.kernels.triton import configurations
+
+    monkeypatch.setattr(configurations, "PATIENCE", 20)
+    all_but_one = concurrent_programs.concurrent(absent=lambda program: program[0] == 1)
+    with torch.no_grad(), all_but_one, pytest.raises(RuntimeError, match="in vain"):
+        ops.recurrence(layer("rnn_tanh"), "triton-persistent")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+@pytest.mark.parametrize("hidden", [5, 64, 100, 512, 650, 1024, 1500])
+@pytest.mark.parametrize(("gates", "planes"), [(4, 1), (4, 4), (3, 1), (3, 3)])
+def test_a_division_fits_the_device(gates, planes, hidden):
+    """All units are somebody's, all that is summed is read, and all programs that meet are there at once."""
+    for given in itertools.product((1, 20, 300), (1, 2), (torch.bfloat16, torch.float32)):
+        check_division(gates, planes, hidden, *given)
+
+
+def check_division(gates, planes, hidden, batch, directions, dtype):
+    from seqcells.kernels.triton import configurations
+
+    processors, memory = 132, 227 << 10
+    found = configurations.persistent(
+        hidden, batch, directions, gates, gates, planes, dtype, "tf32", processors, memory
+    )
+    bytes_of_all = directions * gates * hidden * hidden * dtype.itemsize
+    if isinstance(found, str):
+        assert "do not fit" in found and bytes_of_all > 0.25 * processors * memory
+        return
+    tile = found.tile
+    assert found.blocks * tile["UNITS"] >= hidden
+    assert sum(tile["CHUNKS"]) == tile["WIDTH"] * planes and tile["WIDTH"] >= hidden
+    assert all(chunk & (chunk - 1) == 0 and chunk >= 16 * tile["SPLIT"] for chunk in tile["CHUNKS"])
+    if found.meet:
+        assert found.groups * found.blocks * directions <= processors
+        held = gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
+        assert held * dtype.itemsize <= memory
+    else:
+        assert found.blocks == 1 and found.groups * tile["ROWS"] >= batch
+
+
+def test_a_layer_too_large_for_the_chip_is_refused():
+    from seqcells.kernels.triton import configurations
+
+    refused = configurations.persistent(2048, 16, 1, 4, 4, 1, torch.bfloat16, "ieee", 132, 227 << 10)
+    assert refused == "its recurrent weights do not fit on the chip, divided among all multiprocessors"
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "hidden", "slower"),
+    [(1, 1, 512, True), (100, 1, 512, False), (100, 64, 1024, False), (100, 8192, 512, True), (100, 1, 4096, True)],
+)
+def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch):
+    from seqcells.kernels.triton import persistent
+    from seqcells.kernels.triton.plan import Shape
+
+    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+    shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, batch, 1, hidden, hidden)
+    assert bool(persistent.slower(shape)) == slower
