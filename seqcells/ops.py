@@ -40,8 +40,8 @@ _library.define(
 
 
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A layer by a backend → output, final states: by the operator where somebody traces or watches, else by the shorter
-    way, which does the same."""
+    """A layer by a backend → output, final states: by the operator where somebody traces or watches, else by a shorter
+    way that does the same."""
     if torch.compiler.is_compiling() or dispatch.is_observed():
         output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
         return output, tuple(final)
