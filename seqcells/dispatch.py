@@ -156,9 +156,8 @@ def _automatic(call: Call) -> Choice:
 def _leads_on_cpu(call: Call) -> bool:
     """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
 
-    torch has a fused kernel (oneDNN's) for padded LSTM layers alone, and leads with it for larger batches; but it lays
-    out the weights anew at each call, which single steps pay for. To torch's other operators the way is shorter, which
-    shows in single steps that are to be differentiated. Under autocast they have dtypes of their own.
+    To torch's operators the way is shorter, which shows in single steps that are to be differentiated. Under autocast they
+    have dtypes of their own.
     """
     if torch.is_autocast_enabled("cpu"):
         return False
@@ -168,7 +167,21 @@ def _leads_on_cpu(call: Call) -> bool:
     if call.form == "step" or (single and call.rows < 16 and call.cell.name != "lstm"):
         return False
     one_dnn = call.cell.name == "lstm" and "packed" not in call.options and "projection" not in call.options
-    return not one_dnn or call.dtype == torch.float64 or (call.dtype == torch.float32 and 0 < call.rows < 8)
+    return not one_dnn or call.dtype == torch.float64 or _leads_over_one_dnn(call, inferring)
+
+
+# Below so many rows the engine is faster than oneDNN's LSTM: in inference, and where gradients will be wanted.
+_ROWS = {torch.float32: (33, 4), torch.bfloat16: (16, 8)}
+# And in training from so many rows × hidden units, whose memory oneDNN takes anew at each call.
+_LARGE = 1 << 14
+
+
+def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
+    """torch has a fused kernel, oneDNN's, for padded LSTM layers alone; it is hard to beat where products are all."""
+    if call.dtype not in _ROWS:
+        return False
+    large = not inferring and call.rows * call.hidden >= _LARGE
+    return large or 0 < call.rows < _ROWS[call.dtype][0 if inferring else 1]
 
 
 def in_transform() -> bool:

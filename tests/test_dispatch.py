@@ -60,15 +60,21 @@ def test_torch_refuses_cells_it_lacks():
 
 @pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
 def test_the_default_takes_the_cpu_engine_where_it_leads():
-    for layer, rows, expected in (
-        (seqcells.LSTM(4, 5), 1, "cpu"),
-        (seqcells.LSTM(4, 5), 64, "torch"),
-        (seqcells.LSTM(4, 5, dtype=torch.float64), 64, "cpu"),
-        (seqcells.GRU(4, 5), 64, "cpu"),
-        (seqcells.RNN(4, 5, batch_first=True), 64, "cpu"),
+    for layer, rows, training, expected in (
+        (seqcells.LSTM(4, 5), 1, True, "cpu"),
+        (seqcells.LSTM(4, 5), 8, True, "torch"),
+        (seqcells.LSTM(4, 256), 64, True, "cpu"),
+        (seqcells.LSTM(4, 5), 32, False, "cpu"),
+        (seqcells.LSTM(4, 256), 64, False, "torch"),
+        (seqcells.LSTM(4, 5, dtype=torch.bfloat16), 8, False, "cpu"),
+        (seqcells.LSTM(4, 5, dtype=torch.float16), 1, False, "torch"),
+        (seqcells.LSTM(4, 5, dtype=torch.float64), 64, True, "cpu"),
+        (seqcells.GRU(4, 5), 64, True, "cpu"),
+        (seqcells.RNN(4, 5, batch_first=True), 64, True, "cpu"),
     ):
         shape = (rows, 3, 4) if layer.batch_first else (3, rows, 4)
-        assert layer.plan(torch.randn(shape, dtype=layer.weight_ih_l0.dtype)).backend == expected
+        with torch.set_grad_enabled(training):
+            assert layer.plan(torch.randn(shape, dtype=layer.weight_ih_l0.dtype)).backend == expected
     assert seqcells.GRU(4, 5).plan(torch.randn(1, 1, 4)).backend == "torch"
     assert seqcells.LSTM(4, 5).plan(torch.randn(1, 1, 4)).backend == "cpu"
     with torch.no_grad():
