@@ -156,8 +156,8 @@ def _automatic(call: Call) -> Choice:
 def _leads_on_cpu(call: Call) -> bool:
     """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
 
-    To torch's operators the way is shorter, which shows in single steps that are to be differentiated. Under autocast they
-    have dtypes of their own.
+    To torch's operators the way is shorter, which shows in single steps that are to be differentiated. Under autocast
+    they have dtypes of their own.
     """
     if torch.is_autocast_enabled("cpu"):
         return False
@@ -178,7 +178,7 @@ _LARGE = 1 << 14
 
 def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
     """torch has a fused kernel, oneDNN's, for padded LSTM layers alone; it is hard to beat where products are all."""
-    if call.dtype not in _ROWS:
+    if call.dtype not in _ROWS or not cpu.reads(call.dtype):
         return False
     large = not inferring and call.rows * call.hidden >= _LARGE
     return large or 0 < call.rows < _ROWS[call.dtype][0 if inferring else 1]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from ...constant import constant
 
 if TYPE_CHECKING:
+    import torch
+
     from ...dispatch import Call
 
 
@@ -28,6 +30,14 @@ def _lacks(cell_name: str) -> bool:
     from .library import kernels
 
     return kernels(cell_name) is None
+
+
+@constant
+def reads(dtype: torch.dtype) -> bool:
+    """Whether the kernels here read arrays of a dtype; others are converted."""
+    from . import library
+
+    return library.reads(dtype)
 
 
 def refuses(call: Call) -> str | None:
