@@ -102,32 +102,52 @@ void product(const Word<O>* block, int64_t depth, const O* a, int64_t stride, in
                     k > 0);
 }
 
-// The same product on weights as they are, a row for each column of the block, for so few rows that packing would not
-// pay: out[rows][vector n] = a[rows][depth] · wᵀ, the rows of w from `first` on, at most `columns` of them.
-template <class O, int N, class From>
-void dots(const From* w, int64_t columns, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out) {
+// M rows of `dots`, two of them sharing what they read of w.
+template <class O, int N, int M, class From>
+SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, const O* a, int64_t stride, Sum<O>* out) {
     using V = Vector<Sum<O>>;
-    constexpr int L = LANES<O>;
-    for (int64_t row = 0; row < rows; ++row) {
-        const O* values = a + row * stride;
-        V sum[L];
+    constexpr int L = LANES<O>, AT_ONCE = L / M;  // as many sums as the registers hold
+    V sum[M][L];
+#pragma GCC unroll 2
+    for (int first = 0; first < L; first += AT_ONCE) {
+        V part[M][AT_ONCE];
 #pragma GCC unroll 16
-        for (int lane = 0; lane < L; ++lane) sum[lane] = V{};
+        for (int lane = 0; lane < M * AT_ONCE; ++lane) part[lane / AT_ONCE][lane % AT_ONCE] = V{};
         for (int64_t k = 0; k < depth; k += L * NUMBERS<O>) {
-            const auto value = along<O>(values + k, depth - k);
+            Vector<Word<O>> value[M];
+#pragma GCC unroll 2
+            for (int m = 0; m < M; ++m) value[m] = along<O>(a + m * stride + k, depth - k);
 #pragma GCC unroll 16
-            for (int lane = 0; lane < L; ++lane)
-                sum[lane] = multiply_add<O>(value, along<O>(w + (lane < columns ? lane : columns - 1) * depth + k, depth - k),
-                                            sum[lane]);
+            for (int lane = 0; lane < AT_ONCE; ++lane) {
+                const int64_t column = first + lane < columns ? first + lane : columns - 1;
+                const auto weight = along<O>(w + column * depth + k, depth - k);
+#pragma GCC unroll 2
+                for (int m = 0; m < M; ++m) part[m][lane] = multiply_add<O>(value[m], weight, part[m][lane]);
+            }
         }
+#pragma GCC unroll 16
+        for (int lane = 0; lane < M * AT_ONCE; ++lane) sum[lane / AT_ONCE][first + lane % AT_ONCE] = part[lane / AT_ONCE][lane % AT_ONCE];
+    }
+#pragma GCC unroll 2
+    for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
         for (int left = L; left > 1; left /= 2)
 #pragma GCC unroll 16
             for (int lane = 0; lane < left / 2; ++lane)
-                sum[lane] = every_second<Sum<O>>(sum[2 * lane], sum[2 * lane + 1], 0) +
-                            every_second<Sum<O>>(sum[2 * lane], sum[2 * lane + 1], 1);
-        store(out + row * N * L, sum[0]);
+                sum[m][lane] = every_second<Sum<O>>(sum[m][2 * lane], sum[m][2 * lane + 1], 0) +
+                               every_second<Sum<O>>(sum[m][2 * lane], sum[m][2 * lane + 1], 1);
+        store(out + m * N * L, sum[m][0]);
     }
+}
+
+// The same product on weights as they are, a row for each column of the block, for so few rows that packing would not
+// pay: out[rows][vector n] = a[rows][depth] · wᵀ, the rows of w from `first` on, at most `columns` of them.
+template <class O, int N, class From>
+void dots(const From* w, int64_t columns, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out) {
+    constexpr int64_t width = N * LANES<O>;
+    int64_t row = 0;
+    for (; row + 1 < rows; row += 2) dots_of<O, N, 2>(w, columns, depth, a + row * stride, stride, out + row * width);
+    if (row < rows) dots_of<O, N, 1>(w, columns, depth, a + row * stride, stride, out + row * width);
 }
 
 // One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column], where one
