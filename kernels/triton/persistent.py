@@ -29,7 +29,9 @@ def refuses(shape: Shape) -> str | None:
     if shape.projected:
         return "a projection is a product of its own in each step"
     if not (interpreted() or configurations.nvidia()):
-        return "its barrier is in NVIDIA's assembly"
+        return "its kernels are for NVIDIA's GPUs, in whose assembly its barrier is"
+    if shape.dtype == torch.float64 and not interpreted():
+        return "its kernels spill in float64, where the compiler takes them at all"
     found = _division(shape, 1)
     return found if isinstance(found, str) else None
 
