@@ -124,6 +124,15 @@ STEP_SECONDS = 7e-6
 PRODUCT_RATE = {2: 300e12, 4: 150e12, 8: 30e12}
 
 
+# Of GPUs that are only compiled for, by architecture: multiprocessors, and the shared memory of a program in bytes.
+CHIPS = {80: (108, 163 << 10), 90: (132, 227 << 10), 100: (148, 227 << 10)}
+
+
+def chip() -> tuple[int, int]:
+    """Of `CHIPS` the one that is compiled for."""
+    return CHIPS[triton.runtime.driver.active.get_current_target().arch]
+
+
 class Division(NamedTuple):
     """How programs of the persistent plan divide a layer."""
 

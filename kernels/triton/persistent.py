@@ -150,7 +150,7 @@ def _processors(device: torch.device) -> tuple[int, int]:
     if device.type == "cpu":
         return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
     if device.type != "cuda":
-        return 132, 227 << 10  # an H100's, for what is asked of shapes alone
+        return configurations.chip()  # what is asked of shapes alone
     properties = torch.cuda.get_device_properties(device)
     return properties.multi_processor_count, properties.shared_memory_per_block_optin
 
