@@ -105,12 +105,14 @@ READ_BYTES = 64 << 10
 # The compiler moves weights to registers too, beside what is read and the sums of all parts. Of the 256 kB that there
 # are the cell needs the rest: more of it where a thread has several units, which backward has room for nowhere. With
 # more than this, in tiles of one unit a thread and of several, or in more chunks, some cell spills: found by compiling.
-REGISTER_BYTES = {"forward": (176 << 10, 168 << 10), "backward": (164 << 10, 0)}
+REGISTER_BYTES = {"forward": (176 << 10, 168 << 10), "backward": (160 << 10, 0)}
 MOST_CHUNKS = 16
 # Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
 ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
-# Weights for products that tensor cores do not take: of more, forward spills; of one program alone, of a fourth.
-EXACT_BYTES = 64 << 10
+# Weights for products that tensor cores do not take, and numbers of a tile: of more, forward spills; of weights that
+# one program holds alone, of half as many.
+EXACT_BYTES = 32 << 10
+EXACT_TILE = 16 * 8
 # Weights that one program holds alone, in registers and shared memory together: with 96 kB a GRU spills.
 ALONE_BYTES = 64 << 10
 # A grid has no more rows of programs.
@@ -153,7 +155,7 @@ class Division(NamedTuple):
 
 def alone(hidden: int, recurrent: int, storage: torch.dtype, precision: str) -> bool:
     """Whether one program of the persistent plan holds the recurrent weights of all units."""
-    most = EXACT_BYTES // 4 if _exact(storage, precision) else ALONE_BYTES
+    most = EXACT_BYTES // 2 if _exact(storage, precision) else ALONE_BYTES
     return recurrent * _units(hidden) ** 2 * _bytes(storage, precision) <= most
 
 
@@ -188,7 +190,7 @@ def persistent(
         most = REGISTER_BYTES["forward" if planes == 1 else "backward"][rows * units > 32 * PERSISTENT_WARPS]
         read = min(READ_BYTES, most - held - sums, shared_memory - held)
         chunk = read // (rows * storage.itemsize)
-        if not groups or chunk < CHUNK or (exact and planes == 1 and held > EXACT_BYTES):
+        if not groups or chunk < CHUNK or (exact and (held > EXACT_BYTES or rows * units > EXACT_TILE)):
             continue
         launches = triton.cdiv(triton.cdiv(batch, rows), groups)
         cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
