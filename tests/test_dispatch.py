@@ -111,22 +111,37 @@ def test_a_named_backend_is_the_reason():
     assert layer.plan(INPUT) == seqcells.Choice("reference", "asked for by name")
 
 
-@pytest.mark.parametrize(
-    ("module", "input", "words"),
-    (
-        (seqcells.LSTM(4, 5), torch.randn(3, 16, 4), "by fused step"),
-        (seqcells.LSTM(4, 5, batch_first=True), torch.randn(17, 3, 4), "by stepwise (not fused step: more than 16"),
-        (seqcells.LSTM(4, 5, proj_size=2), INPUT, "by stepwise (not fused step: a projection"),
-        (seqcells.GRUCell(4, 5), INPUT[0], "by fused step"),
-    ),
-)
-def test_a_plan_says_how_triton_would_run_it(module, input, words, monkeypatch):
+@pytest.fixture
+def would_run(monkeypatch):
+    """As if a GPU were here: asked how Triton would run a call, it says so."""
     pytest.importorskip("triton")
     possible = dispatch.BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
     monkeypatch.setitem(dispatch.BACKENDS, "triton", possible)
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("module", "input", "words"),
+    (
+        (seqcells.LSTM(4, 5), torch.randn(50, 16, 4), "by single launch"),
+        (seqcells.LSTM(4, 5), torch.randn(2, 16, 4), "by fused step (not single launch: launching each of its steps"),
+        (seqcells.LSTM(4, 500), torch.randn(50, 16, 4), "by fused step (not single launch: one multiprocessor does"),
+        (seqcells.LSTM(4, 5, batch_first=True), torch.randn(17, 3, 4), "by stepwise (not single launch: "),
+        (seqcells.LSTM(4, 5, proj_size=2), INPUT, "by stepwise (not single launch: a projection"),
+        (seqcells.GRUCell(4, 5), INPUT[0], "by fused step"),
+    ),
+)
+def test_a_plan_says_how_triton_would_run_it(module, input, words, would_run):
     module.backend = "triton"
     choice = module.plan(input)
     assert choice.backend == "triton" and choice.reason.startswith(f"asked for by name; {words}")
+
+
+def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: False)
+    monkeypatch.setattr("seqcells.kernels.triton.persistent.interpreted", lambda: False)
+    reason = seqcells.LSTM(4, 5, backend="triton").plan(torch.randn(50, 16, 4)).reason
+    assert "by fused step (not single launch: its kernels are for NVIDIA's GPUs" in reason
 
 
 def test_cells_are_found_by_name():

@@ -49,6 +49,28 @@ def test_the_commonest_kernels_fit(tmp_path):
     assert {"gates.forward", "gates.backward"} <= of_lstm
 
 
+PERSISTENT = ("--backends", "triton-persistent", "--cells", "lstm", "gru")
+ALL_BATCHES = ("plain", "boundaries", "boundaries+batched", "boundaries+many")
+
+
+def test_the_persistent_plan_fits(tmp_path):
+    """By one program that holds all units, and by many, with more sequences than a tile has rows."""
+    given = ("--dtypes", "bfloat16", "--hidden", "64", "650", "--options", "boundaries+batched")
+    found = rows(tmp_path, *PERSISTENT, *given)
+    assert_fits(found)
+    assert {row["tile"]["ALONE"] for row in found["rows"] if row["kernel"].startswith("sequence")} == {True, False}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("hidden", ("32", "64", "128", "256", "512", "650", "1024", "1500"))
+def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
+    """It refuses sizes, but at none of these all of them."""
+    given = ("--dtypes", "bfloat16", "float16", "float32", "--hidden", hidden)
+    ways = [*ALL_BATCHES, *(f"bidirectional+{each}" for each in ALL_BATCHES[1:]), "ieee+boundaries", "recompute"]
+    found = rows(tmp_path, *PERSISTENT, *given, "--options", *ways)
+    assert_fits(found)
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "arguments",

@@ -34,6 +34,7 @@ HEAVY = (
     "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
     "test_gradcheck.py -k 'triton and operator and gru'",
     "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
+    "test_ops.py -k 'triton-stepwise and compiled_whole and plain and lstm and not peephole'",
     "test_transforms.py -k 'triton and same_bits'",
     "test_recompute.py -k 'triton-stepwise'",
 )

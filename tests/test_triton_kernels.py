@@ -20,10 +20,10 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 
-from seqcells.kernels.triton import configurations, fused, plan, precision, stepwise  # noqa: E402, these import triton
+from seqcells.kernels.triton import configurations, fused, plan, precision, single, stepwise  # noqa: E402, these import triton
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
-PLANS = {"stepwise": stepwise, "fused": fused}
+PLANS = {"stepwise": stepwise, "fused": fused, "single": single}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 STEPS, BATCH, HIDDEN = 3, 5, 21
 
@@ -152,12 +152,21 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
         assert switch.fp32_precision == before
 
 
-def test_plans_by_shape():
-    def chosen(**given):
-        return plan.plan(plan.Shape.of(problem("lstm", torch.float32, boundaries=False, **given)))
-
-    assert chosen(batch=configurations.FUSED_ROWS) == plan.Plan("fused step", "")
-    assert chosen(batch=configurations.FUSED_ROWS + 1).name == "stepwise"
-    assert "projection" in chosen(proj_size=3).reason
-    q = problem("indrnn", torch.float32, boundaries=False)
-    assert plan.plan(plan.Shape.of(q)) == ("stepwise", "not fused step: the cell has no recurrent product")
+@pytest.mark.parametrize(
+    ("name", "given", "chosen", "against"),
+    (
+        ("lstm", {"steps": 100, "hidden": 64}, "single launch", ""),
+        ("lstm", {"steps": 100, "hidden": 65}, "fused step", "not single launch: one multiprocessor does not hold"),
+        ("rnn_tanh", {"steps": 100, "hidden": 128, "dtype": torch.bfloat16, "directions": 2}, "single launch", ""),
+        ("gru", {"steps": 1}, "fused step", "not single launch: launching each of its steps takes less time"),
+        ("gru", {"batch": configurations.FUSED_ROWS}, "fused step", "not single launch"),
+        ("gru", {"batch": configurations.FUSED_ROWS + 1}, "stepwise", "; not fused step: more than 16"),
+        ("gru", {"steps": 100, "batch": 1 << 16, "hidden": 64}, "stepwise", "not single launch: launching each"),
+        ("lstm", {"steps": 100, "proj_size": 3}, "stepwise", "not single launch: a projection"),
+        ("indrnn", {"steps": 100}, "stepwise", "not single launch: the cell has no recurrent product"),
+    ),
+)
+def test_plans_by_shape(name, given, chosen, against):
+    q = problem(name, given.pop("dtype", torch.float32), boundaries=False, **given)
+    found = plan.plan(plan.Shape.of(q))
+    assert found.name == chosen and against in found.reason

@@ -22,7 +22,8 @@ from .launches import Launched, recorded
 
 BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton"))
 # What a call may ask for besides a plain layer, in any combination, written with + between.
-OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "single", "ieee")
+BATCHES = {"single": 1, "batched": 64, "many": 1024}
+OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "ieee", *BATCHES)
 VARIANTS = (
     *("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute"),
     *("bidirectional+boundaries", "single+boundaries", "ieee+boundaries", "ieee+single"),
@@ -39,7 +40,7 @@ class Case:
     dtype_name: str
     hidden: int
     variant: str = "plain"
-    """``plain``, or some of `OPTIONS` with + between; ``single`` is a batch of one row, ``ieee`` a precision."""
+    """``plain``, or some of `OPTIONS` with + between, one of `BATCHES` at most; ``ieee`` is a precision."""
 
     def __post_init__(self) -> None:
         if unknown := self.options - {*OPTIONS}:
@@ -86,7 +87,7 @@ class Case:
                 stack.enter_context(configurations.recomputing())
             if "ieee" in self.options:
                 stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
-            q = self._recurrence(steps, 1 if "single" in self.options else batch)
+            q = self._recurrence(steps, next((BATCHES[name] for name in BATCHES if name in self.options), batch))
             if hasattr(engine, "refuses") and engine.refuses(Shape.of(q)):
                 return
             engine.forward(q, False)

@@ -100,17 +100,23 @@ PATIENCE = 1 << 24
 # into a part for each warp, of no less than the 16 that tensor cores sum at once.
 PERSISTENT_WARPS = 8
 CHUNK = PERSISTENT_WARPS * 16
-# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most; fewer beside
-# many weights, which the compiler moves there too.
+# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most.
 READ_BYTES = 64 << 10
-REGISTER_BYTES = 160 << 10
-# Weights for products that tensor cores do not take: of more, forward spills; of one program alone, of a fourth.
-EXACT_BYTES = 64 << 10
-# Sums of all parts and gates in registers, of each thread's at most so many numbers.
-SUMS = 128
-# Weights that one program holds alone, in registers and shared memory together: with 128 kB an LSTM spills.
-ALONE_BYTES = 96 << 10
-
+# The compiler moves weights to registers too, beside what is read and the sums of all parts. Of the 256 kB that there
+# are the cell needs the rest: more of it where a thread has several units, which backward has room for nowhere. With
+# more than this, in tiles of one unit a thread and of several, or in more chunks, some cell spills: found by compiling.
+REGISTER_BYTES = {"forward": (176 << 10, 168 << 10), "backward": (160 << 10, 0)}
+MOST_CHUNKS = 16
+# Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
+ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
+# Weights for products that tensor cores do not take, and numbers of a tile: of more, forward spills; of weights that
+# one program holds alone, of half as many.
+EXACT_BYTES = 32 << 10
+EXACT_TILE = 16 * 8
+# Weights that one program holds alone, in registers and shared memory together: with 96 kB a GRU spills.
+ALONE_BYTES = 64 << 10
+# A grid has no more rows of programs.
+GRID_ROWS = 65535
 
 # What the persistent plan is weighed against, of an H100 and by estimate: its clock; zeroing counters and loading
 # weights before the first step; a step of two launches; products of the library by the bytes of storage, four are TF32.
@@ -118,6 +124,15 @@ CLOCK_RATE = 1.7e9
 START_SECONDS = 20e-6
 STEP_SECONDS = 7e-6
 PRODUCT_RATE = {2: 300e12, 4: 150e12, 8: 30e12}
+
+
+# Of GPUs that are only compiled for, by architecture: multiprocessors, and the shared memory of a program in bytes.
+CHIPS = {80: (108, 163 << 10), 90: (132, 227 << 10), 100: (148, 227 << 10)}
+
+
+def chip() -> tuple[int, int]:
+    """Of `CHIPS` the one that is compiled for."""
+    return CHIPS[triton.runtime.driver.active.get_current_target().arch]
 
 
 class Division(NamedTuple):
@@ -138,6 +153,12 @@ class Division(NamedTuple):
         return not self.tile["ALONE"]
 
 
+def alone(hidden: int, recurrent: int, storage: torch.dtype, precision: str) -> bool:
+    """Whether one program of the persistent plan holds the recurrent weights of all units."""
+    most = EXACT_BYTES // 2 if _exact(storage, precision) else ALONE_BYTES
+    return recurrent * _units(hidden) ** 2 * _bytes(storage, precision) <= most
+
+
 def persistent(
     hidden: int,
     batch: int,
@@ -154,27 +175,29 @@ def persistent(
 
     Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
     """
-    item = storage.itemsize * (2 if precision == "tf32x3" else 1)
-    all_units = max(16, triton.next_power_of_2(hidden))
-    exact = storage == torch.float32 and precision == "ieee"
-    alone_bytes = EXACT_BYTES // 4 if exact else ALONE_BYTES
-    if not recurrent or processors == 1 or recurrent * all_units * all_units * item <= alone_bytes:
-        units = all_units if recurrent else min(all_units, UNITS)
-        cycles = _cycles(16 * units * gates, 0, 0)
-        return division(hidden, recurrent, planes, units=units, rows=16, groups=triton.cdiv(batch, 16), cycles=cycles)
+    item, exact = _bytes(storage, precision), _exact(storage, precision)
+    if not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision):
+        units = _units(hidden) if recurrent else min(_units(hidden), UNITS)
+        groups = triton.cdiv(batch, 16)
+        waves = triton.cdiv(groups * directions, processors)
+        cycles = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
+        return division(hidden, recurrent, planes, units=units, rows=16, groups=min(groups, GRID_ROWS), cycles=cycles)
     found = []
-    for units, rows in itertools.product((8, 16, 32), (16, 32, 64)):
+    for units, rows in itertools.product((8, 16, 32), ROWS[storage.itemsize]):
         groups = processors // (triton.cdiv(hidden, units) * directions)
         held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
-        read = min(READ_BYTES, max(REGISTER_BYTES - held, READ_BYTES // 4), shared_memory - held)
+        sums = recurrent // planes * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
+        most = REGISTER_BYTES["forward" if planes == 1 else "backward"][rows * units > 32 * PERSISTENT_WARPS]
+        read = min(READ_BYTES, most - held - sums, shared_memory - held)
         chunk = read // (rows * storage.itemsize)
-        sums = recurrent // planes * rows * units // 32
-        if not groups or chunk < CHUNK or sums > SUMS or (exact and planes == 1 and held > EXACT_BYTES):
+        if not groups or chunk < CHUNK or (exact and (held > EXACT_BYTES or rows * units > EXACT_TILE)):
             continue
         launches = triton.cdiv(triton.cdiv(batch, rows), groups)
         cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
         size = {"units": units, "rows": rows, "groups": groups, "chunk": chunk, "cycles": cycles}
-        found.append(division(hidden, recurrent, planes, **size))
+        each = division(hidden, recurrent, planes, **size)
+        if len(each.tile["CHUNKS"]) <= MOST_CHUNKS:
+            found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""
         return f"its recurrent weights do not fit on the chip{what}, divided among all multiprocessors"
@@ -205,6 +228,21 @@ def division(
         "ALONE": alone,
     }
     return Division({**tile, "num_warps": PERSISTENT_WARPS}, triton.cdiv(hidden, units), max(1, groups), cycles)
+
+
+def _units(hidden: int) -> int:
+    """Of a tile of all of them; no fewer than tensor cores take."""
+    return max(16, triton.next_power_of_2(hidden))
+
+
+def _bytes(storage: torch.dtype, precision: str) -> int:
+    """Of a weight on the chip."""
+    return storage.itemsize * (2 if precision == "tf32x3" else 1)
+
+
+def _exact(storage: torch.dtype, precision: str) -> bool:
+    """Whether products are of float32, and not for tensor cores."""
+    return storage == torch.float32 and precision == "ieee"
 
 
 def _powers_of_two(total: int, most: int) -> tuple[int, ...]:

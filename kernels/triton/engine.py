@@ -7,13 +7,9 @@ from torch import Tensor
 from ...recurrence import Recurrence
 from .plan import Shape, plan
 from .products import linear
+from .stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
 
 __all__ = ["backward", "forward", "linear", "saved_like"]
-
-
-def saved_like(q: Recurrence) -> list[Tensor]:
-    """Empty tensors of the shapes that `forward` saves."""
-    return plan(Shape.of(q)).module.saved_like(q)
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -29,7 +29,9 @@ def refuses(shape: Shape) -> str | None:
     if shape.projected:
         return "a projection is a product of its own in each step"
     if not (interpreted() or configurations.nvidia()):
-        return "its barrier is in NVIDIA's assembly"
+        return "its kernels are for NVIDIA's GPUs, in whose assembly its barrier is"
+    if shape.dtype == torch.float64 and not interpreted():
+        return "its kernels spill in float64, where the compiler takes them at all"
     found = _division(shape, 1)
     return found if isinstance(found, str) else None
 
@@ -148,7 +150,7 @@ def _processors(device: torch.device) -> tuple[int, int]:
     if device.type == "cpu":
         return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
     if device.type != "cuda":
-        return 132, 227 << 10  # an H100's, for what is asked of shapes alone
+        return configurations.chip()  # what is asked of shapes alone
     properties = torch.cuda.get_device_properties(device)
     return properties.multi_processor_count, properties.shared_memory_per_block_optin
 

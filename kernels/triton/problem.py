@@ -68,11 +68,15 @@ class Problem:
         self.hh = _stacked([w.hh for w in q.weights])
         self.bias = _stacked([w.bias_hh for w in q.weights])
         self.parameters = _stacked([torch.cat(list(w.unit)) if w.unit else None for w in q.weights])
-        # For each direction whether it goes from the last step to the first, and the times in its order of travel.
+        # For each direction whether it goes from the last step to the first.
         self.backwards = [q.reversed(d) for d in range(self.directions)]
-        self.times = [range(self.steps)[:: -1 if backwards else 1] for backwards in self.backwards]
         # Whether dr, the gradients of the recurrent product's results, are dx, and so need not be written.
         self.shared = self.kernels.shared == tuple(range(self.gates))
+
+    @property
+    def times(self) -> list[range]:
+        """For each direction the times in its order of travel. Not of a graph's steps: a range fixes their number."""
+        return [range(self.steps)[:: -1 if backwards else 1] for backwards in self.backwards]
 
     @property
     def bounded(self) -> bool:

@@ -159,7 +159,7 @@ def backward(
     d = load(grad_states, count, plane, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     sums = ()
-    for _ in tl.static_range(rows_of_parameters):
+    for _k in tl.static_range(rows_of_parameters):  # not _, which the loop over time has for another thing
         sums = sums + (tl.zeros((ROWS, UNITS), work),)
     if recurrent > 0:
         own = weight + direction * recurrent * size * size
