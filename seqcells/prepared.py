@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,19 @@ from .weights import Weights
 States = Tensor | Sequence[Tensor] | None
 
 
+class _Plan(NamedTuple):
+    """How to make calls of one key. Never changed, only replaced as a whole: threads may call a module at once."""
+
+    key: tuple[Any, ...]
+    layers: Sequence[Any]
+    """The engine's ``Inference`` of each."""
+    empty_output: Callable[[], Tensor] | None
+    """None where the output is the first final state."""
+    empty_final: Sequence[Callable[[], Tensor]]
+    sizes: Sequence[int]
+    """Bytes of a layer's initial states, then of its final ones."""
+
+
 class Prepared:
     """The last inference call of a module: what was checked and chosen for it holds for every call like it.
 
@@ -25,9 +38,9 @@ class Prepared:
     """
 
     def __init__(self) -> None:
-        self._key: tuple[Any, ...] | None = None
+        self._plan: _Plan | None = None
         self._seen: tuple[Any, ...] | None = None
-        self._layers: list[Any] = []
+        self._in_vain: tuple[Any, ...] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is prepared is for this process and these parameters: copies of the module begin anew.
@@ -41,30 +54,32 @@ class Prepared:
         tensors = (input, *states)
         if not all(type(tensor) is Tensor and tensor.is_contiguous() for tensor in tensors):
             return None
-        weights = [w.data_ptr() for w in module._parameters.values() if w is not None and w.is_contiguous()]
+        weights = [(w.data_ptr(), w.shape) for w in module._parameters.values() if w is not None and w.is_contiguous()]
         form = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
-        return module.backend, isinstance(hx, Tensor), form, weights
+        return module.backend, getattr(module, "batch_first", False), type(hx), form, weights
 
     def run(self, key: tuple[Any, ...], input: Tensor, hx: States) -> tuple[Tensor, list[Tensor]] | None:
         """Output and final states of a call with that key, shaped as they were; None where it is not like the last."""
-        if key != self._key or not all(layer.holds() for layer in self._layers):
+        plan = self._plan
+        if plan is None or plan.key != key or not all(layer.holds() for layer in plan.layers):
             return None
         states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
-        final = [empty() for empty in self._empty_final]
+        final = [empty() for empty in plan.empty_final]
         at = [state.data_ptr() for state in states] or [0] * len(final)
         at += [state.data_ptr() for state in final]
-        for k, layer in enumerate(self._layers):
+        for k, layer in enumerate(plan.layers):
             if k:
-                at = [place and place + size for place, size in zip(at, self._sizes, strict=True)]
-            output = self._empty_output() if self._empty_output else final[0]
+                at = [place and place + size for place, size in zip(at, plan.sizes, strict=True)]
+            output = plan.empty_output() if plan.empty_output else final[0]
             layer.at((input.data_ptr(), output.data_ptr(), *at))()
             input = output
         return output, final
 
     def is_second(self, key: tuple[Any, ...]) -> bool:
-        """Whether the call before was like this one; only then it is worth while to prepare for a third."""
+        """Whether the call before was like this one; only then it is worth while to prepare for a third. Not where that
+        was tried in vain."""
         before, self._seen = self._seen, key
-        return before == key
+        return before == key != self._in_vain
 
     def remember(
         self,
@@ -88,27 +103,40 @@ class Prepared:
             layers: L.
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
-        self._key, self._layers = None, []
+        self._plan, self._in_vain = None, key
         engine = functional.inferring_engine(choice, [input, *states], weights)
         contiguous = all(map(Tensor.is_contiguous, (input, output, *final)))
         if not hasattr(engine, "Inference") or not contiguous or not input.numel():
             return
+        # Weights that are not the module's parameters, but made of them at each call, will have changed in the next.
+        *_, own = key
+        if not {(tensor.data_ptr(), tensor.shape) for w in weights for tensor in w.present()} <= set(own):
+            return
+        made: list[Any] = []
         directions = len(states[0]) // layers
         for first in range(0, len(weights), directions):
             place = slice(first, first + directions)
-            q = Recurrence(cell, None, [state[place] for state in states], weights[place])
-            self._layers.append(engine.Inference(q, input))
+            # Of states only the shapes: what is prepared should not keep the caller's tensors.
+            q = Recurrence(cell, None, [torch.empty_like(state[place]) for state in states], weights[place])
+            made.append(engine.Inference(q, input))
             input = output.view(*input.shape[:2], -1)
-        self._key = key if all(layer.in_place for layer in self._layers) else None
-        self._empty_output = None if output is final[0] else self._empty(output)
-        self._empty_final = [self._empty(state) for state in final]
-        self._sizes = 2 * [state[:directions].numel() * state.itemsize for state in states]
+        if not all(layer.in_place for layer in made):
+            return
+        self._plan = _Plan(
+            key,
+            made,
+            empty_output=None if output is final[0] else _empty(made[0], output),
+            empty_final=[_empty(made[0], state) for state in final],
+            sizes=2 * [state[:directions].numel() * state.itemsize for state in states],
+        )
+        self._in_vain = None
 
-    def _empty(self, like: Tensor) -> Callable[[], Tensor]:
-        """What makes such a tensor; large ones come from the engine's own memory."""
-        if like.nbytes < 1 << 16:
-            return partial(torch.empty_like, torch.empty_like(like))
-        return partial(self._layers[0].empty, like.shape)
+
+def _empty(layer: Any, like: Tensor) -> Callable[[], Tensor]:
+    """What makes such a tensor; large ones come from the engine's own memory."""
+    if like.nbytes < 1 << 16:
+        return partial(torch.empty_like, torch.empty_like(like))
+    return partial(layer.empty, like.shape)
 
 
 def _undisturbed() -> bool:

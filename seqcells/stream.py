@@ -54,7 +54,7 @@ class Stream:
     @state.setter
     def state(self, new: Tensor | tuple[Tensor, ...]) -> None:
         for state, value in zip(self._states[self._now], [new] if isinstance(new, Tensor) else new, strict=True):
-            state.copy_(value)
+            state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
         """Zero the states, of all rows or where ``rows`` (N,) bool is set."""
@@ -92,7 +92,7 @@ class Stream:
     def _kernels(self) -> list[list[Callable[[], None]]] | None:
         """For each of the two directions between the states, the steps of all layers; None where no engine has them, or
         where the weights are made anew at each call."""
-        if len(self.layer._parameters) != len(self.layer._flat_weights_names):
+        if not set(self.layer._flat_weights_names) <= set(self.layer._parameters):
             return None
         layer, weights = self.layer, self.layer._weights()
         choice = layer.plan(self._batched(self._input))

@@ -2,10 +2,14 @@
 
 import copy
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.utils.prune as prune
 from support import as_tuple, assert_equal_to, layer, like_module, random_states
+from torch.nn.utils.parametrizations import weight_norm
 
 import seqcells
 from seqcells.cells import REGISTRY
@@ -19,7 +23,7 @@ def flat(results):
 
 
 def is_prepared(module):
-    return module._prepared._key is not None
+    return module._prepared._plan is not None
 
 
 def call(module, *arguments, times=4):
@@ -84,6 +88,9 @@ def test_a_call_that_is_not_like_it_goes_the_whole_way():
         module(input, tuple(state[:, :1] for state in hx))
     with torch.no_grad(), pytest.raises(ValueError, match="does not match weight dtype"):
         module(input.float(), hx)
+    call(module, input)
+    with torch.no_grad(), pytest.raises(IndexError):
+        module(input, ())
     with torch.no_grad(), pytest.raises(RuntimeError, match="kernels do not follow"):
         torch.func.vmap(lambda x: module(x, hx)[0])(torch.stack([input, -input]))
 
@@ -101,6 +108,41 @@ def test_what_the_choice_depends_on_may_change():
         assert torch.equal(module(input)[0], module.to_torch().eval()(input)[0])
         module.backend = "cpu"
         assert torch.equal(module(input)[0], plain)
+
+
+def test_the_layout_may_change():
+    module = layer("gru", 5, 7, backend="cpu", **LIKE)
+    input = torch.randn(3, 1, 5, **LIKE)
+    call(module, input)
+    module.batch_first = True
+    found = call(module, input)
+    module.backend = "reference"
+    assert_equal_to(flat(found[0]), flat(call(module, input, times=1)[0]))
+
+
+def test_threads_may_call_a_module_at_once():
+    module = layer("lstm", 5, 7, 2, backend="cpu", **LIKE)
+    inputs = [torch.randn(steps, 1, 5, **LIKE) for steps in (2, 30) * 2]
+    expected = [call(module, input, times=1)[0][0] for input in inputs]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(len(inputs)) as pool:
+            found = list(pool.map(lambda input: call(module, input, times=500), inputs))
+    finally:
+        sys.setswitchinterval(interval)
+    for results, output in zip(found, expected, strict=True):
+        assert all(torch.equal(again, output) for again, _ in results)
+
+
+def test_what_cannot_be_prepared_is_tried_once(monkeypatch):
+    module = layer("lstm", 5, 7, backend="cpu", dtype=torch.float16)
+    tried = []
+    remember = module._prepared.remember
+    monkeypatch.setattr(module._prepared, "remember", lambda *a: (tried.append(a), remember(*a)))
+    call(module, torch.randn(3, 2, 5).half(), times=6)
+    assert not is_prepared(module)
+    assert len(tried) == 1
 
 
 def test_copies_begin_anew():
@@ -122,7 +164,7 @@ def test_copies_begin_anew():
         lambda m: setattr(m.weight_hh_l0, "data", torch.randn(7, 7, **LIKE)),
         lambda m: setattr(m.weight_hh_l0, "data", m.weight_hh_l0.data.t()),
         lambda m: setattr(m, "weight_ih_l0", torch.nn.Parameter(torch.randn(7, 5, **LIKE))),
-        lambda m: torch.nn.utils.parametrizations.weight_norm(m, "weight_hh_l0"),
+        lambda m: weight_norm(m, "weight_hh_l0"),
         lambda m: torch.set_num_threads(1),
     ),
     ids=("in place", "data", "transposed", "parameter", "parametrized", "threads"),
@@ -139,3 +181,37 @@ def test_a_change_of_weights_counts_at_once(change):
         assert_equal_to([output for output, _ in found], [call(module, input, times=1)[0][0]] * len(found))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("streaming", (False, True), ids=("layer", "stream"))
+@pytest.mark.parametrize(
+    "remake",
+    (
+        weight_norm,
+        lambda m, name: prune.l1_unstructured(m, name, 0.3),
+    ),
+    ids=("parametrized", "pruned"),
+)
+def test_weights_that_are_made_at_each_call_are_not_kept(remake, streaming):
+    module = layer("rnn_tanh", 5, 7, backend="cpu", **LIKE)
+    remake(module, "weight_hh_l0")
+    input = torch.randn(3, 2, 5, **LIKE)
+    stream = module.stream(2)
+    call(module, input)
+    for step in input:
+        stream(step)
+    with torch.no_grad():
+        next(p for name, p in module.named_parameters() if "hh_l0" in name and "orig" in name).mul_(3)
+    stream.reset()
+    found = torch.stack([stream(step).clone() for step in input]) if streaming else call(module, input)[0][0]
+    module.backend = "reference"
+    assert_equal_to([found], [call(module, input, times=1)[0][0]])
+
+
+def test_a_weight_of_another_size_at_the_same_place_is_refused():
+    module = layer("rnn_tanh", 5, 7, backend="cpu", **LIKE)
+    input = torch.randn(3, 2, 5, **LIKE)
+    call(module, input)
+    module.weight_hh_l0.data = module.weight_hh_l0.data[:3]
+    with pytest.raises(RuntimeError, match=r"Expected weight_hh of size \(7, 7\), got \[3, 7\]"):
+        call(module, input)
