@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .recurrence import Recurrence
 from .weights import Weights
 
 
@@ -81,6 +82,38 @@ def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tenso
                 f"Input and {what} tensors are not the same dtype, "
                 f"found input tensor with {input.dtype} and {what} tensor with {tensor.dtype}"
             )
+
+
+def layer(q: Recurrence, x: Tensor) -> None:
+    """RuntimeError, TypeError for a layer whose tensors do not fit together, x being its input or its gates_x: kernels,
+    which go by addresses, would read and write elsewhere."""
+    cell, (steps, batch, features) = q.cell, x.shape
+    hr, width = q.weights[0].hr, q.states[0].shape[-1]
+    hidden = q.states[-1].shape[-1] if hr is None else hr.shape[-1]
+    gates, products, directions = len(cell.gates) * hidden, len(cell.recurrent_gates) * hidden, len(q.weights)
+    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = []
+    if q.gates_x is not None:
+        expected.append(("gates_x", x, (steps, batch, directions * gates)))
+    for states in (q.states, q.reset_states or ()):
+        for k, state in enumerate(states):
+            expected.append((cell.states[k], state, (directions, batch, hidden if k else width)))
+    for w in q.weights:
+        if q.gates_x is None:
+            expected += [("weight_ih", w.ih, (gates, features)), ("bias_ih", w.bias_ih, (gates,))]
+        expected += [("weight_hh", w.hh, (products, width)), ("bias_hh", w.bias_hh, (products,))]
+        expected.append(("weight_hr", w.hr, (width, hidden)))
+        for (name, rows), tensor in zip(cell.parameters.items(), w.unit, strict=True):
+            expected.append((f"weight_{name}", tensor, (len(rows), hidden)))
+    expected += [("lengths", q.lengths, (batch,)), ("reset", q.reset, (steps, batch))]
+    for name, tensor, shape in expected:
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise RuntimeError(f"Expected {name} of size {shape}, got {list(tensor.shape)}")
+        if tensor.device != x.device:
+            raise RuntimeError(f"Expected {name} on {x.device}, like the input, but it is on {tensor.device}")
+    if q.reset is not None and q.reset.dtype != torch.bool:
+        raise TypeError(f"reset should be of dtype torch.bool, got: {q.reset.dtype}")
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -4,13 +4,14 @@ A backend named by the caller runs or raises; ``"auto"`` takes the first that ca
 against the others. There is one knob: the string ``backend``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from . import delegate
 from .cells import REGISTRY, Cell
@@ -187,6 +188,11 @@ def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
 def in_transform() -> bool:
     """Whether inside a torch.func transform or forward-mode AD."""
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def are_batched(tensors: Iterable[Tensor]) -> bool:
+    """Whether there are many gradients in one, of ``is_grads_batched``, which no kernels can read."""
+    return in_transform() or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
 
 
 def is_observed() -> bool:

@@ -172,7 +172,11 @@ def recurrence(
 
     Returns:
         The output (T, N, H or P) and the final states.
+
+    Raises:
+        RuntimeError, TypeError: for tensors that do not fit together.
     """
+    checks.has_steps(gates_x)
     choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from . import dispatch, reference
+from . import checks, dispatch, reference
 from .recurrence import Recurrence
 from .weights import Weights
 
@@ -45,15 +45,22 @@ def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]
     if torch.compiler.is_compiling() or dispatch.is_observed():
         output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
         return output, tuple(final)
-    output, *final = _Eager.apply(q, backend, *q.differentiable())
+    if _differentiates(q):
+        output, *final = _Eager.apply(q, backend, *q.differentiable())
+    else:
+        output, final, _ = _forward(q, backend, save=False)
     return output, tuple(final)
+
+
+def _differentiates(q: Recurrence) -> bool:
+    """Whether autograd will ask for gradients: inside a Function it cannot be seen that grad mode is off."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in q.differentiable())
 
 
 def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     """The operator's arguments in the order of its schema."""
-    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in q.differentiable())
     reset_states = list(q.reset_states or ())
-    rest = (q.lengths, q.reset, reset_states, q.reverse, backend, save)
+    rest = (q.lengths, q.reset, reset_states, q.reverse, backend, _differentiates(q))
     return q.cell.name, q.gates_x, list(q.states), *_lists(q.weights), *rest
 
 
@@ -99,6 +106,7 @@ def _forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tens
     if backend == "reference":
         output, final = reference.layer(q)
         return output, list(final), []
+    checks.layer(q, q.gates_x)
     output, final, saved = dispatch.engine(backend).forward(q, save)
     return output, list(final), list(saved)
 
@@ -211,22 +219,24 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Recurrence, backend: str, *differentiable: Tensor) -> tuple[Tensor, ...]:
-        output, final, saved = _forward(q, backend, any(ctx.needs_input_grad))
+        output, final, saved = _forward(q, backend, save=True)
         ctx.set_materialize_grads(False)
-        # Of q only the form: its tensors are saved where hooks see them.
-        ctx.q, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
-        ctx.save_for_backward(*differentiable, output, *saved)
+        # Of q only the form: its tensors are saved where hooks see them, and autograd whether they were changed.
+        form, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
+        ctx.q = form._replace(lengths=None, reset=None)
+        ctx.save_for_backward(*differentiable, q.lengths, q.reset, output, *saved)
         return (output, *final)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
-        q, output, saved = ctx.q.replaced(tensors[: ctx.inputs]), tensors[ctx.inputs], tensors[ctx.inputs + 1 :]
+        lengths, reset, output, *saved = tensors[ctx.inputs :]
+        q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = _given(q, output, grad_output, grad_final)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
             gradients = _differentiable_gradients(q, grad_output, given)
         else:
-            gradients = _backward(q, ctx.backend, output, list(saved), grad_output, given)
+            gradients = _backward(q, ctx.backend, output, saved, grad_output, given)
         return None, None, *gradients
 
 

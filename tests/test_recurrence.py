@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import assert_equal_to, backends, gradients, random_states
 
-from seqcells import ops
+from seqcells import dispatch, functional, ops
 from seqcells.cells import REGISTRY
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
@@ -71,3 +71,47 @@ def test_nothing_is_kept_without_gradients(backend, name, device):
         output, _, saved = torch.ops.seqcells.recurrence(*ops.arguments(q, backend))
     assert not any(tensor.numel() for tensor in saved)
     assert_equal_to([output], [ops.recurrence(q, "reference")[0]])
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_nothing_is_kept_without_gradients_called_from_python(backend, device, monkeypatch):
+    q = problem("lstm", 1, 0, True, False, device)
+    engine, asked = dispatch.engine(backend), []
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", lambda q, save: (asked.append(save), forward(q, save))[1])
+    with torch.no_grad():
+        ops.recurrence(q, backend)
+    ops.recurrence(q, backend)
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("changed", ("lengths", "reset"))
+def test_a_change_before_backward_is_noticed(backend, changed, device):
+    q = problem("gru", 1, 0, True, False, device)
+    given = {"lengths": torch.tensor([3, 0, 4], device=device), "reset": torch.zeros(T, B, device=device).bool()}
+    output, _ = ops.recurrence(q._replace(**given), backend)
+    given[changed].fill_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("change", ("states", "weights", "lengths", "reset", "kind of reset", "gates_x", "steps"))
+def test_what_does_not_fit_together_is_refused(backend, change, device):
+    q = problem("lstm", 1, 0, True, False, device)
+    with torch.no_grad():
+        (weights,), lengths = q.weights, torch.tensor([3, 0, 4], device=device)
+        wrong = {
+            "states": {"states": [state[:, :2] for state in q.states]},
+            "weights": {"weights": [weights._replace(hh=weights.hh[:5])]},
+            "lengths": {"lengths": lengths[:2]},
+            "reset": {"reset": torch.zeros(T, B + 1, device=device).bool()},
+            "kind of reset": {"reset": torch.zeros(T, B, device=device)},
+            "gates_x": {"gates_x": q.gates_x[..., 1:]},
+            "steps": {"gates_x": q.gates_x[:0]},
+        }
+        q = q._replace(**wrong[change])
+        rest = {"lengths": q.lengths, "reset": q.reset, "backend": backend}
+        with pytest.raises((RuntimeError, TypeError), match=r"^(Expected|reset should)"):
+            functional.recurrence(q.cell, q.gates_x, [state[0] for state in q.states], q.weights[0], **rest)

@@ -104,3 +104,16 @@ def test_autocast_by_default_is_torchs(name, device):
     with torch.autocast(device, torch.bfloat16):
         ours, torchs = module(input), theirs(input)
     assert_equal_to([ours[0], *as_tuple(ours[1])], [torchs[0], *as_tuple(torchs[1])], 0)
+
+
+@pytest.mark.parametrize(("name", "backend"), cases(("lstm", "gru"), dtype=torch.float64))
+def test_many_gradients_at_once(name, backend, device):
+    if backend == "torch":
+        pytest.skip("what torch's own operators can is not ours")
+    module = layer(name, F, H, backend=backend, device=device, **LIKE)
+    input = torch.randn(T, B, F, device=device, requires_grad=True, **LIKE)
+    output, _ = module(input)
+    leaves, many = [input, *module.parameters()], torch.randn(6, *output.shape, device=device, **LIKE)
+    found = torch.autograd.grad(output, leaves, many, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(output, leaves, one, retain_graph=True) for one in many]
+    assert_equal_to(found, [torch.stack(grads) for grads in zip(*each, strict=True)])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import checks
 from ...boundaries import boundaries, valid_steps
 from ...precision import WORKING_DTYPE
 from ...recurrence import Recurrence
@@ -282,6 +283,7 @@ class Inference:
     """
 
     def __init__(self, q: Recurrence, input: Tensor) -> None:
+        checks.layer(q, input)
         self._call = call = _Call(q, input)
         self.in_place = all(
             len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present()))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import dispatch
 from . import _engine
 from .library import gemm_handle, pooled, precision, reads
 
@@ -35,9 +36,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        # A gradient that will itself be differentiated must be made of what can be.
-        product = torch.matmul if torch.is_grad_enabled() else gemm
-        rows, flat = grad.flatten(0, -2).contiguous(), input.flatten(0, -2).contiguous()
+        # A gradient that will itself be differentiated, or is many in one, must be made of what can be.
+        product = torch.matmul if torch.is_grad_enabled() or dispatch.are_batched([grad]) else gemm
+        rows, flat = grad.reshape(-1, grad.shape[-1]).contiguous(), input.flatten(0, -2).contiguous()
         wanted = ctx.needs_input_grad
         grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None
         grad_weight = product(rows.T, flat) if wanted[1] else None
