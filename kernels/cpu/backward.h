@@ -25,6 +25,8 @@ class Backward : Sequence<Cell, T> {
     Buffer<T> hidden{0}, carry{0}, products{0}, sums{0};
 
   public:
+    using Base::weight_bytes;
+
     explicit Backward(const Problem& problem)
         : Base(problem), back_blocks(blocks_of(P, WIDE)), unit_blocks(blocks_of(H, WIDE)) {}
 

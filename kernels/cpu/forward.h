@@ -30,6 +30,8 @@ class Forward : Sequence<Cell, T> {
     Buffer<T> hidden{0}, unprojected{0}, states{0}, inputs{0};
 
   public:
+    using Base::weight_bytes;
+
     explicit Forward(const Problem& problem)
         : Base(problem), blocks(blocks_of(H, UNITS)), width(blocks * UNITS * L), projected_blocks(blocks_of(P, WIDE)),
           group(B < BATCH ? BATCH / (B ? B : 1) : 1) {}

@@ -41,7 +41,7 @@ int gemm(const Gemm& g) {
     if (!packed.get()) return -1;
     const int64_t worth = 1 + g.rows * g.columns * g.depth / 100000;
     bool failed = false;
-    run_teams(1, int(g.threads < worth ? g.threads : worth), [&](int, int member, int size, Barrier& barrier) {
+    run_teams(1, false, int(g.threads < worth ? g.threads : worth), [&](int, int member, int size, Barrier& barrier) {
         const Share mine(blocks, member, size);
         for (int64_t block = mine.first; block < mine.last; ++block)
             for (int n = 0; n < N; ++n) {

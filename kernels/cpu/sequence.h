@@ -34,6 +34,8 @@ SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
     }
 }
 
+constexpr int64_t CACHE_BYTES = 1 << 19;  // of a second-level cache, what weights may take
+
 template <class Cell, class T>
 class Sequence {
   protected:
@@ -63,13 +65,18 @@ class Sequence {
         return int(count < worth ? count : worth);
     }
 
+  public:
+    int64_t weight_bytes() const { return R * H * P * int64_t(sizeof(T)); }
+
+  protected:
     // What a state becomes at a boundary.
     V fresh(int state, int64_t row, int64_t unit, int64_t count) const {
         return p.reset_states[state] ? load(as(p.reset_states[state]) + row * (state ? H : P) + unit, count) : V{};
     }
 };
 
-// A pass over all directions of a layer. Two run at once, each on half of the threads: half as many meet at a barrier.
+// A pass over all directions of a layer. Two run at once, each on half of the threads, so that fewer meet at a barrier,
+// if a direction's weights fit in the cache that a thread has to itself; else one after another, each thread with its share.
 template <class Pass>
 int run_directions(const Problem* directions, int count) {
     std::vector<Pass> passes;
@@ -81,7 +88,8 @@ int run_directions(const Problem* directions, int count) {
         threads += passes.back().threads();
     }
     if (threads > directions->threads) threads = directions->threads;
-    run_teams(count, threads, [&](int d, int member, int size, Barrier& barrier) { passes[d].run(member, size, barrier); });
+    const bool at_once = passes[0].weight_bytes() <= CACHE_BYTES;
+    run_teams(count, at_once, threads, [&](int d, int member, int size, Barrier& barrier) { passes[d].run(member, size, barrier); });
     return 0;
 }
 

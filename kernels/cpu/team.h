@@ -43,10 +43,10 @@ class Barrier {
     alignas(64) std::atomic<int> round_{0};
 };
 
-// work(team, member, size, barrier) of each team, on at most so many threads together: teams run side by side, or one
-// after another where OpenMP gives fewer threads than there are teams (inside another of its teams it gives one).
+// work(team, member, size, barrier) of each team, on at most so many threads together: teams side by side, if that is
+// wished and OpenMP gives enough threads (inside another of its teams it gives one), or one after another on all.
 template <class Work>
-void run_teams(int teams, int threads, Work work) {
+void run_teams(int teams, bool side_by_side, int threads, Work work) {
     if (threads <= 1) {
         Barrier alone(1);
         for (int team = 0; team < teams; ++team) work(team, 0, 1, alone);
@@ -56,7 +56,7 @@ void run_teams(int teams, int threads, Work work) {
 #pragma omp parallel num_threads(threads)
     {
         const int present = omp_get_num_threads(), member = omp_get_thread_num();
-        const bool at_once = present >= teams;
+        const bool at_once = side_by_side && present >= teams;
 #pragma omp single
         for (int team = 0; team < teams; ++team)
             barriers.emplace_back(new Barrier(at_once ? Share(present, team, teams).count() : present));
