@@ -60,10 +60,11 @@ def test_the_commonest_kernels_fit(tmp_path):
 
 def starved(target):
     """A kernel as it ships, and with fewer registers than it needs."""
-    from benchmarks.resources.binaries import TARGETS, compiled
+    from benchmarks.resources.binaries import compiled
     from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
 
-    _, launched = Case("triton-stepwise", "lstm", "float32", 512, "boundaries").launches(TARGETS[target].gpu)[0]
+    _, launched = Case("triton-stepwise", "lstm", "float32", 512, "boundaries").launches(TARGETS[target])[0]
     fewer = launched._replace(options={**launched.options, "maxnreg": 32})
     return [compiled(each, TARGETS[target]) for each in (launched, fewer)]
 
@@ -78,10 +79,11 @@ def test_a_spill_would_be_seen(target, compiling):
 
 def counted(target):
     """The instructions of a kernel of the fewest tensors: x, product and bias in, states in and out, output out."""
-    from benchmarks.resources.binaries import TARGETS, compiled
+    from benchmarks.resources.binaries import compiled
     from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
 
-    _, launched = Case("triton-stepwise", "rnn_relu", "float32", 512).launches(TARGETS[target].gpu)[0]
+    _, launched = Case("triton-stepwise", "rnn_relu", "float32", 512).launches(TARGETS[target])[0]
     return compiled(launched, TARGETS[target]).instructions
 
 
@@ -128,10 +130,10 @@ def test_the_newest_triton_too(tmp_path):
 
 def compilations(target, case, shapes):
     """For each shape, steps and batch, what the engine's launches would have compiled."""
-    from benchmarks.resources.binaries import TARGETS
     from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
 
-    launches = [Case(*case).launches(TARGETS[target].gpu, *shape) for shape in shapes]
+    launches = [Case(*case).launches(TARGETS[target], *shape) for shape in shapes]
     return [{(during, launched.name, launched.key) for during, launched in each} for each in launches]
 
 
