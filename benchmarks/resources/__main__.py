@@ -55,7 +55,7 @@ class Row:
     dtype: str
     hidden: int
     options: str
-    tile: dict[str, int]
+    tile: dict[str, int | list[int]]
     error: str | None = None
     """Why it could not be compiled; the rest is 0 then."""
     registers: int = 0

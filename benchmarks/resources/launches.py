@@ -49,10 +49,13 @@ class Launched(NamedTuple):
         return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
 
     @property
-    def tile(self) -> dict[str, int]:
-        """The sizes compiled in, which by convention are named in upper case."""
-        names = {index: name for index, name in enumerate(self.function.arg_names) if name.isupper()}
-        return {names[path[0]]: value for path, value in self.constants.items() if path[0] in names}
+    def tile(self) -> dict[str, int | list[int]]:
+        """The sizes compiled in, which by convention are named in upper case; of a tuple all."""
+        sizes: dict[str, list[int]] = {}
+        for (index, *_), value in self.constants.items():
+            if (name := self.function.arg_names[index]).isupper():
+                sizes.setdefault(name, []).append(value)
+        return {name: values if len(values) > 1 else values[0] for name, values in sizes.items()}
 
 
 class _Absent:
