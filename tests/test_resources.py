@@ -32,6 +32,15 @@ def rows(tmp_path, *arguments, **environment):
     return json.loads(path.read_text())
 
 
+@pytest.fixture(scope="module")
+def compiling():
+    """A process whose kernels are compiled, whatever this one does with them."""
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        patch.delenv("TRITON_INTERPRET", raising=False)
+        pool.submit(int).result()
+        yield pool
+
+
 def assert_fits(found):
     """Nothing spills, and every block has the shared memory that it asks for."""
     assert found["rows"]
@@ -71,13 +80,50 @@ def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
     assert_fits(found)
 
 
+def starved(target):
+    """A kernel as it ships, and with fewer registers than it needs."""
+    from benchmarks.resources.binaries import compiled
+    from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
+
+    _, launched = Case("triton-stepwise", "lstm", "float32", 512, "boundaries").launches(TARGETS[target])[0]
+    fewer = launched._replace(options={**launched.options, "maxnreg": 32})
+    return [compiled(each, TARGETS[target]) for each in (launched, fewer)]
+
+
+@pytest.mark.parametrize("target", ("sm_80", "sm_90"))
+def test_a_spill_would_be_seen(target, compiling):
+    usual, fewer = compiling.submit(starved, target).result()
+    assert usual.registers > 32 and usual.stack == 0
+    assert fewer.registers == 32 and fewer.stack > 0
+    assert usual.instructions["spill_loads"] == 0 < fewer.instructions["spill_loads"]
+
+
+def counted(target):
+    """The instructions of a kernel of the fewest tensors: x, product and bias in, states in and out, output out."""
+    from benchmarks.resources.binaries import compiled
+    from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
+
+    _, launched = Case("triton-stepwise", "rnn_relu", "float32", 512).launches(TARGETS[target])[0]
+    return compiled(launched, TARGETS[target]).instructions
+
+
+@pytest.mark.parametrize("target", ("sm_90", "gfx942"))
+def test_instructions_are_told_apart(target, compiling):
+    found = compiling.submit(counted, target).result()
+    assert found["global_loads"] >= 4 and found["global_stores"] >= 2
+    assert sum(found.values()) < 2 * found["all"]
+    assert not any(found[kind] for kind in ("matrix", "atomics", "spill_loads", "spill_stores", "barriers"))
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "arguments",
     [
         ("sm_90", "--dtypes", "bfloat16", "float16"),
         ("sm_90", "--dtypes", "float32", "float64"),
-        *((target, *SOME) for target in ("sm_80", "sm_100", "gfx942")),
+        *((target, "--dtypes", "bfloat16", "float32", "float64", *SOME) for target in ("sm_80", "sm_100", "gfx942")),
     ],
     ids=lambda arguments: f"{arguments[0]}-{arguments[2]}",
 )
@@ -95,7 +141,8 @@ def test_the_newest_triton_too(tmp_path):
     done = subprocess.run([*command, f"triton=={NEWEST}"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"triton {NEWEST} cannot be fetched: {done.stderr.strip()[-300:]}")
-    found = rows(tmp_path, *SOME, "--targets", "sm_90", "gfx942", "--hidden", "512", PYTHONPATH=str(folder))
+    given = ("--targets", "sm_90", "gfx942", *SOME, "--dtypes", "bfloat16", "float32", "--hidden", "512")
+    found = rows(tmp_path, *given, PYTHONPATH=str(folder))
     assert found["triton"] == NEWEST
     assert_fits(found)
 
@@ -103,21 +150,12 @@ def test_the_newest_triton_too(tmp_path):
 # How often is compiled.
 
 
-@pytest.fixture(scope="module")
-def compiling():
-    """A process whose kernels are compiled, whatever this one does with them."""
-    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        patch.delenv("TRITON_INTERPRET", raising=False)
-        pool.submit(int).result()
-        yield pool
-
-
 def compilations(target, case, shapes):
     """For each shape, steps and batch, what the engine's launches would have compiled."""
-    from benchmarks.resources.binaries import TARGETS
     from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
 
-    launches = [Case(*case).launches(TARGETS[target].gpu, *shape) for shape in shapes]
+    launches = [Case(*case).launches(TARGETS[target], *shape) for shape in shapes]
     return [{(during, launched.name, launched.key) for during, launched in each} for each in launches]
 
 

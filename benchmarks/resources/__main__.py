@@ -55,7 +55,7 @@ class Row:
     dtype: str
     hidden: int
     options: str
-    tile: dict[str, int]
+    tile: dict[str, int | list[int]]
     error: str | None = None
     """Why it could not be compiled; the rest is 0 then."""
     registers: int = 0
@@ -71,19 +71,22 @@ class Row:
 
 def kernels(cases: "Sequence[Case]", targets: Sequence[str]) -> list[Kernel]:
     """Each kernel once."""
-    from .binaries import TARGETS
+    from .launches import TARGETS
 
     found = {}
     for target in targets:
         for case in cases:
-            for during, launched in case.launches(TARGETS[target].gpu):
+            if case.refused(TARGETS[target]):
+                continue
+            for during, launched in case.launches(TARGETS[target]):
                 found.setdefault((target, launched.function, launched.key), Kernel(target, case, during, launched))
     return list(found.values())
 
 
 def measure(kernel: Kernel, mix: bool) -> Row:
     """Compile one and read its code."""
-    from .binaries import TARGETS, compiled
+    from .binaries import compiled
+    from .launches import TARGETS
 
     case, launched = kernel.case, kernel.launched
     row = Row(
@@ -147,15 +150,15 @@ def main(arguments: list[str] | None = None) -> int:
     if find_spec("triton") is None:
         print("triton is not installed", file=sys.stderr)
         return 2
-    from . import binaries, cases
+    from . import cases, launches
 
-    known = {"targets": binaries.TARGETS, "dtypes": DTYPES, "backends": cases.BACKENDS}
+    known = {"targets": launches.TARGETS, "dtypes": DTYPES, "backends": cases.BACKENDS}
     for name, there in known.items():
         if unknown := {*(getattr(options, name) or ())} - {*there}:
             top.error(f"--{name}: not {', '.join(sorted(unknown))}: choose from {', '.join(there)}")
     given = {"cells": options.cells, "dtypes": options.dtypes, "hidden": options.hidden}
     given |= {"variants": options.options or cases.VARIANTS, "backends": options.backends or cases.BACKENDS}
-    found = kernels(list(cases.cases(**given)), options.targets)
+    found = kernels(cases.cases(**given), options.targets)
     with progress.bar(len(found)) as advance:
         rows = list(measured(found, not options.no_instructions, options.jobs, advance))
     show(rows)

@@ -9,25 +9,9 @@ from typing import Any, NamedTuple
 
 import triton
 from triton import knobs
-from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
-from .launches import Launched
-
-
-class Target(NamedTuple):
-    """What to compile for, and the shared memory that a block may have there, in bytes."""
-
-    gpu: GPUTarget
-    shared_memory: int
-
-
-TARGETS = {
-    "sm_80": Target(GPUTarget("cuda", 80, 32), 163 << 10),
-    "sm_90": Target(GPUTarget("cuda", 90, 32), 227 << 10),
-    "sm_100": Target(GPUTarget("cuda", 100, 32), 227 << 10),
-    "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 << 10),
-}
+from .launches import Launched, Target
 
 # Instructions by what they do: NVIDIA's opcodes up to the first point, AMD's whole.
 MIX = {

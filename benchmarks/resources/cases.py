@@ -8,7 +8,6 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
 
 from seqcells import dispatch
 from seqcells.cells import REGISTRY, Cell
@@ -18,7 +17,7 @@ from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
 from ..case import DTYPES
-from .launches import Launched, recorded
+from .launches import Launched, Target, recorded
 
 BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton"))
 # What a call may ask for besides a plain layer, in any combination, written with + between.
@@ -57,8 +56,8 @@ class Case:
     def options(self) -> frozenset[str]:
         return frozenset(self.variant.split("+")) - {"plain"}
 
-    def refused(self) -> str | None:
-        """Why there are no kernels for it, or None."""
+    def refused(self, target: Target) -> str | None:
+        """Why there are no kernels for it on ``target``, or None."""
         if "projection" in self.options and not self.cell.projection:
             return f"the {self.cell_name} cell reads its hidden state other than through the product"
         backend = dispatch.BACKENDS[self.backend]
@@ -66,11 +65,11 @@ class Case:
             return backend.unavailable()
         asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
         options = tuple(name for option, name in asked if option in self.options)
-        return backend.refuses(
-            dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
-        )
+        call = dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
+        with recorded(target):
+            return backend.refuses(call)
 
-    def launches(self, target: GPUTarget, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
+    def launches(self, target: Target, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
         """What the engine launches for it on ``target``, in order, each with one of `PASSES`; nothing if it refuses."""
         found = []
         with recorded(target) as launches:
@@ -127,9 +126,6 @@ def cases(
     hidden: Iterable[int] = (512, 650),
     variants: Iterable[str] = VARIANTS,
     backends: Iterable[str] = BACKENDS,
-) -> Iterator[Case]:
-    """All combinations that are not refused."""
-    for each in itertools.product(backends, cells, dtypes, hidden, variants):
-        case = Case(*each)
-        if case.refused() is None:
-            yield case
+) -> list[Case]:
+    """All combinations; some may be refused."""
+    return [Case(*each) for each in itertools.product(backends, cells, dtypes, hidden, variants)]

@@ -2,14 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
+import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from seqcells.kernels.triton import interpreted
+
+
+class Target(NamedTuple):
+    """A GPU, as far as kernels depend on it."""
+
+    gpu: GPUTarget
+    shared_memory: int
+    """That a block may have, in bytes."""
+    processors: int
+    """Multiprocessors, or compute units."""
+
+
+TARGETS = {
+    "sm_80": Target(GPUTarget("cuda", 80, 32), 163 << 10, 108),  # A100
+    "sm_90": Target(GPUTarget("cuda", 90, 32), 227 << 10, 132),  # H100
+    "sm_100": Target(GPUTarget("cuda", 100, 32), 227 << 10, 148),  # B200
+    "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 << 10, 304),  # MI300X
+}
 
 
 class Launched(NamedTuple):
@@ -29,10 +49,13 @@ class Launched(NamedTuple):
         return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
 
     @property
-    def tile(self) -> dict[str, int]:
-        """The sizes compiled in, which by convention are named in upper case."""
-        names = {index: name for index, name in enumerate(self.function.arg_names) if name.isupper()}
-        return {names[path[0]]: value for path, value in self.constants.items() if path[0] in names}
+    def tile(self) -> dict[str, int | list[int]]:
+        """The sizes compiled in, which by convention are named in upper case; of a tuple all."""
+        sizes: dict[str, list[int]] = {}
+        for (index, *_), value in self.constants.items():
+            if (name := self.function.arg_names[index]).isupper():
+                sizes.setdefault(name, []).append(value)
+        return {name: values if len(values) > 1 else values[0] for name, values in sizes.items()}
 
 
 class _Absent:
@@ -53,8 +76,8 @@ class _Absent:
 
 
 @contextmanager
-def recorded(target: GPUTarget) -> Iterator[list[Launched]]:
-    """Inside, a launch compiles and runs nothing but is appended to the list, one entry for each launch.
+def recorded(target: Target) -> Iterator[list[Launched]]:
+    """Inside, torch and Triton see the target, and a launch runs nothing but is appended to the list.
 
     Triton itself decides what is compiled in; the recording takes the place of its compiler alone.
 
@@ -69,9 +92,15 @@ def recorded(target: GPUTarget) -> Iterator[list[Launched]]:
         launches.append(Launched(function, key, signature, constants, attributes, options.__dict__))
 
     before = driver._active
-    driver.set_active(_Absent(target))
+    driver.set_active(_Absent(target.gpu))
+    properties = SimpleNamespace(
+        multi_processor_count=target.processors, shared_memory_per_block_optin=target.shared_memory
+    )
     try:
-        with mock.patch.object(JITFunction, "_do_compile", record):
+        with (
+            mock.patch.object(JITFunction, "_do_compile", record),
+            mock.patch.object(torch.cuda, "get_device_properties", lambda device=None: properties),
+        ):
             yield launches
     finally:
         driver._active = before
