@@ -64,7 +64,10 @@ class Seqcells(Provider):
         layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
         if case.suite.lengths:
             inputs = [given._replace(lengths=given.lengths.to(case.device)) for given in inputs]
-        notes = self._notes(layer.plan(inputs[0].x, lengths=inputs[0].lengths))
+        # Asked as the call will be: a choice depends on whether there will be gradients, and on the steps.
+        with torch.set_grad_enabled(case.suite.gradients):
+            first = inputs[0].x[:1] if case.suite.streaming else inputs[0].x
+            notes = self._notes(layer.plan(first, lengths=inputs[0].lengths))
         if case.suite.streaming:
 
             def step(x: Tensor, states: States) -> tuple[Tensor, States]:
@@ -102,7 +105,9 @@ class SeqcellsCell(Seqcells):
             states = as_tuple(cell(x, as_hx(states)))
             return states[0], states
 
-        return streamed(case, step, case.zero_states(), inputs, self._notes(cell.plan(inputs[0].x[0])))
+        with torch.no_grad():
+            notes = self._notes(cell.plan(inputs[0].x[0]))
+        return streamed(case, step, case.zero_states(), inputs, notes)
 
 
 class SeqcellsStream(Seqcells):
