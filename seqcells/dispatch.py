@@ -173,16 +173,13 @@ def _leads_on_cpu(call: Call) -> bool:
 
 # Below so many rows the engine is faster than oneDNN's LSTM: in inference, and where gradients will be wanted.
 _ROWS = {torch.float32: (33, 4), torch.bfloat16: (16, 8)}
-# And in training from so many rows × hidden units, whose memory oneDNN takes anew at each call.
-_LARGE = 1 << 14
 
 
 def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
     """torch has a fused kernel, oneDNN's, for padded LSTM layers alone; it is hard to beat where products are all."""
     if call.dtype not in _ROWS or not cpu.reads(call.dtype):
         return False
-    large = not inferring and call.rows * call.hidden >= _LARGE
-    return large or 0 < call.rows < _ROWS[call.dtype][0 if inferring else 1]
+    return 0 < call.rows < _ROWS[call.dtype][0 if inferring else 1]
 
 
 def in_transform() -> bool:
