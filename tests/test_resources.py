@@ -42,8 +42,8 @@ def compiling():
         yield pool
 
 
-# Bytes that may spill, by the first numbers of Triton's version: cell, kernel, pass, registers. The persistent plan's bounds
-# were found with Triton 3.6; what newer ones need beyond them is for `"triton-persistent"` alone, which nobody gets unasked.
+# Bytes that may spill, by the first numbers of Triton's version: cell, kernel, pass, registers. The persistent plan's
+# bounds were found with Triton 3.6; this kernel is of `"triton-persistent"`, which nobody gets unasked.
 SPILLS = {"3.9": {("lstm", "sequence.forward", "forward", 255): 24}}
 
 
