@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 SOME = ("--cells", "lstm", "gru", "peephole_lstm")
+# What is taken by itself; the persistent plan, which is not, has a test of its own.
+UNASKED = ("--backends", "triton", "triton-stepwise")
 NEWEST = "3.9.0"
 
 
@@ -139,7 +141,7 @@ def test_instructions_are_told_apart(target, compiling):
 )
 def test_every_kernel_fits(arguments, tmp_path):
     """Of all cells on one target and of some on each; at a size that 16 divides and at one that nothing does."""
-    assert_fits(rows(tmp_path, "--hidden", "512", "651", "--targets", *arguments))
+    assert_fits(rows(tmp_path, *UNASKED, "--hidden", "512", "651", "--targets", *arguments))
 
 
 @pytest.mark.heavy
@@ -151,7 +153,7 @@ def test_the_newest_triton_too(tmp_path):
     done = subprocess.run([*command, f"triton=={NEWEST}"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"triton {NEWEST} cannot be fetched: {done.stderr.strip()[-300:]}")
-    given = ("--targets", "sm_90", "gfx942", *SOME, "--dtypes", "bfloat16", "float32", "--hidden", "512")
+    given = (*UNASKED, "--targets", "sm_90", "gfx942", *SOME, "--dtypes", "bfloat16", "float32", "--hidden", "512")
     found = rows(tmp_path, *given, PYTHONPATH=str(folder))
     assert found["triton"] == NEWEST
     assert_fits(found)
