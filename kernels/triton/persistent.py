@@ -18,7 +18,7 @@ from . import configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
-from .problem import Problem, Saved
+from .problem import Problem, Saved, some
 from .stepwise import saved_like
 
 __all__ = ["backward", "forward", "refuses", "saved_like", "slower"]
@@ -85,8 +85,8 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         states=states,
         fresh=fresh and q.stacked(fresh, q.work),
         output=output,
-        saved=saved and _some(saved.values),
-        after=saved and _some(saved.after),
+        saved=saved and some(saved.values),
+        after=saved and some(saved.after),
         **q.counts(configurations.recompute),
     )
     return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, states, strict=True)], list(saved or ())
@@ -109,11 +109,11 @@ def _backward(
         q,
         division,
         cell=q.kernels.backward,
-        saved=_some(saved.values),
+        saved=some(saved.values),
         values=len(q.kernels.saved),
         before=before,
         first=q.stacked(q.states, q.gates_x.dtype),
-        after=_some(saved.after),
+        after=some(saved.after),
         result=output,
         previous=q.kernels.previous,
         next=q.kernels.next,
@@ -178,8 +178,3 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
         launch(first * rows, min(q.batch, (first + division.groups) * rows))
     if division.meet:
         torch._assert_async(common["met"], "programs of the persistent plan have waited for each other in vain")
-
-
-def _some(stack: Tensor) -> Tensor | None:
-    """None in place of an empty stack."""
-    return stack if len(stack) else None

@@ -41,6 +41,11 @@ class Saved(NamedTuple):
     """The hidden state before it is projected."""
 
 
+def some(stack: Tensor) -> Tensor | None:
+    """None in place of an empty stack of `Saved`."""
+    return stack if len(stack) else None
+
+
 class Problem:
     """A `Recurrence` for the kernels; sizes T, B, D, H as `steps`, `batch`, `directions`, `hidden`.
 

@@ -17,7 +17,7 @@ from . import configurations, gates, precision
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
-from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved
+from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved, some
 from .products import linear, multiply
 
 __all__ = ["backward", "forward", "linear", "refuses", "saved_like"]
@@ -84,8 +84,8 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         states=states,
         parameters=q.parameters,
         fresh=fresh and q.stacked(fresh, q.work),
-        saved=saved and _some(saved.values),
-        after=saved and _some(saved.after),
+        saved=saved and some(saved.values),
+        after=saved and some(saved.after),
         **own_product,
         **q.counts(configurations.recompute),
         **result,
@@ -142,11 +142,11 @@ def _backward(
         product=product,
         bias=q.bias,
         window=window,
-        saved=_some(saved.values),
+        saved=some(saved.values),
         values=len(q.kernels.saved),
         before=before,
         first=q.stacked(q.states, q.gates_x.dtype),
-        after=_some(saved.after),
+        after=some(saved.after),
         previous=previous,
         next=q.kernels.next,
         parameters=q.parameters,
@@ -199,8 +199,3 @@ def _launch(kernel: Any, q: Problem, size: int, **arguments: Any) -> Launch:
     """A gates kernel over the tiles of (D, B, size)."""
     common = {"steps": q.steps, "batch": q.batch, "size": size, "directions": q.directions, "reverse": int(q.reverse)}
     return Launch(kernel, **{**configurations.gates(q.batch, size, q.directions, q.work), **common, **arguments})
-
-
-def _some(stack: Tensor) -> Tensor | None:
-    """None in place of an empty stack."""
-    return stack if len(stack) else None
