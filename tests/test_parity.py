@@ -74,7 +74,7 @@ def test_layers_equal_torch(name, backend, options, form, device):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(int(v)) for v in o.values()))
-@pytest.mark.parametrize("backend", backends("lstm"))
+@pytest.mark.parametrize("backend", backends("lstm", options=("projection",)))
 def test_projected_lstm_equals_torch(backend, options, form, device):
     theirs, ours = pair("lstm", backend, device, proj_size=P, **options)
     check(theirs, ours, "lstm", form, device, given_states=options["bias"])

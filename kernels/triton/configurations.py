@@ -64,6 +64,8 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
         rows, units, width = 16, 8, 128 // storage.itemsize if tensor_cores else 16
     # Weights are read as wide as may be; of the little that is left to do for a tile, each thread has one element.
     aligned = math.gcd(hidden, THREAD_BYTES // storage.itemsize)
+    if rows == 16 and tensor_cores and aligned * storage.itemsize < 8:
+        width //= 2  # every read wants an address: with many short ones some cells spill
     tile = _tiled(batch, hidden, directions, rows, units, 1)
     return {**tile, "ALIGNED": aligned, "WIDTH": width, "DOT": rows == 16}
 
