@@ -9,6 +9,7 @@ from . import cells, functional
 from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .define import define
 from .dispatch import Choice
+from .kernels.cpu import empty_cache
 from .layers import GRU, LSTM, RNN
 from .recurrent_layer import RecurrentLayer
 from .swap import swap
@@ -52,6 +53,7 @@ __all__ = [
     "__version__",
     "cells",
     "define",
+    "empty_cache",
     "functional",
     "swap",
 ]

@@ -32,7 +32,7 @@ def drive(folder, sanitizers, *options):
     own = [SOURCES / "openmp.cpp"] if sanitizers == "thread" else []
     watched = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-Wl,--wrap=aligned_alloc"]
     command = [COMPILER, "-std=c++17", "-O1", "-g", "-fopenmp", "-Wno-psabi", *watched, f"-I{KERNELS}", *options]
-    subprocess.run([*command, SOURCES / "driver.cpp", *own, "-o", program], check=True)
+    subprocess.run([*command, SOURCES / "driver.cpp", KERNELS / "pool.cpp", *own, "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         # The kernel spreads addresses wider than this compiler's thread sanitizer knows.

@@ -47,6 +47,9 @@ class Provider:
         """Why it cannot do this case, or None."""
         raise NotImplementedError
 
+    def release(self) -> None:
+        """Give back memory that is kept from one call for the next: the memory suite counts what a call takes."""
+
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         """Convert weights and inputs, compile, allocate: all that is not timed."""
         raise NotImplementedError

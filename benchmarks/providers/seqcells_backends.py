@@ -51,6 +51,9 @@ class Seqcells(Provider):
 
     _form = "layers"
 
+    def release(self) -> None:
+        seqcells.empty_cache()
+
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         if case.suite.projected:
 

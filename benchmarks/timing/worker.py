@@ -87,6 +87,7 @@ class Worker:
 
     def memory(self) -> float:
         """Bytes by which the process grew at most during one run: its peak resident set, pages given back before."""
+        self.provider.release()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
         before = _status("VmRSS")

@@ -4,8 +4,9 @@
 #include <Python.h>
 
 #include <cstring>
+#include <initializer_list>
 
-#include "buffer.h"
+#include "pool.h"
 #include "problem.h"
 
 namespace seqcells {
@@ -151,6 +152,9 @@ PyObject* gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return unlocked([&] { return precision->gemm(product); });
 }
 
+// release() -> bytes given back to the system
+PyObject* release(PyObject*, PyObject*) { return PyLong_FromLongLong(pool::release()); }
+
 // memory(bytes): a writable buffer from the pool, which gets it back when nobody refers to it.
 struct Memory {
     PyObject_HEAD
@@ -165,7 +169,7 @@ PyObject* memory_new(PyTypeObject* type, PyObject* args, PyObject*) {
     if (!self) return nullptr;
     self->asked = bytes;
     self->bytes = (bytes + 127) / 64 * 64;
-    self->address = Pool::take(self->bytes);
+    self->address = pool::take(self->bytes);
     if (self->address) return reinterpret_cast<PyObject*>(self);
     Py_DECREF(self);
     return PyErr_NoMemory();
@@ -173,7 +177,7 @@ PyObject* memory_new(PyTypeObject* type, PyObject* args, PyObject*) {
 
 void memory_free(PyObject* object) {
     auto* self = reinterpret_cast<Memory*>(object);
-    if (self->address) Pool::give(self->address, self->bytes);
+    if (self->address) pool::give(self->address, self->bytes);
     PyTypeObject* type = Py_TYPE(object);
     type->tp_free(object);
     Py_DECREF(type);
@@ -197,6 +201,7 @@ PyMethodDef methods[] = {
     {"find", find, METH_VARARGS, nullptr},
     {"find_gemm", find_gemm, METH_VARARGS, nullptr},
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
+    {"release", release, METH_NOARGS, nullptr},
     {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(gemm)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

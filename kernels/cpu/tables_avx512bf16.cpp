@@ -3,7 +3,6 @@
 #include <omp.h>
 #include <pthread.h>
 #include <sched.h>
-#include <mutex>
 
 #include <array>
 #include <atomic>
