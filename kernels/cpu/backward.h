@@ -16,7 +16,7 @@ class Backward : Sequence<Cell, T, O, Stored> {
     using Base = Sequence<Cell, T, O, Stored>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::times;
+    using Base::as, Base::blocks_of, Base::each_block, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::times;
 
     const int64_t back_blocks, unit_blocks;  // of the previous hidden state's columns, and of this step's units
     Buffer<Word<O>> weights{0}, projection{0};
@@ -63,8 +63,9 @@ class Backward : Sequence<Cell, T, O, Stored> {
                 backward_block(index, block, mine, projected.get(), carry.get(), hidden.get(), now, sums.get());
             if (R || p.weight_hr) barrier.wait();
             const int64_t present = Base::present(times.at(index));
-            for (int64_t block = my_projected.first; block < my_projected.last; ++block)
+            each_block(index, my_projected, [&](int64_t block) {
                 product_backward(index, block, present, now, depth, carry.get(), hidden.get());
+            });
             before_boundary(index, mine, my_projected, carry.get(), hidden.get());
         }
         end_backward(mine, my_projected, carry.get(), hidden.get());

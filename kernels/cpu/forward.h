@@ -15,7 +15,8 @@ class Forward : Sequence<Cell, T, O, Stored> {
     using Base = Sequence<Cell, T, O, Stored>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::rounds, Base::times;
+    using Base::as, Base::back, Base::blocks_of, Base::each_block, Base::fill_up, Base::fresh, Base::in_full, Base::p,
+        Base::rounds, Base::times;
 
     // A block is wide enough for several sums at a time even where there are few gates.
     static constexpr int UNITS = R == 1 ? 4 : R == 2 ? 2 : 1;  // vectors of units
@@ -63,16 +64,19 @@ class Forward : Sequence<Cell, T, O, Stored> {
         begin(mine, my_projected, hidden.get(), states.get());
         barrier.wait();
         for (int64_t index = 0; index < p.steps; ++index) {
-            if (p.input && index % group == 0) project_inputs(index, member, mine, inputs.get());
             const T* now = hidden.get() + index % 2 * B * P;
             T* next = hidden.get() + (index + 1) % 2 * B * P;
             const int64_t with_products = Base::present(times.at(index));
-            for (int64_t block = mine.first; block < mine.last; ++block)
+            const bool project_too = p.input && index % group == 0;
+            if (project_too) align_inputs(index, member);
+            each_block(index, mine, [&](int64_t block) {
+                T* projected = inputs.get() + block * group * B * G * L;
+                if (project_too) project_inputs(index, member, block, projected);
                 each_batch(B, [&](int64_t row0, int64_t row1) {
                     forward_block(index, block, mine, row0, row1, with_products,
-                                  inputs.get() + (block * group + place_in_group(index)) * B * G * L, now, next,
-                                  unprojected.get(), states.get());
+                                  projected + place_in_group(index) * B * G * L, now, next, unprojected.get(), states.get());
                 });
+            });
             if (p.weight_hr) {
                 barrier.wait();
                 for (int64_t block = my_projected.first; block < my_projected.last; ++block)
@@ -105,24 +109,29 @@ class Forward : Sequence<Cell, T, O, Stored> {
         return p.reverse ? times.at(begin + group < p.steps ? begin + group - 1 : p.steps - 1) : begin;
     }
 
-    void project_inputs(int64_t begin, int member, Share mine, T* inputs) const {
-        const int64_t count = group < p.steps - begin ? group : p.steps - begin, stride = filled<O>(p.features);
-        const Stored* input = as(p.input) + first_in_group(begin) * B * p.features;
-        O* rows = input_rows.get() + member * group * B * stride;
-        const O* from = rows;
-        if (!input_fits())
-            for (int64_t row = 0; row < count * B; ++row) align(input + row * p.features, p.features, rows + row * stride);
-        else if constexpr (std::is_same_v<O, Stored>)
-            from = input;
-        for (int64_t block = mine.first; block < mine.last; ++block)
-            each_batch(count * B, [&](int64_t row, int64_t end) {
-                T* to = inputs + (block * group * B + row) * G * L;
-                if (packed())
-                    product<O, G>(input_weights.get() + block * words<O>(p.features) * G * L, p.features,
-                                  from + row * stride, stride, end - row, to);
-                else
-                    unpacked<G>(as(p.weight_ih), block, p.features, from + row * stride, end - row, to);
-            });
+    // Of the steps that are projected with step `begin`, which come next.
+    int64_t grouped_rows(int64_t begin) const { return (group < p.steps - begin ? group : p.steps - begin) * B; }
+    const Stored* grouped_inputs(int64_t begin) const { return as(p.input) + first_in_group(begin) * B * p.features; }
+    O* own_rows(int member) const { return input_rows.get() + member * group * B * filled<O>(p.features); }
+
+    void align_inputs(int64_t begin, int member) const {
+        for (int64_t row = 0; row < grouped_rows(begin) && !input_fits(); ++row)
+            align(grouped_inputs(begin) + row * p.features, p.features, own_rows(member) + row * filled<O>(p.features));
+    }
+
+    void project_inputs(int64_t begin, int member, int64_t block, T* projected) const {
+        const int64_t stride = filled<O>(p.features);
+        const O* from = own_rows(member);
+        if constexpr (std::is_same_v<O, Stored>)
+            if (input_fits()) from = grouped_inputs(begin);
+        each_batch(grouped_rows(begin), [&](int64_t row, int64_t end) {
+            T* to = projected + row * G * L;
+            if (packed())
+                product<O, G>(input_weights.get() + block * words<O>(p.features) * G * L, p.features, from + row * stride,
+                              stride, end - row, to);
+            else
+                unpacked<G>(as(p.weight_ih), block, p.features, from + row * stride, end - row, to);
+        });
     }
 
     void pack_forward(Share mine, Share my_projected) {
@@ -195,10 +204,14 @@ class Forward : Sequence<Cell, T, O, Stored> {
         }
     }
 
-    // What a row of a block will read and write; rows behind the last are the first ones of the next block, or step.
+    // What a row of a block will read and write; rows behind the last are the first ones of the block that comes next.
     void expect_rows(int64_t index, int64_t block, int64_t row, Share mine) const {
-        for (; row >= B; row -= B)
-            if (++block == mine.last) block = mine.first, ++index;
+        for (; row >= B; row -= B) {
+            if (block != (back(index) ? mine.first : mine.last - 1))
+                block += back(index) ? -1 : 1;
+            else
+                ++index;  // whose first block is this one's last
+        }
         if (index >= p.steps) return;
         const int64_t unit = block * UNITS * L, count = H - unit < UNITS * L ? H - unit : UNITS * L;
         const int64_t place = times.at(index) * B + row;

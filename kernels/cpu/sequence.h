@@ -34,6 +34,9 @@ SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
     }
 }
 
+// Passes so far: of those one after another each begins where the one before ended.
+std::atomic<unsigned> passes{0};
+
 constexpr int64_t CACHE_BYTES = 1 << 19;  // of a second-level cache, what weights may take
 
 // Computed in T, by products of O; the caller's arrays are of Stored, besides those that only the engine reads.
@@ -49,9 +52,18 @@ class Sequence {
     const Problem& p;
     const Times times;
     const int64_t B, H, P;
+    const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
 
     explicit Sequence(const Problem& problem)
         : p(problem), times{problem}, B(p.batch), H(p.hidden), P(p.projected) {}
+
+    // f(block) for all of a member's, to and fro from step to step (and from pass to pass, should they be of one step): a
+    // step begins with the weights that the one before has left in the cache. No result depends on the order.
+    template <class F>
+    SEQCELLS_INLINE void each_block(int64_t index, Share mine, F f) const {
+        for (int64_t k = mine.first; k < mine.last; ++k) f(back(index) ? mine.first + mine.last - 1 - k : k);
+    }
+    bool back(int64_t index) const { return (index + turn) % 2; }
 
     static Stored* as(const void* pointer) { return static_cast<Stored*>(const_cast<void*>(pointer)); }
     static T* in_full(const void* pointer) { return static_cast<T*>(const_cast<void*>(pointer)); }

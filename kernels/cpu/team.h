@@ -33,13 +33,21 @@ class Barrier {
         }
         for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
             if (spins < 4096)
-                __builtin_ia32_pause();
+                pause();
             else
                 sched_yield();
         }
     }
 
   private:
+    static void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+    }
+
     const int size_;
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<int> round_{0};
