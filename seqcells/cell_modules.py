@@ -166,7 +166,6 @@ class RNNCell(RecurrentCell):
     Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
     """
 
-    cell = cells.RNNTanh
     torch_class = nn.RNNCell
 
     def __init__(
@@ -180,9 +179,14 @@ class RNNCell(RecurrentCell):
         *,
         backend: str = "auto",
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend)
+        # Before Module.__init__, which asks for the cell.
         self.nonlinearity = nonlinearity
-        self.cell = cells.RNN_BY_NONLINEARITY.get(nonlinearity, cells.RNNTanh)
+        super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend)
+
+    @property
+    def cell(self) -> type[cells.Cell]:
+        # As in torch.nn, the nonlinearity may be changed at any time.
+        return cells.RNN_BY_NONLINEARITY.get(self.nonlinearity, cells.RNNTanh)
 
     def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
         if self.nonlinearity not in cells.RNN_BY_NONLINEARITY:

@@ -192,6 +192,12 @@ def are_batched(tensors: Iterable[Tensor]) -> bool:
     return in_transform() or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
 
 
+def are_negated(tensors: Iterable[Tensor]) -> bool:
+    """Whether memory has the negative of a tensor's values, as torch leaves it of conjugated complex numbers: operators
+    never see such tensors, but what is called past the dispatcher would."""
+    return any(map(Tensor.is_neg, tensors))
+
+
 def is_observed() -> bool:
     """Whether somebody transforms, traces or watches what runs: then it must be operators, and nothing below them."""
     return bool(

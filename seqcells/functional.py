@@ -231,7 +231,8 @@ def inferring_engine(
     """The engine that takes a layer from its input, where it can and nothing is to be differentiated or traced."""
     if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling() or dispatch.is_observed():
         return None
-    if torch.is_grad_enabled() and any(t.requires_grad for t in [*tensors, *(p for w in weights for p in w.present())]):
+    tensors = [*tensors, *(p for w in weights for p in w.present())]
+    if dispatch.are_negated(tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
         return None
     engine = dispatch.engine(choice.backend)
     return engine if hasattr(engine, "infer") else None

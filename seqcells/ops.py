@@ -42,7 +42,7 @@ _library.define(
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A layer by a backend → output, final states: by the operator where somebody traces or watches, else by a shorter
     way that does the same."""
-    if torch.compiler.is_compiling() or dispatch.is_observed():
+    if torch.compiler.is_compiling() or dispatch.is_observed() or dispatch.are_negated(q.differentiable()):
         output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
         return output, tuple(final)
     if _differentiates(q):
@@ -193,18 +193,24 @@ def _recurrence_autograd(
     grad_output, grad_final = _given(call.q, output, grad_output, grad_final)
     if torch.is_grad_enabled():
         return _as_inputs(call, _differentiable_gradients(call.q, grad_output, grad_final))
-    gates_x, states, weights, reset_states = torch.ops.seqcells.recurrence_backward(
-        *inputs, output, saved, grad_output, grad_final
-    )
-    return _as_inputs(call, [gates_x, *states, *weights, *reset_states])
+    return _as_inputs(call, _gradients(*inputs, output, saved, grad_output, grad_final))
+
+
+def _gradients(*args: Any) -> list[Tensor]:
+    """The second operator → gradients of ``q.differentiable()``."""
+    gates_x, states, weights, reset_states = torch.ops.seqcells.recurrence_backward(*args)
+    return [gates_x, *states, *weights, *reset_states]
 
 
 def _given(
     q: Recurrence, output: Tensor, grad_output: Tensor | None, grad_final: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of the results, zeros for those that nothing was made of."""
-    grad_output = torch.zeros_like(output) if grad_output is None else grad_output
-    return grad_output, [torch.zeros_like(s) if g is None else g for s, g in zip(q.states, grad_final, strict=True)]
+    given = [
+        torch.zeros_like(like) if grad is None else grad.resolve_neg()
+        for like, grad in zip([output, *q.states], [grad_output, *grad_final], strict=True)
+    ]
+    return given[0], given[1:]
 
 
 def _differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: list[Tensor]) -> Sequence[Tensor]:
@@ -235,6 +241,8 @@ class _Eager(torch.autograd.Function):
         grad_output, given = _given(q, output, grad_output, grad_final)
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
             gradients = _differentiable_gradients(q, grad_output, given)
+        elif torch.compiler.is_compiling() or dispatch.is_observed():
+            gradients = _gradients(*arguments(q, ctx.backend), output, saved, grad_output, given)
         else:
             gradients = _backward(q, ctx.backend, output, saved, grad_output, given)
         return None, None, *gradients

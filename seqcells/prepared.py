@@ -52,16 +52,18 @@ class Prepared:
             return None
         states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
         tensors = (input, *states)
-        if not all(type(tensor) is Tensor and tensor.is_contiguous() for tensor in tensors):
+        if not all(type(tensor) is Tensor and tensor.is_contiguous() for tensor in tensors) or dispatch.are_negated(
+            tensors
+        ):
             return None
         weights = [(w.data_ptr(), w.shape) for w in module._parameters.values() if w is not None and w.is_contiguous()]
         form = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
-        return module.backend, getattr(module, "batch_first", False), type(hx), form, weights
+        return module.cell, module.backend, getattr(module, "batch_first", False), type(hx), form, weights
 
     def run(self, key: tuple[Any, ...], input: Tensor, hx: States) -> tuple[Tensor, list[Tensor]] | None:
         """Output and final states of a call with that key, shaped as they were; None where it is not like the last."""
         plan = self._plan
-        if plan is None or plan.key != key or not all(layer.holds() for layer in plan.layers):
+        if plan is None or plan.key != key or not plan.layers[0].holds():
             return None
         states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
         final = [empty() for empty in plan.empty_final]

@@ -42,8 +42,9 @@ class Stream:
         self._outputs = [states[0][-1] for states in self._states]
         self._input = weight.new_empty((batch_size, layer.input_size))
         self._now = 0
-        self._addresses: list[int] = []
+        self._made_for: tuple[str, list[int]] | None = None
         self._steps: list[list[Callable[[], None]]] | None = None
+        self._holds: Callable[[], bool] = _always
 
     @property
     def state(self) -> Tensor | tuple[Tensor, ...]:
@@ -72,9 +73,9 @@ class Stream:
                 f"Expected input of size {tuple(own.shape)} and {own.dtype}, got {list(input.shape)} and {input.dtype}"
             )
         # Where the weights lie tells whether one was replaced; what is in them is read at each step.
-        addresses = list(map(Tensor.data_ptr, self.layer._parameters.values()))
-        if addresses != self._addresses:
-            self._addresses, self._steps = addresses, self._kernels()
+        made_for = self.layer.backend, list(map(Tensor.data_ptr, self.layer._parameters.values()))
+        if made_for != self._made_for or not self._holds():
+            self._made_for, self._steps = made_for, self._kernels()
         before, self._now = self._now, 1 - self._now
         if self._steps is None:
             with torch.no_grad():
@@ -92,6 +93,7 @@ class Stream:
     def _kernels(self) -> list[list[Callable[[], None]]] | None:
         """For each of the two directions between the states, the steps of all layers; None where no engine has them, or
         where the weights are made anew at each call."""
+        self._holds = _always
         if not set(self.layer._flat_weights_names) <= set(self.layer._parameters):
             return None
         layer, weights = self.layer, self.layer._weights()
@@ -111,4 +113,9 @@ class Stream:
                 tensors = (inputs[before], new[0], *old, *new)
                 made[before].append(prepared.at([tensor.data_ptr() for tensor in tensors]))
             inputs = [states[1][0][0], states[0][0][0]]
+        self._holds = prepared.holds  # of one layer, for all
         return made
+
+
+def _always() -> bool:
+    return True

@@ -15,7 +15,7 @@ from seqcells.kernels import cpu
 if cpu.unavailable():
     pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
 
-from seqcells.kernels.cpu import library, linear
+from seqcells.kernels.cpu import engine, library, linear
 
 LIKE = {"dtype": torch.float64}
 DEEP = {"num_layers": 2, "bidirectional": True}
@@ -214,6 +214,37 @@ def test_a_stream_equals_the_sequence(name, batch, backend, options):
     stream.reset(rows)
     for state in as_tuple(stream.state):
         assert not state[:, rows].any() and (batch == 1 or state[:, ~rows].any())
+
+
+def test_a_stream_follows_what_its_layer_would_do(threads):
+    module, input = layer("lstm", 16, 64, backend="cpu"), torch.randn(9, 1, 16)
+    stream = module.stream()
+
+    def found():
+        stream.reset()
+        return torch.stack([stream(x).clone() for x in input])
+
+    def prepared():
+        step = stream._steps[0][0]
+        return step.args[2 + engine._PLACES["threads"]]
+
+    expected = found()
+    for count in (2, 1):
+        threads(count)
+        assert torch.equal(found(), expected) and prepared() == count
+    module.backend = "reference"
+    assert_equal_to([found()], [expected], 1e-5)
+    assert stream._steps is None
+    module.backend = "cpu"
+    assert torch.equal(found(), expected)
+
+
+def test_kept_memory_can_be_given_back():
+    module = layer("lstm", 64, 128, backend="cpu")
+    expected = everything(module, 20, 32)
+    assert seqcells.empty_cache() >= 1 << 16
+    assert seqcells.empty_cache() == 0
+    assert all(map(torch.equal, everything(module, 20, 32), expected))
 
 
 def test_a_stream_allocates_nothing_and_says_what_it_cannot():

@@ -169,6 +169,24 @@ def test_any_strides(kind, backend, batch_first, layout):
     assert_close(*grads, rtol=0, atol=1e-12)
 
 
+@each_layer
+@each_backend
+def test_the_negative_of_what_lies_in_memory(kind, backend):
+    """The imaginary part of a conjugate, which no operator sees so, in and as a gradient."""
+    module = make(seqcells, kind, {"backend": backend, "dtype": torch.float64})
+    input, state = (torch._neg_view(t) for t in (example(module), torch.randn(1, N, H, dtype=torch.float64)))
+    assert input.is_neg() and input.is_contiguous()
+    hx = (state, state) if kind == "LSTM" else state
+    plain = tuple(s.resolve_neg() for s in hx) if kind == "LSTM" else state.resolve_neg()
+    found = []
+    for x, s, grad in ((input, hx, torch._neg_view), (input.resolve_neg(), plain, torch.neg)):
+        with torch.no_grad():
+            found.append([module(x, s)[0] for _ in range(3)])
+        output = module(x, s)[0]
+        found[-1] += [output, *torch.autograd.grad(output, [*module.parameters()], grad(torch.ones_like(output)))]
+    assert_close(*found, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("layout", STRIDES)
 @pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell", "RNNCell"])
 @each_backend

@@ -110,6 +110,19 @@ def test_what_the_choice_depends_on_may_change():
         assert torch.equal(module(input)[0], plain)
 
 
+def test_a_cells_nonlinearity_may_change():
+    cell, input = seqcells.RNNCell(5, 7, backend="cpu", **LIKE), torch.randn(2, 5, **LIKE)
+    theirs = cell.to_torch()
+    for nonlinearity in ("tanh", "relu", "tanh"):
+        cell.nonlinearity = theirs.nonlinearity = nonlinearity
+        with torch.no_grad():
+            assert_equal_to(call(cell, input), [theirs(input)] * 4)
+    assert is_prepared(cell)
+    cell.nonlinearity = "sigmoid"
+    with pytest.raises(RuntimeError, match="Unknown nonlinearity: sigmoid"):
+        call(cell, input)
+
+
 def test_the_layout_may_change():
     module = layer("gru", 5, 7, backend="cpu", **LIKE)
     input = torch.randn(3, 1, 5, **LIKE)

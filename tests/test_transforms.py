@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from support import TORCH_LAYERS, as_tuple, assert_equal_to, cases, gradients, layer, random_states, results
+from support import TORCH_LAYERS, as_tuple, assert_equal_to, backends, cases, gradients, layer, random_states, results
 from torch.func import functional_call, grad, jacrev, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from seqcells import dispatch
 from seqcells.cells import REGISTRY
 
 T, B, F, H = 5, 3, 4, 6
@@ -60,6 +62,31 @@ def test_backward_works_in_eval_mode(name, backend, device):
         module.train(training).dropout = 0.5 * (not training)
         found.append(gradients([module(input)[0]], [input, *module.parameters()]))
     assert_equal_to(found[0], found[1], 1e-6)
+
+
+class _Watching(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", [name for name in backends("gru") if dispatch.BACKENDS[name].engine])
+def test_whoever_watches_sees_operators(backend, device):
+    """Forward and backward, also where one ran before they came."""
+    module = layer("gru", F, H, backend=backend, device=device)
+    input = torch.randn(T, B, F, device=device)
+    with _Watching() as whole:
+        module(input)[0].sum().backward()
+    output = module(input)[0].sum()
+    with _Watching() as half:
+        output.backward()
+    assert "seqcells.recurrence.default" in whole.seen
+    for found in (whole.seen, half.seen):
+        assert "seqcells.recurrence_backward.default" in found
 
 
 @pytest.mark.parametrize(("name", "backend"), [*cases(), *((name, "auto") for name in REGISTRY)])
