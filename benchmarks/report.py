@@ -1,9 +1,11 @@
-"""The README's table, from committed result files: wins and losses alike."""
+"""The README's tables, from committed result files: wins and losses alike."""
 
 import os
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
+from statistics import geometric_mean
+from typing import NamedTuple
 
 from . import machine, tables, units
 from .providers import BASELINE, NULL
@@ -14,9 +16,29 @@ from .timing import NULL_BAND
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 OURS = ("seqcells auto", "seqcells stream")
 """What users get who choose nothing, and what they get who stream."""
-SHOWN = ("sequence", "training", "streaming", "packed")
-"""The suites of the README's table: what a layer's user waits for. The others are in the result files."""
+SHOWN = ("sequence", "training", "streaming", "packed", "memory")
+"""The suites of the README's tables: what a layer's user waits for, and its memory. The others are in the result files."""
 HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× torch.nn", "best rival", "× rival", "÷ floor")
+
+
+class Case(NamedTuple):
+    """A row of ours, and the rows it is compared with."""
+
+    ours: Row
+    baseline: Row | None
+    null: Row | None
+    rival: Row | None
+    """The best that is neither ours nor torch.nn."""
+
+    @property
+    def to_rival(self) -> float | None:
+        return self.rival.figure.median / self.ours.figure.median if self.rival and self.ours.figure.median else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether torch.nn against itself was off there."""
+        null = self.null
+        return null is not None and null.ratio is not None and abs(null.ratio - 1) > NULL_BAND and null.unit == "s"
 
 
 def write(paths: Iterable[Path], readme: Path, plots_folder: Path | None) -> int:
@@ -30,7 +52,7 @@ def write(paths: Iterable[Path], readme: Path, plots_folder: Path | None) -> int
             pictures += plots.draw(report, plots_folder)
     text = readme.read_text()
     # One of each device and cell for the README; the folder has them all.
-    pictures = [path for path in pictures if "-sequence-" in path.name and path.stem.endswith("-ratio")]
+    pictures = [path for path in pictures if "-sequence-" in path.name and path.stem.endswith("float32-ratio")]
     links = [f"![{path.stem}]({os.path.relpath(path, readme.parent)})" for path in pictures]
     readme.write_text(between_markers(text, markdown(reports, links)))
     print(f"{readme}: {', '.join(f'{r.device} of {r.date[:10]}' for r in reports.values()) or 'nothing measured yet'}")
@@ -61,49 +83,89 @@ def markdown(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
     return "\n\n".join([*sections, *links])
 
 
+def cases(report: Report) -> list[Case]:
+    """What of ours was measured in the suites that are shown."""
+    found = []
+    for _, rows in groupby((row for row in report.rows if row.suite in SHOWN and row.figure), key):
+        by_name = {row.provider: row for row in rows}
+        others = [row for row in by_name.values() if not row.ours and row.provider not in (BASELINE, NULL)]
+        rival = min(others, key=lambda row: row.figure.median, default=None)
+        for name in filter(by_name.__contains__, OURS):
+            found.append(Case(by_name[name], by_name.get(BASELINE), by_name.get(NULL), rival))
+    return found
+
+
 def _section(report: Report) -> str:
     version = report.versions.get("torch", "?")
     measured = dict.fromkeys(row.provider for row in report.rows if row.figure)
+    found = cases(report)
     lines = [
-        f"**{machine.title(report.machine)}**, {report.date[:10]}, commit {report.commit}, torch {version}. "
-        f'Medians; {tables.null_line(report)}. “seqcells” is `backend="auto"`, in brackets what it '
-        "took, or `layer.stream()`; above 1 it is faster, below 1 slower. `~`: torch.nn against itself was off by more "
-        f"than 10 % there. Measured in this run: {', '.join(measured)}. All rows and plots: `benchmarks/results/`.",
+        f"**{machine.title(report.machine)}**, {report.date[:10]}, commit {report.commit}, torch {version}; "
+        f"{tables.null_line(report)}. Ratios of medians: above 1 seqcells is faster (or smaller), below 1 slower.",
+        "",
+        *_summary(found),
+        "",
+        f"<details><summary>All {len(found)} of them</summary>",
+        "",
+        '“seqcells” is `backend="auto"`, in brackets what it took, or `layer.stream()`. `~`: torch.nn against itself was '
+        f"off by more than 10 % there. Measured in this run: {', '.join(measured)}. All rows and plots: "
+        "`benchmarks/results/`.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * 4 + "---:|" * 3 + "---|" + "---:|" * 2,
+        *("| " + " | ".join(_line(case)) + " |" for case in found),
+        "",
+        "</details>",
     ]
-    for _, rows in groupby((row for row in report.rows if row.suite in SHOWN), key):
-        case = list(rows)
-        for cells in filter(None, (_line(case, name) for name in OURS)):
-            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"Note: {note}." for note in report.notes)]).strip()
 
 
-def _line(rows: list[Row], name: str) -> list[str] | None:
-    """A case in the README's table, if that row of ours was measured in it."""
-    by_name = {row.provider: row for row in rows}
-    ours, baseline, null = by_name.get(name), by_name.get(BASELINE), by_name.get(NULL)
-    if ours is None or ours.figure is None:
-        return None
-    rivals = [row for row in rows if row.figure and not row.ours and row.provider not in (BASELINE, NULL)]
-    best = min(rivals, key=lambda row: row.figure.median, default=None)
-    doubtful = null is not None and null.ratio is not None and abs(null.ratio - 1) > NULL_BAND and null.unit == "s"
+def _summary(found: list[Case]) -> list[str]:
+    """A row for each suite and cell: for each dtype geometric means over its sizes, with the least and the most."""
+    dtypes = list(dict.fromkeys(case.ours.dtype for case in found))
+    columns = [(dtype, "× torch.nn") for dtype in dtypes]
+    columns += [(dtype, "× best rival") for dtype in dtypes if any(c.rival and c.ours.dtype == dtype for c in found)]
+    head = ["suite", "cell", "by", "sizes", *(f"{dtype} {what}" for dtype, what in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 3 + "---:|" * (len(columns) + 1)]
+    for kind in dict.fromkeys((case.ours.suite, case.ours.cell, case.ours.provider) for case in found):
+        its = [case for case in found if (case.ours.suite, case.ours.cell, case.ours.provider) == kind]
+        sizes = len({(case.ours.batch, case.ours.hidden, case.ours.steps) for case in its})
+        cells = []
+        for dtype, what in columns:
+            here = [case for case in its if case.ours.dtype == dtype]
+            cells.append(_spread([c.ours.ratio if what.endswith(BASELINE) else c.to_rival for c in here]))
+        suite, cell, provider = kind
+        lines.append("| " + " | ".join([suite, cell, provider.removeprefix("seqcells "), str(sizes), *cells]) + " |")
+    return lines
+
+
+def _spread(ratios: Iterable[float | None]) -> str:
+    """``1.24× (0.98 to 2.61)``"""
+    there = [ratio for ratio in ratios if ratio]
+    if not there:
+        return "–"
+    mean = units.ratio(geometric_mean(there))
+    return mean if len(there) == 1 else f"{mean} ({min(there):.2f} to {max(there):.2f})"
+
+
+def _line(case: Case) -> list[str]:
+    """In the table of all."""
+    ours = case.ours
     took = (note.removeprefix("auto took ") for note in ours.notes if note.startswith("auto took "))
-    how = next(took, name.removeprefix("seqcells "))
+    how = next(took, ours.provider.removeprefix("seqcells "))
 
     def amount(row: Row | None) -> str:
-        return units.amount(row.figure.median, row.unit) if row and row.figure else "–"
+        return units.amount(row.figure.median, row.unit) if row else "–"
 
     return [
         ours.suite,
         ours.cell,
         ours.dtype,
         f"{ours.batch} × {ours.hidden} × {ours.steps}",
-        amount(baseline),
+        amount(case.baseline),
         f"{amount(ours)} ({how})",
-        ("~ " if doubtful else "") + units.ratio(ours.ratio),
-        f"{best.provider} {amount(best)}" if best else "–",
-        units.ratio(best.figure.median / ours.figure.median) if best and ours.figure.median else "",
+        ("~ " if case.doubtful else "") + units.ratio(ours.ratio),
+        f"{case.rival.provider} {amount(case.rival)}" if case.rival else "–",
+        units.ratio(case.to_rival),
         units.ratio(ours.distance),
     ]

@@ -1,7 +1,8 @@
 """The two operators: one node each in a compiled or exported graph, however long the sequence.
 
 ``seqcells::recurrence`` runs one layer, all its directions, ``seqcells::recurrence_backward`` gives its gradients.
-What runs inside is the engine named by ``backend``, looked up at the call.
+What runs inside is the engine named by ``backend``, looked up at the call. Eager calls that nobody traces or watches go
+past the operators, by an autograd function that does the same (`_Eager`).
 
 An engine is a module with three functions of a `Recurrence`:
 

@@ -194,6 +194,7 @@ def test_the_readme_is_rewritten_between_its_markers(measured: schema.Report, tm
         text = readme.read_text()
         assert text.startswith(f"before\n{report.BEGIN}\n**") and text.endswith(f"{report.END}\nafter\n")
         assert "old" not in text and "| training | lstm | float32 | 3 × 8 × 20 |" in text
+        assert "| suite | cell | by | sizes | float32 × torch.nn |" in text and "| training | lstm | auto | 1 |" in text
         assert "Not yet measured on a GPU." in text and "Not yet measured on a CPU." not in text
     assert "Not yet measured on a CPU." in report.markdown({})
     readme.write_text("no markers")
