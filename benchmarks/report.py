@@ -17,7 +17,7 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 OURS = ("seqcells auto", "seqcells stream")
 """What users get who choose nothing, and what they get who stream."""
 SHOWN = ("sequence", "training", "streaming", "packed", "memory")
-"""The suites of the README's tables: what a layer's user waits for, and its memory. The others are in the result files."""
+"""The suites of the README's tables: what a layer's user waits for, and its memory. All are in the result files."""
 HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× torch.nn", "best rival", "× rival", "÷ floor")
 
 
@@ -107,8 +107,8 @@ def _section(report: Report) -> str:
         "",
         f"<details><summary>All {len(found)} of them</summary>",
         "",
-        '“seqcells” is `backend="auto"`, in brackets what it took, or `layer.stream()`. `~`: torch.nn against itself was '
-        f"off by more than 10 % there. Measured in this run: {', '.join(measured)}. All rows and plots: "
+        '“seqcells” is `backend="auto"`, in brackets what it took, or `layer.stream()`. `~`: torch.nn against itself '
+        f"was off by more than 10 % there. Measured in this run: {', '.join(measured)}. All rows and plots: "
         "`benchmarks/results/`.",
         "",
         "| " + " | ".join(HEADER) + " |",

@@ -124,7 +124,7 @@ def test_an_installed_wheel_has_the_kernels(tmp_path):
         ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source],
         ["install", "--no-deps", "--no-index", "--target", target, "--find-links", wheels, "seqcells"],
     ):
-        done = subprocess.run([*pip, *command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*pip, *command], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stderr
     assert folders("seqcells", cwd=tmp_path, path=target) == [(target / "seqcells").resolve()]
     found = python("-c", "import seqcells.kernels.triton.marker as m; print(m.__file__)", cwd=tmp_path, path=target)
