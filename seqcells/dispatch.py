@@ -172,7 +172,7 @@ def _leads_on_cpu(call: Call) -> bool:
 
 
 # Below so many rows the engine is faster than oneDNN's LSTM: in inference, and where gradients will be wanted.
-_ROWS = {torch.float32: (33, 4), torch.bfloat16: (16, 8)}
+_ROWS = {torch.float32: (33, 8), torch.bfloat16: (16, 16)}
 
 
 def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
