@@ -179,7 +179,7 @@ class RNNCell(RecurrentCell):
         *,
         backend: str = "auto",
     ) -> None:
-        # Before Module.__init__, which asks for the cell.
+        # Before the rest, which asks for the cell.
         self.nonlinearity = nonlinearity
         super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend)
 

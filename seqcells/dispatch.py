@@ -192,20 +192,19 @@ def are_batched(tensors: Iterable[Tensor]) -> bool:
     return in_transform() or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
 
 
-def are_negated(tensors: Iterable[Tensor]) -> bool:
-    """Whether memory has the negative of a tensor's values, as torch leaves it of conjugated complex numbers: operators
-    never see such tensors, but what is called past the dispatcher would."""
-    return any(map(Tensor.is_neg, tensors))
-
-
-def is_observed() -> bool:
-    """Whether somebody transforms, traces or watches what runs: then it must be operators, and nothing below them."""
+def is_observed(tensors: Iterable[Tensor] = ()) -> bool:
+    """Whether somebody transforms, traces or watches what runs, or one of the tensors is not what lies in memory (a
+    FakeTensor, say, or one whose negative lies there): then it must be operators, and nothing below them."""
     return bool(
-        in_transform()
+        any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in tensors)
+        or in_transform()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
         or torch._C._get_tracing_state()
     )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def cell(name: str) -> type[Cell]:

@@ -229,10 +229,10 @@ def inferring_engine(
     choice: dispatch.Choice, tensors: Sequence[Tensor], weights: Sequence[Weights]
 ) -> ModuleType | None:
     """The engine that takes a layer from its input, where it can and nothing is to be differentiated or traced."""
-    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling() or dispatch.is_observed():
+    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
         return None
     tensors = [*tensors, *(p for w in weights for p in w.present())]
-    if dispatch.are_negated(tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+    if dispatch.is_observed(tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
         return None
     engine = dispatch.engine(choice.backend)
     return engine if hasattr(engine, "infer") else None

@@ -43,7 +43,7 @@ _library.define(
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A layer by a backend → output, final states: by the operator where somebody traces or watches, else by a shorter
     way that does the same."""
-    if torch.compiler.is_compiling() or dispatch.is_observed() or dispatch.are_negated(q.differentiable()):
+    if torch.compiler.is_compiling() or dispatch.is_observed(q.differentiable()):
         output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
         return output, tuple(final)
     if _differentiates(q):
@@ -207,11 +207,8 @@ def _given(
     q: Recurrence, output: Tensor, grad_output: Tensor | None, grad_final: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of the results, zeros for those that nothing was made of."""
-    given = [
-        torch.zeros_like(like) if grad is None else grad.resolve_neg()
-        for like, grad in zip([output, *q.states], [grad_output, *grad_final], strict=True)
-    ]
-    return given[0], given[1:]
+    grad_output = torch.zeros_like(output) if grad_output is None else grad_output
+    return grad_output, [torch.zeros_like(s) if g is None else g for s, g in zip(q.states, grad_final, strict=True)]
 
 
 def _differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: list[Tensor]) -> Sequence[Tensor]:
@@ -242,7 +239,7 @@ class _Eager(torch.autograd.Function):
         grad_output, given = _given(q, output, grad_output, grad_final)
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
             gradients = _differentiable_gradients(q, grad_output, given)
-        elif torch.compiler.is_compiling() or dispatch.is_observed():
+        elif torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given]):
             gradients = _gradients(*arguments(q, ctx.backend), output, saved, grad_output, given)
         else:
             gradients = _backward(q, ctx.backend, output, saved, grad_output, given)

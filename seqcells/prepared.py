@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from . import dispatch, functional
 from .cells import Cell
 from .recurrence import Recurrence
-from .weights import Weights
+from .weights import Weights, places
 
 States = Tensor | Sequence[Tensor] | None
 
@@ -48,17 +48,15 @@ class Prepared:
 
     def key(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Any, ...] | None:
         """What a call like this one has in common with it; None for a call that must go the whole way."""
-        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or not _undisturbed():
+        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or torch.is_grad_enabled() or not undisturbed():
             return None
         states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
         tensors = (input, *states)
-        if not all(type(tensor) is Tensor and tensor.is_contiguous() for tensor in tensors) or dispatch.are_negated(
-            tensors
-        ):
+        if not all(type(tensor) is Tensor and tensor.is_contiguous() and not tensor.is_neg() for tensor in tensors):
             return None
-        weights = [(w.data_ptr(), w.shape) for w in module._parameters.values() if w is not None and w.is_contiguous()]
         form = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
-        return module.cell, module.backend, getattr(module, "batch_first", False), type(hx), form, weights
+        options = module.cell, module.backend, getattr(module, "batch_first", False)
+        return options, type(hx), form, places(module._parameters)
 
     def run(self, key: tuple[Any, ...], input: Tensor, hx: States) -> tuple[Tensor, list[Tensor]] | None:
         """Output and final states of a call with that key, shaped as they were; None where it is not like the last."""
@@ -112,7 +110,8 @@ class Prepared:
             return
         # Weights that are not the module's parameters, but made of them at each call, will have changed in the next.
         *_, own = key
-        if not {(tensor.data_ptr(), tensor.shape) for w in weights for tensor in w.present()} <= set(own):
+        read = places({str(k): tensor for k, tensor in enumerate(tensor for w in weights for tensor in w.present())})
+        if not {place[1:] for place in read} <= {place[1:] for place in own}:
             return
         made: list[Any] = []
         directions = len(states[0]) // layers
@@ -141,11 +140,6 @@ def _empty(layer: Any, like: Tensor) -> Callable[[], Tensor]:
     return partial(layer.empty, like.shape)
 
 
-def _undisturbed() -> bool:
-    """Whether what runs here is for nobody but the caller, and not to be differentiated."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or dispatch.is_observed()
-    )
+def undisturbed() -> bool:
+    """Whether what runs here is for nobody but the caller, in the dtypes that tensors have."""
+    return not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or dispatch.is_observed())

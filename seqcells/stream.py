@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from . import functional
+from .prepared import undisturbed
 from .recurrence import Recurrence
+from .weights import places
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
+
+
+Steps = tuple[list[Callable[[], None]], list[Callable[[], None]]]
 
 
 class Stream:
     """A layer's states, and the function that moves them on by one step: ``output = stream(input)``.
 
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
-    is one call of a kernel for each layer; elsewhere it is a call of the layer with T = 1. Weights are read at each
-    step, so a change of them counts at once.
+    is one call of a kernel for each layer; elsewhere, and for a layer with hooks or one that drops out, it is a call of
+    the layer with T = 1. Weights are read at each step, so a change of them counts at once, as does one of the layer's
+    mode, backend or precision.
 
     Args:
         layer: not bidirectional; its dtype and device are the stream's.
@@ -42,9 +48,11 @@ class Stream:
         self._outputs = [states[0][-1] for states in self._states]
         self._input = weight.new_empty((batch_size, layer.input_size))
         self._now = 0
-        self._made_for: tuple[str, list[int]] | None = None
-        self._steps: list[list[Callable[[], None]]] | None = None
-        self._holds: Callable[[], bool] = _always
+        # What the kernels were prepared for; their steps, if there are any; whether they would be prepared alike now.
+        self._prepared: tuple[tuple[Any, ...], Steps | None, Callable[[], bool]] = (), None, bool
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _copy, (self.layer, self.batch_size, self.state)
 
     @property
     def state(self) -> Tensor | tuple[Tensor, ...]:
@@ -72,50 +80,69 @@ class Stream:
             raise RuntimeError(
                 f"Expected input of size {tuple(own.shape)} and {own.dtype}, got {list(input.shape)} and {input.dtype}"
             )
-        # Where the weights lie tells whether one was replaced; what is in them is read at each step.
-        made_for = self.layer.backend, list(map(Tensor.data_ptr, self.layer._parameters.values()))
-        if made_for != self._made_for or not self._holds():
-            self._made_for, self._steps = made_for, self._kernels()
-        before, self._now = self._now, 1 - self._now
-        if self._steps is None:
+        steps = self._kernels() if undisturbed() else None
+        before, now = self._now, 1 - self._now
+        if steps is None:
+            states = self._states[before]
             with torch.no_grad():
-                states = self._states[before]
-                _, self.state = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
+                _, final = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
+            for state, value in zip(self._states[now], [final] if isinstance(final, Tensor) else final, strict=True):
+                state.copy_(value)
         else:
             own.copy_(input.detach())
-            for step in self._steps[before]:
+            for step in steps[before]:
                 step()
-        return self._outputs[self._now]
+        self._now = now
+        return self._outputs[now]
 
     def _batched(self, input: Tensor) -> Tensor:
         return input.unsqueeze(1 if self.layer.batch_first else 0)
 
-    def _kernels(self) -> list[list[Callable[[], None]]] | None:
-        """For each of the two directions between the states, the steps of all layers; None where no engine has them, or
-        where the weights are made anew at each call."""
-        self._holds = _always
-        if not set(self.layer._flat_weights_names) <= set(self.layer._parameters):
-            return None
+    def _kernels(self) -> Steps | None:
+        """The steps of all layers, prepared once; None where they are for the layer to do."""
+        layer = self.layer
+        # Where the weights lie tells whether one was replaced; what is in them is read at each step.
+        made_for = layer.backend, self._for_the_layer(), places(layer._parameters)
+        if made_for != self._prepared[0] or not self._prepared[2]():
+            with torch.no_grad():
+                self._prepared = made_for, *self._prepare()
+        return self._prepared[1]
+
+    def _for_the_layer(self) -> bool:
+        """Whether it does more in a call than kernels do."""
+        layer = self.layer
+        return bool((layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks)
+
+    def _prepare(self) -> tuple[Steps | None, Callable[[], bool]]:
+        """The steps of all layers, for each of the two directions between the states, and what tells whether they hold.
+        None where no engine has them, where the layer does more, or where the weights are made anew at each call."""
         layer, weights = self.layer, self.layer._weights()
+        nothing = None, _always
+        if self._for_the_layer() or not set(layer._flat_weights_names) <= set(layer._parameters):
+            return nothing
         choice = layer.plan(self._batched(self._input))
-        with torch.no_grad():
-            engine = functional.inferring_engine(choice, [self._input], weights)
+        engine = functional.inferring_engine(choice, [self._input], weights)
         if not hasattr(engine, "Inference"):
-            return None
-        made: list[list[Callable[[], None]]] = [[], []]
+            return nothing
+        made: Steps = [], []
         inputs = [self._input, self._input]
         for k in range(layer.num_layers):
             states = [[state[k : k + 1] for state in both] for both in self._states]
-            prepared = engine.Inference(Recurrence(layer.cell, None, states[0], [weights[k]]), inputs[0].unsqueeze(0))
-            if not prepared.in_place:
-                return None
+            one = engine.Inference(Recurrence(layer.cell, None, states[0], [weights[k]]), inputs[0].unsqueeze(0))
+            if not one.in_place:
+                return nothing
             for before, (old, new) in enumerate((states, states[::-1])):
                 tensors = (inputs[before], new[0], *old, *new)
-                made[before].append(prepared.at([tensor.data_ptr() for tensor in tensors]))
+                made[before].append(one.at([tensor.data_ptr() for tensor in tensors]))
             inputs = [states[1][0][0], states[0][0][0]]
-        self._holds = prepared.holds  # of one layer, for all
-        return made
+        return made, one.holds  # of one layer, for all
 
 
 def _always() -> bool:
     return True
+
+
+def _copy(layer: RecurrentLayer, batch_size: int, state: Tensor | tuple[Tensor, ...]) -> Stream:
+    stream = Stream(layer, batch_size)
+    stream.state = state
+    return stream

@@ -1,12 +1,15 @@
 """The CPU engine: every instruction set, any number of threads and callers, no stale weights, steps and streams."""
 
+import copy
 import ctypes
 import multiprocessing
+import pickle
 import threading
 
 import pytest
 import torch
 from support import as_tuple, assert_equal_to, gradients, layer, like_module, random_states, results
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqcells
 from seqcells.cells import REGISTRY
@@ -225,7 +228,7 @@ def test_a_stream_follows_what_its_layer_would_do(threads):
         return torch.stack([stream(x).clone() for x in input])
 
     def prepared():
-        step = stream._steps[0][0]
+        step = stream._kernels()[0][0]
         return step.args[2 + engine._PLACES["threads"]]
 
     expected = found()
@@ -234,9 +237,63 @@ def test_a_stream_follows_what_its_layer_would_do(threads):
         assert torch.equal(found(), expected) and prepared() == count
     module.backend = "reference"
     assert_equal_to([found()], [expected], 1e-5)
-    assert stream._steps is None
+    assert stream._kernels() is None
     module.backend = "cpu"
     assert torch.equal(found(), expected)
+
+
+def test_a_stream_drops_out_what_its_layer_drops_out():
+    module, input = layer("lstm", 4, 64, 2, dropout=0.9, backend="cpu"), torch.randn(1, 4)
+    stream = module.stream()
+    first, second = stream(input).clone(), (stream.reset(), stream(input).clone())[1]
+    assert not torch.equal(first, second)
+    module.eval()
+    found = [(stream.reset(), stream(input).clone())[1] for _ in range(2)]
+    with torch.no_grad():
+        assert_equal_to(found, [module(input.unsqueeze(0))[0][0]] * 2, 1e-6)
+    assert stream._kernels() is not None
+
+
+def test_a_stream_after_a_step_that_failed(threads):
+    module, input = layer("lstm", 4, 8, backend="cpu", **LIKE), torch.randn(3, 1, 4, **LIKE)
+    stream, untroubled = module.stream(), module.stream()
+    expected = [untroubled(x).clone() for x in input]
+    found = [stream(input[0]).clone()]
+    state = [s.clone() for s in stream.state]
+    module.backend = "triton-persistent"
+    with pytest.raises(RuntimeError, match="triton-persistent"):
+        stream(input[1])
+    assert all(map(torch.equal, stream.state, state))
+    module.backend = "cpu"
+    threads(2)
+    found += [stream(x).clone() for x in input[1:]]
+    assert_equal_to(found, expected)
+    assert stream._prepared[2]() and (threads(1), not stream._prepared[2]())[1]
+
+
+class _Watching(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("first", (torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16), _Watching))
+def test_a_streams_first_step_does_not_decide_for_the_rest(first):
+    module = layer("gru", 4, 8)
+    stream, input = module.stream(), torch.randn(1, 4)
+    with first():
+        stream(input)
+    stream(input)
+    assert stream._kernels() is not None
+
+
+@pytest.mark.parametrize("copied", (copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))), ids=("deepcopy", "pickle"))
+@pytest.mark.parametrize("name", ("gru", "lstm"))
+def test_a_stream_can_be_copied(name, copied):
+    stream, input = layer(name, 4, 8, backend="cpu", **LIKE).stream(3), torch.randn(3, 4, **LIKE)
+    stream(input)
+    other = copied(stream)
+    expected = stream(input).clone()
+    assert torch.equal(other(input), expected) and torch.equal(other(input), stream(input))
 
 
 def test_kept_memory_can_be_given_back():

@@ -221,6 +221,30 @@ def test_weights_that_are_made_at_each_call_are_not_kept(remake, streaming):
     assert_equal_to([found], [call(module, input, times=1)[0][0]])
 
 
+@pytest.mark.parametrize(
+    "change",
+    (
+        lambda m: prune.random_unstructured(m, "weight_hh_l0", 0.9),
+        lambda m: setattr(m.weight_hh_l0, "data", m.weight_hh_l0.data.t()),
+        lambda m: setattr(m.weight_hh_l0, "data", torch._neg_view(m.weight_hh_l0.data)),
+    ),
+    ids=("pruned", "transposed", "negated"),
+)
+def test_the_same_memory_seen_otherwise_counts_at_once(change):
+    module = layer("rnn_tanh", 6, 6, bias=False, backend="cpu", **LIKE)
+    stream, input = module.stream(), torch.randn(3, 1, 6, **LIKE)
+    before = call(module, input)[0][0]
+    with torch.no_grad():
+        stream(input[0])
+        change(module)
+        stream.reset()
+        found = [module(input)[0], torch.stack([stream(x).clone() for x in input])]
+        module.backend = "reference"
+        expected = module(input)[0]
+    assert_equal_to(found, [expected] * 2)
+    assert (found[0] - before).abs().max() > 1e-3
+
+
 def test_a_weight_of_another_size_at_the_same_place_is_refused():
     module = layer("rnn_tanh", 5, 7, backend="cpu", **LIKE)
     input = torch.randn(3, 2, 5, **LIKE)

@@ -37,9 +37,9 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         # A gradient that will itself be differentiated, or is many in one, must be made of what can be.
-        product = torch.matmul if torch.is_grad_enabled() or dispatch.are_batched([grad]) else gemm
-        rows = grad.resolve_neg().reshape(-1, grad.shape[-1]).contiguous()
-        flat = input.flatten(0, -2).contiguous()
+        by_operators = torch.is_grad_enabled() or torch.compiler.is_compiling() or dispatch.are_batched([grad])
+        product = torch.matmul if by_operators or dispatch.is_observed([grad]) else gemm
+        rows, flat = grad.reshape(-1, grad.shape[-1]).contiguous(), input.flatten(0, -2).contiguous()
         wanted = ctx.needs_input_grad
         grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None
         grad_weight = product(rows.T, flat) if wanted[1] else None
@@ -49,6 +49,6 @@ class _Linear(torch.autograd.Function):
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear`, by the engine's own product where it has one for the dtype."""
     tensors = [input, weight] if bias is None else [input, weight, bias]
-    if not reads(input.dtype) or not input.numel() or dispatch.are_negated(tensors):
+    if not reads(input.dtype) or not input.numel() or dispatch.is_observed(tensors):
         return torch.nn.functional.linear(input, weight, bias)
     return _Linear.apply(input, weight, bias)

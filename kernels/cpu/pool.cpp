@@ -4,9 +4,15 @@
 
 #include "pool.h"
 
+#include <sched.h>
+
 #include <cstdlib>
 #include <mutex>
 #include <utility>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 namespace seqcells {
 namespace pool {
@@ -65,10 +71,16 @@ void give(void* memory, int64_t bytes) {
 }
 
 int64_t release() {
-    std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
-    if (!lock) return 0;
+    std::unique_lock<std::mutex> lock(mutex, std::defer_lock);
+    for (int tries = 0; !lock.try_lock(); ++tries) {
+        if (tries == 1000) return 0;  // whoever has it may have stayed behind when this process was forked
+        sched_yield();
+    }
     const int64_t released = kept;
     for (Block& block : blocks) std::free(out_of(block));
+#if defined(__GLIBC__)
+    malloc_trim(0);  // or the C library keeps what it was given
+#endif
     return released;
 }
 

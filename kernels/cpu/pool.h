@@ -14,7 +14,7 @@ void* take(int64_t& bytes);
 
 void give(void* memory, int64_t bytes);
 
-// Give back to the system what is kept → its bytes.
+// Give back to the system what is kept → its bytes; 0 where another thread does not let go of the pool.
 int64_t release();
 
 }  // namespace pool

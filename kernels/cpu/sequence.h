@@ -34,7 +34,7 @@ SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
     }
 }
 
-// Passes so far: of those one after another each begins where the one before ended.
+// Passes so far: single steps, of one pass each, go to and fro as well.
 std::atomic<unsigned> passes{0};
 
 constexpr int64_t CACHE_BYTES = 1 << 19;  // of a second-level cache, what weights may take
@@ -57,8 +57,8 @@ class Sequence {
     explicit Sequence(const Problem& problem)
         : p(problem), times{problem}, B(p.batch), H(p.hidden), P(p.projected) {}
 
-    // f(block) for all of a member's, to and fro from step to step (and from pass to pass, should they be of one step): a
-    // step begins with the weights that the one before has left in the cache. No result depends on the order.
+    // f(block) for all of a member's, to and fro from step to step: each begins with the weights that the one before has
+    // left in the cache. No result depends on the order.
     template <class F>
     SEQCELLS_INLINE void each_block(int64_t index, Share mine, F f) const {
         for (int64_t k = mine.first; k < mine.last; ++k) f(back(index) ? mine.first + mine.last - 1 - k : k);
