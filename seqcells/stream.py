@@ -89,7 +89,7 @@ class Stream:
             for state, value in zip(self._states[now], [final] if isinstance(final, Tensor) else final, strict=True):
                 state.copy_(value)
         else:
-            own.copy_(input.detach())
+            own.copy_(input.detach() if input.requires_grad else input)
             for step in steps[before]:
                 step()
         self._now = now
