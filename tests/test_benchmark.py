@@ -19,6 +19,7 @@ from benchmarks.shapes import SETS, Shape, named
 from benchmarks.suites import SUITES
 from benchmarks.timing import Effort
 from benchmarks.timing.processes import Processes
+from seqcells import Choice
 
 ROOT = Path(__file__).parent.parent
 TINY = Shape(3, 8, 20)
@@ -349,3 +350,18 @@ def test_a_folder_of_wheels(tmp_path: Path) -> None:
         sys.path[:] = before
     with pytest.raises(SystemExit):
         wheels.use(tmp_path / "nothing")
+
+
+def test_the_persistent_plans_own_model_stands_beside_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
+    from benchmarks.providers import seqcells_backends
+
+    def notes(suite: str, hidden: int = 512, backend: str = "triton-persistent", device: str = "cuda") -> list[str]:
+        case = Case(suite, "lstm", Shape(16, hidden, 100), "bfloat16", device)
+        return seqcells_backends.Seqcells(backend)._notes(case, Choice(backend, "asked for by name"))
+
+    assert notes("sequence") == ["by its model 192 µs, the input's product left out"]
+    assert notes("training") != notes("sequence") != notes("streaming")
+    assert notes("memory") == notes("sequence", 4096) == notes("sequence", backend="triton") == []
+    assert notes("sequence", device="cpu") == []

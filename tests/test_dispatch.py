@@ -1,5 +1,7 @@
 """The choice of a backend: named ones run or say why not, the default gives its reason."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -142,6 +144,37 @@ def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
     monkeypatch.setattr("seqcells.kernels.triton.persistent.interpreted", lambda: False)
     reason = seqcells.LSTM(4, 5, backend="triton").plan(torch.randn(50, 16, 4)).reason
     assert "by fused step (not single launch: its kernels are for NVIDIA's GPUs" in reason
+
+
+@pytest.fixture
+def hopper(would_run, monkeypatch):
+    """An H100's multiprocessors, whose stream is being captured where the list says so."""
+    capturing = [False]
+    cuda = SimpleNamespace(is_available=lambda: True, is_current_stream_capturing=lambda: capturing[0])
+    monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.meeting.torch", SimpleNamespace(cuda=cuda))
+    return capturing
+
+
+def test_programs_that_meet_are_let_only_by_a_switch(hopper, monkeypatch):
+    layer = seqcells.LSTM(4, 500, backend="triton")
+    assert "not persistent: no GPU has run its barrier yet" in layer.plan(torch.randn(50, 16, 4)).reason
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.meeting", True)
+    assert "; by persistent (not single launch: " in layer.plan(torch.randn(50, 16, 4)).reason
+    reason = layer.plan(torch.randn(2, 16, 4)).reason
+    assert "; by fused step" in reason and "not persistent: launching each of its steps takes less time" in reason
+    assert "not persistent: a projection" in seqcells.LSTM(4, 500, proj_size=9, backend="triton").plan(INPUT).reason
+
+
+def test_no_programs_meet_in_a_captured_graph_unless_asked_for(hopper, monkeypatch):
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.meeting", True)
+    hopper[0] = True
+    reason = seqcells.LSTM(4, 500, backend="triton").plan(torch.randn(50, 16, 4)).reason
+    assert "; by fused step" in reason and "not persistent: a CUDA graph is being captured" in reason
+    possible = dispatch.BACKENDS["triton-persistent"]._replace(unavailable=lambda: None, refuses=lambda call: None)
+    monkeypatch.setitem(dispatch.BACKENDS, "triton-persistent", possible)
+    asked = seqcells.LSTM(4, 500, backend="triton-persistent").plan(torch.randn(50, 16, 4))
+    assert asked == seqcells.Choice("triton-persistent", "asked for by name")
 
 
 def test_cells_are_found_by_name():

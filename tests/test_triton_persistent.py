@@ -40,11 +40,10 @@ def divided(monkeypatch):
     """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` a launch after."""
     from seqcells.kernels.triton import configurations
 
-    def divide(groups=2, rows=16):
-        def division(hidden, batch, directions, gates, recurrent, planes, *rest):
-            return configurations.division(
-                hidden, recurrent, planes, units=16, rows=rows, groups=groups, parts=2, chunk=32
-            )
+    def divide(groups=2, **how):
+        def division(hidden, batch, directions, gates, recurrent, planes, storage, *rest):
+            size = {"units": 16, "rows": 16, "groups": groups, "directions": directions, "parts": 2, "chunk": 32}
+            return configurations.division(hidden, recurrent, planes, storage, **{**size, **how})
 
         monkeypatch.setattr(configurations, "persistent", division)
 
@@ -83,9 +82,9 @@ def results(q, backend):
     return [output, *final, *gradients([output, *final], q.differentiable())]
 
 
-def check(q, programs):
+def check(q, programs, backend="triton-persistent"):
     with concurrent_programs.concurrent() as launched:
-        found = results(q, "triton-persistent")
+        found = results(q, backend)
     assert launched == programs
     assert_equal_to(found, results(q, "reference"))
 
@@ -110,6 +109,32 @@ def test_boundaries_in_both_directions(name, divided):
 def test_more_sequences_than_a_program_has_rows(groups, programs, divided):
     divided(groups)
     check(layer("rnn_tanh", batch=18, steps=2), programs)
+
+
+@here
+def test_chosen_where_it_is_let(divided, monkeypatch):
+    """Of a layer that is not one program's."""
+    from seqcells.kernels.triton import configurations, plan
+
+    monkeypatch.setattr(configurations, "alone", lambda *layer: False)
+    q = layer("rnn_tanh")
+    assert plan.plan(plan.Shape.of(q)).name == "fused step"
+    monkeypatch.setattr(configurations, "meeting", True)
+    check(q, [3, 3], "triton")
+
+
+@here
+def test_one_direction_after_the_other(divided):
+    divided(directions=1)
+    check(layer("rnn_tanh", 2, **boundaries(B)), [3, 3, 3, 3])
+
+
+@here
+@pytest.mark.parametrize("name", ["rnn_tanh", pytest.param("gru", marks=pytest.mark.heavy)])
+def test_weights_in_shared_memory(name, divided):
+    """Where they lie no interpreter sees, but that the other loop takes the same steps."""
+    divided(shared=True)
+    check(layer(name, **boundaries(B)), [3, 3])
 
 
 @here
@@ -181,16 +206,17 @@ def check_division(gates, planes, hidden, batch, directions, dtype):
     found = configurations.persistent(
         hidden, batch, directions, gates, gates, planes, dtype, "tf32", processors, memory
     )
-    bytes_of_all = directions * gates * hidden * hidden * dtype.itemsize
+    bytes_of_one = gates * hidden * hidden * dtype.itemsize
     if isinstance(found, str):
-        assert "do not fit" in found and bytes_of_all > 0.25 * processors * memory
+        assert "do not fit" in found and bytes_of_one > 0.85 * processors * memory
         return
     tile = found.tile
     assert found.blocks * tile["UNITS"] >= hidden
     assert sum(tile["CHUNKS"]) == tile["WIDTH"] * planes and tile["WIDTH"] >= hidden
     assert all(chunk & (chunk - 1) == 0 and chunk >= 16 * tile["SPLIT"] for chunk in tile["CHUNKS"])
     if found.meet:
-        assert found.groups * found.blocks * directions <= processors
+        assert found.groups * found.blocks * found.directions <= processors
+        assert found.directions in (1, directions)
         held = gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
         assert held * dtype.itemsize <= memory
     else:
@@ -215,3 +241,20 @@ def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch)
     monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
     shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, batch, 1, hidden, hidden)
     assert bool(persistent.slower(shape)) == slower
+
+
+def test_its_model_of_time(monkeypatch):
+    """It is of steps and a start, twice that with gradients and more, and silent where there is no division."""
+    from seqcells.kernels.triton import configurations, persistent
+    from seqcells.kernels.triton.plan import Shape
+
+    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+
+    def seconds(steps, hidden, gradients=False):
+        shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, 1, 1, hidden, hidden)
+        return persistent.seconds(shape, gradients)
+
+    start = configurations.START_SECONDS
+    assert seconds(200, 512) - start == pytest.approx(2 * (seconds(100, 512) - start))
+    assert seconds(100, 512, gradients=True) > 2 * seconds(100, 512)
+    assert seconds(100, 4096) is None

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 import seqcells
 from seqcells import dispatch, functional
 from seqcells.cells import RNN_BY_NONLINEARITY
+from seqcells.kernels.triton.plan import Shape
 from seqcells.weights import Weights
 
+from .. import units
 from ..case import Case, Inputs
 from .base import Prepared, Provider, States, streamed, through_autograd
 from .torch_nn import as_hx, as_tuple, loaded
@@ -25,6 +27,16 @@ def module_class(case: Case, base: type[nn.Module]) -> partial:
     exported = (getattr(seqcells, name) for name in seqcells.__all__)
     classes = (c for c in exported if isinstance(c, type) and issubclass(c, base))
     return partial(next(c for c in classes if getattr(c, "cell", None) is case.cell))
+
+
+def modelled(case: Case) -> list[str]:
+    """What the persistent plan itself says that the recurrence takes, to stand beside what was measured."""
+    from seqcells.kernels.triton import persistent
+
+    steps = 1 if case.suite.streaming else case.shape.steps
+    sizes = steps, case.shape.batch, 1, case.shape.hidden, case.shape.hidden
+    seconds = persistent.seconds(Shape(case.cell, torch.device(case.device), case.dtype, *sizes), case.suite.gradients)
+    return [] if seconds is None else [f"by its model {units.seconds(seconds)}, the input's product left out"]
 
 
 class Seqcells(Provider):
@@ -62,7 +74,7 @@ class Seqcells(Provider):
 
             zeros = case.zero_states()
             chosen = dispatch.choose(functional.call_of(case.cell, "recurrence", inputs[0].x, weights), self.backend)
-            return through_autograd(case, recurrence, [], inputs, self._notes(chosen))
+            return through_autograd(case, recurrence, [], inputs, self._notes(case, chosen))
 
         layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
         if case.suite.lengths:
@@ -70,7 +82,7 @@ class Seqcells(Provider):
         # Asked as the call will be: a choice depends on whether there will be gradients, and on the steps.
         with torch.set_grad_enabled(case.suite.gradients):
             first = inputs[0].x[:1] if case.suite.streaming else inputs[0].x
-            notes = self._notes(layer.plan(first, lengths=inputs[0].lengths))
+            notes = self._notes(case, layer.plan(first, lengths=inputs[0].lengths))
         if case.suite.streaming:
 
             def step(x: Tensor, states: States) -> tuple[Tensor, States]:
@@ -85,7 +97,9 @@ class Seqcells(Provider):
 
         return through_autograd(case, forward, list(layer.parameters()), inputs, notes)
 
-    def _notes(self, chosen: dispatch.Choice) -> list[str]:
+    def _notes(self, case: Case, chosen: dispatch.Choice) -> list[str]:
+        if self.backend == "triton-persistent" and case.device == "cuda" and not case.suite.memory:
+            return modelled(case)
         return [f"auto took {chosen.backend}"] if self.backend == "auto" else []
 
 
@@ -109,7 +123,7 @@ class SeqcellsCell(Seqcells):
             return states[0], states
 
         with torch.no_grad():
-            notes = self._notes(cell.plan(inputs[0].x[0]))
+            notes = self._notes(case, cell.plan(inputs[0].x[0]))
         return streamed(case, step, case.zero_states(), inputs, notes)
 
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .cases import Case
     from .launches import Launched
 
-HEADER = ("kernel", "pass", "cell", "dtype", "H", "options", "tile", "warps", "registers", "stack", "shared", "code")
-RIGHT = {4, 7, 8, 9, 10}
+HEADER = ("kernel", "pass", "cell", "dtype", "H", "options", "tile", "warps", "registers", "stack", "shared")
+HEADER += ("loop bytes", "code")
+RIGHT = {4, 7, 8, 9, 10, 11}
 
 
 class Kernel(NamedTuple):
@@ -65,6 +66,7 @@ class Row:
     """Of ``shared``, on the target."""
     warps: int = 0
     instructions: dict[str, int] = dataclasses.field(default_factory=dict)
+    loop_bytes: int = 0
     seconds: float = 0.0
     """That it took to compile and read it: little where Triton had it in its cache."""
 
@@ -180,7 +182,7 @@ def show(rows: list[Row]) -> None:
 def _line(row: Row) -> list[str]:
     mix = " ".join(f"{kind}={count}" for kind, count in row.instructions.items() if count)
     tile = "×".join(map(str, row.tile.values()))
-    numbers = map(str, (row.warps, row.registers, row.stack, row.shared))
+    numbers = map(str, (row.warps, row.registers, row.stack, row.shared, row.loop_bytes))
     return [row.kernel, row.during, row.cell, row.dtype, str(row.hidden), row.options, tile, *numbers, row.error or mix]
 
 

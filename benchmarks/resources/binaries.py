@@ -44,6 +44,8 @@ MIX = {
         "calls": r"s_swappc\w+",
     },
 }
+# Bytes that a load's modifiers say it is wide; without one of them 4.
+WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 
 
 class Resources(NamedTuple):
@@ -59,6 +61,9 @@ class Resources(NamedTuple):
     warps: int
     instructions: dict[str, int]
     """How many there are in the code of each kind of `MIX`, and ``all``; empty where they were not asked for."""
+    loop_bytes: int = 0
+    """That all threads together ask of global memory in one round of the loop that has all products, a step of the
+    persistent plan; 0 where there is no such loop, on AMD's GPUs, and where instructions were not asked for."""
 
 
 def compiled(launched: Launched, target: Target, mix: bool = True) -> Resources:
@@ -75,11 +80,36 @@ def _nvidia(kernel: CompiledKernel, mix: bool) -> Resources:
         usage = _output(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", path)
         code = _output(knobs.nvidia.nvdisasm.path, "--print-code", path) if mix else ""
     used = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
-    # An opcode follows its address and perhaps a predicate.
-    opcodes = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?(\w+)", code, re.MULTILINE)
-    shared = used["SHARED"] + kernel.metadata.shared
-    stack = used["STACK"] + used["LOCAL"]
-    return Resources(used["REG"], stack, shared, kernel.metadata.num_warps, _mix(opcodes, MIX["cuda"]))
+    # An opcode and its modifiers follow its address and perhaps a predicate; a line may be a label in place of that.
+    lines = re.findall(r"^(?:(\.L_\w+):|\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([\w.]+)(.*))", code, re.MULTILINE)
+    warps = kernel.metadata.num_warps
+    return Resources(
+        used["REG"],
+        used["STACK"] + used["LOCAL"],
+        used["SHARED"] + kernel.metadata.shared,
+        warps,
+        _mix([opcode.partition(".")[0] for _, opcode, _ in lines if opcode], MIX["cuda"]),
+        32 * warps * _bytes_in_loop(lines),
+    )
+
+
+def _bytes_in_loop(lines: list[tuple[str, str, str]]) -> int:
+    """What a thread loads of global memory in the innermost loop that has all products, but for loops within it, in
+    which it waits; of (label, opcode, operands)."""
+    labels = {label: place for place, (label, _, _) in enumerate(lines) if label}
+    loops = []
+    for place, (_, opcode, operands) in enumerate(lines):
+        if opcode.startswith("BRA") and (target := re.search(r"\.L_\w+", operands)):
+            begin = labels.get(target[0], place)
+            loops += [range(begin, place)] if begin < place else []
+    products = [n for n, (_, opcode, _) in enumerate(lines) if re.match(rf"({MIX['cuda']['matrix']})(\.|$)", opcode)]
+    around = [loop for loop in loops if products and products[0] in loop and products[-1] in loop]
+    if not around:
+        return 0
+    loop = min(around, key=len)
+    waiting = {n for each in loops if len(each) < len(loop) and each.start in loop for n in each}
+    loads = [lines[n][1] for n in loop if n not in waiting and re.match(r"LDG(STS)?\b", lines[n][1])]
+    return sum(next((wide for name, wide in WIDTHS.items() if f".{name}" in load), 4) for load in loads)
 
 
 def _amd(kernel: CompiledKernel, mix: bool) -> Resources:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +97,10 @@ def recomputing(on: bool = True) -> Iterator[None]:
         recompute = before
 
 
+# Whether `plan` may take the persistent plan where programs meet, and not the backend of that name alone. Its time is a
+# model's, and its barrier has been run in the interpreter; both want a GPU before anybody gets it unasked.
+meeting = False
+
 # How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
 PATIENCE = 1 << 24
 # Its programs have two warps for each scheduler, so that one computes while the other waits for memory. Sums are cut
@@ -104,11 +109,19 @@ PERSISTENT_WARPS = 8
 CHUNK = PERSISTENT_WARPS * 16
 # What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most.
 READ_BYTES = 64 << 10
-# The compiler moves weights to registers too, beside what is read and the sums of all parts. Of the 256 kB that there
-# are the cell needs the rest: more of it where a thread has several units, which backward has room for nowhere. With
-# more than this, in tiles of one unit a thread and of several, or in more chunks, some cell spills: found by compiling.
-REGISTER_BYTES = {"forward": (176 << 10, 168 << 10), "backward": (160 << 10, 0)}
-MOST_CHUNKS = 16
+# Weights are held in registers where they fit, and where not in shared memory, which holds more and takes longer. Of
+# the 256 kB of registers that there are, what is read and the sums of all parts take some, and the cell needs the rest:
+# more of it where a thread has several units, which backward has room for nowhere. With more than this, in tiles of one
+# unit a thread and of several, or in more chunks, some cell spills: found by compiling.
+REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
+MOST_CHUNKS = {"forward": (3, 16), "backward": (16, 16)}
+# In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
+# in registers all the same: of more chunks some cell spills, of more rows, and where a thread has several units of more
+# weights, or of more than two.
+PADDING_BYTES = 2 << 10
+MOST_CHUNKS_SHARED = 12
+MOST_ROWS_SHARED = 32
+SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0}
 # Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
 ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
 # Weights for products that tensor cores do not take, and numbers of a tile: of more, forward spills; of weights that
@@ -146,6 +159,8 @@ class Division(NamedTuple):
     """Of the hidden units."""
     groups: int
     """Of the batch, side by side in a launch."""
+    directions: int
+    """Side by side in a launch: all, or one, where together they do not fit on the chip."""
     cycles: int = 0
     """A step takes by the model of `_cycles`, all launches together."""
 
@@ -161,6 +176,7 @@ def alone(hidden: int, recurrent: int, storage: torch.dtype, precision: str) -> 
     return recurrent * _units(hidden) ** 2 * _bytes(storage, precision) <= most
 
 
+@lru_cache(1024)
 def persistent(
     hidden: int,
     batch: int,
@@ -176,29 +192,32 @@ def persistent(
     """The division of a layer whose products sum over ``planes`` times its units, or why there is none.
 
     Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
+    A call asks several times, so what was found is kept.
     """
     item, exact = _bytes(storage, precision), _exact(storage, precision)
     if not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision):
         units = _units(hidden) if recurrent else min(_units(hidden), UNITS)
         groups = triton.cdiv(batch, 16)
         waves = triton.cdiv(groups * directions, processors)
-        cycles = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
-        return division(hidden, recurrent, planes, units=units, rows=16, groups=min(groups, GRID_ROWS), cycles=cycles)
+        size = {"units": units, "rows": 16, "groups": min(groups, GRID_ROWS), "directions": directions}
+        size["cycles"] = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
+        return division(hidden, recurrent, planes, storage, **size)
     found = []
-    for units, rows in itertools.product((8, 16, 32), ROWS[storage.itemsize]):
-        groups = processors // (triton.cdiv(hidden, units) * directions)
+    ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted({1, directions}))
+    for units, rows, shared, beside in ways:
+        groups = processors // (triton.cdiv(hidden, units) * beside)
         held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
         sums = recurrent // planes * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
-        most = REGISTER_BYTES["forward" if planes == 1 else "backward"][rows * units > 32 * PERSISTENT_WARPS]
-        read = min(READ_BYTES, most - held - sums, shared_memory - held)
-        chunk = read // (rows * storage.itemsize)
-        if not groups or chunk < CHUNK or (exact and (held > EXACT_BYTES or rows * units > EXACT_TILE)):
+        way, several = "forward" if planes == 1 else "backward", rows * units > 32 * PERSISTENT_WARPS
+        room = _room_beside(held, shared, sums, way, rows, units, shared_memory)
+        chunk = min(READ_BYTES, room) // (rows * storage.itemsize)
+        if not groups or chunk < CHUNK or (exact and (shared or held > EXACT_BYTES or rows * units > EXACT_TILE)):
             continue
-        launches = triton.cdiv(triton.cdiv(batch, rows), groups)
-        cycles = launches * _cycles(rows * units * gates, held, rows * planes * hidden * storage.itemsize)
-        size = {"units": units, "rows": rows, "groups": groups, "chunk": chunk, "cycles": cycles}
-        each = division(hidden, recurrent, planes, **size)
-        if len(each.tile["CHUNKS"]) <= MOST_CHUNKS:
+        launches = triton.cdiv(triton.cdiv(batch, rows), groups) * (directions // beside)
+        step = _cycles(rows * units * gates, shared * held, rows * planes * hidden * storage.itemsize)
+        size = {"units": units, "rows": rows, "groups": groups, "directions": beside, "chunk": chunk}
+        each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
+        if len(each.tile["CHUNKS"]) <= (MOST_CHUNKS_SHARED if shared else MOST_CHUNKS[way][several]):
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""
@@ -206,30 +225,54 @@ def persistent(
     return min(found, key=lambda each: each.cycles)
 
 
+def _room_beside(held: int, shared: bool, sums: int, way: str, rows: int, units: int, shared_memory: int) -> int:
+    """Bytes for what is read beside so many of weights, held in shared memory or in registers; below 0 for too many."""
+    threads = 32 * PERSISTENT_WARPS
+    several = rows * units > threads
+    if not shared:
+        return min(REGISTER_BYTES[way][several] - sums, shared_memory) - held
+    if rows > MOST_ROWS_SHARED or (several and (rows * units > 2 * threads or held > SEVERAL_BYTES[way])):
+        return 0
+    return shared_memory - PADDING_BYTES - held
+
+
 def division(
     hidden: int,
     recurrent: int,
     planes: int,
+    storage: torch.dtype,
     *,
     units: int,
     rows: int,
     groups: int,
+    directions: int,
     chunk: int = CHUNK,
     parts: int = PERSISTENT_WARPS,
+    shared: bool = False,
     cycles: int = 0,
 ) -> Division:
-    """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``."""
+    """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``;
+    ``shared``: weights are held in shared memory."""
     alone = not recurrent or units >= hidden
     width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
+    chunks = (units,) * planes if alone else _powers_of_two(width * planes, chunk)
+    ahead = 1
+    if planes > 1 and not shared:
+        # Backward sums one product, forward one for each gate: there are registers for more chunks on their way.
+        ahead = max(1, READ_BYTES // (rows * chunks[0] * storage.itemsize))
     tile = {
         "ROWS": rows,
         "UNITS": units,
-        "CHUNKS": (units,) * planes if alone else _powers_of_two(width * planes, chunk),
+        "CHUNKS": chunks,
+        "AHEAD": ahead,
         "WIDTH": width,
         "SPLIT": 1 if alone else parts,
+        "DIVISOR": math.gcd(hidden, THREAD_BYTES // storage.itemsize),
+        "SHARED": shared,
         "ALONE": alone,
     }
-    return Division({**tile, "num_warps": PERSISTENT_WARPS}, triton.cdiv(hidden, units), max(1, groups), cycles)
+    blocks = triton.cdiv(hidden, units)
+    return Division({**tile, "num_warps": PERSISTENT_WARPS}, blocks, max(1, groups), directions, cycles)
 
 
 def _units(hidden: int) -> int:
@@ -256,7 +299,7 @@ def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
     return tuple(terms)
 
 
-def _cycles(values: int, held: int, read: int) -> int:
-    """What a step takes: 40 instructions for each value of a gate, 128 at a time; weights from shared memory at 128
+def _cycles(values: int, shared: int, read: int) -> int:
+    """What a step takes: 40 instructions for each value of a gate, 128 at a time; weights held in shared memory at 128
     bytes a cycle; and, where programs meet, the way to the L2 cache and back, and what is read there at 64."""
-    return values * 40 // 128 + held // 128 + (2500 + read // 64 if read else 0)
+    return values * 40 // 128 + shared // 128 + (2500 + read // 64 if read else 0)

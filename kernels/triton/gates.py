@@ -19,6 +19,7 @@ from .tiles import (
     is_boundary,
     is_valid,
     load,
+    place_of_tile,
     recurrent_product,
     states_around,
     store,
@@ -50,14 +51,11 @@ def forward(
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
-    units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
-    present = rows < batch
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
-    inside = present & (units < size)
+    rows, units, present, inside, at, plane, everywhere = place_of_tile(
+        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
     beside = direction * batch + rows
-    at, plane = beside * size + units, batch.to(tl.int64) * (directions * size)
-    everywhere = rows * 0 + units
 
     s = load(states, count, plane, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
@@ -130,14 +128,11 @@ def backward(
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    rows = (tl.program_id(0) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
-    units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)[None, :]
-    present = rows < batch
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
-    inside = present & (units < size)
+    rows, units, present, inside, at, plane, everywhere = place_of_tile(
+        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
     beside = direction * batch + rows
-    at, plane = beside * size + units, batch.to(tl.int64) * (directions * size)
-    everywhere = rows * 0 + units
 
     d = load(grad_states, count, plane, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)

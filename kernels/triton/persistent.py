@@ -7,6 +7,7 @@ state is not projected. Where one program holds all of them it needs no others, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from .plan import Shape
 from .problem import Problem, Saved, some
 from .stepwise import saved_like
 
-__all__ = ["backward", "forward", "refuses", "saved_like", "slower"]
+__all__ = ["backward", "forward", "refuses", "saved_like", "seconds", "slower"]
 
 
 def refuses(shape: Shape) -> str | None:
@@ -36,16 +37,25 @@ def refuses(shape: Shape) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def seconds(shape: Shape, gradients: bool = False) -> float | None:
+    """What a layer takes by a model of a step, not measured; backward too with ``gradients``. None where it cannot."""
+    total = 0.0
+    for planes in (1, shape.recurrent) if gradients else (1,):
+        found = _division(shape, planes)
+        if isinstance(found, str):
+            return None
+        total += configurations.START_SECONDS + shape.steps * found.cycles / configurations.CLOCK_RATE
+    return total
+
+
 def slower(shape: Shape) -> str | None:
-    """Why another plan is likely the faster of those that run a layer, or None: by a model of a step, not measured."""
+    """Why another plan is likely the faster of those that run a layer, or None: by the model of `seconds`."""
+    flops = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
+    step = max(configurations.STEP_SECONDS, flops / configurations.PRODUCT_RATE[shape.dtype.itemsize])
     found = _division(shape, 1)
     if isinstance(found, str):
         return found
-    product = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
-    step = max(configurations.STEP_SECONDS, product / configurations.PRODUCT_RATE[shape.dtype.itemsize])
-    if configurations.START_SECONDS + shape.steps * found.cycles / configurations.CLOCK_RATE < shape.steps * step:
-        return None
-    return "launching each of its steps takes less time"
+    return None if seconds(shape) < shape.steps * step else "launching each of its steps takes less time"
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -156,8 +166,8 @@ def _processors(device: torch.device) -> tuple[int, int]:
 
 
 def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments: Any) -> None:
-    """A kernel on all rows of the batch: in one launch, or one after the other where its programs would not all be
-    there at once."""
+    """A kernel on all rows of the batch and directions: in one launch, or one after the other where its programs would
+    not all be there at once."""
     rows = division.tile["ROWS"]
     groups = triton.cdiv(q.batch, rows)
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
@@ -172,8 +182,9 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.
     options = {"num_stages": 1, **configurations.registers(), "launch_cooperative_grid": division.meet}
-    for first in range(0, groups, division.groups):
-        grid = division.blocks, min(division.groups, groups - first), q.directions
+    for direction, first in product(range(0, q.directions, division.directions), range(0, groups, division.groups)):
+        grid = division.blocks, min(division.groups, groups - first), division.directions
+        common["first_direction"] = direction
         launch = Launch(kernel, grid, **options, **division.tile, **common, **arguments)
         launch(first * rows, min(q.batch, (first + division.groups) * rows))
     if division.meet:

@@ -4,7 +4,11 @@ A program holds what its own units need of every gate's weights. The dimension s
 WIDTH, is cut into CHUNKS, whose sizes are powers of two as tiles' must be: any number of units, little over. Each chunk
 is cut again into SPLIT parts, one for each warp: a tile of a few rows and units is too small to divide among warps any
 other way, and undivided every warp would read all the weights. So tiles have three dimensions, (SPLIT, ·, ·), and
-products are summed over the first. Divided so, the compiler moves weights on into registers, as far as there are any.
+products are summed over the first.
+
+Where weights stay is the loop's to say, for Triton has no word for it. What a `while` reads, the compiler moves out of
+it into registers. Of what a `for` reads it has shared memory hold the tiles, and the loop read them each time again, so
+as not to run out of registers. So there is a `for` in the `while`, of all steps or of one, which is then no loop.
 """
 
 import triton
@@ -24,65 +28,89 @@ def hold(
     tiles = ()
     rest = ()
     before = 0
-    n = units[:, None, :]
+    n = tl.trans(units)[None, :, :]  # as rows of weights lie in memory: the compiler then stores a tile once it is read
     for c in tl.static_range(len(CHUNKS)):
-        k = _places(before, CHUNKS[c], SPLIT)[:, :, None]
+        k = _places(before, CHUNKS[c], SPLIT)[:, None, :]
         before += CHUNKS[c]
         for plane in tl.static_range(planes):
             at = (plane + k // WIDTH).to(tl.int64) * size * size + (k % WIDTH) * along + n * across
-            tile = tl.load(base + at, (k % WIDTH < size) & (n < size), other=0.0)
+            tile = tl.permute(tl.load(base + at, (k % WIDTH < size) & (n < size), other=0.0), (0, 2, 1))
             if precision == "tf32x3":
                 tile, low = _halves(tile)
                 rest = rest + (low,)
             tiles = tiles + (tile,)
+        # No more than a chunk is on its way to shared memory, in registers, at a time.
+        tl.debug_barrier()
     return tiles + rest
 
 
 @triton.jit
-def read(base, pitch, ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr):
-    """What the weights are multiplied with, rows of ``pitch`` as other programs have written them: a tile a chunk."""
-    loaded = ()
+def product(
+    base, pitch, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
+    ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """What other programs have written, rows of ``pitch``, times weights, summed: (ROWS, UNITS) for every plane.
+
+    So many chunks are on their way at a time as ``AHEAD`` says.
+    """
+    sums = ()
+    tiles = ()
     before = 0
     for c in tl.static_range(len(CHUNKS)):
-        at = tl.arange(0, ROWS)[:, None, None] * pitch + _places(before, CHUNKS[c], SPLIT)[None, :, :]
+        if c % AHEAD == 0:
+            tiles = _read(base, pitch, before, c, ROWS, CHUNKS, SPLIT, AHEAD)
         before += CHUNKS[c]
-        # From the L2 cache, where they meet; what a multiprocessor's own has kept may be old.
-        loaded = loaded + (tl.load(base + at, cache_modifier=".cg"),)
-    tiles = ()
-    for c in tl.static_range(len(CHUNKS)):
-        tiles = tiles + (tl.permute(loaded[c], (1, 0, 2)),)
-    return tiles
+        sums = _add_products(tl.permute(tiles[c % AHEAD], (1, 0, 2)), weights, c, sums, planes, precision, work)
+    return _sums_of_parts(sums)
 
 
 @triton.jit
-def own(values, inside, dtype: tl.constexpr, SPLIT: tl.constexpr):
+def own_product(
+    values, inside, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
+    dtype: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
     """The same in a program that has all units, and need not read what it computed: each of ``values`` is a chunk."""
-    tiles = ()
+    sums = ()
     for c in tl.static_range(len(values)):
         # Outside, where no weights are, a cell may have computed NaN.
         value = tl.where(inside, values[c], 0.0).to(dtype)
         parts = tl.reshape(value, (value.shape[0], SPLIT, value.shape[1] // SPLIT))
-        tiles = tiles + (tl.permute(parts, (1, 0, 2)),)
-    return tiles
+        sums = _add_products(tl.permute(parts, (1, 0, 2)), weights, c, sums, planes, precision, work)
+    return _sums_of_parts(sums)
 
 
 @triton.jit
-def product(tiles, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr):
-    """Tiles times weights, summed over chunks: (ROWS, UNITS) for every plane."""
+def _read(
+    base, pitch, before, first: tl.constexpr,
+    ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """The chunks from ``first`` on, as many as there are of ``AHEAD``."""
+    loaded = ()
+    for c in tl.static_range(first, min(first + AHEAD, len(CHUNKS))):
+        at = tl.arange(0, ROWS)[:, None, None] * pitch + _places(0, CHUNKS[c], SPLIT)[None, :, :]
+        # From the L2 cache, where they meet; what a multiprocessor's own has kept may be old.
+        loaded = loaded + (tl.load(base + before + at, cache_modifier=".cg"),)
+        before += CHUNKS[c]
+    return loaded
+
+
+@triton.jit
+def _add_products(
+    tile, weights, chunk: tl.constexpr, sums, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr
+):
+    """A tile times each plane's weights of a chunk, added to ``sums``, of which there are none before the first."""
     second: tl.constexpr = len(weights) // 2 if precision == "tf32x3" else 0
-    sums = ()
+    added = ()
     for plane in tl.static_range(planes):
-        if tiles[0].shape[0] == 1:
-            total = tl.zeros((tiles[0].shape[1], weights[0].shape[2]), work)
+        high, low = weights[chunk * planes + plane], weights[second + chunk * planes + plane]
+        if len(sums) > 0:
+            total = sums[plane]
+        elif tile.shape[0] == 1:
+            total = tl.zeros((tile.shape[1], high.shape[2]), work)
         else:
-            total = tl.zeros((tiles[0].shape[0], tiles[0].shape[1], weights[0].shape[2]), work)
-        for c in tl.static_range(len(tiles)):
-            high, low = weights[c * planes + plane], weights[second + c * planes + plane]
-            total = _add_product(tiles[c], high, low, total, precision)
-        if tiles[0].shape[0] > 1:
-            total = _sum_of_parts(total)
-        sums = sums + (total,)
-    return sums
+            total = tl.zeros((tile.shape[0], tile.shape[1], high.shape[2]), work)
+        added = added + (_add_product(tile, high, low, total, precision),)
+    return added
 
 
 @triton.jit
@@ -97,6 +125,18 @@ def _add_product(a, b, low, total, precision: tl.constexpr):
         total = tl.dot(a, low, total, input_precision="tf32", out_dtype=total.dtype)
         return tl.dot(a, b, total, input_precision="tf32", out_dtype=total.dtype)
     return tl.dot(a, b, total, input_precision=precision, out_dtype=total.dtype)
+
+
+@triton.jit
+def _sums_of_parts(sums):
+    """Each (SPLIT, ROWS, UNITS) → (ROWS, UNITS), as they are where there is but one part."""
+    totals = ()
+    for k in tl.static_range(len(sums)):
+        if len(sums[k].shape) == 2:
+            totals = totals + (sums[k],)
+        else:
+            totals = totals + (_sum_of_parts(sums[k]),)
+    return totals
 
 
 @triton.jit

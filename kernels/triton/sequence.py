@@ -24,6 +24,7 @@ from .tiles import (
     is_boundary,
     is_valid,
     load,
+    place_of_tile,
     states_around,
     store,
     store_some,
@@ -34,16 +35,18 @@ from .tiles import (
 
 # Counters are so many numbers apart: one to a line of the cache.
 APART = tl.constexpr(32)
-VARYING = ["start", "stop", "steps", "batch", "groups", "patience"]  # none of these makes the compiler start again
+# None of these makes the compiler start again.
+VARYING = ["start", "stop", "first_direction", "steps", "batch", "groups", "patience"]
 
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
     cell: tl.constexpr, x, weight, bias, states, parameters, fresh, lengths, reset, output, saved, after,
-    ring, arrived, met, start, stop, steps, batch, size, groups, patience,
+    ring, arrived, met, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr,
+    WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Rows ``start`` to ``stop`` of the batch: states in and out in place; output where it is valid, else 0.
 
@@ -53,14 +56,12 @@ def forward(
     work: tl.constexpr = states.dtype.element_ty
     stored: tl.constexpr = x.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2) if directions > 1 else 0
+    direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    rows = (start + tl.program_id(1) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
-    units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)[None, :]
-    present = rows < stop
-    inside = present & (units < size)
-    at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
-    everywhere = rows * 0 + units
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    rows, units, present, inside, at, plane, everywhere = place_of_tile(
+        start + tl.program_id(1) * ROWS, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
         counter = arrived + group * APART
@@ -83,39 +84,40 @@ def forward(
         barrier.arrive(counter)
     i = tl.full((), 0, tl.int32)
     while i < steps:
-        t, _ = time(i, steps, backwards)
-        row = (t * batch + rows) * directions + direction
-        place = row * size + units
-        xs = load(x, gates, size, row * (gates * size) + units, inside, work)
-        r = ()
-        if recurrent > 0:
-            if ALONE:
-                read = resident.own((s[0],), inside, stored, SPLIT)
-            else:
-                patience = barrier.wait(counter, (i + 1) * tl.num_programs(0), patience)
-                slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
-                read = resident.read(slot, pitch, ROWS, CHUNKS, SPLIT)
-            r = add(resident.product(read, held, recurrent, precision, work), b)
-        n, values = cell(xs, r, s, p)
-        h = n[0]
-        if lengths is not None:
-            valid = is_valid(lengths, t, rows, present)
-            n = where(valid, n, s)
-            h = tl.where(valid, h, 0.0)
-        s = n
-        if reset is not None:
-            renewed = load(fresh, count, plane, at, inside, work)
-            s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), renewed, n)
-        if not ALONE:
-            tl.store(ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch) + here, s[0], inside)
-            barrier.arrive(counter)
-        # What only the host reads is written while the others are waited for.
-        tl.store(output + place, h, inside)
-        if saved is not None:
-            store(saved, values, steps * plane, place, inside)
-        if after is not None:
-            store_some(after, n, kept, steps * plane, place, inside)
-        i += 1
+        for _ in range(steps if SHARED else 1):  # see `resident` for why there are two loops
+            t, _ = time(i, steps, backwards)
+            row = (t * batch + rows) * directions + direction
+            place = row * size + units
+            xs = load(x, gates, size, row * (gates * size) + units, inside, work)
+            r = ()
+            if recurrent > 0:
+                if ALONE:
+                    r = resident.own_product((s[0],), inside, held, recurrent, precision, work, stored, SPLIT)
+                else:
+                    patience = barrier.wait(counter, (i + 1) * tl.num_programs(0), patience)
+                    slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
+                    r = resident.product(slot, pitch, held, recurrent, precision, work, ROWS, CHUNKS, SPLIT, AHEAD)
+                r = add(r, b)
+            n, values = cell(xs, r, s, p)
+            h = n[0]
+            if lengths is not None:
+                valid = is_valid(lengths, t, rows, present)
+                n = where(valid, n, s)
+                h = tl.where(valid, h, 0.0)
+            s = n
+            if reset is not None:
+                renewed = load(fresh, count, plane, at, inside, work)
+                s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), renewed, n)
+            if not ALONE:
+                tl.store(ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch) + here, s[0], inside)
+                barrier.arrive(counter)
+            # What only the host reads is written while the others are waited for.
+            tl.store(output + place, h, inside)
+            if saved is not None:
+                store(saved, values, steps * plane, place, inside)
+            if after is not None:
+                store_some(after, n, kept, steps * plane, place, inside)
+            i += 1
     store(states, s, plane, at, inside)
     if not ALONE:
         tl.store(met, 0, patience == 0)
@@ -125,11 +127,12 @@ def forward(
 def backward(
     cell: tl.constexpr, weight, saved, before, first, after, result, parameters, fresh, lengths, reset, grad_output,
     grad_states, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived, met,
-    start, stop, steps, batch, size, groups, patience,
+    start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr,
+    WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those rows: grad_states, of the states after the last step, becomes that of the states before the
     first (but for a boundary there, which the caller cuts).
@@ -142,14 +145,12 @@ def backward(
     work: tl.constexpr = grad_states.dtype.element_ty
     stored: tl.constexpr = grad_x.dtype.element_ty
     count: tl.constexpr = len(kept)
-    direction = tl.program_id(2) if directions > 1 else 0
+    direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    rows = (start + tl.program_id(1) * ROWS).to(tl.int64) + tl.arange(0, ROWS)[:, None]
-    units = tl.program_id(0) * UNITS + tl.arange(0, UNITS)[None, :]
-    present = rows < stop
-    inside = present & (units < size)
-    at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
-    everywhere = rows * 0 + units
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    rows, units, present, inside, at, plane, everywhere = place_of_tile(
+        start + tl.program_id(1) * ROWS, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
         counter = arrived + group * APART
@@ -170,42 +171,43 @@ def backward(
         present, values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     while i >= 0:
-        t, _ = time(i, steps, backwards)
-        row = (t * batch + rows) * directions + direction
-        if reset is not None:
-            flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
-            if grad_fresh is not None:
-                accumulate(grad_fresh, where_or_zero(flag, d), plane, at, inside)
-            d = where_or_zero(~flag, d)
-        if lengths is not None:
-            valid = is_valid(lengths, t, rows, present)
-            g = where_or_zero(valid, g)
-        passed = add(d, g)
-        dx, dr, d, dp = cell(v, s, n, p, passed)
-        if lengths is not None:
-            dx, dr, dp = where_or_zero(valid, dx), where_or_zero(valid, dr), where_or_zero(valid, dp)
-            d = where(valid, d, passed)
-        if not ALONE:
-            slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
-            store(slot, dr, WIDTH, here, inside)
-            barrier.arrive(counter)
-        # What only the host reads is written, and what the next step needs is read, while the others are waited for.
-        store(grad_x, dx, size, row * (gates * size) + units, inside)
-        if not shared:
-            store(grad_r, dr, size, row * (recurrent * size) + units, inside)
-        sums = add(sums, dp)
-        s, n, v, g = _recall(
-            tl.maximum(i - 1, 0), saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch,
-            size, rows, units, present, values, kept, previous, next, directions, direction, backwards, work,
-        )  # fmt: skip
-        if recurrent > 0:
-            if ALONE:
-                read = resident.own(dr, inside, stored, SPLIT)
-            else:
-                patience = barrier.wait(counter, (steps - i) * tl.num_programs(0), patience)
-                read = resident.read(slot, pitch, ROWS, CHUNKS, SPLIT)
-            d = add(d, resident.product(read, held, 1, precision, work))
-        i -= 1
+        for _ in range(steps if SHARED else 1):
+            t, _ = time(i, steps, backwards)
+            row = (t * batch + rows) * directions + direction
+            if reset is not None:
+                flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
+                if grad_fresh is not None:
+                    accumulate(grad_fresh, where_or_zero(flag, d), plane, at, inside)
+                d = where_or_zero(~flag, d)
+            if lengths is not None:
+                valid = is_valid(lengths, t, rows, present)
+                g = where_or_zero(valid, g)
+            passed = add(d, g)
+            dx, dr, d, dp = cell(v, s, n, p, passed)
+            if lengths is not None:
+                dx, dr, dp = where_or_zero(valid, dx), where_or_zero(valid, dr), where_or_zero(valid, dp)
+                d = where(valid, d, passed)
+            if not ALONE:
+                slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
+                store(slot, dr, WIDTH, here, inside)
+                barrier.arrive(counter)
+            # What only the host reads is written, and what the next step needs is read, while others are waited for.
+            store(grad_x, dx, size, row * (gates * size) + units, inside)
+            if not shared:
+                store(grad_r, dr, size, row * (recurrent * size) + units, inside)
+            sums = add(sums, dp)
+            s, n, v, g = _recall(
+                tl.maximum(i - 1, 0), saved, before, first, after, result, fresh, lengths, reset, grad_output, steps,
+                batch, size, rows, units, present, values, kept, previous, next, directions, direction, backwards, work,
+            )  # fmt: skip
+            if recurrent > 0:
+                if ALONE:
+                    passed = resident.own_product(dr, inside, held, 1, precision, work, stored, SPLIT)
+                else:
+                    patience = barrier.wait(counter, (steps - i) * tl.num_programs(0), patience)
+                    passed = resident.product(slot, pitch, held, 1, precision, work, ROWS, CHUNKS, SPLIT, AHEAD)
+                d = add(d, passed)
+            i -= 1
     store(grad_states, d, plane, at, inside)
     if grad_parameters is not None:
         store(grad_parameters, sums, plane, at, inside)

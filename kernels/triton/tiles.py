@@ -9,6 +9,20 @@ import triton.language as tl
 
 
 @triton.jit
+def place_of_tile(
+    first_row, stop, first_unit, batch, size, direction, directions: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr,
+):  # fmt: skip
+    """A tile's rows and units; which rows are present, those before ``stop``, and which of both inside; where it is in
+    (S, D, B, H), from whose one state to the next is a plane; and where in (D, H), the same for every row."""
+    rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None]
+    units = first_unit + tl.arange(0, UNITS)[None, :]
+    present = rows < stop
+    at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
+    return rows, units, present, present & (units < size), at, plane, rows * 0 + units
+
+
+@triton.jit
 def load(base, count: tl.constexpr, stride, at, inside, dtype: tl.constexpr):
     """``count`` tiles, ``stride`` elements apart."""
     tiles = ()
