@@ -48,7 +48,7 @@ class Prepared:
 
     def key(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Any, ...] | None:
         """What a call like this one has in common with it; None for a call that must go the whole way."""
-        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or torch.is_grad_enabled() or not undisturbed():
+        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or torch.is_grad_enabled() or not _undisturbed():
             return None
         states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
         tensors = (input, *states)
@@ -140,6 +140,6 @@ def _empty(layer: Any, like: Tensor) -> Callable[[], Tensor]:
     return partial(layer.empty, like.shape)
 
 
-def undisturbed() -> bool:
+def _undisturbed() -> bool:
     """Whether what runs here is for nobody but the caller, in the dtypes that tensors have."""
     return not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or dispatch.is_observed())

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import functional
-from .prepared import undisturbed
+from . import dispatch, functional
 from .recurrence import Recurrence
 from .weights import places
 
@@ -26,7 +25,7 @@ class Stream:
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
     is one call of a kernel for each layer; elsewhere, and for a layer with hooks or one that drops out, it is a call of
     the layer with T = 1. Weights are read at each step, so a change of them counts at once, as does one of the layer's
-    mode, backend or precision.
+    mode, backend or precision. Unlike a layer's calls, prepared steps are no operators for those who profile or trace.
 
     Args:
         layer: not bidirectional; its dtype and device are the stream's.
@@ -47,6 +46,7 @@ class Stream:
         self._states = [[weight.new_zeros((layer.num_layers, batch_size, size)) for size in sizes] for _ in range(2)]
         self._outputs = [states[0][-1] for states in self._states]
         self._input = weight.new_empty((batch_size, layer.input_size))
+        self._shape, self._dtype = self._input.shape, self._input.dtype
         self._now = 0
         # What the kernels were prepared for; their steps, if there are any; whether they would be prepared alike now.
         self._prepared: tuple[tuple[Any, ...], Steps | None, Callable[[], bool]] = (), None, bool
@@ -75,12 +75,10 @@ class Stream:
 
     def __call__(self, input: Tensor) -> Tensor:
         """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next."""
-        own = self._input
-        if input.shape != own.shape or input.dtype != own.dtype:
-            raise RuntimeError(
-                f"Expected input of size {tuple(own.shape)} and {own.dtype}, got {list(input.shape)} and {input.dtype}"
-            )
-        steps = self._kernels() if undisturbed() else None
+        if input.shape != self._shape or input.dtype != self._dtype:
+            size, dtype = tuple(self._shape), self._dtype
+            raise RuntimeError(f"Expected input of size {size} and {dtype}, got {list(input.shape)} and {input.dtype}")
+        steps = None if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") else self._kernels()
         before, now = self._now, 1 - self._now
         if steps is None:
             states = self._states[before]
@@ -89,7 +87,7 @@ class Stream:
             for state, value in zip(self._states[now], [final] if isinstance(final, Tensor) else final, strict=True):
                 state.copy_(value)
         else:
-            own.copy_(input.detach() if input.requires_grad else input)
+            self._input.copy_(input.detach() if input.requires_grad else input)
             for step in steps[before]:
                 step()
         self._now = now
@@ -102,23 +100,21 @@ class Stream:
         """The steps of all layers, prepared once; None where they are for the layer to do."""
         layer = self.layer
         # Where the weights lie tells whether one was replaced; what is in them is read at each step.
-        made_for = layer.backend, self._for_the_layer(), places(layer._parameters)
+        more = (layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks
+        made_for = layer.backend, not more, places(layer._parameters)
         if made_for != self._prepared[0] or not self._prepared[2]():
+            if dispatch.is_observed():
+                return None
             with torch.no_grad():
-                self._prepared = made_for, *self._prepare()
+                self._prepared = made_for, *((None, _always) if more else self._prepare())
         return self._prepared[1]
-
-    def _for_the_layer(self) -> bool:
-        """Whether it does more in a call than kernels do."""
-        layer = self.layer
-        return bool((layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks)
 
     def _prepare(self) -> tuple[Steps | None, Callable[[], bool]]:
         """The steps of all layers, for each of the two directions between the states, and what tells whether they hold.
-        None where no engine has them, where the layer does more, or where the weights are made anew at each call."""
+        None where no engine has them, or where the weights are made anew at each call."""
         layer, weights = self.layer, self.layer._weights()
         nothing = None, _always
-        if self._for_the_layer() or not set(layer._flat_weights_names) <= set(layer._parameters):
+        if not set(layer._flat_weights_names) <= set(layer._parameters):
             return nothing
         choice = layer.plan(self._batched(self._input))
         engine = functional.inferring_engine(choice, [self._input], weights)

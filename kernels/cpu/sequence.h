@@ -91,9 +91,9 @@ class Sequence {
 
     static int64_t blocks_of(int64_t columns, int vectors) { return (columns + vectors * L - 1) / (vectors * L); }
 
-    // For so many items and so much work in a step, which must be worth a barrier.
+    // For so many items and so much work in a step, which must be worth a barrier; a single one must be worth the team.
     int threads(int64_t items, int64_t work) const {
-        const int64_t worth = 1 + work / 16384;
+        const int64_t worth = 1 + work / (p.steps > 1 ? 16384 : 49152);
         const int64_t count = p.threads < items ? p.threads : items;
         return int(count < worth ? count : worth);
     }
