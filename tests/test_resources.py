@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 SOME = ("--cells", "lstm", "gru", "peephole_lstm")
 # What is taken by itself; the persistent plan, which is not, has a test of its own.
 UNASKED = ("--backends", "triton", "triton-stepwise")
-NEWEST = "3.9.0"
+OTHERS = ("3.6.0", "3.9.0")  # the oldest that is supported, and the newest
 
 
 def rows(tmp_path, *arguments, instructions=False, **environment):
@@ -192,17 +192,20 @@ def test_every_kernel_fits(arguments, tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_newest_triton_too(tmp_path):
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_triton_too(other, tmp_path):
+    if version("triton") == other:
+        pytest.skip("it is the one that the other tests are run with")
     if find_spec("pip") is None:
         pytest.skip("there is no pip to fetch another triton with")
-    folder = tmp_path / "newest"
+    folder = tmp_path / "other"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-    done = subprocess.run([*command, f"triton=={NEWEST}"], capture_output=True, text=True)
+    done = subprocess.run([*command, f"triton=={other}"], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"triton {NEWEST} cannot be fetched: {done.stderr.strip()[-300:]}")
+        pytest.skip(f"triton {other} cannot be fetched: {done.stderr.strip()[-300:]}")
     given = (*UNASKED, "--targets", "sm_90", "gfx942", *SOME, "--dtypes", "bfloat16", "float32", "--hidden", "512")
     found = rows(tmp_path, *given, PYTHONPATH=str(folder))
-    assert found["triton"] == NEWEST
+    assert found["triton"] == other
     assert_fits(found)
 
 
