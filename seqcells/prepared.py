@@ -48,7 +48,7 @@ class Prepared:
 
     def key(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Any, ...] | None:
         """What a call like this one has in common with it; None for a call that must go the whole way."""
-        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or torch.is_grad_enabled() or not _undisturbed():
+        if not (hx is None or isinstance(hx, (Tensor, tuple, list))) or not _undisturbed():
             return None
         states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
         tensors = (input, *states)
@@ -141,5 +141,10 @@ def _empty(layer: Any, like: Tensor) -> Callable[[], Tensor]:
 
 
 def _undisturbed() -> bool:
-    """Whether what runs here is for nobody but the caller, in the dtypes that tensors have."""
-    return not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or dispatch.is_observed())
+    """Whether what runs here is for nobody but the caller, not differentiated, and in its tensors' dtypes."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or dispatch.is_observed()
+    )

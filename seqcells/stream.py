@@ -62,7 +62,10 @@ class Stream:
 
     @state.setter
     def state(self, new: Tensor | tuple[Tensor, ...]) -> None:
-        for state, value in zip(self._states[self._now], [new] if isinstance(new, Tensor) else new, strict=True):
+        self._keep(self._now, new)
+
+    def _keep(self, which: int, new: Tensor | tuple[Tensor, ...]) -> None:
+        for state, value in zip(self._states[which], [new] if isinstance(new, Tensor) else new, strict=True):
             state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
@@ -84,8 +87,7 @@ class Stream:
             states = self._states[before]
             with torch.no_grad():
                 _, final = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
-            for state, value in zip(self._states[now], [final] if isinstance(final, Tensor) else final, strict=True):
-                state.copy_(value)
+            self._keep(now, final)
         else:
             self._input.copy_(input.detach() if input.requires_grad else input)
             for step in steps[before]:
