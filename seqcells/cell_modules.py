@@ -81,10 +81,10 @@ class RecurrentCell(nn.Module):
             ValueError, RuntimeError: as torch.nn.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
         """
-        like = self._prepared.key(self, input, hx)
-        found = like and self._prepared.run(like, input, hx)
+        found = self._prepared.run(self, input, hx)
         if found:
             return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+        like = self._prepared.second(self, input, hx)
         name = type(self).__name__
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
@@ -111,10 +111,10 @@ class RecurrentCell(nn.Module):
         new = functional.step(self.cell, input, hx, weights, backend=self.backend)
         if not batched:
             new = tuple(state.squeeze(0) for state in new)
-        if like and self._prepared.is_second(like):
+        if like:
             states = [state.unsqueeze(0) for state in hx]
             call = (self.cell, self.plan(input), input.unsqueeze(0), states, [weights], 1)
-            self._prepared.remember(like, *call, new[0], new)
+            self._prepared.remember(like, self, *call, new[0], new)
         return new if count > 1 else new[0]
 
     def plan(self, input: Tensor) -> dispatch.Choice:

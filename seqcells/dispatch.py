@@ -192,16 +192,20 @@ def are_batched(tensors: Iterable[Tensor]) -> bool:
     return in_transform() or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
 
 
-def is_observed(tensors: Iterable[Tensor] = ()) -> bool:
-    """Whether somebody transforms, traces or watches what runs, or one of the tensors is not what lies in memory (a
-    FakeTensor, say, or one whose negative lies there): then it must be operators, and nothing below them."""
+def is_watched() -> bool:
+    """Whether somebody transforms, traces or watches what runs."""
     return bool(
-        any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in tensors)
-        or in_transform()
+        in_transform()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
         or torch._C._get_tracing_state()
     )
+
+
+def is_observed(tensors: Iterable[Tensor]) -> bool:
+    """Whether it `is_watched`, or one of the tensors is not what lies in memory (a FakeTensor, say, or one whose negative
+    lies there): then it must be operators, and nothing below them."""
+    return is_watched() or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in tensors)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

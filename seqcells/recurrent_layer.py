@@ -176,10 +176,10 @@ class RecurrentLayer(nn.Module):
         packed = isinstance(input, PackedSequence)
         like = None
         if lengths is None and reset is None and reset_state is None and not (self.training and self.dropout):
-            like = self._prepared.key(self, input, hx)
-            found = like and self._prepared.run(like, input, hx)
+            found = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+            like = self._prepared.second(self, input, hx)
         batch_sizes = sorted_indices = unsorted_indices = None
         batched = True
         if packed:
@@ -220,10 +220,10 @@ class RecurrentLayer(nn.Module):
         elif not batched:
             output = output.squeeze(0 if self.batch_first else 1)
             final = tuple(state.squeeze(1) for state in final)
-        if like and self._prepared.is_second(like):
+        if like:
             steps_first = input.transpose(0, 1) if self.batch_first else input
             call = (self.cell, self.plan(input), steps_first, self._states(hx), self._weights(), self.num_layers)
-            self._prepared.remember(like, *call, output, final)
+            self._prepared.remember(like, self, *call, output, final)
         return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
 
     def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from . import dispatch, functional
+from .prepared import Likeness, parameters
 from .recurrence import Recurrence
-from .weights import places
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
-
-
-Steps = tuple[list[Callable[[], None]], list[Callable[[], None]]]
 
 
 class Stream:
@@ -44,12 +41,15 @@ class Stream:
         sizes = [layer.proj_size or layer.hidden_size, *[layer.hidden_size] * (len(layer.cell.states) - 1)]
         # Two of each: a step reads one and writes the other.
         self._states = [[weight.new_zeros((layer.num_layers, batch_size, size)) for size in sizes] for _ in range(2)]
-        self._outputs = [states[0][-1] for states in self._states]
+        # Of each layer, where it writes its output too.
+        self._hidden = [list(states[0]) for states in self._states]
+        self._outputs = [hidden[-1] for hidden in self._hidden]
         self._input = weight.new_empty((batch_size, layer.input_size))
         self._shape, self._dtype = self._input.shape, self._input.dtype
         self._now = 0
-        # What the kernels were prepared for; their steps, if there are any; whether they would be prepared alike now.
-        self._prepared: tuple[tuple[Any, ...], Steps | None, Callable[[], bool]] = (), None, bool
+        # What the kernels' call was prepared for, and the call, if they have one.
+        self._like: Likeness | None = None
+        self._call: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _copy, (self.layer, self.batch_size, self.state)
@@ -81,63 +81,55 @@ class Stream:
         if input.shape != self._shape or input.dtype != self._dtype:
             size, dtype = tuple(self._shape), self._dtype
             raise RuntimeError(f"Expected input of size {size} and {dtype}, got {list(input.shape)} and {input.dtype}")
-        steps = None if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") else self._kernels()
         before, now = self._now, 1 - self._now
-        if steps is None:
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not self._by_kernels(input, before, now):
             states = self._states[before]
             with torch.no_grad():
                 _, final = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
             self._keep(now, final)
-        else:
-            self._input.copy_(input.detach() if input.requires_grad else input)
-            for step in steps[before]:
-                step()
         self._now = now
         return self._outputs[now]
 
     def _batched(self, input: Tensor) -> Tensor:
         return input.unsqueeze(1 if self.layer.batch_first else 0)
 
-    def _kernels(self) -> Steps | None:
-        """The steps of all layers, prepared once; None where they are for the layer to do."""
+    def _by_kernels(self, input: Tensor, before: int, now: int) -> bool:
+        """A step of all layers, if it was prepared or can be; False where it is for the layer to do."""
         layer = self.layer
-        # Where the weights lie tells whether one was replaced; what is in them is read at each step.
-        more = (layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks
-        made_for = layer.backend, not more, places(layer._parameters)
-        if made_for != self._prepared[0] or not self._prepared[2]():
-            if dispatch.is_observed():
-                return None
-            with torch.no_grad():
-                self._prepared = made_for, *((None, _always) if more else self._prepare())
-        return self._prepared[1]
+        # Dropout and hooks are for the layer.
+        options = layer.backend, (layer.training and layer.dropout) or bool(layer._forward_hooks or layer._forward_pre_hooks)
+        weights = parameters(layer)
+        if self._like is None or not self._like.fits(layer, (input, *weights), *options):
+            # A copy is like any other, however the input lies in memory.
+            self._input.copy_(input.detach())
+            input = self._input
+            if self._like is None or not self._like.fits(layer, (input, *weights), *options):
+                if dispatch.is_watched():
+                    return False
+                self._call, self._like = None, Likeness.of(layer, (input, *weights), *options)
+                if not options[1]:
+                    self._call = self._prepare(weights)
+        if self._call is not None and not self._call.holds():
+            self._call = self._prepare(weights)
+        if self._call is None:
+            return False
+        self._call(input, *self._states[before], *self._states[now], *self._hidden[now], *weights)
+        return True
 
-    def _prepare(self) -> tuple[Steps | None, Callable[[], bool]]:
-        """The steps of all layers, for each of the two directions between the states, and what tells whether they hold.
-        None where no engine has them, or where the weights are made anew at each call."""
+    @torch.no_grad()
+    def _prepare(self, parameters: Sequence[Tensor]) -> Any:
+        """The engine's `Inference` of all layers; None where there is none, or weights are made anew at each call."""
         layer, weights = self.layer, self.layer._weights()
-        nothing = None, _always
-        if not set(layer._flat_weights_names) <= set(layer._parameters):
-            return nothing
         choice = layer.plan(self._batched(self._input))
         engine = functional.inferring_engine(choice, [self._input], weights)
         if not hasattr(engine, "Inference"):
-            return nothing
-        made: Steps = [], []
-        inputs = [self._input, self._input]
-        for k in range(layer.num_layers):
-            states = [[state[k : k + 1] for state in both] for both in self._states]
-            one = engine.Inference(Recurrence(layer.cell, None, states[0], [weights[k]]), inputs[0].unsqueeze(0))
-            if not one.in_place:
-                return nothing
-            for before, (old, new) in enumerate((states, states[::-1])):
-                tensors = (inputs[before], new[0], *old, *new)
-                made[before].append(one.at([tensor.data_ptr() for tensor in tensors]))
-            inputs = [states[1][0][0], states[0][0][0]]
-        return made, one.holds  # of one layer, for all
-
-
-def _always() -> bool:
-    return True
+            return None
+        if list(map(id, parameters)) != [id(tensor) for w in weights for tensor in w.present()]:
+            return None
+        states = [[state[k : k + 1] for state in self._states[0]] for k in range(layer.num_layers)]
+        stack = [Recurrence(layer.cell, None, one, [w]) for one, w in zip(states, weights, strict=True)]
+        call = engine.Inference(stack, self._input.unsqueeze(0))
+        return call if call.in_place else None
 
 
 def _copy(layer: RecurrentLayer, batch_size: int, state: Tensor | tuple[Tensor, ...]) -> Stream:

@@ -1,20 +1,11 @@
 """The tensors of one layer in one direction, by name."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from .cells import Cell
-
-
-def places(parameters: Mapping[str, Tensor | None]) -> list[tuple[Any, ...]]:
-    """Of a module's parameters all that tells whether one was replaced: what is in them is no part of it."""
-    return [
-        (name, w.data_ptr(), w.shape, w.dtype, w.is_neg(), w.is_contiguous())
-        for name, w in parameters.items()
-        if w is not None
-    ]
 
 
 class Weights(NamedTuple):

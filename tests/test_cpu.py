@@ -227,17 +227,13 @@ def test_a_stream_follows_what_its_layer_would_do(threads):
         stream.reset()
         return torch.stack([stream(x).clone() for x in input])
 
-    def prepared():
-        step = stream._kernels()[0][0]
-        return step.args[2 + engine._PLACES["threads"]]
-
     expected = found()
     for count in (2, 1):
         threads(count)
-        assert torch.equal(found(), expected) and prepared() == count
+        assert torch.equal(found(), expected) and stream._call._made_for[0] == count
     module.backend = "reference"
     assert_equal_to([found()], [expected], 1e-5)
-    assert stream._kernels() is None
+    assert stream._call is None
     module.backend = "cpu"
     assert torch.equal(found(), expected)
 
@@ -251,7 +247,7 @@ def test_a_stream_drops_out_what_its_layer_drops_out():
     found = [(stream.reset(), stream(input).clone())[1] for _ in range(2)]
     with torch.no_grad():
         assert_equal_to(found, [module(input.unsqueeze(0))[0][0]] * 2, 1e-6)
-    assert stream._kernels() is not None
+    assert stream._call is not None
 
 
 def test_a_stream_after_a_step_that_failed(threads):
@@ -268,7 +264,7 @@ def test_a_stream_after_a_step_that_failed(threads):
     threads(2)
     found += [stream(x).clone() for x in input[1:]]
     assert_equal_to(found, expected)
-    assert stream._prepared[2]() and (threads(1), not stream._prepared[2]())[1]
+    assert stream._call.holds() and (threads(1), not stream._call.holds())[1]
 
 
 class _Watching(TorchDispatchMode):
@@ -283,7 +279,7 @@ def test_a_streams_first_step_does_not_decide_for_the_rest(first):
     with first():
         stream(input)
     stream(input)
-    assert stream._kernels() is not None
+    assert stream._call is not None
 
 
 @pytest.mark.parametrize("copied", (copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))), ids=("deepcopy", "pickle"))

@@ -6,7 +6,6 @@ machine has a unit for that.
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from . import _engine, library
 from .library import PRECISIONS, Kernels, kernels, pooled, precision
 from .linear import gemm, linear
 
-__all__ = ["Inference", "backward", "forward", "infer", "kernels", "linear", "saved_like"]
+__all__ = ["Inference", "backward", "forward", "infer", "kernels", "linear", "pooled", "saved_like"]
 
 _MAX_STATES = 4
 # fmt: off
@@ -34,6 +33,8 @@ _FIELDS = (
 )
 # fmt: on
 """The fields of ``Problem`` in problem.h, in order."""
+_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit"
+"""Those of a direction's `Weights`, in order."""
 _PER_STATE = {"initial", "reset_states", "final", "path", "grad_final", "grad_initial", "grad_reset"}
 
 
@@ -43,6 +44,11 @@ _COUNT = 0
 for _name in _FIELDS:
     _PLACES[_name] = _COUNT
     _COUNT += _MAX_STATES if _name in _PER_STATE else 1
+
+
+def _place(name: str | tuple[str, int]) -> int:
+    """Of a field, or of a state's."""
+    return _PLACES[name] if isinstance(name, str) else _PLACES[name[0]] + name[1]
 
 
 def _fields(given: dict[str, Any]) -> list[int]:
@@ -272,61 +278,72 @@ def _by_direction(states: Sequence[Tensor] | None) -> list[list[Tensor]] | None:
 
 
 class Inference:
-    """A layer's inference, prepared for all calls that differ only in where input, states and results lie.
+    """A stack's inference, prepared for all calls that differ only in where their tensors lie.
 
     The gates' parts from the input never exist as a whole: they are made for a few steps at a time, by the thread that
     uses them. Weights are read where they lie, so what is written to them between two calls counts in the second.
 
     Args:
-        q: without ``gates_x``; of its states only the shapes count.
+        layers: one below the other, each without ``gates_x``; of states only the shapes count.
         input: (T, B, features), of which only the shape and the dtype count.
     """
 
-    def __init__(self, q: Recurrence, input: Tensor) -> None:
-        checks.layer(q, input)
-        self._call = call = _Call(q, input)
-        self.in_place = all(
-            len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present()))
-            for w, own in zip(q.weights, call.weights, strict=True)
-        )
-        """Whether weights are read where the layer has them; otherwise they were converted, or laid out anew."""
-        weight, bias = [w.ih for w in call.weights], [w.bias_ih for w in call.weights]
-        self._flat = call.flat({"features": input.shape[2], "weight_ih": weight, "bias_ih": bias})
-        self._made_for = self._circumstances()
-        # What is to be filled in: the place, which address goes there, how far from it.
-        self._places = []
-        for d in range(call.directions):
-            base, ahead = d * _COUNT, d * call.projected * call.dtype.itemsize
-            self._places += [(base + _PLACES["input"], 0, 0), (base + _PLACES["output"], 1, ahead)]
-            for k, state in enumerate(call.states, 2):
-                ahead = d * state[0].numel() * call.dtype.itemsize
-                self._places.append((base + _PLACES["initial"] + k - 2, k, ahead))
-                self._places.append((base + _PLACES["final"] + k - 2, k + len(call.states), ahead))
+    def __init__(self, layers: Sequence[Recurrence], input: Tensor) -> None:
+        self._storage, self._made_for = input.dtype, self._circumstances(input.dtype)
+        runs, self.in_place = [], True
+        states = len(layers[0].states)
+        outputs = 1 + 2 * states
+        weight = outputs + len(layers)  # of all arguments the next of these
+        for k, q in enumerate(layers):
+            checks.layer(q, input)
+            call = _Call(q, input)
+            self.in_place &= all(
+                len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present()))
+                for w, own in zip(q.weights, call.weights, strict=True)
+            )
+            """Whether weights are read where the layers have them; otherwise they were converted, or laid out anew."""
+            places, size = [], call.dtype.itemsize
+            for d, w in enumerate(call.weights):
+                named = [("input", outputs + k - 1 if k else 0, 0), ("output", outputs + k, d * call.projected * size)]
+                for state, like in enumerate(call.states):
+                    ahead = (k * call.directions + d) * like[0].numel() * size
+                    named += [(("initial", state), 1 + state, ahead), (("final", state), 1 + states + state, ahead)]
+                for name, tensor in zip(_WEIGHTS, (*w[:5], next(iter(w.unit), None)), strict=True):
+                    if tensor is not None:
+                        named.append((name, weight, 0))
+                        weight += 1
+                places += [(d * _COUNT + _place(name), which, ahead) for name, which, ahead in named]
+            runs.append((call.kernels.handle, call.flat({"features": input.shape[2]}), places))
+            input = input.new_empty((*input.shape[:2], call.directions * call.projected))
+        self._run = _engine.prepared(runs)
 
-    def _circumstances(self) -> tuple[Any, ...]:
-        return torch.get_num_threads(), library.target, precision(self._call.storage)
+    def __call__(self, *tensors: Tensor | None) -> None:
+        """Read and write the input, initial states (None for zeros), final states, each layer's output, and the weights
+        as they are `present` in each direction: contiguous, of the working dtype; no result may overlap with what is
+        read, but a last output of one step with its final hidden state."""
+        self._run(*tensors)
+
+    @staticmethod
+    def _circumstances(storage: torch.dtype) -> tuple[Any, ...]:
+        return torch.get_num_threads(), library.target, precision(storage)
 
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""
-        return self._made_for == self._circumstances()
-
-    def empty(self, shape: Sequence[int]) -> Tensor:
-        """Memory for results."""
-        return self._call.empty(*shape)
-
-    def at(self, addresses: Sequence[int]) -> Callable[[], None]:
-        """The call that reads and writes there: input, output, initial states (zeros where 0), final states; contiguous
-        tensors of the working dtype, none of the results overlapping with what is read."""
-        flat = self._flat.copy()
-        for place, which, ahead in self._places:
-            flat[place] = addresses[which] + ahead if addresses[which] else 0
-        return partial(_engine.run, self._call.kernels.handle, False, *flat)
+        return self._made_for == self._circumstances(self._storage)
 
 
 def infer(q: Recurrence, input: Tensor) -> tuple[Tensor, list[Tensor]]:
     """As `seqcells.ops` has it."""
-    prepared = Inference(q, input)
-    call = prepared._call
+    checks.layer(q, input)
+    call = _Call(q, input)
     input, output, final = call.plain(input), call.empty_output(), call.empty_states()
-    prepared.at([tensor.data_ptr() for tensor in (input, output, *call.states, *final)])()
+    call.run(
+        False,
+        input=input,
+        features=input.shape[2],
+        weight_ih=[w.ih for w in call.weights],
+        bias_ih=[w.bias_ih for w in call.weights],
+        output=call.each(output),
+        final=_by_direction(final),
+    )
     return call.stored(output), [call.stored(state) for state in final]

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <initializer_list>
+#include <vector>
 
 #include "pool.h"
 #include "problem.h"
@@ -196,6 +197,102 @@ PyType_Slot memory_slots[] = {
 };
 PyType_Spec memory_spec = {"seqcells.kernels.cpu._engine.memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT, memory_slots};
 
+// prepared(runs): the forward passes of layers, one after another, for calls that differ only in where their arrays lie.
+// A run is (handle, fields, places), a place (field, which, ahead): that field becomes the address of that argument's data
+// and so many bytes. It is called with tensors, None standing for null.
+struct Place {
+    Py_ssize_t field, which;
+    long long ahead;
+};
+struct Run {
+    const Kernels* kernels;
+    int directions;
+    Problem problems[2];
+    std::vector<Place> places;
+
+    int operator()(const std::vector<int64_t>& addresses) const {
+        Problem filled[2] = {problems[0], problems[1]};
+        for (const Place& place : places) {
+            const int64_t address = addresses[place.which] ? addresses[place.which] + place.ahead : 0;
+            std::memcpy(reinterpret_cast<char*>(filled) + place.field * sizeof address, &address, sizeof address);
+        }
+        return kernels->forward(filled, directions);
+    }
+};
+struct Prepared {
+    PyObject_HEAD
+    std::vector<Run> runs;
+    Py_ssize_t arguments;
+};
+
+// A run from its Python form; false with an exception set.
+bool read(PyObject* given, Run& run, Py_ssize_t& arguments) {
+    PyObject *handle, *fields, *places;
+    if (!PyArg_ParseTuple(given, "O!O!O!", &PyLong_Type, &handle, &PyList_Type, &fields, &PyList_Type, &places)) return false;
+    run.kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(handle));
+    run.directions = fill(run.problems, 2, PySequence_Fast_ITEMS(fields), PyList_GET_SIZE(fields));
+    for (Py_ssize_t k = 0; run.directions && k < PyList_GET_SIZE(places); ++k) {
+        Place place;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(places, k), "nnL", &place.field, &place.which, &place.ahead)) return false;
+        if (place.field < 0 || place.field >= PyList_GET_SIZE(fields) || place.which < 0)
+            return PyErr_Format(PyExc_IndexError, "there is no field %zd, or no argument %zd", place.field, place.which);
+        if (arguments <= place.which) arguments = place.which + 1;
+        run.places.push_back(place);
+    }
+    return run.directions;
+}
+
+PyObject* prepared_new(PyTypeObject* type, PyObject* args, PyObject*) {
+    PyObject* given;
+    if (!PyArg_ParseTuple(args, "O!", &PyList_Type, &given)) return nullptr;
+    auto* self = reinterpret_cast<Prepared*>(type->tp_alloc(type, 0));
+    if (!self) return nullptr;
+    new (&self->runs) std::vector<Run>(PyList_GET_SIZE(given));
+    for (size_t k = 0; k < self->runs.size(); ++k)
+        if (!read(PyList_GET_ITEM(given, k), self->runs[k], self->arguments)) {
+            Py_DECREF(self);
+            return nullptr;
+        }
+    return reinterpret_cast<PyObject*>(self);
+}
+
+void prepared_free(PyObject* object) {
+    reinterpret_cast<Prepared*>(object)->runs.~vector();
+    PyTypeObject* type = Py_TYPE(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+PyObject* prepared_call(PyObject* object, PyObject* args, PyObject*) {
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    const auto* self = reinterpret_cast<const Prepared*>(object);
+    if (PyTuple_GET_SIZE(args) != self->arguments)
+        return PyErr_Format(PyExc_TypeError, "expected %zd tensors, got %zd", self->arguments, PyTuple_GET_SIZE(args));
+    std::vector<int64_t> addresses(self->arguments);
+    for (Py_ssize_t k = 0; k < self->arguments; ++k) {
+        PyObject* tensor = PyTuple_GET_ITEM(args, k);
+        if (tensor == Py_None) continue;
+        PyObject* address = PyObject_CallMethodNoArgs(tensor, data_ptr);
+        if (!address) return nullptr;
+        addresses[k] = PyLong_AsLongLong(address);
+        Py_DECREF(address);
+    }
+    if (PyErr_Occurred()) return nullptr;
+    return unlocked([&] {
+        for (const Run& run : self->runs)
+            if (run(addresses)) return -1;
+        return 0;
+    });
+}
+
+PyType_Slot prepared_slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(prepared_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(prepared_free)},
+    {Py_tp_call, reinterpret_cast<void*>(prepared_call)},
+    {0, nullptr},
+};
+PyType_Spec prepared_spec = {"seqcells.kernels.cpu._engine.prepared", sizeof(Prepared), 0, Py_TPFLAGS_DEFAULT, prepared_slots};
+
 PyMethodDef methods[] = {
     {"targets", targets_here, METH_NOARGS, nullptr},
     {"find", find, METH_VARARGS, nullptr},
@@ -212,8 +309,12 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_engine", nullptr, -1, methods
 }  // namespace seqcells
 
 PyMODINIT_FUNC PyInit__engine() {
-    PyObject* module = PyModule_Create(&seqcells::definition);
-    PyObject* memory = module ? PyType_FromSpec(&seqcells::memory_spec) : nullptr;
-    if (!memory || PyModule_AddObject(module, "memory", memory)) Py_CLEAR(module);
+    using namespace seqcells;
+    PyObject* module = PyModule_Create(&definition);
+    for (PyType_Spec* spec : {&memory_spec, &prepared_spec}) {
+        PyObject* type = module ? PyType_FromSpec(spec) : nullptr;
+        if (module && (!type || PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(type)))) Py_CLEAR(module);
+        Py_XDECREF(type);
+    }
     return module;
 }
