@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from . import delegate
 from .cells import REGISTRY, Cell
@@ -184,7 +187,7 @@ def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
 
 def in_transform() -> bool:
     """Whether inside a torch.func transform or forward-mode AD."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+    return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def are_batched(tensors: Iterable[Tensor]) -> bool:
@@ -194,12 +197,7 @@ def are_batched(tensors: Iterable[Tensor]) -> bool:
 
 def is_watched() -> bool:
     """Whether somebody transforms, traces or watches what runs."""
-    return bool(
-        in_transform()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._get_tracing_state()
-    )
+    return bool(in_transform() or _len_torch_dispatch_stack() or _len_torch_function_stack() or _get_tracing_state())
 
 
 def is_observed(tensors: Iterable[Tensor]) -> bool:

@@ -74,12 +74,12 @@ class Prepared:
         plan = self._plan
         if plan is None:
             return None
-        weights = parameters(module)
-        if not plan.like.fits(module, (input, *_states(hx), *weights), *_options(module, hx)) or not plan.call.holds():
+        states, weights = _states(hx), parameters(module)
+        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.call.holds():
             return None
         final = [empty() for empty in plan.empty_final]
         outputs = [empty() for empty in plan.empty_outputs] or final[:1]
-        plan.call(input, *(_states(hx) or [None] * len(final)), *final, *outputs, *weights)
+        plan.call(input, *(states or [None] * len(final)), *final, *outputs, *weights)
         return outputs[-1], final
 
     def second(self, module: nn.Module, input: Tensor, hx: States) -> Likeness | None:
@@ -163,6 +163,6 @@ def _undisturbed() -> bool:
     return not (
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
+        or torch._C._is_any_autocast_enabled()
         or dispatch.is_watched()
     )

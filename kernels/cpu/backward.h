@@ -16,14 +16,15 @@ class Backward : Sequence<Cell, T, O, Stored> {
     using Base = Sequence<Cell, T, O, Stored>;
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::blocks_of, Base::each_block, Base::fill_up, Base::fresh, Base::in_full, Base::p, Base::times;
+    using Base::as, Base::blocks_of, Base::each_block, Base::fill_up, Base::fresh, Base::in_full, Base::p,
+        Base::there, Base::times;
 
     const int64_t back_blocks, unit_blocks;  // of the previous hidden state's columns, and of this step's units
-    Buffer<Word<O>> weights{0}, projection{0};
+    Buffer<Word<O>> weights, projection;
     // Between steps: the gradients of the hidden state and of the other states.
-    Buffer<T> hidden{0}, carry{0}, sums{0};
+    Buffer<T> hidden, carry, sums;
     // What products read: the gradients of the products of this step and the next, and of a projected hidden state.
-    Buffer<O> products{0}, projected{0};
+    Buffer<O> products, projected;
 
   public:
     using Base::weight_bytes;
@@ -40,9 +41,7 @@ class Backward : Sequence<Cell, T, O, Stored> {
         if (p.weight_hr) projected = Buffer<O>(B * filled<O>(P));
         hidden = Buffer<T>(B * P), carry = Buffer<T>(S * B * H);
         products = Buffer<O>(2 * B * filled<O>(R * H)), sums = Buffer<T>((R + Cell::parameters) * H);
-        if (!weights.get() || !projection.get() || !projected.get() || !carry.get() || !hidden.get() || !products.get() ||
-            !sums.get())
-            return false;
+        if (!there(weights, projection, projected, carry, hidden, products, sums)) return false;
         fill_up(products.get(), 2 * B, R * H);
         if (p.weight_hr) fill_up(projected.get(), B, P);
         return true;

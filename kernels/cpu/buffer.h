@@ -14,6 +14,7 @@ namespace {
 template <class T>
 class Buffer {
   public:
+    Buffer() = default;
     explicit Buffer(int64_t count) : bytes_((count * sizeof(T) + 127) / 64 * 64), memory_(static_cast<T*>(pool::take(bytes_))) {}
     Buffer(Buffer&& other) noexcept : bytes_(other.bytes_), memory_(std::exchange(other.memory_, nullptr)) {}
     Buffer& operator=(Buffer&& other) noexcept {
@@ -25,10 +26,12 @@ class Buffer {
         if (memory_) pool::give(memory_, bytes_);
     }
     T* get() const { return memory_; }
+    // Whether it has what it asked for, if it did.
+    bool there() const { return memory_ || !bytes_; }
 
   private:
-    int64_t bytes_;
-    T* memory_;
+    int64_t bytes_ = 0;
+    T* memory_ = nullptr;
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ class Forward : Sequence<Cell, T, O, Stored> {
     using V = typename Base::V;
     using Base::B, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
     using Base::as, Base::back, Base::blocks_of, Base::each_block, Base::fill_up, Base::fresh, Base::in_full, Base::p,
-        Base::rounds, Base::times;
+        Base::rounds, Base::there, Base::times;
 
     // A block is wide enough for several sums at a time even where there are few gates.
     static constexpr int UNITS = R == 1 ? 4 : R == 2 ? 2 : 1;  // vectors of units
@@ -26,11 +26,11 @@ class Forward : Sequence<Cell, T, O, Stored> {
     const int64_t blocks, width;  // width: H in whole blocks
     const int64_t projected_blocks;
     const int64_t group;          // steps whose inputs are projected together
-    Buffer<Word<O>> weights{0}, input_weights{0}, projection{0};
+    Buffer<Word<O>> weights, input_weights, projection;
     // Of now and of the next step, the other states, and the inputs' products.
-    Buffer<T> hidden{0}, states{0}, inputs{0};
+    Buffer<T> hidden, states, inputs;
     // What products read: the hidden state where it has to be rounded, that before projection, each member's inputs.
-    Buffer<O> operands{0}, unprojected{0}, input_rows{0};
+    Buffer<O> operands, unprojected, input_rows;
 
   public:
     using Base::weight_bytes;
@@ -48,11 +48,9 @@ class Forward : Sequence<Cell, T, O, Stored> {
         if (p.weight_hr) unprojected = Buffer<O>(B * filled<O>(H));
         if (rounds) operands = Buffer<O>(2 * B * filled<O>(P));
         if (p.input && !input_fits()) input_rows = Buffer<O>(p.threads * group * B * filled<O>(p.features));
-        if (p.input) inputs = Buffer<T>(blocks * group * B * G * L);
+        inputs = Buffer<T>(p.input ? blocks * group * B * G * L : 0);
         hidden = Buffer<T>(2 * B * P), states = Buffer<T>(S * B * width);
-        if (!weights.get() || !input_weights.get() || !projection.get() || !hidden.get() || !states.get() ||
-            !inputs.get() || !operands.get() || !unprojected.get() || !input_rows.get())
-            return false;
+        if (!there(weights, input_weights, projection, hidden, states, inputs, operands, unprojected, input_rows)) return false;
         if (rounds) fill_up(operands.get(), 2 * B, P);
         if (p.weight_hr) fill_up(unprojected.get(), B, H);
         return true;
@@ -112,6 +110,11 @@ class Forward : Sequence<Cell, T, O, Stored> {
     // Of the steps that are projected with step `begin`, which come next.
     int64_t grouped_rows(int64_t begin) const { return (group < p.steps - begin ? group : p.steps - begin) * B; }
     const Stored* grouped_inputs(int64_t begin) const { return as(p.input) + first_in_group(begin) * B * p.features; }
+    const O* rows_of_inputs(int64_t begin, int member) const {
+        if constexpr (std::is_same_v<O, Stored>)
+            if (input_fits()) return grouped_inputs(begin);
+        return own_rows(member);
+    }
     O* own_rows(int member) const { return input_rows.get() + member * group * B * filled<O>(p.features); }
 
     void align_inputs(int64_t begin, int member) const {
@@ -121,9 +124,7 @@ class Forward : Sequence<Cell, T, O, Stored> {
 
     void project_inputs(int64_t begin, int member, int64_t block, T* projected) const {
         const int64_t stride = filled<O>(p.features);
-        const O* from = own_rows(member);
-        if constexpr (std::is_same_v<O, Stored>)
-            if (input_fits()) from = grouped_inputs(begin);
+        const O* from = rows_of_inputs(begin, member);
         each_batch(grouped_rows(begin), [&](int64_t row, int64_t end) {
             T* to = projected + row * G * L;
             if (packed())

@@ -63,7 +63,7 @@ def precision(dtype: torch.dtype) -> str:
     """In what a layer of the dtype is computed by the instruction set in use: one of `PRECISIONS`."""
     if dtype == torch.bfloat16 and gemm_handle("bfloat16"):
         return "bfloat16"
-    if dtype == torch.float32 and bfloat16_products_allowed() and gemm_handle("float32 by bfloat16"):
+    if dtype == torch.float32 and gemm_handle("float32 by bfloat16") and bfloat16_products_allowed():
         return "float32 by bfloat16"
     return "float64" if dtype == torch.float64 else "float32"
 

@@ -106,7 +106,7 @@ void product(const Word<O>* block, int64_t depth, const O* a, int64_t stride, in
 template <class O, int N, int M, class From>
 SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, const O* a, int64_t stride, Sum<O>* out) {
     using V = Vector<Sum<O>>;
-    constexpr int L = LANES<O>, AT_ONCE = L / M;  // as many sums as the registers hold
+    constexpr int L = LANES<O>, AT_ONCE = L / M < 8 ? L / M : 8;  // rows of w that are streamed side by side
     V sum[M][L];
 #pragma GCC unroll 2
     for (int first = 0; first < L; first += AT_ONCE) {

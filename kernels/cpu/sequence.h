@@ -83,6 +83,11 @@ class Sequence {
         return rows;
     }
 
+    template <class... Buffers>
+    static bool there(const Buffers&... buffers) {
+        return (buffers.there() && ...);
+    }
+
     // The numbers that fill rows of products' operands up to whole words.
     static void fill_up(O* rows, int64_t count, int64_t depth) {
         for (int64_t row = 0; row < count; ++row)
@@ -93,7 +98,7 @@ class Sequence {
 
     // For so many items and so much work in a step, which must be worth a barrier; a single one must be worth the team.
     int threads(int64_t items, int64_t work) const {
-        const int64_t worth = 1 + work / (p.steps > 1 ? 16384 : 49152);
+        const int64_t worth = 1 + work / (p.steps > 1 ? 16384 : 147456);
         const int64_t count = p.threads < items ? p.threads : items;
         return int(count < worth ? count : worth);
     }
