@@ -69,7 +69,7 @@ def test_the_default_takes_the_cpu_engine_where_it_leads():
         (seqcells.LSTM(4, 256), 64, True, "torch"),
         (seqcells.LSTM(4, 5), 32, False, "cpu"),
         (seqcells.LSTM(4, 256), 64, False, "torch"),
-        (seqcells.LSTM(4, 5, dtype=torch.bfloat16), 8, False, "cpu" if cpu.reads(torch.bfloat16) else "torch"),
+        (seqcells.LSTM(4, 5, dtype=torch.bfloat16), 8, False, "cpu"),
         (seqcells.LSTM(4, 5, dtype=torch.float16), 1, False, "torch"),
         (seqcells.LSTM(4, 5, dtype=torch.float64), 64, True, "cpu"),
         (seqcells.GRU(4, 5), 64, True, "cpu"),
@@ -87,6 +87,16 @@ def test_the_default_takes_the_cpu_engine_where_it_leads():
     assert seqcells.GRUCell(4, 5).plan(torch.randn(1, 4)).backend == "torch"
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 64, 4), torch.full((64,), 3))
     assert seqcells.LSTM(4, 5).plan(packed).backend == "cpu"
+
+
+@pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
+@pytest.mark.parametrize(("unit", "expected"), ((True, "torch"), (False, "cpu")), ids=("unit", "no unit"))
+def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, expected, monkeypatch):
+    monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: unit)
+    for training in (False, True):
+        with torch.set_grad_enabled(training):
+            layer = seqcells.LSTM(4, 5, dtype=torch.bfloat16)
+            assert layer.plan(torch.randn(3, 64, 4, dtype=torch.bfloat16)).backend == expected
 
 
 def test_torch_refuses_projected_input():

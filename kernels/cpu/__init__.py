@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from ...constant import constant
 
 if TYPE_CHECKING:
-    import torch
-
     from ...dispatch import Call
 
 
@@ -46,11 +44,11 @@ def _lacks(cell_name: str) -> bool:
 
 
 @constant
-def reads(dtype: torch.dtype) -> bool:
-    """Whether the kernels here read arrays of a dtype; others are converted."""
+def multiplies_bfloat16() -> bool:
+    """Whether the instruction set in use has a unit for products of bfloat16; otherwise it is storage."""
     from . import library
 
-    return library.reads(dtype)
+    return library.multiplies_bfloat16()
 
 
 def refuses(call: Call) -> str | None:

@@ -22,8 +22,8 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float32 by bfloat16": torch.float32,
 }
-"""What the kernels can be, and the dtype of the arrays that they read: where bfloat16 is in the name, what is
-multiplied is of it. All else is float32, or float64."""
+"""What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is multiplied
+is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
 
 
 class Kernels(NamedTuple):
@@ -59,13 +59,16 @@ def gemm_handle(precision: str) -> int | None:
     return _gemm_handle(precision, target)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the instruction set in use has a unit for products of bfloat16, and so more of float32 than one way."""
+    return gemm_handle("float32 by bfloat16") is not None
+
+
 def precision(dtype: torch.dtype) -> str:
     """In what a layer of the dtype is computed by the instruction set in use: one of `PRECISIONS`."""
-    if dtype == torch.bfloat16 and gemm_handle("bfloat16"):
-        return "bfloat16"
-    if dtype == torch.float32 and gemm_handle("float32 by bfloat16") and bfloat16_products_allowed():
+    if dtype == torch.float32 and multiplies_bfloat16() and bfloat16_products_allowed():
         return "float32 by bfloat16"
-    return "float64" if dtype == torch.float64 else "float32"
+    return {torch.bfloat16: "bfloat16", torch.float64: "float64"}.get(dtype, "float32")
 
 
 def reads(dtype: torch.dtype) -> bool:

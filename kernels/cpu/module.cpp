@@ -25,14 +25,14 @@ SEQCELLS_TABLES(avx512bf16)
 
 namespace {
 
-// An instruction set; one that adds to another has that one's tables too.
+// An instruction set; one that adds to another has that one's tables too, where it has none of its own.
 struct Target {
     const char* name;
     bool (*supported)();
-    const Precision *precisions, *more;
+    const Precision *own, *other;
 
     const Precision* find(const char* precision) const {
-        for (const Precision* table : {precisions, more})
+        for (const Precision* table : {own, other})
             for (; table && table->name; ++table)
                 if (!std::strcmp(table->name, precision)) return table;
         return nullptr;
@@ -48,8 +48,8 @@ bool has_avx512() {
 
 const Target targets[] = {
 #if defined(__x86_64__)
-    {"avx512bf16", [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }, avx512::precisions,
-     avx512bf16::precisions},
+    {"avx512bf16", [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }, avx512bf16::precisions,
+     avx512::precisions},
     {"avx512", has_avx512, avx512::precisions, nullptr},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::precisions, nullptr},
 #endif

@@ -16,25 +16,30 @@ constexpr Kernels row() {
     return kernels;
 }
 
-// What a precision has: its cells and its product.
+// What a precision has: its cells and its product. Without a unit for pairs of bfloat16, it is storage alone.
+#define SEQCELLS_STORED(cell) row<cell, float, Product, bfloat16>(),
 #ifdef SEQCELLS_PAIRS
 
-#define SEQCELLS_STORED(cell) row<cell, float, bfloat16, bfloat16>(),
-#define SEQCELLS_ROUNDED(cell) row<cell, float, bfloat16>(),
-constexpr Kernels in_bfloat16[] = {SEQCELLS_CELLS(SEQCELLS_STORED)Kernels{}};
-constexpr Kernels in_float32[] = {SEQCELLS_CELLS(SEQCELLS_ROUNDED)Kernels{}};
-extern const Precision precisions[] = {{"bfloat16", in_bfloat16, gemm<float, bfloat16, bfloat16>},
-                                       {"float32 by bfloat16", in_float32, gemm<float, bfloat16>},
+using Product = bfloat16;
+#define SEQCELLS_ROUNDED(cell) row<cell, float, Product>(),
+constexpr Kernels half_precision[] = {SEQCELLS_CELLS(SEQCELLS_STORED)Kernels{}};
+constexpr Kernels rounded_single[] = {SEQCELLS_CELLS(SEQCELLS_ROUNDED)Kernels{}};
+extern const Precision precisions[] = {{"bfloat16", half_precision, gemm<float, Product, bfloat16>},
+                                       {"float32 by bfloat16", rounded_single, gemm<float, Product>},
                                        {}};
 
 #else
 
+using Product = float;
 #define SEQCELLS_SINGLE(cell) row<cell, float>(),
 #define SEQCELLS_DOUBLE(cell) row<cell, double>(),
+constexpr Kernels half_precision[] = {SEQCELLS_CELLS(SEQCELLS_STORED)Kernels{}};
 constexpr Kernels single_precision[] = {SEQCELLS_CELLS(SEQCELLS_SINGLE)Kernels{}};
 constexpr Kernels double_precision[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Kernels{}};
-extern const Precision precisions[] = {
-    {"float32", single_precision, gemm<float>}, {"float64", double_precision, gemm<double>}, {}};
+extern const Precision precisions[] = {{"bfloat16", half_precision, gemm<float, Product, bfloat16>},
+                                       {"float32", single_precision, gemm<float>},
+                                       {"float64", double_precision, gemm<double>},
+                                       {}};
 
 #endif
 

@@ -1,6 +1,6 @@
 // Drives the CPU kernels over arrays of exactly their size, for the compiler's sanitizers: every cell, forward and
 // backward, odd sizes, with and without boundaries, projections, an input of its own, several threads, several callers,
-// too little memory; some cells also by products of bfloat16, as they are made without a unit for that, against float32.
+// too little memory; some cells also in bfloat16, stored or multiplied too (as it is made without a unit for that), against float32.
 
 #include <climits>
 #include <cmath>
@@ -133,8 +133,8 @@ std::vector<double> drive(int64_t steps, int64_t batch, int64_t hidden, int64_t 
     return outputs;
 }
 
-template <class Cell, class Stored>
-void drive_pairs() {
+template <class Cell, class O, class Stored>
+void drive_halves() {
     for (int64_t hidden : {1, 7, 37})
         for (int64_t batch : {1, 5, 51})
             for (int64_t steps : {1, 4})
@@ -142,12 +142,12 @@ void drive_pairs() {
                     for (int64_t projected : {0, 3}) {
                         if (projected && (Cell::previous[0] || Cell::next[0] || hidden < projected)) continue;
                         const unsigned seed = state;
-                        const auto found = drive<Cell, float, bfloat16, Stored>(steps, batch, hidden, projected, flags & 1, flags & 2);
+                        const auto found = drive<Cell, float, O, Stored>(steps, batch, hidden, projected, flags & 1, flags & 2);
                         state = seed;
                         const auto exact = drive<Cell, float>(steps, batch, hidden, projected, flags & 1, flags & 2);
                         double far = 0;
                         for (size_t k = 0; k < exact.size(); ++k) far += std::abs(found[k] - exact[k]);
-                        expect(far / exact.size() < 0.02, "a layer by pairs");
+                        expect(far / exact.size() < 0.02, "a layer of bfloat16");
                     }
 }
 
@@ -215,10 +215,13 @@ int main() {
                     drive_product<float>(rows, columns, depth, flags & 1, flags & 2);
                     drive_product<float, bfloat16, bfloat16>(rows, columns, depth, flags & 1, flags & 2, 1.f / 256);
                     drive_product<float, bfloat16>(rows, columns, depth, flags & 1, flags & 2, 0.1f);
+                    drive_product<float, float, bfloat16>(rows, columns, depth, flags & 1, flags & 2, 1.f / 256);
                 }
-    drive_pairs<LSTM, bfloat16>();
-    drive_pairs<LSTM, float>();
-    drive_pairs<GRU, bfloat16>();
+    drive_halves<LSTM, bfloat16, bfloat16>();
+    drive_halves<LSTM, bfloat16, float>();
+    drive_halves<LSTM, float, bfloat16>();
+    drive_halves<GRU, bfloat16, bfloat16>();
+    drive_halves<GRU, float, bfloat16>();
     for (bool both : {false, true}) drive<LSTM, float, bfloat16, bfloat16>(3, 51, 90, 70, both, both);
     drive_callers();
     std::printf("%d failures\n", failures.load());
