@@ -201,8 +201,8 @@ def is_watched() -> bool:
 
 
 def is_observed(tensors: Iterable[Tensor]) -> bool:
-    """Whether it `is_watched`, or one of the tensors is not what lies in memory (a FakeTensor, say, or one whose negative
-    lies there): then it must be operators, and nothing below them."""
+    """Whether what runs `is_watched`, or one of the tensors is not what lies in memory (a FakeTensor, say, or one whose
+    negative lies there): then it must be operators, and nothing below them."""
     return is_watched() or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in tensors)
 
 

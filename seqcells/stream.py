@@ -44,6 +44,7 @@ class Stream:
         # Of each layer, where it writes its output too.
         self._hidden = [list(states[0]) for states in self._states]
         self._outputs = [hidden[-1] for hidden in self._hidden]
+        self._extents = [[(s.data_ptr(), s.data_ptr() + s.nbytes) for s in states] for states in self._states]
         self._input = weight.new_empty((batch_size, layer.input_size))
         self._shape, self._dtype = self._input.shape, self._input.dtype
         self._now = 0
@@ -82,7 +83,7 @@ class Stream:
             size, dtype = tuple(self._shape), self._dtype
             raise RuntimeError(f"Expected input of size {size} and {dtype}, got {list(input.shape)} and {input.dtype}")
         before, now = self._now, 1 - self._now
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not self._by_kernels(input, before, now):
+        if not self._by_kernels(input, before, now):
             states = self._states[before]
             with torch.no_grad():
                 _, final = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
@@ -95,26 +96,34 @@ class Stream:
 
     def _by_kernels(self, input: Tensor, before: int, now: int) -> bool:
         """A step of all layers, if it was prepared or can be; False where it is for the layer to do."""
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return False
         layer = self.layer
-        # Dropout and hooks are for the layer.
-        options = layer.backend, (layer.training and layer.dropout) or bool(layer._forward_hooks or layer._forward_pre_hooks)
-        weights = parameters(layer)
-        if self._like is None or not self._like.fits(layer, (input, *weights), *options):
-            # A copy is like any other, however the input lies in memory.
+        more = (layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks
+        options, weights = (layer.backend, not more), parameters(layer)
+        if not self._fits(input, weights, options) or self._is_written_to(input, now):
+            # However the input lies in memory, its copy is like any other's.
             self._input.copy_(input.detach())
             input = self._input
-            if self._like is None or not self._like.fits(layer, (input, *weights), *options):
+            if not self._fits(input, weights, options):
                 if dispatch.is_watched():
                     return False
-                self._call, self._like = None, Likeness.of(layer, (input, *weights), *options)
-                if not options[1]:
-                    self._call = self._prepare(weights)
+                self._like = Likeness.of(layer, (input, *weights), *options)
+                self._call = None if more else self._prepare(weights)
         if self._call is not None and not self._call.holds():
             self._call = self._prepare(weights)
         if self._call is None:
             return False
         self._call(input, *self._states[before], *self._states[now], *self._hidden[now], *weights)
         return True
+
+    def _fits(self, input: Tensor, weights: Sequence[Tensor], options: tuple[Any, ...]) -> bool:
+        return self._like is not None and self._like.fits(self.layer, (input, *weights), *options)
+
+    def _is_written_to(self, input: Tensor, now: int) -> bool:
+        """Whether it is an output or a state of the step before the last, whose places the new ones take."""
+        address = input.data_ptr()
+        return any(first <= address < end for first, end in self._extents[now])
 
     @torch.no_grad()
     def _prepare(self, parameters: Sequence[Tensor]) -> Any:

@@ -18,7 +18,7 @@ from seqcells.kernels import cpu
 if cpu.unavailable():
     pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
 
-from seqcells.kernels.cpu import engine, library, linear
+from seqcells.kernels.cpu import library, linear
 
 LIKE = {"dtype": torch.float64}
 DEEP = {"num_layers": 2, "bidirectional": True}
@@ -236,6 +236,18 @@ def test_a_stream_follows_what_its_layer_would_do(threads):
     assert stream._call is None
     module.backend = "cpu"
     assert torch.equal(found(), expected)
+
+
+@pytest.mark.parametrize("ago", (1, 2))
+def test_a_stream_may_be_given_what_it_gave(ago):
+    """The output of two steps before lies where the next one will."""
+    module = layer("lstm", 300, 300, backend="cpu")
+    streams, inputs = [module.stream(), module.stream()], list(torch.randn(2, 1, 300))
+    for step in range(6):
+        given = inputs[-ago]
+        outputs = [stream(x) for stream, x in zip(streams, (given, given.clone()), strict=True)]
+        assert torch.equal(*outputs), step
+        inputs.append(outputs[0])
 
 
 def test_a_stream_drops_out_what_its_layer_drops_out():

@@ -22,8 +22,8 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float32 by bfloat16": torch.float32,
 }
-"""What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is multiplied
-is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
+"""What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is
+multiplied is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
 
 
 class Kernels(NamedTuple):
