@@ -49,6 +49,15 @@ def test_nothing_is_found(sanitizers, tmp_path):
     assert done.stdout.endswith("0 failures\n")
 
 
+@pytest.mark.parametrize("columns", (16, 15))
+def test_tiles_by_a_unit_in_plain_cpp(columns, tmp_path):
+    """No machine at hand has AMX: the same calls, functions for its instructions; with one that leaves a column out."""
+    unit = f"-DSEQCELLS_TILES_EMULATED={columns}"
+    wide = "-DSEQCELLS_VECTOR_BYTES=64", "-DSEQCELLS_VECTOR_REGISTERS=32"
+    done = drive(tmp_path, "address,undefined", unit, *wide, "-DDRIVEN_CELLS(X)=X(LSTM)")
+    assert (done.returncode == 0) == (done.stdout == "0 failures\n") == (columns == 16), done.stderr[-6000:]
+
+
 @pytest.mark.parametrize("order", ("acquire", "release", "acq_rel"))
 def test_a_barrier_without_one_of_its_memory_orders_is_found(order, tmp_path):
     weakened = tmp_path / "weakened.h"

@@ -7,6 +7,14 @@
 #include <initializer_list>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "pool.h"
 #include "problem.h"
 
@@ -21,6 +29,10 @@ SEQCELLS_TABLES(portable)
 SEQCELLS_TABLES(avx2)
 SEQCELLS_TABLES(avx512)
 SEQCELLS_TABLES(avx512bf16)
+#if __has_include(<amxbf16intrin.h>)
+#define SEQCELLS_AMX
+SEQCELLS_TABLES(amxbf16)
+#endif
 #endif
 
 namespace {
@@ -44,12 +56,30 @@ bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+#if defined(SEQCELLS_AMX)
+// Tiles are large, and so the system's to grant; once granted, to all threads.
+bool has_amx() {
+#if defined(__linux__)
+    constexpr unsigned tiles = 1u << 24, bfloat16 = 1u << 22;  // of what the processor says in edx
+    constexpr long request = 0x1023, data = 18;                // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a, b, c, d;
+    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tiles) && (d & bfloat16) &&
+           !syscall(SYS_arch_prctl, request, data);
+#else
+    return false;
+#endif
+}
+#endif
 #endif
 
 const Target targets[] = {
 #if defined(__x86_64__)
-    {"avx512bf16", [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }, avx512bf16::precisions,
-     avx512::precisions},
+    {"avx512bf16", has_avx512bf16, avx512bf16::precisions, avx512::precisions},
+#if defined(SEQCELLS_AMX)
+    {"amxbf16", has_amx, amxbf16::precisions, avx512::precisions},  // as long as nobody has measured it
+#endif
     {"avx512", has_avx512, avx512::precisions, nullptr},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::precisions, nullptr},
 #endif

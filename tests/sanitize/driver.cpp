@@ -8,8 +8,10 @@
 #include <thread>
 #include <vector>
 
+#ifndef SEQCELLS_VECTOR_BYTES
 #define SEQCELLS_VECTOR_BYTES 16
 #define SEQCELLS_VECTOR_REGISTERS 16
+#endif
 #include "backward.h"
 #include "forward.h"
 #include "gemm.h"

@@ -1,0 +1,28 @@
+// The engine for AMX, whose unit multiplies tiles of bfloat16.
+
+#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#if defined(__x86_64__) && __has_include(<amxbf16intrin.h>)
+#include <immintrin.h>
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,fma")
+#define SEQCELLS_TARGET amxbf16
+#define SEQCELLS_PAIRS
+#define SEQCELLS_TILES
+#define SEQCELLS_VECTOR_BYTES 64
+#define SEQCELLS_VECTOR_REGISTERS 32
+#include "tables.h"
+#endif
