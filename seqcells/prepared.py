@@ -31,8 +31,12 @@ class Likeness(NamedTuple):
     """torch.compile's own check of tensors, in C++."""
 
     @staticmethod
-    def of(module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> Likeness:
-        guard = torch._C._dynamo.guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+    def of(module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> Likeness | None:
+        """That of a call; None where torch has no such check, and nothing is prepared: it is no public one."""
+        try:
+            guard = torch._C._dynamo.guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+        except (AttributeError, TypeError):
+            return None
         return Likeness(options, tuple(module._parameters), guard)
 
     def fits(self, module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> bool:

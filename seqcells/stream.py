@@ -109,7 +109,7 @@ class Stream:
                 if dispatch.is_watched():
                     return False
                 self._like = Likeness.of(layer, (input, *weights), *options)
-                self._call = None if more else self._prepare(weights)
+                self._call = None if more or self._like is None else self._prepare(weights)
         if self._call is not None and not self._call.holds():
             self._call = self._prepare(weights)
         if self._call is None:

@@ -158,6 +158,14 @@ def test_what_cannot_be_prepared_is_tried_once(monkeypatch):
     assert len(tried) == 1
 
 
+def test_without_torchs_check_of_tensors_nothing_is_prepared(monkeypatch):
+    monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
+    module, input = layer("lstm", 5, 7, backend="cpu", **LIKE), torch.randn(3, 1, 5, **LIKE)
+    found, stream = call(module, input), module.stream()
+    assert all(torch.equal(again[0], found[0][0]) for again in found) and not is_prepared(module)
+    assert_equal_to([torch.stack([stream(x).clone() for x in input])], [found[0][0]])
+
+
 def test_copies_begin_anew():
     module = layer("lstm", 5, 7, backend="cpu", **LIKE)
     input = torch.randn(3, 2, 5, **LIKE)
