@@ -90,6 +90,14 @@ def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
 
 @pytest.mark.heavy
 @FOUND_WITH_3_6
+@pytest.mark.parametrize("target", ("sm_80", "sm_90", "sm_100"))
+def test_the_persistent_plan_fits_with_flags(target, tmp_path):
+    given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", "128", "256", "512", "1024", "1500")
+    assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", "flags", "flags+boundaries+batched"))
+
+
+@pytest.mark.heavy
+@FOUND_WITH_3_6
 @pytest.mark.parametrize("target", ("sm_80", "sm_100"))
 def test_the_persistent_plan_fits_other_targets(target, tmp_path):
     """float16 is bfloat16 in all that counts here."""

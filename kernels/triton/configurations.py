@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -86,20 +86,34 @@ def nvidia() -> bool:
     return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
 
 
-@contextmanager
-def recomputing(on: bool = True) -> Iterator[None]:
+def recomputing(on: bool = True) -> AbstractContextManager[None]:
     """Inside, forward keeps no more than the states, and backward computes the rest once more."""
-    global recompute
-    before, recompute = recompute, on
+    return _set("recompute", on)
+
+
+def flagging(on: bool = True) -> AbstractContextManager[None]:
+    """Inside, programs of the persistent plan wait for each other by flags."""
+    return _set("flags", on)
+
+
+@contextmanager
+def _set(name: str, value: Any) -> Iterator[None]:
+    before = globals()[name]
+    globals()[name] = value
     try:
         yield
     finally:
-        recompute = before
+        globals()[name] = before
 
 
 # Whether `plan` may take the persistent plan where programs meet, and not the backend of that name alone. Its time is a
 # model's, and its barrier has been run in the interpreter; both want a GPU before anybody gets it unasked.
 meeting = False
+
+# Whether its programs have a flag each, and wait for those whose units they read next, or meet at a barrier, whose
+# counter takes one addition after the other, and is waited for before anything is read; see `barrier`. But a program
+# looks at one line of the cache for each flag. Read at each launch.
+flags = False
 
 # How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
 PATIENCE = 1 << 24
@@ -205,7 +219,8 @@ def persistent(
     found = []
     ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted({1, directions}))
     for units, rows, shared, beside in ways:
-        groups = processors // (triton.cdiv(hidden, units) * beside)
+        blocks = triton.cdiv(hidden, units)
+        groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # a thread for each flag
         held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
         sums = recurrent // planes * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
         way, several = "forward" if planes == 1 else "backward", rows * units > 32 * PERSISTENT_WARPS

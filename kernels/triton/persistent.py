@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from ...recurrence import Recurrence
-from . import configurations, interpreted, precision, sequence, stepwise
+from . import barrier, configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
@@ -173,11 +173,13 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
     common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.gates_x.dtype)}
+    common["FLAGS"] = division.meet and configurations.flags
     if division.meet:
         pairs = groups * q.directions
         exchanged = 2, pairs, rows, sum(division.tile["CHUNKS"])
         common["ring"] = torch.zeros(exchanged, dtype=q.gates_x.dtype, device=q.device)
-        common["arrived"] = torch.zeros(pairs * sequence.APART.value, dtype=torch.int32, device=q.device)
+        counters = pairs * (division.blocks if common["FLAGS"] else 1)
+        common["arrived"] = torch.zeros(counters * barrier.APART.value, dtype=torch.int32, device=q.device)
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.

@@ -10,8 +10,11 @@ all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of e
 of several (count, T, B, D·H). Everything but products is computed in ``states.dtype``.
 
 A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
-every `APART`, and in ring (2, groups, ROWS, ·) what its programs exchange, for this step and the next, both zero at
-first. met, one int32, becomes 0 where programs have waited in vain.
+or with ``FLAGS`` one for each of its programs, every `barrier.APART`, and in ring (2, groups, ROWS, ·) what they
+exchange, for this step and the next, both zero at first. met, one int32, becomes 0 where programs have waited in vain.
+
+Two steps are room enough in the ring, with flags too. Step i + 1 is written where step i - 1 was, by a program that has
+read step i of all the others; each of them wrote it after it had read all of step i - 1.
 """
 
 import triton
@@ -33,8 +36,6 @@ from .tiles import (
     where_or_zero,
 )
 
-# Counters are so many numbers apart: one to a line of the cache.
-APART = tl.constexpr(32)
 # None of these makes the compiler start again.
 VARYING = ["start", "stop", "first_direction", "steps", "batch", "groups", "patience"]
 
@@ -45,8 +46,8 @@ def forward(
     ring, arrived, met, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr,
-    WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
+    FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
+    AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Rows ``start`` to ``stop`` of the batch: states in and out in place; output where it is valid, else 0.
 
@@ -64,7 +65,7 @@ def forward(
     )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
-        counter = arrived + group * APART
+        counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
@@ -94,9 +95,11 @@ def forward(
                 if ALONE:
                     r = resident.own_product((s[0],), inside, held, recurrent, precision, work, stored, SPLIT)
                 else:
-                    patience = barrier.wait(counter, (i + 1) * tl.num_programs(0), patience)
                     slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
-                    r = resident.product(slot, pitch, held, recurrent, precision, work, ROWS, CHUNKS, SPLIT, AHEAD)
+                    r, patience = resident.product(
+                        slot, pitch, held, counters, i + 1, patience, recurrent, precision, work,
+                        ROWS, UNITS, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
+                    )  # fmt: skip
                 r = add(r, b)
             n, values = cell(xs, r, s, p)
             h = n[0]
@@ -120,7 +123,7 @@ def forward(
             i += 1
     store(states, s, plane, at, inside)
     if not ALONE:
-        tl.store(met, 0, patience == 0)
+        barrier.tell(met, patience)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -131,8 +134,8 @@ def backward(
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr,
-    WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
+    FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
+    AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those rows: grad_states, of the states after the last step, becomes that of the states before the
     first (but for a boundary there, which the caller cuts).
@@ -153,7 +156,7 @@ def backward(
     )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
-        counter = arrived + group * APART
+        counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH * recurrent
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
@@ -204,15 +207,17 @@ def backward(
                 if ALONE:
                     passed = resident.own_product(dr, inside, held, 1, precision, work, stored, SPLIT)
                 else:
-                    patience = barrier.wait(counter, (steps - i) * tl.num_programs(0), patience)
-                    passed = resident.product(slot, pitch, held, 1, precision, work, ROWS, CHUNKS, SPLIT, AHEAD)
+                    passed, patience = resident.product(
+                        slot, pitch, held, counters, steps - i, patience, 1, precision, work,
+                        ROWS, UNITS, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
+                    )  # fmt: skip
                 d = add(d, passed)
             i -= 1
     store(grad_states, d, plane, at, inside)
     if grad_parameters is not None:
         store(grad_parameters, sums, plane, at, inside)
     if not ALONE:
-        tl.store(met, 0, patience == 0)
+        barrier.tell(met, patience)
 
 
 @triton.jit
