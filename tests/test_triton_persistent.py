@@ -168,6 +168,66 @@ def test_weights_in_shared_memory(name, flags, divided):
     check(layer(name, **boundaries(B)), [3, 3])
 
 
+@pytest.fixture
+def recomputing(monkeypatch):
+    """Backward computes the cells' values once more, for three steps at a time."""
+    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.cells import CELLS
+
+    def recompute(q, window=3):
+        of_a_step = (len(q.cell.recurrent_gates) + len(CELLS[q.cell.name].saved)) * q.states[0].numel() * 8
+        monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", window * of_a_step)
+        monkeypatch.setattr(configurations, "recompute", True)
+        return q
+
+    return recompute
+
+
+def of_two_windows(name, programs):
+    """Of a cell that saves nothing backward computes nothing once more, and all steps are one window."""
+    from seqcells.kernels.triton.cells import CELLS
+
+    return programs if CELLS[name].saved else [programs[0], programs[-1]]
+
+
+@here
+@pytest.mark.parametrize("reverse", (False, True), ids=("forwards", "backwards"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("lstm", "gru") else pytest.mark.heavy) for name in REGISTRY]
+)
+def test_recomputed_window_by_window(name, reverse, divided, recomputing):
+    """Backward is persistent all the same: before its programs' launch for each window is one for the values."""
+    check(recomputing(layer(name, reverse=reverse, **boundaries(B))), of_two_windows(name, [3, 6, 3, 6, 3]))
+
+
+@here
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", REGISTRY)
+def test_recomputed_in_both_directions(name, divided, recomputing):
+    check(recomputing(layer(name, 2, **boundaries(B))), of_two_windows(name, [6, 12, 6, 12, 6]))
+
+
+@here
+@pytest.mark.parametrize("name", ("lstm", "gru"))
+def test_recomputing_keeps_less_than_half(name, recomputing):
+    """Of what the plan keeps for backward, its output included."""
+    from seqcells.kernels.triton import persistent
+
+    q, found = layer(name), []
+    for _ in range(2):
+        output, _, saved = persistent.forward(q, save=True)
+        found.append(sum(tensor.nbytes for tensor in (output, *saved)))
+        recomputing(q)
+    assert 2 * found[1] < found[0]
+
+
+@here
+def test_recomputed_to_the_same_bits_every_time(divided, recomputing):
+    q = recomputing(layer("gru", dtype=torch.float32))
+    with concurrent_programs.concurrent():
+        assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
+
+
 @here
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_narrow_storage_is_as_near_as_the_stepwise_plan(dtype, divided):
