@@ -15,6 +15,8 @@ from unittest.mock import patch
 from torch import Tensor
 from triton.runtime import interpreter
 
+Programs = Callable[[tuple[int, ...]], bool]
+
 one_by_one = interpreter.GridExecutor.__call__
 atomic_rmw = interpreter.InterpreterBuilder.create_atomic_rmw
 
@@ -26,7 +28,16 @@ def _polite(builder, operation, pointer, value, *rest):
     return atomic_rmw(builder, operation, pointer, value, *rest)
 
 
-def _run_one(executor: interpreter.GridExecutor, program: tuple[int, ...], args: tuple, kwargs: dict) -> None:
+def _late(*arguments):
+    """The same in a program that is behind the others in all that it reads and writes."""
+    seen = _polite(*arguments)
+    time.sleep(0.1)
+    return seen
+
+
+def _run_one(
+    executor: interpreter.GridExecutor, program: tuple[int, ...], args: tuple, kwargs: dict, atomic: Callable
+) -> None:
     builder, grid = interpreter.interpreter_builder, executor.grid
     builder.grid_dim, builder.grid_idx = grid, program
     executor.grid = (1, 1, 1)
@@ -35,14 +46,15 @@ def _run_one(executor: interpreter.GridExecutor, program: tuple[int, ...], args:
         patch.object(builder, "set_grid_dim", lambda *_: None),
         patch.object(builder, "set_grid_idx", lambda *_: None),
         patch.object(executor, "_restore_args_dev", lambda *_: None),
-        patch.object(interpreter.InterpreterBuilder, "create_atomic_rmw", _polite),
+        patch.object(interpreter.InterpreterBuilder, "create_atomic_rmw", atomic),
     ):
         one_by_one(executor, *args, **kwargs)
 
 
 @contextmanager
-def concurrent(absent: Callable[[tuple[int, ...]], bool] = lambda program: False) -> Iterator[list[int]]:
-    """Inside, a launch runs all of its programs at once, but those ``absent`` → how many each launch ran."""
+def concurrent(absent: Programs = lambda program: False, late: Programs = lambda program: False) -> Iterator[list[int]]:
+    """Inside, a launch runs all of its programs at once, but those ``absent``, and slows those that are to be ``late``
+    → how many each launch ran."""
     launched: list[int] = []
 
     def all_at_once(executor: interpreter.GridExecutor, *args, **kwargs):
@@ -58,7 +70,7 @@ def concurrent(absent: Callable[[tuple[int, ...]], bool] = lambda program: False
                 children.append(child)
                 continue
             try:
-                _run_one(executor, program, args, kwargs)
+                _run_one(executor, program, args, kwargs, _late if late(program) else _polite)
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()

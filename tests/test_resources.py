@@ -63,10 +63,6 @@ def test_the_commonest_kernels_fit(tmp_path):
 
 
 PERSISTENT = ("--backends", "triton-persistent", "--cells", "lstm", "gru")
-FOUND_WITH_3_6 = pytest.mark.skipif(
-    find_spec("triton") is not None and not version("triton").startswith("3.6."),
-    reason="its bounds were found by compiling with Triton 3.6; 3.9 spills a few bytes backward",
-)
 ALL_BATCHES = ("plain", "boundaries", "boundaries+batched", "boundaries+many")
 
 
@@ -79,22 +75,20 @@ def test_the_persistent_plan_fits(tmp_path):
 
 
 @pytest.mark.heavy
-@FOUND_WITH_3_6
 @pytest.mark.parametrize("hidden", ("32", "64", "128", "256", "512", "650", "1024", "1500"))
 def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
-    """It refuses sizes, but at none of these all of them."""
-    given = ("--dtypes", "bfloat16", "float16", "float32", "--hidden", hidden)
+    """It refuses sizes, but at none of these all of them. float16 is bfloat16 in all that counts here."""
+    given = ("--dtypes", "bfloat16", "float32", "--hidden", hidden)
     ways = [*ALL_BATCHES, *(f"bidirectional+{each}" for each in ALL_BATCHES[1:]), "ieee+boundaries", "recompute"]
+    ways += ["flags", "flags+boundaries+batched"]
     assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", *ways))
 
 
 @pytest.mark.heavy
-@FOUND_WITH_3_6
 @pytest.mark.parametrize("target", ("sm_80", "sm_100"))
 def test_the_persistent_plan_fits_other_targets(target, tmp_path):
-    """float16 is bfloat16 in all that counts here."""
     given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", "128", "256", "512", "1024", "1500")
-    ways = ("boundaries", "boundaries+batched", "bidirectional+boundaries")
+    ways = ("boundaries", "boundaries+batched", "bidirectional+boundaries", "flags", "flags+boundaries+batched")
     assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", *ways))
 
 
@@ -203,10 +197,15 @@ def test_another_triton_too(other, tmp_path):
     done = subprocess.run([*command, f"triton=={other}"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"triton {other} cannot be fetched: {done.stderr.strip()[-300:]}")
-    given = (*UNASKED, "--targets", "sm_90", "gfx942", *SOME, "--dtypes", "bfloat16", "float32", "--hidden", "512")
-    found = rows(tmp_path, *given, PYTHONPATH=str(folder))
-    assert found["triton"] == other
-    assert_fits(found)
+    dtypes = ("--dtypes", "bfloat16", "float32", "--hidden")
+    meeting = ("1024", "1500", "--options", "boundaries+batched", "flags")
+    for given in (
+        (*UNASKED, "--targets", "sm_90", "gfx942", *SOME, *dtypes, "512"),
+        (*PERSISTENT, "--targets", "sm_90", *dtypes, *meeting),
+    ):
+        found = rows(tmp_path, *given, PYTHONPATH=str(folder))
+        assert found["triton"] == other
+        assert_fits(found)
 
 
 # How often is compiled.

@@ -22,7 +22,7 @@ QUICK = (
     "test_triton_kernels.py -k 'gru and options or products or plans'",
     "test_sequences.py -k 'triton-stepwise and (any_size and gru or extreme and rnn)'",
     "test_transforms.py -k 'triton-stepwise and same_bits and lstm'",
-    "test_recompute.py -k 'triton-stepwise and 3-at and boundaries and (gru or peephole)'",
+    "test_recompute.py -k '3-at and boundaries and (gru or peephole)'",
     "test_parity.py -k 'triton-persistent and as_near and plain and gru'",
     "test_sequences.py -k 'triton-persistent and any_size and gru'",
 )
@@ -36,7 +36,7 @@ HEAVY = (
     "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
     "test_ops.py -k 'triton-stepwise and compiled_whole and plain and lstm and not peephole'",
     "test_transforms.py -k 'triton and same_bits'",
-    "test_recompute.py -k 'triton-stepwise'",
+    "test_recompute.py -k 'triton-stepwise or triton-persistent'",
 )
 
 

@@ -51,7 +51,25 @@ def divided(monkeypatch):
     return divide
 
 
-def layer(name, directions=1, batch=B, steps=T, dtype=torch.float64, seed=0, **options):
+@pytest.fixture
+def flags(request):
+    """Whether programs wait by flags."""
+    from seqcells.kernels.triton import configurations
+
+    with configurations.flagging(request.param):
+        yield
+
+
+def with_and_without_flags(*, barrier, flags):
+    """Every cell either way, heavy but for those named."""
+    return [
+        pytest.param(name, way == "flags", marks=() if name in quick else pytest.mark.heavy, id=f"{name}-{way}")
+        for way, quick in (("barrier", barrier), ("flags", flags))
+        for name in REGISTRY
+    ]
+
+
+def layer(name, directions=1, batch=B, steps=T, dtype=torch.float64, seed=0, hidden=H, **options):
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape):
@@ -61,12 +79,12 @@ def layer(name, directions=1, batch=B, steps=T, dtype=torch.float64, seed=0, **o
     roles = Weights.roles(cell, True, False)
     weights = [
         Weights.of(
-            roles, [(randn(*Weights.shape(role, cell, 1, H, 0)) * 0.2).detach().requires_grad_() for role in roles]
+            roles, [(randn(*Weights.shape(role, cell, 1, hidden, 0)) * 0.2).detach().requires_grad_() for role in roles]
         )
         for _ in range(directions)
     ]
-    states = [[randn(directions, batch, H) for _ in cell.states] for _ in range(2)]
-    gates_x = randn(steps, batch, directions * len(cell.gates) * H)
+    states = [[randn(directions, batch, hidden) for _ in cell.states] for _ in range(2)]
+    gates_x = randn(steps, batch, directions * len(cell.gates) * hidden)
     q = Recurrence(cell, gates_x, states[0], [w.recurrent for w in weights], **options)
     return q._replace(reset_states=states[1]) if q.reset is not None else q
 
@@ -82,31 +100,42 @@ def results(q, backend):
     return [output, *final, *gradients([output, *final], q.differentiable())]
 
 
-def check(q, programs, backend="triton-persistent"):
-    with concurrent_programs.concurrent() as launched:
+def check(q, programs, backend="triton-persistent", **how):
+    with concurrent_programs.concurrent(**how) as launched:
         found = results(q, backend)
     assert launched == programs
     assert_equal_to(found, results(q, "reference"))
 
 
 @here
-@pytest.mark.parametrize("name", REGISTRY)
-def test_programs_together_equal_the_reference(name, divided):
+@pytest.mark.parametrize(
+    ("name", "flags"), with_and_without_flags(barrier=REGISTRY, flags=("lstm", "gru")), indirect=["flags"]
+)
+def test_programs_together_equal_the_reference(name, flags, divided):
     """In three steps: what is exchanged in the third takes the place of the first's."""
     check(layer(name, steps=3), [3, 3])
 
 
 @here
 @pytest.mark.parametrize(
-    "name", ["gru", *(pytest.param(name, marks=pytest.mark.heavy) for name in REGISTRY if name != "gru")]
+    ("name", "flags"), with_and_without_flags(barrier=("gru",), flags=("lstm", "gru")), indirect=["flags"]
 )
-def test_boundaries_in_both_directions(name, divided):
+def test_boundaries_in_both_directions(name, flags, divided):
     check(layer(name, 2, **boundaries(B)), [6, 6])
 
 
 @here
+@pytest.mark.parametrize(("hidden", "programs", "late"), [(17, 2, 1), (37, 3, 0), (61, 4, 3)])
+@pytest.mark.parametrize("flags", (True,), ids=("flags",), indirect=True)
+def test_flags_heed_a_program_that_is_late(flags, hidden, programs, late, divided):
+    """Nobody reads what it has not written, nor writes where it has not read."""
+    check(layer("rnn_tanh", hidden=hidden, steps=5), [programs] * 2, late=lambda program: program[0] == late)
+
+
+@here
+@pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
 @pytest.mark.parametrize(("groups", "programs"), [(2, [6, 6]), (1, [3, 3, 3, 3])])
-def test_more_sequences_than_a_program_has_rows(groups, programs, divided):
+def test_more_sequences_than_a_program_has_rows(groups, programs, flags, divided):
     divided(groups)
     check(layer("rnn_tanh", batch=18, steps=2), programs)
 
@@ -130,11 +159,73 @@ def test_one_direction_after_the_other(divided):
 
 
 @here
-@pytest.mark.parametrize("name", ["rnn_tanh", pytest.param("gru", marks=pytest.mark.heavy)])
-def test_weights_in_shared_memory(name, divided):
+@pytest.mark.parametrize(
+    ("name", "flags"), with_and_without_flags(barrier=("rnn_tanh",), flags=("rnn_tanh",)), indirect=["flags"]
+)
+def test_weights_in_shared_memory(name, flags, divided):
     """Where they lie no interpreter sees, but that the other loop takes the same steps."""
     divided(shared=True)
     check(layer(name, **boundaries(B)), [3, 3])
+
+
+@pytest.fixture
+def recomputing(monkeypatch):
+    """Backward computes the cells' values once more, for three steps at a time."""
+    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.cells import CELLS
+
+    def recompute(q, window=3):
+        of_a_step = (len(q.cell.recurrent_gates) + len(CELLS[q.cell.name].saved)) * q.states[0].numel() * 8
+        monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", window * of_a_step)
+        monkeypatch.setattr(configurations, "recompute", True)
+        return q
+
+    return recompute
+
+
+def of_two_windows(name, programs):
+    """Of a cell that saves nothing backward computes nothing once more, and all steps are one window."""
+    from seqcells.kernels.triton.cells import CELLS
+
+    return programs if CELLS[name].saved else [programs[0], programs[-1]]
+
+
+@here
+@pytest.mark.parametrize("reverse", (False, True), ids=("forwards", "backwards"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("lstm", "gru") else pytest.mark.heavy) for name in REGISTRY]
+)
+def test_recomputed_window_by_window(name, reverse, divided, recomputing):
+    """Backward is persistent all the same: before its programs' launch for each window is one for the values."""
+    check(recomputing(layer(name, reverse=reverse, **boundaries(B))), of_two_windows(name, [3, 6, 3, 6, 3]))
+
+
+@here
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", REGISTRY)
+def test_recomputed_in_both_directions(name, divided, recomputing):
+    check(recomputing(layer(name, 2, **boundaries(B))), of_two_windows(name, [6, 12, 6, 12, 6]))
+
+
+@here
+@pytest.mark.parametrize("name", ("lstm", "gru"))
+def test_recomputing_keeps_less_than_half(name, recomputing):
+    """Of what the plan keeps for backward, its output included."""
+    from seqcells.kernels.triton import persistent
+
+    q, found = layer(name), []
+    for _ in range(2):
+        output, _, saved = persistent.forward(q, save=True)
+        found.append(sum(tensor.nbytes for tensor in (output, *saved)))
+        recomputing(q)
+    assert 2 * found[1] < found[0]
+
+
+@here
+def test_recomputed_to_the_same_bits_every_time(divided, recomputing):
+    q = recomputing(layer("gru", dtype=torch.float32))
+    with concurrent_programs.concurrent():
+        assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
 
 
 @here
@@ -164,24 +255,45 @@ def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
 
 
 @here
-def test_the_same_bits_every_time(divided):
+def test_the_same_bits_every_time_and_with_flags(divided):
+    from seqcells.kernels.triton import configurations
+
     q = layer("rnn_tanh", dtype=torch.float32)
     with concurrent_programs.concurrent():
-        assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
+        first, again = (results(q, "triton-persistent") for _ in range(2))
+        with configurations.flagging():
+            by_flags = results(q, "triton-persistent")
+    assert all(map(torch.equal, first, again)) and all(map(torch.equal, first, by_flags))
 
 
 @here
-def test_a_barrier_that_lets_programs_through_is_found_out(divided, monkeypatch):
+@pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
+def test_a_barrier_that_lets_programs_through_is_found_out(flags, divided, monkeypatch):
     """The test of these tests: with nobody waiting, what they compare is wrong."""
     from seqcells.kernels.triton import barrier
 
-    monkeypatch.setattr(barrier, "wait", lambda counter, target, patience: patience)
+    monkeypatch.setattr(barrier, "wait", lambda counters, count, target, patience: patience)
     with pytest.raises(AssertionError):
         check(layer("lstm"), [3, 3])
 
 
 @here
-def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch):
+@pytest.mark.parametrize("broken", ("count", "target"))
+@pytest.mark.parametrize("flags", (True,), ids=("flags",), indirect=True)
+def test_a_flag_that_is_overlooked_is_found_out(flags, broken, divided, monkeypatch):
+    """One of several, and one that says no more than that the step before was written."""
+    from seqcells.kernels.triton import barrier
+
+    wait = barrier.wait
+    fewer = {"count": lambda *a: wait(a[0], a[1] - 1, *a[2:]), "target": lambda *a: wait(*a[:2], a[2] - 1, a[3])}
+    monkeypatch.setattr(barrier, "wait", fewer[broken])
+    with pytest.raises(AssertionError):
+        check(layer("lstm"), [3, 3], late=lambda program: program[0] == 1)
+
+
+@here
+@pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
+def test_a_program_that_never_comes_gives_an_error(flags, divided, monkeypatch):
     from seqcells.kernels.triton import configurations
 
     monkeypatch.setattr(configurations, "PATIENCE", 20)

@@ -6,7 +6,7 @@ from .base import Prepared, Provider
 from .flashrnn_kernels import FlashRNN
 from .keras_torch import Keras
 from .onnx_runtimes import OnnxRuntime, OpenVINO
-from .seqcells_backends import Seqcells, SeqcellsCell, SeqcellsStream
+from .seqcells_backends import Seqcells, SeqcellsCell, SeqcellsFlags, SeqcellsStream
 from .torch_nn import CompiledCellLoop, TorchCellLoop, TorchNN
 from .torchrl_triton import TorchRL
 
@@ -20,6 +20,7 @@ PROVIDERS: dict[str, Provider] = {
         TorchNN(BASELINE),
         TorchNN(NULL),
         *(Seqcells(backend) for backend in NAMES),
+        SeqcellsFlags(),
         *(SeqcellsCell(backend) for backend in NAMES),
         SeqcellsStream(),
         TorchCellLoop(),

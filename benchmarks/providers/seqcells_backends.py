@@ -1,6 +1,7 @@
 """seqcells, a row for each backend by name, so that nothing hides behind ``auto``."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,34 @@ class Seqcells(Provider):
         if self.backend == "triton-persistent" and case.device == "cuda" and not case.suite.memory:
             return modelled(case)
         return [f"auto took {chosen.backend}"] if self.backend == "auto" else []
+
+
+class SeqcellsFlags(Seqcells):
+    """The persistent plan by flags, beside its row by the barrier."""
+
+    def __init__(self) -> None:
+        super().__init__("triton-persistent")
+        self.name += " flags"
+
+    def refuses(self, case: Case) -> str | None:
+        return super().refuses(case) or self._alone(case)
+
+    def _alone(self, case: Case) -> str | None:
+        from seqcells.kernels.triton import configurations, precision
+
+        layer = case.shape.hidden, len(case.cell.recurrent_gates), case.dtype, precision.mode(case.dtype)
+        return "a program that has all units waits for nobody" if configurations.alone(*layer) else None
+
+    def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
+        from seqcells.kernels.triton import configurations
+
+        prepared = super().prepare(case, weights, inputs)
+
+        def run(index: int) -> Any:
+            with configurations.flagging():
+                return prepared.run(index)
+
+        return prepared._replace(run=run)
 
 
 class SeqcellsCell(Seqcells):

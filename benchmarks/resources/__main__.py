@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .launches import Launched
 
 HEADER = ("kernel", "pass", "cell", "dtype", "H", "options", "tile", "warps", "registers", "stack", "shared")
-HEADER += ("loop bytes", "code")
+HEADER += ("loop bytes", "code", "loop")
 RIGHT = {4, 7, 8, 9, 10, 11}
 
 
@@ -66,6 +66,7 @@ class Row:
     """Of ``shared``, on the target."""
     warps: int = 0
     instructions: dict[str, int] = dataclasses.field(default_factory=dict)
+    loop: dict[str, int] = dataclasses.field(default_factory=dict)
     loop_bytes: int = 0
     seconds: float = 0.0
     """That it took to compile and read it: little where Triton had it in its cache."""
@@ -180,10 +181,11 @@ def show(rows: list[Row]) -> None:
 
 
 def _line(row: Row) -> list[str]:
-    mix = " ".join(f"{kind}={count}" for kind, count in row.instructions.items() if count)
+    code, loop = (" ".join(f"{k}={n}" for k, n in mix.items() if n) for mix in (row.instructions, row.loop))
     tile = "×".join(map(str, row.tile.values()))
     numbers = map(str, (row.warps, row.registers, row.stack, row.shared, row.loop_bytes))
-    return [row.kernel, row.during, row.cell, row.dtype, str(row.hidden), row.options, tile, *numbers, row.error or mix]
+    words = row.kernel, row.during, row.cell, row.dtype, str(row.hidden), row.options, tile
+    return [*words, *numbers, row.error or code, loop]
 
 
 if __name__ == "__main__":

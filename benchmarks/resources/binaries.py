@@ -61,9 +61,11 @@ class Resources(NamedTuple):
     warps: int
     instructions: dict[str, int]
     """How many there are in the code of each kind of `MIX`, and ``all``; empty where they were not asked for."""
+    loop: dict[str, int] = {}
+    """The same of one round of the loop that has all products, a step of the persistent plan, what waits in it counted
+    once; empty where there is no such loop, on AMD's GPUs, and where instructions were not asked for."""
     loop_bytes: int = 0
-    """That all threads together ask of global memory in one round of the loop that has all products, a step of the
-    persistent plan; 0 where there is no such loop, on AMD's GPUs, and where instructions were not asked for."""
+    """That all threads together ask of global memory in that loop, but not while they wait."""
 
 
 def compiled(launched: Launched, target: Target, mix: bool = True) -> Resources:
@@ -83,19 +85,20 @@ def _nvidia(kernel: CompiledKernel, mix: bool) -> Resources:
     # An opcode and its modifiers follow its address and perhaps a predicate; a line may be a label in place of that.
     lines = re.findall(r"^(?:(\.L_\w+):|\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([\w.]+)(.*))", code, re.MULTILINE)
     warps = kernel.metadata.num_warps
+    loop, waiting = _loop(lines)
     return Resources(
         used["REG"],
         used["STACK"] + used["LOCAL"],
         used["SHARED"] + kernel.metadata.shared,
         warps,
-        _mix([opcode.partition(".")[0] for _, opcode, _ in lines if opcode], MIX["cuda"]),
-        32 * warps * _bytes_in_loop(lines),
+        *(_mix([op.partition(".")[0] for _, op, _ in some if op], MIX["cuda"]) for some in (lines, lines[loop])),
+        32 * warps * _bytes([line for n, line in enumerate(lines[loop], loop.start) if n not in waiting]),
     )
 
 
-def _bytes_in_loop(lines: list[tuple[str, str, str]]) -> int:
-    """What a thread loads of global memory in the innermost loop that has all products, but for loops within it, in
-    which it waits; of (label, opcode, operands)."""
+def _loop(lines: list[tuple[str, str, str]]) -> tuple[slice, set[int]]:
+    """Of (label, opcode, operands) those of the innermost loop that has all products, and of them those of loops
+    within it, in which it waits."""
     labels = {label: place for place, (label, _, _) in enumerate(lines) if label}
     loops = []
     for place, (_, opcode, operands) in enumerate(lines):
@@ -104,11 +107,14 @@ def _bytes_in_loop(lines: list[tuple[str, str, str]]) -> int:
             loops += [range(begin, place)] if begin < place else []
     products = [n for n, (_, opcode, _) in enumerate(lines) if re.match(rf"({MIX['cuda']['matrix']})(\.|$)", opcode)]
     around = [loop for loop in loops if products and products[0] in loop and products[-1] in loop]
-    if not around:
-        return 0
-    loop = min(around, key=len)
+    loop = min(around, key=len, default=range(0))
     waiting = {n for each in loops if len(each) < len(loop) and each.start in loop for n in each}
-    loads = [lines[n][1] for n in loop if n not in waiting and re.match(r"LDG(STS)?\b", lines[n][1])]
+    return slice(loop.start, loop.stop), waiting
+
+
+def _bytes(lines: list[tuple[str, str, str]]) -> int:
+    """What a thread loads there of global memory."""
+    loads = [opcode for _, opcode, _ in lines if re.match(r"LDG(STS)?\b", opcode)]
     return sum(next((wide for name, wide in WIDTHS.items() if f".{name}" in load), 4) for load in loads)
 
 

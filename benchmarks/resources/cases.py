@@ -22,10 +22,10 @@ from .launches import Launched, Target, recorded
 BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton"))
 # What a call may ask for besides a plain layer, in any combination, written with + between.
 BATCHES = {"single": 1, "batched": 64, "many": 1024}
-OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "ieee", *BATCHES)
+OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "ieee", "flags", *BATCHES)
 VARIANTS = (
     *("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute"),
-    *("bidirectional+boundaries", "single+boundaries", "ieee+boundaries", "ieee+single"),
+    *("bidirectional+boundaries", "single+boundaries", "ieee+boundaries", "ieee+single", "flags+boundaries"),
 )
 PASSES = ("inference", "forward", "backward")  # forward: as training needs it, which keeps what backward reads
 
@@ -39,7 +39,8 @@ class Case:
     dtype_name: str
     hidden: int
     variant: str = "plain"
-    """``plain``, or some of `OPTIONS` with + between, one of `BATCHES` at most; ``ieee`` is a precision."""
+    """``plain``, or some of `OPTIONS` with + between, one of `BATCHES` at most; ``ieee`` is a precision,
+    ``flags`` are what programs of the persistent plan then wait by."""
 
     def __post_init__(self) -> None:
         if unknown := self.options - {*OPTIONS}:
@@ -84,6 +85,8 @@ class Case:
         with ExitStack() as stack:
             if "recompute" in self.options:
                 stack.enter_context(configurations.recomputing())
+            if "flags" in self.options:
+                stack.enter_context(configurations.flagging())
             if "ieee" in self.options:
                 stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
             q = self._recurrence(steps, next((BATCHES[name] for name in BATCHES if name in self.options), batch))

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -86,20 +86,34 @@ def nvidia() -> bool:
     return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
 
 
-@contextmanager
-def recomputing(on: bool = True) -> Iterator[None]:
+def recomputing(on: bool = True) -> AbstractContextManager[None]:
     """Inside, forward keeps no more than the states, and backward computes the rest once more."""
-    global recompute
-    before, recompute = recompute, on
+    return _set("recompute", on)
+
+
+def flagging(on: bool = True) -> AbstractContextManager[None]:
+    """Inside, programs of the persistent plan wait for each other by flags."""
+    return _set("flags", on)
+
+
+@contextmanager
+def _set(name: str, value: Any) -> Iterator[None]:
+    before = globals()[name]
+    globals()[name] = value
     try:
         yield
     finally:
-        recompute = before
+        globals()[name] = before
 
 
 # Whether `plan` may take the persistent plan where programs meet, and not the backend of that name alone. Its time is a
 # model's, and its barrier has been run in the interpreter; both want a GPU before anybody gets it unasked.
 meeting = False
+
+# Whether its programs have a flag each, and wait for those whose units they read next, or meet at a barrier, whose
+# counter takes one addition after the other, and is waited for before anything is read; see `barrier`. But a program
+# looks at one line of the cache for each flag. Read at each launch.
+flags = False
 
 # How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
 PATIENCE = 1 << 24
@@ -112,14 +126,14 @@ READ_BYTES = 64 << 10
 # Weights are held in registers where they fit, and where not in shared memory, which holds more and takes longer. Of
 # the 256 kB of registers that there are, what is read and the sums of all parts take some, and the cell needs the rest:
 # more of it where a thread has several units, which backward has room for nowhere. With more than this, in tiles of one
-# unit a thread and of several, or in more chunks, some cell spills: found by compiling.
+# unit a thread and of several, or in more chunks, some cell spills: found by compiling with Triton 3.6.0 and 3.9.0.
 REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
-MOST_CHUNKS = {"forward": (3, 16), "backward": (16, 16)}
+MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0)}
 # In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
-# in registers all the same: of more chunks some cell spills, of more rows, and where a thread has several units of more
-# weights, or of more than two.
+# in registers all the same: of more chunks some cell spills, in tiles of 16 rows and of 32, of more rows, and where a
+# thread has several units of more weights, or of more than two.
 PADDING_BYTES = 2 << 10
-MOST_CHUNKS_SHARED = 12
+MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (12, 6)}
 MOST_ROWS_SHARED = 32
 SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0}
 # Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
@@ -205,7 +219,8 @@ def persistent(
     found = []
     ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted({1, directions}))
     for units, rows, shared, beside in ways:
-        groups = processors // (triton.cdiv(hidden, units) * beside)
+        blocks = triton.cdiv(hidden, units)
+        groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # a thread for each flag
         held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
         sums = recurrent // planes * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
         way, several = "forward" if planes == 1 else "backward", rows * units > 32 * PERSISTENT_WARPS
@@ -217,7 +232,8 @@ def persistent(
         step = _cycles(rows * units * gates, shared * held, rows * planes * hidden * storage.itemsize)
         size = {"units": units, "rows": rows, "groups": groups, "directions": beside, "chunk": chunk}
         each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
-        if len(each.tile["CHUNKS"]) <= (MOST_CHUNKS_SHARED if shared else MOST_CHUNKS[way][several]):
+        most = MOST_CHUNKS_SHARED[way][rows > 16] if shared else MOST_CHUNKS[way][several]
+        if len(each.tile["CHUNKS"]) <= most:
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""

@@ -1,4 +1,5 @@
-"""The fused-gates kernels: all that a step does but its products, forward and backward, for any cell.
+"""The fused-gates kernels: all that a step does but its products, forward and backward, for any cell; and `values`,
+what forward saves, once more.
 
 Both run steps ``start`` to ``stop`` (in the order of travel) of a tile of the batch and its units in one direction. A
 cell with a recurrent product is given one step at a launch, its products made in between, or, forward, by the kernel
@@ -164,13 +165,10 @@ def backward(
         if again is None:
             v = load(saved, values, steps * plane, place, inside, work)
         else:
-            r = ()
-            if recurrent > 0:
-                held = (direction * window + i % window) * batch + rows
-                r = load(product, recurrent, size, held * (recurrent * size) + units, inside, work)
-                if bias is not None:
-                    r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
-            _, v = again(load(x, gates, size, row * (gates * size) + units, inside, work), r, s, p)
+            v = _values(
+                again, i, x, product, bias, s, p, row, batch, size, rows, units, inside, everywhere, window,
+                gates, recurrent, direction, work,
+            )  # fmt: skip
 
         dx, dr, d, dp = cell(v, s, n, p, d)
         if lengths is not None:
@@ -185,3 +183,54 @@ def backward(
             accumulate(grad_parameters, dp, plane, at, inside)
         i -= 1
     store(grad_states, d, plane, at, inside)
+
+
+@triton.jit(do_not_specialize=VARYING)
+def values(
+    cell: tl.constexpr, x, product, bias, saved, before, first, after, parameters, fresh, lengths, reset,
+    start, stop, steps, batch, size, window,
+    gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
+    previous: tl.constexpr, next: tl.constexpr, directions: tl.constexpr, reverse: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+):  # fmt: skip
+    """What the cell's forward saves of those steps, all at once: saved (count, window, B, D·H), step i in place i
+    modulo window. The rest is as `backward` has it; in the grid the batch comes once for each step of a window.
+    """
+    work: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    direction = tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    tiles = tl.cdiv(batch, ROWS)
+    i = start + tl.program_id(0) // tiles
+    rows, units, present, inside, _, plane, everywhere = place_of_tile(
+        tl.program_id(0) % tiles * ROWS, tl.where(i < stop, batch, 0), tl.program_id(1) * UNITS,
+        batch, size, direction, directions, ROWS, UNITS,
+    )  # fmt: skip
+    t, _ = time(i, steps, backwards)
+    p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
+    s, _ = states_around(
+        i, before, first, after, None, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        kept, previous, next, directions, direction, backwards, work,
+    )  # fmt: skip
+    v = _values(
+        cell, i, x, product, bias, s, p, (t * batch + rows) * directions + direction, batch, size, rows, units, inside,
+        everywhere, window, gates, recurrent, direction, work,
+    )  # fmt: skip
+    place = (((i % window).to(tl.int64) * batch + rows) * directions + direction) * size + units
+    store(saved, v, window * plane, place, inside)
+
+
+@triton.jit
+def _values(
+    cell: tl.constexpr, i, x, product, bias, s, p, row, batch, size, rows, units, inside, everywhere, window,
+    gates: tl.constexpr, recurrent: tl.constexpr, direction, work: tl.constexpr,
+):  # fmt: skip
+    """What the cell's forward saves of step i, whose products are in ``product`` (D, window, B, R·H)."""
+    r = ()
+    if recurrent > 0:
+        held = (direction * window + i % window) * batch + rows
+        r = load(product, recurrent, size, held * (recurrent * size) + units, inside, work)
+        if bias is not None:
+            r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
+    _, v = cell(load(x, gates, size, row * (gates * size) + units, inside, work), r, s, p)
+    return v

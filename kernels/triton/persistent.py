@@ -2,6 +2,10 @@
 
 It runs where the recurrent weights fit on the chip, divided among programs that are all there at once, and the hidden
 state is not projected. Where one program holds all of them it needs no others, and no two ever meet.
+
+Of each step and unit an LSTM's training keeps six numbers in the storage dtype (output, c and four values), and with
+`configurations.recomputing` two; a GRU's five, or one. The input's projection, four and three, is kept by who made it
+either way. Backward then takes what `recomputed.Window` does besides, and the hidden state before each step.
 """
 
 from __future__ import annotations
@@ -15,11 +19,12 @@ import triton
 from torch import Tensor
 
 from ...recurrence import Recurrence
-from . import configurations, interpreted, precision, sequence, stepwise
+from . import barrier, configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
 from .problem import Problem, Saved, some
+from .recomputed import Window
 from .stepwise import saved_like
 
 __all__ = ["backward", "forward", "refuses", "saved_like", "seconds", "slower"]
@@ -74,11 +79,10 @@ def backward(
     """The gradients of ``q.differentiable()``, in its order."""
     shape = Shape.of(q)
     division = _division(shape, shape.recurrent)
-    kept = Saved(*saved)
-    if isinstance(division, str) or len(kept.values) < len(Problem(q).kernels.saved):
+    if isinstance(division, str):
         return stepwise.backward(q, output, saved, grad_output, grad_final)
     with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
-        return _backward(Problem(q), division, output, kept, grad_output.contiguous(), grad_final)
+        return _backward(Problem(q), division, output, Saved(*saved), grad_output.contiguous(), grad_final)
 
 
 def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -110,33 +114,45 @@ def _backward(
     grad_output: Tensor,
     grad_final: Sequence[Tensor],
 ) -> list[Tensor]:
-    before = q.hidden_before(output) if q.bounded or q.kernels.previous[0] else None
+    recompute = len(q.kernels.saved) > len(saved.values)
+    before = None
+    if q.bounded or q.previous(recompute)[0] or (recompute and q.recurrent):
+        before = q.hidden_before(output)
     fresh = q.fresh()
+    states = {"first": q.stacked(q.states, q.gates_x.dtype), "after": some(saved.after)}
+    states["fresh"] = fresh and q.stacked(fresh, q.work)
+    window = Window(q, before, **states) if recompute else None
     d = Gradients(q, grad_final)
     d.read = None  # the kernel adds what came through the product to the rest
-    _run(
-        sequence.backward,
-        q,
-        division,
-        cell=q.kernels.backward,
-        saved=some(saved.values),
-        values=len(q.kernels.saved),
-        before=before,
-        first=q.stacked(q.states, q.gates_x.dtype),
-        after=some(saved.after),
-        result=output,
-        previous=q.kernels.previous,
-        next=q.kernels.next,
-        fresh=fresh and q.stacked(fresh, q.work),
-        grad_output=grad_output,
-        grad_states=d.states,
-        grad_fresh=d.fresh,
-        grad_parameters=d.parameters,
-        grad_x=d.x,
-        grad_r=None if q.shared else d.r,
-        shared=q.shared,
-        **q.counts(recompute=False),
-    )
+    length = window.steps if window else q.steps
+    for begin in reversed(range(0, q.steps, length)):
+        end = min(begin + length, q.steps)
+        if window:
+            window.compute(begin, end)
+        _run(
+            sequence.backward,
+            q,
+            division,
+            cell=q.kernels.backward,
+            begin=begin,
+            end=end,
+            saved=window.saved if window else some(saved.values),
+            window=window and window.steps,
+            values=len(q.kernels.saved),
+            before=before,
+            result=output,
+            previous=q.kernels.previous,
+            next=q.kernels.next,
+            grad_output=grad_output,
+            grad_states=d.states,
+            grad_fresh=d.fresh,
+            grad_parameters=d.parameters,
+            grad_x=d.x,
+            grad_r=None if q.shared else d.r,
+            shared=q.shared,
+            **states,
+            **q.counts(recompute),
+        )
     return d.flat(q, output, saved.raw, before)
 
 
@@ -173,11 +189,13 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
     common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.gates_x.dtype)}
+    common["FLAGS"] = division.meet and configurations.flags
     if division.meet:
         pairs = groups * q.directions
         exchanged = 2, pairs, rows, sum(division.tile["CHUNKS"])
         common["ring"] = torch.zeros(exchanged, dtype=q.gates_x.dtype, device=q.device)
-        common["arrived"] = torch.zeros(pairs * sequence.APART.value, dtype=torch.int32, device=q.device)
+        counters = pairs * (division.blocks if common["FLAGS"] else 1)
+        common["arrived"] = torch.zeros(counters * barrier.APART.value, dtype=torch.int32, device=q.device)
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.

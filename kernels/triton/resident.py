@@ -14,6 +14,8 @@ as not to run out of registers. So there is a `for` in the `while`, of all steps
 import triton
 import triton.language as tl
 
+from . import barrier
+
 
 @triton.jit
 def hold(
@@ -46,10 +48,12 @@ def hold(
 
 @triton.jit
 def product(
-    base, pitch, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
-    ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr,
+    base, pitch, weights, counters, meetings, patience,
+    planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
+    CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
-    """What other programs have written, rows of ``pitch``, times weights, summed: (ROWS, UNITS) for every plane.
+    """What other programs have written, rows of ``pitch``, times weights, summed: (ROWS, UNITS) for every plane. And
+    the patience that is left of waiting for it: for as many ``meetings``, since the first step.
 
     So many chunks are on their way at a time as ``AHEAD`` says.
     """
@@ -58,10 +62,11 @@ def product(
     before = 0
     for c in tl.static_range(len(CHUNKS)):
         if c % AHEAD == 0:
+            patience = _wait(counters, meetings, patience, before, c, UNITS, CHUNKS, AHEAD, WIDTH, FLAGS)
             tiles = _read(base, pitch, before, c, ROWS, CHUNKS, SPLIT, AHEAD)
         before += CHUNKS[c]
         sums = _add_products(tl.permute(tiles[c % AHEAD], (1, 0, 2)), weights, c, sums, planes, precision, work)
-    return _sums_of_parts(sums)
+    return _sums_of_parts(sums), patience
 
 
 @triton.jit
@@ -77,6 +82,25 @@ def own_product(
         parts = tl.reshape(value, (value.shape[0], SPLIT, value.shape[1] // SPLIT))
         sums = _add_products(tl.permute(parts, (1, 0, 2)), weights, c, sums, planes, precision, work)
     return _sums_of_parts(sums)
+
+
+@triton.jit
+def _wait(
+    counters, meetings, patience, before, first: tl.constexpr,
+    UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, FLAGS: tl.constexpr,
+):  # fmt: skip
+    """Until the chunks that `_read` then reads are written; at a barrier all are with the first."""
+    if FLAGS:
+        after = before
+        for c in tl.static_range(first, min(first + AHEAD, len(CHUNKS))):
+            after += CHUNKS[c]
+        if before < WIDTH:  # in the next plane are the same units once more
+            program = before // UNITS
+            stop = tl.minimum(tl.cdiv(tl.minimum(after, WIDTH), UNITS), tl.num_programs(0))
+            patience = barrier.wait(counters + program * barrier.APART, stop - program, meetings, patience)
+    elif first == 0:
+        patience = barrier.wait(counters, 1, meetings * tl.num_programs(0), patience)
+    return patience
 
 
 @triton.jit

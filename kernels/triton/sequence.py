@@ -10,8 +10,11 @@ all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of e
 of several (count, T, B, D·H). Everything but products is computed in ``states.dtype``.
 
 A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
-every `APART`, and in ring (2, groups, ROWS, ·) what its programs exchange, for this step and the next, both zero at
-first. met, one int32, becomes 0 where programs have waited in vain.
+or with ``FLAGS`` one for each of its programs, every `barrier.APART`, and in ring (2, groups, ROWS, ·) what they
+exchange, for this step and the next, both zero at first. met, one int32, becomes 0 where programs have waited in vain.
+
+Two steps are room enough in the ring, with flags too. Step i + 1 is written where step i - 1 was, by a program that has
+read step i of all the others; each of them wrote it after it had read all of step i - 1.
 """
 
 import triton
@@ -33,10 +36,8 @@ from .tiles import (
     where_or_zero,
 )
 
-# Counters are so many numbers apart: one to a line of the cache.
-APART = tl.constexpr(32)
 # None of these makes the compiler start again.
-VARYING = ["start", "stop", "first_direction", "steps", "batch", "groups", "patience"]
+VARYING = ["start", "stop", "first_direction", "begin", "end", "steps", "batch", "groups", "patience", "window"]
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -45,8 +46,8 @@ def forward(
     ring, arrived, met, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr,
-    WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
+    FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
+    AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Rows ``start`` to ``stop`` of the batch: states in and out in place; output where it is valid, else 0.
 
@@ -64,7 +65,7 @@ def forward(
     )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
-        counter = arrived + group * APART
+        counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
@@ -94,9 +95,11 @@ def forward(
                 if ALONE:
                     r = resident.own_product((s[0],), inside, held, recurrent, precision, work, stored, SPLIT)
                 else:
-                    patience = barrier.wait(counter, (i + 1) * tl.num_programs(0), patience)
                     slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
-                    r = resident.product(slot, pitch, held, recurrent, precision, work, ROWS, CHUNKS, SPLIT, AHEAD)
+                    r, patience = resident.product(
+                        slot, pitch, held, counters, i + 1, patience, recurrent, precision, work,
+                        ROWS, UNITS, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
+                    )  # fmt: skip
                 r = add(r, b)
             n, values = cell(xs, r, s, p)
             h = n[0]
@@ -120,27 +123,27 @@ def forward(
             i += 1
     store(states, s, plane, at, inside)
     if not ALONE:
-        tl.store(met, 0, patience == 0)
+        barrier.tell(met, patience)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def backward(
     cell: tl.constexpr, weight, saved, before, first, after, result, parameters, fresh, lengths, reset, grad_output,
     grad_states, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived, met,
-    start, stop, first_direction, steps, batch, size, groups, patience,
+    start, stop, first_direction, begin, end, steps, batch, size, groups, patience, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr,
-    WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
+    FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
+    AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of those rows: grad_states, of the states after the last step, becomes that of the states before the
-    first (but for a boundary there, which the caller cuts).
+    """Gradients of those rows and steps ``begin`` to ``end``, the last first: grad_states, of the states after the last
+    of them, becomes that of the states before the first (but for a boundary there, which the caller cuts).
 
-    Read where needed: before, the hidden state before each step; first (S, D, B, H), the states before them all; after,
-    as forward wrote it; result, the hidden state after each step. ``previous`` and ``next`` say which states are read
-    before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters is (rows, D, B, H);
-    grad_fresh is added to.
+    Read where needed: saved, as forward wrote it, or with ``window`` as `gates.values` did; before, the hidden state
+    before each step; first (S, D, B, H), the states before them all; after, as forward wrote it; result, the hidden
+    state after each step. ``previous`` and ``next`` say which states are read before and after a step. ``shared``:
+    there is no grad_r, it is grad_x. grad_parameters (rows, D, B, H) and grad_fresh are added to.
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     stored: tl.constexpr = grad_x.dtype.element_ty
@@ -153,25 +156,23 @@ def backward(
     )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
-        counter = arrived + group * APART
+        counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH * recurrent
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
     d = load(grad_states, count, plane, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
-    sums = ()
-    for _k in tl.static_range(rows_of_parameters):  # not _, which the loop over time has for another thing
-        sums = sums + (tl.zeros((ROWS, UNITS), work),)
+    sums = load(grad_parameters, rows_of_parameters, plane, at, inside, work)
     if recurrent > 0:
         own = weight + direction * recurrent * size * size
         held = resident.hold(own, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
-    i = steps - 1
+    i = end - 1
     s, n, v, g = _recall(
-        i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
-        present, values, kept, previous, next, directions, direction, backwards, work,
+        i, saved, window, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows,
+        units, present, values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
-    while i >= 0:
-        for _ in range(steps if SHARED else 1):
+    while i >= begin:
+        for _ in range(end - begin if SHARED else 1):
             t, _ = time(i, steps, backwards)
             row = (t * batch + rows) * directions + direction
             if reset is not None:
@@ -197,28 +198,31 @@ def backward(
                 store(grad_r, dr, size, row * (recurrent * size) + units, inside)
             sums = add(sums, dp)
             s, n, v, g = _recall(
-                tl.maximum(i - 1, 0), saved, before, first, after, result, fresh, lengths, reset, grad_output, steps,
-                batch, size, rows, units, present, values, kept, previous, next, directions, direction, backwards, work,
+                tl.maximum(i - 1, begin), saved, window, before, first, after, result, fresh, lengths, reset,
+                grad_output, steps, batch, size, rows, units, present, values, kept, previous, next, directions,
+                direction, backwards, work,
             )  # fmt: skip
             if recurrent > 0:
                 if ALONE:
                     passed = resident.own_product(dr, inside, held, 1, precision, work, stored, SPLIT)
                 else:
-                    patience = barrier.wait(counter, (steps - i) * tl.num_programs(0), patience)
-                    passed = resident.product(slot, pitch, held, 1, precision, work, ROWS, CHUNKS, SPLIT, AHEAD)
+                    passed, patience = resident.product(
+                        slot, pitch, held, counters, end - i, patience, 1, precision, work,
+                        ROWS, UNITS, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
+                    )  # fmt: skip
                 d = add(d, passed)
             i -= 1
     store(grad_states, d, plane, at, inside)
     if grad_parameters is not None:
         store(grad_parameters, sums, plane, at, inside)
     if not ALONE:
-        tl.store(met, 0, patience == 0)
+        barrier.tell(met, patience)
 
 
 @triton.jit
 def _recall(
-    i, saved, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows, units,
-    present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
+    i, saved, window, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows,
+    units, present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """What backward reads of step i: states before and after it, the cell's own values, the output's gradient."""
@@ -228,6 +232,10 @@ def _recall(
     )  # fmt: skip
     t, _ = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
-    stack = steps * (batch.to(tl.int64) * (directions * size))
     inside = present & (units < size)
-    return s, n, load(saved, values, stack, place, inside, work), load(grad_output, 1, 0, place, inside, work)
+    g = load(grad_output, 1, 0, place, inside, work)
+    stack = steps * (batch.to(tl.int64) * (directions * size))
+    if window is not None:
+        place = (((i % window).to(tl.int64) * batch + rows) * directions + direction) * size + units
+        stack = window * (batch.to(tl.int64) * (directions * size))
+    return s, n, load(saved, values, stack, place, inside, work), g

@@ -19,6 +19,7 @@ from .launch import Launch
 from .plan import Shape
 from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved, some
 from .products import linear, multiply
+from .recomputed import Window
 
 __all__ = ["backward", "forward", "linear", "refuses", "saved_like"]
 
@@ -131,7 +132,7 @@ def _backward(
         writes = {"grad_states": d.hidden, "grad_fresh": d.fresh_hidden, "grad_x": d.projected, "uncut": 0}
         project = _launch(gates.backward, q, q.width, **reads, **writes, **result, **common, **PROJECTION_COUNTS)
         result = {"result": saved.raw[0]}
-    window, product = _recomputed(q) if recompute and q.recurrent else (1, None)
+    window = Window(q, before) if recompute and q.recurrent else None
     step = _launch(
         gates.backward,
         q,
@@ -139,9 +140,9 @@ def _backward(
         cell=q.kernels.backward,
         again=q.kernels.forward if recompute else None,
         x=q.gates_x,
-        product=product,
+        product=window and window.product,
         bias=q.bias,
-        window=window,
+        window=window.steps if window else 1,
         saved=some(saved.values),
         values=len(q.kernels.saved),
         before=before,
@@ -169,8 +170,8 @@ def _backward(
         gradients = q.at_steps(d.r) if q.recurrent and d.product is None else None
         reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.projected else ((), ())
         for i in reversed(range(q.steps)):
-            if product is not None and (i == q.steps - 1 or (i + 1) % window == 0):
-                _compute_again(q, before, i - i % window, i + 1, product)
+            if window and (i == q.steps - 1 or (i + 1) % window.steps == 0):
+                window.compute(i - i % window.steps, i + 1)
             if project:
                 project(i, i + 1)
                 for a, w, out in zip(reached[i], q.weights, inner, strict=True):
@@ -179,20 +180,6 @@ def _backward(
             if q.recurrent:
                 multiply(d.product if gradients is None else gradients[i][0], q.single(q.hh), q.single(d.read))
     return d.flat(q, output, saved.raw, before)
-
-
-def _recomputed(q: Problem) -> tuple[int, Tensor]:
-    """Memory for the recurrent products of a number of steps, computed once more → that number, (D, window, B, R·H)."""
-    bytes_of_a_step = q.directions * q.batch * q.recurrent * q.hidden * q.work.itemsize
-    window = min(q.steps, configurations.RECOMPUTE_BYTES // max(1, bytes_of_a_step) or 1)
-    return window, q.empty(q.directions, window, q.batch, q.recurrent * q.hidden, dtype=q.work)
-
-
-def _compute_again(q: Problem, before: Tensor, first: int, stop: int, product: Tensor) -> None:
-    """The recurrent products of steps ``first`` to ``stop``, from the hidden state before each."""
-    for d, read in enumerate(q.parts(before)):
-        read = read[q.steps - stop : q.steps - first].flip(0) if q.backwards[d] else read[first:stop]
-        multiply(read.flatten(0, 1), q.weights[d].hh.mT, product[d, : stop - first].flatten(0, 1))
 
 
 def _launch(kernel: Any, q: Problem, size: int, **arguments: Any) -> Launch:
