@@ -38,6 +38,10 @@ class Call(NamedTuple):
     """Hidden units; 0 where they were not counted."""
     width: int = 0
     """Units of the projected hidden state, or ``hidden``."""
+    layers: int = 1
+    """One upon the other."""
+    dropout: bool = False
+    """Whether there is any between them."""
 
 
 class Choice(NamedTuple):
@@ -93,10 +97,11 @@ BACKENDS: dict[str, Backend] = {
         triton.refuses,
     ),
     "triton-persistent": Backend(
-        "Triton: one launch for all steps",
-        "seqcells.kernels.triton.persistent",
+        "Triton: one launch for all steps, of several layers where they fit",
+        "seqcells.kernels.triton.wavefront",
         triton.unavailable,
         triton.refuses_persistently,
+        triton.persistently_in_words,
     ),
 }
 NAMES = ("auto", *BACKENDS)

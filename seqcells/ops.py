@@ -11,7 +11,8 @@ An engine is a module with three functions of a `Recurrence`:
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
 
 It may have ``infer(q, input)`` besides: output and final states from the layer's input (T, B, features), ``q.gates_x``
-being None; not differentiable.
+being None; not differentiable. And ``at_once(call, gradients)``: how many layers of a stack it takes together, in eager
+calls alone, as a `Recurrence` that is ``stacked``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -237,9 +238,11 @@ class _Eager(torch.autograd.Function):
         lengths, reset, output, *saved = tensors[ctx.inputs :]
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = _given(q, output, grad_output, grad_final)
-        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
+        observed = torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given])
+        # There is no operator for a stack: who watches its backward sees the reference's.
+        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]) or (q.stacked and observed):
             gradients = _differentiable_gradients(q, grad_output, given)
-        elif torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given]):
+        elif observed:
             gradients = _gradients(*arguments(q, ctx.backend), output, saved, grad_output, given)
         else:
             gradients = _backward(q, ctx.backend, output, saved, grad_output, given)

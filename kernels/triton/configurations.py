@@ -188,14 +188,17 @@ def persistent(
     precision: str,
     processors: int,
     shared_memory: int,
+    layers: int = 1,
+    between: int = 0,
 ) -> Division | str:
-    """The division of a layer whose products sum over ``planes`` times its units, or why there is none.
+    """The division of a layer whose products sum over ``planes`` times its units, or why there is none; or of so many
+    ``layers`` of a stack, side by side, where products between two sum over ``between`` times the units.
 
     Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
     A call asks several times, so what was found is kept.
     """
     item, exact = _bytes(storage, precision), _exact(storage, precision)
-    if not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision):
+    if not between and (not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision)):
         units = _units(hidden) if recurrent else min(_units(hidden), UNITS)
         groups = triton.cdiv(batch, 16)
         waves = triton.cdiv(groups * directions, processors)
@@ -203,21 +206,27 @@ def persistent(
         size["cycles"] = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
         return division(hidden, recurrent, planes, storage, **size)
     found = []
-    ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted({1, directions}))
+    way = "forward" if planes == 1 and between <= 1 else "backward"
+    products = (max(recurrent, gates) if between else recurrent) if way == "forward" else 1
+    side_by_side = {layers} if between else {1, directions}
+    ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted(side_by_side))
     for units, rows, shared, beside in ways:
         groups = processors // (triton.cdiv(hidden, units) * beside)
-        held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
-        sums = recurrent // planes * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
-        way, several = "forward" if planes == 1 else "backward", rows * units > 32 * PERSISTENT_WARPS
+        held = (recurrent + (gates if between else 0)) * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
+        sums = products * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
+        several = rows * units > 32 * PERSISTENT_WARPS
         room = _room_beside(held, shared, sums, way, rows, units, shared_memory)
         chunk = min(READ_BYTES, room) // (rows * storage.itemsize)
         if not groups or chunk < CHUNK or (exact and (shared or held > EXACT_BYTES or rows * units > EXACT_TILE)):
             continue
-        launches = triton.cdiv(triton.cdiv(batch, rows), groups) * (directions // beside)
-        step = _cycles(rows * units * gates, shared * held, rows * planes * hidden * storage.itemsize)
+        launches = triton.cdiv(triton.cdiv(batch, rows), groups) * (1 if between else directions // beside)
+        read = rows * (planes + between) * hidden * storage.itemsize
+        step = _cycles(rows * units * gates, shared * held, read)
         size = {"units": units, "rows": rows, "groups": groups, "directions": beside, "chunk": chunk}
+        size["between"] = between
         each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
-        if len(each.tile["CHUNKS"]) <= (MOST_CHUNKS_SHARED if shared else MOST_CHUNKS[way][several]):
+        chunks = len(each.tile["CHUNKS"]) + len(each.tile["BETWEEN"])
+        if chunks <= (MOST_CHUNKS_SHARED if shared else MOST_CHUNKS[way][several]):
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""
@@ -249,11 +258,12 @@ def division(
     chunk: int = CHUNK,
     parts: int = PERSISTENT_WARPS,
     shared: bool = False,
+    between: int = 0,
     cycles: int = 0,
 ) -> Division:
     """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``;
-    ``shared``: weights are held in shared memory."""
-    alone = not recurrent or units >= hidden
+    ``shared``: weights are held in shared memory; products between layers sum over ``between`` times the units."""
+    alone = not between and (not recurrent or units >= hidden)
     width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
     chunks = (units,) * planes if alone else _powers_of_two(width * planes, chunk)
     ahead = 1
@@ -264,6 +274,7 @@ def division(
         "ROWS": rows,
         "UNITS": units,
         "CHUNKS": chunks,
+        "BETWEEN": _powers_of_two(width, chunk) * between,
         "AHEAD": ahead,
         "WIDTH": width,
         "SPLIT": 1 if alone else parts,
