@@ -1,14 +1,17 @@
 """Several layers at once in the persistent plan, each a step behind the one below it, in a child process."""
 
+import itertools
 import os
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
-from support import assert_equal_to, gradients
+from support import as_tuple, assert_equal_to, distance, gradients
 from test_triton import run_interpreted
 
-from seqcells import ops
+import seqcells
+from seqcells import dispatch, ops
 from seqcells.cells import REGISTRY
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
@@ -20,7 +23,7 @@ here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 if INTERPRETED:
     import concurrent_programs
 
-T, B, H = 4, 3, 19  # two blocks of 16 units, the last one of 3
+T, B, H = 3, 3, 19  # two blocks of 16 units, the last one of 3
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
@@ -92,4 +95,303 @@ def check(q, programs, backend="triton-persistent"):
 )
 @pytest.mark.parametrize("given", [{}, boundaries(B)], ids=("plain", "boundaries"))
 def test_layers_together_equal_the_reference(name, given, divided):
+    """Two of them, in programs that have each other's units to wait for and the other layer's too."""
     check(stack(name, **given), [4, 4])
+
+
+@here
+@pytest.mark.parametrize("name", ["rnn_tanh", pytest.param("lstm", marks=pytest.mark.heavy)])
+def test_three_layers(name, divided):
+    check(stack(name, 3, **boundaries(B)), [6, 6])
+
+
+@here
+def test_one_step(divided):
+    check(stack("rnn_tanh", 3, steps=1), [6, 6])
+
+
+@here
+def test_one_program_for_each_layer(divided):
+    """Where a program has all units it meets the other layer's alone."""
+    check(stack("gru", hidden=5), [2, 2])
+
+
+@here
+@pytest.mark.parametrize(("groups", "programs"), [(1, [4, 4, 4, 4]), pytest.param(2, [8, 8], marks=pytest.mark.heavy)])
+def test_more_sequences_than_a_program_has_rows(groups, programs, divided):
+    divided(groups)
+    check(stack("rnn_tanh", batch=18, steps=2), programs)
+
+
+@here
+@pytest.mark.heavy
+def test_without_bias(divided):
+    check(stack("rnn_tanh", bias=False, steps=2), [4, 4])
+
+
+@here
+@pytest.mark.parametrize("name", ["rnn_tanh", "gru"])
+@pytest.mark.heavy
+def test_weights_in_shared_memory(name, divided):
+    """Where they lie no interpreter sees, but that the other loop takes the same steps."""
+    divided(shared=True)
+    check(stack(name, **boundaries(B)), [4, 4])
+
+
+def layer_by_layer(q, backend):
+    """The same results with a product of torch's between two layers."""
+    output, finals = q.gates_x, []
+    for k, w in enumerate(q.weights):
+        gates_x = torch.nn.functional.linear(output, w.ih, w.bias_ih) if k else output
+        one = q._replace(gates_x=gates_x, states=[s[k : k + 1] for s in q.states], weights=[w], stacked=False)
+        output, final = ops.recurrence(one, backend)
+        finals.append(final)
+    results = [output, *(torch.cat(state) for state in zip(*finals, strict=True))]
+    return [*results, *gradients(results, q.differentiable())]
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.heavy)])
+def test_narrow_storage_is_as_near_as_layer_by_layer(dtype, divided):
+    """Between layers it rounds less: the input's part of the gates is never stored."""
+    q, truth = stack("gru", dtype=dtype), results(stack("gru"), "reference")
+    with concurrent_programs.concurrent():
+        found = results(q, "triton-persistent")
+    for got, expected, other in zip(found, truth, layer_by_layer(q, "triton-stepwise"), strict=True):
+        assert got.dtype == dtype
+        assert distance(got, expected) <= 1.5 * distance(other, expected) + torch.finfo(dtype).eps
+
+
+@here
+@pytest.mark.heavy
+def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
+    """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
+    from seqcells.kernels.triton import configurations
+
+    q = stack("rnn_tanh", dtype=torch.float32, steps=2)
+    with concurrent_programs.concurrent():
+        whole = results(q, "triton-persistent")
+        monkeypatch.setattr(configurations, "precision", "tf32x3")
+        monkeypatch.setattr(torch.version, "hip", None)
+        assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
+
+
+@here
+def test_the_same_bits_every_time(divided):
+    q = stack("rnn_tanh", dtype=torch.float32)
+    with concurrent_programs.concurrent():
+        assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
+
+
+@here
+def test_a_layer_that_does_not_wait_for_the_one_below_is_found_out(divided, monkeypatch):
+    """The test of these tests: programs of a layer wait for each other, but not for the layer below."""
+    from seqcells.kernels.triton import barrier, between
+
+    passing = SimpleNamespace(arrive=barrier.arrive, wait=lambda counter, target, patience: patience)
+    monkeypatch.setattr(between, "barrier", passing)
+    with pytest.raises(AssertionError):
+        check(stack("lstm"), [4, 4])
+
+
+@here
+def test_a_layer_that_never_comes_gives_an_error(divided, monkeypatch):
+    from seqcells.kernels.triton import configurations
+
+    monkeypatch.setattr(configurations, "PATIENCE", 20)
+    all_but_the_lowest = concurrent_programs.concurrent(absent=lambda program: program[2] == 0)
+    with torch.no_grad(), all_but_the_lowest, pytest.raises(RuntimeError, match="in vain"):
+        ops.recurrence(stack("rnn_tanh"), "triton-persistent")
+
+
+# Layers of which a stack is made, by those who do not know of it.
+
+
+def both(run, programs):
+    """What ``run`` gives by the persistent plan in launches of so many programs, and by the reference."""
+    with concurrent_programs.concurrent() as launched:
+        found = run("triton-persistent")
+    assert launched == programs
+    assert_equal_to(found, run("reference"))
+
+
+def module_results(module, input, **given):
+    """Output, final states and all gradients of a layer as a function of the backend; random numbers are the same."""
+
+    def run(backend):
+        module.backend = backend
+        torch.manual_seed(0)
+        output, final = module(input, **given)
+        found = [output, *as_tuple(final)]
+        return [*found, *gradients(found, [input, *module.parameters()])] if torch.is_grad_enabled() else found
+
+    return run
+
+
+@here
+def test_a_layer_of_three(divided):
+    module = seqcells.LSTM(5, H, num_layers=3, batch_first=True, dropout=0.5, dtype=torch.float64).eval()
+    input = torch.randn(B, T, 5, dtype=torch.float64, requires_grad=True)
+    module.backend = "triton-persistent"
+    assert "3 layers at once" in module.plan(input).reason
+    both(module_results(module, input, lengths=torch.tensor([3, 0, 2])), [6, 6])
+
+
+@here
+def test_a_layer_of_three_in_inference(divided):
+    module = seqcells.RNN(5, H, num_layers=3, dtype=torch.float64)
+    with torch.no_grad():
+        both(module_results(module, torch.randn(2, B, 5, dtype=torch.float64)), [6])
+
+
+@here
+def test_no_more_layers_at_once_than_fit(divided, monkeypatch):
+    from seqcells.kernels.triton import configurations
+
+    fitting = configurations.persistent
+
+    def no_more_than_two(*given):
+        return "they do not fit" if given[10:] and given[10] > 2 else fitting(*given)
+
+    monkeypatch.setattr(configurations, "persistent", no_more_than_two)
+    module = seqcells.RNN(5, H, num_layers=3, dtype=torch.float64, backend="triton-persistent")
+    input = torch.randn(2, B, 5, dtype=torch.float64, requires_grad=True)
+    assert "2 layers at once" in module.plan(input).reason
+    both(module_results(module, input), [4, 2, 2, 4])
+
+
+@here
+@pytest.mark.parametrize(("options", "programs"), [({"dropout": 0.5}, [2] * 4), ({"bidirectional": True}, [4] * 4)])
+def test_layer_by_layer_where_something_comes_between(options, programs, divided):
+    module = seqcells.RNN(5, H, num_layers=2, dtype=torch.float64, **options)
+    input = torch.randn(2, B, 5, dtype=torch.float64, requires_grad=True)
+    both(module_results(module, input), programs)
+
+
+@here
+def test_gradients_of_gradients_and_of_samples(divided):
+    """By the reference, as everywhere."""
+    module = seqcells.RNN(5, H, num_layers=2, dtype=torch.float64)
+    input = torch.randn(2, B, 5, dtype=torch.float64, requires_grad=True)
+
+    def twice(backend):
+        module.backend = backend
+        output, _ = module(input)
+        first = torch.autograd.grad(output.square().sum(), [input, *module.parameters()], create_graph=True)
+        return [*first, *gradients(first, [input, *module.parameters()])]
+
+    def batched(backend):
+        module.backend = backend
+        output, _ = module(input)
+        each = torch.eye(2).repeat_interleave(output.numel() // 2, 1).view(2, *output.shape).double()
+        return torch.autograd.grad(output, [input, *module.parameters()], each, is_grads_batched=True)
+
+    both(twice, [4, 4])  # what is differentiated again goes through the stack once more
+    both(batched, [4])
+
+
+@here
+@pytest.mark.heavy
+def test_compiled_it_is_an_operator_for_each_layer(divided):
+    module = seqcells.RNN(5, H, num_layers=2, dtype=torch.float64)
+    input = torch.randn(2, B, 5, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(lambda x: module(x)[0], fullgraph=True, backend="aot_eager")
+
+    def run(backend):
+        module.backend = backend
+        output = compiled(input)
+        return [output, *gradients([output], [input, *module.parameters()])]
+
+    both(run, [2] * 4)
+
+
+# What fits, and how long it is to take.
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    from seqcells.kernels.triton import configurations, persistent
+
+    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr(configurations, "nvidia", lambda: True)
+
+
+def call(layers=2, steps=100, rows=16, hidden=512, dtype=torch.bfloat16, **more):
+    sizes = {"rows": rows, "steps": steps, "hidden": hidden, "width": hidden, "layers": layers}
+    return dispatch.Call(REGISTRY["lstm"], "layers", torch.device("cuda"), dtype, **sizes, **more)
+
+
+ANSWERS = (
+    ({}, 2),
+    ({"layers": 1}, "there is but one"),
+    ({"directions": 2}, "it has two directions"),
+    ({"dropout": True}, "dropout between them"),
+    ({"hidden": 1500}, "do not fit on the chip together"),
+    ({"hidden": 64, "rows": 4096}, "that takes less time"),
+    ({"steps": 1}, 2),
+)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+@pytest.mark.parametrize(("given", "expected"), ANSWERS)
+def test_how_many_at_once_and_why(given, expected, hopper):
+    from seqcells.kernels.triton import wavefront
+
+    found = wavefront.at_once(call(**given), False)
+    why_not = wavefront.wavefront_refuses(call(**given), False)
+    if isinstance(expected, int):
+        assert found == expected and why_not is None
+        assert f"{expected} layers at once" in wavefront.in_words(call(**given))
+    else:
+        assert found == 1 and expected in why_not and why_not in wavefront.in_words(call(**given))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
+    from seqcells.kernels.triton import configurations, wavefront
+
+    with configurations.recomputing():
+        assert "once more" in wavefront.wavefront_refuses(call(), True)
+        assert wavefront.wavefront_refuses(call(), False) is None
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+def test_its_model_of_time(hopper):
+    """T + L - 1 steps, twice that and more with gradients."""
+    from seqcells.kernels.triton import configurations, wavefront
+    from seqcells.kernels.triton.plan import Shape
+
+    def seconds(layers, steps, gradients=False):
+        shape = Shape.called(call(steps=steps, rows=1))._replace(layers=layers)
+        return wavefront.seconds(shape, gradients)
+
+    start = configurations.START_SECONDS
+    assert seconds(2, 199) - start == pytest.approx(2 * (seconds(2, 99) - start))
+    assert seconds(2, 100, gradients=True) > 2 * seconds(2, 100)
+    assert seconds(2, 100) < 2 * seconds(1, 100)
+    assert seconds(20, 100) is None
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+@pytest.mark.parametrize("layers", [2, 3, 4])
+@pytest.mark.parametrize("gates", [3, 4])
+def test_a_division_fits_the_device(layers, gates):
+    """All units are somebody's, no chunk has two gates' units, and all programs are there at once."""
+    from seqcells.kernels.triton import configurations
+
+    processors, memory = 132, 227 << 10
+    sizes = itertools.product((5, 64, 100, 512, 650), (1, 20, 300), (1, gates), (torch.bfloat16, torch.float32))
+    for hidden, batch, between, dtype in sizes:
+        given = hidden, batch, 1, gates, gates, between, dtype, "tf32", processors, memory, layers, between
+        found = configurations.persistent(*given)
+        if isinstance(found, str):
+            assert "do not fit" in found and hidden > 500
+            continue
+        tile = found.tile
+        assert found.meet and found.blocks * tile["UNITS"] >= hidden and found.directions == layers
+        assert found.groups * found.blocks * layers <= processors
+        assert sum(tile["CHUNKS"]) == sum(tile["BETWEEN"]) == tile["WIDTH"] * between and tile["WIDTH"] >= hidden
+        ends = set(itertools.accumulate(tile["BETWEEN"]))
+        assert {tile["WIDTH"] * k for k in range(1, between + 1)} <= ends
+        held = 2 * gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
+        assert held * dtype.itemsize <= memory

@@ -112,18 +112,22 @@ READ_BYTES = 64 << 10
 # Weights are held in registers where they fit, and where not in shared memory, which holds more and takes longer. Of
 # the 256 kB of registers that there are, what is read and the sums of all parts take some, and the cell needs the rest:
 # more of it where a thread has several units, which backward has room for nowhere. With more than this, in tiles of one
-# unit a thread and of several, or in more chunks, some cell spills: found by compiling.
+# unit a thread and of several, or in more chunks, some cell spills: found by compiling. So do stacks, which have two
+# products and what is read for both, with less than that.
 REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
-MOST_CHUNKS = {"forward": (3, 16), "backward": (16, 16)}
+REGISTER_BYTES |= {"stack forward": REGISTER_BYTES["forward"], "stack backward": (136 << 10, 0)}
+MOST_CHUNKS = {"forward": (3, 16), "backward": (16, 16), "stack forward": (3, 16), "stack backward": (5, 0)}
 # In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
 # in registers all the same: of more chunks some cell spills, of more rows, and where a thread has several units of more
 # weights, or of more than two.
 PADDING_BYTES = 2 << 10
-MOST_CHUNKS_SHARED = 12
-MOST_ROWS_SHARED = 32
-SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0}
-# Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
+MOST_CHUNKS_SHARED = {"forward": 12, "backward": 12, "stack forward": 12, "stack backward": 10}
+MOST_ROWS_SHARED = {"forward": 32, "backward": 32, "stack forward": 32, "stack backward": 16}
+SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0, "stack forward": 96 << 10, "stack backward": 0}
+# Of the batch in a tile, by the bytes of storage: of 64 rows of float32, and in stacks, even what is below those bounds
+# spills.
 ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
+MOST_ROWS_STACKED = 32
 # Weights for products that tensor cores do not take, and numbers of a tile: of more, forward spills; of weights that
 # one program holds alone, of half as many.
 EXACT_BYTES = 32 << 10
@@ -206,13 +210,15 @@ def persistent(
         size["cycles"] = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
         return division(hidden, recurrent, planes, storage, **size)
     found = []
-    way = "forward" if planes == 1 and between <= 1 else "backward"
-    products = (max(recurrent, gates) if between else recurrent) if way == "forward" else 1
-    side_by_side = {layers} if between else {1, directions}
-    ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted(side_by_side))
-    for units, rows, shared, beside in ways:
+    way, products, of_weights = ("forward", recurrent, recurrent) if planes == 1 else ("backward", 1, recurrent)
+    row_sizes, side_by_side = ROWS[storage.itemsize], sorted({1, directions})
+    if between:
+        way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
+        of_weights, side_by_side = recurrent + gates, [layers]
+        row_sizes = [rows for rows in row_sizes if rows <= MOST_ROWS_STACKED]
+    for units, rows, shared, beside in itertools.product((8, 16, 32), row_sizes, (False, True), side_by_side):
         groups = processors // (triton.cdiv(hidden, units) * beside)
-        held = (recurrent + (gates if between else 0)) * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
+        held = of_weights * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
         sums = products * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
         several = rows * units > 32 * PERSISTENT_WARPS
         room = _room_beside(held, shared, sums, way, rows, units, shared_memory)
@@ -223,10 +229,11 @@ def persistent(
         read = rows * (planes + between) * hidden * storage.itemsize
         step = _cycles(rows * units * gates, shared * held, read)
         size = {"units": units, "rows": rows, "groups": groups, "directions": beside, "chunk": chunk}
-        size["between"] = between
+        if between:
+            size |= {"between": between, "read": min(READ_BYTES, room)}
         each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
         chunks = len(each.tile["CHUNKS"]) + len(each.tile["BETWEEN"])
-        if chunks <= (MOST_CHUNKS_SHARED if shared else MOST_CHUNKS[way][several]):
+        if chunks <= (MOST_CHUNKS_SHARED[way] if shared else MOST_CHUNKS[way][several]):
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""
@@ -240,7 +247,7 @@ def _room_beside(held: int, shared: bool, sums: int, way: str, rows: int, units:
     several = rows * units > threads
     if not shared:
         return min(REGISTER_BYTES[way][several] - sums, shared_memory) - held
-    if rows > MOST_ROWS_SHARED or (several and (rows * units > 2 * threads or held > SEVERAL_BYTES[way])):
+    if rows > MOST_ROWS_SHARED[way] or (several and (rows * units > 2 * threads or held > SEVERAL_BYTES[way])):
         return 0
     return shared_memory - PADDING_BYTES - held
 
@@ -259,6 +266,7 @@ def division(
     parts: int = PERSISTENT_WARPS,
     shared: bool = False,
     between: int = 0,
+    read: int = READ_BYTES,
     cycles: int = 0,
 ) -> Division:
     """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``;
@@ -269,7 +277,7 @@ def division(
     ahead = 1
     if planes > 1 and not shared:
         # Backward sums one product, forward one for each gate: there are registers for more chunks on their way.
-        ahead = max(1, READ_BYTES // (rows * chunks[0] * storage.itemsize))
+        ahead = max(1, read // (rows * chunks[0] * storage.itemsize))
     tile = {
         "ROWS": rows,
         "UNITS": units,

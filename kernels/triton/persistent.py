@@ -80,6 +80,8 @@ def backward(
         *saved, output = saved
     kept = Saved(*saved)
     if isinstance(division, str) or len(kept.values) < len(Problem(q).kernels.saved):
+        if q.stacked:
+            raise RuntimeError("precision or recomputing was changed between a stack's forward and its backward")
         return stepwise.backward(q, output, saved, grad_output, grad_final)
     with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
         return _backward(Problem(q), division, output, kept, grad_output.contiguous(), grad_final)

@@ -197,11 +197,13 @@ def backward(
         steps, batch, size, rows, units, present, values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     if weight_ih is not None:
-        g, patience = between.from_above(
-            i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
-            direction, first_row, rows, units, stop, batch, size,
-            gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
-        )  # fmt: skip
+        g = (tl.zeros((ROWS, UNITS), work),)
+        for _ in range(tl.minimum(steps, 1) if SHARED else 1):
+            g, patience = between.from_above(
+                i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
+                direction, first_row, rows, units, stop, batch, size,
+                gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+            )  # fmt: skip
     while i >= 0:
         for _ in range(steps if SHARED else 1):
             t, _ = time(i, steps, backwards)
