@@ -62,7 +62,7 @@ class Backend(NamedTuple):
     refuses: Callable[[Call], str | None]
     """Why it cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
-    """How it runs a call and why so, where it has several ways."""
+    """How it runs a call and why so, where it has several ways for that one; else nothing."""
 
 
 def _refuses_nothing(call: Call) -> None:
@@ -136,7 +136,8 @@ def explain(call: Call, backend: str = "auto") -> Choice:
     """What `choose` says, with the plan that the backend has for the call; the same errors."""
     choice = choose(call, backend)
     planned = BACKENDS[choice.backend].planned
-    return choice if planned is None else Choice(choice.backend, f"{choice.reason}; {planned(call)}")
+    how = planned(call) if planned else ""
+    return Choice(choice.backend, f"{choice.reason}; {how}") if how else choice
 
 
 def _automatic(call: Call) -> Choice:

@@ -211,11 +211,14 @@ def persistent(
         return division(hidden, recurrent, planes, storage, **size)
     found = []
     way, products, of_weights = ("forward", recurrent, recurrent) if planes == 1 else ("backward", 1, recurrent)
-    row_sizes, side_by_side = ROWS[storage.itemsize], sorted({1, directions})
+    row_sizes, side_by_side, most_shared = ROWS[storage.itemsize], sorted({1, directions}), MOST_CHUNKS_SHARED[way]
     if between:
         way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
         of_weights, side_by_side = recurrent + gates, [layers]
         row_sizes = [rows for rows in row_sizes if rows <= MOST_ROWS_STACKED]
+        # Rows of a sequence may be read in short pieces alone, and each wants an address.
+        short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8
+        most_shared = MOST_CHUNKS_SHARED[way] // (1 + short)
     for units, rows, shared, beside in itertools.product((8, 16, 32), row_sizes, (False, True), side_by_side):
         groups = processors // (triton.cdiv(hidden, units) * beside)
         held = of_weights * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
@@ -233,7 +236,7 @@ def persistent(
             size |= {"between": between, "read": min(READ_BYTES, room)}
         each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
         chunks = len(each.tile["CHUNKS"]) + len(each.tile["BETWEEN"])
-        if chunks <= (MOST_CHUNKS_SHARED[way] if shared else MOST_CHUNKS[way][several]):
+        if chunks <= (most_shared if shared else MOST_CHUNKS[way][several]):
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""

@@ -34,9 +34,11 @@ def wavefront_refuses(call: Call, gradients: bool) -> str | None:
 
 
 def in_words(call: Call) -> str:
-    """How a call runs, and why so."""
+    """How a stack runs, and why so; of a single layer nothing."""
+    if call.layers == 1:
+        return ""
     if not call.rows:
-        return "how is decided at the call, by size"
+        return "how many layers at once is decided at the call, by size"
     found = _found(call, torch.is_grad_enabled())
     return f"layer by layer: {found}" if isinstance(found, str) else f"by a wavefront, {found} layers at once"
 
