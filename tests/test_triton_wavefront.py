@@ -9,9 +9,10 @@ import pytest
 import torch
 from support import as_tuple, assert_equal_to, distance, gradients
 from test_triton import run_interpreted
+from test_triton_persistent import boundaries, check, results
 
 import seqcells
-from seqcells import dispatch, ops
+from seqcells import ops
 from seqcells.cells import REGISTRY
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
@@ -70,25 +71,7 @@ def stack(name, layers=2, batch=B, steps=T, dtype=torch.float64, hidden=H, seed=
     return q._replace(reset_states=states[1]) if q.reset is not None else q
 
 
-def boundaries(batch, steps=T):
-    generator = torch.Generator().manual_seed(7)
-    lengths = torch.randint(0, steps + 1, (batch,), generator=generator)
-    return {"lengths": lengths, "reset": torch.rand(steps, batch, generator=generator) < 0.3}
-
-
-def results(q, backend):
-    output, final = ops.recurrence(q, backend)
-    return [output, *final, *gradients([output, *final], q.differentiable())]
-
-
-def check(q, programs, backend="triton-persistent"):
-    with concurrent_programs.concurrent() as launched:
-        found = results(q, backend)
-    assert launched == programs
-    assert_equal_to(found, results(q, "reference"))
-
-
-BOTH = {"plain": {}, "boundaries": boundaries(B)}
+BOTH = {"plain": {}, "boundaries": boundaries(B, T)}
 
 
 @here
@@ -108,7 +91,7 @@ def test_layers_together_equal_the_reference(name, given, divided):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["rnn_tanh", "lstm", "gru"])
 def test_three_layers(name, divided):
-    check(stack(name, 3, **boundaries(B)), [6, 6])
+    check(stack(name, 3, **boundaries(B, T)), [6, 6])
 
 
 @here
@@ -142,7 +125,7 @@ def test_without_bias(divided):
 def test_weights_in_shared_memory(name, divided):
     """Where they lie no interpreter sees, but that the other loop takes the same steps."""
     divided(shared=True)
-    check(stack(name, **boundaries(B)), [4, 4])
+    check(stack(name, **boundaries(B, T)), [4, 4])
 
 
 def layer_by_layer(q, backend):
@@ -311,96 +294,3 @@ def test_compiled_it_is_an_operator_for_each_layer(divided):
         return [output, *gradients([output], [input, *module.parameters()])]
 
     both(run, [2] * 4)
-
-
-# What fits, and how long it is to take.
-
-
-@pytest.fixture
-def hopper(monkeypatch):
-    from seqcells.kernels.triton import configurations, persistent
-
-    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
-    monkeypatch.setattr(configurations, "nvidia", lambda: True)
-
-
-def call(layers=2, steps=100, rows=16, hidden=512, dtype=torch.bfloat16, **more):
-    sizes = {"rows": rows, "steps": steps, "hidden": hidden, "width": hidden, "layers": layers}
-    return dispatch.Call(REGISTRY["lstm"], "layers", torch.device("cuda"), dtype, **sizes, **more)
-
-
-ANSWERS = (
-    ({}, 2),
-    ({"layers": 1}, "there is but one"),
-    ({"directions": 2}, "it has two directions"),
-    ({"dropout": True}, "dropout between them"),
-    ({"hidden": 1500}, "do not fit on the chip together"),
-    ({"hidden": 64, "rows": 4096}, "that takes less time"),
-    ({"steps": 1}, 2),
-)
-
-
-@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
-@pytest.mark.parametrize(("given", "expected"), ANSWERS)
-def test_how_many_at_once_and_why(given, expected, hopper):
-    from seqcells.kernels.triton import wavefront
-
-    found = wavefront.at_once(call(**given), False)
-    why_not = wavefront.wavefront_refuses(call(**given), False)
-    if isinstance(expected, int):
-        assert found == expected and why_not is None
-        assert f"{expected} layers at once" in wavefront.in_words(call(**given))
-    else:
-        assert found == 1 and expected in why_not
-        assert given == {"layers": 1} or why_not in wavefront.in_words(call(**given))
-
-
-@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
-def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
-    from seqcells.kernels.triton import configurations, wavefront
-
-    with configurations.recomputing():
-        assert "once more" in wavefront.wavefront_refuses(call(), True)
-        assert wavefront.wavefront_refuses(call(), False) is None
-
-
-@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
-def test_its_model_of_time(hopper):
-    """T + L - 1 steps, twice that and more with gradients."""
-    from seqcells.kernels.triton import configurations, wavefront
-    from seqcells.kernels.triton.plan import Shape
-
-    def seconds(layers, steps, gradients=False):
-        shape = Shape.called(call(steps=steps, rows=1))._replace(layers=layers)
-        return wavefront.seconds(shape, gradients)
-
-    start = configurations.START_SECONDS
-    assert seconds(2, 199) - start == pytest.approx(2 * (seconds(2, 99) - start))
-    assert seconds(2, 100, gradients=True) > 2 * seconds(2, 100)
-    assert seconds(2, 100) < 2 * seconds(1, 100)
-    assert seconds(20, 100) is None
-
-
-@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
-@pytest.mark.parametrize("layers", [2, 3, 4])
-@pytest.mark.parametrize("gates", [3, 4])
-def test_a_division_fits_the_device(layers, gates):
-    """All units are somebody's, no chunk has two gates' units, and all programs are there at once."""
-    from seqcells.kernels.triton import configurations
-
-    processors, memory = 132, 227 << 10
-    sizes = itertools.product((5, 64, 100, 512, 650), (1, 20, 300), (1, gates), (torch.bfloat16, torch.float32))
-    for hidden, batch, between, dtype in sizes:
-        given = hidden, batch, 1, gates, gates, between, dtype, "tf32", processors, memory, layers, between
-        found = configurations.persistent(*given)
-        if isinstance(found, str):
-            assert "do not fit" in found and hidden > 500
-            continue
-        tile = found.tile
-        assert found.meet and found.blocks * tile["UNITS"] >= hidden and found.directions == layers
-        assert found.groups * found.blocks * layers <= processors
-        assert sum(tile["CHUNKS"]) == sum(tile["BETWEEN"]) == tile["WIDTH"] * between and tile["WIDTH"] >= hidden
-        ends = set(itertools.accumulate(tile["BETWEEN"]))
-        assert {tile["WIDTH"] * k for k in range(1, between + 1)} <= ends
-        held = 2 * gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
-        assert held * dtype.itemsize <= memory
