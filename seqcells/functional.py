@@ -249,11 +249,14 @@ def _layers_at_once(
     choice: dispatch.Choice, call: dispatch.Call, tensors: Sequence[Tensor], weights: Sequence[Weights]
 ) -> int:
     """How many layers the engine takes together: 1 unless it has a way to, and nobody traces or watches."""
-    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+    if call.layers == 1 or dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
         return 1
-    engine, tensors = dispatch.engine(choice.backend), [*tensors, *(p for w in weights for p in w.present())]
+    engine = dispatch.engine(choice.backend)
+    if not hasattr(engine, "at_once"):
+        return 1
+    tensors = [*tensors, *(p for w in weights for p in w.present())]
     alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1
-    if not hasattr(engine, "at_once") or not alike or dispatch.is_observed(tensors):
+    if not alike or dispatch.is_observed(tensors):
         return 1
     gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)

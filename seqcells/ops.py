@@ -238,11 +238,12 @@ class _Eager(torch.autograd.Function):
         lengths, reset, output, *saved = tensors[ctx.inputs :]
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = _given(q, output, grad_output, grad_final)
-        observed = torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given])
-        # There is no operator for a stack: who watches its backward sees the reference's.
-        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]) or (q.stacked and observed):
+        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
             gradients = _differentiable_gradients(q, grad_output, given)
-        elif observed:
+        elif torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given]):
+            # There is no operator for a stack: who watches its backward sees the reference's.
+            if q.stacked:
+                return None, None, *_differentiable_gradients(q, grad_output, given)
             gradients = _gradients(*arguments(q, ctx.backend), output, saved, grad_output, given)
         else:
             gradients = _backward(q, ctx.backend, output, saved, grad_output, given)

@@ -10,6 +10,7 @@ import torch
 from support import as_tuple, assert_equal_to, distance, gradients
 from test_triton import run_interpreted
 from test_triton_persistent import boundaries, check, results
+from torch.utils.flop_counter import FlopCounterMode
 
 import seqcells
 from seqcells import ops
@@ -279,6 +280,21 @@ def test_gradients_of_gradients_and_of_samples(divided):
 
     both(twice, [4, 4])  # what is differentiated again goes through the stack once more
     both(batched, [4])
+
+
+@here
+@pytest.mark.heavy
+def test_who_watches_backward_sees_the_references(divided):
+    module = seqcells.RNN(5, H, num_layers=2, dtype=torch.float64)
+    input = torch.randn(2, B, 5, dtype=torch.float64, requires_grad=True)
+
+    def run(backend):
+        module.backend = backend
+        output, _ = module(input)
+        with FlopCounterMode(display=False):
+            return [output, *gradients([output], [input, *module.parameters()])]
+
+    both(run, [4])
 
 
 @here

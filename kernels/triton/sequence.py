@@ -198,6 +198,7 @@ def backward(
     )  # fmt: skip
     if weight_ih is not None:
         g = (tl.zeros((ROWS, UNITS), work),)
+        # In a loop too: of shared memory what is read outside of one would stay in registers for the loop over time.
         for _ in range(tl.minimum(steps, 1) if SHARED else 1):
             g, patience = between.from_above(
                 i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
