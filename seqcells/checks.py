@@ -91,15 +91,17 @@ def layer(q: Recurrence, x: Tensor) -> None:
     hr, width = q.weights[0].hr, q.states[0].shape[-1]
     hidden = q.states[-1].shape[-1] if hr is None else hr.shape[-1]
     gates, products, directions = len(cell.gates) * hidden, len(cell.recurrent_gates) * hidden, len(q.weights)
+    side_by_side = 1 if q.stacked else directions
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = []
     if q.gates_x is not None:
-        expected.append(("gates_x", x, (steps, batch, directions * gates)))
+        expected.append(("gates_x", x, (steps, batch, side_by_side * gates)))
     for states in (q.states, q.reset_states or ()):
         for k, state in enumerate(states):
             expected.append((cell.states[k], state, (directions, batch, hidden if k else width)))
-    for w in q.weights:
-        if q.gates_x is None:
-            expected += [("weight_ih", w.ih, (gates, features)), ("bias_ih", w.bias_ih, (gates,))]
+    for k, w in enumerate(q.weights):
+        if q.gates_x is None or (q.stacked and k):
+            size = hidden if q.stacked else features
+            expected += [("weight_ih", w.ih, (gates, size)), ("bias_ih", w.bias_ih, (gates,))]
         expected += [("weight_hh", w.hh, (products, width)), ("bias_hh", w.bias_hh, (products,))]
         expected.append(("weight_hr", w.hr, (width, hidden)))
         for (name, rows), tensor in zip(cell.parameters.items(), w.unit, strict=True):

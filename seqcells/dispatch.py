@@ -41,6 +41,10 @@ class Call(NamedTuple):
     """Hidden units; 0 where they were not counted."""
     width: int = 0
     """Units of the projected hidden state, or ``hidden``."""
+    layers: int = 1
+    """One upon the other."""
+    dropout: bool = False
+    """Whether there is any between them."""
 
 
 class Choice(NamedTuple):
@@ -61,7 +65,7 @@ class Backend(NamedTuple):
     refuses: Callable[[Call], str | None]
     """Why it cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
-    """How it runs a call and why so, where it has several ways."""
+    """How it runs a call and why so, where it has several ways for that one; else nothing."""
 
 
 def _refuses_nothing(call: Call) -> None:
@@ -96,10 +100,11 @@ BACKENDS: dict[str, Backend] = {
         triton.refuses,
     ),
     "triton-persistent": Backend(
-        "Triton: one launch for all steps",
-        "seqcells.kernels.triton.persistent",
+        "Triton: one launch for all steps, of several layers where they fit",
+        "seqcells.kernels.triton.wavefront",
         triton.unavailable,
         triton.refuses_persistently,
+        triton.persistently_in_words,
     ),
 }
 NAMES = ("auto", *BACKENDS)
@@ -134,7 +139,8 @@ def explain(call: Call, backend: str = "auto") -> Choice:
     """What `choose` says, with the plan that the backend has for the call; the same errors."""
     choice = choose(call, backend)
     planned = BACKENDS[choice.backend].planned
-    return choice if planned is None else Choice(choice.backend, f"{choice.reason}; {planned(call)}")
+    how = planned(call) if planned else ""
+    return Choice(choice.backend, f"{choice.reason}; {how}") if how else choice
 
 
 def _automatic(call: Call) -> Choice:

@@ -35,6 +35,8 @@ def call_of(
     packed: Tensor | None = None,
     batch_first: bool = False,
     directions: int = 1,
+    layers: int = 1,
+    dropout: bool = False,
 ) -> dispatch.Call:
     """What `dispatch` needs to know of a call."""
     used = {"lengths": lengths, "reset": reset, "packed": packed, "projection": weights.hr}
@@ -50,7 +52,8 @@ def call_of(
         steps, rows = like.shape[1 if batch_first else 0], like.shape[0 if batch_first else 1]
     hidden = (like.shape[-1] if weights.ih is None else len(weights.ih)) // len(cell.gates)
     width = hidden if weights.hr is None else len(weights.hr)
-    return call._replace(rows=rows, steps=steps, directions=directions, hidden=hidden, width=width)
+    sizes = {"rows": rows, "steps": steps, "directions": directions, "hidden": hidden, "width": width}
+    return call._replace(**sizes, layers=layers, dropout=dropout)
 
 
 def layers(
@@ -89,7 +92,9 @@ def layers(
     """
     directions = 2 if bidirectional else 1
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
-    choice = dispatch.choose(call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, **sizes), backend)
+    stack = {"layers": len(weights) // directions, "dropout": bool(dropout and training)}
+    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, **sizes, **stack)
+    choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.layers(
             cell,
@@ -118,18 +123,20 @@ def layers(
         valid = valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
-    engine = inferring_engine(choice, [input, *states, *(reset_states or ())], weights)
+    tensors = [input, *states, *(reset_states or ())]
+    engine, at_once = inferring_engine(choice, tensors, weights), _layers_at_once(choice, call, tensors, weights)
     project = _projection(choice)
     finals: list[tuple[Tensor, ...]] = []
     with _without_autocast(input.device):
-        for first in range(0, len(weights), directions):
-            place = slice(first, first + directions)
+        for first in range(0, len(weights), directions * at_once):
+            place = slice(first, min(first + directions * at_once, len(weights)))
             fresh = None if reset_states is None else [state[place] for state in reset_states]
             q = Recurrence(cell, None, [s[place] for s in states], weights[place], lengths, reset, fresh)
             if engine is not None:
                 input, final = engine.infer(q, input)
             else:
-                q = q._replace(gates_x=project(input, *_side_by_side(q.weights)))
+                gates_x = project(input, *_side_by_side(q.weights[:directions]))
+                q = q._replace(gates_x=gates_x, stacked=len(q.weights) > directions)
                 input, final = _layer(q, choice)
             finals.append(final)
             if dropout and training and place.stop < len(weights):
@@ -236,6 +243,23 @@ def inferring_engine(
         return None
     engine = dispatch.engine(choice.backend)
     return engine if hasattr(engine, "infer") else None
+
+
+def _layers_at_once(
+    choice: dispatch.Choice, call: dispatch.Call, tensors: Sequence[Tensor], weights: Sequence[Weights]
+) -> int:
+    """How many layers the engine takes together: 1 unless it has a way to, and nobody traces or watches."""
+    if call.layers == 1 or dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+        return 1
+    engine = dispatch.engine(choice.backend)
+    if not hasattr(engine, "at_once"):
+        return 1
+    tensors = [*tensors, *(p for w in weights for p in w.present())]
+    alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1
+    if not alike or dispatch.is_observed(tensors):
+        return 1
+    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
 
 
 def _projection(choice: dispatch.Choice) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:

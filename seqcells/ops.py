@@ -11,7 +11,8 @@ An engine is a module with three functions of a `Recurrence`:
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
 
 It may have ``infer(q, input)`` besides: output and final states from the layer's input (T, B, features), ``q.gates_x``
-being None; not differentiable.
+being None; not differentiable. And ``at_once(call, gradients)``: how many layers of a stack it takes together, in eager
+calls alone, as a `Recurrence` that is ``stacked``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -240,6 +241,9 @@ class _Eager(torch.autograd.Function):
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
             gradients = _differentiable_gradients(q, grad_output, given)
         elif torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given]):
+            # There is no operator for a stack: who watches its backward sees the reference's.
+            if q.stacked:
+                return None, None, *_differentiable_gradients(q, grad_output, given)
             gradients = _gradients(*arguments(q, ctx.backend), output, saved, grad_output, given)
         else:
             gradients = _backward(q, ctx.backend, output, saved, grad_output, given)

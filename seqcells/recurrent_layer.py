@@ -233,7 +233,8 @@ class RecurrentLayer(nn.Module):
         like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
         batch_first = self.batch_first and packed is None and input.dim() == 3
         options = {"lengths": lengths, "reset": reset, "packed": packed, "batch_first": batch_first}
-        options["directions"] = 2 if self.bidirectional else 1
+        options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
+        options["dropout"] = bool(self.dropout and self.training)
         call = functional.call_of(self.cell, "layers", like, self._weights()[0], **options)
         return dispatch.explain(call, self.backend)
 

@@ -28,7 +28,9 @@ def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weight
 
 
 def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """All directions of a layer → output, final states."""
+    """All directions of a layer, or all layers of a stack → output, final states."""
+    if q.stacked:
+        return _stack(q)
     outputs, finals = [], []
     for d, gates_x in enumerate(q.gates_x.chunk(len(q.weights), -1)):
         output, final = recurrence(
@@ -44,6 +46,18 @@ def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
         outputs.append(output)
         finals.append(final)
     return torch.cat(outputs, -1), tuple(torch.stack(state) for state in zip(*finals, strict=True))
+
+
+def _stack(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
+    output, finals = q.gates_x, []
+    for k, w in enumerate(q.weights):
+        gates_x = linear(output, w.ih, w.bias_ih) if k else q.gates_x
+        states = [state[k : k + 1] for state in q.states]
+        fresh = None if q.reset_states is None else [state[k : k + 1] for state in q.reset_states]
+        own = q._replace(gates_x=gates_x, states=states, weights=[w], reset_states=fresh, stacked=False)
+        output, final = layer(own)
+        finals.append(final)
+    return output, tuple(torch.cat(state) for state in zip(*finals, strict=True))
 
 
 def recurrence(

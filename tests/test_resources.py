@@ -74,6 +74,25 @@ def test_the_persistent_plan_fits(tmp_path):
     assert {row["tile"]["ALONE"] for row in found["rows"] if row["kernel"].startswith("sequence")} == {True, False}
 
 
+def test_stacks_fit(tmp_path):
+    """Two layers at once, in one launch, inference, training and backward."""
+    given = ("--cells", "lstm", "--dtypes", "bfloat16", "--hidden", "512", "--options", "boundaries+two-layers")
+    found = rows(tmp_path, *PERSISTENT[:2], *given)
+    assert_fits(found)
+    assert {row["during"] for row in found["rows"]} == {"inference", "forward", "backward"}
+    assert all(row["tile"]["BETWEEN"] for row in found["rows"])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("hidden", ("128", "256", "384", "512", "650"))
+@pytest.mark.parametrize("target", ("sm_80", "sm_90", "sm_100"))
+def test_stacks_fit_at_any_size(target, hidden, tmp_path):
+    """float16 is bfloat16 in all that counts here. Of more layers what does not fit has no kernels."""
+    given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", hidden)
+    ways = [f"boundaries+two-layers{batch}" for batch in ("", "+batched", "+many")]
+    assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", *ways, "boundaries+four-layers"))
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("hidden", ("32", "64", "128", "256", "512", "650", "1024", "1500"))
 def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):

@@ -22,7 +22,8 @@ from .launches import Launched, Target, recorded
 BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton"))
 # What a call may ask for besides a plain layer, in any combination, written with + between.
 BATCHES = {"single": 1, "batched": 64, "many": 1024}
-OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "ieee", "flags", *BATCHES)
+LAYERS = {"two-layers": 2, "four-layers": 4}  # of a stack, at once
+OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "ieee", "flags", *LAYERS, *BATCHES)
 VARIANTS = (
     *("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute"),
     *("bidirectional+boundaries", "single+boundaries", "ieee+boundaries", "ieee+single", "flags+boundaries"),
@@ -39,8 +40,8 @@ class Case:
     dtype_name: str
     hidden: int
     variant: str = "plain"
-    """``plain``, or some of `OPTIONS` with + between, one of `BATCHES` at most; ``ieee`` is a precision,
-    ``flags`` are what programs of the persistent plan then wait by."""
+    """``plain``, or some of `OPTIONS` with + between, one of `LAYERS` and of `BATCHES` at most; ``ieee`` is a
+    precision, ``flags`` are what programs of the persistent plan then wait by."""
 
     def __post_init__(self) -> None:
         if unknown := self.options - {*OPTIONS}:
@@ -61,6 +62,8 @@ class Case:
         """Why there are no kernels for it on ``target``, or None."""
         if "projection" in self.options and not self.cell.projection:
             return f"the {self.cell_name} cell reads its hidden state other than through the product"
+        if self.options & {*LAYERS} and not hasattr(dispatch.engine(self.backend), "at_once"):
+            return "it takes one layer at a time"
         backend = dispatch.BACKENDS[self.backend]
         if not hasattr(dispatch.engine(self.backend), "forward"):
             return backend.unavailable()
@@ -94,16 +97,19 @@ class Case:
                 return
             engine.forward(q, False)
             yield "inference"
+            if q.stacked and engine.seconds(Shape.of(q), gradients=True) is None:
+                return
             output, final, saved = engine.forward(q, True)
             yield "forward"
             engine.backward(q, output, saved, torch.empty_like(output), [torch.empty_like(f) for f in final])
             yield "backward"
 
     def _recurrence(self, steps: int, batch: int) -> Recurrence:
-        directions = 1 + ("bidirectional" in self.options)
+        layers = next((LAYERS[name] for name in LAYERS if name in self.options), 0)
+        directions = layers or 1 + ("bidirectional" in self.options)
         size = self.hidden // 2 if "projection" in self.options else 0
         roles = Weights.roles(self.cell, bias=True, projection=size > 0)
-        shapes = [Weights.shape(role, self.cell, 1, self.hidden, size) for role in roles]
+        shapes = [Weights.shape(role, self.cell, self.hidden, self.hidden, size) for role in roles]
         widths = [size or self.hidden, *(self.hidden for _ in self.cell.states[1:])]
         given = {}
         if "boundaries" in self.options:
@@ -112,10 +118,11 @@ class Case:
             given["reset_states"] = [self._empty((directions, batch, width)) for width in widths]
         return Recurrence(
             self.cell,
-            self._empty((steps, batch, directions * len(self.cell.gates) * self.hidden)),
+            self._empty((steps, batch, (1 if layers else directions) * len(self.cell.gates) * self.hidden)),
             [self._empty((directions, batch, width)) for width in widths],
-            [Weights.of(roles, [self._empty(shape) for shape in shapes]).recurrent for _ in range(directions)],
+            [Weights.of(roles, [self._empty(shape) for shape in shapes]) for _ in range(directions)],
             reverse="reverse" in self.options,
+            stacked=layers > 0,
             **given,
         )
 

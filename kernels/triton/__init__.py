@@ -49,3 +49,10 @@ def refuses_persistently(call: Call) -> str | None:
     if "projection" in call.options:
         return "a projection is a product of its own in each step, which the persistent plan does not do"
     return refuses(call)
+
+
+def persistently_in_words(call: Call) -> str:
+    """How the persistent plan runs a call."""
+    from . import wavefront
+
+    return wavefront.in_words(call)

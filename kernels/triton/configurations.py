@@ -126,18 +126,22 @@ READ_BYTES = 64 << 10
 # Weights are held in registers where they fit, and where not in shared memory, which holds more and takes longer. Of
 # the 256 kB of registers that there are, what is read and the sums of all parts take some, and the cell needs the rest:
 # more of it where a thread has several units, which backward has room for nowhere. With more than this, in tiles of one
-# unit a thread and of several, or in more chunks, some cell spills: found by compiling with Triton 3.6.0 and 3.9.0.
+# unit a thread and of several, or in more chunks, some cell spills: found by compiling with Triton 3.6.0 and 3.9.0. So
+# do stacks, which have two products and what is read for both, with less than that.
 REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
-MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0)}
+REGISTER_BYTES |= {"stack forward": REGISTER_BYTES["forward"], "stack backward": (136 << 10, 0)}
+MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0), "stack forward": (3, 16), "stack backward": (5, 0)}
 # In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
 # in registers all the same: of more chunks some cell spills, in tiles of 16 rows and of 32, of more rows, and where a
 # thread has several units of more weights, or of more than two.
 PADDING_BYTES = 2 << 10
-MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (12, 6)}
-MOST_ROWS_SHARED = 32
-SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0}
-# Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
+MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (12, 6), "stack forward": (12, 12), "stack backward": (10, 10)}
+MOST_ROWS_SHARED = {"forward": 32, "backward": 32, "stack forward": 32, "stack backward": 16}
+SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0, "stack forward": 96 << 10, "stack backward": 0}
+# Of the batch in a tile, by the bytes of storage: of 64 rows of float32, and in stacks, even what is below those bounds
+# spills.
 ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
+MOST_ROWS_STACKED = 32
 # Weights for products that tensor cores do not take, and numbers of a tile: of more, forward spills; of weights that
 # one program holds alone, of half as many.
 EXACT_BYTES = 32 << 10
@@ -202,14 +206,17 @@ def persistent(
     precision: str,
     processors: int,
     shared_memory: int,
+    layers: int = 1,
+    between: int = 0,
 ) -> Division | str:
-    """The division of a layer whose products sum over ``planes`` times its units, or why there is none.
+    """The division of a layer whose products sum over ``planes`` times its units, or why there is none; or of so many
+    ``layers`` of a stack, side by side, where products between two sum over ``between`` times the units.
 
     Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
     A call asks several times, so what was found is kept.
     """
     item, exact = _bytes(storage, precision), _exact(storage, precision)
-    if not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision):
+    if not between and (not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision)):
         units = _units(hidden) if recurrent else min(_units(hidden), UNITS)
         groups = triton.cdiv(batch, 16)
         waves = triton.cdiv(groups * directions, processors)
@@ -217,23 +224,33 @@ def persistent(
         size["cycles"] = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
         return division(hidden, recurrent, planes, storage, **size)
     found = []
-    ways = itertools.product((8, 16, 32), ROWS[storage.itemsize], (False, True), sorted({1, directions}))
-    for units, rows, shared, beside in ways:
+    way, products, of_weights = ("forward", recurrent, recurrent) if planes == 1 else ("backward", 1, recurrent)
+    row_sizes, side_by_side, short = ROWS[storage.itemsize], sorted({1, directions}), False
+    if between:
+        way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
+        of_weights, side_by_side = recurrent + gates, [layers]
+        row_sizes = [rows for rows in row_sizes if rows <= MOST_ROWS_STACKED]
+        # Rows of a sequence may be read in short pieces alone, and each wants an address.
+        short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8
+    for units, rows, shared, beside in itertools.product((8, 16, 32), row_sizes, (False, True), side_by_side):
         blocks = triton.cdiv(hidden, units)
         groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # a thread for each flag
-        held = recurrent * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
-        sums = recurrent // planes * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
-        way, several = "forward" if planes == 1 else "backward", rows * units > 32 * PERSISTENT_WARPS
+        held = of_weights * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
+        sums = products * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
+        several = rows * units > 32 * PERSISTENT_WARPS
         room = _room_beside(held, shared, sums, way, rows, units, shared_memory)
         chunk = min(READ_BYTES, room) // (rows * storage.itemsize)
         if not groups or chunk < CHUNK or (exact and (shared or held > EXACT_BYTES or rows * units > EXACT_TILE)):
             continue
-        launches = triton.cdiv(triton.cdiv(batch, rows), groups) * (directions // beside)
-        step = _cycles(rows * units * gates, shared * held, rows * planes * hidden * storage.itemsize)
+        launches = triton.cdiv(triton.cdiv(batch, rows), groups) * (1 if between else directions // beside)
+        read = rows * (planes + between) * hidden * storage.itemsize
+        step = _cycles(rows * units * gates, shared * held, read)
         size = {"units": units, "rows": rows, "groups": groups, "directions": beside, "chunk": chunk}
+        if between:
+            size |= {"between": between, "read": min(READ_BYTES, room)}
         each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
-        most = MOST_CHUNKS_SHARED[way][rows > 16] if shared else MOST_CHUNKS[way][several]
-        if len(each.tile["CHUNKS"]) <= most:
+        most = MOST_CHUNKS_SHARED[way][rows > 16] // (1 + short) if shared else MOST_CHUNKS[way][several]
+        if len(each.tile["CHUNKS"]) + len(each.tile["BETWEEN"]) <= most:
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""
@@ -247,7 +264,7 @@ def _room_beside(held: int, shared: bool, sums: int, way: str, rows: int, units:
     several = rows * units > threads
     if not shared:
         return min(REGISTER_BYTES[way][several] - sums, shared_memory) - held
-    if rows > MOST_ROWS_SHARED or (several and (rows * units > 2 * threads or held > SEVERAL_BYTES[way])):
+    if rows > MOST_ROWS_SHARED[way] or (several and (rows * units > 2 * threads or held > SEVERAL_BYTES[way])):
         return 0
     return shared_memory - PADDING_BYTES - held
 
@@ -265,21 +282,24 @@ def division(
     chunk: int = CHUNK,
     parts: int = PERSISTENT_WARPS,
     shared: bool = False,
+    between: int = 0,
+    read: int = READ_BYTES,
     cycles: int = 0,
 ) -> Division:
     """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``;
-    ``shared``: weights are held in shared memory."""
-    alone = not recurrent or units >= hidden
+    ``shared``: weights are held in shared memory; products between layers sum over ``between`` times the units."""
+    alone = not between and (not recurrent or units >= hidden)
     width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
     chunks = (units,) * planes if alone else _powers_of_two(width * planes, chunk)
     ahead = 1
     if planes > 1 and not shared:
         # Backward sums one product, forward one for each gate: there are registers for more chunks on their way.
-        ahead = max(1, READ_BYTES // (rows * chunks[0] * storage.itemsize))
+        ahead = max(1, read // (rows * chunks[0] * storage.itemsize))
     tile = {
         "ROWS": rows,
         "UNITS": units,
         "CHUNKS": chunks,
+        "BETWEEN": _powers_of_two(width, chunk) * between,
         "AHEAD": ahead,
         "WIDTH": width,
         "SPLIT": 1 if alone else parts,

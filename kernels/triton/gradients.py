@@ -1,4 +1,4 @@
-"""The gradients of one layer: their memory while the steps run, and their sums afterwards."""
+"""The gradients of one layer, or a stack of them: their memory while the steps run, and their sums afterwards."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ class Gradients:
     """
 
     def __init__(self, q: Problem, grad_final: Sequence[Tensor]) -> None:
-        self.x = torch.empty_like(q.gates_x)
+        self.x = q.empty(q.steps, q.batch, q.directions * q.gates * q.hidden)
         width = q.recurrent * q.hidden
         self.r = self.x if q.shared else q.empty(q.steps, q.batch, q.directions * width)
         self.product = None
@@ -57,14 +57,17 @@ class Gradients:
             sums += self._of_weights(q, d, output, raw, before).present()
         like += q.reset_states or ()
         sums += fresh
-        return [self.x, *(torch.empty_like(t, dtype=t.dtype).copy_(g) for t, g in zip(like, sums, strict=True))]
+        x = q.parts(self.x)[0] if q.is_stack else self.x
+        return [x, *(torch.empty_like(t, dtype=t.dtype).copy_(g) for t, g in zip(like, sums, strict=True))]
 
     def _of_weights(self, q: Problem, d: int, output: Tensor, raw: Tensor, before: Tensor | None) -> Weights:
         """Of one direction's weights."""
-        w, r = q.weights[d], q.parts(self.r)[d]
+        w, x, r = q.weights[d], q.parts(self.x)[d], q.parts(self.r)[d]
         rows = [len(unit) for unit in w.unit]
         return w._replace(
+            ih=None if w.ih is None else _sum_of_products([(x, q.parts(output)[d - 1])], q.work),
             hh=None if w.hh is None else self._products(q, d, r, output, before),
+            bias_ih=None if w.bias_ih is None else x.sum((0, 1), dtype=q.work),
             bias_hh=None if w.bias_hh is None else r.sum((0, 1), dtype=q.work),
             hr=None if w.hr is None else _sum_of_products([(q.parts(self.projected)[d], q.parts(raw[0])[d])], q.work),
             unit=() if self.parameters is None else self.parameters[:, d].sum(1).split(rows),

@@ -45,11 +45,13 @@ def refuses(shape: Shape) -> str | None:
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
     """What a layer takes by a model of a step, not measured; backward too with ``gradients``. None where it cannot."""
     total = 0.0
-    for planes in (1, shape.recurrent) if gradients else (1,):
-        found = _division(shape, planes)
+    backwards = shape.recurrent, len(shape.cell.gates)
+    for sums in ((1, 1), backwards) if gradients else ((1, 1),):
+        found = _division(shape, *sums)
         if isinstance(found, str):
             return None
-        total += configurations.START_SECONDS + shape.steps * found.cycles / configurations.CLOCK_RATE
+        steps = shape.steps + shape.layers - 1
+        total += configurations.START_SECONDS + steps * found.cycles / configurations.CLOCK_RATE
     return total
 
 
@@ -64,7 +66,7 @@ def slower(shape: Shape) -> str | None:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·H), final states, what backward needs."""
+    """A layer, or a stack → output (T, B, D·H), final states, what backward needs."""
     shape = Shape.of(q)
     why_not = refuses(shape)
     if why_not:
@@ -78,7 +80,11 @@ def backward(
 ) -> list[Tensor]:
     """The gradients of ``q.differentiable()``, in its order."""
     shape = Shape.of(q)
-    division = _division(shape, shape.recurrent)
+    division = _division(shape, shape.recurrent, len(shape.cell.gates))
+    if q.stacked:
+        *saved, output = saved
+        if isinstance(division, str):
+            raise RuntimeError("precision was changed between a stack's forward and its backward")
     if isinstance(division, str):
         return stepwise.backward(q, output, saved, grad_output, grad_final)
     with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
@@ -96,6 +102,8 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         cell=q.kernels.forward,
         x=q.gates_x,
         bias=q.bias,
+        weight_ih=q.ih,
+        bias_ih=q.bias_ih,
         states=states,
         fresh=fresh and q.stacked(fresh, q.work),
         output=output,
@@ -103,7 +111,11 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         after=saved and some(saved.after),
         **q.counts(configurations.recompute),
     )
-    return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, states, strict=True)], list(saved or ())
+    kept = list(saved or ())
+    if q.is_stack:
+        # Of what layers give each other the caller gets the highest one's, and is not to keep the others'.
+        output, kept = q.parts(output)[-1].contiguous(), [*kept, output] if save else []
+    return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, states, strict=True)], kept
 
 
 def _backward(
@@ -134,6 +146,7 @@ def _backward(
             q,
             division,
             cell=q.kernels.backward,
+            weight_ih=q.ih,
             begin=begin,
             end=end,
             saved=window.saved if window else some(saved.values),
@@ -156,8 +169,10 @@ def _backward(
     return d.flat(q, output, saved.raw, before)
 
 
-def _division(shape: Shape, planes: int) -> configurations.Division | str:
-    """How programs divide a layer whose products sum over ``planes`` times its units, or why they cannot."""
+def _division(shape: Shape, planes: int, between: int = 1) -> configurations.Division | str:
+    """How programs divide a layer whose products sum over ``planes`` times its units, and in a stack those with what
+    another layer gives over ``between`` times, or why they cannot."""
+    stack = (shape.layers, between) if shape.layers > 1 else ()
     return configurations.persistent(
         shape.hidden,
         shape.batch,
@@ -168,6 +183,7 @@ def _division(shape: Shape, planes: int) -> configurations.Division | str:
         shape.dtype,
         precision.mode(shape.dtype),
         *_processors(shape.device),
+        *stack,
     )
 
 
@@ -189,7 +205,7 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
     common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.gates_x.dtype)}
-    common["FLAGS"] = division.meet and configurations.flags
+    common["FLAGS"] = division.meet and configurations.flags and not q.is_stack
     if division.meet:
         pairs = groups * q.directions
         exchanged = 2, pairs, rows, sum(division.tile["CHUNKS"])

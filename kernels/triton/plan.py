@@ -39,12 +39,20 @@ class Shape(NamedTuple):
     hidden: int
     width: int
     """P, of the hidden state that is carried: the projected one's, or ``hidden``."""
+    layers: int = 1
+    """Of a stack that runs at once."""
 
     @classmethod
     def of(cls, q: Recurrence) -> Shape:
         (steps, batch, _), (directions, _, width) = q.gates_x.shape, q.states[0].shape
+        directions, layers = (1, directions) if q.stacked else (directions, 1)
         hidden = q.gates_x.shape[-1] // (directions * len(q.cell.gates))
-        return cls(q.cell, q.gates_x.device, q.gates_x.dtype, steps, batch, directions, hidden, width)
+        return cls(q.cell, q.gates_x.device, q.gates_x.dtype, steps, batch, directions, hidden, width, layers)
+
+    @classmethod
+    def called(cls, call: Call) -> Shape:
+        sizes = call.steps, call.rows, call.directions, call.hidden, call.width
+        return cls(call.cell, call.device, call.dtype, *sizes)
 
     @property
     def recurrent(self) -> int:
@@ -83,6 +91,5 @@ def in_words(call: Call) -> str:
     """The plan for a call, and why."""
     if not call.rows:
         return "its plan is chosen at the call, by size"
-    sizes = call.steps, call.rows, call.directions, call.hidden, call.width
-    chosen = plan(Shape(call.cell, call.device, call.dtype, *sizes))
+    chosen = plan(Shape.called(call))
     return f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")

@@ -1,4 +1,4 @@
-"""One layer, its arguments in the form that the kernels take them."""
+"""One layer, or a stack of them, its arguments in the form that the kernels take them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -50,14 +50,15 @@ class Problem:
     """A `Recurrence` for the kernels; sizes T, B, D, H as `steps`, `batch`, `directions`, `hidden`.
 
     P, `width`, is the size of the hidden state that is carried: the projected one's, or H. In a sequence the directions
-    lie side by side in the last axis, so that both are of one time; but they are at one step at two times.
+    lie side by side in the last axis, so that both are of one time; but they are at one step at two times. In the place
+    of directions a stack has its layers; only of gates_x it has but the lowest one's.
     """
 
     def __init__(self, q: Recurrence) -> None:
         self.cell, self.kernels = q.cell, CELLS[q.cell.name]
         self.gates_x = q.gates_x.contiguous()
         self.states = [state.contiguous() for state in q.states]
-        self.weights = [w.recurrent for w in q.weights]
+        self.weights, self.is_stack = q.used, q.stacked
         self.lengths = None if q.lengths is None else q.lengths.contiguous()
         self.reset = None if q.reset is None else q.reset.contiguous()
         self.reset_states, self.reverse = q.reset_states, q.reverse
@@ -66,13 +67,16 @@ class Problem:
         self.steps, self.batch, gates = q.gates_x.shape
         self.directions, _, self.width = q.states[0].shape
         self.gates, self.recurrent = len(q.cell.gates), len(q.cell.recurrent_gates)
-        self.hidden = gates // (self.directions * self.gates)
+        self.hidden = gates // (self.gates if q.stacked else self.directions * self.gates)
         self.projected = q.weights[0].hr is not None
         self.work = WORKING_DTYPE.get(q.gates_x.dtype, q.gates_x.dtype)
         # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
         self.hh = _stacked([w.hh for w in q.weights])
         self.bias = _stacked([w.bias_hh for w in q.weights])
         self.parameters = _stacked([torch.cat(list(w.unit)) if w.unit else None for w in q.weights])
+        # Of all layers of a stack but the lowest: (L - 1, G·H, H), (L - 1, G·H).
+        self.ih = _stacked([w.ih for w in self.weights[1:]]) if q.stacked else None
+        self.bias_ih = _stacked([w.bias_ih for w in self.weights[1:]]) if q.stacked else None
         # For each direction whether it goes from the last step to the first.
         self.backwards = [q.reversed(d) for d in range(self.directions)]
         # Whether dr, the gradients of the recurrent product's results, are dx, and so need not be written.

@@ -70,6 +70,25 @@ def product(
 
 
 @triton.jit
+def product_of_rows(
+    base, first_row, stop, pitch, size, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
+    ROWS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """The same of rows ``first_row`` to ``stop`` as a sequence has them, ``pitch`` apart and with no room after each
+    gate's ``size`` units; no chunk has units of two gates."""
+    sums = ()
+    before = 0
+    rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None, None]
+    for c in tl.static_range(len(CHUNKS)):
+        k = _places(before % WIDTH, CHUNKS[c], SPLIT)[None, :, :]
+        at = rows * pitch + before // WIDTH * size + k
+        before += CHUNKS[c]
+        tile = tl.load(base + at, (rows < stop) & (k < size), other=0.0, cache_modifier=".cg")
+        sums = _add_products(tl.permute(tile, (1, 0, 2)), weights, c, sums, planes, precision, work)
+    return _sums_of_parts(sums)
+
+
+@triton.jit
 def own_product(
     values, inside, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
     dtype: tl.constexpr, SPLIT: tl.constexpr,

@@ -9,6 +9,9 @@ Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weig
 all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H),
 of several (count, T, B, D·H). Everything but products is computed in ``states.dtype``.
 
+A stack has its layers in the place of directions, weight_ih (L - 1, G·H, H) and bias_ih (L - 1, G·H) of all but the
+lowest: see `between`.
+
 A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
 or with ``FLAGS`` one for each of its programs, every `barrier.APART`, and in ring (2, groups, ROWS, ·) what they
 exchange, for this step and the next, both zero at first. met, one int32, becomes 0 where programs have waited in vain.
@@ -20,7 +23,7 @@ read step i of all the others; each of them wrote it after it had read all of st
 import triton
 import triton.language as tl
 
-from . import barrier, resident
+from . import barrier, between, resident
 from .tiles import (
     accumulate,
     add,
@@ -42,12 +45,12 @@ VARYING = ["start", "stop", "first_direction", "begin", "end", "steps", "batch",
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
-    cell: tl.constexpr, x, weight, bias, states, parameters, fresh, lengths, reset, output, saved, after,
-    ring, arrived, met, start, stop, first_direction, steps, batch, size, groups, patience,
+    cell: tl.constexpr, x, weight, bias, weight_ih, bias_ih, states, parameters, fresh, lengths, reset, output, saved,
+    after, ring, arrived, met, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
-    AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
+    BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Rows ``start`` to ``stop`` of the batch: states in and out in place; output where it is valid, else 0.
 
@@ -58,10 +61,11 @@ def forward(
     stored: tl.constexpr = x.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
-    backwards = direction != reverse
+    backwards = direction != reverse if weight_ih is None else False
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    first_row = start + tl.program_id(1) * ROWS
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        start + tl.program_id(1) * ROWS, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+        first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
@@ -77,6 +81,13 @@ def forward(
         held = resident.hold(own, recurrent, size, 1, size, units, CHUNKS, WIDTH, SPLIT, precision)
         if bias is not None:
             b = load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work)
+    if weight_ih is not None:
+        pair, counter_below, there = between.neighbour(counter, direction, -1, directions)
+        own_ih = weight_ih + pair * gates * size * size
+        held_ih = resident.hold(own_ih, gates, size, 1, size, units, BETWEEN, WIDTH, SPLIT, precision)
+        b_ih = ()
+        if bias_ih is not None:
+            b_ih = load(bias_ih, gates, size, pair * (gates * size) + everywhere, inside & (rows < stop * there), work)
     if reset is not None:
         renewed = load(fresh, count, plane, at, inside, work)
         s = where(is_boundary(reset, lengths, 0, steps, batch, rows, present, backwards), renewed, s)
@@ -89,7 +100,14 @@ def forward(
             t, _ = time(i, steps, backwards)
             row = (t * batch + rows) * directions + direction
             place = row * size + units
-            xs = load(x, gates, size, row * (gates * size) + units, inside, work)
+            if weight_ih is None:
+                xs = load(x, gates, size, row * (gates * size) + units, inside, work)
+            else:
+                xs, patience = between.from_below(
+                    t, x, held_ih, b_ih, output, counter_below, (i + 2) * tl.num_programs(0), patience, there,
+                    direction, first_row, rows, units, stop, batch, size,
+                    gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+                )  # fmt: skip
             r = ()
             if recurrent > 0:
                 if ALONE:
@@ -111,11 +129,14 @@ def forward(
             if reset is not None:
                 renewed = load(fresh, count, plane, at, inside, work)
                 s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), renewed, n)
+            if weight_ih is not None:
+                tl.store(output + place, h, inside)
             if not ALONE:
                 tl.store(ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch) + here, s[0], inside)
                 barrier.arrive(counter)
             # What only the host reads is written while the others are waited for.
-            tl.store(output + place, h, inside)
+            if weight_ih is None:
+                tl.store(output + place, h, inside)
             if saved is not None:
                 store(saved, values, steps * plane, place, inside)
             if after is not None:
@@ -128,14 +149,14 @@ def forward(
 
 @triton.jit(do_not_specialize=VARYING)
 def backward(
-    cell: tl.constexpr, weight, saved, before, first, after, result, parameters, fresh, lengths, reset, grad_output,
-    grad_states, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived, met,
+    cell: tl.constexpr, weight, weight_ih, saved, before, first, after, result, parameters, fresh, lengths, reset,
+    grad_output, grad_states, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived, met,
     start, stop, first_direction, begin, end, steps, batch, size, groups, patience, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
-    AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
+    BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those rows and steps ``begin`` to ``end``, the last first: grad_states, of the states after the last
     of them, becomes that of the states before the first (but for a boundary there, which the caller cuts).
@@ -149,10 +170,11 @@ def backward(
     stored: tl.constexpr = grad_x.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
-    backwards = direction != reverse
+    backwards = direction != reverse if weight_ih is None else False
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    first_row = start + tl.program_id(1) * ROWS
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        start + tl.program_id(1) * ROWS, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+        first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
     if not ALONE:
         group = (start // ROWS + tl.program_id(1)) * directions + direction
@@ -166,11 +188,25 @@ def backward(
     if recurrent > 0:
         own = weight + direction * recurrent * size * size
         held = resident.hold(own, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
+    if weight_ih is not None:
+        pair, counter_above, there = between.neighbour(counter, direction, 1, directions)
+        own_ih = weight_ih + pair * gates * size * size
+        held_ih = resident.hold(own_ih, 1, size, size, 1, units, BETWEEN, WIDTH, SPLIT, precision)
     i = end - 1
     s, n, v, g = _recall(
-        i, saved, window, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows,
-        units, present, values, kept, previous, next, directions, direction, backwards, work,
+        i, saved, window, before, first, after, result, fresh, lengths, reset,
+        grad_output if weight_ih is None else None, steps, batch, size, rows, units, present,
+        values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
+    if weight_ih is not None:
+        g = (tl.zeros((ROWS, UNITS), work),)
+        # In a loop too: of shared memory what is read outside of one would stay in registers for the loop over time.
+        for _ in range(tl.minimum(steps, 1) if SHARED else 1):
+            g, patience = between.from_above(
+                i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
+                direction, first_row, rows, units, stop, batch, size,
+                gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+            )  # fmt: skip
     while i >= begin:
         for _ in range(end - begin if SHARED else 1):
             t, _ = time(i, steps, backwards)
@@ -188,20 +224,30 @@ def backward(
             if lengths is not None:
                 dx, dr, dp = where_or_zero(valid, dx), where_or_zero(valid, dr), where_or_zero(valid, dp)
                 d = where(valid, d, passed)
+            if weight_ih is not None:
+                store(grad_x, dx, size, row * (gates * size) + units, inside)
             if not ALONE:
                 slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
                 store(slot, dr, WIDTH, here, inside)
                 barrier.arrive(counter)
             # What only the host reads is written, and what the next step needs is read, while others are waited for.
-            store(grad_x, dx, size, row * (gates * size) + units, inside)
+            if weight_ih is None:
+                store(grad_x, dx, size, row * (gates * size) + units, inside)
             if not shared:
                 store(grad_r, dr, size, row * (recurrent * size) + units, inside)
             sums = add(sums, dp)
+            earlier = tl.maximum(i - 1, begin)
             s, n, v, g = _recall(
-                tl.maximum(i - 1, begin), saved, window, before, first, after, result, fresh, lengths, reset,
-                grad_output, steps, batch, size, rows, units, present, values, kept, previous, next, directions,
-                direction, backwards, work,
+                earlier, saved, window, before, first, after, result, fresh, lengths, reset,
+                grad_output if weight_ih is None else None, steps, batch, size, rows, units,
+                present, values, kept, previous, next, directions, direction, backwards, work,
             )  # fmt: skip
+            if weight_ih is not None:
+                g, patience = between.from_above(
+                    earlier, grad_output, held_ih, grad_x, counter_above, (steps - earlier) * tl.num_programs(0),
+                    patience, there, direction, first_row, rows, units, stop, batch, size,
+                    gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+                )  # fmt: skip
             if recurrent > 0:
                 if ALONE:
                     passed = resident.own_product(dr, inside, held, 1, precision, work, stored, SPLIT)
@@ -225,7 +271,8 @@ def _recall(
     units, present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
-    """What backward reads of step i: states before and after it, the cell's own values, the output's gradient."""
+    """What backward reads of step i: states before and after it, the cell's own values, the output's gradient if that
+    is given."""
     s, n = states_around(
         i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
         kept, previous, next, directions, direction, backwards, work,
@@ -233,8 +280,10 @@ def _recall(
     t, _ = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
     inside = present & (units < size)
-    g = load(grad_output, 1, 0, place, inside, work)
     stack = steps * (batch.to(tl.int64) * (directions * size))
+    g = ()
+    if grad_output is not None:
+        g = load(grad_output, 1, 0, place, inside, work)
     if window is not None:
         place = (((i % window).to(tl.int64) * batch + rows) * directions + direction) * size + units
         stack = window * (batch.to(tl.int64) * (directions * size))
