@@ -129,7 +129,7 @@ READ_BYTES = 64 << 10
 # unit a thread and of several, or in more chunks, some cell spills: found by compiling with Triton 3.6.0 and 3.9.0. So
 # do stacks, which have two products and what is read for both, with less than that.
 REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
-REGISTER_BYTES |= {"stack forward": REGISTER_BYTES["forward"], "stack backward": (136 << 10, 0)}
+REGISTER_BYTES |= {"stack forward": (160 << 10, 120 << 10), "stack backward": (136 << 10, 0)}
 MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0), "stack forward": (3, 16), "stack backward": (5, 0)}
 # In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
 # in registers all the same: of more chunks some cell spills, in tiles of 16 rows and of 32, of more rows, and where a
@@ -230,8 +230,8 @@ def persistent(
         way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
         of_weights, side_by_side = recurrent + gates, [layers]
         row_sizes = [rows for rows in row_sizes if rows <= MOST_ROWS_STACKED]
-        # Rows of a sequence may be read in short pieces alone, and each wants an address.
-        short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8
+        # Rows of a sequence may be read in short pieces alone, and each wants an address; so do four gates of float32.
+        short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8 or between * item > 12
     for units, rows, shared, beside in itertools.product((8, 16, 32), row_sizes, (False, True), side_by_side):
         blocks = triton.cdiv(hidden, units)
         groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # a thread for each flag
