@@ -84,7 +84,7 @@ class RecurrentCell(nn.Module):
         found = self._prepared.run(self, input, hx)
         if found:
             return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        like = self._prepared.second(self, input, hx)
+        like = self._prepared.likeness(self, input, hx)
         name = type(self).__name__
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")

@@ -27,20 +27,34 @@ class Likeness(NamedTuple):
     options: tuple[Any, ...]
     names: tuple[str, ...]
     """Of all parameters: pruning leaves another under a new one."""
+    count: int
+    """Of tensors."""
+    twins: tuple[tuple[int, int], ...]
+    """Of those that are one and the same, such as states that begin with the same zeros, the places."""
     guard: Any
-    """torch.compile's own check of tensors, in C++."""
+    """torch.compile's own check of tensors, in C++, which wants each but once."""
 
     @staticmethod
     def of(module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> Likeness | None:
         """That of a call; None where torch has no such check, and nothing is prepared: it is no public one."""
+        first: dict[int, int] = {}
+        twins = [(k, first[id(t)]) for k, t in enumerate(tensors) if first.setdefault(id(t), k) != k]
+        once = [tensors[k] for k in first.values()]
         try:
-            guard = torch._C._dynamo.guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+            guard = torch._C._dynamo.guards.TensorGuards(*once, dynamic_dims_sizes=None, dynamic_dims_strides=None)
         except (AttributeError, TypeError):
             return None
-        return Likeness(options, tuple(module._parameters), guard)
+        return Likeness(options, tuple(module._parameters), len(tensors), tuple(twins), guard)
 
     def fits(self, module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> bool:
-        return self.options == options and self.names == tuple(module._parameters) and self.guard.check(*tensors)
+        if self.options != options or self.names != tuple(module._parameters) or self.count != len(tensors):
+            return False
+        if self.twins:
+            if any(tensors[k] is not tensors[first] for k, first in self.twins):
+                return False
+            again = {k for k, _ in self.twins}
+            tensors = [tensor for k, tensor in enumerate(tensors) if k not in again]
+        return self.guard.check(*tensors)
 
 
 def parameters(module: nn.Module) -> list[Tensor]:
@@ -48,12 +62,63 @@ def parameters(module: nn.Module) -> list[Tensor]:
     return [parameter for parameter in module._parameters.values() if parameter is not None]
 
 
+class Inference(NamedTuple):
+    """An engine's ``Inference`` of a stack, for a module's parameters."""
+
+    engine: Any
+    call: Any
+    order: Sequence[int] | None
+    """Which of the `parameters` it takes, one after the other; None where it is all of them as they come."""
+
+    @staticmethod
+    def of(
+        module: nn.Module,
+        choice: dispatch.Choice,
+        cell: type[Cell],
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Weights],
+        layers: int,
+    ) -> Inference | None:
+        """None where no engine has it, or where the weights are no parameters, but made of them at each call.
+
+        Args:
+            input: (T, B, features), laid out in memory as a call's own.
+            states: (L·D, B, ·) each, of which only the shapes count.
+            weights: L·D of them.
+            layers: L.
+        """
+        engine = functional.inferring_engine(choice, [input, *states], weights)
+        place = {id(parameter): k for k, parameter in enumerate(parameters(module))}
+        read = [id(tensor) for w in weights for tensor in w.present()]
+        if not hasattr(engine, "Inference") or not input.numel() or not place.keys() >= {*read}:
+            return None
+        directions = len(weights) // layers
+        stack = []
+        for first in range(0, len(weights), directions):
+            own = slice(first, first + directions)
+            # What is prepared should not keep the caller's tensors.
+            stack.append(Recurrence(cell, None, [torch.empty_like(state[own]) for state in states], weights[own]))
+        call = engine.Inference(stack, input)
+        if not call.in_place:
+            return None
+        in_order = read == list(map(id, parameters(module)))
+        return Inference(engine, call, None if in_order else [place[each] for each in read])
+
+    def holds(self) -> bool:
+        return self.call.holds()
+
+    def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
+        """Of the tensors that the engine's takes those before the weights."""
+        weights = parameters if self.order is None else [parameters[k] for k in self.order]
+        self.call(*tensors, *weights)
+
+
 class _Plan(NamedTuple):
     """How to make calls like one. Never changed, only replaced as a whole: threads may call a module at once."""
 
     like: Likeness
-    call: Any
-    """The engine's ``Inference``."""
+    inference: Inference
     empty_final: Sequence[Callable[[], Tensor]]
     empty_outputs: Sequence[Callable[[], Tensor]]
     """Of each layer; none where the output is the first final state."""
@@ -76,20 +141,20 @@ class Prepared:
         if not _undisturbed():
             return None
         plan = self._plan
-        if plan is None:
+        if plan is None or not _are_plain(input, hx):
             return None
         states, weights = _states(hx), parameters(module)
-        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.call.holds():
+        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.inference.holds():
             return None
         final = [empty() for empty in plan.empty_final]
         outputs = [empty() for empty in plan.empty_outputs] or final[:1]
-        plan.call(input, *(states or [None] * len(final)), *final, *outputs, *weights)
+        plan.inference(input, *(states or [None] * len(final)), *final, *outputs, parameters=weights)
         return outputs[-1], final
 
-    def second(self, module: nn.Module, input: Tensor, hx: States) -> Likeness | None:
-        """What a call has in common with the one before; only then it is worth while to prepare for a third. None where
-        there is nothing, it is for others to see, or that was tried in vain."""
-        if not _undisturbed() or not (hx is None or isinstance(hx, (Tensor, tuple, list))):
+    def likeness(self, module: nn.Module, input: Tensor, hx: States) -> Likeness | None:
+        """That of a call and the one before it; only then it is worth while to prepare for a third. None where they are
+        not alike, the call is for others to see, or that was tried in vain."""
+        if not _undisturbed() or not _are_plain(input, hx):
             return None
         tensors, options = (input, *_states(hx), *parameters(module)), _options(module, hx)
         if dispatch.is_observed(tensors) or not all(map(Tensor.is_contiguous, tensors)):
@@ -117,38 +182,30 @@ class Prepared:
 
         Args:
             like: of that call.
-            input: (T, B, features), laid out in memory as the call's own.
-            states: (L·D, B, ·) each.
-            weights: L·D of them.
-            layers: L.
+            input, states, weights, layers: as `Inference` has them.
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
         self._plan, self._in_vain = None, like
-        engine = functional.inferring_engine(choice, [input, *states], weights)
-        contiguous = all(map(Tensor.is_contiguous, (input, output, *final)))
-        if not hasattr(engine, "Inference") or not contiguous or not input.numel():
+        if not all(map(Tensor.is_contiguous, (input, output, *final))):
             return
-        # Weights that are not the module's parameters, but made of them at each call, will have changed in the next.
-        read = [tensor for w in weights for tensor in w.present()]
-        if list(map(id, read)) != list(map(id, parameters(module))):
-            return
-        directions = len(states[0]) // layers
-        stack = []
-        for first in range(0, len(weights), directions):
-            place = slice(first, first + directions)
-            # Of states only the shapes: what is prepared should not keep the caller's tensors.
-            stack.append(Recurrence(cell, None, [torch.empty_like(state[place]) for state in states], weights[place]))
-        call = engine.Inference(stack, input)
-        if not call.in_place:
+        inference = Inference.of(module, choice, cell, input, states, weights, layers)
+        if inference is None:
             return
         last = () if output is final[0] else (output,)
         below = [output.new_empty(*input.shape[:2], output.shape[-1])] * (layers - 1)
-        empties = [[_empty(engine, like) for like in tensors] for tensors in (final, (*below, *last))]
-        self._plan, self._in_vain = _Plan(like, call, *empties), None
+        empties = [[_empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last))]
+        self._plan, self._in_vain = _Plan(like, inference, *empties), None
 
 
 def _states(hx: States) -> Sequence[Tensor]:
     return () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+
+
+def _are_plain(input: Tensor, hx: States) -> bool:
+    """Whether they are what the check can be asked about: of nested tensors it does not return."""
+    if not (hx is None or isinstance(hx, (Tensor, tuple, list))):
+        return False
+    return all(type(tensor) is Tensor and not tensor.is_nested for tensor in (input, *_states(hx)))
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:

@@ -179,7 +179,7 @@ class RecurrentLayer(nn.Module):
             found = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-            like = self._prepared.second(self, input, hx)
+            like = self._prepared.likeness(self, input, hx)
         batch_sizes = sorted_indices = unsorted_indices = None
         batched = True
         if packed:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import dispatch, functional
-from .prepared import Likeness, parameters
-from .recurrence import Recurrence
+from . import dispatch
+from .prepared import Inference, Likeness, parameters
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
@@ -20,7 +19,7 @@ class Stream:
     """A layer's states, and the function that moves them on by one step: ``output = stream(input)``.
 
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
-    is one call of a kernel for each layer; elsewhere, and for a layer with hooks or one that drops out, it is a call of
+    is one call of the engine; elsewhere, and for a layer with hooks or one that drops out, it is a call of
     the layer with T = 1. Weights are read at each step, so a change of them counts at once, as does one of the layer's
     mode, backend or precision. Unlike a layer's calls, prepared steps are no operators for those who profile or trace.
 
@@ -50,7 +49,7 @@ class Stream:
         self._now = 0
         # What the kernels' call was prepared for, and the call, if they have one.
         self._like: Likeness | None = None
-        self._call: Any = None
+        self._inference: Inference | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _copy, (self.layer, self.batch_size, self.state)
@@ -100,7 +99,7 @@ class Stream:
             return False
         layer = self.layer
         more = (layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks
-        options, weights = (layer.backend, not more), parameters(layer)
+        options, weights = (layer.cell, layer.backend, not more), parameters(layer)
         if not self._fits(input, weights, options) or self._is_written_to(input, now):
             # However the input lies in memory, its copy is like any other's.
             self._input.copy_(input.detach())
@@ -108,13 +107,15 @@ class Stream:
             if not self._fits(input, weights, options):
                 if dispatch.is_watched():
                     return False
-                self._like = Likeness.of(layer, (input, *weights), *options)
-                self._call = None if more or self._like is None else self._prepare(weights)
-        if self._call is not None and not self._call.holds():
-            self._call = self._prepare(weights)
-        if self._call is None:
+                self._like = self._inference = None  # until it is prepared, should that fail
+                like = Likeness.of(layer, (input, *weights), *options)
+                self._inference = None if more or like is None else self._prepare()
+                self._like = like
+        if self._inference is not None and not self._inference.holds():
+            self._inference = self._prepare()
+        if self._inference is None:
             return False
-        self._call(input, *self._states[before], *self._states[now], *self._hidden[now], *weights)
+        self._inference(input, *self._states[before], *self._states[now], *self._hidden[now], parameters=weights)
         return True
 
     def _fits(self, input: Tensor, weights: Sequence[Tensor], options: tuple[Any, ...]) -> bool:
@@ -126,19 +127,11 @@ class Stream:
         return any(first <= address < end for first, end in self._extents[now])
 
     @torch.no_grad()
-    def _prepare(self, parameters: Sequence[Tensor]) -> Any:
-        """The engine's `Inference` of all layers; None where there is none, or weights are made anew at each call."""
-        layer, weights = self.layer, self.layer._weights()
-        choice = layer.plan(self._batched(self._input))
-        engine = functional.inferring_engine(choice, [self._input], weights)
-        if not hasattr(engine, "Inference"):
-            return None
-        if list(map(id, parameters)) != [id(tensor) for w in weights for tensor in w.present()]:
-            return None
-        states = [[state[k : k + 1] for state in self._states[0]] for k in range(layer.num_layers)]
-        stack = [Recurrence(layer.cell, None, one, [w]) for one, w in zip(states, weights, strict=True)]
-        call = engine.Inference(stack, self._input.unsqueeze(0))
-        return call if call.in_place else None
+    def _prepare(self) -> Inference | None:
+        layer, input = self.layer, self._batched(self._input)
+        choice, weights = layer.plan(input), layer._weights()
+        rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
+        return Inference.of(layer, choice, layer.cell, *rest)
 
 
 def _copy(layer: RecurrentLayer, batch_size: int, state: Tensor | tuple[Tensor, ...]) -> Stream:

@@ -230,11 +230,16 @@ def test_a_stream_follows_what_its_layer_would_do(threads):
     expected = found()
     for count in (2, 1):
         threads(count)
-        assert torch.equal(found(), expected) and stream._call._made_for[0] == count
+        assert torch.equal(found(), expected) and stream._inference.call._made_for[0] == count
     module.backend = "reference"
     assert_equal_to([found()], [expected], 1e-5)
-    assert stream._call is None
-    module.backend = "cpu"
+    assert stream._inference is None
+    module.backend, cell = "cpu", module.cell
+    assert torch.equal(found(), expected)
+    module.cell = REGISTRY["cifg"]
+    with pytest.raises(RuntimeError):
+        found()
+    module.cell = cell
     assert torch.equal(found(), expected)
 
 
@@ -259,7 +264,7 @@ def test_a_stream_drops_out_what_its_layer_drops_out():
     found = [(stream.reset(), stream(input).clone())[1] for _ in range(2)]
     with torch.no_grad():
         assert_equal_to(found, [module(input.unsqueeze(0))[0][0]] * 2, 1e-6)
-    assert stream._call is not None
+    assert stream._inference is not None
 
 
 def test_a_stream_after_a_step_that_failed(threads):
@@ -272,11 +277,13 @@ def test_a_stream_after_a_step_that_failed(threads):
     with pytest.raises(RuntimeError, match="triton-persistent"):
         stream(input[1])
     assert all(map(torch.equal, stream.state, state))
+    with pytest.raises(RuntimeError, match="triton-persistent"):
+        stream(input[1])
     module.backend = "cpu"
     threads(2)
     found += [stream(x).clone() for x in input[1:]]
     assert_equal_to(found, expected)
-    assert stream._call.holds() and (threads(1), not stream._call.holds())[1]
+    assert stream._inference.holds() and (threads(1), not stream._inference.holds())[1]
 
 
 class _Watching(TorchDispatchMode):
@@ -291,7 +298,7 @@ def test_a_streams_first_step_does_not_decide_for_the_rest(first):
     with first():
         stream(input)
     stream(input)
-    assert stream._call is not None
+    assert stream._inference is not None
 
 
 @pytest.mark.parametrize("copied", (copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))), ids=("deepcopy", "pickle"))

@@ -92,7 +92,7 @@ def test_the_default_takes_the_cpu_engine_where_it_leads():
 @pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
 @pytest.mark.parametrize(("unit", "expected"), ((True, "torch"), (False, "cpu")), ids=("unit", "no unit"))
 def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, expected, monkeypatch):
-    monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: unit)
+    monkeypatch.setattr(cpu, "lacks_bfloat16_unit", lambda: not unit)
     for training in (False, True):
         with torch.set_grad_enabled(training):
             layer = seqcells.LSTM(4, 5, dtype=torch.bfloat16)

@@ -95,6 +95,62 @@ def test_a_call_that_is_not_like_it_goes_the_whole_way():
         torch.func.vmap(lambda x: module(x, hx)[0])(torch.stack([input, -input]))
 
 
+def test_what_is_wrong_is_told_as_ever_once_a_call_is_prepared():
+    module, cell = layer("lstm", 5, 7, backend="cpu", **LIKE), seqcells.LSTMCell(5, 7, backend="cpu", **LIKE)
+    input = torch.randn(3, 2, 5, **LIKE)
+    h, c = random_states("lstm", 1, 2, 7, **LIKE)
+    call(module, input, (h, c)), call(cell, input[0], (h[0], c[0]))
+    assert is_prepared(module) and is_prepared(cell)
+    for hx in ((h, c, c), (h,), 5, h):
+        expected = layer("lstm", 5, 7, backend="cpu", **LIKE)
+        with torch.no_grad(), pytest.raises(Exception) as fresh:
+            expected(input, hx)
+        with torch.no_grad(), pytest.raises(fresh.type) as found:
+            module(input, hx)
+        assert str(found.value) == str(fresh.value)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="expects two hidden states"):
+        cell(input[0], (h[0], c[0], c[0]))
+    nested = torch.nested.nested_tensor([input[0], input[1, :1]])
+    with torch.no_grad(), pytest.raises((NotImplementedError, RuntimeError)):
+        module(nested)
+
+
+@pytest.mark.parametrize("streaming", (False, True), ids=("layer", "stream"))
+def test_tensors_that_are_one_and_the_same(streaming):
+    """States that begin with the same zeros, and layers that share parameters."""
+    module, zeros = layer("lstm", 7, 7, 2, backend="cpu", **LIKE), torch.zeros(2, 1, 7, **LIKE)
+    module.weight_ih_l1 = module.weight_ih_l0
+    input = torch.randn(3, 1, 7, **LIKE)
+    if streaming:
+        stream = module.stream()
+        found = torch.stack([stream(x).clone() for x in input])
+        assert stream._inference is not None
+    else:
+        found = call(module, input, (zeros, zeros))[-1][0]
+        assert is_prepared(module)
+    other = call(module, input, (zeros, zeros + 1))[-1][0]
+    module.backend = "reference"
+    assert_equal_to([found, other], [call(module, input, hx, times=1)[0][0] for hx in (None, (zeros, zeros + 1))])
+
+
+def test_parameters_in_another_order():
+    module = layer("rnn_tanh", 7, 7, backend="cpu", **LIKE)
+    input = torch.randn(3, 1, 7, **LIKE)
+    call(module, input)
+    prune.random_unstructured(module, "weight_ih_l0", 0.5)
+    prune.remove(module, "weight_ih_l0")
+    assert next(iter(module._parameters)) != "weight_ih_l0"
+    found, stream = call(module, input)[-1][0], module.stream()
+    assert is_prepared(module)
+    steps = torch.stack([stream(x).clone() for x in input])
+    assert_equal_to([steps], [found])
+    module.bias_hh_l0 = None
+    other = call(module, input)[-1][0]
+    module.backend = "reference"
+    assert_equal_to([other], [call(module, input, times=1)[0][0]])
+    assert (found - other).abs().max() > 1e-3
+
+
 def test_what_the_choice_depends_on_may_change():
     module = layer("gru", 5, 7, 2, dropout=0.5, backend="cpu", **LIKE).eval()
     input = torch.randn(3, 2, 5, **LIKE)

@@ -43,12 +43,11 @@ def _lacks(cell_name: str) -> bool:
     return kernels(cell_name) is None
 
 
-@constant
-def multiplies_bfloat16() -> bool:
-    """Whether the instruction set in use has a unit for products of bfloat16; otherwise it is storage."""
+def lacks_bfloat16_unit() -> bool:
+    """Whether the instruction set in use is known to have no unit for products of bfloat16; otherwise it may."""
     from . import library
 
-    return library.multiplies_bfloat16()
+    return library.target in ("avx512", "avx2")
 
 
 def refuses(call: Call) -> str | None:

@@ -48,7 +48,7 @@ class Forward : Sequence<Cell, T, O, Stored> {
         if (p.weight_hr) unprojected = Buffer<O>(B * filled<O>(H));
         if (rounds) operands = Buffer<O>(2 * B * filled<O>(P));
         if (p.input && !input_fits()) input_rows = Buffer<O>(p.threads * group * B * filled<O>(p.features));
-        inputs = Buffer<T>(p.input ? blocks * group * B * G * L : 0);
+        inputs = Buffer<T>(p.input ? blocks * group * B * G * L : 0);  // there in any case: places in it are computed
         hidden = Buffer<T>(2 * B * P), states = Buffer<T>(S * B * width);
         if (!there(weights, input_weights, projection, hidden, states, inputs, operands, unprojected, input_rows)) return false;
         if (rounds) fill_up(operands.get(), 2 * B, P);

@@ -83,13 +83,15 @@ void tile_of(int64_t rows, const Word<O>* w, int64_t depth, const O* a, int64_t 
 template <class O, int N, int CHAINS = 0>
 SEQCELLS_INLINE void tiles(const Word<O>* w, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
                            int64_t out_stride, bool add) {
+#if defined(SEQCELLS_HAS_TILES)
     // A unit for them sums in another order. Where the rows depend on the number of threads (CHAINS), they do not decide.
-    if constexpr (HAS_TILES && NUMBERS<O> == 2 && N <= 4)
+    if constexpr (NUMBERS<O> == 2 && N <= 4)
         if (const int64_t whole = depth / TILE_WORDS * TILE_WORDS; whole && (CHAINS || rows >= TILE_ROWS / 4)) {
             by_tiles<N>(w, whole, a, stride, rows, out, out_stride, add);
             w += whole * N * LANES<O>, a += whole * NUMBERS<O>, depth -= whole, add = true;
             if (!depth) return;
         }
+#endif
     // As few tiles as possible, all of about one height: a low one would wait for each sum.
     const int64_t count = (rows + ROWS<N> - 1) / ROWS<N>;
     for (int64_t part = 0; part < count; ++part) {

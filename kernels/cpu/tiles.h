@@ -14,9 +14,7 @@ namespace seqcells {
 namespace {
 
 #if defined(SEQCELLS_TILES) || defined(SEQCELLS_TILES_EMULATED)
-constexpr bool HAS_TILES = true;
-#else
-constexpr bool HAS_TILES = false;
+#define SEQCELLS_HAS_TILES
 #endif
 
 // How many rows and bytes of a row each tile has, as the instruction that sets it reads it.
@@ -32,7 +30,10 @@ static_assert(sizeof(TileSizes) == 64, "as the processor has it");
 // In macros, for an instruction has its tiles' numbers in it.
 #if defined(SEQCELLS_TILES)
 
-#define SEQCELLS_TILES_BEGIN(sizes) _tile_loadconfig(&(sizes))
+// The compiler is told of no more than the first bytes that this reads.
+#define SEQCELLS_TILES_BEGIN(sizes) \
+    asm volatile("" ::"m"(sizes));  \
+    _tile_loadconfig(&(sizes))
 #define SEQCELLS_TILES_END() _tile_release()
 #define SEQCELLS_TILE_ZERO(tile) _tile_zero(tile)
 #define SEQCELLS_TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, stride)
@@ -83,8 +84,7 @@ thread_local Tiles unit;
 
 constexpr int64_t TILE_ROWS = 16, TILE_WORDS = 16;
 
-// out[rows][N vectors] (+)= a[rows][depth] · w[depth][N vectors], for a depth in whole tiles; strides in numbers.
-#if defined(SEQCELLS_TILES) || defined(SEQCELLS_TILES_EMULATED)
+#if defined(SEQCELLS_HAS_TILES)
 // Of column n: its sum is in tile n, the weights go through tile `b`.
 #define SEQCELLS_COLUMN_BEGIN(n) \
     if constexpr (N > n) { \
@@ -101,6 +101,7 @@ constexpr int64_t TILE_ROWS = 16, TILE_WORDS = 16;
 #define SEQCELLS_COLUMN_END(n) \
     if constexpr (N > n) SEQCELLS_TILE_STORE(n, out + n * L, out_stride * 4);
 
+// out[rows][N vectors] (+)= a[rows][depth] · w[depth][N vectors], for a depth in whole tiles; strides in numbers.
 template <int N>
 void by_tiles(const uint32_t* w, int64_t depth, const bfloat16* a, int64_t stride, int64_t rows, float* out,
               int64_t out_stride, bool add) {
