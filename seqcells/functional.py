@@ -23,6 +23,9 @@ from .cells import Cell
 from .recurrence import Recurrence
 from .weights import Weights
 
+STEPS_OF_A_SUM = 4
+"""Of the reference's projection of the input."""
+
 
 def call_of(
     cell: type[Cell],
@@ -125,7 +128,6 @@ def layers(
 
     tensors = [input, *states, *(reset_states or ())]
     engine, at_once = inferring_engine(choice, tensors, weights), _layers_at_once(choice, call, tensors, weights)
-    project = _projection(choice)
     finals: list[tuple[Tensor, ...]] = []
     with _without_autocast(input.device):
         for first in range(0, len(weights), directions * at_once):
@@ -135,7 +137,7 @@ def layers(
             if engine is not None:
                 input, final = engine.infer(q, input)
             else:
-                gates_x = project(input, *_side_by_side(q.weights[:directions]))
+                gates_x = _projected(input, q.weights[:directions], choice)
                 q = q._replace(gates_x=gates_x, stacked=len(q.weights) > directions)
                 input, final = _layer(q, choice)
             finals.append(final)
@@ -212,7 +214,7 @@ def step(
         _, final = engine.infer(q, input.unsqueeze(0))
         return tuple(state.squeeze(0) for state in final)
     with _without_autocast(input.device):
-        gates_x = _projection(choice)(input, weights.ih, weights.bias_ih)
+        gates_x = _projected(input, [weights], choice)
         _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
     return final
 
@@ -224,12 +226,18 @@ def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor
     return ops.recurrence(q, choice.backend)
 
 
-def _side_by_side(weights: Sequence[Weights]) -> tuple[Tensor, Tensor | None]:
-    """weight_ih and bias_ih of all directions, for one product."""
+def _projected(input: Tensor, weights: Sequence[Weights], choice: dispatch.Choice) -> Tensor:
+    """The input's part of the gates of all directions, side by side."""
+    project = _projection(choice)
+    if choice.backend == "reference" and not torch.compiler.is_compiling():
+        # In short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
+        # chain, would be further from the truth than torch.nn's.
+        steps = [torch.cat([project(x, w.ih, w.bias_ih) for w in weights], -1) for x in input.split(STEPS_OF_A_SUM)]
+        return torch.cat(steps)
     if len(weights) == 1:
-        return weights[0].ih, weights[0].bias_ih
+        return project(input, weights[0].ih, weights[0].bias_ih)
     bias = None if weights[0].bias_ih is None else torch.cat([w.bias_ih for w in weights])
-    return torch.cat([w.ih for w in weights]), bias
+    return project(input, torch.cat([w.ih for w in weights]), bias)
 
 
 def inferring_engine(
