@@ -130,10 +130,10 @@ READ_BYTES = 64 << 10
 REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
 MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0)}
 # In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
-# in registers all the same: of more chunks some cell spills, of more rows, and where a thread has several units of more
-# weights, or of more than two.
+# in registers all the same: of more chunks some cell spills, in tiles of 16 rows and of 32, of more rows, and where a
+# thread has several units of more weights, or of more than two.
 PADDING_BYTES = 2 << 10
-MOST_CHUNKS_SHARED = {"forward": 12, "backward": 6}
+MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (6, 4)}
 MOST_ROWS_SHARED = 32
 SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0}
 # Of the batch in a tile, by the bytes of storage: of 64 rows of float32 even what is below those bounds spills.
@@ -232,7 +232,8 @@ def persistent(
         step = _cycles(rows * units * gates, shared * held, rows * planes * hidden * storage.itemsize)
         size = {"units": units, "rows": rows, "groups": groups, "directions": beside, "chunk": chunk}
         each = division(hidden, recurrent, planes, storage, **size, shared=shared, cycles=launches * step)
-        if len(each.tile["CHUNKS"]) <= (MOST_CHUNKS_SHARED[way] if shared else MOST_CHUNKS[way][several]):
+        most = MOST_CHUNKS_SHARED[way][rows > 16] if shared else MOST_CHUNKS[way][several]
+        if len(each.tile["CHUNKS"]) <= most:
             found.append(each)
     if not found:
         what = " for exact float32 products" if exact else ""
