@@ -135,7 +135,7 @@ MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0), "stack forward": (3, 16),
 # in registers all the same: of more chunks some cell spills, in tiles of 16 rows and of 32, of more rows, and where a
 # thread has several units of more weights, or of more than two.
 PADDING_BYTES = 2 << 10
-MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (12, 6), "stack forward": (12, 12), "stack backward": (10, 10)}
+MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (6, 4), "stack forward": (12, 12), "stack backward": (10, 10)}
 MOST_ROWS_SHARED = {"forward": 32, "backward": 32, "stack forward": 32, "stack backward": 16}
 SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0, "stack forward": 96 << 10, "stack backward": 0}
 # Of the batch in a tile, by the bytes of storage: of 64 rows of float32, and in stacks, even what is below those bounds
