@@ -3,6 +3,7 @@
 No GPU is needed. The work is done in other processes, for kernels that this one interprets cannot be compiled.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,11 @@ SOME = ("--cells", "lstm", "gru", "peephole_lstm")
 # What is taken by itself; the persistent plan, which is not, has a test of its own.
 UNASKED = ("--backends", "triton", "triton-stepwise")
 OTHERS = ("3.6.0", "3.9.0")  # the oldest that is supported, and the newest
+
+
+def some_heavy(cases, *chosen):
+    """Those chosen are heavy; the rest takes hours, and is for whoever changes the bounds."""
+    return [pytest.param(case, marks=pytest.mark.heavy if case in chosen else pytest.mark.exhaustive) for case in cases]
 
 
 def rows(tmp_path, *arguments, instructions=False, **environment):
@@ -83,18 +89,22 @@ def test_stacks_fit(tmp_path):
     assert all(row["tile"]["BETWEEN"] for row in found["rows"])
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("hidden", ("128", "256", "384", "512", "650"))
-@pytest.mark.parametrize("target", ("sm_80", "sm_90", "sm_100"))
-def test_stacks_fit_at_any_size(target, hidden, tmp_path):
+STACKS = list(itertools.product(("sm_80", "sm_90", "sm_100"), ("128", "256", "384", "512", "650")))
+
+
+@pytest.mark.parametrize("case", some_heavy(STACKS, ("sm_90", "256"), ("sm_90", "512")), ids="-".join)
+def test_stacks_fit_at_any_size(case, tmp_path):
     """float16 is bfloat16 in all that counts here. Of more layers what does not fit has no kernels."""
+    target, hidden = case
     given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", hidden)
     ways = [f"boundaries+two-layers{batch}" for batch in ("", "+batched", "+many")]
     assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", *ways, "boundaries+four-layers"))
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("hidden", ("32", "64", "128", "256", "512", "650", "1024", "1500"))
+SIZES = ("32", "64", "128", "256", "512", "650", "1024", "1500")
+
+
+@pytest.mark.parametrize("hidden", some_heavy(SIZES, "512", "1500"))
 def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
     """It refuses sizes, but at none of these all of them. float16 is bfloat16 in all that counts here."""
     given = ("--dtypes", "bfloat16", "float32", "--hidden", hidden)
@@ -103,10 +113,13 @@ def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
     assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", *ways))
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("target", ("sm_80", "sm_100"))
-def test_the_persistent_plan_fits_other_targets(target, tmp_path):
-    given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", "128", "256", "512", "1024", "1500")
+OTHER_TARGETS = list(itertools.product(("sm_80", "sm_100"), ("128", "256", "512", "1024", "1500")))
+
+
+@pytest.mark.parametrize("case", some_heavy(OTHER_TARGETS, ("sm_80", "512"), ("sm_100", "512")), ids="-".join)
+def test_the_persistent_plan_fits_other_targets(case, tmp_path):
+    target, hidden = case
+    given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", hidden)
     ways = ("boundaries", "boundaries+batched", "bidirectional+boundaries", "flags", "flags+boundaries+batched")
     assert_fits(rows(tmp_path, *PERSISTENT, *given, "--options", *ways))
 
@@ -145,11 +158,14 @@ def test_weights_are_loaded_before_the_loop(tmp_path):
     assert {row["tile"]["SHARED"] for row in found["rows"]} == {True, False}
 
 
-@pytest.mark.heavy
-@pytest.mark.parametrize("hidden", ("128", "256", "512", "1024", "1500"))
-def test_weights_are_loaded_before_the_loop_at_any_size(hidden, tmp_path):
+LOADED = list(itertools.product(("sm_80", "sm_90"), ("128", "256", "512", "1024", "1500")))
+
+
+@pytest.mark.parametrize("case", some_heavy(LOADED, ("sm_90", "512")), ids="-".join)
+def test_weights_are_loaded_before_the_loop_at_any_size(case, tmp_path):
+    target, hidden = case
     given = ("--dtypes", "bfloat16", "float16", "float32", "--hidden", hidden, "--options", "plain", "bidirectional")
-    assert_loads_no_weights(rows(tmp_path, *PERSISTENT, *given, "--targets", "sm_80", "sm_90", instructions=True))
+    assert_loads_no_weights(rows(tmp_path, *PERSISTENT, *given, "--targets", target, instructions=True))
 
 
 def starved(target):
@@ -217,7 +233,7 @@ def test_another_triton_too(other, tmp_path):
     if done.returncode:
         pytest.skip(f"triton {other} cannot be fetched: {done.stderr.strip()[-300:]}")
     dtypes = ("--dtypes", "bfloat16", "float32", "--hidden")
-    meeting = ("1024", "1500", "--options", "boundaries+batched", "flags")
+    meeting = ("1024", "--options", "boundaries+batched")
     for given in (
         (*UNASKED, "--targets", "sm_90", "gfx942", *SOME, *dtypes, "512"),
         (*PERSISTENT, "--targets", "sm_90", *dtypes, *meeting),
