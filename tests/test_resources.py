@@ -104,7 +104,7 @@ def test_stacks_fit_at_any_size(case, tmp_path):
 SIZES = ("32", "64", "128", "256", "512", "650", "1024", "1500")
 
 
-@pytest.mark.parametrize("hidden", some_heavy(SIZES, "512", "1500"))
+@pytest.mark.parametrize("hidden", some_heavy(SIZES, "1500"))
 def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
     """It refuses sizes, but at none of these all of them. float16 is bfloat16 in all that counts here."""
     given = ("--dtypes", "bfloat16", "float32", "--hidden", hidden)
@@ -116,7 +116,7 @@ def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
 OTHER_TARGETS = list(itertools.product(("sm_80", "sm_100"), ("128", "256", "512", "1024", "1500")))
 
 
-@pytest.mark.parametrize("case", some_heavy(OTHER_TARGETS, ("sm_80", "512"), ("sm_100", "512")), ids="-".join)
+@pytest.mark.parametrize("case", some_heavy(OTHER_TARGETS, ("sm_80", "512")), ids="-".join)
 def test_the_persistent_plan_fits_other_targets(case, tmp_path):
     target, hidden = case
     given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", hidden)
