@@ -1,6 +1,7 @@
 """Every test runs with uninitialised memory poisoned, and knows its device."""
 
 import os
+import re
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic cuBLAS
 
@@ -37,6 +38,8 @@ def pytest_collection_modifyitems(items):
         for item, given in zip(items, parameters, strict=True)
         if given.get("backend") not in known - here[given.get("device", "cpu")]
     ]
+    # The longest first, whole suites in a process of their own: at the end one worker would wait for the other.
+    items.sort(key=lambda item: not re.match("test_interpreted|.*in_a_process_that_interprets", item.name))
 
 
 def pytest_report_header():
