@@ -230,8 +230,8 @@ def persistent(
         way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
         of_weights, side_by_side = recurrent + gates, [layers]
         row_sizes = [rows for rows in row_sizes if rows <= MOST_ROWS_STACKED]
-        # Rows of a sequence may be read in short pieces alone, and each wants an address; so do four gates of float32.
-        short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8 or between * item > 12
+        # Rows of a sequence may be read in short pieces alone, and each wants an address; so do three gates of float32.
+        short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8 or between * item >= 12
     for units, rows, shared, beside in itertools.product((8, 16, 32), row_sizes, (False, True), side_by_side):
         blocks = triton.cdiv(hidden, units)
         groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # a thread for each flag
