@@ -20,9 +20,9 @@ def hopper(monkeypatch):
     monkeypatch.setattr(configurations, "nvidia", lambda: True)
 
 
-def call(layers=2, steps=100, rows=16, hidden=512, dtype=torch.bfloat16, **more):
+def call(cell="lstm", layers=2, steps=100, rows=16, hidden=512, dtype=torch.bfloat16, **more):
     sizes = {"rows": rows, "steps": steps, "hidden": hidden, "width": hidden, "layers": layers}
-    return dispatch.Call(REGISTRY["lstm"], "layers", torch.device("cuda"), dtype, **sizes, **more)
+    return dispatch.Call(REGISTRY[cell], "layers", torch.device("cuda"), dtype, **sizes, **more)
 
 
 ANSWERS = (
@@ -30,6 +30,7 @@ ANSWERS = (
     ({"layers": 1}, "there is but one"),
     ({"directions": 2}, "it has two directions"),
     ({"dropout": True}, "dropout between them"),
+    ({"cell": "indrnn"}, "without a recurrent product do not wait for each other"),
     ({"hidden": 1500}, "do not fit on the chip together"),
     ({"hidden": 64, "rows": 4096}, "that takes less time"),
     ({"steps": 1}, 2),

@@ -32,6 +32,9 @@ __all__ = ["backward", "forward", "refuses", "saved_like", "seconds", "slower"]
 
 def refuses(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None. What it cannot run backward alone, `stepwise` does."""
+    if shape.layers > 1 and not shape.recurrent:
+        # What the layer above waits for is a sum of steps, whose terms say the same only where programs keep step.
+        return "the programs of a layer without a recurrent product do not wait for each other"
     if shape.projected:
         return "a projection is a product of its own in each step"
     if not (interpreted() or configurations.nvidia()):

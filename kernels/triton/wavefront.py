@@ -54,6 +54,8 @@ def _found(call: Call, gradients: bool) -> int | str:
     if gradients and configurations.recompute:
         return "backward is to compute once more what forward does not keep"
     shape = Shape.called(call)
+    if not shape.recurrent:
+        return refuses(shape._replace(layers=2))
     times = {n: time for n in range(1, call.layers + 1) if (time := _seconds(shape, call.layers, n, gradients))}
     if not {*times} - {1}:
         return "the weights of two do not fit on the chip together"
