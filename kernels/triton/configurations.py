@@ -106,9 +106,9 @@ def _set(name: str, value: Any) -> Iterator[None]:
         globals()[name] = before
 
 
-# Whether `plan` may take the persistent plan where programs meet, and not the backend of that name alone. Its time is a
-# model's, and its barrier has been run in the interpreter; both want a GPU before anybody gets it unasked.
-meeting = False
+# Whether `plan` may take the persistent plan where programs meet, or the backend of that name alone. For who must not
+# launch cooperatively, which a launch of programs that wait for each other is.
+meeting = True
 
 # Whether its programs have a flag each, and wait for those whose units they read next, or meet at a barrier, whose
 # counter takes one addition after the other, and is waited for before anything is read; see `barrier`. But a program

@@ -1,24 +1,37 @@
-"""The Triton engine as `seqcells.ops` calls it: each layer by the plan for its shape."""
+"""The Triton engine as `seqcells.ops` calls it: each layer by the plan for its shape, and stacks by a wavefront where a
+layer's plan is the persistent one."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
+from ...dispatch import Call
 from ...recurrence import Recurrence
-from .plan import Shape, plan
+from . import wavefront
+from .plan import Plan, Shape, plan
 from .products import linear
 from .stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
 
-__all__ = ["backward", "forward", "linear", "saved_like"]
+__all__ = ["at_once", "backward", "forward", "linear", "saved_like"]
+
+
+def at_once(call: Call, gradients: bool) -> int:
+    """How many layers of a stack run at once."""
+    return wavefront.at_once(call, gradients) if plan(Shape.called(call)).name == "persistent" else 1
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·P), final states, what backward needs."""
-    return plan(Shape.of(q)).module.forward(q, save)
+    """A layer, or a stack → output (T, B, D·P), final states, what backward needs."""
+    return _plan(q).module.forward(q, save)
 
 
 def backward(
     q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
 ) -> list[Tensor]:
     """The gradients of ``q.differentiable()``, in its order."""
-    return plan(Shape.of(q)).module.backward(q, output, saved, grad_output, grad_final)
+    return _plan(q).module.backward(q, output, saved, grad_output, grad_final)
+
+
+def _plan(q: Recurrence) -> Plan:
+    # Only `at_once` makes stacks.
+    return Plan("persistent", "a stack") if q.stacked else plan(Shape.of(q))

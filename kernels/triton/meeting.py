@@ -1,14 +1,11 @@
-"""The persistent plan where it is chosen, and not asked for by name: if `configurations.meeting` says so, by its model.
+"""The persistent plan where it is chosen, and not asked for by name: by its model, but for `configurations.meeting`.
 
-By its documentation CUDA captures a cooperative launch as a node of a graph, and so it does what is set to zero before
-it; but no GPU has tried it here. So while a stream is captured this plan is taken by name alone.
+A CUDA graph captures it as it captures others: the cooperative launch is a node, and so is what is set to zero before.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import torch
 
 from . import configurations, persistent
 from .persistent import backward, forward, saved_like
@@ -24,7 +21,5 @@ def refuses(shape: Shape) -> str | None:
     if not shape.recurrent:
         return "the cell has no recurrent product, whose steps are one launch in any plan"
     if not configurations.meeting:
-        return "no GPU has run its barrier yet, so it is taken by name alone"
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        return "a CUDA graph is being captured, where it is taken by name alone"
+        return "configurations.meeting is off, so it is taken by name alone"
     return persistent.refuses(shape) or persistent.slower(shape)

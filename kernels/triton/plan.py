@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 # Of each plan its module, and what it does in words; the one that is taken where it can comes first.
 PLANS = {
     "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),
-    "persistent": ("meeting", "off until a GPU has run it: all steps in one launch, by programs that meet at each"),
+    "persistent": (
+        "meeting",
+        "layers of some length that fit on the chip: all steps in one launch, by programs that meet at each",
+    ),
     "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }

@@ -14,7 +14,9 @@ as not to run out of registers. So there is a `for` in the `while`, of all steps
 import triton
 import triton.language as tl
 
-from . import barrier
+from . import barrier, interpreted
+
+INTERPRETED = tl.constexpr(interpreted())
 
 
 @triton.jit
@@ -40,7 +42,7 @@ def hold(
             if precision == "tf32x3":
                 tile, low = _halves(tile)
                 rest = rest + (low,)
-            tiles = tiles + (tile,)
+            tiles = tiles + (rounded(tile, precision),)
         # No more than a chunk is on its way to shared memory, in registers, at a time.
         tl.debug_barrier()
     return tiles + rest
@@ -52,8 +54,8 @@ def product(
     planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
     CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
-    """What other programs have written, rows of ``pitch``, times weights, summed: (ROWS, UNITS) for every plane. And
-    the patience that is left of waiting for it: for as many ``meetings``, since the first step.
+    """What other programs have written, `rounded`, rows of ``pitch``, times weights, summed: (ROWS, UNITS) for every
+    plane. And the patience that is left of waiting for it: for as many ``meetings``, since the first step.
 
     So many chunks are on their way at a time as ``AHEAD`` says.
     """
@@ -84,7 +86,7 @@ def product_of_rows(
         at = rows * pitch + before // WIDTH * size + k
         before += CHUNKS[c]
         tile = tl.load(base + at, (rows < stop) & (k < size), other=0.0, cache_modifier=".cg")
-        sums = _add_products(tl.permute(tile, (1, 0, 2)), weights, c, sums, planes, precision, work)
+        sums = _add_products(tl.permute(rounded(tile, precision), (1, 0, 2)), weights, c, sums, planes, precision, work)
     return _sums_of_parts(sums)
 
 
@@ -97,10 +99,23 @@ def own_product(
     sums = ()
     for c in tl.static_range(len(values)):
         # Outside, where no weights are, a cell may have computed NaN.
-        value = tl.where(inside, values[c], 0.0).to(dtype)
+        value = rounded(tl.where(inside, values[c], 0.0).to(dtype), precision)
         parts = tl.reshape(value, (value.shape[0], SPLIT, value.shape[1] // SPLIT))
         sums = _add_products(tl.permute(parts, (1, 0, 2)), weights, c, sums, planes, precision, work)
     return _sums_of_parts(sums)
+
+
+@triton.jit
+def rounded(x, precision: tl.constexpr):
+    """What a product is to read, as tensor cores take it: of float32 they drop 13 bits, which would make every number a
+    little too small, so it is rounded where it is made. The interpreter's products are float32's own."""
+    if precision == "tf32" and not INTERPRETED:
+        bits = tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x.to(tl.float32)], dtype=tl.int32, is_pure=True, pack=1
+        )
+        return bits.to(tl.float32, bitcast=True)
+    else:
+        return x
 
 
 @triton.jit

@@ -92,7 +92,7 @@ def forward(
         renewed = load(fresh, count, plane, at, inside, work)
         s = where(is_boundary(reset, lengths, 0, steps, batch, rows, present, backwards), renewed, s)
     if not ALONE:
-        tl.store(ring + group * (ROWS * pitch) + here, s[0], inside)
+        tl.store(ring + group * (ROWS * pitch) + here, resident.rounded(s[0], precision), inside)
         barrier.arrive(counter)
     i = tl.full((), 0, tl.int32)
     while i < steps:
@@ -132,7 +132,8 @@ def forward(
             if weight_ih is not None:
                 tl.store(output + place, h, inside)
             if not ALONE:
-                tl.store(ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch) + here, s[0], inside)
+                slot = ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch)
+                tl.store(slot + here, resident.rounded(s[0], precision), inside)
                 barrier.arrive(counter)
             # What only the host reads is written while the others are waited for.
             if weight_ih is None:
@@ -228,7 +229,8 @@ def backward(
                 store(grad_x, dx, size, row * (gates * size) + units, inside)
             if not ALONE:
                 slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
-                store(slot, dr, WIDTH, here, inside)
+                for k in tl.static_range(recurrent):
+                    tl.store(slot + k * WIDTH + here, resident.rounded(dr[k], precision), inside)
                 barrier.arrive(counter)
             # What only the host reads is written, and what the next step needs is read, while others are waited for.
             if weight_ih is None:
