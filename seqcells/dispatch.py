@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from . import delegate
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
-from .kernels.triton import plan
+from .kernels.triton import cudnn, plan
 
 
 class Call(NamedTuple):
@@ -160,6 +160,11 @@ def _automatic(call: Call) -> Choice:
         return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
     if best == "cpu" and _leads_on_cpu(call):
         return Choice("cpu", "torch has no fused kernel for this call on the CPU, or a slower one")
+    if best == "triton":
+        why_cudnn = cudnn.leads(call)
+        if why_cudnn is None:
+            return Choice("triton", "one launch for all steps, where cuDNN launches each")
+        note = f"; cuDNN leads: {why_cudnn}"
     return Choice("torch", f"a plain call: torch's own operator{note}")
 
 

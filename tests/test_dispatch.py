@@ -1,7 +1,5 @@
 """The choice of a backend: named ones run or say why not, the default gives its reason."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -138,7 +136,7 @@ def would_run(monkeypatch):
         (seqcells.LSTM(4, 5), torch.randn(50, 16, 4), "by single launch"),
         (seqcells.LSTM(4, 5), torch.randn(2, 16, 4), "by fused step (not single launch: launching each of its steps"),
         (seqcells.LSTM(4, 500), torch.randn(50, 16, 4), "by fused step (not single launch: one multiprocessor does"),
-        (seqcells.LSTM(4, 5, batch_first=True), torch.randn(17, 3, 4), "by stepwise (not single launch: "),
+        (seqcells.LSTM(4, 5, batch_first=True), torch.randn(17, 2, 4), "by stepwise (not single launch: "),
         (seqcells.LSTM(4, 5, proj_size=2), INPUT, "by stepwise (not single launch: a projection"),
         (seqcells.GRUCell(4, 5), INPUT[0], "by fused step"),
     ),
@@ -158,33 +156,55 @@ def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
 
 @pytest.fixture
 def hopper(would_run, monkeypatch):
-    """An H100's multiprocessors, whose stream is being captured where the list says so."""
-    capturing = [False]
-    cuda = SimpleNamespace(is_available=lambda: True, is_current_stream_capturing=lambda: capturing[0])
+    """An H100's multiprocessors."""
     monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
-    monkeypatch.setattr("seqcells.kernels.triton.meeting.torch", SimpleNamespace(cuda=cuda))
-    return capturing
 
 
-def test_programs_that_meet_are_let_only_by_a_switch(hopper, monkeypatch):
+def test_programs_meet_where_it_takes_less_time(hopper, monkeypatch):
     layer = seqcells.LSTM(4, 500, backend="triton")
-    assert "not persistent: no GPU has run its barrier yet" in layer.plan(torch.randn(50, 16, 4)).reason
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.meeting", True)
     assert "; by persistent (not single launch: " in layer.plan(torch.randn(50, 16, 4)).reason
     reason = layer.plan(torch.randn(2, 16, 4)).reason
     assert "; by fused step" in reason and "not persistent: launching each of its steps takes less time" in reason
     assert "not persistent: a projection" in seqcells.LSTM(4, 500, proj_size=9, backend="triton").plan(INPUT).reason
 
 
-def test_no_programs_meet_in_a_captured_graph_unless_asked_for(hopper, monkeypatch):
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.meeting", True)
-    hopper[0] = True
-    reason = seqcells.LSTM(4, 500, backend="triton").plan(torch.randn(50, 16, 4)).reason
-    assert "; by fused step" in reason and "not persistent: a CUDA graph is being captured" in reason
-    possible = dispatch.BACKENDS["triton-persistent"]._replace(unavailable=lambda: None, refuses=lambda call: None)
-    monkeypatch.setitem(dispatch.BACKENDS, "triton-persistent", possible)
-    asked = seqcells.LSTM(4, 500, backend="triton-persistent").plan(torch.randn(50, 16, 4))
-    assert asked == seqcells.Choice("triton-persistent", "asked for by name")
+def test_programs_that_meet_can_be_switched_off(hopper, monkeypatch):
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.meeting", False)
+    layer = seqcells.LSTM(4, 500, backend="triton")
+    assert "not persistent: configurations.meeting is off" in layer.plan(torch.randn(50, 16, 4)).reason
+
+
+def test_stacks_of_layers_run_at_once(hopper):
+    layer = seqcells.LSTM(4, 300, num_layers=2, backend="triton", dtype=torch.bfloat16)
+    reason = layer.plan(torch.randn(50, 16, 4, dtype=torch.bfloat16)).reason
+    assert "by persistent" in reason and "by a wavefront, 2 layers at once" in reason
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes", "expected"),
+    (
+        (torch.bfloat16, (100, 16, 512), None),
+        (torch.float32, (100, 16, 512), None),
+        (torch.float16, (100, 64, 512), None),
+        (torch.bfloat16, (16, 16, 512), "fewer than 32 steps"),
+        (torch.float32, (100, 16, 128), "a kernel of its own"),
+        (torch.float16, (100, 16, 256), "a kernel of its own"),
+        (torch.bfloat16, (100, 128, 1024), "its products take less time"),
+        (torch.bfloat16, (100, 16, 3000), "launched for each step too"),
+        (torch.float64, (100, 16, 512), "launched for each step too"),
+    ),
+    ids=str,
+)
+def test_against_cudnn(dtype, sizes, expected, hopper):
+    """For a GPU's tensors, of which only the shapes are here."""
+    steps, batch, hidden = sizes
+    shape = {"rows": batch, "steps": steps, "hidden": hidden, "width": hidden}
+    call = dispatch.Call(REGISTRY["lstm"], "layers", torch.device("cuda"), dtype, **shape)
+    choice = dispatch.choose(call)
+    assert choice.backend == ("triton" if expected is None else "torch")
+    assert (expected or "one launch for all steps") in choice.reason
+    packed = dispatch.choose(call._replace(options=("packed",)))
+    assert packed.backend == "torch" and "was not compared" in packed.reason
 
 
 def test_cells_are_found_by_name():

@@ -17,6 +17,11 @@ PLANS = ("triton-stepwise", "triton-persistent", "triton")
 DEVICE = "cuda"
 
 
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Not here: float32 is in the precision that recurrent layers have by default, but where a test says otherwise."""
+
+
 def problem(name, dtype, steps, batch, hidden, features=64, **options):
     """A layer of ours, and an input and states that require gradients."""
     module = layer(name, features, hidden, device=DEVICE, dtype=dtype, **options)
@@ -32,20 +37,26 @@ def everything(module, input, states, **kwargs):
     return [*outputs, *gradients(outputs, [input, *states, *module.parameters()])]
 
 
-def assert_as_near_as_torch(name, dtype, sizes, **options):
-    """The layer's results and gradients are as near to float64's as torch.nn's of that dtype."""
+def assert_as_near_as_torch(name, dtype, sizes, or_as=None, **options):
+    """The layer's results and gradients are as near to float64's as torch.nn's of that dtype, or as its own by another
+    backend."""
     ours, input, states = problem(name, dtype, *sizes, **options)
-    options.pop("backend")
-    found = []
-    for make, precision in ((TORCH_LAYERS[name], torch.float64), (TORCH_LAYERS[name], dtype), (None, dtype)):
-        module = ours
-        if make:
-            module = make(64, sizes[2], device=DEVICE, dtype=precision, **options)
-            module.load_state_dict(ours.state_dict())
+
+    def everything_by(module, precision):
         leaves = [tensor.detach().to(precision).requires_grad_() for tensor in (input, *states)]
-        found.append(everything(module, leaves[0], leaves[1:]))
-    far = [(distance(mine, truth), distance(torchs, truth)) for truth, torchs, mine in zip(*found, strict=True)]
-    assert all(mine <= ALLOWED[dtype] * torchs for mine, torchs in far), far
+        return everything(module, leaves[0], leaves[1:])
+
+    backend, found = options.pop("backend"), []
+    for precision in (torch.float64, dtype):
+        theirs = TORCH_LAYERS[name](64, sizes[2], device=DEVICE, dtype=precision, **options)
+        theirs.load_state_dict(ours.state_dict())
+        found.append(everything_by(theirs, precision))
+    for ours.backend in (or_as or backend, backend):
+        found.append(everything_by(ours, dtype))
+    truth, *others = found
+    torchs, another, mine = ([distance(a, b) for a, b in zip(each, truth, strict=True)] for each in others)
+    bounds = [ALLOWED[dtype] * (max(pair) if or_as else pair[0]) for pair in zip(torchs, another, strict=True)]
+    assert all(far <= bound for far, bound in zip(mine, bounds, strict=True)), (mine, bounds)
     return ours, input
 
 
@@ -61,7 +72,12 @@ def test_as_near_to_float64_as_torch(name, backend, sizes, dtype):
 @pytest.mark.parametrize("layers", (2, 3))
 @pytest.mark.parametrize("name", TORCH_LAYERS)
 def test_layers_at_once_are_as_near(name, layers, dtype):
-    ours, input = assert_as_near_as_torch(name, dtype, (100, 16, 256), backend="triton-persistent", num_layers=layers)
+    """Or as layer by layer: of float32 cuDNN rounds what its products with the input read, but at this size not what
+    its recurrent products do (by its errors, which are those of just that)."""
+    options = {"or_as": "triton-stepwise"} if dtype == torch.float32 else {}
+    ours, input = assert_as_near_as_torch(
+        name, dtype, (100, 16, 256), backend="triton-persistent", num_layers=layers, **options
+    )
     assert "layers at once" in ours.plan(input).reason
 
 

@@ -141,15 +141,15 @@ def test_more_sequences_than_a_program_has_rows(groups, programs, flags, divided
 
 
 @here
-def test_chosen_where_it_is_let(divided, monkeypatch):
+def test_chosen_but_for_a_switch(divided, monkeypatch):
     """Of a layer that is not one program's."""
     from seqcells.kernels.triton import configurations, plan
 
     monkeypatch.setattr(configurations, "alone", lambda *layer: False)
     q = layer("rnn_tanh")
-    assert plan.plan(plan.Shape.of(q)).name == "fused step"
-    monkeypatch.setattr(configurations, "meeting", True)
     check(q, [3, 3], "triton")
+    monkeypatch.setattr(configurations, "meeting", False)
+    assert plan.plan(plan.Shape.of(q)).name == "fused step"
 
 
 @here

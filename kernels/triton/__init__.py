@@ -48,6 +48,8 @@ def refuses_persistently(call: Call) -> str | None:
     """Why the persistent plan cannot run a call, whatever its sizes, or None."""
     if "projection" in call.options:
         return "a projection is a product of its own in each step, which the persistent plan does not do"
+    if call.dtype == torch.float64 and not interpreted():
+        return "its kernels spill in float64, where the compiler takes them at all"
     return refuses(call)
 
 

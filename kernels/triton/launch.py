@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from triton.compiler import CompiledKernel
+from triton.runtime.jit import JITFunction
+
+# What has been compiled, by the kernel and all that it was compiled for, and more.
+_compiled: dict[tuple, CompiledKernel] = {}
 
 
 class Launch:
@@ -13,7 +18,8 @@ class Launch:
     What else is given by name, such as ``num_warps``, are options of the compiler.
 
     Triton's own launcher looks at every argument at every launch, to find what it has compiled for the like; that
-    takes longer than these kernels do. Only numbers that nothing is compiled for change here, so it is asked once.
+    takes longer than these kernels do. Only numbers that nothing is compiled for change here, so it is asked once, and
+    of another launch's arguments no more is looked at than has to be.
     """
 
     def __init__(self, kernel: Any, grid: tuple[int, int, int], **arguments: Any) -> None:
@@ -30,9 +36,31 @@ class Launch:
         if self.again is not None:
             self.again(*self.arguments)
             return
-        compiled = self.kernel[self.grid](*self.arguments, **self.options)
-        if isinstance(compiled, CompiledKernel):
+        key = self._key() if isinstance(self.kernel, JITFunction) else None
+        compiled = _compiled.get(key)
+        if compiled is None:
+            compiled = self.kernel[self.grid](*self.arguments, **self.options)
+            if not isinstance(compiled, CompiledKernel):
+                return
+            _compiled[key] = compiled
             self.again = compiled[self.grid]
-            # Addresses need not be asked for again; the tensors are kept from being freed.
-            self.tensors = self.arguments
-            self.arguments = [v.data_ptr() if isinstance(v, Tensor) else v for v in self.arguments]
+        else:
+            self.again = compiled[self.grid]
+            self.again(*self.arguments)
+        # Addresses need not be asked for again; the tensors are kept from being freed.
+        self.tensors = self.arguments
+        self.arguments = [v.data_ptr() if isinstance(v, Tensor) else v for v in self.arguments]
+
+    def _key(self) -> tuple[Any, ...]:
+        """Of a tensor its dtype and whether 16 divides its address, of a number that varies how wide it is."""
+        form: list[Any] = [self.kernel, *self.options.items()]
+        for parameter, value in zip(self.kernel.params, self.arguments, strict=True):
+            if isinstance(value, Tensor):
+                form += value.dtype, value.device, value.data_ptr() % 16 == 0
+                if torch.version.hip:
+                    form.append(value.untyped_storage().nbytes() < 1 << 31)
+            elif parameter.do_not_specialize and value is not None:
+                form.append(-(1 << 31) <= value < 1 << 31)
+            else:
+                form.append(value)
+        return tuple(form)

@@ -22,4 +22,4 @@ def refuses(shape: Shape) -> str | None:
         return "the cell has no recurrent product, whose steps are one launch in any plan"
     if not configurations.meeting:
         return "configurations.meeting is off, so it is taken by name alone"
-    return persistent.refuses(shape) or persistent.slower(shape)
+    return persistent.refuses(shape) or persistent.nobody_to_meet(shape) or persistent.slower(shape)

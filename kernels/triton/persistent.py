@@ -27,7 +27,7 @@ from .problem import Problem, Saved, some
 from .recomputed import Window
 from .stepwise import saved_like
 
-__all__ = ["backward", "forward", "refuses", "saved_like", "seconds", "slower"]
+__all__ = ["backward", "forward", "nobody_to_meet", "refuses", "saved_like", "seconds", "slower"]
 
 
 def refuses(shape: Shape) -> str | None:
@@ -43,6 +43,12 @@ def refuses(shape: Shape) -> str | None:
         return "its kernels spill in float64, where the compiler takes them at all"
     found = _division(shape, 1)
     return found if isinstance(found, str) else None
+
+
+def nobody_to_meet(shape: Shape) -> str | None:
+    """Why a layer is not for several programs, or None."""
+    found = _division(shape, 1)
+    return None if isinstance(found, str) or found.meet else "a single program has all of its units"
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
@@ -211,10 +217,11 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     common["FLAGS"] = division.meet and configurations.flags and not q.is_stack
     if division.meet:
         pairs = groups * q.directions
-        exchanged = 2, pairs, rows, sum(division.tile["CHUNKS"])
-        common["ring"] = torch.zeros(exchanged, dtype=q.gates_x.dtype, device=q.device)
-        counters = pairs * (division.blocks if common["FLAGS"] else 1)
-        common["arrived"] = torch.zeros(counters * barrier.APART.value, dtype=torch.int32, device=q.device)
+        exchanged = 2 * pairs * rows * sum(division.tile["CHUNKS"]) * q.gates_x.itemsize
+        counters = pairs * (division.blocks if common["FLAGS"] else 1) * barrier.APART.value
+        # One after the other, to be set to zero at once.
+        common["arrived"] = torch.zeros(counters + exchanged // 4, dtype=torch.int32, device=q.device)
+        common["ring"] = common["arrived"][counters:].view(q.gates_x.dtype)
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.

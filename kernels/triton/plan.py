@@ -95,4 +95,9 @@ def in_words(call: Call) -> str:
     if not call.rows:
         return "its plan is chosen at the call, by size"
     chosen = plan(Shape.called(call))
-    return f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")
+    words = [f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")]
+    if chosen.name == "persistent" and call.layers > 1:
+        from . import wavefront
+
+        words.append(wavefront.in_words(call))
+    return "; ".join(words)

@@ -14,11 +14,12 @@ import torch
 from . import configurations
 from .persistent import backward, forward, refuses, saved_like, seconds
 from .plan import Shape
+from .products import linear
 
 if TYPE_CHECKING:
     from ...dispatch import Call
 
-__all__ = ["at_once", "backward", "forward", "in_words", "refuses", "saved_like", "seconds", "wavefront_refuses"]
+__all__ = ["at_once", "backward", "forward", "in_words", "linear", "refuses", "saved_like", "wavefront_refuses"]
 
 
 def at_once(call: Call, gradients: bool) -> int:
