@@ -2,7 +2,7 @@
 
 python -m benchmarks                                    the quick run: some minutes on two cores
 python -m benchmarks --preset full --json out/cpu.json  all shapes, all providers
-python -m benchmarks --device cuda --preset short       eight minutes of a GPU, saved after every row
+python -m benchmarks --device cuda --preset short       three minutes of a GPU, saved after every row
 python -m benchmarks --null                             can the timing be trusted here?
 python -m benchmarks report                             the README's table, from benchmarks/results
 python -m benchmarks compare before.json after.json

@@ -36,7 +36,15 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "cpu": Preset(
             ("sequence", "training"), ("lstm", "gru"), "quick", ("float32",), QUICK, everyone=False, budget=120
         ),
-        "cuda": Preset(ALL, ("lstm", "gru"), "gpu-short", ("bfloat16", "tf32"), SHORT, everyone=False, budget=450),
+        "cuda": Preset(
+            ("sequence", "training", "memory"),
+            ("lstm", "gru"),
+            "gpu-short",
+            ("bfloat16", "tf32"),
+            SHORT,
+            everyone=False,
+            budget=180,
+        ),
     },
     "full": {
         "cpu": Preset(ALL, ("lstm", "gru"), "full", ("float32",), FULL, everyone=True, budget=1140),

@@ -39,7 +39,7 @@ def pytest_runtest_call(item):
     """A test of several dtypes or of float64 alone is not for kernels that a GPU has none of in float64."""
     try:
         return (yield)
-    except RuntimeError as refusal:
+    except (RuntimeError, AssertionError) as refusal:
         if torch.cuda.is_available() and "its kernels spill in float64" in str(refusal):
             pytest.skip(str(refusal))
         raise

@@ -375,7 +375,7 @@ def test_the_persistent_plans_own_model_stands_beside_what_is_measured(monkeypat
         case = Case(suite, "lstm", Shape(16, hidden, 100), "bfloat16", device)
         return seqcells_backends.Seqcells(backend)._notes(case, Choice(backend, "asked for by name"))
 
-    assert notes("sequence") == ["by its model 192 µs, the input's product left out"]
+    assert notes("sequence") == ["by its model 214 µs, the input's product left out"]
     assert notes("training") != notes("sequence") != notes("streaming")
     assert notes("memory") == notes("sequence", 4096) == notes("sequence", backend="triton") == []
     assert notes("sequence", device="cpu") == []

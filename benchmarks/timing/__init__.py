@@ -34,7 +34,7 @@ class Effort:
     """How often a case whose null row is off is measured on."""
 
 
-SHORT, QUICK, FULL = Effort(seconds=0.2), Effort(seconds=0.3, extensions=1), Effort(seconds=0.8, most=40)
+SHORT, QUICK, FULL = Effort(seconds=0.06, extensions=1), Effort(seconds=0.3, extensions=1), Effort(seconds=0.8, most=40)
 NULL_BAND = 0.1
 """How far the null row may be from 1."""
 

@@ -14,6 +14,8 @@ import torch
 if TYPE_CHECKING:
     from ...dispatch import Call
 
+# Asked here, for torch.compile does not follow the question.
+INSTALLED = find_spec("triton") is not None
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -24,7 +26,7 @@ def interpreted() -> bool:
 
 def unavailable() -> str | None:
     """Why no kernel can run here, or None."""
-    if find_spec("triton") is None:
+    if not INSTALLED:
         return "triton is not installed"
     if not torch.cuda.is_available() and not interpreted():
         return "torch finds no GPU; TRITON_INTERPRET=1 runs the kernels in Python, on the CPU, as the tests do"
