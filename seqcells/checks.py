@@ -118,9 +118,17 @@ def layer(q: Recurrence, x: Tensor) -> None:
         raise TypeError(f"reset should be of dtype torch.bool, got: {q.reset.dtype}")
 
 
+# Asked here, for torch.compile does not follow the question in every version.
+_AUTOCAST = frozenset(
+    device
+    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "ipu", "xla", "mtia")
+    if torch.amp.is_autocast_available(device)
+)
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
-    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+    if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 

@@ -152,6 +152,7 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
         assert switch.fp32_precision == before
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="of the interpreter's one processor; tests/test_dispatch.py has a GPU's")
 @pytest.mark.parametrize(
     ("name", "given", "chosen", "against"),
     (
@@ -166,9 +167,7 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
         ("indrnn", {"steps": 100}, "stepwise", "not single launch: the cell has no recurrent product"),
     ),
 )
-def test_plans_by_shape(name, given, chosen, against, monkeypatch):
-    """Of those in which no programs meet."""
-    monkeypatch.setattr(configurations, "meeting", False)
+def test_plans_by_shape(name, given, chosen, against):
     q = problem(name, given.pop("dtype", torch.float32), boundaries=False, **given)
     found = plan.plan(plan.Shape.of(q))
     assert found.name == chosen and against in found.reason
