@@ -24,7 +24,7 @@ engine = Extension(
     "seqcells.kernels.cpu._engine",
     sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
     depends=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.h")),
-    extra_compile_args=["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],
     language="c++",
     optional=True,

@@ -88,13 +88,19 @@ def test_the_default_takes_the_cpu_engine_where_it_leads():
 
 
 @pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
-@pytest.mark.parametrize(("unit", "expected"), ((True, "torch"), (False, "cpu")), ids=("unit", "no unit"))
-def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("unit", "tiles", "expected"),
+    ((True, False, ("torch", "torch")), (True, True, ("torch", "cpu")), (False, False, ("cpu", "cpu"))),
+    ids=("unit", "tiles", "no unit"),
+)
+def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, tiles, expected, monkeypatch):
+    """In inference, and in training."""
     monkeypatch.setattr(cpu, "lacks_bfloat16_unit", lambda: not unit)
-    for training in (False, True):
-        with torch.set_grad_enabled(training):
+    monkeypatch.setattr(cpu, "has_tiles", lambda: tiles)
+    for training, backend in enumerate(expected):
+        with torch.set_grad_enabled(bool(training)):
             layer = seqcells.LSTM(4, 5, dtype=torch.bfloat16)
-            assert layer.plan(torch.randn(3, 64, 4, dtype=torch.bfloat16)).backend == expected
+            assert layer.plan(torch.randn(3, 64, 4, dtype=torch.bfloat16)).backend == backend
 
 
 def test_torch_refuses_projected_input():

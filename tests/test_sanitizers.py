@@ -51,7 +51,7 @@ def test_nothing_is_found(sanitizers, tmp_path):
 
 @pytest.mark.parametrize("columns", (16, 15))
 def test_tiles_by_a_unit_in_plain_cpp(columns, tmp_path):
-    """No machine at hand has AMX: the same calls, functions for its instructions; with one that leaves a column out."""
+    """Few machines have AMX: the same calls, functions for its instructions; with one that leaves a column out."""
     unit = f"-DSEQCELLS_TILES_EMULATED={columns}"
     wide = "-DSEQCELLS_VECTOR_BYTES=64", "-DSEQCELLS_VECTOR_REGISTERS=32"
     done = drive(tmp_path, "address,undefined", unit, *wide, "-DDRIVEN_CELLS(X)=X(LSTM)")

@@ -42,7 +42,6 @@ struct Target {
     const char* name;
     bool (*supported)();
     const Precision *own, *other;
-    bool (*granted)() = [] { return true; };
 
     const Precision* find(const char* precision) const {
         for (const Precision* table : {own, other})
@@ -60,13 +59,7 @@ bool has_avx512() {
 bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
 #if defined(SEQCELLS_AMX)
-bool has_amx() {
-    constexpr unsigned tiles = 1u << 24, bfloat16 = 1u << 22;  // of what the processor says in edx
-    unsigned a, b, c, d;
-    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tiles) && (d & bfloat16);
-}
-
-// Tiles are large, and so the system's to grant, to all threads; not asked for before they are wanted.
+// Tiles are large, and so the system's to grant, to all threads.
 bool may_use_amx() {
 #if defined(__linux__)
     constexpr long request = 0x1023, data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -75,15 +68,21 @@ bool may_use_amx() {
     return false;
 #endif
 }
+
+bool has_amx() {
+    constexpr unsigned tiles = 1u << 24, bfloat16 = 1u << 22;  // of what the processor says in edx
+    unsigned a, b, c, d;
+    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tiles) && (d & bfloat16) && may_use_amx();
+}
 #endif
 #endif
 
 const Target targets[] = {
 #if defined(__x86_64__)
-    {"avx512bf16", has_avx512bf16, avx512bf16::precisions, avx512::precisions},
 #if defined(SEQCELLS_AMX)
-    {"amxbf16", has_amx, amxbf16::precisions, avx512::precisions, may_use_amx},  // behind as long as nobody has measured it
+    {"amxbf16", has_amx, amxbf16::precisions, avx512::precisions},
 #endif
+    {"avx512bf16", has_avx512bf16, avx512bf16::precisions, avx512::precisions},
     {"avx512", has_avx512, avx512::precisions, nullptr},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::precisions, nullptr},
 #endif
@@ -112,7 +111,7 @@ PyObject* tuple(int count, F item) {
 // A target's tables of a precision, or null where it or this machine lacks them.
 const Precision* find_precision(const char* target_name, const char* precision) {
     for (const Target& target : targets)
-        if (!std::strcmp(target.name, target_name) && target.supported() && target.granted()) return target.find(precision);
+        if (!std::strcmp(target.name, target_name) && target.supported()) return target.find(precision);
     return nullptr;
 }
 
