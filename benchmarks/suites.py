@@ -6,6 +6,8 @@ from .shapes import Shape
 
 STREAM_CALLS = 16
 """A run of the streaming suite is this many calls, each carrying on from the last."""
+SMALL_STREAM = Shape(1, 64, STREAM_CALLS)
+"""Besides the shapes of all suites: what many a policy has."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Suite:
     def shapes(self, wanted: list[Shape], chosen: bool) -> list[Shape]:
         """Its own of the shapes wanted for all suites; ``chosen`` one by one by the user, or a whole set."""
         if self.streaming:
+            wanted = wanted if chosen else [SMALL_STREAM, *wanted]
             return list(dict.fromkeys(shape._replace(steps=STREAM_CALLS) for shape in wanted))
         if chosen:
             return wanted

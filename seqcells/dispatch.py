@@ -191,9 +191,8 @@ _ROWS = {torch.float32: (33, 8), torch.bfloat16: (16, 16)}
 
 def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
     """torch has a fused kernel, oneDNN's, for padded LSTM layers alone; it is hard to beat where products are all."""
-    if call.dtype == torch.bfloat16 and (cpu.lacks_bfloat16_unit() or (cpu.has_tiles() and not inferring)):
-        # oneDNN makes its products at a third of the rate of float32, or its backward by other means than tiles.
-        return call.rows > 0
+    if call.dtype == torch.bfloat16 and cpu.lacks_bfloat16_unit():
+        return call.rows > 0  # oneDNN makes its products at a third of the rate of float32
     return call.dtype in _ROWS and 0 < call.rows < _ROWS[call.dtype][0 if inferring else 1]
 
 

@@ -92,7 +92,7 @@ def test_stacks_fit(tmp_path):
 STACKS = list(itertools.product(("sm_80", "sm_90", "sm_100"), ("128", "256", "384", "512", "650")))
 
 
-@pytest.mark.parametrize("case", some_heavy(STACKS, ("sm_90", "256"), ("sm_90", "512")), ids="-".join)
+@pytest.mark.parametrize("case", some_heavy(STACKS, ("sm_90", "512")), ids="-".join)
 def test_stacks_fit_at_any_size(case, tmp_path):
     """float16 is bfloat16 in all that counts here. Of more layers what does not fit has no kernels."""
     target, hidden = case
@@ -205,15 +205,15 @@ def test_instructions_are_told_apart(target, compiling):
     assert not any(found[kind] for kind in ("matrix", "atomics", "spill_loads", "spill_stores", "barriers"))
 
 
-@pytest.mark.heavy
+EVERY = (
+    ("sm_90", "--dtypes", "bfloat16", "float16"),
+    ("sm_90", "--dtypes", "float32", "float64"),
+    *((target, "--dtypes", "bfloat16", "float32", "float64", *SOME) for target in ("gfx942", "sm_80", "sm_100")),
+)
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("sm_90", "--dtypes", "bfloat16", "float16"),
-        ("sm_90", "--dtypes", "float32", "float64"),
-        *((target, "--dtypes", "bfloat16", "float32", "float64", *SOME) for target in ("sm_80", "sm_100", "gfx942")),
-    ],
-    ids=lambda arguments: f"{arguments[0]}-{arguments[2]}",
+    "arguments", some_heavy(EVERY, *EVERY[:3]), ids=lambda arguments: f"{arguments[0]}-{arguments[2]}"
 )
 def test_every_kernel_fits(arguments, tmp_path):
     """Of all cells on one target and of some on each; at a size that 16 divides and at one that nothing does."""

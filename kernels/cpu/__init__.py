@@ -50,13 +50,6 @@ def lacks_bfloat16_unit() -> bool:
     return library.target in ("avx512", "avx2")
 
 
-def has_tiles() -> bool:
-    """Whether the instruction set in use multiplies tiles of bfloat16."""
-    from . import library
-
-    return library.target == "amxbf16"
-
-
 def refuses(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
     if call.device.type != "cpu":

@@ -25,8 +25,9 @@ TRAINING = 2.2
 
 
 def leads(call: Call) -> str | None:
-    """Why a layer is for cuDNN, or None. What was not measured is."""
-    if call.form != "layers" or not call.rows or "packed" in call.options:
+    """Why a layer is for cuDNN, or None. What was not measured is, as on GPUs before Ampere."""
+    old = torch.cuda.is_available() and torch.cuda.get_device_capability(call.device) < (8, 0)
+    if old or call.form != "layers" or not call.rows or "packed" in call.options:
         return "it was not compared with these kernels"
     if call.steps < FEWEST_STEPS:
         return f"fewer than {FEWEST_STEPS} steps take it less time to prepare"
@@ -35,7 +36,7 @@ def leads(call: Call) -> str | None:
         return "it has a kernel of its own for all steps of a small layer"
     if plan(shape).name not in ("single launch", "persistent"):
         return "these kernels are launched for each step too"
-    from . import persistent
+    from . import persistent  # not before triton is wanted
 
     gradients = torch.is_grad_enabled()
     product = 2 * shape.batch * shape.recurrent * shape.hidden**2 / PRODUCT_RATE[shape.dtype.itemsize]

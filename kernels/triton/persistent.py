@@ -52,7 +52,8 @@ def nobody_to_meet(shape: Shape) -> str | None:
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
-    """What a layer takes by a model of a step, not measured; backward too with ``gradients``. None where it cannot."""
+    """What a layer takes by the model of a step, `configurations._cycles`; backward too with ``gradients``. None where
+    the plan cannot."""
     total = 0.0
     backwards = shape.recurrent, len(shape.cell.gates)
     for sums in ((1, 1), backwards) if gradients else ((1, 1),):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import RLock
 
 import torch
@@ -17,13 +18,18 @@ def mode(dtype: torch.dtype) -> str:
     ``torch.backends.cudnn.rnn.fp32_precision`` is asked, as torch.nn's layers ask it: it inherits from
     ``torch.backends.cudnn`` and ``torch.backends`` where nothing was set for recurrent layers, obeys
     ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"``, three products in place of one and about as near as
-    float32's own, is had from `configurations` alone.
+    float32's own, is had from `configurations` alone. GPUs before Ampere have no TF32.
     """
-    if dtype != torch.float32 or torch.version.hip:
+    if dtype != torch.float32 or torch.version.hip or not _there():
         return "ieee"
     if configurations.precision is not None:
         return configurations.precision
     return "tf32" if torch.backends.cudnn.rnn.fp32_precision == "tf32" else "ieee"
+
+
+@cache
+def _there() -> bool:
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0)
 
 
 @contextmanager

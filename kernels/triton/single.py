@@ -1,7 +1,7 @@
 """The single-launch plan: the persistent one where a program holds all of a layer's units, so that no two ever meet.
 
 It is then an ordinary launch, with no barrier in it. A step is left to a multiprocessor for every 16 sequences, however
-few: that is less time than launching the step would take, by the model of `persistent.slower`, which is not measured.
+few: that is less time than launching the step would take, by the model of `persistent.slower`.
 """
 
 from __future__ import annotations
