@@ -121,7 +121,7 @@ def layer(q: Recurrence, x: Tensor) -> None:
 # Asked here, for torch.compile does not follow the question in every version.
 _AUTOCAST = frozenset(
     device
-    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "ipu", "xla", "mtia")
+    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "ipu", "xla", "mtia", torch._C._get_privateuse1_backend_name())
     if torch.amp.is_autocast_available(device)
 )
 

@@ -56,7 +56,8 @@ def call_of(
     hidden = (like.shape[-1] if weights.ih is None else len(weights.ih)) // len(cell.gates)
     width = hidden if weights.hr is None else len(weights.hr)
     sizes = {"rows": rows, "steps": steps, "directions": directions, "hidden": hidden, "width": width}
-    return call._replace(**sizes, layers=layers, dropout=dropout)
+    autocast = None if like.dtype == torch.float64 else checks.autocast_dtype(like.device)
+    return call._replace(**sizes, layers=layers, dropout=dropout, dtype=autocast or like.dtype)
 
 
 def layers(

@@ -99,6 +99,8 @@ def test_a_change_before_backward_is_noticed(backend, changed, device):
 @pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize("change", ("states", "weights", "lengths", "reset", "kind of reset", "gates_x", "steps"))
 def test_what_does_not_fit_together_is_refused(backend, change, device):
+    if (backend, device) == ("triton-persistent", "cuda"):
+        pytest.skip("its kernels are not for float64")
     q = problem("lstm", 1, 0, True, False, device)
     with torch.no_grad():
         (weights,), lengths = q.weights, torch.tensor([3, 0, 4], device=device)

@@ -255,6 +255,36 @@ def compilations(target, case, shapes):
     return [{(during, launched.name, launched.key) for during, launched in each} for each in launches]
 
 
+def ambiguous(target, case, shapes):
+    """What `Launch` takes for the same where Triton would compile several kernels."""
+    from seqcells.kernels.triton import launch
+
+    own, of_launch = [], launch.Launch._key
+
+    def noted(self):
+        own.append(of_launch(self))
+        return own[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch.Launch, "_key", noted)
+        patch.setattr("torch.version.hip", "there" if target.startswith("gfx") else None)
+        found = compiled_keys(target, case, shapes)
+    assert len(own) == len(found) > 0
+    by_own = {}
+    for mine, theirs in zip(own, found, strict=True):
+        by_own.setdefault(mine, set()).add(theirs)
+    return [list(keys) for keys in by_own.values() if len(keys) > 1]
+
+
+def compiled_keys(target, case, shapes):
+    """Of each launch its kernel and what Triton compiles it for."""
+    from benchmarks.resources.cases import Case
+    from benchmarks.resources.launches import TARGETS
+
+    launches = [each for shape in shapes for each in Case(*case).launches(TARGETS[target], *shape)]
+    return [(launched.name, launched.key) for _, launched in launches]
+
+
 SHAPES = ((3, 16), (1, 1), (1, 16), (2, 1), (7, 3), (16, 32), (17, 33), (5, 1000))
 
 
@@ -274,6 +304,22 @@ def test_no_size_compiles_anew(name, variant, hidden, compiling):
     assert {during for during, _, _ in first} == {"inference", "forward", "backward"}
     for shape, found in zip(SHAPES[1:], rest, strict=True):
         assert found == first, (shape, found ^ first)
+
+
+@pytest.mark.parametrize("variant", ("plain", "bidirectional+boundaries"))
+@pytest.mark.parametrize(
+    ("target", "backend", "large"),
+    (
+        ("sm_90", "triton-stepwise", 1 << 20),
+        ("sm_90", "triton-persistent", 100),
+        ("gfx942", "triton-stepwise", 1 << 20),
+    ),
+)
+def test_a_launch_finds_no_kernel_but_its_own(target, backend, large, variant, compiling):
+    """Among all that are compiled for some layers, by a shorter look at its arguments than Triton's own."""
+    for name, dtype, hidden in (("lstm", "bfloat16", 512), ("gru", "float32", 100)):
+        case = (backend, name, dtype, hidden, variant)
+        assert compiling.submit(ambiguous, target, case, ((3, 16), (1, 1), (2, large))).result() == []
 
 
 @pytest.mark.parametrize(("target", "anew"), (("sm_90", False), ("gfx942", True)))

@@ -160,7 +160,7 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
         ("lstm", {"steps": 100, "hidden": 65}, "fused step", "not single launch: one multiprocessor does not hold"),
         ("rnn_tanh", {"steps": 100, "hidden": 128, "dtype": torch.bfloat16, "directions": 2}, "single launch", ""),
         ("gru", {"steps": 1}, "fused step", "not single launch: launching each of its steps takes less time"),
-        ("gru", {"batch": configurations.FUSED_ROWS}, "fused step", "not single launch"),
+        ("gru", {"batch": configurations.FUSED_ROWS, "steps": 2}, "fused step", "not single launch"),
         ("gru", {"batch": configurations.FUSED_ROWS + 1}, "stepwise", "; not fused step: more than 16"),
         ("gru", {"steps": 100, "batch": 1 << 16, "hidden": 64}, "stepwise", "not single launch: launching each"),
         ("lstm", {"steps": 100, "proj_size": 3}, "stepwise", "not single launch: a projection"),
@@ -168,6 +168,7 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
     ),
 )
 def test_plans_by_shape(name, given, chosen, against):
-    q = problem(name, given.pop("dtype", torch.float32), boundaries=False, **given)
-    found = plan.plan(plan.Shape.of(q))
+    sizes = {"steps": STEPS, "batch": BATCH, "directions": 2, "hidden": HIDDEN, "dtype": torch.float32, **given}
+    width = sizes.pop("proj_size", sizes["hidden"])
+    found = plan.plan(plan.Shape(REGISTRY[name], torch.device(DEVICE), width=width, **sizes))
     assert found.name == chosen and against in found.reason

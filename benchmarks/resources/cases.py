@@ -62,8 +62,8 @@ class Case:
         """Why there are no kernels for it on ``target``, or None."""
         if "projection" in self.options and not self.cell.projection:
             return f"the {self.cell_name} cell reads its hidden state other than through the product"
-        if self.options & {*LAYERS} and not hasattr(dispatch.engine(self.backend), "at_once"):
-            return "it takes one layer at a time"
+        if self.options & {*LAYERS} and self.backend != "triton-persistent":
+            return "it takes one layer at a time, or several as triton-persistent does"
         backend = dispatch.BACKENDS[self.backend]
         if not hasattr(dispatch.engine(self.backend), "forward"):
             return backend.unavailable()

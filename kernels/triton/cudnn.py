@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...checks import autocast_dtype
+from . import interpreted
 from .plan import Shape, plan
 
 if TYPE_CHECKING:
@@ -25,13 +25,16 @@ TRAINING = 2.2
 
 
 def leads(call: Call) -> str | None:
-    """Why a layer is for cuDNN, or None. What was not measured is, as on GPUs before Ampere."""
+    """Why a layer is for cuDNN, or None. GPUs before Ampere were not measured, and of those since an H200 alone."""
     old = torch.cuda.is_available() and torch.cuda.get_device_capability(call.device) < (8, 0)
-    if old or call.form != "layers" or not call.rows or "packed" in call.options:
+    other = (
+        call.form != "layers" or not call.rows or "packed" in call.options or call.dtype.itemsize not in PRODUCT_RATE
+    )
+    if old or other or interpreted():
         return "it was not compared with these kernels"
     if call.steps < FEWEST_STEPS:
         return f"fewer than {FEWEST_STEPS} steps take it less time to prepare"
-    shape = Shape.called(call)._replace(dtype=autocast_dtype(call.device) or call.dtype)
+    shape = Shape.called(call)
     if _is_persistent(shape):
         return "it has a kernel of its own for all steps of a small layer"
     if plan(shape).name not in ("single launch", "persistent"):
@@ -41,7 +44,10 @@ def leads(call: Call) -> str | None:
     gradients = torch.is_grad_enabled()
     product = 2 * shape.batch * shape.recurrent * shape.hidden**2 / PRODUCT_RATE[shape.dtype.itemsize]
     seconds = shape.steps * shape.directions * max(STEP_SECONDS, product) * (TRAINING if gradients else 1)
-    return None if persistent.seconds(shape, gradients) < seconds else "its products take less time"
+    ours = persistent.seconds(shape, gradients)
+    if ours is None:
+        return "these kernels' backward does not fit on the chip"
+    return None if ours < seconds else "its products take less time"
 
 
 def _is_persistent(shape: Shape) -> bool:

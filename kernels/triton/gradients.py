@@ -59,22 +59,30 @@ class Gradients:
         sums += fresh
         x = q.parts(self.x)[0] if q.is_stack else self.x
         found = [torch.empty_like(t) for t in like]
-        torch._foreach_copy_(found, sums)
+        if len({t.dtype for t in like}) == 1:  # of several some versions write all as the first
+            torch._foreach_copy_(found, sums)
+        else:
+            for t, g in zip(found, sums, strict=True):
+                t.copy_(g)
         return [x, *found]
 
     def _of_weights(self, q: Problem, d: int, output: Tensor, raw: Tensor, before: Tensor | None) -> Weights:
         """Of one direction's weights."""
         w, x, r = q.weights[d], q.parts(self.x)[d], q.parts(self.r)[d]
         rows = [len(unit) for unit in w.unit]
-        bias = None if w.bias_hh is None else r.sum((0, 1), dtype=q.work)
+        bias = None if w.bias_hh is None else self._sum(r, q)
         return w._replace(
             ih=None if w.ih is None else _sum_of_products([(x, q.parts(output)[d - 1])], q.work),
             hh=None if w.hh is None else self._products(q, d, r, output, before),
-            bias_ih=None if w.bias_ih is None else bias if q.shared else x.sum((0, 1), dtype=q.work),
+            bias_ih=None if w.bias_ih is None else bias if q.shared and bias is not None else self._sum(x, q),
             bias_hh=bias,
             hr=None if w.hr is None else _sum_of_products([(q.parts(self.projected)[d], q.parts(raw[0])[d])], q.work),
             unit=() if self.parameters is None else self.parameters[:, d].sum(1).split(rows),
         )
+
+    @staticmethod
+    def _sum(gradients: Tensor, q: Problem) -> Tensor:
+        return gradients.sum((0, 1), dtype=q.work)
 
     def _products(self, q: Problem, d: int, r: Tensor, output: Tensor, before: Tensor | None) -> Tensor:
         """Of weight_hh: one product over all steps; the first apart where what was read is where output was written."""

@@ -18,7 +18,7 @@ def mode(dtype: torch.dtype) -> str:
     ``torch.backends.cudnn.rnn.fp32_precision`` is asked, as torch.nn's layers ask it: it inherits from
     ``torch.backends.cudnn`` and ``torch.backends`` where nothing was set for recurrent layers, obeys
     ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"``, three products in place of one and about as near as
-    float32's own, is had from `configurations` alone. GPUs before Ampere have no TF32.
+    float32's own, is had from `configurations` alone. There is no TF32 on a machine with a GPU from before Ampere.
     """
     if dtype != torch.float32 or torch.version.hip or not _there():
         return "ieee"
@@ -29,7 +29,7 @@ def mode(dtype: torch.dtype) -> str:
 
 @cache
 def _there() -> bool:
-    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0)
+    return all(torch.cuda.get_device_capability(k) >= (8, 0) for k in range(torch.cuda.device_count()))
 
 
 @contextmanager
