@@ -16,7 +16,8 @@ pytestmark = [
 ]
 
 # Of the suites, what has run every kernel with every cell, dtype and option, forward and backward, at odd sizes: all
-# of them would take hours, for interpreted a launch takes 40 ms. The quick ones leave out most cells.
+# of them would take hours, for interpreted a launch takes 40 ms. The quick ones leave out most cells, the heavy ones
+# some; a GPU runs them all.
 QUICK = (
     "test_recurrence.py -k 'triton and both-both'",
     "test_triton_kernels.py -k 'gru and options or products or plans'",
@@ -27,15 +28,15 @@ QUICK = (
     "test_sequences.py -k 'triton-persistent and any_size and gru'",
 )
 HEAVY = (
-    "test_recurrence.py -k 'triton'",
+    "test_recurrence.py -k 'triton and (gru or peephole or indrnn or both-both)'",
     "test_triton_kernels.py",
     "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
-    "test_sequences.py -k 'triton and (any_size or one_step or extreme)'",
+    "test_sequences.py -k 'triton and (any_size and (lstm or gru) or one_step or extreme)'",
     "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
-    "test_gradcheck.py -k 'triton and operator and gru and not (ligru or mingru)'",
+    "test_gradcheck.py -k '(stepwise or persistent) and operator and gru and not (ligru or mingru)'",
     "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
     "test_ops.py -k 'triton-stepwise and compiled_whole and plain and lstm and not peephole'",
-    "test_transforms.py -k 'triton and same_bits'",
+    "test_transforms.py -k 'triton and same_bits and (lstm or gru)'",
     "test_recompute.py -k 'triton-stepwise or triton-persistent'",
 )
 
