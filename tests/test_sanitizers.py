@@ -49,7 +49,7 @@ def test_nothing_is_found(sanitizers, tmp_path):
     assert done.stdout.endswith("0 failures\n")
 
 
-@pytest.mark.parametrize("columns", (16, 15))
+@pytest.mark.parametrize("columns", (16, pytest.param(15, marks=pytest.mark.exhaustive)))
 def test_tiles_by_a_unit_in_plain_cpp(columns, tmp_path):
     """Few machines have AMX: the same calls, functions for its instructions; with one that leaves a column out."""
     unit = f"-DSEQCELLS_TILES_EMULATED={columns}"

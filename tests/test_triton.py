@@ -31,13 +31,13 @@ HEAVY = (
     "test_recurrence.py -k 'triton and (gru or peephole or indrnn or both-both)'",
     "test_triton_kernels.py",
     "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
-    "test_sequences.py -k 'triton and (any_size and (lstm or gru) or one_step or extreme)'",
+    "test_sequences.py -k 'triton and (any_size and gru or one_step or extreme)'",
     "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
-    "test_gradcheck.py -k '(stepwise or persistent) and operator and gru and not (ligru or mingru)'",
+    "test_gradcheck.py -k 'persistent and operator and gru and not (ligru or mingru)'",
     "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
     "test_ops.py -k 'triton-stepwise and compiled_whole and plain and lstm and not peephole'",
     "test_transforms.py -k 'triton and same_bits and (lstm or gru)'",
-    "test_recompute.py -k 'triton-stepwise or triton-persistent'",
+    "test_recompute.py -k '(triton-stepwise or triton-persistent) and (lstm or gru)'",
 )
 
 
