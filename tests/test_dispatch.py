@@ -156,7 +156,8 @@ def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
 
 @pytest.fixture
 def hopper(would_run, monkeypatch):
-    """An H100's multiprocessors."""
+    """An H100's multiprocessors, and torch's default precision, whatever another test has left of the switches."""
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.precision", "tf32")
     monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
 
 
