@@ -156,12 +156,11 @@ def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
 
 @pytest.fixture
 def hopper(would_run, monkeypatch):
-    """An H100's multiprocessors, and torch's default precision, whatever another test has left of the switches."""
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.precision", "tf32")
+    """An H100's multiprocessors."""
     monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
 
 
-def test_programs_meet_where_it_takes_less_time(hopper, monkeypatch):
+def test_programs_meet_where_it_takes_less_time(hopper):
     layer = seqcells.LSTM(4, 500, backend="triton")
     assert "; by persistent (not single launch: " in layer.plan(torch.randn(50, 16, 4)).reason
     reason = layer.plan(torch.randn(2, 16, 4)).reason

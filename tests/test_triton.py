@@ -17,7 +17,7 @@ pytestmark = [
 
 # Of the suites, what has run every kernel with every cell, dtype and option, forward and backward, at odd sizes: all
 # of them would take hours, for interpreted a launch takes 40 ms. The quick ones leave out most cells, the heavy ones
-# some; a GPU runs them all.
+# some, and the exhaustive ones are what these leave out; a GPU runs them all.
 QUICK = (
     "test_recurrence.py -k 'triton and both-both'",
     "test_triton_kernels.py -k 'gru and options or products or plans'",
@@ -39,6 +39,18 @@ HEAVY = (
     "test_transforms.py -k 'triton and same_bits and (lstm or gru)'",
     "test_recompute.py -k '(triton-stepwise or triton-persistent) and (lstm or gru)'",
 )
+EXHAUSTIVE = (
+    "test_recurrence.py -k 'triton'",
+    "test_sequences.py -k 'triton and (any_size or one_step or extreme)'",
+    "test_gradcheck.py -k 'triton and operator and gru'",
+    "test_transforms.py -k 'triton and same_bits'",
+    "test_recompute.py -k 'triton-stepwise or triton-persistent'",
+)
+SUITES = [
+    *QUICK,
+    *(pytest.param(tests, marks=pytest.mark.heavy) for tests in HEAVY),
+    *(pytest.param(tests, marks=pytest.mark.exhaustive) for tests in EXHAUSTIVE),
+]
 
 
 def run_interpreted(tests: str) -> None:
@@ -50,7 +62,7 @@ def run_interpreted(tests: str) -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("tests", [*QUICK, *(pytest.param(tests, marks=pytest.mark.heavy) for tests in HEAVY)])
+@pytest.mark.parametrize("tests", SUITES)
 def test_interpreted(tests):
     run_interpreted(tests)
 

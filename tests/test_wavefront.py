@@ -61,12 +61,12 @@ def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
 
 def test_its_model_of_time(hopper):
     """T + L - 1 steps, twice that and more with gradients."""
-    from seqcells.kernels.triton import configurations, persistent
+    from seqcells.kernels.triton import configurations, wavefront
     from seqcells.kernels.triton.plan import Shape
 
     def seconds(layers, steps, gradients=False):
         shape = Shape.called(call(steps=steps, rows=1))._replace(layers=layers)
-        return persistent.seconds(shape, gradients)
+        return wavefront.seconds(shape, gradients)
 
     start = configurations.START_SECONDS
     assert seconds(2, 199) - start == pytest.approx(2 * (seconds(2, 99) - start))

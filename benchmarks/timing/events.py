@@ -37,9 +37,11 @@ class Events:
         self._cache = torch.cuda.get_device_properties(0).L2_cache_size
 
     def __enter__(self) -> "Events":
+        self._tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         return self
 
     def __exit__(self, *_: object) -> None:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._tf32
         torch.cuda.empty_cache()
 
     def measure(self, case: Case) -> Iterator[Outcome]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import interpreted
+from . import interpreted, since_ampere
 from .plan import Shape, plan
 
 if TYPE_CHECKING:
@@ -26,11 +26,8 @@ TRAINING = 2.2
 
 def leads(call: Call) -> str | None:
     """Why a layer is for cuDNN, or None. GPUs before Ampere were not measured, and of those since an H200 alone."""
-    old = torch.cuda.is_available() and torch.cuda.get_device_capability(call.device) < (8, 0)
-    other = (
-        call.form != "layers" or not call.rows or "packed" in call.options or call.dtype.itemsize not in PRODUCT_RATE
-    )
-    if old or other or interpreted():
+    measured = call.form == "layers" and call.rows and "packed" not in call.options
+    if not measured or call.dtype.itemsize not in PRODUCT_RATE or interpreted() or not since_ampere(call.device):
         return "it was not compared with these kernels"
     if call.steps < FEWEST_STEPS:
         return f"fewer than {FEWEST_STEPS} steps take it less time to prepare"

@@ -37,16 +37,14 @@ class Launch:
             self.again(*self.arguments)
             return
         key = self._key() if isinstance(self.kernel, JITFunction) else None
-        compiled = _compiled.get(key)
-        if compiled is None:
+        if key not in _compiled:
             compiled = self.kernel[self.grid](*self.arguments, **self.options)
             if not isinstance(compiled, CompiledKernel):
                 return
             _compiled[key] = compiled
-            self.again = compiled[self.grid]
         else:
-            self.again = compiled[self.grid]
-            self.again(*self.arguments)
+            _compiled[key][self.grid](*self.arguments)
+        self.again = _compiled[key][self.grid]
         # Addresses need not be asked for again; the tensors are kept from being freed.
         self.tensors = self.arguments
         self.arguments = [v.data_ptr() if isinstance(v, Tensor) else v for v in self.arguments]

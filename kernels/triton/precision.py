@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from threading import RLock
 
 import torch
 
-from . import configurations
+from . import configurations, since_ampere
 
 _lock = RLock()
 
@@ -20,16 +19,11 @@ def mode(dtype: torch.dtype) -> str:
     ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"``, three products in place of one and about as near as
     float32's own, is had from `configurations` alone. There is no TF32 on a machine with a GPU from before Ampere.
     """
-    if dtype != torch.float32 or torch.version.hip or not _there():
+    if dtype != torch.float32 or torch.version.hip or not since_ampere():
         return "ieee"
     if configurations.precision is not None:
         return configurations.precision
     return "tf32" if torch.backends.cudnn.rnn.fp32_precision == "tf32" else "ieee"
-
-
-@cache
-def _there() -> bool:
-    return all(torch.cuda.get_device_capability(k) >= (8, 0) for k in range(torch.cuda.device_count()))
 
 
 @contextmanager

@@ -19,7 +19,17 @@ from .products import linear
 if TYPE_CHECKING:
     from ...dispatch import Call
 
-__all__ = ["at_once", "backward", "forward", "in_words", "linear", "refuses", "saved_like", "wavefront_refuses"]
+__all__ = [
+    "at_once",
+    "backward",
+    "forward",
+    "in_words",
+    "linear",
+    "refuses",
+    "saved_like",
+    "seconds",
+    "wavefront_refuses",
+]
 
 
 def at_once(call: Call, gradients: bool) -> int:
