@@ -225,9 +225,8 @@ def test_every_kernel_fits(arguments, tmp_path):
 def test_another_triton_too(other, tmp_path):
     if version("triton") == other:
         pytest.skip("it is the one that the other tests are run with")
-    if find_spec("pip") is None:
-        pytest.skip("there is no pip to fetch another triton with")
     folder = tmp_path / "other"
+    # Run, not looked for: to look for pip makes setuptools fail in this process, and torch.compile with it.
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
     done = subprocess.run([*command, f"triton=={other}"], capture_output=True, text=True)
     if done.returncode:
