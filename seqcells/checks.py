@@ -84,23 +84,22 @@ def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tenso
             )
 
 
-def layer(q: Recurrence, x: Tensor) -> None:
-    """RuntimeError, TypeError for a layer whose tensors do not fit together, x being its input or its gates_x: kernels,
-    which go by addresses, would read and write elsewhere."""
-    cell, (steps, batch, features) = q.cell, x.shape
-    hr, width = q.weights[0].hr, q.states[0].shape[-1]
-    hidden = q.states[-1].shape[-1] if hr is None else hr.shape[-1]
+def layer(q: Recurrence) -> None:
+    """RuntimeError, TypeError for a layer whose tensors do not fit together: kernels, which go by addresses, would read
+    and write elsewhere."""
+    cell, x, hidden, width = q.cell, q.outside, q.hidden, q.states[0].shape[-1]
+    steps, batch, features = x.shape
     gates, products, directions = len(cell.gates) * hidden, len(cell.recurrent_gates) * hidden, len(q.weights)
     side_by_side = 1 if q.stacked else directions
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = []
-    if q.gates_x is not None:
+    if q.input is None:
         expected.append(("gates_x", x, (steps, batch, side_by_side * gates)))
     for states in (q.states, q.reset_states or ()):
         for k, state in enumerate(states):
             expected.append((cell.states[k], state, (directions, batch, hidden if k else width)))
     for k, w in enumerate(q.weights):
-        if q.gates_x is None or (q.stacked and k):
-            size = hidden if q.stacked else features
+        if q.input is not None or (q.stacked and k):
+            size = hidden if k and q.stacked else features
             expected += [("weight_ih", w.ih, (gates, size)), ("bias_ih", w.bias_ih, (gates,))]
         expected += [("weight_hh", w.hh, (products, width)), ("bias_hh", w.bias_hh, (products,))]
         expected.append(("weight_hr", w.hr, (width, hidden)))

@@ -7,14 +7,12 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 * `step`: one step of a cell.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as dropout_
-from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from . import checks, delegate, dispatch, ops, reference
@@ -22,9 +20,6 @@ from .boundaries import valid_steps
 from .cells import Cell
 from .recurrence import Recurrence
 from .weights import Weights
-
-STEPS_OF_A_SUM = 4
-"""Of the reference's projection of the input."""
 
 
 def call_of(
@@ -128,19 +123,15 @@ def layers(
         input = torch.where(valid.unsqueeze(-1), input, 0)
 
     tensors = [input, *states, *(reset_states or ())]
-    engine, at_once = inferring_engine(choice, tensors, weights), _layers_at_once(choice, call, tensors, weights)
+    at_once = _layers_at_once(choice, call, tensors, weights)
     finals: list[tuple[Tensor, ...]] = []
     with _without_autocast(input.device):
         for first in range(0, len(weights), directions * at_once):
             place = slice(first, min(first + directions * at_once, len(weights)))
             fresh = None if reset_states is None else [state[place] for state in reset_states]
-            q = Recurrence(cell, None, [s[place] for s in states], weights[place], lengths, reset, fresh)
-            if engine is not None:
-                input, final = engine.infer(q, input)
-            else:
-                gates_x = _projected(input, q.weights[:directions], choice)
-                q = q._replace(gates_x=gates_x, stacked=len(q.weights) > directions)
-                input, final = _layer(q, choice)
+            own = {"stacked": place.stop - first > directions, "input": input}
+            q = Recurrence(cell, None, [s[place] for s in states], weights[place], lengths, reset, fresh, **own)
+            input, final = _layer(q, choice)
             finals.append(final)
             if dropout and training and place.stop < len(weights):
                 input = dropout_(input, dropout)
@@ -209,15 +200,10 @@ def step(
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
-    engine = inferring_engine(choice, [input, *states], [weights])
-    if engine is not None:
-        q = Recurrence(cell, None, [state.unsqueeze(0) for state in states], (weights,))
-        _, final = engine.infer(q, input.unsqueeze(0))
-        return tuple(state.squeeze(0) for state in final)
+    one = [state.unsqueeze(0) for state in states]
     with _without_autocast(input.device):
-        gates_x = _projected(input, [weights], choice)
-        _, final = recurrence(cell, gates_x.unsqueeze(0), states, weights, backend=choice.backend)
-    return final
+        _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice)
+    return tuple(state.squeeze(0) for state in final)
 
 
 def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -225,33 +211,6 @@ def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor
     if choice.backend == "reference" and not torch.compiler.is_compiling():
         return reference.layer(q)
     return ops.recurrence(q, choice.backend)
-
-
-def _projected(input: Tensor, weights: Sequence[Weights], choice: dispatch.Choice) -> Tensor:
-    """The input's part of the gates of all directions, side by side."""
-    project = _projection(choice)
-    if choice.backend == "reference" and not torch.compiler.is_compiling():
-        # In short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
-        # chain, would be further from the truth than torch.nn's.
-        steps = [torch.cat([project(x, w.ih, w.bias_ih) for w in weights], -1) for x in input.split(STEPS_OF_A_SUM)]
-        return torch.cat(steps)
-    if len(weights) == 1:
-        return project(input, weights[0].ih, weights[0].bias_ih)
-    bias = None if weights[0].bias_ih is None else torch.cat([w.bias_ih for w in weights])
-    return project(input, torch.cat([w.ih for w in weights]), bias)
-
-
-def inferring_engine(
-    choice: dispatch.Choice, tensors: Sequence[Tensor], weights: Sequence[Weights]
-) -> ModuleType | None:
-    """The engine that takes a layer from its input, where it can and nothing is to be differentiated or traced."""
-    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
-        return None
-    tensors = [*tensors, *(p for w in weights for p in w.present())]
-    if dispatch.is_observed(tensors) or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-        return None
-    engine = dispatch.engine(choice.backend)
-    return engine if hasattr(engine, "infer") else None
 
 
 def _layers_at_once(
@@ -269,13 +228,6 @@ def _layers_at_once(
         return 1
     gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
-
-
-def _projection(choice: dispatch.Choice) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """What projects the input of all steps: torch's `linear`, or the engine's where it has one."""
-    if dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
-        return linear
-    return getattr(dispatch.engine(choice.backend), "linear", linear)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:

@@ -4,15 +4,18 @@
 What runs inside is the engine named by ``backend``, looked up at the call. Eager calls that nobody traces or watches go
 past the operators, by an autograd function that does the same (`_Eager`).
 
-An engine is a module with three functions of a `Recurrence`:
+An engine is a module with three functions of a `Recurrence`, from its input or from ``gates_x``:
 
 * ``forward(q, save)`` → output, final states, and what backward needs besides those and ``q``, nothing unless ``save``;
-* ``backward(q, output, saved, grad_output, grad_final)`` → gradients of ``q.differentiable()``, in its order;
+* ``backward(q, output, saved, grad_output, grad_final)`` → gradients of ``q.differentiable()``, in its order; None for
+  an input that requires none;
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
 
-It may have ``infer(q, input)`` besides: output and final states from the layer's input (T, B, features), ``q.gates_x``
-being None; not differentiable. And ``at_once(call, gradients)``: how many layers of a stack it takes together, in eager
-calls alone, as a `Recurrence` that is ``stacked``.
+The operators are given ``gates_x``, so that a compiler sees the input's projection. Eager calls keep the input, which
+is less, and an engine may make of it what it needs when it needs it.
+
+It may have ``at_once(call, gradients)`` besides: how many layers of a stack it takes together, in eager calls alone, as
+a `Recurrence` that is ``stacked``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from . import checks, dispatch, reference
@@ -45,13 +49,18 @@ def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]
     """A layer by a backend → output, final states: by the operator where somebody traces or watches, else by a shorter
     way that does the same."""
     if torch.compiler.is_compiling() or dispatch.is_observed(q.differentiable()):
-        output, final, _ = torch.ops.seqcells.recurrence(*arguments(q, backend))
+        output, final, _ = torch.ops.seqcells.recurrence(*arguments(_projected(q), backend))
         return output, tuple(final)
     if _differentiates(q):
         output, *final = _Eager.apply(q, backend, *q.differentiable())
     else:
         output, final, _ = _forward(q, backend, save=False)
     return output, tuple(final)
+
+
+def _projected(q: Recurrence) -> Recurrence:
+    """The same, with ``gates_x`` in the place of the input."""
+    return q if q.input is None else q._replace(gates_x=linear(q.input, *q.input_weights), input=None)
 
 
 def _differentiates(q: Recurrence) -> bool:
@@ -108,7 +117,7 @@ def _forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tens
     if backend == "reference":
         output, final = reference.layer(q)
         return output, list(final), []
-    checks.layer(q, q.gates_x)
+    checks.layer(q)
     output, final, saved = dispatch.engine(backend).forward(q, save)
     return output, list(final), list(saved)
 
@@ -204,6 +213,23 @@ def _gradients(*args: Any) -> list[Tensor]:
     return [gates_x, *states, *weights, *reset_states]
 
 
+def _gradients_from_input(q: Recurrence, backend: str, *given: Any) -> list[Tensor]:
+    """The second operator and then those of the input's projection, for a layer that may be given either."""
+    projected = _projected(q)
+    flat = _gradients(*arguments(projected, backend), *given)
+    if q.input is None:
+        return flat
+    g, (weight, _) = projected.replaced(flat), q.input_weights
+    columns = g.gates_x.flatten(0, -2).T
+    of_weight = (columns @ q.input.flatten(0, -2)).chunk(len(q.weights))
+    of_bias = columns.sum(1).chunk(len(q.weights))
+    weights = [
+        own._replace(ih=ih, bias_ih=None if w.bias_ih is None else bias)
+        for own, w, ih, bias in zip(g.weights, q.weights, of_weight, of_bias, strict=True)
+    ]
+    return g._replace(input=g.gates_x @ weight, weights=weights).differentiable()
+
+
 def _given(
     q: Recurrence, output: Tensor, grad_output: Tensor | None, grad_final: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor]]:
@@ -234,8 +260,10 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
+        tensors = list(ctx.saved_tensors)
         lengths, reset, output, *saved = tensors[ctx.inputs :]
+        if not ctx.needs_input_grad[2]:
+            tensors[0] = tensors[0].detach()
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = _given(q, output, grad_output, grad_final)
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
@@ -244,7 +272,7 @@ class _Eager(torch.autograd.Function):
             # There is no operator for a stack: who watches its backward sees the reference's.
             if q.stacked:
                 return None, None, *_differentiable_gradients(q, grad_output, given)
-            gradients = _gradients(*arguments(q, ctx.backend), output, saved, grad_output, given)
+            gradients = _gradients_from_input(q, ctx.backend, output, saved, grad_output, given)
         else:
             gradients = _backward(q, ctx.backend, output, saved, grad_output, given)
         return None, None, *gradients

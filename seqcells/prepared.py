@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import dispatch, functional
+from . import dispatch
 from .cells import Cell
 from .recurrence import Recurrence
 from .weights import Weights
@@ -88,7 +88,11 @@ class Inference(NamedTuple):
             weights: L·D of them.
             layers: L.
         """
-        engine = functional.inferring_engine(choice, [input, *states], weights)
+        tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
+        differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if not dispatch.BACKENDS[choice.backend].engine or differentiated or dispatch.is_observed(tensors):
+            return None
+        engine = dispatch.engine(choice.backend)
         place = {id(parameter): k for k, parameter in enumerate(parameters(module))}
         read = [id(tensor) for w in weights for tensor in w.present()]
         if not hasattr(engine, "Inference") or not input.numel() or not place.keys() >= {*read}:
@@ -98,8 +102,10 @@ class Inference(NamedTuple):
         for first in range(0, len(weights), directions):
             own = slice(first, first + directions)
             # What is prepared should not keep the caller's tensors.
-            stack.append(Recurrence(cell, None, [torch.empty_like(state[own]) for state in states], weights[own]))
-        call = engine.Inference(stack, input)
+            like = [torch.empty_like(state[own]) for state in states]
+            stack.append(Recurrence(cell, None, like, weights[own], input=input))
+            input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
+        call = engine.Inference(stack)
         if not call.in_place:
             return None
         in_order = read == list(map(id, parameters(module)))

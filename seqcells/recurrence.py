@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .cells import Cell
@@ -10,10 +11,11 @@ from .weights import Weights
 
 
 class Recurrence(NamedTuple):
-    """A layer, its input projected; T steps, B sequences, D directions (one or two), G gates, H hidden units, P of the
-    hidden state that is carried (H without a projection).
+    """A layer; T steps, B sequences, D directions (one or two), G gates, H hidden units, P of the hidden state that is
+    carried (H without a projection).
 
-    * ``gates_x``: (T, B, D·G·H), or None for an engine that projects the input by itself;
+    * ``gates_x``: (T, B, D·G·H), the input projected;
+    * ``input``: (T, B, features), or None: in the place of ``gates_x``, which is then to be made of it by the weights;
     * ``states``: in the order of ``cell.states``: (D, B, P), the others (D, B, H);
     * ``weights``: those of each direction;
     * ``lengths``: (B,) integers, ``reset``: (T, B) bool, or None: the same for both directions;
@@ -23,8 +25,8 @@ class Recurrence(NamedTuple):
     Its results are the output (T, B, D·P) and the final states, shaped as ``states``.
 
     With ``stacked`` there are layers, one upon the other, in the place of directions; none is projected or goes
-    backwards. ``gates_x`` (T, B, G·H) is the lowest one's, the output the highest one's, and of the weights of all but
-    the lowest those of the input are used too.
+    backwards. ``gates_x`` (T, B, G·H) or ``input`` is the lowest one's, the output the highest one's, and of the
+    weights of all but the lowest those of the input are used in any case.
     """
 
     cell: type[Cell]
@@ -36,6 +38,27 @@ class Recurrence(NamedTuple):
     reset_states: Sequence[Tensor] | None = None
     reverse: bool = False
     stacked: bool = False
+    input: Tensor | None = None
+
+    @property
+    def outside(self) -> Tensor:
+        """What comes from outside: the input, or its projection."""
+        return self.gates_x if self.input is None else self.input
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        hr = self.weights[0].hr
+        return self.states[-1].shape[-1] if hr is None else hr.shape[-1]
+
+    @property
+    def input_weights(self) -> tuple[Tensor, Tensor | None]:
+        """What makes ``gates_x`` of the input: weight_ih and bias_ih of all directions, one below the other."""
+        first, *others = self.weights[:1] if self.stacked else self.weights
+        if not others:
+            return first.ih, first.bias_ih
+        bias = None if first.bias_ih is None else torch.cat([first.bias_ih, *(w.bias_ih for w in others)])
+        return torch.cat([first.ih, *(w.ih for w in others)]), bias
 
     def reversed(self, direction: int) -> bool:
         """Whether a direction goes from the last step to the first."""
@@ -43,18 +66,20 @@ class Recurrence(NamedTuple):
 
     @property
     def used(self) -> list[Weights]:
-        """Of the weights those that are used inside the time loop."""
-        return [w if self.stacked and k else w.recurrent for k, w in enumerate(self.weights)]
+        """The weights, without those that would make a ``gates_x`` which is given."""
+        given = self.input is None
+        return [w.recurrent if given and not (self.stacked and k) else w for k, w in enumerate(self.weights)]
 
     def differentiable(self) -> list[Tensor]:
         """The tensors that have gradients, in the order of an engine's ``backward``."""
         weights = [w for each in self.used for w in each.present()]
-        return [self.gates_x, *self.states, *weights, *(self.reset_states or ())]
+        return [self.outside, *self.states, *weights, *(self.reset_states or ())]
 
     def replaced(self, flat: Sequence[Tensor]) -> "Recurrence":
         """The same, with other tensors in the places of the differentiable ones."""
         rest = iter(flat)
-        gates_x, states = next(rest), [next(rest) for _ in self.states]
+        outside, states = next(rest), [next(rest) for _ in self.states]
         weights = tuple(w.replaced([next(rest) for _ in w.present()]) for w in self.used)
         reset_states = None if self.reset_states is None else list(rest)
-        return self._replace(gates_x=gates_x, states=states, weights=weights, reset_states=reset_states)
+        own = {"gates_x" if self.input is None else "input": outside}
+        return self._replace(**own, states=states, weights=weights, reset_states=reset_states)

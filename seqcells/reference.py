@@ -16,6 +16,9 @@ from .precision import WORKING_DTYPE
 from .recurrence import Recurrence
 from .weights import Weights
 
+STEPS_OF_A_SUM = 4
+"""Of the input's projection."""
+
 
 def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
     """One step for all rows: x, the gates' parts from the input (B, H) each → the new states."""
@@ -29,6 +32,8 @@ def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weight
 
 def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer, or all layers of a stack → output, final states."""
+    if q.input is not None:
+        q = q._replace(gates_x=_projected(q), input=None)
     if q.stacked:
         return _stack(q)
     outputs, finals = [], []
@@ -46,6 +51,14 @@ def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
         outputs.append(output)
         finals.append(final)
     return torch.cat(outputs, -1), tuple(torch.stack(state) for state in zip(*finals, strict=True))
+
+
+def _projected(q: Recurrence) -> Tensor:
+    """gates_x in short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
+    chain, would be further from the truth than torch.nn's."""
+    weights = q.weights[:1] if q.stacked else q.weights
+    steps = [torch.cat([linear(x, w.ih, w.bias_ih) for w in weights], -1) for x in q.input.split(STEPS_OF_A_SUM)]
+    return torch.cat(steps)
 
 
 def _stack(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:

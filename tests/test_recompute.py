@@ -30,7 +30,7 @@ def run(module, x, states, options):
 @pytest.mark.parametrize("boundaries", (False, True), ids=("plain", "boundaries"))
 @pytest.mark.parametrize(("backend", "name", "proj_size"), CASES)
 def test_gradients_and_memory(backend, name, proj_size, boundaries, window, device, monkeypatch):
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton import configurations, recomputed
     from seqcells.kernels.triton.cells import CELLS
 
     like = {"dtype": torch.float64, "device": device}
@@ -42,10 +42,7 @@ def test_gradients_and_memory(backend, name, proj_size, boundaries, window, devi
     if boundaries:
         options["lengths"] = torch.tensor([3, 0, T], device=device)
         options["reset"] = (torch.arange(T * B, device=device).view(T, B) % 4 == 1).bool()
-    # Products, and the persistent plan's values, are held for no more than so many steps.
-    held = len(REGISTRY[name].recurrent_gates) + (len(CELLS[name].saved) if backend == "triton-persistent" else 0)
-    step = 2 * B * held * H * x.element_size()
-    monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", window * step)
+    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: window)
 
     saved, kept = run(module, x, states, options)
     with configurations.recomputing():

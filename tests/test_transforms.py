@@ -92,6 +92,20 @@ def test_whoever_watches_sees_operators(backend, device):
         assert {"seqcells.recurrence_backward.default", "aten.mm.default"} <= {*found}
 
 
+@pytest.mark.parametrize("settings", ({}, {"bidirectional": True, "bias": False}), ids=str)
+@pytest.mark.parametrize("wanted", (False, True), ids=("weights", "input"))
+@pytest.mark.parametrize(
+    ("name", "backend"), [(n, b) for n, b in cases(dtype=torch.float64) if dispatch.BACKENDS[b].engine]
+)
+def test_a_backward_that_is_watched_is_the_same(name, backend, wanted, settings, device):
+    module = layer(name, F, H, backend=backend, device=device, **settings, **LIKE)
+    input = torch.randn(T, B, F, device=device, **LIKE).requires_grad_(wanted)
+    output, leaves = module(input)[0].sin().sum(), [*module.parameters(), *([input] if wanted else ())]
+    with _Watching():
+        found = torch.autograd.grad(output, leaves, retain_graph=True)
+    assert_equal_to(found, torch.autograd.grad(output, leaves))
+
+
 @pytest.mark.parametrize("backend", ENGINES)
 def test_what_is_traced_depends_on_its_input(backend, device):
     """Whatever went past the operators would be a constant of the graph."""

@@ -24,6 +24,7 @@ QUICK = (
     "test_sequences.py -k 'triton-stepwise and (any_size and gru or extreme and rnn)'",
     "test_transforms.py -k 'triton-stepwise and same_bits and lstm'",
     "test_recompute.py -k '3-at and boundaries and (gru or peephole)'",
+    "test_memory.py",
     "test_parity.py -k 'triton-persistent and as_near and plain and gru'",
     "test_sequences.py -k 'triton-persistent and any_size and gru'",
 )

@@ -298,13 +298,13 @@ def test_offsets_beyond_32_bits():
     assert distance(c[-1].cpu(), expected.cpu().double()) < 1e-2
 
 
-@pytest.mark.xfail(reason="the projected input is kept besides what backward reads", strict=True)
 @pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
-def test_memory_of_a_training_step(recompute, record_property):
-    """At most cuDNN's when recomputing; without, at most half as much again."""
+@pytest.mark.parametrize("backend", PLANS[:2])
+def test_memory_of_a_training_step(backend, recompute, record_property):
+    """At most cuDNN's, and when recomputing half of it."""
     used = []
-    for backend in ("torch", "triton-stepwise"):
-        module, input, states = problem("lstm", torch.bfloat16, 256, 64, 512, backend=backend)
+    for each in ("torch", backend):
+        module, input, states = problem("lstm", torch.bfloat16, 256, 64, 512, backend=each)
         with configurations.recomputing(recompute):
             for _ in range(2):
                 torch.cuda.reset_peak_memory_stats()
@@ -314,7 +314,7 @@ def test_memory_of_a_training_step(recompute, record_property):
         used.append(peak)
     record_property("bytes of torch, ours", used)
     print(f"peak memory of a step, torch {used[0] >> 20} MiB, ours {used[1] >> 20} MiB")
-    assert used[1] <= used[0] * (1 if recompute else 1.5)
+    assert used[1] <= used[0] * (0.5 if recompute else 1)
 
 
 def test_the_default_takes_triton_where_torch_has_nothing():

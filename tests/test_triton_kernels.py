@@ -20,7 +20,16 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 
-from seqcells.kernels.triton import configurations, fused, plan, precision, single, stepwise  # noqa: E402, these import triton
+from seqcells.kernels.triton import (  # noqa: E402, these import triton
+    configurations,
+    fused,
+    plan,
+    precision,
+    products,
+    recomputed,
+    single,
+    stepwise,
+)
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 PLANS = {"stepwise": stepwise, "fused": fused, "single": single}
@@ -101,7 +110,7 @@ def test_more_tiles_than_one(chosen):
 @pytest.mark.parametrize("ways", ("forwards", "backwards", "both"))
 @pytest.mark.parametrize("name", [name for name, cell in REGISTRY.items() if cell.projection])
 def test_projected(name, ways, recompute, monkeypatch):
-    monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", 1)  # a product is computed again for each step by itself
+    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: 1)
     q = problem(name, torch.float32, 2 if ways == "both" else 1, hidden=21, proj_size=9)
     with configurations.recomputing(recompute):
         check(q._replace(reverse=ways == "backwards"), "stepwise")
@@ -112,8 +121,7 @@ def test_projected(name, ways, recompute, monkeypatch):
 def test_recomputed_some_steps_at_once(ways, steps_at_once, monkeypatch):
     q = problem("gru", torch.float32, 2 if ways == "both" else 1, hidden=21, steps=5)
     q = q._replace(reverse=ways == "backwards")
-    bytes_of_a_step = len(q.weights) * BATCH * 3 * 21 * 4
-    monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", steps_at_once * bytes_of_a_step)
+    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, steps_at_once))
     with configurations.recomputing():
         check(q, "stepwise")
 
@@ -139,7 +147,7 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
         seen.append(switch.fp32_precision)
         return multiply(*operands)
 
-    for module in (stepwise, __import__("seqcells.kernels.triton.gradients", fromlist=["multiply"])):
+    for module in (stepwise, products):
         monkeypatch.setattr(module, "multiply", watched)
     before = switch.fp32_precision
     q = problem("gru", torch.float32, hidden=5)

@@ -171,12 +171,10 @@ def test_weights_in_shared_memory(name, flags, divided):
 @pytest.fixture
 def recomputing(monkeypatch):
     """Backward computes the cells' values once more, for three steps at a time."""
-    from seqcells.kernels.triton import configurations
-    from seqcells.kernels.triton.cells import CELLS
+    from seqcells.kernels.triton import configurations, recomputed
 
     def recompute(q, window=3):
-        of_a_step = (len(q.cell.recurrent_gates) + len(CELLS[q.cell.name].saved)) * q.states[0].numel() * 8
-        monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", window * of_a_step)
+        monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, window))
         monkeypatch.setattr(configurations, "recompute", True)
         return q
 

@@ -18,9 +18,9 @@ from ...recurrence import Recurrence
 from ...weights import Weights
 from . import _engine, library
 from .library import PRECISIONS, Kernels, kernels, pooled, precision
-from .linear import gemm, linear
+from .linear import gemm, linear, linear_gradients
 
-__all__ = ["Inference", "backward", "forward", "infer", "kernels", "linear", "pooled", "saved_like"]
+__all__ = ["Inference", "backward", "forward", "kernels", "pooled", "saved_like"]
 
 _MAX_STATES = 4
 # fmt: off
@@ -67,18 +67,21 @@ def _fields(given: dict[str, Any]) -> list[int]:
 
 
 class _Call:
-    """A recurrence as the kernels want it: contiguous, of the dtype that they read."""
+    """A recurrence as the kernels want it: contiguous, of the dtype that they read; its input projected by others, or
+    inside the loop."""
 
-    def __init__(self, q: Recurrence, x: Tensor) -> None:
+    def __init__(self, q: Recurrence, inside: bool = False) -> None:
+        x = q.outside
         self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
         self.working, self.precision = WORKING_DTYPE.get(x.dtype, x.dtype), precision(x.dtype)
         self.dtype = PRECISIONS[self.precision]
         self.steps, self.batch = x.shape[:2]
         self.directions, _, self.projected = q.states[0].shape
-        self.hidden = q.states[-1].shape[2] if q.weights[0].hr is None else q.weights[0].hr.shape[1]
+        self.hidden = q.hidden
         self.kernels = kernels(q.cell.name, self.precision)
         self.states = [self.plain(state) for state in q.states]
-        self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in q.weights]
+        weights = [w if inside else w.recurrent for w in q.weights]
+        self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in weights]
         self.unit = [_unit(w) for w in self.weights]
         self.lengths = None if q.lengths is None else q.lengths.to(torch.int64).contiguous()
         self.reset = None if q.reset is None else q.reset.contiguous()
@@ -159,13 +162,20 @@ def _unit(weights: Weights) -> Tensor | None:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """As `seqcells.ops` has it."""
-    call = _Call(q, q.gates_x)
+    """As `seqcells.ops` has it. The input's projection is made inside the loop where it is not to be differentiated."""
+    inside = q.input is not None and not save
+    call = _Call(q, inside)
     output, final = call.empty_output(), call.empty_states()
     saved = _saved(q, pooled) if save else []
+    if inside:
+        x = {"input": call.plain(q.input), "features": q.input.shape[2]}
+        x |= {"weight_ih": [w.ih for w in call.weights], "bias_ih": [w.bias_ih for w in call.weights]}
+    else:
+        gates_x = q.gates_x if q.input is None else linear(q.input, *q.input_weights)
+        x = {"gates_x": call.each(call.plain(gates_x))}
     call.run(
         False,
-        gates_x=call.each(call.plain(q.gates_x)),
+        **x,
         output=call.each(output),
         final=_by_direction(final),
         saved=list(saved[0]) if saved else None,
@@ -178,11 +188,11 @@ def backward(
     q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
 ) -> list[Tensor]:
     """As `seqcells.ops` has it."""
-    call = _Call(q, q.gates_x)
+    call = _Call(q)
     values, *path = saved
     output = call.plain(output)
     previous = [call.previous_hidden(part, d) for d, part in enumerate(call.each(output))]
-    grad_gates_x = call.empty(*q.gates_x.shape)
+    grad_gates_x = call.empty(*output.shape[:2], call.directions * len(call.cell.gates) * call.hidden)
     width = call.kernels.shared.count(-1) * call.hidden
     grad_product = [call.empty(call.steps, call.batch, width) for _ in q.weights]
     grad_states = [call.working_like(state) for state in call.states]
@@ -211,15 +221,22 @@ def backward(
         grad_unit=[next(iter(g.unit), None) for g in grads],
         grad_bias=[g.bias_hh for g in grads],
     )
-    flat = [grad_gates_x, *grad_states]
+    outside, grad_ih = call.stored(grad_gates_x), [None] * call.directions
+    if q.input is not None:
+        outside, of_weight = linear_gradients(outside, q.input, q.input_weights[0])
+        grad_ih = of_weight.chunk(call.directions)
+    flat = [outside, *grad_states]
     for d, (w, g, grad_x) in enumerate(zip(call.weights, grads, call.each(grad_gates_x), strict=True)):
-        g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
+        g = g._replace(ih=grad_ih[d], hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
+        if q.input is not None and q.weights[d].bias_ih is not None:
+            # Not bias_hh's, which may be the same: added up step by step, that is further from the truth.
+            g = g._replace(bias_ih=grad_x.sum((0, 1)))
         if w.hr is not None:
             g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, call.plain(path[0][d].flatten(0, 1))))
         if w.unit:
             g = g._replace(unit=g.unit[0].split([len(rows) for rows in w.unit]))
         flat += g.present()
-    return [call.stored(grad) for grad in [*flat, *(grad_reset or ())]]
+    return [grad if grad is None else call.stored(grad) for grad in [*flat, *(grad_reset or ())]]
 
 
 def _grad_hh(
@@ -252,10 +269,9 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 
 
 def _saved(q: Recurrence, empty: Callable[[Sequence[int], torch.dtype], Tensor]) -> list[Tensor]:
-    dtype = WORKING_DTYPE.get(q.gates_x.dtype, q.gates_x.dtype)
-    row, directions = kernels(q.cell.name), len(q.weights)
-    steps, batch, width = q.gates_x.shape
-    hidden = width // (directions * len(q.cell.gates))
+    dtype = WORKING_DTYPE.get(q.outside.dtype, q.outside.dtype)
+    row, directions, hidden = kernels(q.cell.name), len(q.weights), q.hidden
+    steps, batch, _ = q.outside.shape
     counts = (row.saves, *[1] * sum(_has_path(row, q.weights[0])))
     return [empty((directions, steps, batch, k * hidden), dtype) for k in counts]
 
@@ -284,19 +300,19 @@ class Inference:
     uses them. Weights are read where they lie, so what is written to them between two calls counts in the second.
 
     Args:
-        layers: one below the other, each without ``gates_x``; of states only the shapes count.
-        input: (T, B, features), of which only the shape and the dtype count.
+        layers: one below the other, each from its input; of that and of states only shapes and dtypes count.
     """
 
-    def __init__(self, layers: Sequence[Recurrence], input: Tensor) -> None:
-        self._storage, self._made_for = input.dtype, self._circumstances(input.dtype)
+    def __init__(self, layers: Sequence[Recurrence]) -> None:
+        self._storage = layers[0].input.dtype
+        self._made_for = self._circumstances(self._storage)
         runs, self.in_place = [], True
         states = len(layers[0].states)
         outputs = 1 + 2 * states
         weight = outputs + len(layers)  # of all arguments the next of these
         for k, q in enumerate(layers):
-            checks.layer(q, input)
-            call = _Call(q, input)
+            checks.layer(q)
+            call = _Call(q, inside=True)
             self.in_place &= all(
                 len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present()))
                 for w, own in zip(q.weights, call.weights, strict=True)
@@ -313,8 +329,7 @@ class Inference:
                         named.append((name, weight, 0))
                         weight += 1
                 places += [(d * _COUNT + _place(name), which, ahead) for name, which, ahead in named]
-            runs.append((call.kernels.handle, call.flat({"features": input.shape[2]}), places))
-            input = input.new_empty((*input.shape[:2], call.directions * call.projected))
+            runs.append((call.kernels.handle, call.flat({"features": q.input.shape[2]}), places))
         self._run = _engine.prepared(runs)
 
     def __call__(self, *tensors: Tensor | None) -> None:
@@ -330,20 +345,3 @@ class Inference:
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""
         return self._made_for == self._circumstances(self._storage)
-
-
-def infer(q: Recurrence, input: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """As `seqcells.ops` has it."""
-    checks.layer(q, input)
-    call = _Call(q, input)
-    input, output, final = call.plain(input), call.empty_output(), call.empty_states()
-    call.run(
-        False,
-        input=input,
-        features=input.shape[2],
-        weight_ih=[w.ih for w in call.weights],
-        bias_ih=[w.bias_ih for w in call.weights],
-        output=call.each(output),
-        final=_by_direction(final),
-    )
-    return call.stored(output), [call.stored(state) for state in final]

@@ -24,11 +24,13 @@ REGISTERS = 255
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
 
-# Whether backward computes the cells' values once more from gates_x, by one large product over many steps, in place
-# of keeping them: forward then keeps the states alone. Read at each call of an engine; see `recomputing`.
+# Whether backward computes the cells' values once more, by large products over many steps, in place of keeping them:
+# forward then keeps the states alone. Read at each call of an engine; see `recomputing`.
 recompute = False
-# The results of that product are held for as many steps at a time as fit in so many bytes.
-RECOMPUTE_BYTES = 64 << 20
+# That is done for a window of steps at a time: so many parts of the sequence, or fewer, of steps that fit in so many
+# bytes. An LSTM's window of all steps would take some twenty times what its output does.
+RECOMPUTE_PARTS = 16
+RECOMPUTE_BYTES = 16 << 20
 
 # "ieee", "tf32" or "tf32x3" for float32 products, whatever torch's switches say; see `precision`.
 precision: str | None = None

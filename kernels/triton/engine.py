@@ -9,10 +9,9 @@ from ...dispatch import Call
 from ...recurrence import Recurrence
 from . import wavefront
 from .plan import Plan, Shape, plan
-from .products import linear
 from .stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
 
-__all__ = ["at_once", "backward", "forward", "linear", "saved_like"]
+__all__ = ["at_once", "backward", "forward", "saved_like"]
 
 
 def at_once(call: Call, gradients: bool) -> int:

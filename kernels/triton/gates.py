@@ -20,6 +20,7 @@ from .tiles import (
     is_boundary,
     is_valid,
     load,
+    place_in_window,
     place_of_tile,
     recurrent_product,
     states_around,
@@ -118,12 +119,12 @@ def backward(
     states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it).
 
     grad_read (D, B, H) is what of the hidden state's gradient came through the product that read it, in the step after;
-    grad_product, where given, takes dr for that of this step. Read where needed: before, the hidden state before each
-    step; first (S, D, B, H), the states before them all; after, as forward wrote it; result, the hidden state after
-    each step. ``again`` is the cell's forward where the values it saves are to be computed once more from x and product
-    (D, window, B, R·H), whose steps are in the order of travel, or None. ``previous`` and ``next`` say which states are
-    read before and after a step. grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut``
-    states do not cross steps, so no boundary cuts them, and grad_fresh has nothing of theirs.
+    grad_product, where given, takes dr for that of this step. Read where needed: before to result, as `states_around`
+    has them. ``again`` is the cell's forward where the values it saves are to be computed once more from x and product
+    (D, window, B, R·H), or None. With ``window`` these, before, grad_x and grad_r are of so many steps alone, of each
+    direction its own, in the order of time. ``previous`` and ``next`` say which states are read before and after a
+    step. grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut`` states do not cross steps, so
+    no boundary cuts them, and grad_fresh has nothing of theirs.
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     count: tl.constexpr = len(kept)
@@ -159,21 +160,23 @@ def backward(
         passed = d
 
         s, n = states_around(
-            i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+            i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
             kept, previous, next, directions, direction, backwards, work,
         )  # fmt: skip
         if again is None:
             v = load(saved, values, steps * plane, place, inside, work)
         else:
             v = _values(
-                again, i, x, product, bias, s, p, row, batch, size, rows, units, inside, everywhere, window,
-                gates, recurrent, direction, work,
+                again, i, x, product, bias, s, p, steps, batch, size, rows, units, inside, everywhere, window,
+                gates, recurrent, directions, direction, backwards, work,
             )  # fmt: skip
 
         dx, dr, d, dp = cell(v, s, n, p, d)
         if lengths is not None:
             dx, dr, dp = where_or_zero(valid, dx), where_or_zero(valid, dr), where_or_zero(valid, dp)
             d = where(valid, d, passed)
+        if window is not None:
+            row = (place_in_window(i, window, steps, backwards) * batch + rows) * directions + direction
         store(grad_x, dx, size, row * (gates * size) + units, inside)
         if grad_r is not None:
             store(grad_r, dr, size, row * (recurrent * size) + units, inside)
@@ -193,8 +196,8 @@ def values(
     previous: tl.constexpr, next: tl.constexpr, directions: tl.constexpr, reverse: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """What the cell's forward saves of those steps, all at once: saved (count, window, B, D·H), step i in place i
-    modulo window. The rest is as `backward` has it; in the grid the batch comes once for each step of a window.
+    """What the cell's forward saves of those steps, a window's, all at once: saved (count, window, B, D·H). The rest is
+    as `backward` has it; in the grid the batch comes once for each step of a window.
     """
     work: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     direction = tl.program_id(2) if directions > 1 else 0
@@ -206,31 +209,34 @@ def values(
         tl.program_id(0) % tiles * ROWS, tl.where(i < stop, batch, 0), tl.program_id(1) * UNITS,
         batch, size, direction, directions, ROWS, UNITS,
     )  # fmt: skip
-    t, _ = time(i, steps, backwards)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     s, _ = states_around(
-        i, before, first, after, None, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        i, window, before, first, after, None, fresh, lengths, reset, steps, batch, size, rows, units, present,
         kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     v = _values(
-        cell, i, x, product, bias, s, p, (t * batch + rows) * directions + direction, batch, size, rows, units, inside,
-        everywhere, window, gates, recurrent, direction, work,
+        cell, i, x, product, bias, s, p, steps, batch, size, rows, units, inside, everywhere, window,
+        gates, recurrent, directions, direction, backwards, work,
     )  # fmt: skip
-    place = (((i % window).to(tl.int64) * batch + rows) * directions + direction) * size + units
+    moment = place_in_window(i, window, steps, backwards)
+    place = ((moment * batch + rows) * directions + direction) * size + units
     store(saved, v, window * plane, place, inside)
 
 
 @triton.jit
 def _values(
-    cell: tl.constexpr, i, x, product, bias, s, p, row, batch, size, rows, units, inside, everywhere, window,
-    gates: tl.constexpr, recurrent: tl.constexpr, direction, work: tl.constexpr,
+    cell: tl.constexpr, i, x, product, bias, s, p, steps, batch, size, rows, units, inside, everywhere, window,
+    gates: tl.constexpr, recurrent: tl.constexpr, directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
-    """What the cell's forward saves of step i, whose products are in ``product`` (D, window, B, R·H)."""
+    """What the cell's forward saves of step i, which is one of the window that x and product (D, window, B, R·H) are
+    of."""
+    moment = place_in_window(i, window, steps, backwards)
     r = ()
     if recurrent > 0:
-        held = (direction * window + i % window) * batch + rows
+        held = (direction * window + moment) * batch + rows
         r = load(product, recurrent, size, held * (recurrent * size) + units, inside, work)
         if bias is not None:
             r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
+    row = (moment * batch + rows) * directions + direction
     _, v = cell(load(x, gates, size, row * (gates * size) + units, inside, work), r, s, p)
     return v

@@ -1,4 +1,4 @@
-"""The gradients of one layer, or a stack of them: their memory while the steps run, and their sums afterwards."""
+"""The gradients of one layer, or a stack of them: their memory while the steps run, and their sums over steps."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,14 @@ from torch import Tensor
 
 from ...weights import Weights
 from .problem import Problem
-from .products import multiply
+from .products import multiply, sum_of_products, sum_of_rows
 
 
 class Gradients:
     """Gradients of a `Problem`, in the working dtype where they are carried from step to step.
 
-    * ``x`` (T, B, D·G·H), ``r`` (T, B, D·R·H), the same where every gate's part of the two is;
+    * ``x`` (steps, B, D·G·H), ``r`` (steps, B, D·R·H), the same where every gate's part of the two is: of all steps, or
+      of a window, until they are gathered;
     * ``product`` (D, B, R·H): of what a step's recurrent product gave; None where the product finds it in ``r``;
     * ``states`` (S, D, B, H), ``hidden`` (D, B, P): of the states after a step; ``hidden`` is the first of ``states``
       unless that is projected: then that one is before projection, and ``projected`` (T, B, D·P) what reached
@@ -23,10 +24,11 @@ class Gradients:
     * ``parameters`` (rows, D, B, H): of the per-unit parameters, for each sequence, or None.
     """
 
-    def __init__(self, q: Problem, grad_final: Sequence[Tensor]) -> None:
-        self.x = q.empty(q.steps, q.batch, q.directions * q.gates * q.hidden)
+    def __init__(self, q: Problem, grad_final: Sequence[Tensor], steps: int) -> None:
+        self.q, self.whole = q, steps == q.steps
+        self.x = q.empty(steps, q.batch, q.directions * q.gates * q.hidden)
         width = q.recurrent * q.hidden
-        self.r = self.x if q.shared else q.empty(q.steps, q.batch, q.directions * width)
+        self.r = self.x if q.shared else q.empty(steps, q.batch, q.directions * width)
         self.product = None
         if q.recurrent and q.directions > 1:
             self.product = q.empty(q.directions, q.batch, width)
@@ -42,62 +44,108 @@ class Gradients:
             rows = q.parameters.shape[1]
             self.parameters = torch.zeros(rows, *self.states.shape[1:], dtype=q.work, device=q.device)
 
-    def flat(self, q: Problem, output: Tensor, raw: Tensor, before: Tensor | None) -> list[Tensor]:
-        """All of them in their tensors' dtype, in the order of an engine's `backward`; the steps have run.
+        self.weights: list[Weights] = []
+        self.outside = self._empty_outside()
+
+    def gather(self, first: int, stop: int, output: Tensor, before: Tensor | None) -> None:
+        """Take what ``x`` and ``r`` have of steps ``first`` to ``stop``.
 
         Args:
             output: (T, B, D·P), forward's.
-            raw: (1, T, B, D·H), the hidden state before projection; ignored where there is none.
-            before: (T, B, D·P), the hidden state before each step; None where that is the output before it.
+            before: (stop - first, B, D·P), the hidden state before each of these steps; None where they are all, and it
+                is the output before it.
         """
-        states, fresh = self._before_the_first_step(q)
+        q = self.q
+        x, r = (q.parts(gradients[: stop - first]) for gradients in (self.x, self.r))
+        read = [None] * q.directions if before is None else q.parts(before)
+        sums = [self._of_weights(d, q.span(d, first, stop), x[d], r[d], read[d], output) for d in range(q.directions)]
+        if self.weights:
+            pairs = [(w.present(), more.present()) for w, more in zip(self.weights, sums, strict=True)]
+            sums = [w.replaced([*map(torch.add, *pair)]) for w, pair in zip(sums, pairs, strict=True)]
+        self.weights = sums
+        self._gather_outside(first, stop, x)
+
+    def flat(self, raw: Tensor) -> list[Tensor | None]:
+        """All of them in their tensors' dtype, in the order of an engine's `backward`; all steps are gathered.
+
+        ``raw`` (1, T, B, D·H) is the hidden state before projection; ignored where there is none.
+        """
+        q = self.q
+        states, fresh = self._before_the_first_step()
         like, sums = list(q.states), list(states)
-        for d, w in enumerate(q.weights):
+        for d, (w, own) in enumerate(zip(q.weights, self.weights, strict=True)):
+            if w.hr is not None:
+                own = own._replace(hr=sum_of_products([(q.parts(self.projected)[d], q.parts(raw[0])[d])], q.work))
+            if self.parameters is not None:
+                own = own._replace(unit=self.parameters[:, d].sum(1).split([len(unit) for unit in w.unit]))
             like += w.present()
-            sums += self._of_weights(q, d, output, raw, before).present()
+            sums += own.present()
         like += q.reset_states or ()
         sums += fresh
-        x = q.parts(self.x)[0] if q.is_stack else self.x
         found = [torch.empty_like(t) for t in like]
         if len({t.dtype for t in like}) == 1:  # of several some versions write all as the first
             torch._foreach_copy_(found, sums)
         else:
             for t, g in zip(found, sums, strict=True):
                 t.copy_(g)
-        return [x, *found]
+        return [self.outside, *found]
 
-    def _of_weights(self, q: Problem, d: int, output: Tensor, raw: Tensor, before: Tensor | None) -> Weights:
-        """Of one direction's weights."""
-        w, x, r = q.weights[d], q.parts(self.x)[d], q.parts(self.r)[d]
-        rows = [len(unit) for unit in w.unit]
-        bias = None if w.bias_hh is None else self._sum(r, q)
-        return w._replace(
-            ih=None if w.ih is None else _sum_of_products([(x, q.parts(output)[d - 1])], q.work),
-            hh=None if w.hh is None else self._products(q, d, r, output, before),
-            bias_ih=None if w.bias_ih is None else bias if q.shared and bias is not None else self._sum(x, q),
+    def _of_weights(self, d: int, times: slice, x: Tensor, r: Tensor, read: Tensor | None, output: Tensor) -> Weights:
+        """Of one direction's weights that products are made with, summed over some steps."""
+        q, w = self.q, self.q.weights[d]
+        bias = None if w.bias_hh is None else sum_of_rows(r, q.work)
+        bias_ih = None if w.bias_ih is None else bias if q.shared and bias is not None else sum_of_rows(x, q.work)
+        below = q.parts(output)[d - 1] if q.is_stack and d else q.input
+        return Weights(
+            ih=None if w.ih is None else sum_of_products([(x, below[times])], q.work),
+            hh=None if w.hh is None else sum_of_products(self._read(d, r, read, output), q.work),
+            bias_ih=bias_ih,
             bias_hh=bias,
-            hr=None if w.hr is None else _sum_of_products([(q.parts(self.projected)[d], q.parts(raw[0])[d])], q.work),
-            unit=() if self.parameters is None else self.parameters[:, d].sum(1).split(rows),
         )
 
-    @staticmethod
-    def _sum(gradients: Tensor, q: Problem) -> Tensor:
-        return gradients.sum((0, 1), dtype=q.work)
-
-    def _products(self, q: Problem, d: int, r: Tensor, output: Tensor, before: Tensor | None) -> Tensor:
-        """Of weight_hh: one product over all steps; the first apart where what was read is where output was written."""
-        if before is not None:
-            return _sum_of_products([(r, q.parts(before)[d])], q.work)
-        read = [(r[q.times[d][0]], q.states[0][d])]
+    def _read(self, d: int, r: Tensor, read: Tensor | None, output: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """``r`` and what the products read; of all steps the first apart where that is where output was written."""
+        if read is not None:
+            return [(r, read)]
+        q = self.q
+        pairs = [(r[q.times[d][0]], q.states[0][d])]
         if q.steps > 1:
             later, earlier = slice(1, None), slice(None, -1)
             if q.backwards[d]:
                 later, earlier = earlier, later
-            read.append((r[later], q.parts(output)[d][earlier]))
-        return _sum_of_products(read, q.work)
+            pairs.append((r[later], q.parts(output)[d][earlier]))
+        return pairs
 
-    def _before_the_first_step(self, q: Problem) -> tuple[list[Tensor], list[Tensor]]:
+    def _empty_outside(self) -> Tensor | None:
+        """Memory for the gradient of what comes from outside."""
+        q = self.q
+        if q.input is None:
+            return (q.parts(self.x)[0] if q.is_stack else self.x) if self.whole else torch.empty_like(q.outside)
+        if not q.input.requires_grad:
+            return None
+        return torch.empty_like(q.outside) if self.whole or q.directions == 1 else torch.zeros_like(q.outside)
+
+    def _gather_outside(self, first: int, stop: int, x: Sequence[Tensor]) -> None:
+        q, outside = self.q, self.outside
+        if outside is None or (q.input is None and self.whole):
+            return
+        if q.input is None:
+            for d, own in enumerate(x):
+                q.parts(outside)[d][q.span(d, first, stop)] = own
+            return
+        if q.is_stack or q.directions == 1:
+            here = outside[q.span(0, first, stop)]
+            multiply(x[0].flatten(0, 1), q.weights[0].ih, here.flatten(0, 1))
+        elif self.whole:
+            multiply(self.x.flatten(0, 1), q.input_weights[0], outside.flatten(0, 1))
+        else:
+            for d, (own, w) in enumerate(zip(x, q.weights, strict=True)):
+                part = multiply(own.flatten(0, 1), w.ih, q.empty(own.shape[0] * q.batch, w.ih.shape[1]))
+                outside[q.span(d, first, stop)] += part.view(stop - first, q.batch, -1)
+
+    def _before_the_first_step(self) -> tuple[list[Tensor], list[Tensor]]:
         """Of the initial states and the reset states."""
+        q = self.q
         hidden = self.hidden if self.read is None else self.hidden + self.read
         states = [hidden, *self.states[1:]]
         fresh = [] if self.fresh is None else [self.fresh_hidden, *self.fresh[1:]]
@@ -106,12 +154,3 @@ class Gradients:
             fresh = [total + torch.where(flag, d, 0) for total, d in zip(fresh, states, strict=False)]
             states = [torch.where(flag, 0, d) for d in states]
         return states, fresh
-
-
-def _sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
-    """Σ aᵀ b over the pairs (…, M), (…, N) and their leading dimensions → (M, N)."""
-    products = []
-    for a, b in pairs:
-        out = a.new_empty(a.shape[-1], b.shape[-1], dtype=dtype)
-        products.append(multiply(a.flatten(0, -2).T, b.flatten(0, -2), out))
-    return sum(products[1:], products[0])

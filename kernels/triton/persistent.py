@@ -4,8 +4,8 @@ It runs where the recurrent weights fit on the chip, divided among programs that
 state is not projected. Where one program holds all of them it needs no others, and no two ever meet.
 
 Of each step and unit an LSTM's training keeps six numbers in the storage dtype (output, c and four values), and with
-`configurations.recomputing` two; a GRU's five, or one. The input's projection, four and three, is kept by who made it
-either way. Backward then takes what `recomputed.Window` does besides, and the hidden state before each step.
+`configurations.recomputing` two; a GRU's five, or one. The input's projection, four and three, there is besides while
+forward runs, and its gradient while backward does; recomputing, both are of a `recomputed.Window` alone.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     why_not = refuses(shape)
     if why_not:
         raise RuntimeError(f"the persistent plan cannot run this layer: {why_not}")
-    with torch.cuda.device_of(q.gates_x):
+    with torch.cuda.device_of(q.outside):
         return _forward(Problem(q), _division(shape, 1), save)
 
 
@@ -110,7 +110,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         q,
         division,
         cell=q.kernels.forward,
-        x=q.gates_x,
+        x=q.x(),
         bias=q.bias,
         weight_ih=q.ih,
         bias_ih=q.bias_ih,
@@ -137,20 +137,14 @@ def _backward(
     grad_final: Sequence[Tensor],
 ) -> list[Tensor]:
     recompute = len(q.kernels.saved) > len(saved.values)
-    before = None
-    if q.bounded or q.previous(recompute)[0] or (recompute and q.recurrent):
-        before = q.hidden_before(output)
     fresh = q.fresh()
-    states = {"first": q.stacked(q.states, q.gates_x.dtype), "after": some(saved.after)}
+    states = {"first": q.stacked(q.states, q.dtype), "after": some(saved.after)}
     states["fresh"] = fresh and q.stacked(fresh, q.work)
-    window = Window(q, before, **states) if recompute else None
-    d = Gradients(q, grad_final)
+    window = Window(q, output, **states) if recompute else None
+    before = q.hidden_before(output) if q.bounded and not window else None
+    d = Gradients(q, grad_final, window.steps if window else q.steps)
     d.read = None  # the kernel adds what came through the product to the rest
-    length = window.steps if window else q.steps
-    for begin in reversed(range(0, q.steps, length)):
-        end = min(begin + length, q.steps)
-        if window:
-            window.compute(begin, end)
+    for begin, end in window.compute() if window else ((0, q.steps),):
         _run(
             sequence.backward,
             q,
@@ -162,7 +156,7 @@ def _backward(
             saved=window.saved if window else some(saved.values),
             window=window and window.steps,
             values=len(q.kernels.saved),
-            before=before,
+            before=window.before if window else before,
             result=output,
             previous=q.kernels.previous,
             next=q.kernels.next,
@@ -176,7 +170,8 @@ def _backward(
             **states,
             **q.counts(recompute),
         )
-    return d.flat(q, output, saved.raw, before)
+        d.gather(begin, end, output, window.before[: end - begin] if window else before)
+    return d.flat(saved.raw)
 
 
 def _division(shape: Shape, planes: int, between: int = 1) -> configurations.Division | str:
@@ -214,15 +209,15 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     groups = triton.cdiv(q.batch, rows)
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
-    common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.gates_x.dtype)}
+    common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.dtype)}
     common["FLAGS"] = division.meet and configurations.flags and not q.is_stack
     if division.meet:
         pairs = groups * q.directions
-        exchanged = 2 * pairs * rows * sum(division.tile["CHUNKS"]) * q.gates_x.itemsize
+        exchanged = 2 * pairs * rows * sum(division.tile["CHUNKS"]) * q.dtype.itemsize
         counters = pairs * (division.blocks if common["FLAGS"] else 1) * barrier.APART.value
         # One after the other, to be set to zero at once.
         common["arrived"] = torch.zeros(counters + exchanged // 4, dtype=torch.int32, device=q.device)
-        common["ring"] = common["arrived"][counters:].view(q.gates_x.dtype)
+        common["ring"] = common["arrived"][counters:].view(q.dtype)
         common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
         common["patience"] = configurations.PATIENCE
     # Without stages the compiler keeps no second copy of what it loads for steps to come.

@@ -47,10 +47,9 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, q: Recurrence) -> Shape:
-        (steps, batch, _), (directions, _, width) = q.gates_x.shape, q.states[0].shape
+        (steps, batch, _), (directions, _, width) = q.outside.shape, q.states[0].shape
         directions, layers = (1, directions) if q.stacked else (directions, 1)
-        hidden = q.gates_x.shape[-1] // (directions * len(q.cell.gates))
-        return cls(q.cell, q.gates_x.device, q.gates_x.dtype, steps, batch, directions, hidden, width, layers)
+        return cls(q.cell, q.outside.device, q.outside.dtype, steps, batch, directions, q.hidden, width, layers)
 
     @classmethod
     def called(cls, call: Call) -> Shape:

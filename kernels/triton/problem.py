@@ -1,6 +1,7 @@
 """One layer, or a stack of them, its arguments in the form that the kernels take them."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from ...boundaries import boundaries, valid_steps
 from ...precision import WORKING_DTYPE
 from ...recurrence import Recurrence
 from .cells import CELLS, Kernels
+from .products import linear
 
 
 @jit
@@ -51,25 +53,24 @@ class Problem:
 
     P, `width`, is the size of the hidden state that is carried: the projected one's, or H. In a sequence the directions
     lie side by side in the last axis, so that both are of one time; but they are at one step at two times. In the place
-    of directions a stack has its layers; only of gates_x it has but the lowest one's.
+    of directions a stack has its layers; only of what comes from outside it has but the lowest one's.
     """
 
     def __init__(self, q: Recurrence) -> None:
-        self.cell, self.kernels = q.cell, CELLS[q.cell.name]
-        self.gates_x = q.gates_x.contiguous()
+        self.recurrence, self.cell, self.kernels = q, q.cell, CELLS[q.cell.name]
+        self.input, self.outside = q.input, q.outside.contiguous()
         self.states = [state.contiguous() for state in q.states]
         self.weights, self.is_stack = q.used, q.stacked
         self.lengths = None if q.lengths is None else q.lengths.contiguous()
         self.reset = None if q.reset is None else q.reset.contiguous()
         self.reset_states, self.reverse = q.reset_states, q.reverse
 
-        self.device = q.gates_x.device
-        self.steps, self.batch, gates = q.gates_x.shape
+        self.device, self.dtype = q.outside.device, q.outside.dtype
+        self.steps, self.batch, _ = q.outside.shape
         self.directions, _, self.width = q.states[0].shape
         self.gates, self.recurrent = len(q.cell.gates), len(q.cell.recurrent_gates)
-        self.hidden = gates // (self.gates if q.stacked else self.directions * self.gates)
-        self.projected = q.weights[0].hr is not None
-        self.work = WORKING_DTYPE.get(q.gates_x.dtype, q.gates_x.dtype)
+        self.hidden, self.projected = q.hidden, q.weights[0].hr is not None
+        self.work = WORKING_DTYPE.get(self.dtype, self.dtype)
         # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
         self.hh = _stacked([w.hh for w in q.weights])
         self.bias = _stacked([w.bias_hh for w in q.weights])
@@ -87,6 +88,10 @@ class Problem:
         """For each direction the times in its order of travel. Not of a graph's steps: a range fixes their number."""
         return [range(self.steps)[:: -1 if backwards else 1] for backwards in self.backwards]
 
+    def span(self, direction: int, first: int, stop: int) -> slice:
+        """The times of steps ``first`` to ``stop``."""
+        return slice(self.steps - stop, self.steps - first) if self.backwards[direction] else slice(first, stop)
+
     @property
     def bounded(self) -> bool:
         """Whether a step may read another state than the one that the step before it gave."""
@@ -94,7 +99,16 @@ class Problem:
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Uninitialised memory, in the storage dtype unless told."""
-        return self.gates_x.new_empty(shape, dtype=dtype)
+        return self.outside.new_empty(shape, dtype=dtype)
+
+    @cached_property
+    def input_weights(self) -> tuple[Tensor, Tensor | None]:
+        """Of the input: (D·G·H, features), (D·G·H,). Of two directions copies, which not every call needs."""
+        return self.recurrence.input_weights
+
+    def x(self) -> Tensor:
+        """(T, B, D·G·H): the input projected."""
+        return self.outside if self.input is None else linear(self.input, *self.input_weights)
 
     def single(self, both: Tensor) -> Tensor:
         """(D, …) as a product takes it: without the axis where there is one direction."""
@@ -161,21 +175,25 @@ class Problem:
             return self.states[0]
         return torch.where(self.boundary_at_first(), self.fresh()[0], self.states[0])
 
-    def hidden_before(self, output: Tensor) -> Tensor:
-        """(T, B, D·P): the hidden state that each valid step reads."""
-        before = torch.empty_like(output)
+    def hidden_before(self, output: Tensor, first: int = 0, stop: int | None = None) -> Tensor:
+        """(stop - first, B, D·P): the hidden state that each of some steps reads where it is valid; of each direction
+        its own steps, in the order of time."""
+        stop = self.steps if stop is None else stop
+        before = self.empty(stop - first, *output.shape[1:])
         for d, (after, own) in enumerate(zip(self.parts(output), self.parts(before), strict=True)):
-            first = self.states[0][d]
+            initial, times = self.states[0][d], self.span(d, first, stop)
             if self.backwards[d]:
-                own[-1], own[:-1] = first, after[1:]
+                own[:-1] = after[times][1:]
+                own[-1] = after[times.stop] if first else initial
             else:
-                own[0], own[1:] = first, after[:-1]
+                own[1:] = after[times][:-1]
+                own[0] = after[times.start - 1] if first else initial
             if self.lengths is not None and self.backwards[d]:
                 # Padding comes first, and the output is 0 there, not the state.
-                times = torch.arange(self.steps, device=output.device)
-                torch.where((times.unsqueeze(1) == self.lengths - 1).unsqueeze(-1), first, own, out=own)
+                moments = torch.arange(times.start, times.stop, device=self.device)
+                torch.where((moments.unsqueeze(1) == self.lengths - 1).unsqueeze(-1), initial, own, out=own)
             if self.reset is not None:
-                torch.where(self.boundaries(d), self.fresh()[0][d], own, out=own)
+                torch.where(self.boundaries(d)[times], self.fresh()[0][d], own, out=own)
         return before
 
 

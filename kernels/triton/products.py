@@ -1,6 +1,6 @@
 """The matrix products between the kernels, by torch: cuBLAS or rocBLAS."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,27 +17,24 @@ def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     return (torch.mm if a.dim() == 2 else torch.bmm)(a, b, **wider, out=out)
 
 
-class _Linear(torch.autograd.Function):
-    """`torch.nn.functional.linear` in the precision of recurrent layers, forward and backward."""
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        with precision.obeyed_by_torch(precision.mode(input.dtype)):
-            return torch.nn.functional.linear(input, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        wanted, rows = ctx.needs_input_grad, grad.flatten(0, -2)
-        with precision.obeyed_by_torch(precision.mode(input.dtype)):
-            grad_input = (rows @ weight).view(input.shape) if wanted[0] else None
-            grad_weight = rows.T @ input.flatten(0, -2) if wanted[1] else None
-        return grad_input, grad_weight, rows.sum(0) if wanted[2] else None
-
-
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The input's projection: `torch.nn.functional.linear` in the precision of recurrent layers, which is cuDNN's."""
-    if input.dtype != torch.float32:
+    """`torch.nn.functional.linear` in the precision of recurrent layers, which is cuDNN's; not differentiable."""
+    with precision.obeyed_by_torch(precision.mode(input.dtype)):
         return torch.nn.functional.linear(input, weight, bias)
-    return _Linear.apply(input, weight, bias)
+
+
+def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """(…, N) → (N,), summed in a dtype that may be the wider, for which torch's own sum would copy all of it first."""
+    rows = rows.flatten(0, -2)
+    if rows.dtype == dtype:
+        return rows.sum(0)
+    return multiply(rows.new_ones(1, len(rows)), rows, rows.new_empty(1, rows.shape[1], dtype=dtype))[0]
+
+
+def sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
+    """Σ aᵀ b over the pairs (…, M), (…, N) and their leading dimensions → (M, N)."""
+    products = []
+    for a, b in pairs:
+        out = a.new_empty(a.shape[-1], b.shape[-1], dtype=dtype)
+        products.append(multiply(a.flatten(0, -2).T, b.flatten(0, -2), out))
+    return sum(products[1:], products[0])

@@ -30,6 +30,7 @@ from .tiles import (
     is_boundary,
     is_valid,
     load,
+    place_in_window,
     place_of_tile,
     states_around,
     store,
@@ -162,10 +163,10 @@ def backward(
     """Gradients of those rows and steps ``begin`` to ``end``, the last first: grad_states, of the states after the last
     of them, becomes that of the states before the first (but for a boundary there, which the caller cuts).
 
-    Read where needed: saved, as forward wrote it, or with ``window`` as `gates.values` did; before, the hidden state
-    before each step; first (S, D, B, H), the states before them all; after, as forward wrote it; result, the hidden
-    state after each step. ``previous`` and ``next`` say which states are read before and after a step. ``shared``:
-    there is no grad_r, it is grad_x. grad_parameters (rows, D, B, H) and grad_fresh are added to.
+    Read where needed: saved, as forward wrote it; before to result, as `states_around` has them. With ``window`` saved,
+    before, grad_x and grad_r are of so many steps alone, as `gates.values` has them. ``previous`` and ``next`` say
+    which states are read before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters (rows,
+    D, B, H) and grad_fresh are added to.
     """
     work: tl.constexpr = grad_states.dtype.element_ty
     stored: tl.constexpr = grad_x.dtype.element_ty
@@ -233,6 +234,8 @@ def backward(
                     tl.store(slot + k * WIDTH + here, resident.rounded(dr[k], precision), inside)
                 barrier.arrive(counter)
             # What only the host reads is written, and what the next step needs is read, while others are waited for.
+            if window is not None:
+                row = (place_in_window(i, window, steps, backwards) * batch + rows) * directions + direction
             if weight_ih is None:
                 store(grad_x, dx, size, row * (gates * size) + units, inside)
             if not shared:
@@ -276,7 +279,7 @@ def _recall(
     """What backward reads of step i: states before and after it, the cell's own values, the output's gradient if that
     is given."""
     s, n = states_around(
-        i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
         kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     t, _ = time(i, steps, backwards)
@@ -287,6 +290,7 @@ def _recall(
     if grad_output is not None:
         g = load(grad_output, 1, 0, place, inside, work)
     if window is not None:
-        place = (((i % window).to(tl.int64) * batch + rows) * directions + direction) * size + units
+        moment = place_in_window(i, window, steps, backwards)
+        place = ((moment * batch + rows) * directions + direction) * size + units
         stack = window * (batch.to(tl.int64) * (directions * size))
     return s, n, load(saved, values, stack, place, inside, work), g

@@ -18,10 +18,10 @@ from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
 from .problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved, some
-from .products import linear, multiply
+from .products import multiply
 from .recomputed import Window
 
-__all__ = ["backward", "forward", "linear", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "refuses", "saved_like"]
 
 
 def refuses(shape: Shape) -> None:
@@ -35,7 +35,7 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 
 def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """A layer → output (T, B, D·P), final states, what backward needs; ``fused``: by fused steps."""
-    with torch.cuda.device_of(q.gates_x), precision.obeyed_by_torch(precision.mode(q.gates_x.dtype)):
+    with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
         return _forward(Problem(q), save, fused)
 
 
@@ -80,7 +80,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         q,
         q.hidden,
         cell=q.kernels.forward,
-        x=q.gates_x,
+        x=q.x(),
         bias=q.bias,
         states=states,
         parameters=q.parameters,
@@ -121,9 +121,10 @@ def _backward(
 ) -> list[Tensor]:
     recompute = len(q.kernels.saved) > len(saved.values)
     previous = q.previous(recompute)
-    before = q.hidden_before(output) if q.bounded or previous[0] or (recompute and q.recurrent) else None
+    window = Window(q, output) if recompute else None
+    before = q.hidden_before(output) if q.bounded and not window else None
     fresh = q.fresh()
-    d = Gradients(q, grad_final)
+    d = Gradients(q, grad_final, window.steps if window else q.steps)
     common = {"reset": q.reset, "lengths": q.lengths}
     result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
     project = None
@@ -132,21 +133,20 @@ def _backward(
         writes = {"grad_states": d.hidden, "grad_fresh": d.fresh_hidden, "grad_x": d.projected, "uncut": 0}
         project = _launch(gates.backward, q, q.width, **reads, **writes, **result, **common, **PROJECTION_COUNTS)
         result = {"result": saved.raw[0]}
-    window = Window(q, before) if recompute and q.recurrent else None
     step = _launch(
         gates.backward,
         q,
         q.hidden,
         cell=q.kernels.backward,
         again=q.kernels.forward if recompute else None,
-        x=q.gates_x,
+        x=window and window.x,
         product=window and window.product,
         bias=q.bias,
-        window=window.steps if window else 1,
+        window=window and window.steps,
         saved=some(saved.values),
         values=len(q.kernels.saved),
-        before=before,
-        first=q.stacked(q.states, q.gates_x.dtype),
+        before=window.before if window else before,
+        first=q.stacked(q.states, q.dtype),
         after=some(saved.after),
         previous=previous,
         next=q.kernels.next,
@@ -164,22 +164,22 @@ def _backward(
         **common,
     )
 
-    if not q.recurrent and not q.projected:
-        step(0, q.steps)
-    else:
-        gradients = q.at_steps(d.r) if q.recurrent and d.product is None else None
-        reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.projected else ((), ())
-        for i in reversed(range(q.steps)):
-            if window and (i == q.steps - 1 or (i + 1) % window.steps == 0):
-                window.compute(i - i % window.steps, i + 1)
+    reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.projected else ((), ())
+    for first, stop in window.compute() if window else ((0, q.steps),):
+        gradients = q.at_steps(d.r[: stop - first]) if q.recurrent and d.product is None else None
+        if not q.recurrent and not q.projected:
+            step(first, stop)
+        for i in reversed(range(first, stop) if q.recurrent or q.projected else ()):
             if project:
                 project(i, i + 1)
                 for a, w, out in zip(reached[i], q.weights, inner, strict=True):
                     multiply(a, w.hr, out)
             step(i, i + 1)
             if q.recurrent:
-                multiply(d.product if gradients is None else gradients[i][0], q.single(q.hh), q.single(d.read))
-    return d.flat(q, output, saved.raw, before)
+                dr = d.product if gradients is None else gradients[i - first][0]
+                multiply(dr, q.single(q.hh), q.single(d.read))
+        d.gather(first, stop, output, window.before[: stop - first] if window else before)
+    return d.flat(saved.raw)
 
 
 def _launch(kernel: Any, q: Problem, size: int, **arguments: Any) -> Launch:

@@ -94,6 +94,14 @@ def time(i, steps, backwards):
 
 
 @triton.jit
+def place_in_window(i, window, steps, backwards):
+    """Of step i, in memory for so many steps as are computed at a time: in the order of time."""
+    first = i // window * window
+    last = tl.minimum(first + window, steps) - 1
+    return tl.where(backwards, last - i, i - first).to(tl.int64)
+
+
+@triton.jit
 def is_valid(lengths, t, rows, present):
     """(ROWS, 1): whether time t lies within the sequence."""
     return t < tl.load(lengths + rows, present, other=0)
@@ -117,12 +125,14 @@ def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
 
 @triton.jit
 def states_around(
-    i, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+    i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """The states before and after step i, those that ``previous`` and ``next`` say are read, from what forward kept:
-    before, result (T, B, D·H), the hidden one; first, fresh (S, D, B, H); after, the others in the slots ``kept``."""
+    result (T, B, D·H), the hidden one after each step; after, the others in the slots ``kept``; first (S, D, B, H), the
+    states before them all; fresh (S, D, B, H), what they become at a boundary. And from before, where given, the hidden
+    one before each step: of all, or with ``window`` of its steps."""
     t, earlier = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
     place_before = ((earlier * batch + rows) * directions + direction) * size + units
@@ -134,11 +144,17 @@ def states_around(
         old = tl.zeros(inside.shape, work)
         new = tl.zeros(inside.shape, work)
         if previous[k]:
-            if k == 0:
-                old = tl.load(before + place, inside, other=0.0).to(work)
+            if k == 0 and before is not None:
+                held = place
+                if window is not None:
+                    moment = place_in_window(i, window, steps, backwards)
+                    held = ((moment * batch + rows) * directions + direction) * size + units
+                old = tl.load(before + held, inside, other=0.0).to(work)
             else:
                 if i == 0:
                     old = tl.load(first + k * plane + at, inside, other=0.0).to(work)
+                elif k == 0:
+                    old = tl.load(result + place_before, inside, other=0.0).to(work)
                 else:
                     old = tl.load(after + kept[k] * (steps * plane) + place_before, inside, other=0.0).to(work)
                 if reset is not None:

@@ -14,7 +14,6 @@ import torch
 from . import configurations
 from .persistent import backward, forward, refuses, saved_like, seconds
 from .plan import Shape
-from .products import linear
 
 if TYPE_CHECKING:
     from ...dispatch import Call
@@ -24,7 +23,6 @@ __all__ = [
     "backward",
     "forward",
     "in_words",
-    "linear",
     "refuses",
     "saved_like",
     "seconds",

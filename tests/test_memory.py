@@ -1,0 +1,65 @@
+"""What a training step takes of memory at its peak: all that the Triton engine allocates, no kernel run.
+
+That is as it is on a GPU but for rounding; in torch's profile of the CPU, where Triton interprets: `test_triton` runs
+this file so. A GPU's own figures, beside cuDNN's, are in tests/test_triton_cuda.py.
+"""
+
+import os
+
+import pytest
+import torch
+from support import layer, random_states
+from torch.profiler import profile
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs Triton's interpreter", allow_module_level=True)
+
+from seqcells.kernels.triton import configurations, gradients, launch, products, recomputed, stepwise
+
+T, B, H = 256, 16, 64
+# In outputs (T, B, H), forward and backward. Kept: of LSTM the output, c, the gates i, f, g, o; of GRU the output, the
+# gates r, z, n and their product with it; recomputing, the output and c, or the output. Besides, forward has the gates'
+# part of the input; backward that one's gradient, GRU also the product's and the hidden state before each step.
+WHOLE = {"lstm": (10, 10), "gru": (8, 12)}
+RECOMPUTED = {"lstm": (6, 4), "gru": (4, 3)}
+
+
+@pytest.fixture
+def without_kernels(monkeypatch):
+    """Products neither, whose operands on the CPU are copied."""
+    monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
+    for module in (products, stepwise, recomputed, gradients):
+        monkeypatch.setattr(module, "multiply", lambda a, b, out: out.zero_())
+
+
+def peak(run):
+    """What a function returns, and the bytes it took at most."""
+    with profile(profile_memory=True) as profiled:
+        found = run()
+    changes = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
+    taken = most = 0
+    for change in sorted(changes, key=lambda each: each.start_ns()):
+        taken += change.nbytes()
+        most = max(most, taken)
+    return found, most
+
+
+@pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
+@pytest.mark.parametrize("backend", ("triton-stepwise", "triton-persistent"))
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.usefixtures("without_kernels")
+def test_training_step(name, backend, recompute, monkeypatch):
+    monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", 0)
+    module = layer(name, 4, H, backend=backend, dtype=torch.bfloat16)
+    input = torch.randn(T, B, 4).bfloat16()
+    states = [state.bfloat16() for state in random_states(name, 1, B, H)]
+    hx = states[0] if name == "gru" else tuple(states)
+    given = torch.zeros(T, B, H, dtype=torch.bfloat16)
+    with configurations.recomputing(recompute):
+        (output, _), forward = peak(lambda: module(input, hx))
+        _, backward = peak(lambda: torch.autograd.grad(output, [*module.parameters()], given))
+    unit = output.nbytes
+    kept = forward - (len(module.cell.gates) * unit)
+    found = forward / unit, (kept + backward) / unit
+    for mine, most in zip(found, (RECOMPUTED if recompute else WHOLE)[name], strict=True):
+        assert mine <= most + 0.6, found
