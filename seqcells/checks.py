@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import precision
 from .recurrence import Recurrence
 from .weights import Weights
 
@@ -70,7 +71,7 @@ def has_steps(input: Tensor) -> None:
 def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tensor | None) -> None:
     """RuntimeError where the input, the states and the weights do not belong together."""
     tensors = [("hidden", state) for state in states] + ([] if weight is None else [("parameter", weight)])
-    autocast = autocast_dtype(input.device) is not None
+    autocast = precision.autocast_dtype(input.device) is not None
     for what, tensor in tensors:
         if tensor.device != input.device:
             raise RuntimeError(
@@ -115,21 +116,6 @@ def layer(q: Recurrence) -> None:
             raise RuntimeError(f"Expected {name} on {x.device}, like the input, but it is on {tensor.device}")
     if q.reset is not None and q.reset.dtype != torch.bool:
         raise TypeError(f"reset should be of dtype torch.bool, got: {q.reset.dtype}")
-
-
-# Asked here, for torch.compile does not follow the question in every version.
-_AUTOCAST = frozenset(
-    device
-    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "ipu", "xla", "mtia", torch._C._get_privateuse1_backend_name())
-    if torch.amp.is_autocast_available(device)
-)
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
-    if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
-        return None
-    return torch.get_autocast_dtype(device.type)
 
 
 def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:

@@ -8,14 +8,13 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout as dropout_
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from . import checks, delegate, dispatch, ops, reference
+from . import checks, delegate, dispatch, ops, precision, reference
 from .boundaries import valid_steps
 from .cells import Cell
 from .recurrence import Recurrence
@@ -51,7 +50,7 @@ def call_of(
     hidden = (like.shape[-1] if weights.ih is None else len(weights.ih)) // len(cell.gates)
     width = hidden if weights.hr is None else len(weights.hr)
     sizes = {"rows": rows, "steps": steps, "directions": directions, "hidden": hidden, "width": width}
-    autocast = None if like.dtype == torch.float64 else checks.autocast_dtype(like.device)
+    autocast = None if like.dtype == torch.float64 else precision.autocast_dtype(like.device)
     return call._replace(**sizes, layers=layers, dropout=dropout, dtype=autocast or like.dtype)
 
 
@@ -125,12 +124,21 @@ def layers(
     tensors = [input, *states, *(reset_states or ())]
     at_once = _layers_at_once(choice, call, tensors, weights)
     finals: list[tuple[Tensor, ...]] = []
-    with _without_autocast(input.device):
+    with precision.without_autocast(input.device):
         for first in range(0, len(weights), directions * at_once):
             place = slice(first, min(first + directions * at_once, len(weights)))
             fresh = None if reset_states is None else [state[place] for state in reset_states]
-            own = {"stacked": place.stop - first > directions, "input": input}
-            q = Recurrence(cell, None, [s[place] for s in states], weights[place], lengths, reset, fresh, **own)
+            q = Recurrence(
+                cell,
+                None,
+                [state[place] for state in states],
+                weights[place],
+                lengths,
+                reset,
+                fresh,
+                stacked=place.stop - first > directions,
+                input=input,
+            )
             input, final = _layer(q, choice)
             finals.append(final)
             if dropout and training and place.stop < len(weights):
@@ -201,7 +209,7 @@ def step(
     checks.same_device_and_dtype(input, states, weights.ih)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
-    with _without_autocast(input.device):
+    with precision.without_autocast(input.device):
         _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice)
     return tuple(state.squeeze(0) for state in final)
 
@@ -230,11 +238,6 @@ def _layers_at_once(
     return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager:
-    """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
-    return nullcontext() if checks.autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
-
-
 def _autocast(
     input: Tensor,
     states: Sequence[Tensor],
@@ -242,7 +245,7 @@ def _autocast(
     reset_states: Sequence[Tensor] | None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
     """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
-    dtype = checks.autocast_dtype(input.device)
+    dtype = precision.autocast_dtype(input.device)
     if dtype is None or input.dtype == torch.float64:
         return input, states, weights, reset_states
     return (

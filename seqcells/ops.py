@@ -7,8 +7,8 @@ past the operators, by an autograd function that does the same (`_Eager`).
 An engine is a module with three functions of a `Recurrence`, from its input or from ``gates_x``:
 
 * ``forward(q, save)`` → output, final states, and what backward needs besides those and ``q``, nothing unless ``save``;
-* ``backward(q, output, saved, grad_output, grad_final)`` → gradients of ``q.differentiable()``, in its order; None for
-  an input that requires none;
+* ``backward(q, output, saved, grad_output, grad_final, wanted)`` → gradients of ``q.differentiable()``, in its order;
+  where ``wanted``, bools in that order, has False it may be None;
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
 
 The operators are given ``gates_x``, so that a compiler sees the input's projection. Eager calls keep the input, which
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from . import checks, dispatch, reference
+from . import checks, dispatch, precision, reference
 from .recurrence import Recurrence
 from .weights import Weights
 
@@ -139,11 +139,17 @@ def _autograd_inside_operator() -> Iterator[None]:
 
 
 def _backward(
-    q: Recurrence, backend: str, output: Tensor, saved: list[Tensor], grad_output: Tensor, grad_final: list[Tensor]
-) -> Sequence[Tensor]:
+    q: Recurrence,
+    backend: str,
+    output: Tensor,
+    saved: list[Tensor],
+    grad_output: Tensor,
+    grad_final: list[Tensor],
+    wanted: Sequence[bool],
+) -> Sequence[Tensor | None]:
     """Gradients of ``q.differentiable()``."""
     if backend != "reference":
-        return dispatch.engine(backend).backward(q, output, saved, grad_output, grad_final)
+        return dispatch.engine(backend).backward(q, output, saved, grad_output, grad_final, wanted)
     with _autograd_inside_operator():
         leaves = [tensor.detach().requires_grad_() for tensor in q.differentiable()]
         outputs = _by_reference(q, *leaves)
@@ -154,7 +160,9 @@ def _backward(
 def _recurrence_backward(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
     *inputs, output, saved, grad_output, grad_final = args
     call = _Arguments(inputs)
-    return call.grouped(_backward(call.q, call.backend, output, saved, grad_output, grad_final))
+    wanted = [True] * len(call.q.differentiable())
+    with precision.without_autocast(output.device):
+        return call.grouped(_backward(call.q, call.backend, output, saved, grad_output, grad_final, wanted))
 
 
 def _recurrence_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -203,7 +211,8 @@ def _recurrence_autograd(
     call = _Arguments(inputs)
     grad_output, grad_final = _given(call.q, output, grad_output, grad_final)
     if torch.is_grad_enabled():
-        return _as_inputs(call, _differentiable_gradients(call.q, grad_output, grad_final))
+        with precision.without_autocast(output.device):
+            return _as_inputs(call, _differentiable_gradients(call.q, grad_output, grad_final))
     return _as_inputs(call, _gradients(*inputs, output, saved, grad_output, grad_final))
 
 
@@ -214,19 +223,16 @@ def _gradients(*args: Any) -> list[Tensor]:
 
 
 def _gradients_from_input(q: Recurrence, backend: str, *given: Any) -> list[Tensor]:
-    """The second operator and then those of the input's projection, for a layer that may be given either."""
+    """The second operator, and what the input's projection has of torch's, for a layer that may be given either."""
     projected = _projected(q)
     flat = _gradients(*arguments(projected, backend), *given)
     if q.input is None:
         return flat
-    g, (weight, _) = projected.replaced(flat), q.input_weights
+    g, (weight, bias) = projected.replaced(flat), q.input_weights
     columns = g.gates_x.flatten(0, -2).T
     of_weight = (columns @ q.input.flatten(0, -2)).chunk(len(q.weights))
-    of_bias = columns.sum(1).chunk(len(q.weights))
-    weights = [
-        own._replace(ih=ih, bias_ih=None if w.bias_ih is None else bias)
-        for own, w, ih, bias in zip(g.weights, q.weights, of_weight, of_bias, strict=True)
-    ]
+    of_bias = [None] * len(q.weights) if bias is None else columns.sum(1).chunk(len(q.weights))
+    weights = [own._replace(ih=ih, bias_ih=b) for own, ih, b in zip(g.weights, of_weight, of_bias, strict=True)]
     return g._replace(input=g.gates_x @ weight, weights=weights).differentiable()
 
 
@@ -260,21 +266,20 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = list(ctx.saved_tensors)
+        tensors = ctx.saved_tensors
         lengths, reset, output, *saved = tensors[ctx.inputs :]
-        if not ctx.needs_input_grad[2]:
-            tensors[0] = tensors[0].detach()
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = _given(q, output, grad_output, grad_final)
-        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]):
-            gradients = _differentiable_gradients(q, grad_output, given)
-        elif torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given]):
+        observed = torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given])
+        with precision.without_autocast(output.device):
             # There is no operator for a stack: who watches its backward sees the reference's.
-            if q.stacked:
-                return None, None, *_differentiable_gradients(q, grad_output, given)
-            gradients = _gradients_from_input(q, ctx.backend, output, saved, grad_output, given)
-        else:
-            gradients = _backward(q, ctx.backend, output, saved, grad_output, given)
+            if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]) or (observed and q.stacked):
+                gradients = _differentiable_gradients(q, grad_output, given)
+            elif observed:
+                gradients = _gradients_from_input(q, ctx.backend, output, saved, grad_output, given)
+            else:
+                wanted = ctx.needs_input_grad[2:]
+                gradients = _backward(q, ctx.backend, output, saved, grad_output, given, wanted)
         return None, None, *gradients
 
 

@@ -1,5 +1,7 @@
 """What each dtype is computed in."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 # float16 and bfloat16 are for storage: states and sums are float32.
@@ -20,3 +22,23 @@ def bfloat16_products_allowed() -> bool:
 
 # What the properties of `torch.backends` ask, at a seventh of their time: single steps ask before each.
 _setting = torch._C._get_fp32_precision_getter
+
+
+# Asked here, for torch.compile does not follow the question in every version.
+_AUTOCAST = frozenset(
+    device
+    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "ipu", "xla", "mtia", torch._C._get_privateuse1_backend_name())
+    if torch.amp.is_autocast_available(device)
+)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
+    if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
+    return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)

@@ -101,7 +101,7 @@ class Inference(NamedTuple):
         stack = []
         for first in range(0, len(weights), directions):
             own = slice(first, first + directions)
-            # What is prepared should not keep the caller's tensors.
+            # What is prepared keeps no tensor of the caller's.
             like = [torch.empty_like(state[own]) for state in states]
             stack.append(Recurrence(cell, None, like, weights[own], input=input))
             input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])

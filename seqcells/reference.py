@@ -33,7 +33,7 @@ def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weight
 def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer, or all layers of a stack → output, final states."""
     if q.input is not None:
-        q = q._replace(gates_x=_projected(q), input=None)
+        q = q._replace(gates_x=_gates_x(q), input=None)
     if q.stacked:
         return _stack(q)
     outputs, finals = [], []
@@ -53,8 +53,8 @@ def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
     return torch.cat(outputs, -1), tuple(torch.stack(state) for state in zip(*finals, strict=True))
 
 
-def _projected(q: Recurrence) -> Tensor:
-    """gates_x in short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
+def _gates_x(q: Recurrence) -> Tensor:
+    """In short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
     chain, would be further from the truth than torch.nn's."""
     weights = q.weights[:1] if q.stacked else q.weights
     steps = [torch.cat([linear(x, w.ih, w.bias_ih) for w in weights], -1) for x in q.input.split(STEPS_OF_A_SUM)]

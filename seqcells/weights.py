@@ -68,6 +68,11 @@ class Weights(NamedTuple):
         fixed = [None if w is None else next(rest) for w in self[:5]]
         return Weights(*fixed, unit=tuple(rest))
 
+    def matching(self, other: "Weights") -> list[Tensor | None]:
+        """What another has in the places of the present tensors."""
+        both = zip([*self[:5], *self.unit], [*other[:5], *other.unit], strict=True)
+        return [theirs for own, theirs in both if own is not None]
+
     @property
     def recurrent(self) -> "Weights":
         """Only what is used inside the time loop."""

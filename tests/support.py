@@ -68,6 +68,9 @@ def cases(names=tuple(REGISTRY), **call):
     return [(name, backend) for name in names for backend in backends(name, **call)]
 
 
+ENGINES = [name for name in backends("gru") if dispatch.BACKENDS[name].engine]
+
+
 def as_tuple(states):
     return (states,) if isinstance(states, torch.Tensor) else tuple(states)
 

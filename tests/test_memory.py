@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from support import layer, random_states
+from support import layer, like_module, random_states
 from torch.profiler import profile
 
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -16,7 +16,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from seqcells.kernels.triton import configurations, gradients, launch, products, recomputed, stepwise
 
-T, B, H = 256, 16, 64
+T, B, H = 512, 16, 64
 # In outputs (T, B, H), forward and backward. Kept: of LSTM the output, c, the gates i, f, g, o; of GRU the output, the
 # gates r, z, n and their product with it; recomputing, the output and c, or the output. Besides, forward has the gates'
 # part of the input; backward that one's gradient, GRU also the product's and the hidden state before each step.
@@ -44,22 +44,28 @@ def peak(run):
     return found, most
 
 
+@pytest.mark.parametrize("wide", (0, 2), ids=("narrow", "batch-first"))
 @pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
 @pytest.mark.parametrize("backend", ("triton-stepwise", "triton-persistent"))
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.usefixtures("without_kernels")
-def test_training_step(name, backend, recompute, monkeypatch):
+def test_training_step(name, backend, recompute, wide, monkeypatch):
+    """Of an input of few features, or of one as wide as so many outputs, batch first, that has a gradient: the products
+    with it want a copy, and the output's gradient is one more."""
     monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", 0)
-    module = layer(name, 4, H, backend=backend, dtype=torch.bfloat16)
-    input = torch.randn(T, B, 4).bfloat16()
+    batch_first = wide > 0
+    module = layer(name, wide * H or 4, H, batch_first=batch_first, backend=backend, dtype=torch.bfloat16)
+    shape = (B, T) if batch_first else (T, B)
+    input = torch.randn(*shape, module.input_size, dtype=torch.bfloat16, requires_grad=batch_first)
     states = [state.bfloat16() for state in random_states(name, 1, B, H)]
-    hx = states[0] if name == "gru" else tuple(states)
-    given = torch.zeros(T, B, H, dtype=torch.bfloat16)
+    given = torch.zeros(*shape, H, dtype=torch.bfloat16)
+    leaves = [*module.parameters(), *[input] * batch_first]
     with configurations.recomputing(recompute):
-        (output, _), forward = peak(lambda: module(input, hx))
-        _, backward = peak(lambda: torch.autograd.grad(output, [*module.parameters()], given))
+        (output, _), forward = peak(lambda: module(input, like_module(states)))
+        _, backward = peak(lambda: torch.autograd.grad(output, leaves, given))
     unit = output.nbytes
-    kept = forward - (len(module.cell.gates) * unit)
+    kept = forward - (len(module.cell.gates) + wide) * unit
     found = forward / unit, (kept + backward) / unit
-    for mine, most in zip(found, (RECOMPUTED if recompute else WHOLE)[name], strict=True):
-        assert mine <= most + 0.6, found
+    most = (RECOMPUTED if recompute else WHOLE)[name]
+    for mine, limit in zip(found, (most[0] + wide, most[1] + 2 * wide + batch_first), strict=True):
+        assert mine <= limit + 0.6, found

@@ -25,6 +25,7 @@ QUICK = (
     "test_transforms.py -k 'triton-stepwise and same_bits and lstm'",
     "test_recompute.py -k '3-at and boundaries and (gru or peephole)'",
     "test_memory.py",
+    "test_wanted_gradients.py -k 'persistent and after or stepwise and (autocast or cpu-gru and True-weight_ih)'",
     "test_parity.py -k 'triton-persistent and as_near and plain and gru'",
     "test_sequences.py -k 'triton-persistent and any_size and gru'",
 )
@@ -39,6 +40,7 @@ HEAVY = (
     "test_ops.py -k 'triton-stepwise and compiled_whole and plain and lstm and not peephole'",
     "test_transforms.py -k 'triton and same_bits and (lstm or gru)'",
     "test_recompute.py -k '(triton-stepwise or triton-persistent) and (lstm or gru)'",
+    "test_wanted_gradients.py -k 'triton and (cpu-gru or after_forward or autocast)'",
 )
 EXHAUSTIVE = (
     "test_recurrence.py -k 'triton'",
@@ -46,6 +48,7 @@ EXHAUSTIVE = (
     "test_gradcheck.py -k 'triton and operator and gru'",
     "test_transforms.py -k 'triton and same_bits'",
     "test_recompute.py -k 'triton-stepwise or triton-persistent'",
+    "test_wanted_gradients.py -k 'triton'",
 )
 SUITES = [
     *QUICK,

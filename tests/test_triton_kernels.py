@@ -62,7 +62,8 @@ def by_plan(q, chosen, gradients):
     """Output, final states and all gradients by a plan of ours."""
     with torch.no_grad():
         output, final, saved = PLANS[chosen].forward(q, True)
-        return [output, *final, *PLANS[chosen].backward(q, output, saved, gradients[0], gradients[1:])]
+        wanted = [True] * len(q.differentiable())
+        return [output, *final, *PLANS[chosen].backward(q, output, saved, gradients[0], gradients[1:], wanted)]
 
 
 def by_reference(q, dtype, gradients):

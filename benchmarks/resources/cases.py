@@ -103,7 +103,8 @@ class Case:
                 return
             output, final, saved = engine.forward(q, True)
             yield "forward"
-            engine.backward(q, output, saved, torch.empty_like(output), [torch.empty_like(f) for f in final])
+            given = torch.empty_like(output), [torch.empty_like(f) for f in final]
+            engine.backward(q, output, saved, *given, [True] * len(q.differentiable()))
             yield "backward"
 
     def _recurrence(self, steps: int, batch: int) -> Recurrence:

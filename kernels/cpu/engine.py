@@ -185,10 +185,15 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(
-    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
-) -> list[Tensor]:
+    q: Recurrence,
+    output: Tensor,
+    saved: Sequence[Tensor],
+    grad_output: Tensor,
+    grad_final: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
     """As `seqcells.ops` has it."""
-    call = _Call(q)
+    call, wanting = _Call(q), q.replaced(wanted)
     values, *path = saved
     output = call.plain(output)
     previous = [call.previous_hidden(part, d) for d, part in enumerate(call.each(output))]
@@ -223,28 +228,28 @@ def backward(
     )
     outside, grad_ih = call.stored(grad_gates_x), [None] * call.directions
     if q.input is not None:
-        outside, of_weight = linear_gradients(outside, q.input, q.input_weights[0])
-        grad_ih = of_weight.chunk(call.directions)
+        of_weight = any(want.ih for want in wanting.weights)
+        outside, grad_ih = linear_gradients(outside, q.input, q.input_weights[0], (wanting.input, of_weight))
+        grad_ih = grad_ih.chunk(call.directions) if of_weight else [None] * call.directions
     flat = [outside, *grad_states]
     for d, (w, g, grad_x) in enumerate(zip(call.weights, grads, call.each(grad_gates_x), strict=True)):
-        g = g._replace(ih=grad_ih[d], hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
-        if q.input is not None and q.weights[d].bias_ih is not None:
+        want = wanting.weights[d]
+        g = g._replace(ih=grad_ih[d])
+        if want.hh:
+            g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
+        if want.bias_ih:
             # Not bias_hh's, which may be the same: added up step by step, that is further from the truth.
             g = g._replace(bias_ih=grad_x.sum((0, 1)))
         if w.hr is not None:
             g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, call.plain(path[0][d].flatten(0, 1))))
         if w.unit:
             g = g._replace(unit=g.unit[0].split([len(rows) for rows in w.unit]))
-        flat += g.present()
+        flat += q.used[d].matching(g)
     return [grad if grad is None else call.stored(grad) for grad in [*flat, *(grad_reset or ())]]
 
 
-def _grad_hh(
-    call: _Call, weights: Weights, previous: Tensor, grad_gates_x: Tensor, grad_product: Tensor
-) -> Tensor | None:
+def _grad_hh(call: _Call, weights: Weights, previous: Tensor, grad_gates_x: Tensor, grad_product: Tensor) -> Tensor:
     """The gradient of weight_hh: one product over all steps for each run of gates that lie together."""
-    if weights.hh is None:
-        return None
     columns, own = [], 0
     for gate in call.kernels.shared:
         columns.append((grad_product, own) if gate < 0 else (grad_gates_x, gate))
@@ -265,7 +270,7 @@ def _grad_hh(
 def saved_like(q: Recurrence) -> list[Tensor]:
     """As `seqcells.ops` has it: the values of all units (D, T, B, A·H), then the paths (D, T, B, H) that backward
     reads."""
-    return _saved(q, lambda shape, dtype: q.gates_x.new_empty(shape, dtype=dtype))
+    return _saved(q, lambda shape, dtype: q.outside.new_empty(shape, dtype=dtype))
 
 
 def _saved(q: Recurrence, empty: Callable[[Sequence[int], torch.dtype], Tensor]) -> list[Tensor]:

@@ -29,9 +29,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out.view(*input.shape[:-1], -1)
 
 
-def linear_gradients(grad: Tensor, input: Tensor, weight: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Of the input, if it requires one, and of the weight."""
+def linear_gradients(
+    grad: Tensor, input: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of the input and of the weight, those that are wanted."""
     product = gemm if reads(input.dtype) and input.numel() else torch.matmul
-    rows, flat = grad.flatten(0, -2).contiguous(), input.flatten(0, -2).contiguous()
-    grad_input = product(rows, weight.contiguous()).view(input.shape) if input.requires_grad else None
-    return grad_input, product(rows.T, flat)
+    rows = grad.flatten(0, -2).contiguous()
+    grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None
+    return grad_input, product(rows.T, input.flatten(0, -2).contiguous()) if wanted[1] else None

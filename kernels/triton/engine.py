@@ -25,10 +25,15 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(
-    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
-) -> list[Tensor]:
-    """The gradients of ``q.differentiable()``, in its order."""
-    return _plan(q).module.backward(q, output, saved, grad_output, grad_final)
+    q: Recurrence,
+    output: Tensor,
+    saved: Sequence[Tensor],
+    grad_output: Tensor,
+    grad_final: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those not ``wanted`` may be None."""
+    return _plan(q).module.backward(q, output, saved, grad_output, grad_final, wanted)
 
 
 def _plan(q: Recurrence) -> Plan:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...recurrence import Recurrence
 from ...weights import Weights
 from .problem import Problem
 from .products import multiply, sum_of_products, sum_of_rows
@@ -21,11 +22,14 @@ class Gradients:
       its results;
     * ``read`` (D, B, P): what of that of the hidden state comes through the next step's product, apart from the rest;
     * ``fresh``, ``fresh_hidden``: of the reset states, alike, or None;
-    * ``parameters`` (rows, D, B, H): of the per-unit parameters, for each sequence, or None.
+    * ``parameters`` (rows, D, B, H): of the per-unit parameters, for each sequence, or None;
+    * ``weights``, for each direction its other weights', and ``outside``, the input's or gates_x's, or None: those that
+      are ``wanted``, of the steps that are gathered.
     """
 
-    def __init__(self, q: Problem, grad_final: Sequence[Tensor], steps: int) -> None:
-        self.q, self.whole = q, steps == q.steps
+    def __init__(self, q: Problem, grad_final: Sequence[Tensor], wanted: Recurrence, steps: int) -> None:
+        """``wanted`` has bools in the places of the differentiable tensors; ``steps``: all, or a window's."""
+        self.q, self.wanted, self.whole = q, wanted, steps == q.steps
         self.x = q.empty(steps, q.batch, q.directions * q.gates * q.hidden)
         width = q.recurrent * q.hidden
         self.r = self.x if q.shared else q.empty(steps, q.batch, q.directions * width)
@@ -43,7 +47,6 @@ class Gradients:
         if q.parameters is not None:
             rows = q.parameters.shape[1]
             self.parameters = torch.zeros(rows, *self.states.shape[1:], dtype=q.work, device=q.device)
-
         self.weights: list[Weights] = []
         self.outside = self._empty_outside()
 
@@ -66,7 +69,7 @@ class Gradients:
         self._gather_outside(first, stop, x)
 
     def flat(self, raw: Tensor) -> list[Tensor | None]:
-        """All of them in their tensors' dtype, in the order of an engine's `backward`; all steps are gathered.
+        """All that are wanted in their tensors' dtype, in the order of an engine's `backward`; all steps are gathered.
 
         ``raw`` (1, T, B, D·H) is the hidden state before projection; ignored where there is none.
         """
@@ -79,32 +82,35 @@ class Gradients:
             if self.parameters is not None:
                 own = own._replace(unit=self.parameters[:, d].sum(1).split([len(unit) for unit in w.unit]))
             like += w.present()
-            sums += own.present()
+            sums += w.matching(own)
         like += q.reset_states or ()
         sums += fresh
-        found = [torch.empty_like(t) for t in like]
-        if len({t.dtype for t in like}) == 1:  # of several some versions write all as the first
-            torch._foreach_copy_(found, sums)
+        found = [None if g is None else torch.empty_like(t) for t, g in zip(like, sums, strict=True)]
+        copies, originals = ([t for t in tensors if t is not None] for tensors in (found, sums))
+        if len({t.dtype for t in copies}) == 1:  # of several some versions write all as the first
+            torch._foreach_copy_(copies, originals)
         else:
-            for t, g in zip(found, sums, strict=True):
+            for t, g in zip(copies, originals, strict=True):
                 t.copy_(g)
         return [self.outside, *found]
 
     def _of_weights(self, d: int, times: slice, x: Tensor, r: Tensor, read: Tensor | None, output: Tensor) -> Weights:
         """Of one direction's weights that products are made with, summed over some steps."""
-        q, w = self.q, self.q.weights[d]
-        bias = None if w.bias_hh is None else sum_of_rows(r, q.work)
-        bias_ih = None if w.bias_ih is None else bias if q.shared and bias is not None else sum_of_rows(x, q.work)
+        q, want = self.q, self.wanted.used[d]
+        bias = sum_of_rows(r, q.work) if want.bias_hh else None
+        bias_ih = None
+        if want.bias_ih:
+            bias_ih = bias if q.shared and bias is not None else sum_of_rows(x, q.work)
         below = q.parts(output)[d - 1] if q.is_stack and d else q.input
         return Weights(
-            ih=None if w.ih is None else sum_of_products([(x, below[times])], q.work),
-            hh=None if w.hh is None else sum_of_products(self._read(d, r, read, output), q.work),
+            ih=sum_of_products([(x, below[times])], q.work) if want.ih else None,
+            hh=sum_of_products(self._read(d, r, read, output), q.work) if want.hh else None,
             bias_ih=bias_ih,
             bias_hh=bias,
         )
 
     def _read(self, d: int, r: Tensor, read: Tensor | None, output: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """``r`` and what the products read; of all steps the first apart where that is where output was written."""
+        """``r`` beside what the products read; where that is the output, one step earlier, the first step is apart."""
         if read is not None:
             return [(r, read)]
         q = self.q
@@ -119,11 +125,13 @@ class Gradients:
     def _empty_outside(self) -> Tensor | None:
         """Memory for the gradient of what comes from outside."""
         q = self.q
-        if q.input is None:
-            return (q.parts(self.x)[0] if q.is_stack else self.x) if self.whole else torch.empty_like(q.outside)
-        if not q.input.requires_grad:
+        if not self.wanted.outside:
             return None
-        return torch.empty_like(q.outside) if self.whole or q.directions == 1 else torch.zeros_like(q.outside)
+        if q.input is None and self.whole:
+            return q.parts(self.x)[0] if q.is_stack else self.x
+        empty = q.empty(*q.outside.shape)
+        # To which two directions each add their windows.
+        return empty.zero_() if q.input is not None and q.directions > 1 and not self.whole else empty
 
     def _gather_outside(self, first: int, stop: int, x: Sequence[Tensor]) -> None:
         q, outside = self.q, self.outside
@@ -141,7 +149,8 @@ class Gradients:
         else:
             for d, (own, w) in enumerate(zip(x, q.weights, strict=True)):
                 part = multiply(own.flatten(0, 1), w.ih, q.empty(own.shape[0] * q.batch, w.ih.shape[1]))
-                outside[q.span(d, first, stop)] += part.view(stop - first, q.batch, -1)
+                here = outside[q.span(d, first, stop)]
+                here += part.view_as(here)
 
     def _before_the_first_step(self) -> tuple[list[Tensor], list[Tensor]]:
         """Of the initial states and the reset states."""

@@ -86,9 +86,14 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(
-    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
-) -> list[Tensor]:
-    """The gradients of ``q.differentiable()``, in its order."""
+    q: Recurrence,
+    output: Tensor,
+    saved: Sequence[Tensor],
+    grad_output: Tensor,
+    grad_final: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those not ``wanted`` may be None."""
     shape = Shape.of(q)
     division = _division(shape, shape.recurrent, len(shape.cell.gates))
     if q.stacked:
@@ -96,9 +101,10 @@ def backward(
         if isinstance(division, str):
             raise RuntimeError("precision was changed between a stack's forward and its backward")
     if isinstance(division, str):
-        return stepwise.backward(q, output, saved, grad_output, grad_final)
+        return stepwise.backward(q, output, saved, grad_output, grad_final, wanted)
     with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
-        return _backward(Problem(q), division, output, Saved(*saved), grad_output.contiguous(), grad_final)
+        given = grad_output.contiguous(), grad_final, q.replaced(wanted)
+        return _backward(Problem(q), division, output, Saved(*saved), *given)
 
 
 def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -110,7 +116,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         q,
         division,
         cell=q.kernels.forward,
-        x=q.x(),
+        x=q.gates_x(),
         bias=q.bias,
         weight_ih=q.ih,
         bias_ih=q.bias_ih,
@@ -135,14 +141,15 @@ def _backward(
     saved: Saved,
     grad_output: Tensor,
     grad_final: Sequence[Tensor],
-) -> list[Tensor]:
+    wanted: Recurrence,
+) -> list[Tensor | None]:
     recompute = len(q.kernels.saved) > len(saved.values)
     fresh = q.fresh()
     states = {"first": q.stacked(q.states, q.dtype), "after": some(saved.after)}
     states["fresh"] = fresh and q.stacked(fresh, q.work)
     window = Window(q, output, **states) if recompute else None
     before = q.hidden_before(output) if q.bounded and not window else None
-    d = Gradients(q, grad_final, window.steps if window else q.steps)
+    d = Gradients(q, grad_final, wanted, window.steps if window else q.steps)
     d.read = None  # the kernel adds what came through the product to the rest
     for begin, end in window.compute() if window else ((0, q.steps),):
         _run(

@@ -58,13 +58,13 @@ class Problem:
 
     def __init__(self, q: Recurrence) -> None:
         self.recurrence, self.cell, self.kernels = q, q.cell, CELLS[q.cell.name]
-        self.input, self.outside = q.input, q.outside.contiguous()
         self.states = [state.contiguous() for state in q.states]
         self.weights, self.is_stack = q.used, q.stacked
         self.lengths = None if q.lengths is None else q.lengths.contiguous()
         self.reset = None if q.reset is None else q.reset.contiguous()
         self.reset_states, self.reverse = q.reset_states, q.reverse
 
+        self.input, self.outside = q.input, q.outside
         self.device, self.dtype = q.outside.device, q.outside.dtype
         self.steps, self.batch, _ = q.outside.shape
         self.directions, _, self.width = q.states[0].shape
@@ -106,9 +106,9 @@ class Problem:
         """Of the input: (D·G·H, features), (D·G·H,). Of two directions copies, which not every call needs."""
         return self.recurrence.input_weights
 
-    def x(self) -> Tensor:
+    def gates_x(self) -> Tensor:
         """(T, B, D·G·H): the input projected."""
-        return self.outside if self.input is None else linear(self.input, *self.input_weights)
+        return (self.outside if self.input is None else linear(self.input, *self.input_weights)).contiguous()
 
     def single(self, both: Tensor) -> Tensor:
         """(D, …) as a product takes it: without the axis where there is one direction."""
@@ -175,11 +175,13 @@ class Problem:
             return self.states[0]
         return torch.where(self.boundary_at_first(), self.fresh()[0], self.states[0])
 
-    def hidden_before(self, output: Tensor, first: int = 0, stop: int | None = None) -> Tensor:
+    def hidden_before(
+        self, output: Tensor, first: int = 0, stop: int | None = None, out: Tensor | None = None
+    ) -> Tensor:
         """(stop - first, B, D·P): the hidden state that each of some steps reads where it is valid; of each direction
         its own steps, in the order of time."""
         stop = self.steps if stop is None else stop
-        before = self.empty(stop - first, *output.shape[1:])
+        before = self.empty(stop - first, *output.shape[1:]) if out is None else out
         for d, (after, own) in enumerate(zip(self.parts(output), self.parts(before), strict=True)):
             initial, times = self.states[0][d], self.span(d, first, stop)
             if self.backwards[d]:

@@ -20,7 +20,8 @@ def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear` in the precision of recurrent layers, which is cuDNN's; not differentiable."""
     with precision.obeyed_by_torch(precision.mode(input.dtype)):
-        return torch.nn.functional.linear(input, weight, bias)
+        # Of an input that is not contiguous torch would add the bias to its product in a pass of its own.
+        return torch.nn.functional.linear(input.contiguous(), weight, bias)
 
 
 def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:

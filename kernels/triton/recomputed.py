@@ -19,8 +19,8 @@ from .products import linear, multiply
 
 
 def steps_at_once(q: Problem, values: int) -> int:
-    """How many steps a window has: a part of all, or as many of which all that is held, the gradients x and r too, fits
-    in `configurations.RECOMPUTE_BYTES`."""
+    """How many steps a window has: a part of all, or as many of which what is held from one to the next, the gradients
+    x and r too, fits in `configurations.RECOMPUTE_BYTES`."""
     held = q.gates + (q.gates if q.shared else q.gates + q.recurrent) + values
     of_a_unit = held * q.dtype.itemsize + q.recurrent * q.work.itemsize
     of_a_step = q.directions * q.batch * (q.hidden * of_a_unit + q.width * q.dtype.itemsize)
@@ -62,8 +62,7 @@ class Window:
 
     def _compute(self, first: int, stop: int) -> None:
         q, count = self.q, stop - first
-        self.before[:count] = q.hidden_before(self.output, first, stop)
-        x, before = q.parts(self.x[:count]), q.parts(self.before[:count])
+        x, before = q.parts(self.x[:count]), q.parts(q.hidden_before(self.output, first, stop, self.before[:count]))
         for d, w in enumerate(q.weights):
             times = q.span(d, first, stop)
             x[d].copy_(q.parts(q.outside)[d][times] if q.input is None else linear(q.input[times], w.ih, w.bias_ih))

@@ -40,11 +40,16 @@ def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, lis
 
 
 def backward(
-    q: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_final: Sequence[Tensor]
-) -> list[Tensor]:
-    """The gradients of ``q.differentiable()``, in its order."""
+    q: Recurrence,
+    output: Tensor,
+    saved: Sequence[Tensor],
+    grad_output: Tensor,
+    grad_final: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those not ``wanted`` may be None."""
     with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
-        return _backward(Problem(q), output, Saved(*saved), grad_output.contiguous(), grad_final)
+        return _backward(Problem(q), output, Saved(*saved), grad_output.contiguous(), grad_final, q.replaced(wanted))
 
 
 def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -80,7 +85,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         q,
         q.hidden,
         cell=q.kernels.forward,
-        x=q.x(),
+        x=q.gates_x(),
         bias=q.bias,
         states=states,
         parameters=q.parameters,
@@ -117,14 +122,14 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
 
 
 def _backward(
-    q: Problem, output: Tensor, saved: Saved, grad_output: Tensor, grad_final: Sequence[Tensor]
-) -> list[Tensor]:
+    q: Problem, output: Tensor, saved: Saved, grad_output: Tensor, grad_final: Sequence[Tensor], wanted: Recurrence
+) -> list[Tensor | None]:
     recompute = len(q.kernels.saved) > len(saved.values)
     previous = q.previous(recompute)
     window = Window(q, output) if recompute else None
     before = q.hidden_before(output) if q.bounded and not window else None
     fresh = q.fresh()
-    d = Gradients(q, grad_final, window.steps if window else q.steps)
+    d = Gradients(q, grad_final, wanted, window.steps if window else q.steps)
     common = {"reset": q.reset, "lengths": q.lengths}
     result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
     project = None
