@@ -134,7 +134,7 @@ class _Call:
 
     def each(self, tensor: Tensor) -> list[Tensor]:
         """The directions' parts of what lies side by side in the last axis."""
-        return list(tensor.chunk(self.directions, -1))
+        return list(tensor.chunk(self.directions, -1)) if self.directions > 1 else [tensor]
 
     def stored(self, tensor: Tensor) -> Tensor:
         return tensor if self.storage == self.dtype else tensor.to(self.storage)
@@ -178,7 +178,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
         **x,
         output=call.each(output),
         final=_by_direction(final),
-        saved=list(saved[0]) if saved else None,
+        saved=list(saved[0].unbind()) if saved else None,
         path=_paths(call, saved[1:]),
     )
     return call.stored(output), [call.stored(state) for state in final], saved
@@ -213,7 +213,7 @@ def backward(
     call.run(
         True,
         output=call.each(output),
-        saved=list(values),
+        saved=list(values.unbind()),
         path=_paths(call, path),
         previous_hidden=previous,
         grad_output=call.each(call.plain(grad_output)),
@@ -295,7 +295,8 @@ def _paths(call: _Call, kept: Sequence[Tensor]) -> list[list[Tensor | None]]:
 
 def _by_direction(states: Sequence[Tensor] | None) -> list[list[Tensor]] | None:
     """(D, B, ·) of each state → of each direction its states."""
-    return None if states is None else [list(parts) for parts in zip(*states, strict=True)]
+    # By unbind: to iterate over a tensor asks first whether somebody watches, which a short sequence feels.
+    return None if states is None else [list(parts) for parts in zip(*(s.unbind() for s in states), strict=True)]
 
 
 class Inference:
