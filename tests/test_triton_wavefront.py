@@ -96,6 +96,13 @@ def test_three_layers(name, divided):
 
 
 @here
+def test_the_lowest_may_be_given_its_input(divided):
+    """As layers give it, not projected, and here not contiguous."""
+    input = torch.randn(B, T, H, generator=torch.Generator().manual_seed(5), dtype=torch.float64).transpose(0, 1)
+    check(stack("gru")._replace(gates_x=None, input=input.requires_grad_()), [4, 4])
+
+
+@here
 def test_one_step(divided):
     check(stack("rnn_tanh", steps=1), [4, 4])
 

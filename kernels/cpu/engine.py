@@ -226,15 +226,15 @@ def backward(
         grad_unit=[next(iter(g.unit), None) for g in grads],
         grad_bias=[g.bias_hh for g in grads],
     )
-    outside, grad_ih = call.stored(grad_gates_x), [None] * call.directions
+    outside, grad_ih = call.stored(grad_gates_x), None
     if q.input is not None:
-        of_weight = any(want.ih for want in wanting.weights)
-        outside, grad_ih = linear_gradients(outside, q.input, q.input_weights[0], (wanting.input, of_weight))
-        grad_ih = grad_ih.chunk(call.directions) if of_weight else [None] * call.directions
+        both = wanting.input, any(want.ih for want in wanting.weights)
+        outside, grad_ih = linear_gradients(outside, q.input, q.input_weights[0], both)
     flat = [outside, *grad_states]
     for d, (w, g, grad_x) in enumerate(zip(call.weights, grads, call.each(grad_gates_x), strict=True)):
         want = wanting.weights[d]
-        g = g._replace(ih=grad_ih[d])
+        if want.ih:
+            g = g._replace(ih=grad_ih.chunk(call.directions)[d])
         if want.hh:
             g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
         if want.bias_ih:
