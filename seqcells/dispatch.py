@@ -220,6 +220,12 @@ def is_observed(tensors: Iterable[Tensor]) -> bool:
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
+def is_differentiated(tensors: Iterable[Tensor]) -> bool:
+    """Whether autograd will ask for gradients of what is made of them: inside a Function it cannot be seen that grad
+    mode is off."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def cell(name: str) -> type[Cell]:
     """The cell registered under ``name``."""
     if name not in REGISTRY:

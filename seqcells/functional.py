@@ -234,7 +234,7 @@ def _layers_at_once(
     alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1
     if not alike or dispatch.is_observed(tensors):
         return 1
-    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    gradients = dispatch.is_differentiated(tensors)
     return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
 
 

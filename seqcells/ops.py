@@ -7,8 +7,8 @@ past the operators, by an autograd function that does the same (`_Eager`).
 An engine is a module with three functions of a `Recurrence`, from its input or from ``gates_x``:
 
 * ``forward(q, save)`` → output, final states, and what backward needs besides those and ``q``, nothing unless ``save``;
-* ``backward(q, output, saved, grad_output, grad_final, wanted)`` → gradients of ``q.differentiable()``, in its order;
-  where ``wanted``, bools in that order, has False it may be None;
+* ``backward(q, given)``, a `Backward` → gradients of ``q.differentiable()``, in its order; None will do where it is
+  not wanted;
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
 
 The operators are given ``gates_x``, so that a compiler sees the input's projection. Eager calls keep the input, which
@@ -29,7 +29,7 @@ from torch.nn.functional import linear
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from . import checks, dispatch, precision, reference
-from .recurrence import Recurrence
+from .recurrence import Backward, Recurrence
 from .weights import Weights
 
 # Of the weights, those of each direction, or none.
@@ -51,7 +51,7 @@ def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]
     if torch.compiler.is_compiling() or dispatch.is_observed(q.differentiable()):
         output, final, _ = torch.ops.seqcells.recurrence(*arguments(_projected(q), backend))
         return output, tuple(final)
-    if _differentiates(q):
+    if dispatch.is_differentiated(q.differentiable()):
         output, *final = _Eager.apply(q, backend, *q.differentiable())
     else:
         output, final, _ = _forward(q, backend, save=False)
@@ -63,15 +63,10 @@ def _projected(q: Recurrence) -> Recurrence:
     return q if q.input is None else q._replace(gates_x=linear(q.input, *q.input_weights), input=None)
 
 
-def _differentiates(q: Recurrence) -> bool:
-    """Whether autograd will ask for gradients: inside a Function it cannot be seen that grad mode is off."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in q.differentiable())
-
-
 def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     """The operator's arguments in the order of its schema."""
     reset_states = list(q.reset_states or ())
-    rest = (q.lengths, q.reset, reset_states, q.reverse, backend, _differentiates(q))
+    rest = (q.lengths, q.reset, reset_states, q.reverse, backend, dispatch.is_differentiated(q.differentiable()))
     return q.cell.name, q.gates_x, list(q.states), *_lists(q.weights), *rest
 
 
@@ -138,31 +133,22 @@ def _autograd_inside_operator() -> Iterator[None]:
         yield
 
 
-def _backward(
-    q: Recurrence,
-    backend: str,
-    output: Tensor,
-    saved: list[Tensor],
-    grad_output: Tensor,
-    grad_final: list[Tensor],
-    wanted: Sequence[bool],
-) -> Sequence[Tensor | None]:
+def _backward(q: Recurrence, backend: str, given: Backward) -> Sequence[Tensor | None]:
     """Gradients of ``q.differentiable()``."""
     if backend != "reference":
-        return dispatch.engine(backend).backward(q, output, saved, grad_output, grad_final, wanted)
+        return dispatch.engine(backend).backward(q, given)
     with _autograd_inside_operator():
         leaves = [tensor.detach().requires_grad_() for tensor in q.differentiable()]
         outputs = _by_reference(q, *leaves)
-        gradients = torch.autograd.grad(outputs, leaves, (grad_output, *grad_final), materialize_grads=True)
+        gradients = torch.autograd.grad(outputs, leaves, (given.grad_output, *given.grad_final), materialize_grads=True)
     return [g.contiguous() for g in gradients]
 
 
 def _recurrence_backward(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-    *inputs, output, saved, grad_output, grad_final = args
-    call = _Arguments(inputs)
-    wanted = [True] * len(call.q.differentiable())
-    with precision.without_autocast(output.device):
-        return call.grouped(_backward(call.q, call.backend, output, saved, grad_output, grad_final, wanted))
+    call = _Arguments(args[:-4])
+    given = Backward(*args[-4:], call.q.replaced([True] * len(call.q.differentiable())))
+    with precision.without_autocast(given.output.device):
+        return call.grouped(_backward(call.q, call.backend, given))
 
 
 def _recurrence_fake(*args: Any) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -278,8 +264,8 @@ class _Eager(torch.autograd.Function):
             elif observed:
                 gradients = _gradients_from_input(q, ctx.backend, output, saved, grad_output, given)
             else:
-                wanted = ctx.needs_input_grad[2:]
-                gradients = _backward(q, ctx.backend, output, saved, grad_output, given, wanted)
+                wanted = q.replaced(ctx.needs_input_grad[2:])
+                gradients = _backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
         return None, None, *gradients
 
 

@@ -89,8 +89,9 @@ class Inference(NamedTuple):
             layers: L.
         """
         tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
-        differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        if not dispatch.BACKENDS[choice.backend].engine or differentiated or dispatch.is_observed(tensors):
+        if not dispatch.BACKENDS[choice.backend].engine:
+            return None
+        if dispatch.is_differentiated(tensors) or dispatch.is_observed(tensors):
             return None
         engine = dispatch.engine(choice.backend)
         place = {id(parameter): k for k, parameter in enumerate(parameters(module))}

@@ -83,3 +83,18 @@ class Recurrence(NamedTuple):
         reset_states = None if self.reset_states is None else list(rest)
         own = {"gates_x" if self.input is None else "input": outside}
         return self._replace(**own, states=states, weights=weights, reset_states=reset_states)
+
+
+class Backward(NamedTuple):
+    """What the backward of a `Recurrence` is given besides it.
+
+    * ``output``, ``saved``: forward's, as an engine returned them;
+    * ``grad_output``, ``grad_final``: the gradients of output and final states;
+    * ``wanted``: a `Recurrence` with a bool in the place of each differentiable tensor: whether its gradient is wanted.
+    """
+
+    output: Tensor
+    saved: Sequence[Tensor]
+    grad_output: Tensor
+    grad_final: Sequence[Tensor]
+    wanted: Recurrence

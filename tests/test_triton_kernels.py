@@ -13,7 +13,7 @@ from support import distance, random_states
 
 from seqcells import reference
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
+from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -62,8 +62,9 @@ def by_plan(q, chosen, gradients):
     """Output, final states and all gradients by a plan of ours."""
     with torch.no_grad():
         output, final, saved = PLANS[chosen].forward(q, True)
-        wanted = [True] * len(q.differentiable())
-        return [output, *final, *PLANS[chosen].backward(q, output, saved, gradients[0], gradients[1:], wanted)]
+        wanted = q.replaced([True] * len(q.differentiable()))
+        given = Backward(output, saved, gradients[0], gradients[1:], wanted)
+        return [output, *final, *PLANS[chosen].backward(q, given)]
 
 
 def by_reference(q, dtype, gradients):

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from support import ENGINES, assert_equal_to, cases, layer, random_states
+from support import ENGINES, assert_equal_to, cases, layer, like_module, random_states
 
 T, B, F, H = 4, 3, 5, 6
 LIKE = {"dtype": torch.float64}
@@ -28,7 +28,7 @@ def case(name, backend, device, **settings):
 
 def output_of(module, given):
     states = [tensor for name, tensor in given.items() if name.startswith("hx")]
-    return module(given["input"], states[0] if len(states) == 1 else tuple(states))[0]
+    return module(given["input"], like_module(states))[0]
 
 
 def recomputing(recompute):

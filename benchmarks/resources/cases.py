@@ -13,7 +13,7 @@ from seqcells import dispatch
 from seqcells.cells import REGISTRY, Cell
 from seqcells.kernels.triton import configurations
 from seqcells.kernels.triton.plan import Shape
-from seqcells.recurrence import Recurrence
+from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
 
 from ..case import DTYPES
@@ -103,8 +103,8 @@ class Case:
                 return
             output, final, saved = engine.forward(q, True)
             yield "forward"
-            given = torch.empty_like(output), [torch.empty_like(f) for f in final]
-            engine.backward(q, output, saved, *given, [True] * len(q.differentiable()))
+            gradients = torch.empty_like(output), [torch.empty_like(f) for f in final]
+            engine.backward(q, Backward(output, saved, *gradients, q.replaced([True] * len(q.differentiable()))))
             yield "backward"
 
     def _recurrence(self, steps: int, batch: int) -> Recurrence:

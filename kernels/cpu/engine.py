@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import checks
 from ...boundaries import boundaries, valid_steps
 from ...precision import WORKING_DTYPE
-from ...recurrence import Recurrence
+from ...recurrence import Backward, Recurrence
 from ...weights import Weights
 from . import _engine, library
 from .library import PRECISIONS, Kernels, kernels, pooled, precision
@@ -184,18 +184,11 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     return call.stored(output), [call.stored(state) for state in final], saved
 
 
-def backward(
-    q: Recurrence,
-    output: Tensor,
-    saved: Sequence[Tensor],
-    grad_output: Tensor,
-    grad_final: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """As `seqcells.ops` has it."""
-    call, wanting = _Call(q), q.replaced(wanted)
-    values, *path = saved
-    output = call.plain(output)
+    call, wanted = _Call(q), given.wanted
+    values, *path = given.saved
+    output = call.plain(given.output)
     previous = [call.previous_hidden(part, d) for d, part in enumerate(call.each(output))]
     grad_gates_x = call.empty(*output.shape[:2], call.directions * len(call.cell.gates) * call.hidden)
     width = call.kernels.shared.count(-1) * call.hidden
@@ -216,8 +209,8 @@ def backward(
         saved=list(values.unbind()),
         path=_paths(call, path),
         previous_hidden=previous,
-        grad_output=call.each(call.plain(grad_output)),
-        grad_final=_by_direction([call.plain(g) for g in grad_final]),
+        grad_output=call.each(call.plain(given.grad_output)),
+        grad_final=_by_direction([call.plain(g) for g in given.grad_final]),
         grad_gates_x=call.each(grad_gates_x),
         grad_product=grad_product,
         grad_projected=[g.hr for g in grads],
@@ -228,11 +221,11 @@ def backward(
     )
     outside, grad_ih = call.stored(grad_gates_x), None
     if q.input is not None:
-        both = wanting.input, any(want.ih for want in wanting.weights)
+        both = wanted.input, any(want.ih for want in wanted.weights)
         outside, grad_ih = linear_gradients(outside, q.input, q.input_weights[0], both)
     flat = [outside, *grad_states]
     for d, (w, g, grad_x) in enumerate(zip(call.weights, grads, call.each(grad_gates_x), strict=True)):
-        want = wanting.weights[d]
+        want = wanted.weights[d]
         if want.ih:
             g = g._replace(ih=grad_ih.chunk(call.directions)[d])
         if want.hh:

@@ -1,12 +1,10 @@
 """The Triton engine as `seqcells.ops` calls it: each layer by the plan for its shape, and stacks by a wavefront where a
 layer's plan is the persistent one."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from ...dispatch import Call
-from ...recurrence import Recurrence
+from ...recurrence import Backward, Recurrence
 from . import wavefront
 from .plan import Plan, Shape, plan
 from .stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
@@ -24,16 +22,9 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     return _plan(q).module.forward(q, save)
 
 
-def backward(
-    q: Recurrence,
-    output: Tensor,
-    saved: Sequence[Tensor],
-    grad_output: Tensor,
-    grad_final: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those not ``wanted`` may be None."""
-    return _plan(q).module.backward(q, output, saved, grad_output, grad_final, wanted)
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    return _plan(q).module.backward(q, given)
 
 
 def _plan(q: Recurrence) -> Plan:

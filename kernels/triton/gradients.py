@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...recurrence import Recurrence
+from ...recurrence import Backward
 from ...weights import Weights
 from .problem import Problem
 from .products import multiply, sum_of_products, sum_of_rows
@@ -27,17 +27,17 @@ class Gradients:
       are ``wanted``, of the steps that are gathered.
     """
 
-    def __init__(self, q: Problem, grad_final: Sequence[Tensor], wanted: Recurrence, steps: int) -> None:
-        """``wanted`` has bools in the places of the differentiable tensors; ``steps``: all, or a window's."""
-        self.q, self.wanted, self.whole = q, wanted, steps == q.steps
+    def __init__(self, q: Problem, given: Backward, steps: int) -> None:
+        """``steps``: all, or a window's."""
+        self.q, self.wanted, self.whole = q, given.wanted, steps == q.steps
         self.x = q.empty(steps, q.batch, q.directions * q.gates * q.hidden)
         width = q.recurrent * q.hidden
         self.r = self.x if q.shared else q.empty(steps, q.batch, q.directions * width)
         self.product = None
         if q.recurrent and q.directions > 1:
             self.product = q.empty(q.directions, q.batch, width)
-        self.states = q.stacked(grad_final, q.work)
-        self.hidden = grad_final[0].to(q.work, copy=True).contiguous() if q.projected else self.states[0]
+        self.states = q.stacked(given.grad_final, q.work)
+        self.hidden = given.grad_final[0].to(q.work, copy=True).contiguous() if q.projected else self.states[0]
         self.read = torch.zeros_like(self.hidden) if q.recurrent else None
         self.projected = q.empty(q.steps, q.batch, q.directions * q.width) if q.projected else None
         self.fresh = self.fresh_hidden = self.parameters = None

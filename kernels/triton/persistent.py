@@ -10,7 +10,6 @@ forward runs, and its gradient while backward does; recomputing, both are of a `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ...recurrence import Recurrence
+from ...recurrence import Backward, Recurrence
 from . import barrier, configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
@@ -85,26 +84,19 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
         return _forward(Problem(q), _division(shape, 1), save)
 
 
-def backward(
-    q: Recurrence,
-    output: Tensor,
-    saved: Sequence[Tensor],
-    grad_output: Tensor,
-    grad_final: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those not ``wanted`` may be None."""
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
     shape = Shape.of(q)
     division = _division(shape, shape.recurrent, len(shape.cell.gates))
     if q.stacked:
-        *saved, output = saved
+        *saved, output = given.saved
+        given = given._replace(output=output, saved=saved)
         if isinstance(division, str):
             raise RuntimeError("precision was changed between a stack's forward and its backward")
     if isinstance(division, str):
-        return stepwise.backward(q, output, saved, grad_output, grad_final, wanted)
-    with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
-        given = grad_output.contiguous(), grad_final, q.replaced(wanted)
-        return _backward(Problem(q), division, output, Saved(*saved), *given)
+        return stepwise.backward(q, given)
+    with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
+        return _backward(Problem(q), division, given)
 
 
 def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -134,22 +126,15 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
     return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, states, strict=True)], kept
 
 
-def _backward(
-    q: Problem,
-    division: configurations.Division,
-    output: Tensor,
-    saved: Saved,
-    grad_output: Tensor,
-    grad_final: Sequence[Tensor],
-    wanted: Recurrence,
-) -> list[Tensor | None]:
+def _backward(q: Problem, division: configurations.Division, given: Backward) -> list[Tensor | None]:
+    output, saved, grad_output = given.output, Saved(*given.saved), given.grad_output.contiguous()
     recompute = len(q.kernels.saved) > len(saved.values)
     fresh = q.fresh()
     states = {"first": q.stacked(q.states, q.dtype), "after": some(saved.after)}
     states["fresh"] = fresh and q.stacked(fresh, q.work)
     window = Window(q, output, **states) if recompute else None
     before = q.hidden_before(output) if q.bounded and not window else None
-    d = Gradients(q, grad_final, wanted, window.steps if window else q.steps)
+    d = Gradients(q, given, window.steps if window else q.steps)
     d.read = None  # the kernel adds what came through the product to the rest
     for begin, end in window.compute() if window else ((0, q.steps),):
         _run(

@@ -6,13 +6,12 @@ directions of a layer are in one launch and one product, but for a projection's.
 In fused steps the kernel makes the product too, so a step is one launch; backward is the same for both.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...recurrence import Recurrence
+from ...recurrence import Backward, Recurrence
 from . import configurations, gates, precision
 from .gradients import Gradients
 from .launch import Launch
@@ -39,17 +38,10 @@ def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, lis
         return _forward(Problem(q), save, fused)
 
 
-def backward(
-    q: Recurrence,
-    output: Tensor,
-    saved: Sequence[Tensor],
-    grad_output: Tensor,
-    grad_final: Sequence[Tensor],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those not ``wanted`` may be None."""
-    with torch.cuda.device_of(output), precision.obeyed_by_torch(precision.mode(output.dtype)):
-        return _backward(Problem(q), output, Saved(*saved), grad_output.contiguous(), grad_final, q.replaced(wanted))
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
+        return _backward(Problem(q), given)
 
 
 def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -121,15 +113,14 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
     return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, final, strict=True)], list(saved or ())
 
 
-def _backward(
-    q: Problem, output: Tensor, saved: Saved, grad_output: Tensor, grad_final: Sequence[Tensor], wanted: Recurrence
-) -> list[Tensor | None]:
+def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
+    output, saved, grad_output = given.output, Saved(*given.saved), given.grad_output.contiguous()
     recompute = len(q.kernels.saved) > len(saved.values)
     previous = q.previous(recompute)
     window = Window(q, output) if recompute else None
     before = q.hidden_before(output) if q.bounded and not window else None
     fresh = q.fresh()
-    d = Gradients(q, grad_final, wanted, window.steps if window else q.steps)
+    d = Gradients(q, given, window.steps if window else q.steps)
     common = {"reset": q.reset, "lengths": q.lengths}
     result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
     project = None
