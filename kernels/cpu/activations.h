@@ -14,6 +14,7 @@
 
 // By force, so that no vector is ever passed in a call, whatever the target.
 #define SEQCELLS_INLINE inline __attribute__((always_inline))
+#define SEQCELLS_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace seqcells {
 // Internal linkage: the linker must not merge the copies of objects that are built for different targets.
@@ -118,14 +119,19 @@ SEQCELLS_INLINE V exp(V x) {
     return (rest + scalar<V>(1)) * power_of_two<V>(n >> 1) * power_of_two<V>(n - (n >> 1));
 }
 
-// 2^n - 1 is exact, so nothing cancels.
+// 2^n - 1 is exact, so nothing cancels. For x <= 40.
+template <class V>
+SEQCELLS_INLINE V expm1_of_small(V x) {
+    using T = scalar<V>;
+    mask<V> n;
+    const V rest = exp_parts(where(x < T(-40), T(-40), x), n);
+    const V scale = power_of_two<V>(n);
+    return scale * rest + (scale - T(1));
+}
 template <class V>
 SEQCELLS_INLINE V expm1(V x) {
     using T = scalar<V>;
-    mask<V> n;
-    const V rest = exp_parts(where(x < T(-40), T(-40), where(x > T(40), T(40), x)), n);
-    const V scale = power_of_two<V>(n);
-    return where(x > T(40), exp(x), scale * rest + (scale - T(1)));
+    return where(x > T(40), exp(x), expm1_of_small(where(x > T(40), T(40), x)));
 }
 
 template <class V>
@@ -135,7 +141,7 @@ SEQCELLS_INLINE V sigmoid(V x) {
 
 template <class V>
 SEQCELLS_INLINE V tanh(V x) {
-    const V e = expm1(absolute(x) * scalar<V>(-2));
+    const V e = expm1_of_small(absolute(x) * scalar<V>(-2));
     const V size = -e / (e + scalar<V>(2));
     return where(x < scalar<V>(0), -size, size);
 }

@@ -17,7 +17,7 @@ from ...precision import WORKING_DTYPE
 from ...recurrence import Backward, Recurrence
 from ...weights import Weights
 from . import _engine, library
-from .library import PRECISIONS, Kernels, kernels, pooled, precision
+from .library import PRECISIONS, Kernels, kernels, pooled, precision, threads
 from .linear import gemm, linear, linear_gradients
 
 __all__ = ["Inference", "backward", "forward", "kernels", "pooled", "saved_like"]
@@ -25,11 +25,11 @@ __all__ = ["Inference", "backward", "forward", "kernels", "pooled", "saved_like"
 _MAX_STATES = 4
 # fmt: off
 _FIELDS = (
-    "steps", "batch", "hidden", "projected", "reverse", "threads", "gates_width", "output_width", "gates_x", "input",
-    "weight_ih", "bias_ih", "features", "initial", "weight_hh", "bias_hh", "weight_hr", "unit",
-    "lengths", "reset", "reset_states", "output", "final", "saved", "path", "previous_hidden",
+    "steps", "batch", "hidden", "projected", "reverse", "threads", "halves", "gates_width", "output_width",
+    "gates_x", "input", "weight_ih", "bias_ih", "features", "initial", "weight_hh", "bias_hh", "weight_hr", "unit",
+    "lengths", "reset", "reset_states", "packed", "output", "final", "saved", "path", "previous_hidden",
     "grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset",
-    "grad_unit", "grad_bias",
+    "grad_unit", "grad_bias_ih", "grad_bias_hh",
 )
 # fmt: on
 """The fields of ``Problem`` in problem.h, in order."""
@@ -101,7 +101,8 @@ class _Call:
                     "hidden": self.hidden,
                     "projected": self.projected,
                     "reverse": int(self.reverse(d)),
-                    "threads": torch.get_num_threads(),
+                    "threads": threads(),
+                    "halves": int(self.dtype == torch.bfloat16),
                     "gates_width": self.directions * len(self.cell.gates) * self.hidden,
                     "output_width": self.directions * self.projected,
                     "initial": _of(d, self.states),
@@ -197,11 +198,12 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     grad_reset = None if q.reset_states is None else [call.working_like(state) for state in call.states]
     grads = [
         Weights(
-            bias_hh=None if w.bias_hh is None else call.working_like(w.bias_hh),
+            bias_ih=call.working_like(w.bias_ih) if want.bias_ih else None,
+            bias_hh=call.working_like(w.bias_hh) if want.bias_hh else None,
             hr=None if w.hr is None else call.empty(call.steps, call.batch, call.projected),
             unit=() if unit is None else (call.working_like(unit),),
         )
-        for w, unit in zip(call.weights, call.unit, strict=True)
+        for w, want, unit in zip(q.weights, wanted.weights, call.unit, strict=True)
     ]
     call.run(
         True,
@@ -217,7 +219,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
         grad_initial=_by_direction(grad_states),
         grad_reset=_by_direction(grad_reset),
         grad_unit=[next(iter(g.unit), None) for g in grads],
-        grad_bias=[g.bias_hh for g in grads],
+        grad_bias_ih=[g.bias_ih for g in grads],
+        grad_bias_hh=[g.bias_hh for g in grads],
     )
     outside, grad_ih = call.stored(grad_gates_x), None
     if q.input is not None:
@@ -230,9 +233,6 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
             g = g._replace(ih=grad_ih.chunk(call.directions)[d])
         if want.hh:
             g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
-        if want.bias_ih:
-            # Not bias_hh's, which may be the same: added up step by step, that is further from the truth.
-            g = g._replace(bias_ih=grad_x.sum((0, 1)))
         if w.hr is not None:
             g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, call.plain(path[0][d].flatten(0, 1))))
         if w.unit:
@@ -339,7 +339,7 @@ class Inference:
 
     @staticmethod
     def _circumstances(storage: torch.dtype) -> tuple[Any, ...]:
-        return torch.get_num_threads(), library.target, precision(storage)
+        return threads(), library.target, precision(storage)
 
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""

@@ -30,80 +30,123 @@ void turn(const From* from, int64_t by_depth, int64_t columns, int64_t depth, O*
     }
 }
 
+// A row stripe of c, block after block of its columns: how a product is shared out.
+template <class T, class O, class From>
+class Product : public Job {
+    static constexpr int L = LANES<T>;
+    static constexpr int64_t WIDTH = WIDEST * L;
+    // Gradients are sums over many steps and rows, whose error shows: short chains, sums of so many of them, sums of those.
+    static constexpr int64_t CHAIN = 64, CHAINS_TOGETHER = 64;
+    static constexpr bool as_they_are = std::is_same_v<O, From> && NUMBERS<O> == 1, in_place = std::is_same_v<T, From>;
+
+    const Gemm g;
+    const int64_t blocks, depth;  // depth in words
+    const Parts stripes;
+    Buffer<Word<O>> packed;
+    std::unique_ptr<team::Progress> progress;
+    int size_;
+
+  public:
+    std::atomic<bool> failed{false};
+
+    explicit Product(const Gemm& of)
+        : g(of), blocks((g.columns + WIDTH - 1) / WIDTH), depth(words<O>(g.depth)), stripes(g.rows, BATCH), packed(blocks * depth * WIDTH) {
+        const int64_t worth = 1 + g.rows * g.columns * g.depth / 100000, most = stripes.count > 1 ? stripes.count : 1;
+        const int64_t threads = g.threads < worth ? g.threads : worth;
+        size_ = int(threads < 1 ? 1 : threads < most ? threads : most);
+        if (size_ > 1) progress.reset(new team::Progress(size_));
+        failed = !packed.get();
+    }
+    int size() const { return size_; }
+
+    void run(int me) override {
+        Member member;
+        if (size_ > 1) member = Member(*progress, me, size_);
+        member.each(blocks, false, [&](int64_t block) { pack_block(block); });
+        member.each(stripes.count, false, [&](int64_t part) { multiply(stripes.of(part)); });
+    }
+
+  private:
+    void pack_block(int64_t block) {
+        const From* b = static_cast<const From*>(g.b);
+        for (int n = 0; n < WIDEST; ++n) {
+            const int64_t column = block * WIDTH + n * L;
+            if (column < g.columns)
+                pack<O>(b + column * g.b_by_column, g.b_by_depth, g.b_by_column, g.depth, g.columns - column,
+                        packed.get() + block * depth * WIDTH + n * L, WIDTH);
+        }
+    }
+
+    void multiply(Share stripe) {
+        const int64_t rows = stripe.count(), columns = g.columns, step = CHAIN * NUMBERS<O>, together = step * CHAINS_TOGETHER;
+        const bool one_sum = g.depth <= together;
+        From* c = static_cast<From*>(g.c) + stripe.first * columns;
+        Buffer<T> part, total;
+        if (!one_sum) part = Buffer<T>(rows * columns);
+        if (!in_place) total = Buffer<T>(rows * columns);
+        if (!part.there() || !total.there()) {
+            failed = true;
+            return;
+        }
+        T* all = total.get();
+        if constexpr (in_place) all = c;
+        alignas(64) O turned[BATCH * CHAIN * NUMBERS<O>];
+        for (int64_t first = 0; first < g.depth || first == 0; first += together) {
+            const int64_t last = g.depth - first < together ? g.depth : first + together;
+            T* sums = one_sum ? all : part.get();
+            for (int64_t k = first; k < last || k == first; k += step) {
+                int64_t stride;
+                const O* operand = operand_of(stripe, k, last - k < step ? last - k : step, turned, stride);
+                for (int64_t block = 0; block < blocks; ++block)
+                    multiply_block(block, k / NUMBERS<O>, words<O>(last - k < step ? last - k : step), operand, stride, rows, sums, k > first);
+            }
+            for (int64_t k = 0; k < rows * columns && !one_sum; ++k) all[k] = first ? all[k] + sums[k] : sums[k];
+        }
+        const From* bias = static_cast<const From*>(g.bias);
+        for (int64_t r = 0; r < rows && (bias || !in_place); ++r)
+            for (int64_t u = 0; u < columns; u += L) {
+                const int64_t count = columns - u;
+                const Vector<T> sum = load(all + r * columns + u, count);
+                store(c + r * columns + u, bias ? sum + load(bias + u, count) : sum, count);
+            }
+    }
+
+    // Some numbers of the depth of a stripe's rows, as products read them.
+    const O* operand_of(Share stripe, int64_t k, int64_t numbers, O* turned, int64_t& stride) const {
+        const From* part = static_cast<const From*>(g.a) + stripe.first * g.a_by_row + k * g.a_by_depth;
+        stride = CHAIN * NUMBERS<O>;
+        if (g.a_by_depth != 1) {
+            for (int64_t r = 0; r < stripe.count(); r += L) turn(part + r, g.a_by_depth, stripe.count() - r, numbers, turned + r * stride, stride);
+            return turned;
+        }
+        if constexpr (as_they_are) {
+            stride = g.a_by_row;
+            return part;
+        }
+        for (int64_t r = 0; r < stripe.count(); ++r) align(part + r * g.a_by_row, numbers, turned + r * stride);
+        return turned;
+    }
+
+    void multiply_block(int64_t block, int64_t word, int64_t count, const O* operand, int64_t stride, int64_t rows, T* sums, bool add) const {
+        const Word<O>* w = packed.get() + (block * depth + word) * WIDTH;
+        const int64_t column = block * WIDTH, here = g.columns - column;
+        if (here >= WIDTH) return panel(WIDEST, w, count, CHAIN, operand, stride, rows, sums + column, g.columns, add);
+        alignas(64) T edge[BATCH * WIDTH];
+        panel(WIDEST, w, count, CHAIN, operand, stride, rows, edge, WIDTH, false);
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t u = 0; u < here; ++u) {
+                T& sum = sums[r * g.columns + column + u];
+                sum = add ? sum + edge[r * WIDTH + u] : edge[r * WIDTH + u];
+            }
+    }
+};
+
 // Sums in T of products of O; the matrices are of From.
 template <class T, class O = T, class From = T>
 int gemm(const Gemm& g) {
-    constexpr int N = 4, L = LANES<T>;
-    // Half the usual chunks: gradients are sums over many steps and rows, whose error shows.
-    constexpr int64_t width = N * L, chunk = DEPTH<O, N> / 2 * NUMBERS<O>;
-    constexpr bool as_they_are = std::is_same_v<O, From>&& NUMBERS<O> == 1, summed_in_place = std::is_same_v<T, From>;
-    const int64_t stripe = 4 * BATCH;  // rows whose part of a, and whose sums, stay in the second-level cache
-    const From *a = static_cast<const From*>(g.a), *b = static_cast<const From*>(g.b);
-    const From* bias = static_cast<const From*>(g.bias);
-    From* c = static_cast<From*>(g.c);
-    const int64_t blocks = (g.columns + width - 1) / width, packed_depth = words<O>(g.depth);
-    const bool turns = !as_they_are || g.a_by_depth != 1;
-    Buffer<Word<O>> packed(blocks * packed_depth * width);
-    if (!packed.get()) return -1;
-    const int64_t worth = 1 + g.rows * g.columns * g.depth / 100000;
-    std::atomic<bool> failed{false};
-    run_teams(1, false, int(g.threads < worth ? g.threads : worth), [&](int, int member, int size, Barrier& barrier) {
-        const Share mine(blocks, member, size);
-        for (int64_t block = mine.first; block < mine.last; ++block)
-            for (int n = 0; n < N; ++n) {
-                const int64_t column = block * width + n * L;
-                if (column < g.columns)
-                    pack<O>(b + column * g.b_by_column, g.b_by_depth, g.b_by_column, g.depth, g.columns - column,
-                            packed.get() + block * packed_depth * width + n * L, width);
-            }
-        Buffer<O> turned(turns ? stripe * chunk : 0);
-        Buffer<T> edge(stripe * width), sums(summed_in_place ? 0 : stripe * g.columns);
-        if (!turned.get() || !edge.get() || !sums.get()) failed = true;
-        barrier.wait();
-        if (failed) return;
-        // Shares in whole tiles. One chain of sums whatever a tile's height, which depends on the shares.
-        const Share tiles_mine((g.rows + ROWS<N> - 1) / ROWS<N>, member, size);
-        const int64_t last = tiles_mine.last * ROWS<N> < g.rows ? tiles_mine.last * ROWS<N> : g.rows;
-        for (int64_t row = tiles_mine.first * ROWS<N>; row < last; row += stripe) {
-            const int64_t rows = last - row < stripe ? last - row : stripe;
-            T* out = sums.get();
-            if constexpr (summed_in_place) out = c + row * g.columns;
-            for (int64_t k = 0; k < g.depth || k == 0; k += chunk) {
-                const int64_t depth = g.depth - k < chunk ? g.depth - k : chunk;
-                const From* part = a + row * g.a_by_row + k * g.a_by_depth;
-                const O* operand = turned.get();
-                int64_t stride = chunk;
-                if (g.a_by_depth != 1)
-                    for (int64_t r = 0; r < rows; r += L)
-                        turn(part + r, g.a_by_depth, rows - r, depth, turned.get() + r * chunk, chunk);
-                else if constexpr (as_they_are)
-                    operand = part, stride = g.a_by_row;
-                else
-                    for (int64_t r = 0; r < rows; ++r) align(part + r * g.a_by_row, depth, turned.get() + r * chunk);
-                for (int64_t block = 0; block < blocks; ++block) {
-                    const Word<O>* w = packed.get() + (block * packed_depth + k / NUMBERS<O>) * width;
-                    const int64_t column = block * width, count = g.columns - column;
-                    if (count >= width) {
-                        tiles<O, N, 1>(w, words<O>(depth), operand, stride, rows, out + column, g.columns, k > 0);
-                        continue;
-                    }
-                    tiles<O, N, 1>(w, words<O>(depth), operand, stride, rows, edge.get(), width, false);
-                    for (int64_t r = 0; r < rows; ++r)
-                        for (int64_t u = 0; u < count; ++u) {
-                            T& sum = out[r * g.columns + column + u];
-                            sum = edge.get()[r * width + u] + (k ? sum : T(0));
-                        }
-                }
-            }
-            for (int64_t r = 0; r < rows && (bias || !summed_in_place); ++r)
-                for (int64_t u = 0; u < g.columns; u += L) {
-                    const int64_t count = g.columns - u;
-                    const Vector<T> sum = load(out + r * g.columns + u, count);
-                    store(c + (row + r) * g.columns + u, bias ? sum + load(bias + u, count) : sum, count);
-                }
-        }
-    });
-    return failed ? -1 : 0;
+    const auto product = std::make_shared<Product<T, O, From>>(g);
+    if (!product->failed) team::run(product, product->size());
+    return product->failed ? -1 : 0;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...machine import cores
 from ...precision import bfloat16_products_allowed
 from . import _engine
 
@@ -24,6 +25,11 @@ PRECISIONS = {
 }
 """What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is
 multiplied is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
+
+
+def threads() -> int:
+    """Threads of a call: torch's number, but no more than there are processors for this process."""
+    return min(torch.get_num_threads(), cores())
 
 
 class Kernels(NamedTuple):

@@ -115,16 +115,31 @@ const Precision* find_precision(const char* target_name, const char* precision) 
     return nullptr;
 }
 
-// find(target, precision, cell) -> (a handle for run, saves, shared, path), or None for what is not in the tables
+// A cell's kernels for one precision and instruction set.
+struct Kernels {
+    const Precision& precision;
+    const Cell& cell;
+
+    // Whether backward reads a state's values after each step.
+    bool path(int state) const { return state && (cell.previous[state] || cell.next[state]); }
+    int forward(const Problem* directions, int count) const { return precision.forward(cell, directions, count); }
+    int backward(const Problem* directions, int count) const { return precision.backward(cell, directions, count); }
+    int64_t pack(const Problem& direction, void* memory) const { return precision.pack(cell, direction, memory); }
+};
+
+// find(target, precision, cell) -> (a handle for run, saves, shared, path), or None for what is not in the tables. Handles
+// are few, and kept.
 PyObject* find(PyObject*, PyObject* args) {
     const char *target, *precision, *cell;
     if (!PyArg_ParseTuple(args, "sss", &target, &precision, &cell)) return nullptr;
     if (const Precision* tables = find_precision(target, precision))
-        for (const Kernels* row = tables->kernels; row->cell; ++row)
-            if (!std::strcmp(row->cell, cell))
-                return Py_BuildValue("NiNN", PyLong_FromVoidPtr(const_cast<Kernels*>(row)), row->saves,
+        for (const Cell* row = tables->cells; row->name; ++row)
+            if (!std::strcmp(row->name, cell)) {
+                auto* kernels = new Kernels{*tables, *row};
+                return Py_BuildValue("NiNN", PyLong_FromVoidPtr(kernels), row->saves,
                                      tuple(row->recurrent_gates, [&](int k) { return row->shared[k]; }),
-                                     tuple(row->states, [&](int k) { return int(row->path[k]); }));
+                                     tuple(row->states, [&](int k) { return int(kernels->path(k)); }));
+            }
     Py_RETURN_NONE;
 }
 
@@ -174,7 +189,18 @@ PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
     Problem directions[2];
     const int given = fill(directions, 2, args + 2, count - 2);
     if (!given) return nullptr;
-    return unlocked([&] { return (backward ? kernels->backward : kernels->forward)(directions, given); });
+    return unlocked([&] { return backward ? kernels->backward(directions, given) : kernels->forward(directions, given); });
+}
+
+// pack(handle, address, *fields of a direction's Problem) -> how many bytes its packed weights take; they are put at the
+// address unless that is 0
+PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count < 2) return PyErr_Format(PyExc_TypeError, "pack takes a handle, an address and the fields");
+    const auto* kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(args[0]));
+    void* memory = PyLong_AsVoidPtr(args[1]);
+    Problem direction;
+    if (PyErr_Occurred() || !fill(&direction, 1, args + 2, count - 2)) return nullptr;
+    return PyLong_FromLongLong(kernels->pack(direction, memory));
 }
 
 // gemm(handle, *fields of Gemm)
@@ -331,6 +357,7 @@ PyMethodDef methods[] = {
     {"find", find, METH_VARARGS, nullptr},
     {"find_gemm", find_gemm, METH_VARARGS, nullptr},
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
+    {"pack", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack)), METH_FASTCALL, nullptr},
     {"release", release, METH_NOARGS, nullptr},
     {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(gemm)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},

@@ -1,37 +1,22 @@
-// What the passes over a sequence share: the sizes, the order of the steps, the blocks.
+// What the passes over a sequence share: the sizes, the order of the blocks, the call that several threads are at.
 
 #pragma once
 
+#include <vector>
+
 #include "buffer.h"
-#include "cells.h"
-#include "problem.h"
+#include "cell.h"
 #include "product.h"
 #include "team.h"
 
 namespace seqcells {
 namespace {
 
-// Which step comes when, and what happens to a row before and in it.
-struct Times {
-    const Problem& p;
-
-    int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }
-    bool valid(int64_t t, int64_t row) const { return !p.lengths || t < p.lengths[row]; }
-    // Whether the state is reset just before step t, in the direction of travel.
-    bool boundary(int64_t t, int64_t row) const {
-        const int64_t flag = p.reverse ? t + 1 : t;
-        return p.reset && flag < p.steps && valid(flag, row) && p.reset[flag * p.batch + row];
-    }
-};
-
 // f(first, last) for about equal parts of the rows, of at most BATCH each.
 template <class F>
 SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
-    const int64_t count = (rows + BATCH - 1) / BATCH;
-    for (int64_t part = 0; part < count; ++part) {
-        const Share share(rows, part, count);
-        f(share.first, share.last);
-    }
+    const Parts parts(rows, BATCH);
+    for (int64_t part = 0; part < parts.count; ++part) f(parts.of(part).first, parts.of(part).last);
 }
 
 // Passes so far: single steps, of one pass each, go to and fro as well.
@@ -39,48 +24,39 @@ std::atomic<unsigned> passes{0};
 
 constexpr int64_t CACHE_BYTES = 1 << 19;  // of a second-level cache, what weights may take
 
-// Computed in T, by products of O; the caller's arrays are of Stored, besides those that only the engine reads.
-template <class Cell, class T, class O, class Stored>
+// Multiply-adds that an item should have, so that nobody waits for long: 20 to 50 µs.
+constexpr int64_t ITEM = 1 << 21;
+
+// Computed in T, by products of O.
+template <class T, class O>
 class Sequence {
   protected:
-    using V = Vector<T>;
     static constexpr int L = LANES<T>;
-    static constexpr int R = Cell::recurrent_gates, S = Cell::states;
-    static constexpr int WIDE = 4;  // vectors of a block of a product that belongs to no gate
-    static constexpr bool rounds = !std::is_same_v<T, O>;  // whether products read a rounded copy
+    static constexpr int WIDE = VECTOR_REGISTERS >= 32 ? 4 : 6;  // vectors of a block of a product that belongs to no gate
+    static constexpr int MOST = 12;                              // vectors of any block's products
+    static constexpr bool rounds = !std::is_same_v<T, O>;        // whether products read a rounded copy
 
+    const Cell& cell;
     const Problem& p;
     const Times times;
-    const int64_t B, H, P;
+    const int64_t B, H, P, G, R, S;
     const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
 
-    explicit Sequence(const Problem& problem)
-        : p(problem), times{problem}, B(p.batch), H(p.hidden), P(p.projected) {}
+    Sequence(const Cell& of, const Problem& problem)
+        : cell(of), p(problem), times{p}, B(p.batch), H(p.hidden), P(p.projected), G(of.gates), R(of.recurrent_gates), S(of.states) {}
 
-    // f(block) for all of a member's, to and fro from step to step: each begins with the weights that the one before has
-    // left in the cache. No result depends on the order.
-    template <class F>
-    SEQCELLS_INLINE void each_block(int64_t index, Share mine, F f) const {
-        for (int64_t k = mine.first; k < mine.last; ++k) f(back(index) ? mine.first + mine.last - 1 - k : k);
-    }
+    // Shares go to and fro from step to step: each begins with the weights that the one before has left in the cache. No
+    // result depends on the order.
     bool back(int64_t index) const { return (index + turn) % 2; }
 
-    static Stored* as(const void* pointer) { return static_cast<Stored*>(const_cast<void*>(pointer)); }
+    Array<T> as(const void* pointer) const { return {pointer, p}; }
     static T* in_full(const void* pointer) { return static_cast<T*>(const_cast<void*>(pointer)); }
 
-    // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
-    // little for the hardware to foresee the next.
-    template <int WRITE, class U>
-    static void expect(const U* from, int64_t count) {
-        const char *line = reinterpret_cast<const char*>(from), *last = reinterpret_cast<const char*>(from + count);
-        for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
-    }
-
-    // The rows up to the last that has not ended: what lies behind them needs no products.
-    int64_t present(int64_t t) const {
-        int64_t rows = B;
-        while (rows && !times.valid(t, rows - 1)) --rows;
-        return rows;
+    // The last of some rows that has not ended: what lies behind it needs no products.
+    int64_t present(int64_t t, Share rows) const {
+        int64_t last = rows.last;
+        while (last > rows.first && !times.valid(t, last - 1)) --last;
+        return last;
     }
 
     template <class... Buffers>
@@ -94,40 +70,85 @@ class Sequence {
             for (int64_t k = depth; k < filled<O>(depth); ++k) rows[row * filled<O>(depth) + k] = O(0);
     }
 
-    static int64_t blocks_of(int64_t columns, int vectors) { return (columns + vectors * L - 1) / (vectors * L); }
+    // f(from) with the caller's array in the type that it is of.
+    template <class F>
+    SEQCELLS_INLINE void in_its_type(const void* from, F f) const {
+        if constexpr (std::is_same_v<T, float>)
+            if (p.halves) return f(static_cast<const bfloat16*>(from));
+        f(static_cast<const T*>(from));
+    }
 
-    // For so many items and so much work in a step, which must be worth a barrier; a single one must be worth the team.
-    int threads(int64_t items, int64_t work) const {
-        const int64_t worth = 1 + work / (p.steps > 1 ? 16384 : 147456);
-        const int64_t count = p.threads < items ? p.threads : items;
-        return int(count < worth ? count : worth);
+    // The rows in parts of which none is long, for so many multiply-adds of a row in a block.
+    Parts parts_of(int64_t work) const {
+        const int64_t rows = ITEM / (work ? work : 1);
+        return Parts(B, rows < 16 ? 16 : rows < BATCH ? rows : BATCH);
+    }
+
+    // For so much work in a step, which must be worth meeting; a single one must be worth the team.
+    int64_t worth(int64_t work) const {
+        const int64_t most = 1 + work / (p.steps > 1 ? 16384 : 147456);
+        return p.threads < most ? p.threads : most;
     }
 
   public:
     int64_t weight_bytes() const { return R * H * P * int64_t(sizeof(O)); }
-
-  protected:
-    // What a state becomes at a boundary.
-    V fresh(int state, int64_t row, int64_t unit, int64_t count) const {
-        return p.reset_states[state] ? load(as(p.reset_states[state]) + row * (state ? H : P) + unit, count) : V{};
-    }
 };
 
-// A pass over all directions of a layer. Two run at once, each on half of the threads, so that fewer meet at a barrier,
-// if a direction's weights fit in the cache that a thread has to itself; else one after another, each thread with its share.
+// A pass over all directions of a layer. Two run at once, each on half of the threads, so that fewer meet at a step, if a
+// direction's weights fit in the cache that a thread has to itself; else one after another, each thread with its share.
 template <class Pass>
-int run_directions(const Problem* directions, int count) {
-    std::vector<Pass> passes;
-    passes.reserve(count);
-    int threads = 0;
-    for (int d = 0; d < count; ++d) {
-        passes.emplace_back(directions[d]);
-        if (!passes.back().allocate()) return -1;
-        threads += passes.back().threads();
+class Directions : public Job {
+  public:
+    Directions(const Cell& cell, const Problem* directions, int count) : problems_(directions, directions + count) {
+        passes_.reserve(count);
+        int64_t threads = 0;
+        for (const Problem& problem : problems_) threads += passes_.emplace_back(cell, problem).threads();
+        if (threads > directions->threads) threads = directions->threads;
+        size_ = int(threads < 1 ? 1 : threads);
+        at_once_ = passes_[0].weight_bytes() <= CACHE_BYTES && size_ >= count;
+        for (int d = 0; d < count; ++d) {
+            const int members = at_once_ ? int(Share(size_, d, count).count()) : size_;
+            passes_[d].share_among(members);
+            if (size_ > 1) progress_.emplace_back(new team::Progress(members));
+        }
     }
-    if (threads > directions->threads) threads = directions->threads;
-    const bool at_once = passes[0].weight_bytes() <= CACHE_BYTES;
-    run_teams(count, at_once, threads, [&](int d, int member, int size, Barrier& barrier) { passes[d].run(member, size, barrier); });
+    int size() const { return size_; }
+    bool allocate() {
+        for (Pass& pass : passes_)
+            if (!pass.allocate()) return false;
+        return true;
+    }
+    void run(int worker) override {
+        const int count = int(passes_.size());
+        int home = 0;
+        while (at_once_ && worker >= Share(size_, home, count).last) ++home;
+        for (int k = 0; k < count; ++k) {
+            const int d = (home + k) % count;
+            if (size_ == 1) {
+                Member alone;
+                passes_[d].run(alone);
+                continue;
+            }
+            const Share members = at_once_ ? Share(size_, d, count) : Share(size_, 0, 1);
+            const bool here = worker >= members.first && worker < members.last;
+            Member member(*progress_[d], here ? worker - int(members.first) : -1, int(members.count()));
+            passes_[d].run(member);
+        }
+    }
+
+  private:
+    const std::vector<Problem> problems_;
+    std::vector<Pass> passes_;
+    std::vector<std::unique_ptr<team::Progress>> progress_;
+    int size_ = 1;
+    bool at_once_ = false;
+};
+
+template <class Pass>
+int run_directions(const Cell& cell, const Problem* directions, int count) {
+    const auto job = std::make_shared<Directions<Pass>>(cell, directions, count);
+    if (!job->allocate()) return -1;
+    team::run(job, job->size());
     return 0;
 }
 

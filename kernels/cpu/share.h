@@ -14,5 +14,26 @@ struct Share {
     int64_t count() const { return last - first; }
 };
 
+// A matrix's columns in blocks of whole vectors, which differ by one vector at most.
+struct Blocks {
+    int64_t vectors, count;
+
+    // `most`: vectors of a block. `members`: threads, each of which gets as many blocks as the others if it can.
+    Blocks(int64_t columns, int lanes, int most, int64_t members) : vectors((columns + lanes - 1) / lanes) {
+        count = ((vectors + most - 1) / most + members - 1) / members * members;
+        if (count > vectors) count = vectors;
+    }
+    Blocks(int64_t columns, int lanes, int64_t blocks) : vectors((columns + lanes - 1) / lanes), count(blocks) {}
+    Share of(int64_t block) const { return Share(vectors, block, count); }
+};
+
+// Rows in parts of about equal height, at most `most` each.
+struct Parts {
+    int64_t rows, count;
+
+    Parts(int64_t rows_of_all, int64_t most) : rows(rows_of_all), count((rows_of_all + most - 1) / most) {}
+    Share of(int64_t part) const { return Share(rows, part, count); }
+};
+
 }  // namespace
 }  // namespace seqcells

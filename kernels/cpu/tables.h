@@ -8,37 +8,27 @@
 namespace seqcells {
 namespace SEQCELLS_TARGET {
 
-template <class Cell, class T, class O = T, class Stored = T>
-constexpr Kernels row() {
-    Kernels kernels{Cell::name, Cell::saves, Cell::recurrent_gates, Cell::shared.data(), Cell::states, {},
-                    run_directions<Forward<Cell, T, O, Stored>>, run_directions<Backward<Cell, T, O, Stored>>};
-    for (int state = 1; state < Cell::states; ++state) kernels.path[state] = Cell::previous[state] || Cell::next[state];
-    return kernels;
-}
-
-// What a precision has: its cells and its product. Without a unit for pairs of bfloat16, it is storage alone.
-#define SEQCELLS_STORED(cell) row<cell, float, Product, bfloat16>(),
 #ifdef SEQCELLS_PAIRS
 
-using Product = bfloat16;
-#define SEQCELLS_ROUNDED(cell) row<cell, float, Product>(),
-constexpr Kernels half_precision[] = {SEQCELLS_CELLS(SEQCELLS_STORED)Kernels{}};
-constexpr Kernels rounded_single[] = {SEQCELLS_CELLS(SEQCELLS_ROUNDED)Kernels{}};
-extern const Precision precisions[] = {{"bfloat16", half_precision, gemm<float, Product, bfloat16>},
-                                       {"float32 by bfloat16", rounded_single, gemm<float, Product>},
-                                       {}};
+// Only products have a unit for pairs of bfloat16: cells are those of the instruction set that this one adds to.
+using namespace SEQCELLS_BASE;
+#define SEQCELLS_PRECISION(name, From) \
+    {name, single_cells, run_directions<Forward<float, bfloat16>>, run_directions<Backward<float, bfloat16>>, \
+     Forward<float, bfloat16>::pack, gemm<float, bfloat16, From>}
+extern const Precision precisions[] = {SEQCELLS_PRECISION("bfloat16", bfloat16), SEQCELLS_PRECISION("float32 by bfloat16", float), {}};
 
 #else
 
-using Product = float;
-#define SEQCELLS_SINGLE(cell) row<cell, float>(),
-#define SEQCELLS_DOUBLE(cell) row<cell, double>(),
-constexpr Kernels half_precision[] = {SEQCELLS_CELLS(SEQCELLS_STORED)Kernels{}};
-constexpr Kernels single_precision[] = {SEQCELLS_CELLS(SEQCELLS_SINGLE)Kernels{}};
-constexpr Kernels double_precision[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Kernels{}};
-extern const Precision precisions[] = {{"bfloat16", half_precision, gemm<float, Product, bfloat16>},
-                                       {"float32", single_precision, gemm<float>},
-                                       {"float64", double_precision, gemm<double>},
+#define SEQCELLS_SINGLE(cell) cell_of<cell, float>(),
+#define SEQCELLS_DOUBLE(cell) cell_of<cell, double>(),
+extern const Cell single_cells[] = {SEQCELLS_CELLS(SEQCELLS_SINGLE)Cell{}};
+const Cell double_cells[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Cell{}};
+// Without a unit for it, bfloat16 is storage alone.
+#define SEQCELLS_PRECISION(name, cells, T, From) \
+    {name, cells, run_directions<Forward<T>>, run_directions<Backward<T>>, Forward<T>::pack, gemm<T, T, From>}
+extern const Precision precisions[] = {SEQCELLS_PRECISION("bfloat16", single_cells, float, bfloat16),
+                                       SEQCELLS_PRECISION("float32", single_cells, float, float),
+                                       SEQCELLS_PRECISION("float64", double_cells, double, double),
                                        {}};
 
 #endif

@@ -1,9 +1,5 @@
 // The engine for avx2.
 
-#include <omp.h>
-#include <pthread.h>
-#include <sched.h>
-
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -11,7 +7,6 @@
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>

@@ -1,9 +1,5 @@
 // The engine for avx512's products of pairs of bfloat16.
 
-#include <omp.h>
-#include <pthread.h>
-#include <sched.h>
-
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -11,7 +7,6 @@
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -21,7 +16,12 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
 #define SEQCELLS_TARGET avx512bf16
 #define SEQCELLS_PAIRS
+#define SEQCELLS_BASE avx512
 #define SEQCELLS_VECTOR_BYTES 64
 #define SEQCELLS_VECTOR_REGISTERS 32
+#include "problem.h"
+namespace seqcells::avx512 {
+extern const Cell single_cells[];
+}
 #include "tables.h"
 #endif

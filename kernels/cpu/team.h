@@ -1,93 +1,116 @@
-// A team of threads for a whole sequence, and the barrier they meet at every step.
+// Several threads at one call, on a machine that they share with others.
+//
+// A call is a sequence of phases, a phase a number of items in any order; the next phase begins when all items of this one
+// are done. Nobody waits for a thread, only for items that are begun: each member prefers its own share, which its caches
+// know, and takes over what others have not begun. So a thread that the system keeps from running costs one item's delay.
 
 #pragma once
-
-#include <omp.h>
-#include <pthread.h>
-#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <thread>
-#include <vector>
 
 #include "share.h"
 
 namespace seqcells {
+
+// The work of one call. A late thread may still look at it when the call is over, so it is shared.
+struct Job {
+    virtual ~Job() = default;
+    virtual void run(int member) = 0;
+};
+
+namespace team {
+
+// How far a chain of phases is.
+class Progress {
+  public:
+    explicit Progress(int members) : claims_(new Claim[members]) {}
+
+    // The position of the next item in a member's share that nobody has begun in this phase, or -1.
+    int64_t claim(int member, uint64_t phase, int64_t count);
+    // That so many items more are done, of `target` in all when the phase ends. Returns whether it has ended.
+    bool report(int64_t items, int64_t target);
+    bool reached(int64_t target) const { return done_.load(std::memory_order_acquire) >= target; }
+    // Looks for a moment whether the phase ends by itself.
+    bool reached_soon(int64_t target) const;
+    // Until it has ended: looking for some microseconds, then asleep.
+    void wait(int64_t target);
+
+  private:
+    struct alignas(64) Claim {
+        std::atomic<uint64_t> word{0};  // the phase, and how many items of the share were begun in it
+    };
+    std::unique_ptr<Claim[]> claims_;
+    alignas(64) std::atomic<int64_t> done_{0};  // items of all phases together
+    alignas(64) std::atomic<int> asleep_{0};
+    std::atomic<uint32_t> bell_{0};
+};
+
+// run(0) of the job by this thread, and run(1) to run(size - 1) by those of the engine's threads that are free in time.
+void run(const std::shared_ptr<Job>& job, int size);
+
+}  // namespace team
+
 namespace {
 
-// Threads spin: a step takes microseconds. One that waits for long gives its core away, since whoever it waits for
-// may want that core.
-class Barrier {
+// A thread's part in a chain of phases. All members go through the same phases with the same numbers of items.
+class Member {
   public:
-    explicit Barrier(int size) : size_(size) {}
+    // Alone: every item is its own.
+    Member() = default;
+    // `me`: its number among `size` members, or -1 for one that has no share and only helps.
+    Member(team::Progress& progress, int me, int size) : progress_(&progress), me_(me), size_(size), absent_(me < 0 ? ~0ull : 0) {}
 
-    void wait() {
-        if (size_ == 1) return;
-        const int round = round_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-            arrived_.store(0, std::memory_order_relaxed);
-            round_.store(round + 1, std::memory_order_release);
+    // f(item) for each of `count`, and until all are done by whomever; `back`: each share from its last item on.
+    template <class F>
+    void each(int64_t count, bool back, F f) {
+        if (!progress_) {
+            for (int64_t k = 0; k < count; ++k) f(back ? count - 1 - k : k);
             return;
         }
-        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-            if (spins < 4096)
-                pause();
-            else
-                sched_yield();
-        }
+        ++phase_, target_ += count;
+        if (me_ >= 0 && take(me_, count, back, f).ended) return;
+        // Those who lately had begun nothing may not be running: what is theirs is taken at once.
+        if (progress_->reached(target_) || help(count, back, true, f) || progress_->reached_soon(target_)) return;
+        if (!help(count, back, false, f)) progress_->wait(target_);
     }
 
   private:
-    static void pause() {
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        asm volatile("yield");
-#endif
-    }
-
-    const int size_;
-    alignas(64) std::atomic<int> arrived_{0};
-    alignas(64) std::atomic<int> round_{0};
-};
-
-// Whether this process was forked from one that had the engine. Its calling thread may then still count on a team of
-// OpenMP's whose threads stayed behind, and would wait for them for ever; a new thread has a team of its own.
-bool forked = false;
-[[maybe_unused]] const int watch = pthread_atfork(nullptr, nullptr, [] { forked = true; });
-
-// work(team, member, size, barrier) of each team, on at most so many threads together: teams side by side, if that is
-// wished and OpenMP gives enough threads (inside another of its teams it gives one), or one after another on all.
-template <class Work>
-void run_teams(int teams, bool side_by_side, int threads, Work work) {
-    if (threads <= 1) {
-        Barrier alone(1);
-        for (int team = 0; team < teams; ++team) work(team, 0, 1, alone);
-        return;
-    }
-    const auto run = [&] {
-        std::vector<std::unique_ptr<Barrier>> barriers;
-#pragma omp parallel num_threads(threads)
-        {
-            const int present = omp_get_num_threads(), member = omp_get_thread_num();
-            const bool at_once = side_by_side && present >= teams;
-#pragma omp single
-            for (int team = 0; team < teams; ++team)
-                barriers.emplace_back(new Barrier(at_once ? Share(present, team, teams).count() : present));
-            for (int team = 0; team < teams; ++team) {
-                const Share members = at_once ? Share(present, team, teams) : Share(present, 0, 1);
-                if (member >= members.first && member < members.last)
-                    work(team, int(member - members.first), int(members.count()), *barriers[team]);
-            }
-        }
+    struct Taken {
+        int64_t items;
+        bool ended;
     };
-    if (forked)
-        std::thread(run).join();
-    else
-        run();
-}
+
+    template <class F>
+    Taken take(int member, int64_t count, bool back, F& f) {
+        const Share share(count, member, size_);
+        Taken taken{0, false};
+        for (int64_t k; (k = progress_->claim(member, phase_, share.count())) >= 0; ++taken.items)
+            f(back ? share.last - 1 - k : share.first + k);
+        taken.ended = taken.items && progress_->report(taken.items, target_);
+        return taken;
+    }
+
+    // Items of others: of those who are absent, or of the rest. Returns whether the phase has ended.
+    template <class F>
+    bool help(int64_t count, bool back, bool absent, F& f) {
+        for (int other = 0; other < size_; ++other) {
+            const uint64_t bit = 1ull << (other & 63);
+            if (other == me_ || bool(absent_ & bit) != absent) continue;
+            const int64_t all = Share(count, other, size_).count();
+            const Taken taken = take(other, count, back, f);
+            if (all && me_ >= 0) absent_ = taken.items == all ? absent_ | bit : absent_ & ~bit;
+            if (taken.ended) return true;
+        }
+        return false;
+    }
+
+    team::Progress* progress_ = nullptr;
+    int me_ = 0, size_ = 1;
+    uint64_t phase_ = 0, absent_ = 0;  // absent_: a bit for each member that had begun nothing
+    int64_t target_ = 0;
+};
 
 }  // namespace
 }  // namespace seqcells

@@ -72,7 +72,8 @@ struct Direction {
     static constexpr int G = Cell::gates, R = Cell::recurrent_gates, S = Cell::states;
     std::vector<Stored> weight_ih, weight_hh, bias, weight_hr, unit, previous, grad_product, grad_projected;
     std::vector<Stored> initial[S], fresh[S], final[S], grad_final[S];
-    std::vector<T> saved, path[S], grad_unit, grad_bias, grad_initial[S], grad_reset[S];
+    std::vector<T> saved, path[S], grad_unit, grad_bias_ih, grad_bias_hh, grad_initial[S], grad_reset[S];
+    std::vector<char> packed;
 
     // Fills in the fields of `p`, whose sizes are there.
     void own(Problem& p, bool projected, bool bounded) {
@@ -84,7 +85,8 @@ struct Direction {
         p.weight_hr = projected ? make(weight_hr, P * H) : nullptr, p.unit = make(unit, Cell::parameters * H);
         p.saved = make(saved, all * Cell::saves * H), p.previous_hidden = make(previous, all * P);
         p.grad_product = make(grad_product, all * R * H), p.grad_projected = make(grad_projected, all * P);
-        p.grad_unit = make(grad_unit, Cell::parameters * H), p.grad_bias = R ? make(grad_bias, R * H) : nullptr;
+        p.grad_unit = make(grad_unit, Cell::parameters * H), p.grad_bias_ih = make(grad_bias_ih, G * H);
+        p.grad_bias_hh = R ? make(grad_bias_hh, R * H) : nullptr;
         for (int k = 0; k < S; ++k) {
             const int64_t count = p.batch * (k ? H : P);
             p.initial[k] = make(initial[k], count), p.final[k] = make(final[k], count);
@@ -113,14 +115,16 @@ std::vector<double> drive(int64_t steps, int64_t batch, int64_t hidden, int64_t 
     for (int d = 0; d < directions; ++d) {
         Problem& p = problems[d];
         p.steps = steps, p.batch = batch, p.hidden = hidden, p.projected = size, p.reverse = d, p.threads = THREADS;
+        p.halves = std::is_same_v<Stored, bfloat16>;
         p.gates_width = gates_width, p.output_width = output_width;
         p.gates_x = gates_x.data() + d * Cell::gates * hidden, p.grad_gates_x = grad_gates_x.data() + d * Cell::gates * hidden;
         p.output = output.data() + d * size, p.grad_output = grad_output.data() + d * size;
         if (bounded) p.lengths = lengths.data(), p.reset = reinterpret_cast<const bool*>(reset.data());
         own[d].own(p, projected, bounded);
     }
-    const auto forward = [&] { return run_directions<Forward<Cell, T, O, Stored>>(problems.data(), directions); };
-    const auto backward = [&] { return run_directions<Backward<Cell, T, O, Stored>>(problems.data(), directions); };
+    const seqcells::Cell cell = cell_of<Cell, T>();
+    const auto forward = [&] { return run_directions<Forward<T, O>>(cell, problems.data(), directions); };
+    const auto backward = [&] { return run_directions<Backward<T, O>>(cell, problems.data(), directions); };
     expect(succeeds(forward) && finite(output), Cell::name);
     std::vector<double> outputs(output.begin(), output.end());
     expect(succeeds(backward) && finite(grad_gates_x), Cell::name);
@@ -132,6 +136,17 @@ std::vector<double> drive(int64_t steps, int64_t batch, int64_t hidden, int64_t 
     }
     expect(succeeds(forward) && finite(output), Cell::name);
     outputs.insert(outputs.end(), output.begin(), output.end());
+    // The same from weights that were packed before.
+    for (int d = 0; d < directions; ++d) {
+        own[d].packed.resize(Forward<T, O>::pack(cell, problems[d], nullptr) + 64);
+        char* aligned = own[d].packed.data() + (64 - reinterpret_cast<uintptr_t>(own[d].packed.data()) % 64) % 64;
+        Forward<T, O>::pack(cell, problems[d], aligned);
+        problems[d].packed = aligned;
+    }
+    std::fill(output.begin(), output.end(), Stored(NAN));
+    expect(succeeds(forward) && finite(output), Cell::name);
+    for (size_t k = 0; k < output.size(); ++k)
+        expect(std::abs(double(output[k]) - outputs[outputs.size() - output.size() + k]) < 1e-2, "packed weights");
     return outputs;
 }
 
@@ -197,12 +212,6 @@ void drive_callers() {
 #define DRIVE_CALLER(cell) callers.emplace_back(drive_large<cell>);
     DRIVEN_CELLS(DRIVE_CALLER)
     for (auto& caller : callers) caller.join();
-    // Callers that are a team of OpenMP's already.
-#pragma omp parallel num_threads(THREADS)
-    {
-#define DRIVE_LARGE(cell) drive_large<cell>();
-        DRIVEN_CELLS(DRIVE_LARGE)
-    }
 }
 
 }  // namespace
