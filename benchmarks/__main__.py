@@ -3,6 +3,7 @@
 python -m benchmarks                                    the quick run: some minutes on two cores
 python -m benchmarks --preset full --json out/cpu.json  all shapes, all providers
 python -m benchmarks --device cuda --preset short       three minutes of a GPU, saved after every row
+python -m benchmarks --suite loaded --loads 0 1 2       beside so many busy processes a core
 python -m benchmarks --null                             can the timing be trusted here?
 python -m benchmarks report                             the README's table, from benchmarks/results
 python -m benchmarks compare before.json after.json
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES))
     top.add_argument("--providers", nargs="+", choices=tuple(PROVIDERS), metavar="PROVIDER", help=", ".join(PROVIDERS))
     top.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of every provider on the CPU")
+    top.add_argument(
+        "--loads", nargs="+", type=load, metavar="LOAD", help="busy processes a core, in suites under load (1 0 2)"
+    )
     top.add_argument("--budget", type=float, metavar="SECONDS", help="leave out what does not fit")
     top.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     top.add_argument("--save", action="store_true", help="write them to benchmarks/results, named by device and date")
@@ -52,6 +56,14 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("before", type=Path)
     two.add_argument("after", type=Path)
     return top
+
+
+def load(text: str) -> float:
+    """A load as the command takes it."""
+    value = float(text)
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError(f"{text} busy processes a core")
+    return value
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +99,7 @@ def measure(options: argparse.Namespace) -> int:
         commit = report.commit.replace("-dirty", "+")
         path = RESULTS / f"{options.device}-{report.date[:10]}-{commit}.json"
     plan.timer.deadline = began + plan.budget if plan.budget else None
-    with plan.timer as timer, progress.bar(len(plan.cases)) as advance:
+    with plan.timer as timer, progress.bar() as advance:
         run.run(report, timer, plan.cases, path, advance)
     tables.print_report(report)
     if path:

@@ -13,7 +13,7 @@ from seqcells.cells import REGISTRY, Cell
 from seqcells.weights import Weights
 
 from .shapes import Shape
-from .suites import SUITES, Suite
+from .suites import SUITES, Suite, label
 
 DTYPES = {
     "float64": torch.float64,
@@ -46,6 +46,8 @@ class Case:
     shape: Shape
     dtype_name: str = "float32"
     device: str = "cpu"
+    load: float = 0
+    """Busy processes for each usable core while the case is timed."""
 
     @property
     def suite(self) -> Suite:
@@ -64,7 +66,7 @@ class Case:
         return self.suite.features(self.shape)
 
     def __str__(self) -> str:
-        return f"{self.suite_name} {self.cell_name} {self.shape} {self.dtype_name}"
+        return f"{label(self.suite_name, self.load)} {self.cell_name} {self.shape} {self.dtype_name}"
 
     def roles(self) -> tuple[str, ...]:
         """The parameters' names, without torch.nn's ``_l0``."""

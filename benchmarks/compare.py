@@ -6,6 +6,7 @@ from . import machine, tables, units
 from .providers import BASELINE
 from .run import key
 from .schema import Report, Row
+from .suites import label
 
 HEADER = ("suite", "cell", "dtype", "B × H × T", "provider", "before", "after", "×", "× / torch.nn's ×", "")
 
@@ -35,13 +36,13 @@ def compared(before: Report, after: Report) -> list[list[str]]:
     pairs.sort(key=lambda pair: max(_change(*pair), 1 / _change(*pair)), reverse=True)
     return [
         [
-            new.suite,
+            label(new.suite, new.load),
             new.cell,
             new.dtype,
             f"{new.batch} × {new.hidden} × {new.steps}",
             new.provider,
-            units.amount(was.figure.median, was.unit),
-            units.amount(new.figure.median, new.unit),
+            units.amount(was.figure.value, was.unit),
+            units.amount(new.figure.value, new.unit),
             units.ratio(_change(was, new)),
             units.ratio(_change(was, new) / drift[key(new)]) if key(new) in drift else "",
             _verdict(was, new),
@@ -52,7 +53,7 @@ def compared(before: Report, after: Report) -> list[list[str]]:
 
 def _change(was: Row, new: Row) -> float:
     # One byte more or less, so that no memory at all can be compared too.
-    return (was.figure.median + (was.unit == "B")) / (new.figure.median + (new.unit == "B"))
+    return (was.figure.value + (was.unit == "B")) / (new.figure.value + (new.unit == "B"))
 
 
 def _verdict(was: Row, new: Row) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from seqcells import dispatch, estimates
+from seqcells import machine as processors
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "triton", "numpy", "onnxruntime", "openvino", "keras", "flashrnn", "torchrl")
 # Of a processor's flags, those that decide how fast its products are.
@@ -31,11 +34,18 @@ FLAGS = (
 def describe(device: str, threads: int) -> dict[str, Any]:
     """The machine, as a report keeps it."""
     model, flags = _processor()
+    instruction_set = _instruction_set()
     described: dict[str, Any] = {
         "cpu": model,
         "flags": [flag for flag in FLAGS if flag in flags],
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "instruction_set": instruction_set,
+        "class": instruction_set and processors.machine_class(instruction_set),
+        "caches": processors.caches(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": processors.cores(),
+        "quota": processors.quota(),
+        "hypervisor": "hypervisor" in flags,
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
     }
@@ -56,6 +66,20 @@ def title(machine: dict[str, Any]) -> str:
         return machine["gpu"]
     threads = machine["threads"]
     return f"{machine['cpu']}, {threads} thread{'s' * (threads != 1)}, {machine['capability']}"
+
+
+def details(machine: dict[str, Any]) -> str:
+    """What decides how fast its processors are, as far as the report says it; nothing of reports of version 1."""
+    caches = ", ".join(f"{name} {size >> 10} KiB" for name, size in machine.get("caches", {}).items() if size)
+    quota = machine.get("quota")
+    parts = {
+        "class": machine.get("class"),
+        "caches": caches,
+        "usable cores": machine.get("usable_cores"),
+        "quota": None if quota is None else f"{quota:g} cores",
+        "hypervisor": "yes" if machine.get("hypervisor") else None,
+    }
+    return " · ".join(f"{name} {value}" for name, value in parts.items() if value)
 
 
 def versions() -> dict[str, str]:
@@ -85,6 +109,11 @@ def now() -> str:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _instruction_set() -> str | None:
+    """The one that the CPU engine uses, or None where there is no engine."""
+    return None if dispatch.BACKENDS["cpu"].unavailable() else estimates.instruction_set()
 
 
 def _processor() -> tuple[str, list[str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .providers import BASELINE, NULL
 from .schema import Report, Row
+from .suites import SUITES, label
 
 COLOURS = ("#7f7f7f", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf", "#d62728")
 
@@ -21,10 +22,10 @@ def draw(report: Report, folder: Path) -> list[Path]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in report.rows:
         if row.figure and row.unit == "s" and row.provider != NULL:
-            groups.setdefault((row.suite, row.cell, row.dtype), []).append(row)
+            groups.setdefault((label(row.suite, row.load), row.cell, row.dtype), []).append(row)
     written = []
     for (suite, cell, dtype), rows in groups.items():
-        name = f"{report.device}-{suite}-{cell}-{dtype}"
+        name = f"{report.device}-{suite.replace(' × ', '-')}-{cell}-{dtype}"
         title = f"{suite}, {cell}, {dtype} · {report.machine.get('gpu', report.machine['cpu'])} · {report.date[:10]}"
         batches = {row.batch: {r.hidden for r in rows if r.batch == row.batch} for row in rows}
         if any(len(hiddens) > 1 for hiddens in batches.values()):
@@ -70,14 +71,14 @@ def _against_hidden(rows: list[Row]) -> object:
             points = sorted((r for r in rows if r.batch == batch and r.provider == name), key=lambda r: r.hidden)
             if not points:
                 continue
-            steps = [1 if r.suite == "streaming" else r.steps for r in points]
+            steps = [1 if SUITES[r.suite].streaming else r.steps for r in points]
             scaled = [
-                [v / n * 1e6 for v in (r.figure.median, r.figure.p20, r.figure.p80)]
+                [v / n * 1e6 for v in (r.figure.value, r.figure.p20, r.figure.p80)]
                 for r, n in zip(points, steps, strict=True)
             ]
-            median, low, high = zip(*scaled, strict=True)
+            value, low, high = zip(*scaled, strict=True)
             hidden = [r.hidden for r in points]
-            axis.plot(hidden, median, marker="o", markersize=3, color=colour, label=name)
+            axis.plot(hidden, value, marker="o", markersize=3, color=colour, label=name)
             axis.fill_between(hidden, low, high, color=colour, alpha=0.15, linewidth=0)
             floors |= {r.hidden: r.floor.seconds / n * 1e6 for r, n in zip(points, steps, strict=True) if r.floor}
         if floors:

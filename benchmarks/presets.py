@@ -1,13 +1,15 @@
 """From the command's options to a plan: which cases, whom, how long."""
 
 import argparse
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from seqcells.cells import REGISTRY
 
 from . import run, shapes
+from .budget import by_worth
 from .case import Case
-from .providers import BASELINE, NULL, PROVIDERS
+from .providers import BASELINE, NULL, ONE_THREAD, PROVIDERS, TWICE
 from .suites import SUITES
 from .timing import FULL, QUICK, SHORT, Effort
 
@@ -17,38 +19,56 @@ class Preset:
     """What is measured unless the command says otherwise, for a device."""
 
     suites: tuple[str, ...]
+    """Those first that say most: where time is short, the last ones have fewer shapes."""
     cells: tuple[str, ...]
     shapes: str
     dtypes: tuple[str, ...]
     effort: Effort
-    everyone: bool
-    """Or only the everyday providers."""
+    providers: tuple[str, ...]
     budget: float | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
+    """How many shapes a suite takes at most, where neither suites nor shapes are the user's."""
 
 
-ALL = tuple(SUITES)
+EVERYONE = tuple(PROVIDERS)
+EVERYDAY = tuple(provider.name for provider in PROVIDERS.values() if provider.everyday)
+# What users of a CPU choose between. Our backends by name repeat what `auto` takes; Keras loops in Python.
+TELLING = (
+    *(BASELINE, NULL, "seqcells auto", "seqcells auto cell", "seqcells stream", ONE_THREAD, TWICE),
+    *("torch.nn cell loop", "onnxruntime", "openvino"),
+)
+CPU = ("sequence", "training", "streaming", "loaded", "stepping", "packed", "memory", "step")
+CUDA = ("step", "sequence", "training", "streaming", "stepping", "packed", "memory")
 PRESETS: dict[str, dict[str, Preset]] = {
     "quick": {
-        "cpu": Preset(ALL, ("lstm", "gru", "rnn_tanh"), "quick", ("float32",), QUICK, everyone=False, budget=140),
-        "cuda": Preset(ALL, ("lstm", "gru"), "quick", ("tf32", "bfloat16"), QUICK, everyone=False),
+        # Without `step`, which says what `sequence` says.
+        "cpu": Preset(
+            CPU[:-1],
+            ("lstm", "gru"),
+            "quick",
+            ("float32",),
+            QUICK,
+            TELLING,
+            budget=140,
+            most={"training": 2, "streaming": 2, "loaded": 1, "stepping": 1},
+        ),
+        "cuda": Preset(CUDA, ("lstm", "gru"), "quick", ("tf32", "bfloat16"), QUICK, EVERYDAY),
     },
     "short": {
-        "cpu": Preset(
-            ("sequence", "training"), ("lstm", "gru"), "quick", ("float32",), QUICK, everyone=False, budget=120
-        ),
+        "cpu": Preset(("sequence", "training"), ("lstm", "gru"), "quick", ("float32",), QUICK, TELLING, budget=120),
         "cuda": Preset(
             ("sequence", "training", "memory"),
             ("lstm", "gru"),
             "gpu-short",
             ("bfloat16", "tf32"),
             SHORT,
-            everyone=False,
+            EVERYDAY,
             budget=180,
         ),
     },
     "full": {
-        "cpu": Preset(ALL, ("lstm", "gru"), "full", ("float32",), FULL, everyone=True, budget=1140),
-        "cuda": Preset(ALL, ("lstm", "gru"), "gpu", ("float32", "tf32", "bfloat16", "float16"), FULL, everyone=True),
+        "cpu": Preset(CPU, ("lstm", "gru"), "full", ("float32",), FULL, EVERYONE, budget=1140, most={"loaded": 1}),
+        "cuda": Preset(CUDA, ("lstm", "gru"), "gpu", ("float32", "tf32", "bfloat16", "float16"), FULL, EVERYONE),
     },
 }
 
@@ -78,11 +98,18 @@ def plan(options: argparse.Namespace) -> Plan:
     dtypes = list(options.dtypes or preset.dtypes)
     if options.device == "cpu" and "tf32" in dtypes:
         raise SystemExit("tf32 is for CUDA")
-    cases = run.cases(suites, options.cells or preset.cells, wanted, dtypes, options.device, chosen)
+    under_load = [name for name, suite in SUITES.items() if suite.loads]
+    if options.device != "cpu" and set(suites) & set(under_load):
+        raise SystemExit(f"busy processes are for the CPU: not {', '.join(under_load)}")
+    if options.loads and not set(suites) & set(under_load):
+        raise SystemExit(f"--loads is for {', '.join(under_load)}")
+    most = {} if options.suite or options.shapes else preset.most
+    loads = tuple(options.loads) if options.loads else None
+    cells = options.cells or preset.cells
+    cases = run.cases(suites, cells, wanted, dtypes, options.device, chosen, loads, most)
     names = [BASELINE, NULL]
     if not options.null:
-        others = options.providers or [p.name for p in PROVIDERS.values() if p.everyday or preset.everyone]
-        names += [name for name in others if name not in names]
+        names += [name for name in options.providers or preset.providers if name not in names]
     providers = [PROVIDERS[name] for name in names]
     budget = options.budget or preset.budget
     cases = by_worth(cases) if budget else cases
@@ -94,14 +121,3 @@ def plan(options: argparse.Namespace) -> Plan:
 
     effort = replace(preset.effort, extensions=0) if options.null else preset.effort
     return Plan(cases, dtypes, Processes(providers, effort, options.threads), budget)
-
-
-def by_worth(cases: list[Case]) -> list[Case]:
-    """The same, so that the first ones say most: every suite's first shape, then every suite's second."""
-    place: dict[tuple[str, str, str], int] = {}
-    ranked = []
-    for case in cases:
-        kind = (case.suite_name, case.cell_name, case.dtype_name)
-        place[kind] = place.get(kind, -1) + 1
-        ranked.append((place[kind], case))
-    return [case for _, case in sorted(ranked, key=lambda each: each[0])]

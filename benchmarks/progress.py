@@ -8,8 +8,11 @@ from .case import Case
 
 
 @contextlib.contextmanager
-def bar(total: int) -> Iterator[Callable[[int, Case], None]]:
-    """A function to call as each case begins. A bar where there is rich and a terminal; lines otherwise."""
+def bar() -> Iterator[Callable[[int, int, Case], None]]:
+    """A function to call as each case begins: how many there were, how many there will be, which it is.
+
+    A bar where there is rich and a terminal; lines otherwise.
+    """
     try:
         from rich.console import Console
         from rich.progress import Progress
@@ -18,8 +21,8 @@ def bar(total: int) -> Iterator[Callable[[int, Case], None]]:
     else:
         console = Console(stderr=True)
     if console is None or not console.is_terminal:
-        yield lambda index, case: print(f"[{index + 1}/{total}] {case}", file=sys.stderr, flush=True)
+        yield lambda index, total, case: print(f"[{index + 1}/{total}] {case}", file=sys.stderr, flush=True)
         return
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda index, case: progress.update(task, completed=index, description=str(case))
+        task = progress.add_task("")
+        yield lambda index, total, case: progress.update(task, completed=index, total=total, description=str(case))

@@ -8,16 +8,30 @@ from statistics import geometric_mean
 from typing import NamedTuple
 
 from . import machine, tables, units
-from .providers import BASELINE, NULL
+from .providers import BASELINE, NULL, ONE_THREAD, TWICE
 from .run import key
 from .schema import Report, Row
+from .suites import SUITES, label
 from .timing import NULL_BAND
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-OURS = ("seqcells auto", "seqcells stream")
-"""What users get who choose nothing, and what they get who stream."""
-SHOWN = ("sequence", "training", "streaming", "packed", "memory")
-"""The suites of the README's tables: what a layer's user waits for, and its memory. All are in the result files."""
+OURS = ("seqcells auto",)
+"""What users get who choose nothing."""
+LOADED = (*OURS, ONE_THREAD, TWICE)
+# The suites of the README's tables, what a layer's user waits for and its memory, and whose rows stand there. All are
+# in the result files.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "sequence": OURS,
+    "training": OURS,
+    "streaming": (*OURS, "seqcells stream"),
+    "stepping": (*OURS, "seqcells auto cell"),
+    "packed": OURS,
+    "loaded": LOADED,
+    "loaded-training": LOADED,
+    "loaded-streaming": LOADED,
+    "memory": OURS,
+}
+UNDER_LOAD = " “loaded × 1”: everyone beside one busy process a core; ratios of means."
 HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× torch.nn", "best rival", "× rival", "÷ floor")
 
 
@@ -32,7 +46,7 @@ class Case(NamedTuple):
 
     @property
     def to_rival(self) -> float | None:
-        return self.rival.figure.median / self.ours.figure.median if self.rival and self.ours.figure.median else None
+        return self.rival.figure.value / self.ours.figure.value if self.rival and self.ours.figure.value else None
 
     @property
     def doubtful(self) -> bool:
@@ -86,11 +100,11 @@ def markdown(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
 def cases(report: Report) -> list[Case]:
     """What of ours was measured in the suites that are shown."""
     found = []
-    for _, rows in groupby((row for row in report.rows if row.suite in SHOWN and row.figure), key):
+    for (suite, *_), rows in groupby((row for row in report.rows if row.suite in SHOWN and row.figure), key):
         by_name = {row.provider: row for row in rows}
         others = [row for row in by_name.values() if not row.ours and row.provider not in (BASELINE, NULL)]
-        rival = min(others, key=lambda row: row.figure.median, default=None)
-        for name in filter(by_name.__contains__, OURS):
+        rival = min(others, key=lambda row: row.figure.value, default=None)
+        for name in filter(by_name.__contains__, SHOWN[suite]):
             found.append(Case(by_name[name], by_name.get(BASELINE), by_name.get(NULL), rival))
     return found
 
@@ -101,7 +115,8 @@ def _section(report: Report) -> str:
     found = cases(report)
     lines = [
         f"**{machine.title(report.machine)}**, {report.date[:10]}, commit {report.commit}, torch {version}; "
-        f"{tables.null_line(report)}. Ratios of medians: above 1 seqcells is faster (or smaller), below 1 slower.",
+        f"{tables.null_line(report)}. Ratios of medians: above 1 seqcells is faster (or smaller), below 1 slower."
+        + (UNDER_LOAD if any(SUITES[case.ours.suite].loads for case in found) else ""),
         "",
         *_summary(found),
         "",
@@ -117,7 +132,7 @@ def _section(report: Report) -> str:
         "",
         "</details>",
     ]
-    return "\n".join([*lines, "", *(f"Note: {note}." for note in report.notes)]).strip()
+    return "\n".join([*lines, "", *(f"Note: {note}." for note in tables.notes(report, most=4))]).strip()
 
 
 def _summary(found: list[Case]) -> list[str]:
@@ -127,8 +142,8 @@ def _summary(found: list[Case]) -> list[str]:
     columns += [(dtype, "× best rival") for dtype in dtypes if any(c.rival and c.ours.dtype == dtype for c in found)]
     head = ["suite", "cell", "by", "sizes", *(f"{dtype} {what}" for dtype, what in columns)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 3 + "---:|" * (len(columns) + 1)]
-    for kind in dict.fromkeys((case.ours.suite, case.ours.cell, case.ours.provider) for case in found):
-        its = [case for case in found if (case.ours.suite, case.ours.cell, case.ours.provider) == kind]
+    for kind in dict.fromkeys(map(_kind, found)):
+        its = [case for case in found if _kind(case) == kind]
         sizes = len({(case.ours.batch, case.ours.hidden, case.ours.steps) for case in its})
         cells = []
         for dtype, what in columns:
@@ -137,6 +152,11 @@ def _summary(found: list[Case]) -> list[str]:
         suite, cell, provider = kind
         lines.append("| " + " | ".join([suite, cell, provider.removeprefix("seqcells "), str(sizes), *cells]) + " |")
     return lines
+
+
+def _kind(case: Case) -> tuple[str, str, str]:
+    """What has a row of its own in the summary."""
+    return label(case.ours.suite, case.ours.load), case.ours.cell, case.ours.provider
 
 
 def _spread(ratios: Iterable[float | None]) -> str:
@@ -155,10 +175,10 @@ def _line(case: Case) -> list[str]:
     how = next(took, ours.provider.removeprefix("seqcells "))
 
     def amount(row: Row | None) -> str:
-        return units.amount(row.figure.median, row.unit) if row else "–"
+        return units.amount(row.figure.value, row.unit) if row else "–"
 
     return [
-        ours.suite,
+        label(ours.suite, ours.load),
         ours.cell,
         ours.dtype,
         f"{ours.batch} × {ours.hidden} × {ours.steps}",

@@ -2,24 +2,31 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import mul
 from pathlib import Path
 from typing import Any, Protocol
 
 from . import floors, machine
+from .budget import Budget
 from .case import Case
-from .providers import BASELINE, NULL
-from .schema import VERSION, Figure, Report, Row
+from .providers import BASELINE, NULL, ONE_THREAD, TWICE, Provider
+from .schema import VERSION, Figure, LeftOut, Report, Row
 from .shapes import Shape
 from .suites import SUITES
-from .timing import NULL_BAND, Outcome, out_of_time
+from .timing import NULL_BAND, Effort, Outcome
+
+# Providers whose throughput without load is that of another: the same layer with the usual threads.
+UNLOADED = {TWICE: "seqcells auto"}
 
 
 class Timer(Protocol, AbstractContextManager):
     """`timing.processes.Processes` or `timing.events.Events`."""
 
     threads: int
+    providers: Mapping[str, Provider]
+    effort: Effort
     deadline: float | None
     """Of time.monotonic: whoever has not begun by then is left out, and said to be."""
     others: list[float]
@@ -29,13 +36,27 @@ class Timer(Protocol, AbstractContextManager):
 
 
 def cases(
-    suites: Iterable[str], cells: Iterable[str], shapes: list[Shape], dtypes: Iterable[str], device: str, chosen: bool
+    suites: Iterable[str],
+    cells: Iterable[str],
+    shapes: list[Shape],
+    dtypes: Iterable[str],
+    device: str,
+    chosen: bool,
+    loads: tuple[float, ...] | None = None,
+    most: Mapping[str, int] | None = None,
 ) -> list[Case]:
-    """All of them, suite by suite; ``chosen``: the shapes are the user's own."""
+    """All of them, suite by suite.
+
+    Args:
+        chosen: the shapes are the user's own.
+        loads: of the suites under load. Default: each suite's
+        most: how many shapes a suite takes, the first ones. Default: all
+    """
     return [
-        Case(suite, cell, shape, dtype, device)
+        Case(suite, cell, shape, dtype, device, load)
         for suite in suites
-        for shape in SUITES[suite].shapes(shapes, chosen)
+        for shape in SUITES[suite].shapes(shapes, chosen)[: (most or {}).get(suite)]
+        for load in ((loads or SUITES[suite].loads) if SUITES[suite].loads else (0,))
         for cell in cells
         for dtype in dtypes
     ]
@@ -62,13 +83,20 @@ def run(
     timer: Timer,
     planned: list[Case],
     save_to: Path | None,
-    on_case: Callable[[int, Case], None],
+    on_case: Callable[[int, int, Case], None],
 ) -> None:
-    """Measure the cases into the report; past the timer's deadline the rest is dropped, with a note."""
-    began = time.monotonic()
+    """Measure the cases, the most telling first, into the report; it says which cases the deadline left out.
 
-    for index, case in enumerate(planned):
-        on_case(index, case)
+    ``on_case`` hears of each case as it begins: how many there were before it, how many there will have been.
+    """
+    began = time.monotonic()
+    budget = Budget(timer.deadline, timer.providers.values(), timer.effort)
+    waiting, done = list(planned), 0
+    while fitting := budget.fitting(waiting):
+        case = fitting[0]
+        waiting.remove(case)
+        on_case(done, done + len(fitting), case)
+        case_began = time.monotonic()
         for outcome in timer.measure(case):
             report.rows.append(row(case, outcome))
             relate(report)
@@ -76,36 +104,39 @@ def run(
             # Without a null row there is nothing to trust yet, and nothing is written.
             if save_to and report.null["cases"]:
                 report.save(save_to)
-        if out_of_time(timer.deadline) and index + 1 < len(planned):
-            rest = planned[index + 1 :]
-            report.notes.append(f"out of time: {len(rest)} of {len(planned)} cases not measured: {_listed(rest)}")
-            break
-    else:
-        report.complete = True
+        budget.took(case, time.monotonic() - case_began)
+        done += 1
+    reason = f"out of time: {max(0, budget.left()):.0f} s were left" if waiting else ""
+    report.left_out = [LeftOut(str(case), reason, budget.seconds(case)) for case in waiting]
+    report.complete = not waiting
     if timer.others:
         report.machine["others"] = statistics.median(timer.others)
-    report.rows.sort(key=lambda each: list(SUITES).index(each.suite))  # stable: a suite's cases in their order
+    report.rows.sort(key=_place)
     if save_to and report.null["cases"]:
         report.save(save_to)
 
 
-def _listed(left: list[Case]) -> str:
-    shown = ", ".join(map(str, left[:4]))
-    return shown if len(left) <= 4 else f"{shown}, …"
+def _place(row: Row) -> tuple[float, ...]:
+    """Where a row stands in a report: by suite, load and shape; within those, in the order of measuring."""
+    return list(SUITES).index(row.suite), row.load, row.batch, row.hidden, row.steps
 
 
-def figure(samples: list[float], divisor: int) -> Figure | None:
-    """Median and percentiles."""
+def figure(samples: list[float], divisor: int, calls: Sequence[int] = ()) -> Figure | None:
+    """Median and percentiles; and the mean, where it counts, of samples that are each the mean of so many ``calls``."""
     if not samples:
         return None
     ordered = sorted(sample / divisor for sample in samples)
     last = len(ordered) - 1
-    return Figure(statistics.median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)], len(ordered))
+    mean = sum(map(mul, samples, calls)) / sum(calls) / divisor if calls else None
+    return Figure(
+        statistics.median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)], len(ordered), mean
+    )
 
 
 def row(case: Case, outcome: Outcome) -> Row:
     """An outcome as the report keeps it, ratios to come."""
     divisor = case.suite.runs_per_figure(case.shape)
+    calls = outcome.calls if case.suite.loads else ()
     return Row(
         suite=case.suite_name,
         cell=case.cell_name,
@@ -120,15 +151,16 @@ def row(case: Case, outcome: Outcome) -> Row:
         reason=outcome.reason,
         error=outcome.error,
         unit="B" if case.suite.memory else "s",
-        figure=figure(outcome.figures, divisor) if outcome.status == "ok" else None,
+        figure=figure(outcome.figures, divisor, calls) if outcome.status == "ok" else None,
         graph=figure(outcome.graph_figures, divisor) if outcome.status == "ok" else None,
         notes=outcome.notes,
+        load=case.load,
     )
 
 
 def key(row: Row) -> tuple[Any, ...]:
     """What the rows of one case have in common."""
-    return row.suite, row.cell, row.batch, row.hidden, row.steps, row.dtype, row.device
+    return row.suite, row.cell, row.batch, row.hidden, row.steps, row.dtype, row.device, row.load
 
 
 def relate(report: Report) -> None:
@@ -136,28 +168,34 @@ def relate(report: Report) -> None:
     by_case: dict[tuple[Any, ...], list[Row]] = {}
     for each in report.rows:
         by_case.setdefault(key(each), []).append(each)
-    nulls = []
-    for rows in by_case.values():
-        measured = {each.provider: each.figure.median for each in rows if each.figure}
+    values = {case: {row.provider: row.figure.value for row in rows if row.figure} for case, rows in by_case.items()}
+    nulls: dict[bool, list[float]] = {False: [], True: []}
+    for case, rows in by_case.items():
+        measured, unloaded = values[case], values.get((*case[:-1], 0), {})
         rivals = [measured[each.provider] for each in rows if each.figure and not each.ours and each.provider != NULL]
         for each in rows:
             if not each.figure:
                 continue
-            median = each.figure.median
-            each.ratio = _over(measured.get(BASELINE), median)
-            each.ratio_to_rival = _over(min(rivals, default=None), median)
-            if each.unit == "s":
+            value = each.figure.value
+            each.ratio = _over(measured.get(BASELINE), value)
+            each.ratio_to_rival = _over(min(rivals, default=None), value)
+            if SUITES[each.suite].loads:
+                each.to_one_thread = _over(measured.get(ONE_THREAD), value)
+                each.kept = _over(unloaded.get(UNLOADED.get(each.provider, each.provider)), value)
+            if each.unit == "s" and not each.load:
                 each.floor = floors.model(each, report.floors)
-                each.distance = _over(median, each.floor.seconds if each.floor else None)
+                each.distance = _over(value, each.floor.seconds if each.floor else None)
             if each.provider == NULL and each.unit == "s" and each.ratio:
-                nulls.append(each.ratio)
-    if nulls:
-        typical = statistics.median(nulls)
+                nulls[each.load > 0].append(each.ratio)
+    # Busy processes make torch.nn differ from itself: they tell of the timing only where nothing else does.
+    counted = nulls[False] or nulls[True]
+    if counted:
+        typical = statistics.median(counted)
         report.null = {
-            "cases": len(nulls),
+            "cases": len(counted),
             "ratio": typical,
-            "worst": max(nulls, key=lambda ratio: abs(ratio - 1)),
-            "outside": sum(abs(ratio - 1) > NULL_BAND for ratio in nulls),
+            "worst": max(counted, key=lambda ratio: abs(ratio - 1)),
+            "outside": sum(abs(ratio - 1) > NULL_BAND for ratio in counted),
             "within": abs(typical - 1) <= NULL_BAND,
         }
 

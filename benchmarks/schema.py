@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import types
 import typing
@@ -9,8 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
+VERSION = 2
+OLDER = (1,)
+"""Versions that can be read still: all that they lack has a default."""
 STATUSES = ("ok", "refused", "unavailable", "wrong", "failed")
+# What a machine is described by since version 2, beside the fields that every version has.
+MACHINE: dict[str, Any] = {
+    "class": str | None,
+    "instruction_set": str | None,
+    "caches": dict[str, int],
+    "usable_cores": int,
+    "quota": float | None,
+    "hypervisor": bool,
+    "others": float,
+}
 
 
 class SchemaError(ValueError):
@@ -25,6 +38,13 @@ class Figure:
     p20: float
     p80: float
     samples: int
+    mean: float | None = None
+    """Over all timed calls, in suites under load."""
+
+    @property
+    def value(self) -> float:
+        """What rows are compared by: the mean under load, elsewhere the median."""
+        return self.median if self.mean is None else self.mean
 
 
 @dataclass
@@ -60,13 +80,29 @@ class Row:
     graph: Figure | None = None
     """The same, replayed as a CUDA graph."""
     ratio: float | None = None
-    """torch.nn's median over this one: above 1 is faster, or smaller."""
+    """torch.nn's value over this one: above 1 is faster, or smaller."""
     ratio_to_rival: float | None = None
-    """The best median that is not ours over this one."""
+    """The best value that is not ours over this one."""
     floor: Floor | None = None
     distance: float | None = None
-    """The median over the floor."""
+    """The value over the floor."""
     notes: list[str] = field(default_factory=list)
+    load: float = 0.0
+    """Busy processes for each usable core."""
+    to_one_thread: float | None = None
+    """In suites under load: our one thread's value under the same load over this one."""
+    kept: float | None = None
+    """In suites under load: the provider's value without load over this one, the throughput that it keeps."""
+
+
+@dataclass
+class LeftOut:
+    """A case that was planned and not measured."""
+
+    case: str
+    reason: str
+    seconds: float | None = None
+    """The estimate of what it takes."""
 
 
 @dataclass
@@ -87,11 +123,18 @@ class Report:
     seconds: float = 0.0
     complete: bool = False
     notes: list[str] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def check(self) -> "Report":
         """Itself; SchemaError where what it says cannot be."""
         if self.schema != VERSION:
             raise SchemaError(f"schema {self.schema}, this is version {VERSION}")
+        for name, kind in MACHINE.items():
+            if name in self.machine:
+                _read(kind, self.machine[name], f"machine.{name}")
+        for left in self.left_out:
+            if not (left.case and left.reason):
+                raise SchemaError(f"left out: {left.case!r} for the reason {left.reason!r}")
         for row in self.rows:
             where = f"{row.suite} {row.cell} B{row.batch} H{row.hidden} {row.provider}"
             if row.status not in STATUSES:
@@ -102,6 +145,10 @@ class Report:
                 raise SchemaError(f"{where}: a figure without parity")
             if row.status != "ok" and not row.reason:
                 raise SchemaError(f"{where}: no figure and no reason")
+            if not 0 <= row.load < math.inf:
+                raise SchemaError(f"{where}: a load of {row.load}")
+            if row.figure and row.figure.mean is not None and not 0 < row.figure.mean < math.inf:
+                raise SchemaError(f"{where}: a mean of {row.figure.mean}")
         if not self.null.get("cases"):
             raise SchemaError("no null row: torch.nn was not timed against itself")
         return self
@@ -122,6 +169,8 @@ class Report:
             data = json.loads(Path(path).read_text())
         except json.JSONDecodeError as problem:
             raise SchemaError(f"{path}: not JSON: {problem}") from None
+        if isinstance(data, dict) and data.get("schema") in OLDER:
+            data["schema"] = VERSION
         return _read(cls, data, str(path)).check()
 
 

@@ -8,11 +8,14 @@ STREAM_CALLS = 16
 """A run of the streaming suite is this many calls, each carrying on from the last."""
 SMALL_STREAM = Shape(1, 64, STREAM_CALLS)
 """Besides the shapes of all suites: what many a policy has."""
+PACKED = Shape(32, 128, 200)
+LOADED = (Shape(1, 384, 80), Shape(16, 320, 80))
+"""A step that needs several threads at a batch of one, and one with rows enough for each thread."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One question. Its runs are either forward (inference), with gradients, or streaming."""
+    """One question. Its runs are forward (inference), or with gradients; of a whole sequence, or a step at a time."""
 
     name: str
     about: str
@@ -22,22 +25,27 @@ class Suite:
     """The time loop alone. Who can is given gates_x = W_ih x + b_ih; the others an input of one feature, whose
     projection is next to nothing (gates_x is made from the same input, so the outputs are comparable)."""
     streaming: bool = False
+    """A run is `STREAM_CALLS` calls of one step each, the states carried from call to call."""
     lengths: bool = False
     memory: bool = False
     """The figure is the peak of bytes during a run, not its time."""
+    loads: tuple[float, ...] = ()
+    """Busy processes for each usable core, the most telling number first; none: the suite has the machine alone."""
 
     def shapes(self, wanted: list[Shape], chosen: bool) -> list[Shape]:
         """Its own of the shapes wanted for all suites; ``chosen`` one by one by the user, or a whole set."""
+        if not chosen:
+            if self.loads:
+                wanted = list(LOADED)
+            elif self.streaming:
+                wanted = [*wanted, SMALL_STREAM]
+            elif self.lengths:
+                wanted = [PACKED]
+            elif self.memory:
+                wanted = [max(wanted, key=lambda s: (s.batch * s.steps * s.hidden, s.hidden))]
         if self.streaming:
-            wanted = wanted if chosen else [SMALL_STREAM, *wanted]
-            return list(dict.fromkeys(shape._replace(steps=STREAM_CALLS) for shape in wanted))
-        if chosen:
-            return wanted
-        if self.lengths:
-            return [Shape(32, 128, 200)]
-        if self.memory:
-            return [max(wanted, key=lambda s: (s.batch * s.steps * s.hidden, s.hidden))]
-        return wanted
+            wanted = [shape._replace(steps=STREAM_CALLS) for shape in wanted]
+        return list(dict.fromkeys(wanted))
 
     def features(self, shape: Shape) -> int:
         """Size of the input."""
@@ -48,6 +56,7 @@ class Suite:
         return shape.steps if self.streaming else 1
 
 
+LOADS = (1, 0, 2)
 SUITES = {
     suite.name: suite
     for suite in (
@@ -55,7 +64,16 @@ SUITES = {
         Suite("sequence", "inference of a layer"),
         Suite("training", "forward and backward of a layer", gradients=True),
         Suite("streaming", "one step per call, the state carried; time per step", streaming=True),
+        Suite("stepping", "one step per call, gradients after the last", streaming=True, gradients=True),
         Suite("packed", "forward and backward, lengths from T/10 to T", gradients=True, lengths=True),
+        Suite("loaded", "inference of a layer beside busy processes", loads=LOADS),
+        Suite("loaded-training", "forward and backward beside busy processes", gradients=True, loads=LOADS),
+        Suite("loaded-streaming", "one step per call beside busy processes", streaming=True, loads=LOADS),
         Suite("memory", "peak of a training step above weights and inputs", gradients=True, memory=True),
     )
 }
+
+
+def label(suite: str, load: float) -> str:
+    """The suite as tables call it: ``"loaded × 1"`` with one busy process for each usable core."""
+    return f"{suite} × {load:g}" if SUITES[suite].loads else suite

@@ -1,15 +1,16 @@
 """A report as tables in the terminal: rich where it is installed, plain text otherwise."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 
 from . import machine, units
 from .run import key
 from .schema import Report, Row
-from .suites import SUITES
+from .suites import SUITES, label
 
-HEADER = ("provider", "median", "p20–p80", "× torch.nn", "× best rival", "floor", "÷ floor", "error", "remarks")
-RIGHT = {1, 2, 3, 4, 5, 6, 7}
+RIGHT = range(1, 8)
+Column = tuple[str, Callable[[Row], str]]
+"""A heading, and what stands below it for a row."""
 
 
 def print_report(report: Report) -> None:
@@ -23,6 +24,8 @@ def print_report(report: Report) -> None:
 def print_heading(report: Report) -> None:
     versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
     say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
+    if machine.details(report.machine):
+        say(machine.details(report.machine))
 
 
 def print_suite(suite: str, rows: list[Row]) -> None:
@@ -30,13 +33,14 @@ def print_suite(suite: str, rows: list[Row]) -> None:
     for _, each in groupby(rows, key):
         case = list(each)
         first = case[0]
-        title = f"{suite} · {first.cell} · B={first.batch} H={first.hidden} T={first.steps} · {first.dtype}"
+        sizes = f"B={first.batch} H={first.hidden} T={first.steps}"
+        title = f"{label(suite, first.load)} · {first.cell} · {sizes} · {first.dtype}"
         shown = sorted(
             (row for row in case if row.status not in ("unavailable", "refused")),
-            key=lambda row: row.figure.median if row.figure else float("inf"),
+            key=lambda row: row.figure.value if row.figure else float("inf"),
         )
-        header = (*HEADER, "CUDA graph") if any(row.graph for row in case) else HEADER
-        table(title, header, [_cells(row, len(header) > len(HEADER)) for row in shown])
+        columns = _columns(case)
+        table(title, [name for name, _ in columns], [[cell(row) for _, cell in columns] for row in shown])
     say(f"{suite}: {SUITES[suite].about}.")
     _say_why([row for row in rows if row.status == "refused"], "  not ")
     say("")
@@ -45,13 +49,24 @@ def print_suite(suite: str, rows: list[Row]) -> None:
 def print_ending(report: Report) -> None:
     """What the rows cannot say."""
     _say_why([row for row in report.rows if row.status == "unavailable"], "not here: ")
-    for note in (*report.notes, report.floors.get("missing")):
+    for note in (*notes(report), report.floors.get("missing")):
         if note:
             say(f"note: {note}")
     say(null_line(report))
     if report.machine.get("others") is not None:
         say(f"other programs took {report.machine['others']:.0%} of the processors meanwhile (median over the cases)")
     say(f"{report.seconds:.0f} s")
+
+
+def notes(report: Report, most: int | None = None) -> list[str]:
+    """Its notes, and which cases it left out and why: all of those, or ``most`` for each reason."""
+    lines = list(report.notes)
+    for reason, group in groupby(report.left_out, lambda left: left.reason):
+        left = list(group)
+        takes = [f" (about {units.seconds(each.seconds)})" if each.seconds is not None else "" for each in left]
+        shown = [f"{each.case}{time}" for each, time in zip(left, takes, strict=True)][:most]
+        lines.append(f"{reason}; left out {len(left)}: {', '.join(shown)}{', …' * (len(shown) < len(left))}")
+    return lines
 
 
 def _say_why(rows: list[Row], before: str) -> None:
@@ -75,25 +90,38 @@ def null_line(report: Report) -> str:
     )
 
 
-def _cells(row: Row, graphs: bool) -> list[str]:
-    if not row.figure:
-        return [row.provider, "–", "", "", "", "", "", _error(row), f"{row.status}: {row.reason}"] + [""] * graphs
-    cells = [
-        row.provider,
-        units.amount(row.figure.median, row.unit),
-        f"{units.amount(row.figure.p20, row.unit)} – {units.amount(row.figure.p80, row.unit)}",
-        units.ratio(row.ratio),
-        units.ratio(row.ratio_to_rival),
-        units.seconds(row.floor.seconds) if row.floor else "",
-        units.ratio(row.distance),
-        _error(row),
-        "; ".join(row.notes),
+def _columns(case: list[Row]) -> list[Column]:
+    """What a case's table says of each row."""
+    loaded = bool(SUITES[case[0].suite].loads)
+    timed: list[Column] = [
+        ("mean" if loaded else "median", lambda row: units.amount(row.figure.value, row.unit)),
+        ("p20–p80", lambda row: " – ".join(units.amount(p, row.unit) for p in (row.figure.p20, row.figure.p80))),
+        ("× torch.nn", lambda row: units.ratio(row.ratio)),
+        ("× best rival", lambda row: units.ratio(row.ratio_to_rival)),
     ]
-    return cells + [units.amount(row.graph.median, row.unit) if row.graph else "–"] * graphs
+    if loaded:
+        timed += [
+            ("× one thread", lambda row: units.ratio(row.to_one_thread)),
+            ("of unloaded", lambda row: "" if row.kept is None else f"{row.kept:.0%}"),
+        ]
+    else:
+        timed += [
+            ("floor", lambda row: units.seconds(row.floor.seconds) if row.floor else ""),
+            ("÷ floor", lambda row: units.ratio(row.distance)),
+        ]
+    columns = [("provider", lambda row: row.provider), *((name, _if_timed(cell)) for name, cell in timed)]
+    columns += [
+        ("error", lambda row: "" if row.error is None else f"{row.error:.0e}"),
+        ("remarks", lambda row: "; ".join(row.notes) if row.figure else f"{row.status}: {row.reason}"),
+    ]
+    if any(row.graph for row in case):
+        columns.append(("CUDA graph", _if_timed(lambda row: units.amount(row.graph.median, "s") if row.graph else "–")))
+    return columns
 
 
-def _error(row: Row) -> str:
-    return "" if row.error is None else f"{row.error:.0e}"
+def _if_timed(cell: Callable[[Row], str]) -> Callable[[Row], str]:
+    """The same where the row has a figure, else nothing."""
+    return lambda row: cell(row) if row.figure else ""
 
 
 try:

@@ -11,15 +11,14 @@ import pytest
 import torch
 
 from benchmarks import case as cases
-from benchmarks import compare, floors, parity, plots, presets, report, run, schema, tables, units, wheels
+from benchmarks import compare, floors, machine, parity, plots, report, run, schema, tables, units, wheels
 from benchmarks.case import Case
-from benchmarks.providers import BASELINE, NULL, PROVIDERS, Prepared, Provider
+from benchmarks.providers import BASELINE, NULL, ONE_THREAD, PROVIDERS, TWICE, Prepared, Provider
 from benchmarks.providers.torch_nn import TorchNN
 from benchmarks.shapes import SETS, Shape, named
 from benchmarks.suites import SUITES
 from benchmarks.timing import Effort
 from benchmarks.timing.processes import Processes
-from seqcells import Choice
 
 ROOT = Path(__file__).parent.parent
 TINY = Shape(3, 8, 20)
@@ -63,12 +62,20 @@ def measured() -> schema.Report:
     made = run.start("cpu", 1, "test", CPU_FLOORS)
     planned = run.cases(("step", "training", "memory"), ("lstm",), [TINY], ("float32",), "cpu", chosen=True)
     with Processes(providers, EFFORT, threads=1) as timer:
-        run.run(made, timer, planned, None, lambda index, case: None)
+        run.run(made, timer, planned, None, lambda *_: None)
     return made
 
 
-@pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("name", [name for name in PROVIDERS if name != NULL])
+# Suites under load ask what others ask; there are providers for them alone.
+@pytest.mark.parametrize(
+    ("name", "suite"),
+    [
+        (name, suite)
+        for name in PROVIDERS
+        for suite in SUITES
+        if name != NULL and bool(SUITES[suite].loads) == (name in (ONE_THREAD, TWICE))
+    ],
+)
 def test_every_provider_in_every_suite_agrees_with_the_truth(name: str, suite: str) -> None:
     provider = PROVIDERS[name]
     if not provider.everyday:
@@ -154,16 +161,36 @@ def test_a_report_survives_its_file_and_only_a_report_does(measured: schema.Repo
             schema.Report.load(path)
         return str(caught.value)
 
-    assert "schema 2" in refused(lambda d: d.update(schema=2))
+    assert "schema 3" in refused(lambda d: d.update(schema=3))
     assert "unknown ['colour']" in refused(lambda d: d.update(colour="red"))
     assert "missing ['suite']" in refused(lambda d: d["rows"][0].pop("suite"))
     assert "rows[0].batch: expected int" in refused(lambda d: d["rows"][0].update(batch="three"))
     assert "a figure without parity" in refused(lambda d: d["rows"][0].update(error=None))
     assert "if and only if" in refused(lambda d: d["rows"][0].update(figure=None))
     assert "status 'fine'" in refused(lambda d: d["rows"][0].update(status="fine"))
+    assert "left_out[0]: unknown [], missing ['reason']" in refused(lambda d: d.update(left_out=[{"case": "x"}]))
+    for name, value in (("class", 1), ("caches", {"l2": "big"}), ("usable_cores", 1.5), ("hypervisor", "KVM")):
+        assert f"machine.{name}" in refused(lambda d, n=name, v=value: d["machine"].update({n: v}))
     path.write_text("{")
     with pytest.raises(schema.SchemaError, match="not JSON"):
         schema.Report.load(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_results_of_every_version_are_read(path: Path) -> None:
+    read = schema.Report.load(path)
+    assert read.rows and read.schema == schema.VERSION
+    assert f"| {read.rows[0].suite} |" in report.markdown({read.device: read})
+
+
+def test_the_machine_is_described(measured: schema.Report) -> None:
+    assert set(schema.MACHINE) - set(measured.machine) == set() and measured.machine["usable_cores"] >= 1
+    if not PROVIDERS["seqcells cpu"].unavailable("cpu"):
+        assert measured.machine["class"].startswith(measured.machine["instruction_set"])
+    title, details = machine.title(measured.machine), machine.details(measured.machine)
+    assert title.endswith(f"1 thread, {measured.machine['capability']}") and "usable cores" in details
+    assert machine.details({"cpu": "of version 1", "caches": {}}) == ""
+    assert "quota 1.5 cores" in machine.details({"quota": 1.5})
 
 
 def test_no_report_without_a_null_row(measured: schema.Report, tmp_path: Path) -> None:
@@ -248,19 +275,10 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "streaming · gru" in done.stdout
     written = schema.Report.load(path)
-    assert not written.complete and "out of time" in written.notes[0]
+    assert not written.complete and written.left_out[0].case == "streaming lstm B2xH8xT16 float32"
+    assert "out of time: 0 s were left; left out 3: streaming lstm B2xH8xT16 float32 (about" in done.stdout
     assert {row.provider for row in written.rows} == {BASELINE, NULL}
     assert written.versions["torch"] == torch.__version__
-
-
-@pytest.mark.parametrize("preset", presets.PRESETS)
-def test_presets_name_what_exists(preset: str) -> None:
-    for device, each in presets.PRESETS[preset].items():
-        planned = run.cases(each.suites, each.cells, named([each.shapes]), each.dtypes, device, chosen=False)
-        assert {case.suite_name for case in planned} == set(each.suites)
-        assert set(presets.by_worth(planned)) == set(planned)
-        first = presets.by_worth(planned)[: len(each.suites) * len(each.cells) * len(each.dtypes)]
-        assert {case.suite_name for case in first} == set(each.suites)
 
 
 def test_shapes() -> None:
@@ -302,6 +320,9 @@ def test_the_floor_is_the_model_of_its_page() -> None:
     assert floors.model(row, gpu).parts["barriers"] == pytest.approx(9e-6)
     training = run.row(Case("training", "lstm", Shape(1, 100, 10)), run.Outcome("x"))
     assert floors.model(training, gpu).seconds > 1.9 * floors.model(row, gpu).seconds
+    steps = [run.row(Case(suite, "lstm", Shape(1, 100, 16)), run.Outcome("x")) for suite in ("streaming", "stepping")]
+    one, trained = (floors.model(each, CPU_FLOORS) for each in steps)
+    assert trained.parts["weights"] == pytest.approx(2 * one.parts["weights"]) and trained.parts["input"] > 0
 
 
 def test_the_cpu_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,32 +371,3 @@ def test_a_folder_of_wheels(tmp_path: Path) -> None:
         sys.path[:] = before
     with pytest.raises(SystemExit):
         wheels.use(tmp_path / "nothing")
-
-
-def test_flags_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose runs are by flags, and no other's; none where no programs wait."""
-    pytest.importorskip("triton")
-    from benchmarks.providers.seqcells_backends import Seqcells
-    from seqcells.kernels.triton import configurations
-
-    provider = PROVIDERS["seqcells triton-persistent flags"]
-    monkeypatch.setattr(Seqcells, "prepare", lambda *_: Prepared(lambda index: configurations.flags, dict))
-    monkeypatch.setattr(Seqcells, "refuses", lambda *_: None)
-    cases = [Case("sequence", "lstm", Shape(16, hidden, 100), "bfloat16", "cuda") for hidden in (64, 512)]
-    assert [provider.refuses(case) for case in cases] == ["a program that has all units waits for nobody", None]
-    assert provider.prepare(cases[1], None, []).run(0) and not configurations.flags
-
-
-def test_the_persistent_plans_own_model_stands_beside_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton")
-    monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
-    from benchmarks.providers import seqcells_backends
-
-    def notes(suite: str, hidden: int = 512, backend: str = "triton-persistent", device: str = "cuda") -> list[str]:
-        case = Case(suite, "lstm", Shape(16, hidden, 100), "bfloat16", device)
-        return seqcells_backends.Seqcells(backend)._notes(case, Choice(backend, "asked for by name"))
-
-    assert notes("sequence") == ["by its model 214 µs, the input's product left out"]
-    assert notes("training") != notes("sequence") != notes("streaming")
-    assert notes("memory") == notes("sequence", 4096) == notes("sequence", backend="triton") == []
-    assert notes("sequence", device="cpu") == []

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from benchmarks import run
-from benchmarks.providers import BASELINE, NULL, PROVIDERS
+from benchmarks.case import Case
+from benchmarks.providers import BASELINE, NULL, PROVIDERS, Prepared
 from benchmarks.providers.torch_nn import TorchNN
 from benchmarks.shapes import Shape
 from benchmarks.timing import Effort
 from benchmarks.timing.events import Events
+from seqcells import Choice
 
 EFFORT = Effort(seconds=0.01, fewest=2, most=1, extensions=1)
 GPU_FLOORS = {"gemm_flops": {"float32": 1e13}, "copy": 1e12, "launch": 1e-6, "graph_launch": 1e-6, "grid_barrier": 1e-6}
@@ -94,18 +96,18 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _measured(device: str, deadline: float | None = None) -> list:
     providers = [PROVIDERS[name] for name in (BASELINE, NULL, "seqcells auto", "seqcells torch", "seqcells torch cell")]
-    suites = ("step", "sequence", "training", "streaming", "packed", "memory")
+    suites = ("step", "sequence", "training", "streaming", "stepping", "packed", "memory")
     planned = run.cases(suites, ("lstm", "gru"), [Shape(3, 8, 20)], ("float32",), device, chosen=True)
     report = run.start("cpu", 1, "test", GPU_FLOORS)
     timer = Events([*providers, Uncapturable("uncapturable")], EFFORT)
     timer.deadline = deadline
     with timer:
-        run.run(report, timer, planned, None, lambda index, case: None)
+        run.run(report, timer, planned, None, lambda *_: None)
     return report
 
 
 def _check(report) -> None:
-    assert report.complete and not report.notes
+    assert report.complete and not report.left_out
     assert not [row for row in report.rows if row.status in ("failed", "wrong")]
     for row in report.rows:
         if row.status != "ok":
@@ -118,7 +120,7 @@ def _check(report) -> None:
             assert row.graph is None and any("no CUDA graph: RuntimeError: it sync" in note for note in row.notes)
         elif row.provider in (BASELINE, NULL) and row.suite != "packed":
             assert row.graph is not None
-    assert report.null["cases"] == 10
+    assert report.null["cases"] == 12
 
 
 def test_events_acted_out_on_the_cpu(pretended: None) -> None:
@@ -128,7 +130,36 @@ def test_events_acted_out_on_the_cpu(pretended: None) -> None:
 def test_past_its_deadline_only_torch_nn_and_null_end_the_case(pretended: None) -> None:
     report = _measured("cpu", deadline=time.monotonic())
     assert [row.provider for row in report.rows if row.status == "ok"] == [BASELINE, NULL]
-    assert "out of time: 11 of 12 cases" in report.notes[0] and not report.complete
+    assert len(report.left_out) == 13 and not report.complete
+
+
+def test_flags_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose runs are by flags, and no other's; none where no programs wait."""
+    pytest.importorskip("triton")
+    from benchmarks.providers.seqcells_backends import Seqcells
+    from seqcells.kernels.triton import configurations
+
+    provider = PROVIDERS["seqcells triton-persistent flags"]
+    monkeypatch.setattr(Seqcells, "prepare", lambda *_: Prepared(lambda index: configurations.flags, dict))
+    monkeypatch.setattr(Seqcells, "refuses", lambda *_: None)
+    cases = [Case("sequence", "lstm", Shape(16, hidden, 100), "bfloat16", "cuda") for hidden in (64, 512)]
+    assert [provider.refuses(case) for case in cases] == ["a program that has all units waits for nobody", None]
+    assert provider.prepare(cases[1], None, []).run(0) and not configurations.flags
+
+
+def test_the_persistent_plans_own_model_stands_beside_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
+    from benchmarks.providers import seqcells_backends
+
+    def notes(suite: str, hidden: int = 512, backend: str = "triton-persistent", device: str = "cuda") -> list[str]:
+        case = Case(suite, "lstm", Shape(16, hidden, 100), "bfloat16", device)
+        return seqcells_backends.Seqcells(backend)._notes(case, Choice(backend, "asked for by name"))
+
+    assert notes("sequence") == ["by its model 214 µs, the input's product left out"]
+    assert notes("training") != notes("sequence") != notes("streaming")
+    assert notes("memory") == notes("sequence", 4096) == notes("sequence", backend="triton") == []
+    assert notes("sequence", device="cpu") == []
 
 
 @pytest.mark.cuda

@@ -61,7 +61,9 @@ def work(row: Row) -> Work:
     recurrent = len(cell.recurrent_gates) * row.hidden**2
     inward = 0 if suite.projected else len(cell.gates) * row.hidden * suite.features(shape)
     if suite.streaming:
-        return Work(1, 2 * rows * (recurrent + inward), (recurrent + inward) * size, 0, 0)
+        step, weights = 2 * rows * (recurrent + inward), (recurrent + inward) * size
+        # The gradients of the weights are a product like the step's own.
+        return Work(2, step, weights, step, 0) if suite.gradients else Work(1, step, weights, 0, 0)
     step, once = 2 * rows * recurrent, 2 * rows * row.steps * inward
     wide = len(cell.gates) * row.hidden if suite.projected else suite.features(shape)
     through = row.steps * rows * (wide + row.hidden) * size

@@ -76,7 +76,7 @@ def _products(dtype: torch.dtype) -> list[Callable[[torch.Tensor, torch.Tensor],
     return products
 
 
-def _best(seconds_of: Callable[[int], float], sample: float = 0.005, samples: int = 15) -> float:
+def _best(seconds_of: Callable[[int], float], sample: float = 0.005, samples: int = 8) -> float:
     """The least time of one repetition: whatever disturbs only adds."""
     count = 1
     while seconds_of(count) < sample and count < 2**24:

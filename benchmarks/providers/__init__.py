@@ -7,6 +7,7 @@ from .flashrnn_kernels import FlashRNN
 from .keras_torch import Keras
 from .onnx_runtimes import OnnxRuntime, OpenVINO
 from .seqcells_backends import Seqcells, SeqcellsCell, SeqcellsFlags, SeqcellsStream
+from .seqcells_threads import ONE_THREAD, TWICE, SeqcellsOneThread, SeqcellsTwiceTheThreads
 from .torch_nn import CompiledCellLoop, TorchCellLoop, TorchNN
 from .torchrl_triton import TorchRL
 
@@ -23,6 +24,8 @@ PROVIDERS: dict[str, Provider] = {
         SeqcellsFlags(),
         *(SeqcellsCell(backend) for backend in NAMES),
         SeqcellsStream(),
+        SeqcellsOneThread(),
+        SeqcellsTwiceTheThreads(),
         TorchCellLoop(),
         CompiledCellLoop(),
         OnnxRuntime(),
@@ -33,4 +36,4 @@ PROVIDERS: dict[str, Provider] = {
     )
 }
 
-__all__ = ["BASELINE", "NULL", "PROVIDERS", "Prepared", "Provider"]
+__all__ = ["BASELINE", "NULL", "ONE_THREAD", "PROVIDERS", "TWICE", "Prepared", "Provider"]

@@ -36,7 +36,7 @@ class Provider:
     packages: tuple[str, ...] = ()
     """Modules it needs beyond torch."""
     environment: dict[str, str] = {}
-    """Variables its process starts with."""
+    """Variables of its process, set after torch is imported and before all else."""
 
     def unavailable(self, device: str) -> str | None:
         """Why it cannot run on this machine and device, or None."""
@@ -46,6 +46,10 @@ class Provider:
     def refuses(self, case: Case) -> str | None:
         """Why it cannot do this case, or None."""
         raise NotImplementedError
+
+    def threads(self, given: int) -> int:
+        """How many threads it runs with, where a run has so many ``given``."""
+        return given
 
     def release(self) -> None:
         """Give back memory that is kept from one call for the next: the memory suite counts what a call takes."""
@@ -93,18 +97,34 @@ def streamed(
     step: Callable[[Tensor, States], tuple[Tensor, States]],
     states: States,
     inputs: list[Inputs],
+    parameters: Sequence[Tensor] = (),
     notes: Sequence[str] = (),
 ) -> Prepared:
-    """One call of ``step`` after another: input (B, features) and states → output, states, in the layout it likes."""
+    """One call of ``step`` after another: input (B, features) and states → output, states, in the layout it likes.
+
+    With gradients an output is (…, B, H), and ``parameters`` stand in the order of the case's roles.
+    """
+
+    def steps(rows: Sequence[Tensor]) -> tuple[list[Tensor], States]:
+        current, outputs = states, []
+        for x in rows:
+            output, current = step(x, current)
+            outputs.append(output)
+        return outputs, current
+
+    if case.suite.gradients:
+
+        def forward(given: Inputs) -> tuple[Tensor, States]:
+            outputs, current = steps(given.x.unbind(0))
+            return torch.stack(outputs).view(given.grad.shape), current
+
+        return through_autograd(case, forward, parameters, inputs, notes)
+
     slices = [given.x.unbind(0) for given in inputs]
 
     def stream(index: int) -> tuple[list[Tensor], States]:
-        current, outputs = states, []
         with torch.no_grad():
-            for x in slices[index]:
-                output, current = step(x, current)
-                outputs.append(output)
-        return outputs, current
+            return steps(slices[index])
 
     return Prepared(stream, lambda done: forward_results(case, torch.stack(done[0]), done[1]), notes)
 

@@ -29,6 +29,8 @@ class Keras(Provider):
     def refuses(self, case: Case) -> str | None:
         if case.suite.lengths:
             return "a Keras mask repeats the last output, here it is zero past a length"
+        if case.suite.streaming and case.suite.gradients:
+            return "Keras' single steps are here for inference only"
         return None if case.cell_name in LAYERS else f"Keras has no {case.cell_name}"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:

@@ -90,7 +90,8 @@ class Seqcells(Provider):
                 output, hx = layer(x.unsqueeze(0), as_hx(states))
                 return output, as_tuple(hx)
 
-            return streamed(case, step, tuple(s.unsqueeze(0) for s in case.zero_states()), inputs, notes)
+            zeros = tuple(state.unsqueeze(0) for state in case.zero_states())
+            return streamed(case, step, zeros, inputs, list(layer.parameters()), notes)
 
         def forward(given: Inputs) -> tuple[Tensor, States]:
             output, hx = layer(given.x, lengths=given.lengths)
@@ -151,9 +152,9 @@ class SeqcellsCell(Seqcells):
             states = as_tuple(cell(x, as_hx(states)))
             return states[0], states
 
-        with torch.no_grad():
+        with torch.set_grad_enabled(case.suite.gradients):
             notes = self._notes(case, cell.plan(inputs[0].x[0]))
-        return streamed(case, step, case.zero_states(), inputs, notes)
+        return streamed(case, step, case.zero_states(), inputs, list(cell.parameters()), notes)
 
 
 class SeqcellsStream(Seqcells):
@@ -164,7 +165,9 @@ class SeqcellsStream(Seqcells):
         self.name = "seqcells stream"
 
     def refuses(self, case: Case) -> str | None:
-        return super().refuses(case) if case.suite.streaming else "a stream is for streaming"
+        if case.suite.gradients or not case.suite.streaming:
+            return "a stream is for streaming, without gradients"
+        return super().refuses(case)
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)

@@ -68,7 +68,8 @@ class TorchNN(Provider):
                 output, hx = module(x.unsqueeze(0), as_hx(states))
                 return output, as_tuple(hx)
 
-            return streamed(case, step, tuple(s.unsqueeze(0) for s in case.zero_states()), inputs)
+            zeros = tuple(state.unsqueeze(0) for state in case.zero_states())
+            return streamed(case, step, zeros, inputs, list(module.parameters()))
         if case.suite.lengths:
 
             def packed(given: Inputs) -> tuple[Tensor, States]:
@@ -94,6 +95,8 @@ class TorchCellLoop(Provider):
     def refuses(self, case: Case) -> str | None:
         if case.suite.lengths:
             return "the loop has no lengths"
+        if case.suite.loads and not case.suite.streaming:
+            return "the slowest already without load"
         return None if case.cell_name in CELLS else f"torch.nn has no cell for {case.cell_name}"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
@@ -104,7 +107,7 @@ class TorchCellLoop(Provider):
             return states[0], states
 
         if case.suite.streaming:
-            return streamed(case, step, case.zero_states(), inputs)
+            return streamed(case, step, case.zero_states(), inputs, list(module.parameters()))
         loop = self.loop(step)
         zeros = case.zero_states()
         notes = [*self.notes, ONE_FEATURE] if case.suite.projected else self.notes
@@ -170,7 +173,6 @@ ENGINES = {
 
 def engine(case: Case, run: Callable[[], object]) -> str:
     """Whose kernels ran, as the profiler saw it, and on CUDA in which precision."""
-    run()
     with torch.autograd.profiler.profile(use_cpu=True) as profile:
         run()
     # Not profile.events(): of thousands of small operators it builds a tree, for longer than they ran.

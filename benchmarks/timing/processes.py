@@ -2,7 +2,8 @@
 
 Thread pools spin after a call, waiting for the next; timed in one process, or in processes left running, one
 provider steals the cores of another. So each lives alone, is stopped (SIGSTOP) while another is timed, and all
-take turns in rounds whose order rotates: whatever else the machine does meets all of them alike.
+take turns in rounds whose order rotates: whatever else the machine does meets all of them alike. In suites under
+load the busy processes run through all turns of a case.
 """
 
 import multiprocessing
@@ -20,9 +21,9 @@ import torch
 from .. import parity
 from ..case import Case
 from ..providers import BASELINE, NULL, Provider
-from . import NULL_BAND, Effort, Outcome, out_of_time
+from . import ALONE, NULL_BAND, SHARED, Effort, Outcome, Sampling, busy, out_of_time
 from .others import Others
-from .worker import MINIMUM_SAMPLE, WARM_UP, main
+from .worker import main
 
 STARTING, ANSWERING = 120.0, 600.0
 """Seconds to wait for a process to come up, and for an answer (torch.compile takes its time)."""
@@ -32,19 +33,12 @@ class _Process:
     """A provider's process, stopped except while it has a request."""
 
     def __init__(self, provider: Provider, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([f"{__package__}.fork_server"])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=main, args=(theirs, provider, threads), daemon=True)
-        before = dict(os.environ)
-        os.environ.update(provider.environment)
-        try:
-            self.process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        self.process.start()
         theirs.close()
-
-    def wait_until_up(self) -> None:
         self._answer(STARTING)
         self._stop()
 
@@ -96,14 +90,6 @@ class Processes:
         self._unavailable = {name: provider.unavailable("cpu") for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Processes":
-        for name, provider in self.providers.items():
-            if not self._unavailable[name]:
-                self._processes[name] = _Process(provider, self.threads)
-        for name, process in list(self._processes.items()):
-            try:
-                process.wait_until_up()
-            except RuntimeError as problem:
-                self._lose(name, str(problem))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,17 +101,18 @@ class Processes:
         """An outcome for each provider."""
         truth = os.path.join(self._folder.name, "truth.pt")
         torch.save(parity.truth(case), truth)
-        others = Others(process.process.pid for process in self._processes.values())
         outcomes = {name: Outcome(name, provider.ours) for name, provider in self.providers.items()}
         once: dict[str, float] = {}
         for outcome in outcomes.values():
             self._prepare(case, truth, outcome, once)
-        if case.suite.memory:
-            for name in list(once):
-                self._request(outcomes[name], "memory")
-        elif once:
-            self._take_turns(case, outcomes, once)
-        share = others.share()
+        with busy.processes(busy.count(case.load)) as beside:
+            others = Others([*(process.process.pid for process in self._processes.values()), *beside])
+            if case.suite.memory:
+                for name in list(once):
+                    self._request(outcomes[name], "memory")
+            elif once:
+                self._take_turns(outcomes, once, SHARED if case.suite.loads else ALONE)
+            share = others.share()
         if share is not None:
             self.others.append(share)
         yield from outcomes.values()
@@ -149,28 +136,26 @@ class Processes:
             outcome.status, outcome.reason = "wrong", wrong
             del once[name]
 
-    def _take_turns(self, case: Case, outcomes: dict[str, Outcome], once: dict[str, float]) -> None:
-        """Rounds until everyone has its samples; longer while the null row is off."""
+    def _take_turns(self, outcomes: dict[str, Outcome], once: dict[str, float], sampling: Sampling) -> None:
+        """Rounds until everyone has its samples; longer while the null row is off, which under load says little."""
         if NULL in once and BASELINE in once:
             once[NULL] = once[BASELINE] = min(once[NULL], once[BASELINE])
-        for _ in range(1 + self.effort.extensions):
-            self._rounds(outcomes, once)
+        for _ in range(1 + self.effort.extensions * (sampling is ALONE)):
+            self._rounds(outcomes, once, sampling)
             for name, outcome in outcomes.items():
                 if outcome.status == "failed":
                     once.pop(name, None)
             if not (NULL in once and BASELINE in once):
                 return
             typical = {name: statistics.median(outcomes[name].figures) for name in (NULL, BASELINE)}
-            if abs(typical[BASELINE] / typical[NULL] - 1) <= NULL_BAND:
+            if abs(typical[BASELINE] / typical[NULL] - 1) <= NULL_BAND or out_of_time(self.deadline):
                 return
 
-    def _rounds(self, outcomes: dict[str, Outcome], once: dict[str, float]) -> None:
-        turns, samples, planned = {}, {}, 0.0
+    def _rounds(self, outcomes: dict[str, Outcome], once: dict[str, float], sampling: Sampling) -> None:
+        turns, planned = {}, 0.0
         for name, call in once.items():
-            samples[name] = 3 if call < MINIMUM_SAMPLE else 1
-            turn = max(call, WARM_UP) + samples[name] * max(call, MINIMUM_SAMPLE)
-            turns[name] = min(max(round(self.effort.seconds / turn), self.effort.fewest), self.effort.most)
-            planned += turns[name] * turn
+            turns[name] = self.effort.turns(call, sampling)
+            planned += turns[name] * sampling.turn(call)
         began = time.monotonic()
         rounds, order = max(turns.values()), list(once)
         for index in range(rounds):
@@ -181,22 +166,31 @@ class Processes:
                 # Whoever has fewer turns has them spread over all rounds.
                 theirs = index * turns[name] // rounds != (index - 1) * turns[name] // rounds
                 if theirs and outcomes[name].status == "ok":
-                    self._request(outcomes[name], "turn", once[name], samples[name])
+                    samples = self._request(outcomes[name], "turn", once[name], sampling)
+                    if samples and sampling.by_clock:
+                        once[name] = samples[-1][0]  # busy processes may have made it another
 
     def _request(self, outcome: Outcome, method: str, *arguments: Any) -> Any:
         """The provider's answer; figures go to the outcome, and so does a failure."""
         name = outcome.provider
         try:
+            if name not in self._processes:
+                provider = self.providers[name]
+                self._processes[name] = _Process(provider, provider.threads(self.threads))
             answer = self._processes[name].ask(method, *arguments)
         except (RuntimeError, OSError) as problem:
             outcome.status, outcome.reason, outcome.figures = "failed", str(problem), []
-            if not self._processes[name].process.is_alive():
+            if name not in self._processes or not self._processes[name].process.is_alive():
                 self._lose(name, str(problem))
             return None
-        if method != "prepare":
-            outcome.figures += answer if isinstance(answer, list) else [answer]
+        if method == "turn":
+            outcome.figures += [seconds for seconds, _ in answer]
+            outcome.calls += [calls for _, calls in answer]
+        elif method == "memory":
+            outcome.figures.append(answer)
         return answer
 
     def _lose(self, name: str, reason: str) -> None:
-        self._processes.pop(name).kill()
+        if name in self._processes:
+            self._processes.pop(name).kill()
         self._unavailable[name] = reason

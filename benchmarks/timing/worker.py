@@ -15,16 +15,16 @@ import torch
 from .. import parity
 from ..case import Case
 from ..providers import Prepared, Provider
+from . import Sampling
 
-MINIMUM_SAMPLE = 4e-3
-"""Seconds; shorter calls are timed several at a time."""
-WARM_UP = 1e-3
-"""Seconds of untimed calls, one at least, before a turn's samples: a process that was stopped has cold caches."""
+LONG_CALL = 20e-3
+"""Seconds; a call that takes longer is timed once, not twice, before the turns are planned."""
 
 
 def main(connection: Connection, provider: Provider, threads: int) -> None:
     """Serve requests ``(method, *arguments)`` until the other end closes; answers are ``(ok, value)``."""
-    _die_with_parent()
+    die_with_parent()
+    os.environ.update(provider.environment)
     _keep_memory()
     torch.set_num_threads(threads)
     worker = Worker(provider)
@@ -76,14 +76,18 @@ class Worker:
         notes = list(self.prepared.notes)
         if missing:
             notes.append(f"does not give {', '.join(missing)}")
-        return error, min(self._timed(1) for _ in range(2)), notes
+        once = self._timed(1)
+        return error, once if once > LONG_CALL else min(once, self._timed(1)), notes
 
-    def turn(self, once: float, samples: int) -> list[float]:
-        """Seconds of one call, for each sample."""
-        for _ in range(max(1, int(WARM_UP / once))):
-            self.prepared.run(0)
-        calls = max(1, round(MINIMUM_SAMPLE / once))
-        return [self._timed(calls) / calls for _ in range(samples)]
+    def turn(self, once: float, sampling: Sampling) -> list[tuple[float, int]]:
+        """Seconds of one call and the number of calls, for each sample; a call takes about ``once``."""
+        if sampling.by_clock:
+            if sampling.untimed(once):
+                self._timed_for(sampling.warm_up)
+            return [self._timed_for(sampling.sample) for _ in range(sampling.samples)]
+        self._timed(sampling.untimed(once))
+        calls = max(1, round(sampling.sample / once))
+        return [(self._timed(calls) / calls, calls) for _ in range(sampling.samples_of(once))]
 
     def memory(self) -> float:
         """Bytes by which the process grew at most during one run: its peak resident set, pages given back before."""
@@ -101,13 +105,22 @@ class Worker:
             run(0)
         return time.perf_counter() - start
 
+    def _timed_for(self, seconds: float) -> tuple[float, int]:
+        calls, passed, run = 0, 0.0, self.prepared.run
+        start = time.perf_counter()
+        while not calls or passed < seconds:
+            run(0)
+            calls += 1
+            passed = time.perf_counter() - start
+        return passed / calls, calls
+
 
 def _status(field: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Even stopped, and even if the parent was killed: nothing may be left behind."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

@@ -1,0 +1,51 @@
+"""seqcells with a number of threads of its own, beside its rows with as many as all: for suites under load."""
+
+import torch
+
+from seqcells import machine
+from seqcells.weights import Weights
+
+from ..case import Case, Inputs
+from .base import Prepared
+from .seqcells_backends import Seqcells
+
+ONE_THREAD = "seqcells one thread"
+TWICE = "seqcells twice the threads"
+
+
+class _Threads(Seqcells):
+    """What both have in common."""
+
+    def __init__(self, backend: str, name: str) -> None:
+        super().__init__(backend)
+        self.name = name
+
+    def unavailable(self, device: str) -> str | None:
+        return super().unavailable(device) if device == "cpu" else "CPU only"
+
+    def refuses(self, case: Case) -> str | None:
+        return super().refuses(case) if case.suite.loads else "other numbers of threads are for suites under load"
+
+
+class SeqcellsOneThread(_Threads):
+    """Our engine by one thread: who waits for nobody. More threads should not take much longer under any load."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu", ONE_THREAD)
+
+    def threads(self, given: int) -> int:
+        return 1
+
+
+class SeqcellsTwiceTheThreads(_Threads):
+    """``auto`` with twice as many threads as it may use cores."""
+
+    def __init__(self) -> None:
+        super().__init__("auto", TWICE)
+
+    def threads(self, given: int) -> int:
+        return 2 * machine.cores()
+
+    def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
+        prepared = super().prepare(case, weights, inputs)
+        return prepared._replace(notes=[f"{torch.get_num_threads()} threads", *prepared.notes])
