@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from . import cells, convert, dispatch, functional
-from .prepared import Prepared
+from .prepared import Freezable, Prepared
 from .weights import Weights
 
 
-class RecurrentCell(nn.Module):
+class RecurrentCell(Freezable):
     """One step of a cell, to the contract of torch.nn's `RNNCellBase`.
 
     Args:

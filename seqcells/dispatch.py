@@ -1,7 +1,7 @@
 """Which backend runs a call, and why.
 
-A backend named by the caller runs or raises; ``"auto"`` takes the first that can, and can say what spoke
-against the others. There is one knob: the string ``backend``.
+A backend named by the caller runs or raises; ``"auto"`` takes one that can, on a CPU the one whose estimate is less
+(`seqcells.estimates`), and says why. There is one knob: the string ``backend``.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,42 +16,11 @@ from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_f
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
-from . import delegate
+from . import delegate, estimates
+from .call import Call, Choice
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
 from .kernels.triton import cudnn, plan
-
-
-class Call(NamedTuple):
-    """What a choice depends on."""
-
-    cell: type[Cell]
-    form: str
-    """``"layers"`` (input to output), ``"recurrence"`` (gates_x given) or ``"step"`` (a cell module)."""
-    device: torch.device
-    dtype: torch.dtype
-    options: tuple[str, ...] = ()
-    """Which of ``lengths``, ``reset``, ``packed`` and ``projection`` the call uses."""
-    rows: int = 0
-    """Sequences side by side; 0 where they were not counted."""
-    steps: int = 0
-    """Steps of the longest; 0 where they were not counted."""
-    directions: int = 1
-    hidden: int = 0
-    """Hidden units; 0 where they were not counted."""
-    width: int = 0
-    """Units of the projected hidden state, or ``hidden``."""
-    layers: int = 1
-    """One upon the other."""
-    dropout: bool = False
-    """Whether there is any between them."""
-
-
-class Choice(NamedTuple):
-    """A backend, and the reason for it."""
-
-    backend: str
-    reason: str
 
 
 class Backend(NamedTuple):
@@ -158,42 +127,24 @@ def _automatic(call: Call) -> Choice:
     why_not_torch = delegate.refuses(call)
     if why_not_torch:
         return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
-    if best == "cpu" and _leads_on_cpu(call):
-        return Choice("cpu", "torch has no fused kernel for this call on the CPU, or a slower one")
+    if call.device.type == "cpu":
+        why_not_torch = delegate.why_not_here(call)
+        if why_not_torch:
+            return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
+    if best == "cpu":
+        if torch.is_autocast_enabled("cpu"):
+            leader = Choice("torch", "under autocast its results have dtypes of their own")
+        else:
+            leader = estimates.leader(call)
+        if leader.backend == "cpu":
+            return leader
+        note = f"; {leader.reason}"
     if best == "triton":
         why_cudnn = cudnn.leads(call)
         if why_cudnn is None:
             return Choice("triton", "one launch for all steps, where cuDNN launches each")
         note = f"; cuDNN leads: {why_cudnn}"
     return Choice("torch", f"a plain call: torch's own operator{note}")
-
-
-def _leads_on_cpu(call: Call) -> bool:
-    """Whether the CPU engine is faster than torch's operator; measured, see benchmarks/NOTES.md.
-
-    To torch's operators the way is shorter, which shows in single steps that are to be differentiated. Under autocast
-    they have dtypes of their own.
-    """
-    if torch.is_autocast_enabled("cpu"):
-        return False
-    single, inferring = call.form == "step" or call.steps == 1, not torch.is_grad_enabled()
-    if single and inferring:
-        return True
-    if call.form == "step" or (single and call.rows < 16 and call.cell.name != "lstm"):
-        return False
-    one_dnn = call.cell.name == "lstm" and "packed" not in call.options and "projection" not in call.options
-    return not one_dnn or call.dtype == torch.float64 or _leads_over_one_dnn(call, inferring)
-
-
-# Below so many rows the engine is faster than oneDNN's LSTM: in inference, and where gradients will be wanted.
-_ROWS = {torch.float32: (33, 8), torch.bfloat16: (16, 16)}
-
-
-def _leads_over_one_dnn(call: Call, inferring: bool) -> bool:
-    """torch has a fused kernel, oneDNN's, for padded LSTM layers alone; it is hard to beat where products are all."""
-    if call.dtype == torch.bfloat16 and cpu.lacks_bfloat16_unit():
-        return call.rows > 0  # oneDNN makes its products at a third of the rate of float32
-    return call.dtype in _ROWS and 0 < call.rows < _ROWS[call.dtype][0 if inferring else 1]
 
 
 def in_transform() -> bool:

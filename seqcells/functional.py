@@ -41,8 +41,10 @@ def call_of(
     call = dispatch.Call(cell, form, like.device, like.dtype, options)
     if torch.compiler.is_compiling():
         return call
+    uniform = False
     if packed is not None:
         steps, rows = len(packed), int(packed[0])
+        uniform = int(packed[-1]) == rows
     elif form == "step":
         steps, rows = 1, len(like)
     else:
@@ -51,7 +53,10 @@ def call_of(
     width = hidden if weights.hr is None else len(weights.hr)
     sizes = {"rows": rows, "steps": steps, "directions": directions, "hidden": hidden, "width": width}
     autocast = None if like.dtype == torch.float64 else precision.autocast_dtype(like.device)
-    return call._replace(**sizes, layers=layers, dropout=dropout, dtype=autocast or like.dtype)
+    more = {"layers": layers, "dropout": dropout, "uniform": uniform}
+    if autocast:
+        more |= {"dtype": autocast, "input_dtype": like.dtype}
+    return call._replace(**sizes, **more)
 
 
 def layers(

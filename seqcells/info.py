@@ -1,4 +1,5 @@
-"""``python -m seqcells.info``: versions, devices, and which backends exist here and why the others do not."""
+"""``python -m seqcells.info``: versions, devices, which backends exist here and why others do not, and which table of
+estimates is in use."""
 
 import importlib.metadata
 import platform
@@ -6,7 +7,9 @@ import sys
 
 import torch
 
+from . import estimates, machine
 from .dispatch import BACKENDS
+from .kernels import cpu
 from .kernels.triton.plan import PLANS
 from .version import __version__
 
@@ -27,6 +30,24 @@ def _devices() -> list[str]:
     return found
 
 
+def _estimates() -> list[str]:
+    sizes = [f"{name} {size >> 10} KiB" if size else f"{name} unknown" for name, size in machine.caches().items()]
+    lines = [
+        f"processor: {machine.processor()}",
+        f"cores for this process: {machine.cores()}",
+        f"caches: {', '.join(sizes)}",
+    ]
+    if cpu.unavailable():
+        return [*lines, "table in use: none, for there is nothing to compare torch's operators with"]
+    table = estimates.here()
+    if table is None:
+        words = "none, so torch's operator unless ours leads by far elsewhere; `python -m seqcells.tune` measures one"
+    else:
+        whole = "" if table.complete else ", not the whole grid"
+        words = f"{estimates.described(table)}, {table.threads} threads, {len(table.points)} points{whole}"
+    return [*lines, f"machine class: {machine.machine_class(estimates.instruction_set())}", f"table in use: {words}"]
+
+
 def report() -> str:
     """All of it, as text."""
     lines = [f"seqcells {__version__}"]
@@ -39,6 +60,7 @@ def report() -> str:
         lines.append(f"  {name:{width}}  {'no ' if why_not else 'yes'}  {backend.description}")
         if why_not:
             lines.append(f"  {'':{width}}       {why_not}")
+    lines += ["", "estimates by which the CPU's backend is chosen", *(f"  {line}" for line in _estimates())]
     lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
     width = max(map(len, PLANS))
     lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from . import dispatch
 from .cells import Cell
 from .recurrence import Recurrence
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 States = Tensor | Sequence[Tensor] | None
 
@@ -62,6 +65,45 @@ def parameters(module: nn.Module) -> list[Tensor]:
     return [parameter for parameter in module._parameters.values() if parameter is not None]
 
 
+class Freezable(nn.Module):
+    """A module whose weights may be kept in the form that its kernels multiply."""
+
+    _frozen = 0
+    """How often the module was frozen, 0 while it is not."""
+    _freezings = 0
+
+    def freeze(self) -> Self:
+        """Promise that the weights stay as they are, so that inference calls need not pack them each time.
+
+        The CPU engine then keeps packed copies: a second copy of the weights in memory. They are made at the third
+        alike call of the module, or at a stream's first step. Training and other backends are as before.
+
+        A change that torch counts makes the engine pack anew: an optimizer's step, ``load_state_dict``, an in-place
+        operation, another parameter. A write that torch does not count is excluded by this promise: through ``.data``,
+        through numpy or DLPack memory. After such a write call `freeze` again, or `unfreeze` before.
+
+        Returns:
+            The module itself.
+        """
+        self._freezings += 1
+        self._frozen = self._freezings
+        return self
+
+    def unfreeze(self) -> Self:
+        """Take the promise of `freeze` back: weights are read where they lie, at every call. Returns the module."""
+        self._frozen = 0
+        return self
+
+
+def is_frozen(module: nn.Module) -> bool:
+    return bool(module._frozen)
+
+
+def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Where each tensor lies, and how often torch has counted a write to it; inference tensors have no such count."""
+    return [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors]
+
+
 class Inference(NamedTuple):
     """An engine's ``Inference`` of a stack, for a module's parameters."""
 
@@ -106,14 +148,14 @@ class Inference(NamedTuple):
             like = [torch.empty_like(state[own]) for state in states]
             stack.append(Recurrence(cell, None, like, weights[own], input=input))
             input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
-        call = engine.Inference(stack)
+        call = engine.Inference(stack, versions(parameters(module)) if is_frozen(module) else None)
         if not call.in_place:
             return None
         in_order = read == list(map(id, parameters(module)))
         return Inference(engine, call, None if in_order else [place[each] for each in read])
 
-    def holds(self) -> bool:
-        return self.call.holds()
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        return self.call.holds() and (not self.call.keeps or self.call.versions == versions(parameters))
 
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
         """Of the tensors that the engine's takes those before the weights."""
@@ -151,7 +193,7 @@ class Prepared:
         if plan is None or not _are_plain(input, hx):
             return None
         states, weights = _states(hx), parameters(module)
-        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.inference.holds():
+        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.inference.holds(weights):
             return None
         final = [empty() for empty in plan.empty_final]
         outputs = [empty() for empty in plan.empty_outputs] or final[:1]
@@ -216,7 +258,7 @@ def _are_plain(input: Tensor, hx: States) -> bool:
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    return module.cell, module.backend, getattr(module, "batch_first", False), type(hx)
+    return module.cell, module.backend, module._frozen, getattr(module, "batch_first", False), type(hx)
 
 
 def _empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:

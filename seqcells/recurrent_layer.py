@@ -9,14 +9,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import cells, checks, convert, dispatch, functional
 from .cell_modules import COUNT
-from .prepared import Prepared
+from .prepared import Freezable, Prepared
 from .stream import Stream
 from .weights import Weights
 
 States = Tensor | tuple[Tensor, ...]
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(Freezable):
     """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
 
     Args:
@@ -228,6 +228,10 @@ class RecurrentLayer(nn.Module):
 
     def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:
         """The backend that ``forward`` would run for such arguments, and why."""
+        return dispatch.explain(self._call(input, lengths, reset), self.backend)
+
+    def _call(self, input: Tensor | PackedSequence, lengths: Any = None, reset: Any = None) -> dispatch.Call:
+        """What `dispatch` needs to know of such arguments."""
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
         like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
@@ -235,8 +239,7 @@ class RecurrentLayer(nn.Module):
         options = {"lengths": lengths, "reset": reset, "packed": packed, "batch_first": batch_first}
         options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
         options["dropout"] = bool(self.dropout and self.training)
-        call = functional.call_of(self.cell, "layers", like, self._weights()[0], **options)
-        return dispatch.explain(call, self.backend)
+        return functional.call_of(self.cell, "layers", like, self._weights()[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""

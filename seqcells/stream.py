@@ -99,7 +99,7 @@ class Stream:
             return False
         layer = self.layer
         more = (layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks
-        options, weights = (layer.cell, layer.backend, not more), parameters(layer)
+        options, weights = (layer.cell, layer.backend, layer._frozen, not more), parameters(layer)
         if not self._fits(input, weights, options) or self._is_written_to(input, now):
             # However the input lies in memory, its copy is like any other's.
             self._input.copy_(input.detach())
@@ -111,7 +111,7 @@ class Stream:
                 like = Likeness.of(layer, (input, *weights), *options)
                 self._inference = None if more or like is None else self._prepare()
                 self._like = like
-        if self._inference is not None and not self._inference.holds():
+        if self._inference is not None and not self._inference.holds(weights):
             self._inference = self._prepare()
         if self._inference is None:
             return False
@@ -129,7 +129,8 @@ class Stream:
     @torch.no_grad()
     def _prepare(self) -> Inference | None:
         layer, input = self.layer, self._batched(self._input)
-        choice, weights = layer.plan(input), layer._weights()
+        choice = dispatch.choose(layer._call(input)._replace(form="stream"), layer.backend)
+        weights = layer._weights()
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
         return Inference.of(layer, choice, layer.cell, *rest)
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from support import DEVICES, backends
 
+from seqcells import estimates, machine
+
 if os.environ.get("TRITON_INTERPRET") == "1":
     import interpreter  # noqa: F401
 
@@ -22,6 +24,38 @@ def poisoned_empty():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """No test reads or writes what lies in the user's home, and no process that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEQCELLS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """As if this machine, of class avx2-l2-512k, had those own tables, and the package came with those: ``use(own,
+    shipped)``. It begins with none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
+        patch.setattr(estimates, "SHIPPED", tmp_path / "shipped")
+        patch.setattr(estimates, "instruction_set", lambda: "avx2")
+        patch.setattr(machine, "caches", lambda: {"l1d": 32 << 10, "l2": 512 << 10, "l3": 0})
+
+        def use(own=(), shipped=()):
+            for folder, wanted in ((estimates.own_folder(), own), (estimates.SHIPPED, shipped)):
+                folder.mkdir(parents=True, exist_ok=True)
+                for path in folder.iterdir():
+                    path.unlink()
+                for table in wanted:
+                    (folder / f"{table.name}.json").write_text(table.to_json())
+            estimates.reload()
+
+        use()
+        yield use
+    estimates.reload()
 
 
 @pytest.fixture(autouse=torch.cuda.is_available())

@@ -32,7 +32,9 @@ def target(request, monkeypatch):
 
 
 @pytest.fixture
-def threads():
+def threads(monkeypatch):
+    """Sets the number of threads, as if there were processors for all of them."""
+    monkeypatch.setattr(library, "cores", lambda: 64)
     yield torch.set_num_threads
     torch.set_num_threads(1)
 
@@ -111,7 +113,7 @@ def test_many_callers_at_once(threads):
 
 
 def test_callers_that_are_a_team_of_openmp(threads):
-    """As where torch computes in parallel: the engine's team inside another has fewer members than it asks for."""
+    """As where torch computes in parallel."""
     runtime = ctypes.CDLL("libgomp.so.1")
     module, found = layer("lstm", 40, 200, backend="cpu"), []
     expected = everything(module, 12, 3)
@@ -170,6 +172,48 @@ def test_in_the_workers_of_a_data_loader(threads):
         encoded, batch_size=2, num_workers=2, timeout=60, multiprocessing_context="fork"
     )
     assert torch.equal(torch.cat(list(loader)), expected)
+
+
+@pytest.mark.parametrize("name", ("lstm", "gru", "jordan"))
+@pytest.mark.parametrize(("steps", "batch"), ((1, 1), (1, 20), (9, 3)))
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
+def test_a_frozen_layer_keeps_packed_weights(name, steps, batch, dtype, target):
+    """The same numbers, also after each change that torch counts; what it does not count is seen by freezing again."""
+    module, input = layer(name, 6, 21, num_layers=2, backend="cpu", dtype=dtype), torch.randn(steps, batch, 6, dtype=dtype)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    other = layer(name, 6, 21, num_layers=2, dtype=dtype).state_dict()
+    changes = (
+        lambda: None,
+        lambda: module.weight_hh_l0.mul_(1.5),
+        lambda: module.load_state_dict(other),
+        lambda: setattr(module.weight_hh_l0, "data", torch.randn_like(module.weight_hh_l0)),
+        lambda: setattr(module, "weight_ih_l0", torch.nn.Parameter(torch.randn_like(module.weight_ih_l0))),
+        lambda: (module.weight_hh_l1.data.mul_(0.5), module.freeze()),
+    )
+    with torch.no_grad():
+        stream = module.freeze().stream(batch)
+        for change in changes:
+            change()
+            found = [module(input)[0] for _ in range(4)][-1]
+            stream.reset()
+            steps_found = torch.stack([stream(x).clone() for x in input])
+            thawed = copy.deepcopy(module).unfreeze()
+            expected = thawed(input)[0]
+            assert_equal_to([found.double(), steps_found.double()], [expected.double()] * 2, tolerance)
+
+
+def test_freezing_is_a_promise_that_can_be_taken_back():
+    """A write through ``.data`` is what the promise excludes: it counts again once the layer is thawed."""
+    module, input = layer("lstm", 6, 10, backend="cpu").freeze(), torch.randn(1, 1, 6)
+    with torch.no_grad():
+        before = [module(input)[0] for _ in range(4)][-1]
+        module.weight_hh_l0.data.mul_(1.5)
+        module.weight_ih_l0.data.mul_(1.5)
+        assert torch.equal(module(input)[0], before)
+        after = module.unfreeze()(input)[0]
+        assert not torch.equal(after, before)
+        module.backend = "reference"
+        assert_equal_to([after], [module(input)[0]], 1e-6)
 
 
 @pytest.mark.parametrize("steps", (1, 30))

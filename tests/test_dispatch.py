@@ -1,5 +1,7 @@
 """The choice of a backend: named ones run or say why not, the default gives its reason."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import seqcells
 from seqcells import dispatch, functional
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
+from seqcells.table import Point, Table
 from seqcells.weights import Weights
 
 # What the default takes where torch has no operator.
@@ -38,7 +41,7 @@ def test_a_backend_that_does_not_exist_here_raises_and_says_why(backend):
         ({"reset": torch.zeros(3, 2, dtype=torch.bool)}, "no reset="),
     ),
 )
-def test_torch_refuses_what_its_operators_lack(kwargs, why):
+def test_torch_refuses_what_its_operators_lack(kwargs, why, tables):
     layer = seqcells.LSTM(4, 5, backend="torch")
     with pytest.raises(RuntimeError, match=why):
         layer(INPUT, **kwargs)
@@ -59,42 +62,110 @@ def test_torch_refuses_cells_it_lacks():
         assert module.plan(input).backend == OURS
 
 
-@pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
-def test_the_default_takes_the_cpu_engine_where_it_leads():
+needs_engine = pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
+
+
+def measured(ours):
+    """A table by which `ours` takes the given times of torch's operator, by training and number of steps."""
+    rows, hidden, forms = (1, 8, 64), (8, 256), (("layers", 1), ("layers", 32), ("step", 1))
+    kinds = product(("lstm", "gru"), forms, (False, True), ("float32", "bfloat16"), rows, hidden)
+    points = {
+        Point(cell, form, training, dtype, steps, rows, hidden): {
+            "torch": 1e-6 * steps * rows * hidden,
+            "cpu": 1e-6 * steps * rows * hidden * ours(cell, form, training, dtype, steps, rows),
+        }
+        for cell, (form, steps), training, dtype, rows, hidden in kinds
+    }
+    return Table("avx2-l2-512k", "a processor", 1, {}, "2026-11-26", "unknown", "a test", True, points, "one")
+
+
+def backend_of(module, *shape, training=False):
+    input = torch.randn(shape, dtype=module.weight_ih_l0.dtype if hasattr(module, "weight_ih_l0") else None)
+    with torch.set_grad_enabled(training):
+        return module.plan(input).backend
+
+
+@needs_engine
+@pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
+@pytest.mark.parametrize("cell", ("LSTM", "GRU"))
+def test_the_default_takes_the_lesser_estimate(cell, training, tables):
+    """Each of the things that a table tells apart decides."""
+    layer, module = getattr(seqcells, cell), getattr(seqcells, f"{cell}Cell")
+
+    def ours(*wanted):
+        def times(*kind):
+            return 0.9 if all(w is None or w == k for w, k in zip(wanted, kind, strict=True)) else 1.1
+
+        tables(own=[measured(times)])
+
+    for name in ("lstm", "gru"):
+        ours(name, None, None, None, None, None)
+        for found in (
+            backend_of(layer(4, 16), 32, 3, 4, training=training),
+            backend_of(layer(4, 16, batch_first=True), 3, 32, 4, training=training),
+            backend_of(module(4, 16), 3, 4, training=training),
+        ):
+            assert found == ("cpu" if name == cell.lower() else "torch")
+    ours(None, "step", None, None, None, None)
+    assert backend_of(module(4, 16), 3, 4, training=training) == "cpu"
+    assert backend_of(layer(4, 16), 1, 3, 4, training=training) == "torch"
+    ours(None, None, training, None, None, None)
+    assert backend_of(layer(4, 16), 9, 3, 4, training=training) == "cpu"
+    assert backend_of(layer(4, 16), 9, 3, 4, training=not training) == "torch"
+    ours(None, None, None, "bfloat16", None, None)
+    for dtype, expected in ((torch.bfloat16, "cpu"), (torch.float32, "torch")):
+        assert backend_of(layer(4, 16, dtype=dtype), 9, 3, 4, training=training) == expected
+    ours(None, None, None, None, 1, None)
+    assert backend_of(layer(4, 16), 1, 3, 4, training=training) == "cpu"
+    assert backend_of(layer(4, 16), 32, 3, 4, training=training) == "torch"
+    ours(None, None, None, None, None, 64)
+    for rows, expected in ((1, "torch"), (8, "torch"), (60, "cpu"), (64, "cpu"), (500, "cpu")):
+        assert backend_of(layer(4, 16), 9, rows, 4, training=training) == expected
+
+
+@needs_engine
+@pytest.mark.parametrize("lead", (0.5, 2.0), ids=("ours", "torch's"))
+def test_the_default_where_no_table_tells(lead, tables):
+    """Whatever a table says of other calls: torch has no fused kernel for these, or is not known to be slower."""
+    tables(own=[measured(lambda *kind: lead)])
     for layer, rows, training, expected in (
-        (seqcells.LSTM(4, 5), 1, True, "cpu"),
-        (seqcells.LSTM(4, 5), 8, True, "torch"),
-        (seqcells.LSTM(4, 256), 64, True, "torch"),
-        (seqcells.LSTM(4, 5), 32, False, "cpu"),
-        (seqcells.LSTM(4, 256), 64, False, "torch"),
-        (seqcells.LSTM(4, 5, dtype=torch.bfloat16), 8, False, "cpu"),
         (seqcells.LSTM(4, 5, dtype=torch.float16), 1, False, "torch"),
         (seqcells.LSTM(4, 5, dtype=torch.float64), 64, True, "cpu"),
-        (seqcells.GRU(4, 5), 64, True, "cpu"),
+        (seqcells.GRU(4, 5, dtype=torch.float64), 64, True, "cpu"),
+        (seqcells.LSTM(4, 5, proj_size=2), 64, True, "cpu"),
         (seqcells.RNN(4, 5, batch_first=True), 64, True, "cpu"),
     ):
         shape = (rows, 3, 4) if layer.batch_first else (3, rows, 4)
-        with torch.set_grad_enabled(training):
-            assert layer.plan(torch.randn(shape, dtype=layer.weight_ih_l0.dtype)).backend == expected
-    assert seqcells.GRU(4, 5).plan(torch.randn(1, 1, 4)).backend == "torch"
-    assert seqcells.LSTM(4, 5).plan(torch.randn(1, 1, 4)).backend == "cpu"
-    with torch.no_grad():
-        for layer in (seqcells.LSTM(4, 5), seqcells.GRU(4, 5)):
-            assert layer.plan(torch.randn(1, 64, 4)).backend == "cpu"
-        assert seqcells.GRUCell(4, 5).plan(torch.randn(1, 4)).backend == "cpu"
-    assert seqcells.GRUCell(4, 5).plan(torch.randn(1, 4)).backend == "torch"
+        assert backend_of(layer, *shape, training=training) == expected
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(3, 64, 4), torch.full((64,), 3))
     assert seqcells.LSTM(4, 5).plan(packed).backend == "cpu"
+    with torch.no_grad():
+        assert seqcells.RNNCell(4, 5).plan(torch.randn(1, 4)).backend == "cpu"
+    assert seqcells.RNNCell(4, 5).plan(torch.randn(1, 4)).backend == "torch"
 
 
-@pytest.mark.skipif(OURS == "reference", reason="the CPU engine is not built")
+@needs_engine
+@pytest.mark.parametrize("backend", ("cpu", "torch", "reference"))
+def test_tables_do_not_concern_who_asks_by_name(backend, tables):
+    tables(own=[measured(lambda *kind: 2.0 if backend == "cpu" else 0.5)])
+    assert backend_of(seqcells.LSTM(4, 16, backend=backend), 32, 3, 4) == backend
+
+
+@needs_engine
+def test_a_stream_is_ours_whatever_single_steps_take(tables):
+    tables(own=[measured(lambda *kind: 2.0)])
+    layer, input = seqcells.LSTM(4, 16), torch.randn(1, 4)
+    stream = layer.stream()
+    stream(input)
+    assert stream._inference is not None and backend_of(layer, 1, 1, 4) == "torch"
+
+
+@needs_engine
 @pytest.mark.parametrize(("unit", "expected"), ((True, "torch"), (False, "cpu")), ids=("unit", "no unit"))
-def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, expected, monkeypatch):
+def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, expected, monkeypatch, tables):
     monkeypatch.setattr(cpu, "lacks_bfloat16_unit", lambda: not unit)
     for training in (False, True):
-        with torch.set_grad_enabled(training):
-            layer = seqcells.LSTM(4, 5, dtype=torch.bfloat16)
-            assert layer.plan(torch.randn(3, 64, 4, dtype=torch.bfloat16)).backend == expected
+        assert backend_of(seqcells.LSTM(4, 5, dtype=torch.bfloat16), 3, 64, 4, training=training) == expected
 
 
 def test_torch_refuses_projected_input():

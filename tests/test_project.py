@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import seqcells
+from seqcells import info, machine
 from seqcells.dispatch import BACKENDS
+from seqcells.table import Table
 
 ROOT = Path(seqcells.__file__).parents[1]
 
@@ -49,7 +51,9 @@ def test_import_without_triton_is_quick():
     assert min(float(python("-c", IMPORT)) for _ in range(3)) <= 0.2
 
 
-@pytest.mark.parametrize("module", ["triton", "sympy", "numpy", "rich", "matplotlib", "sklearn", "torch._dynamo"])
+@pytest.mark.parametrize(
+    "module", ["triton", "sympy", "numpy", "rich", "matplotlib", "sklearn", "filelock", "torch._dynamo"]
+)
 def test_import_loads_nothing_heavy(module, loaded):
     assert module not in loaded
 
@@ -85,6 +89,22 @@ def test_info_tells_versions_devices_and_backends():
 def test_info_without_triton():
     code = "import sys; sys.modules['triton'] = None; import seqcells.info; print(seqcells.info.report())"
     assert "reference" in python("-c", code)
+
+
+@pytest.mark.skipif(BACKENDS["cpu"].unavailable() is not None, reason="the CPU engine is not built")
+def test_info_tells_the_machine_and_which_table_is_in_use(tables):
+    def told():
+        return [line.strip() for line in info.report().splitlines()]
+
+    assert "machine class: avx2-l2-512k" in told() and "caches: l1d 32 KiB, l2 512 KiB, l3 unknown" in told()
+    assert f"cores for this process: {machine.cores()}" in told()
+    assert any(line.startswith("table in use: none, so torch's operator unless") for line in told())
+    rest = {"machine_class": "avx2-l2-512k", "processor": "a processor", "threads": 2, "commit": "unknown"}
+    rest |= {"versions": {}, "date": "2026-11-26T19:10:34Z", "source": "a test", "points": {}, "name": "mine"}
+    tables(shipped=[Table(**rest, complete=True)])
+    assert "table in use: shipped table mine of 2026-11-26, 2 threads, 0 points" in told()
+    tables(own=[Table(**rest, complete=False)], shipped=[Table(**rest, complete=True)])
+    assert "table in use: own table mine of 2026-11-26, 2 threads, 0 points, not the whole grid" in told()
 
 
 # Kernels: `kernels/` in the checkout, `seqcells.kernels` to Python.
@@ -131,6 +151,8 @@ def test_an_installed_wheel_has_the_kernels(tmp_path):
     assert Path(found.strip()) == target / "seqcells" / "kernels" / "triton" / "marker.py"
     assert not (target / "kernels").exists(), "no top-level kernels"
     assert (target / "seqcells" / "py.typed").exists()
+    tables = [[path.name for path in sorted((where / "seqcells" / "tables").iterdir())] for where in (ROOT, target)]
+    assert tables[0] == tables[1] and tables[0]
     installed = {path.relative_to(target) for path in target.rglob("*.py")}
     for folder, name in (("seqcells", "seqcells"), ("kernels", "seqcells/kernels")):
         here = (source / folder).rglob("*.py")
@@ -140,7 +162,7 @@ def test_an_installed_wheel_has_the_kernels(tmp_path):
 # Imports run downwards only.
 
 ORDER = [
-    {"__init__", "info"},
+    {"__init__", "info", "tune"},
     {"swap", "define"},
     {"layers"},
     {"recurrent_layer"},
@@ -150,10 +172,11 @@ ORDER = [
     {"functional"},
     {"ops"},
     {"dispatch"},
-    {"delegate", "reference", "checks", "kernels"},
+    {"estimates", "results"},
+    {"delegate", "reference", "checks", "kernels", "table"},
     {"recurrence"},
-    {"weights", "derive", "boundaries", "precision", "constant"},
-    {"cells", "version"},
+    {"weights", "derive", "boundaries", "precision", "constant", "call"},
+    {"cells", "version", "machine", "cache"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SEQCELLS = sorted(path for path in (ROOT / "seqcells").rglob("*.py") if "kernels" not in path.parts)

@@ -300,9 +300,12 @@ class Inference:
 
     Args:
         layers: one below the other, each from its input; of that and of states only shapes and dtypes count.
+        versions: what is known of the weights while packed copies of them are kept. Default: none are kept
     """
 
-    def __init__(self, layers: Sequence[Recurrence]) -> None:
+    def __init__(self, layers: Sequence[Recurrence], versions: Any = None) -> None:
+        self.versions, self.keeps = versions, versions is not None
+        self._kept: list[Tensor] = []
         self._storage = layers[0].input.dtype
         self._made_for = self._circumstances(self._storage)
         runs, self.in_place = [], True
@@ -328,8 +331,21 @@ class Inference:
                         named.append((name, weight, 0))
                         weight += 1
                 places += [(d * _COUNT + _place(name), which, ahead) for name, which, ahead in named]
-            runs.append((call.kernels.handle, call.flat({"features": q.input.shape[2]}), places))
+            sizes = {"features": q.input.shape[2]}
+            fields = call.flat(sizes)
+            if self.keeps and self.in_place:
+                whole = call.flat({**sizes, "weight_ih": [w.ih for w in call.weights]})
+                for first in range(0, len(whole), _COUNT):
+                    fields[first + _place("packed")] = self._pack(call, whole[first : first + _COUNT])
+            runs.append((call.kernels.handle, fields, places))
         self._run = _engine.prepared(runs)
+
+    def _pack(self, call: _Call, fields: list[int]) -> int:
+        """The address of a direction's packed weights, which live as long as this does."""
+        memory = pooled((-(-_engine.pack(call.kernels.handle, 0, *fields) // 4),), torch.float32)
+        _engine.pack(call.kernels.handle, memory.data_ptr(), *fields)
+        self._kept.append(memory)
+        return memory.data_ptr()
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Read and write the input, initial states (None for zeros), final states, each layer's output, and the weights

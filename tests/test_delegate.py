@@ -1,0 +1,116 @@
+"""Torch's own operator where it fails on this machine: asked once, unseen, and then ours runs by default."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import seqcells
+from seqcells import delegate, dispatch
+from seqcells.kernels import cpu
+
+# What the default takes where torch's operator cannot run.
+OURS = "reference" if dispatch.BACKENDS["cpu"].unavailable() else "cpu"
+INPUT = torch.randn(3, 2, 4)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """As if oneDNN had no LSTM of half precision under autocast; gives the inputs that torch's operator was given."""
+    asked, (layers, step) = [], delegate.OPERATORS["lstm"]
+
+    def lstm(input, *rest):
+        asked.append(input)
+        padded = isinstance(rest[0], tuple) or len({*rest[0].tolist()}) == 1
+        if torch.is_autocast_enabled("cpu") and input.dtype == torch.float32 and padded:
+            raise RuntimeError("could not create a primitive\nException raised from somewhere")
+        return layers(input, *rest)
+
+    monkeypatch.setitem(delegate.OPERATORS, "lstm", (lstm, step))
+    delegate._failure.cache_clear()
+    yield asked
+    delegate._failure.cache_clear()
+
+
+def packed(*lengths):
+    return pack_padded_sequence(torch.randn(max(lengths), len(lengths), 4), lengths)
+
+
+def data(output):
+    return output.data if isinstance(output, PackedSequence) else output
+
+
+@pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
+@pytest.mark.parametrize("half", (torch.bfloat16, torch.float16), ids=str)
+@pytest.mark.parametrize(
+    ("settings", "input"),
+    (
+        ({}, INPUT),
+        ({"bidirectional": True, "num_layers": 2, "bias": False}, INPUT),
+        ({"batch_first": True}, INPUT),
+        ({}, packed(3, 3)),
+    ),
+    ids=("plain", "deep", "batch first", "packed"),
+)
+def test_what_torchs_operator_cannot_run_is_ours(settings, input, half, training, failing, tables):
+    layer = seqcells.LSTM(4, 5, **settings)
+    with torch.autocast("cpu", half), torch.set_grad_enabled(training):
+        choice = layer.plan(input)
+        assert choice.backend == OURS
+        assert choice.reason == "torch's own operator fails here: could not create a primitive" + (
+            "" if OURS == "cpu" else f"; no kernels of ours: {cpu.unavailable()}"
+        )
+        asked = len(failing)
+        output = data(layer(input)[0])
+        assert output.dtype == half and layer.plan(input) == choice
+        assert len(failing) == asked == 1, "asked once, of a tiny input"
+        assert failing[0].numel() == 16
+        layer.backend = "torch"
+        with pytest.raises(RuntimeError, match="could not create a primitive"):
+            layer(input)
+        layer.backend = "reference"
+        assert torch.allclose(data(layer(input)[0]).float(), output.float(), atol=0.02)
+    if training:
+        gradients = torch.autograd.grad(output.float().sum(), [*layer.parameters()])
+        assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
+
+
+def test_what_torchs_operator_can_run_stays_its_own(failing, tables):
+    """Under autocast its results have dtypes of their own."""
+    half = {"dtype": torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        for module, input in (
+            (seqcells.LSTM(4, 5), packed(3, 2)),
+            (seqcells.LSTM(4, 5, **half), INPUT.bfloat16()),
+            (seqcells.LSTM(4, 5, proj_size=2), INPUT),
+            (seqcells.GRU(4, 5), INPUT),
+            (seqcells.LSTMCell(4, 5), INPUT[0]),
+            (seqcells.LSTM(4, 5, dtype=torch.float64), INPUT.double()),
+        ):
+            choice = module.plan(input)
+            assert choice.backend == "torch" and ("under autocast" in choice.reason or OURS == "reference")
+    assert all(input.dtype == torch.bfloat16 for input in failing)
+
+
+def test_single_precision_is_not_tried(failing, tables):
+    for dtype in (torch.float32, torch.float64):
+        seqcells.LSTM(4, 5, dtype=dtype).plan(INPUT.to(dtype))
+    assert not failing
+
+
+@pytest.mark.parametrize("watching", (TorchDispatchMode, FakeTensorMode), ids=lambda each: each.__name__)
+def test_nobody_sees_what_is_tried(watching, failing, tables):
+    seen = []
+
+    class Watching(watching):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    layer = seqcells.LSTM(4, 5)
+    before = torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16), Watching():
+        assert layer.plan(INPUT).backend == OURS
+    assert len(failing) == 1 and type(failing[0]) is torch.Tensor
+    assert not seen and torch.equal(torch.get_rng_state(), before)

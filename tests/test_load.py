@@ -1,0 +1,100 @@
+"""On a machine that others use too: nobody waits for a thread that is not running, and no thread waits with open eyes."""
+
+import multiprocessing
+import os
+import statistics
+import time
+
+import pytest
+import torch
+from support import layer
+
+from seqcells.kernels import cpu
+
+if cpu.unavailable():
+    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+
+from seqcells.kernels.cpu import library
+from seqcells.machine import cores
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Sets the number of threads, as if there were processors for all of them."""
+    monkeypatch.setattr(library, "cores", lambda: 64)
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+def _spin():
+    while True:
+        pass
+
+
+@pytest.fixture
+def busy():
+    """Starts so many processes that only compute, and ends them."""
+    started = []
+
+    def start(count):
+        context = multiprocessing.get_context("spawn")
+        for _ in range(count):
+            started.append(context.Process(target=_spin, daemon=True))
+            started[-1].start()
+        time.sleep(1.0)
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def seconds(module, input, threads, count):
+    threads(count)
+    began = time.perf_counter()
+    module(input)
+    return time.perf_counter() - began
+
+
+def compared(module, input, threads, counts, rounds):
+    """The mean time of a call with each number of threads, in turns: the scheduler's slices are longer than a call."""
+    with torch.no_grad():
+        found = [[seconds(module, input, threads, count) for count in counts] for _ in range(rounds)]
+    return [statistics.mean(times) for times in zip(*found[rounds // 10 :], strict=True)]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("name", "hidden"), (("lstm", 384), ("gru", 96)))
+@pytest.mark.parametrize("each", (1, 2))
+def test_busy_processes_beside_cost_no_more_than_their_share(name, hidden, each, threads, busy):
+    """A barrier of threads took up to fifty times as long; what is asked elsewhere is 1.3, and here a test's margin."""
+    module, input = layer(name, hidden, hidden, backend="cpu"), torch.randn(80, 1, hidden)
+    busy(each * cores())
+    alone, together = compared(module, input, threads, (1, max(2, cores())), 150)
+    assert together <= 2 * alone
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to processors")
+def test_more_threads_than_processors_cost_little(threads):
+    module, input = layer("lstm", 256, 256, backend="cpu"), torch.randn(80, 4, 256)
+    one, four = compared(module, input, threads, (1, 2 * cores() + 2), 60)
+    assert four <= 3 * one
+
+
+def test_threads_that_wait_use_no_processor(threads):
+    threads(4)
+    module, input = layer("lstm", 256, 256, backend="cpu"), torch.randn(40, 4, 256)
+    with torch.no_grad():
+        module(input)
+    time.sleep(0.02)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.02
+
+
+def test_no_more_threads_than_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(library, "cores", lambda: 2)
+    for asked, expected in ((1, 1), (2, 2), (64, 2)):
+        torch.set_num_threads(asked)
+        assert library.threads() == expected
+    torch.set_num_threads(1)

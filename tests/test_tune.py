@@ -1,0 +1,193 @@
+"""Measuring this machine: what is measured, in which order, and that the table is kept and then used."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+import seqcells
+from seqcells import estimates, machine, tune
+from seqcells.kernels import cpu
+from seqcells.table import Point, Table
+
+needs_engine = pytest.mark.skipif(cpu.unavailable() is not None, reason="the CPU engine is not built")
+
+
+def test_the_grid_is_measured_once_and_the_most_telling_points_first():
+    wanted = list(tune.points())
+    assert len({*wanted}) == len(wanted) == 2 * 2 * 3 * 2 * 4 * 4
+    assert [point.dtype for point in wanted] == ["float32"] * 192 + ["bfloat16"] * 192
+    for first in (wanted, wanted[192:]):
+        coarse = first[: 12 * len(tune.COARSE)]
+        assert [point[-2:] for point in coarse[::12]] == tune.COARSE
+        assert len({(*point.kind, point.steps) for point in coarse[:12]}) == 12
+
+
+class Clock:
+    """Time that goes by only where something is run or waited for."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.log = 0.0, []
+        monkeypatch.setattr(tune.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(tune.time, "sleep", self.pass_by)
+
+    def pass_by(self, seconds):
+        self.now += seconds
+
+    def run(self, name, *seconds):
+        """A call that takes those seconds in turn, and the last of them for ever."""
+        left = list(seconds)
+
+        def run():
+            self.log.append(name)
+            self.pass_by(left.pop(0) if len(left) > 1 else left[0])
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def test_backends_take_turns_and_the_first_call_of_a_turn_does_not_count(clock):
+    slow_at_first = clock.run("b", 9.0, 9.0, *[0.004, 9.0] * 2, 0.004)
+    found = tune.timed({"torch": clock.run("a", 0.0009), "cpu": slow_at_first})
+    assert found == {"torch": pytest.approx(0.0009), "cpu": pytest.approx(0.004)}
+    assert "".join(clock.log) == "aaabbb" + "aaaaaabb" * 2
+
+
+def test_long_calls_are_made_few_times(clock):
+    assert tune.timed({"torch": clock.run("a", 1.0), "cpu": clock.run("b", 2.0)})["cpu"] == pytest.approx(2.0)
+    assert "".join(clock.log) == "aaabbb" + "aabb" * 2
+
+
+def test_who_cannot_run_has_no_seconds(clock):
+    def fails():
+        raise RuntimeError("could not create a primitive")
+
+    assert tune.timed({"torch": fails, "cpu": clock.run("b", 0.25)}) == {"torch": None, "cpu": pytest.approx(0.25)}
+    assert tune.timed({"torch": fails, "cpu": fails}) == {"torch": None, "cpu": None}
+
+
+@pytest.fixture
+def quick(monkeypatch, clock):
+    """As if each point took a second, half of it ours."""
+
+    def timed(runs):
+        clock.pass_by(1.0)
+        return {"torch": 0.5, "cpu": 0.25}
+
+    monkeypatch.setattr(tune, "timed", timed)
+    monkeypatch.setattr(cpu, "unavailable", lambda: None)
+
+
+def kept():
+    return sorted(estimates.own_folder().glob("*"))
+
+
+def test_a_table_is_kept_told_of_and_used(quick, tables, capsys):
+    tune.main(["--seconds", "7"])
+    (path,) = kept()
+    assert path.name == "avx2-l2-512k-1t.json"
+    measured = Table.load(path)
+    assert [*measured.points] == list(islice(tune.points(), 7)) and not measured.complete
+    assert measured.threads == torch.get_num_threads() and measured.processor == machine.processor()
+    assert measured.versions["torch"] == torch.__version__
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "float32 inference lstm layers B1 H128 T32: torch 500000.0 µs, cpu 250000.0 µs"
+    assert lines[-2] == "out of time after 7 of 384 points" and lines[-1].endswith(str(path))
+    assert estimates.here().points == measured.points
+    with torch.no_grad():
+        choice = estimates.leader(_call())
+    assert choice.backend == "cpu" and "own table avx2-l2-512k-1t" in choice.reason
+
+
+def _call():
+    layer = seqcells.LSTM(4, 128)
+    return seqcells.functional.call_of(layer.cell, "layers", torch.zeros(32, 1, 4), layer._weights()[0])
+
+
+def test_a_whole_grid_is_complete(quick, tables):
+    tune.main(["--seconds", "1000"])
+    assert Table.load(kept()[0]).complete
+
+
+def test_a_table_may_be_written_elsewhere(quick, tables, tmp_path, capsys):
+    path = tmp_path / "deep" / "mine.json"
+    tune.main(["--seconds", "2", "--json", str(path)])
+    assert len(Table.load(path).points) == 2 and not kept() and str(path) in capsys.readouterr().out
+
+
+def test_a_dry_run_measures_and_writes_nothing(tables, monkeypatch, capsys):
+    monkeypatch.setattr(tune, "timed", None)
+    monkeypatch.setattr(cpu, "unavailable", lambda: None)
+    tune.main(["--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "class avx2-l2-512k" in lines[0] and str(estimates.own_folder()) in lines[1] and len(lines) == 2 + 384
+    assert not kept()
+
+
+def test_what_cannot_be_done_is_said(quick, tables, tmp_path, monkeypatch, capsys):
+    for arguments, words in (
+        (["--seconds", "0"], "--seconds must be more than zero"),
+        (["--from-results", "x.json"], "--from-results needs --json"),
+    ):
+        with pytest.raises(SystemExit):
+            tune.main(arguments)
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"missing\.json"):
+        tune.main(["--from-results", str(tmp_path / "missing.json"), "--json", str(tmp_path / "x.json")])
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "taken"))
+    with pytest.raises(SystemExit, match="set SEQCELLS_CACHE"):
+        tune.main(["--seconds", "1"])
+    monkeypatch.setattr(cpu, "unavailable", lambda: "its extension is not built")
+    with pytest.raises(SystemExit, match="its extension is not built"):
+        tune.main([])
+
+
+def test_two_do_not_measure_at_once(quick, tables):
+    with tune.cache.lock("tune", timeout=0), pytest.raises(SystemExit, match=r"another process holds .*tune\.lock"):
+        tune.main(["--seconds", "1"])
+
+
+RESULTS = Path(seqcells.__file__).parents[1] / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("path", sorted(estimates.SHIPPED.glob("*-unknown-*.json")), ids=lambda path: path.stem)
+def test_shipped_tables_of_results_are_what_the_results_say(path, tables, tmp_path):
+    source = RESULTS / json.loads(path.read_text())["source"]
+    tune.main(["--from-results", str(source), "--json", str(tmp_path / path.name)])
+    assert (tmp_path / path.name).read_text() == path.read_text()
+
+
+@needs_engine
+@pytest.mark.parametrize("training", (False, True))
+@pytest.mark.parametrize("form", ("layers", "step"))
+@pytest.mark.parametrize("cell", tune.MODULES)
+def test_every_kind_of_call_can_be_made(cell, form, training):
+    for steps, backend in ((1, "torch"), (1, "cpu"), *([(3, "cpu")] if form == "layers" else [])):
+        found = tune.runner(Point(cell, form, training, "float32", steps, 2, 8), backend)()
+        tensors = torch.utils._pytree.tree_leaves(found)
+        assert len(tensors) == (5 if training else (2 if cell == "lstm" else 1) + (form == "layers"))
+        assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+@needs_engine
+@pytest.mark.heavy
+def test_a_run_in_earnest(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path))
+    monkeypatch.setattr(tune, "ROWS", (1, 4))
+    monkeypatch.setattr(tune, "HIDDEN", (8, 16))
+    monkeypatch.setattr(tune, "COARSE", [(1, 8)])
+    try:
+        tune.main(["--seconds", "20"])
+        table = estimates.here()
+        assert table is not None and all(p.hidden <= 16 and s["cpu"] > 0 for p, s in table.points.items())
+        assert table.name in seqcells.GRU(4, 8).plan(torch.zeros(32, 1, 4)).reason
+    finally:
+        monkeypatch.undo()
+        estimates.reload()
