@@ -198,8 +198,10 @@ def test_a_frozen_layer_keeps_packed_weights(name, steps, batch, dtype, target):
             stream.reset()
             steps_found = torch.stack([stream(x).clone() for x in input])
             thawed = copy.deepcopy(module).unfreeze()
-            expected = thawed(input)[0]
-            assert_equal_to([found.double(), steps_found.double()], [expected.double()] * 2, tolerance)
+            thawed_stream = thawed.stream(batch)
+            # A stream's states are of the layer's dtype after each step.
+            expected = [thawed(input)[0], torch.stack([thawed_stream(x).clone() for x in input])]
+            assert_equal_to([found.double(), steps_found.double()], [each.double() for each in expected], tolerance)
 
 
 def test_freezing_is_a_promise_that_can_be_taken_back():
@@ -327,7 +329,7 @@ def test_a_stream_after_a_step_that_failed(threads):
     threads(2)
     found += [stream(x).clone() for x in input[1:]]
     assert_equal_to(found, expected)
-    assert stream._inference.holds() and (threads(1), not stream._inference.holds())[1]
+    assert stream._inference.call.holds() and (threads(1), not stream._inference.call.holds())[1]
 
 
 class _Watching(TorchDispatchMode):

@@ -75,15 +75,13 @@ SEQCELLS_INLINE Vector<T> fresh(const Problem& p, int state, int64_t row, int64_
 
 // The hidden state after a step: what the next one reads, or the final one.
 template <class T>
-SEQCELLS_INLINE void keep_hidden(const Step<T>& s, int64_t row, int64_t unit, Vector<T> value) {
+SEQCELLS_INLINE void keep_hidden(const Step<T>& s, int64_t row, int64_t unit, Vector<T> value, bool boundary, int64_t count, bool halves) {
     const Problem& p = *s.p;
-    const Times times{p};
-    const int64_t count = p.projected - unit;
     if (s.index + 1 == p.steps) {
-        Array<T>(p.final[0], p).store(row * p.projected + unit, value, count);
+        Array<T>(p.final[0], halves).store(row * p.projected + unit, value, count);
         return;
     }
-    if (times.boundary(times.at(s.index + 1), row)) value = fresh<T>(p, 0, row, unit, count);
+    if (boundary) value = fresh<T>(p, 0, row, unit, count);
     store(s.next + row * p.projected + unit, value, count);
     if (s.pairs) Array<T>(s.operands, true).store(row * s.operands_width + unit, value, count);
 }
@@ -110,62 +108,74 @@ SEQCELLS_INLINE void expect_forward(const Step<T>& s, int64_t row) {
     if (!p.weight_hr) Array<T>(p.output, p).template expect<1>(place * p.output_width + unit, count);
 }
 
-template <class Cell, class T>
-void forward_rows(const void* step) {
-    const auto& s = *static_cast<const Step<T>*>(step);
+// One vector of units of one row. PLAIN: it is whole, and no array is of bfloat16; nearly all are, and need no questions.
+template <class Cell, class T, bool PLAIN>
+SEQCELLS_INLINE void forward_units(const Step<T>& s, int64_t row, int sub, bool valid, bool boundary) {
     using V = Vector<T>;
     constexpr int L = LANES<T>, G = Cell::gates, R = Cell::recurrent_gates, S = Cell::states;
     const Problem& p = *s.p;
+    const bool halves = !PLAIN && p.halves, last = s.index + 1 == p.steps;
+    const int64_t H = p.hidden, unit = s.unit + sub * L, count = PLAIN ? L : H - unit, place = Times{p}.at(s.index) * p.batch + row;
+    const T* inputs = s.inputs + (row - s.row0) * s.inputs_width + sub * L;
+    const T* products = s.products + (row - s.row0) * s.products_width + sub * L;
+    const Array<T> bias_ih(p.bias_ih, halves), bias_hh(p.bias_hh, halves), gates_x(p.gates_x, halves), of_units(p.unit, halves);
+    V x[G], r[R + 1], old[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
+    if (s.inputs) {
+        for (int gate = 0; gate < G; ++gate) x[gate] = load(inputs + gate * s.vectors * L);
+        if (bias_ih)
+            for (int gate = 0; gate < G; ++gate) x[gate] += bias_ih.load(gate * H + unit, count);
+    } else {
+        for (int gate = 0; gate < G; ++gate) x[gate] = gates_x.load(place * p.gates_width + gate * H + unit, count);
+    }
+    for (int gate = 0; gate < R; ++gate) r[gate] = load(products + gate * s.vectors * L);
+    if (bias_hh)
+        for (int gate = 0; gate < R; ++gate) r[gate] += bias_hh.load(gate * H + unit, count);
+    for (int k = 0; k < Cell::parameters; ++k) u[k] = of_units.load(k * H + unit, count);
+    old[0] = p.weight_hr ? V{} : load(s.now + row * H + unit, count);
+    for (int state = 1; state < S; ++state) old[state] = load(s.states + (state * p.batch + row) * s.states_width + unit);
+    if (valid) {
+        Cell::template forward<V>(x, r, old, u, n, saved);
+    } else {
+        for (int state = 0; state < S; ++state) n[state] = old[state];
+        for (int k = 0; k < Cell::saves; ++k) saved[k] = V{};
+    }
+    if (p.saved)
+        for (int k = 0; k < Cell::saves; ++k) store(static_cast<T*>(p.saved) + (place * Cell::saves + k) * H + unit, saved[k], count);
+    for (int state = 0; state < S; ++state)
+        if (p.path[state]) store(static_cast<T*>(p.path[state]) + place * H + unit, n[state], count);
+    if (p.weight_hr) {
+        if (s.pairs)
+            Array<T>(s.unprojected, true).store(row * s.unprojected_width + unit, n[0], count);
+        else
+            store(static_cast<T*>(s.unprojected) + row * s.unprojected_width + unit, n[0], count);
+    } else {
+        Array<T>(p.output, halves).store(place * p.output_width + unit, valid ? n[0] : V{}, count);
+        keep_hidden(s, row, unit, n[0], boundary, count, halves);
+    }
+    for (int state = 1; state < S; ++state) {
+        if (last) Array<T>(p.final[state], halves).store(row * H + unit, n[state], count);
+        store(s.states + (state * p.batch + row) * s.states_width + unit, boundary ? fresh<T>(p, state, row, unit, count) : n[state]);
+    }
+}
+template <class Cell, class T>
+__attribute__((noinline)) void forward_any_units(const Step<T>& s, int64_t row, int sub, bool valid, bool boundary) {
+    forward_units<Cell, T, false>(s, row, sub, valid, boundary);
+}
+
+template <class Cell, class T>
+void forward_rows(const void* step) {
+    const auto& s = *static_cast<const Step<T>*>(step);
+    const Problem& p = *s.p;
     const Times times{p};
-    const int64_t H = p.hidden, t = times.at(s.index);
-    const bool last = s.index + 1 == p.steps;
-    const Array<T> bias_ih(p.bias_ih, p), bias_hh(p.bias_hh, p);
+    const int whole = p.halves || s.pairs ? 0 : int((p.hidden - s.unit) / LANES<T>);
     for (int64_t row = s.row0; row < s.row1; ++row) {
         expect_forward<Cell>(s, row + 8);
-        const int64_t place = t * p.batch + row;
-        const bool valid = times.valid(t, row), boundary = !last && times.boundary(times.at(s.index + 1), row);
-        const T* inputs = s.inputs + (row - s.row0) * s.inputs_width;
-        const T* products = s.products + (row - s.row0) * s.products_width;
-        for (int sub = 0; sub < s.vectors; ++sub) {
-            const int64_t unit = s.unit + sub * L, count = H - unit;
-            V x[G], r[R + 1], old[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
-            for (int gate = 0; gate < G; ++gate) {
-                x[gate] = s.inputs ? load(inputs + (gate * s.vectors + sub) * L)
-                                   : Array<T>(p.gates_x, p).load(place * p.gates_width + gate * H + unit, count);
-                if (s.inputs && bias_ih) x[gate] += bias_ih.load(gate * H + unit, count);
-            }
-            for (int gate = 0; gate < R; ++gate) {
-                r[gate] = load(products + (gate * s.vectors + sub) * L);
-                if (bias_hh) r[gate] += bias_hh.load(gate * H + unit, count);
-            }
-            for (int k = 0; k < Cell::parameters; ++k) u[k] = Array<T>(p.unit, p).load(k * H + unit, count);
-            old[0] = p.weight_hr ? V{} : load(s.now + row * H + unit, count);
-            for (int state = 1; state < S; ++state) old[state] = load(s.states + (state * p.batch + row) * s.states_width + unit);
-            if (valid) {
-                Cell::template forward<V>(x, r, old, u, n, saved);
-            } else {
-                for (int state = 0; state < S; ++state) n[state] = old[state];
-                for (int k = 0; k < Cell::saves; ++k) saved[k] = V{};
-            }
-            if (p.saved)
-                for (int k = 0; k < Cell::saves; ++k)
-                    store(static_cast<T*>(p.saved) + (place * Cell::saves + k) * H + unit, saved[k], count);
-            for (int state = 0; state < S; ++state)
-                if (p.path[state]) store(static_cast<T*>(p.path[state]) + place * H + unit, n[state], count);
-            if (p.weight_hr) {
-                if (s.pairs)
-                    Array<T>(s.unprojected, true).store(row * s.unprojected_width + unit, n[0], count);
-                else
-                    store(static_cast<T*>(s.unprojected) + row * s.unprojected_width + unit, n[0], count);
-            } else {
-                Array<T>(p.output, p).store(place * p.output_width + unit, valid ? n[0] : V{}, count);
-                keep_hidden(s, row, unit, n[0]);
-            }
-            for (int state = 1; state < S; ++state) {
-                if (last) Array<T>(p.final[state], p).store(row * H + unit, n[state], count);
-                store(s.states + (state * p.batch + row) * s.states_width + unit, boundary ? fresh<T>(p, state, row, unit, count) : n[state]);
-            }
-        }
+        const bool valid = times.valid(times.at(s.index), row), boundary = s.index + 1 < p.steps && times.boundary(times.at(s.index + 1), row);
+        for (int sub = 0; sub < s.vectors; ++sub)
+            if (sub < whole)
+                forward_units<Cell, T, true>(s, row, sub, valid, boundary);
+            else
+                forward_any_units<Cell, T>(s, row, sub, valid, boundary);
     }
 }
 
@@ -191,12 +201,12 @@ SEQCELLS_INLINE void expect_backward(const Step<T>& s, int64_t row) {
 
 // A state before a step.
 template <class T>
-SEQCELLS_INLINE Vector<T> previous(const Problem& p, int state, int64_t index, int64_t row, int64_t unit, int64_t count) {
+SEQCELLS_INLINE Vector<T> previous(const Problem& p, int state, int64_t index, int64_t row, int64_t unit, int64_t count, bool halves, bool boundary) {
     const Times times{p};
-    const int64_t t = times.at(index), H = p.hidden;
-    if (state == 0) return Array<T>(p.previous_hidden, p).load((t * p.batch + row) * p.projected + unit, count);
-    if (times.boundary(t, row)) return fresh<T>(p, state, row, unit, count);
-    if (index == 0) return Array<T>(p.initial[state], p).load(row * H + unit, count);
+    const int64_t H = p.hidden;
+    if (state == 0) return Array<T>(p.previous_hidden, halves).load((times.at(index) * p.batch + row) * p.projected + unit, count);
+    if (boundary) return fresh<T>(p, state, row, unit, count);
+    if (index == 0) return Array<T>(p.initial[state], halves).load(row * H + unit, count);
     return load(static_cast<const T*>(p.path[state]) + (times.at(index - 1) * p.batch + row) * H + unit, count);
 }
 
@@ -226,9 +236,9 @@ SEQCELLS_INLINE void add_up(const Step<T>& s, int64_t place, Vector<T> value, bo
     store(s.sums + place, value, count);
 }
 
-template <class Cell, class T>
-void backward_rows(const void* step) {
-    const auto& s = *static_cast<const Step<T>*>(step);
+// One vector of units of one row; PLAIN as in forward.
+template <class Cell, class T, bool PLAIN>
+SEQCELLS_INLINE void backward_units(const Step<T>& s, int64_t row, int sub, bool valid, bool boundary, bool full) {
     using V = Vector<T>;
     constexpr int L = LANES<T>, G = Cell::gates, R = Cell::recurrent_gates, S = Cell::states;
     constexpr int U = [] {
@@ -237,65 +247,76 @@ void backward_rows(const void* step) {
         return count;
     }();
     const Problem& p = *s.p;
+    const bool halves = !PLAIN && p.halves;
+    const int64_t H = p.hidden, unit = s.unit + sub * L, count = PLAIN ? L : H - unit, place = Times{p}.at(s.index) * p.batch + row;
+    V x[G], r[R + 1], old[S], n[S], u[Cell::parameters + 1], d[S], saved[Cell::saves + 1], ds[S], du[Cell::parameters + 1];
+    if (valid) {
+        for (int k = 0; k < Cell::saves; ++k) saved[k] = load(static_cast<const T*>(p.saved) + (place * Cell::saves + k) * H + unit, count);
+        for (int k = 0; k < Cell::parameters; ++k) u[k] = Array<T>(p.unit, halves).load(k * H + unit, count);
+        for (int state = 0; state < S; ++state) {
+            old[state] = Cell::previous[state] ? previous<T>(p, state, s.index, row, unit, count, halves, boundary) : V{};
+            n[state] = V{};
+            if (Cell::next[state])
+                n[state] = p.path[state] ? load(static_cast<const T*>(p.path[state]) + place * H + unit, count)
+                                         : Array<T>(p.output, halves).load(place * p.output_width + unit, count);
+            if (state) d[state] = load(s.states + (state * p.batch + row) * s.states_width + unit);
+        }
+        d[0] = p.weight_hr ? load(s.products + (row - s.row0) * s.products_width + sub * L)
+                           : load(s.hidden + row * H + unit, count) +
+                                 Array<T>(p.grad_output, halves).load(place * p.output_width + unit, count);
+        Cell::template backward<V>(saved, old, n, u, d, x, r, ds, du);
+        for (int state = 1; state < S; ++state) store(s.states + (state * p.batch + row) * s.states_width + unit, ds[state]);
+        if (!p.weight_hr) store(s.hidden + row * H + unit, ds[0], count);
+    } else {
+        // The state was left alone, and so is its gradient.
+        for (int gate = 0; gate < G; ++gate) x[gate] = V{};
+        for (int gate = 0; gate < R; ++gate) r[gate] = V{};
+        for (int k = 0; k < Cell::parameters; ++k) du[k] = V{};
+    }
+    for (int gate = 0; gate < G; ++gate) Array<T>(p.grad_gates_x, halves).store(place * p.gates_width + gate * H + unit, x[gate], count);
+    if (s.with_biases)
+        for (int gate = 0; gate < G; ++gate) add_up(s, gate * H + unit, x[gate], full, count);
+    int own = 0;
+    for (int gate = 0; gate < R; ++gate) {
+        if (s.pairs)
+            Array<T>(s.operands, true).store(row * s.operands_width + gate * H + unit, r[gate], count);
+        else
+            store(static_cast<T*>(s.operands) + row * s.operands_width + gate * H + unit, r[gate], count);
+        if (Cell::shared[gate] < 0) {
+            Array<T>(p.grad_product, halves).store((place * U + own) * H + unit, r[gate], count);
+            if (s.with_biases) add_up(s, (G + own) * H + unit, r[gate], full, count);
+            ++own;
+        }
+    }
+    for (int k = 0; k < Cell::parameters; ++k) add_up(s, (G + U + k) * H + unit, du[k], full, count);
+    // At a boundary what was carried goes to the reset states instead.
+    for (int state = 1; state < S && boundary; ++state) {
+        T* carried = s.states + (state * p.batch + row) * s.states_width + unit;
+        T* to = static_cast<T*>(p.grad_reset[state]) + row * H + unit;
+        if (p.grad_reset[state]) store(to, load(to, count) + load(carried, count), count);
+        store(carried, V{}, count);
+    }
+}
+template <class Cell, class T>
+__attribute__((noinline)) void backward_any_units(const Step<T>& s, int64_t row, int sub, bool valid, bool boundary, bool full) {
+    backward_units<Cell, T, false>(s, row, sub, valid, boundary, full);
+}
+
+template <class Cell, class T>
+void backward_rows(const void* step) {
+    const auto& s = *static_cast<const Step<T>*>(step);
+    const Problem& p = *s.p;
     const Times times{p};
-    const int64_t H = p.hidden, t = times.at(s.index);
+    const int64_t t = times.at(s.index);
+    const int whole = p.halves || s.pairs ? 0 : int((p.hidden - s.unit) / LANES<T>);
     for (int64_t row = s.row0; row < s.row1; ++row) {
         expect_backward<Cell>(s, row + 4);
-        const int64_t place = t * p.batch + row;
-        const bool valid = times.valid(t, row), full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
-        const bool boundary = times.boundary(t, row);
-        for (int sub = 0; sub < s.vectors; ++sub) {
-            const int64_t unit = s.unit + sub * L, count = H - unit;
-            V x[G], r[R + 1], old[S], n[S], u[Cell::parameters + 1], d[S], saved[Cell::saves + 1], ds[S], du[Cell::parameters + 1];
-            if (valid) {
-                for (int k = 0; k < Cell::saves; ++k)
-                    saved[k] = load(static_cast<const T*>(p.saved) + (place * Cell::saves + k) * H + unit, count);
-                for (int k = 0; k < Cell::parameters; ++k) u[k] = Array<T>(p.unit, p).load(k * H + unit, count);
-                for (int state = 0; state < S; ++state) {
-                    old[state] = Cell::previous[state] ? previous<T>(p, state, s.index, row, unit, count) : V{};
-                    n[state] = V{};
-                    if (Cell::next[state])
-                        n[state] = p.path[state] ? load(static_cast<const T*>(p.path[state]) + place * H + unit, count)
-                                                 : Array<T>(p.output, p).load(place * p.output_width + unit, count);
-                    if (state) d[state] = load(s.states + (state * p.batch + row) * s.states_width + unit, count);
-                }
-                d[0] = p.weight_hr ? load(s.products + (row - s.row0) * s.products_width + sub * L)
-                                   : load(s.hidden + row * H + unit, count) +
-                                         Array<T>(p.grad_output, p).load(place * p.output_width + unit, count);
-                Cell::template backward<V>(saved, old, n, u, d, x, r, ds, du);
-                for (int state = 1; state < S; ++state) store(s.states + (state * p.batch + row) * s.states_width + unit, ds[state], count);
-                if (!p.weight_hr) store(s.hidden + row * H + unit, ds[0], count);
-            } else {
-                // The state was left alone, and so is its gradient.
-                for (int gate = 0; gate < G; ++gate) x[gate] = V{};
-                for (int gate = 0; gate < R; ++gate) r[gate] = V{};
-                for (int k = 0; k < Cell::parameters; ++k) du[k] = V{};
-            }
-            for (int gate = 0; gate < G; ++gate) {
-                Array<T>(p.grad_gates_x, p).store(place * p.gates_width + gate * H + unit, x[gate], count);
-                if (s.with_biases) add_up(s, gate * H + unit, x[gate], full, count);
-            }
-            int own = 0;
-            for (int gate = 0; gate < R; ++gate) {
-                if (s.pairs)
-                    Array<T>(s.operands, true).store(row * s.operands_width + gate * H + unit, r[gate], count);
-                else
-                    store(static_cast<T*>(s.operands) + row * s.operands_width + gate * H + unit, r[gate], count);
-                if (Cell::shared[gate] < 0) {
-                    Array<T>(p.grad_product, p).store((place * U + own) * H + unit, r[gate], count);
-                    if (s.with_biases) add_up(s, (G + own) * H + unit, r[gate], full, count);
-                    ++own;
-                }
-            }
-            for (int k = 0; k < Cell::parameters; ++k) add_up(s, (G + U + k) * H + unit, du[k], full, count);
-            // At a boundary what was carried goes to the reset states instead.
-            for (int state = 1; state < S && boundary; ++state) {
-                T* carried = s.states + (state * p.batch + row) * s.states_width + unit;
-                T* to = static_cast<T*>(p.grad_reset[state]) + row * H + unit;
-                if (p.grad_reset[state]) store(to, load(to, count) + load(carried, count), count);
-                store(carried, V{}, count);
-            }
-        }
+        const bool valid = times.valid(t, row), boundary = times.boundary(t, row), full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
+        for (int sub = 0; sub < s.vectors; ++sub)
+            if (sub < whole)
+                backward_units<Cell, T, true>(s, row, sub, valid, boundary, full);
+            else
+                backward_any_units<Cell, T>(s, row, sub, valid, boundary, full);
     }
 }
 

@@ -13,7 +13,7 @@ namespace {
 template <class T, class O = T>
 class Forward : public Sequence<T, O> {
     using Base = Sequence<T, O>;
-    using Base::B, Base::G, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE, Base::MOST;
+    using Base::B, Base::G, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
     using Base::as, Base::back, Base::cell, Base::fill_up, Base::in_full, Base::in_its_type, Base::p, Base::rounds,
         Base::there, Base::times;
 
@@ -113,15 +113,14 @@ class Forward : public Sequence<T, O> {
         return reinterpret_cast<Word<O>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
     }
 
-    // A block is wide enough for several sums at a time even where there are few gates.
+    // Vectors of units of a block: so many that its gates are whole panels, if they can be.
     int units() const {
-        const int64_t gates = R > G ? R : G;
-        const int wanted = VECTOR_REGISTERS >= 32 ? (gates == 1 ? 4 : gates == 2 ? 2 : 1) : gates <= 2 ? 6 / int(gates) : gates == 3 ? 2 : 3;
-        return wanted * gates > MOST ? 1 : wanted;
+        const int gates = int(R > G ? R : G), wanted = VECTOR_REGISTERS >= 32 ? WIDEST / gates : gates > 3 ? 3 : 6 / gates;
+        return wanted < 1 || wanted * gates > MOST ? 1 : wanted;
     }
 
-    // Packing costs as much as a few steps of a few rows.
-    bool few() const { return p.steps * B <= 16; }
+    // Packing reads and writes all weights once: as long as some thirty rows take on weights as they lie.
+    bool few() const { return p.steps * B <= 32; }
     bool packs() const { return !p.packed && !few(); }
     bool packed() const { return p.packed || !few(); }
 
@@ -308,7 +307,8 @@ class Forward : public Sequence<T, O> {
                 const bool valid = times.valid(t, row);
                 const Vector<T> value = load(products + ((row - rows.first) * vectors + n) * L);
                 as(p.output).store((t * B + row) * p.output_width + unit, valid ? value : Vector<T>{}, count);
-                keep_hidden(s, row, unit, valid ? value : load(s.now + row * P + unit, count));
+                const bool boundary = index + 1 < p.steps && times.boundary(times.at(index + 1), row);
+                keep_hidden(s, row, unit, valid ? value : load(s.now + row * P + unit, count), boundary, count, p.halves);
             }
     }
 };

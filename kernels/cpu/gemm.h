@@ -130,9 +130,9 @@ class Product : public Job {
     void multiply_block(int64_t block, int64_t word, int64_t count, const O* operand, int64_t stride, int64_t rows, T* sums, bool add) const {
         const Word<O>* w = packed.get() + (block * depth + word) * WIDTH;
         const int64_t column = block * WIDTH, here = g.columns - column;
-        if (here >= WIDTH) return panel(WIDEST, w, count, CHAIN, operand, stride, rows, sums + column, g.columns, add);
+        if (here >= WIDTH) return seqcells::multiply(WIDEST, w, count, CHAIN, operand, stride, rows, sums + column, g.columns, add);
         alignas(64) T edge[BATCH * WIDTH];
-        panel(WIDEST, w, count, CHAIN, operand, stride, rows, edge, WIDTH, false);
+        seqcells::multiply(WIDEST, w, count, CHAIN, operand, stride, rows, edge, WIDTH, false);
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t u = 0; u < here; ++u) {
                 T& sum = sums[r * g.columns + column + u];

@@ -1,8 +1,8 @@
 // The recurrent product, [rows × depth] · [depth × columns], on weights packed for it.
 //
-// Packed weights are panels: up to WIDEST vectors of columns, depth after depth, so that a panel is one stream of memory. A
-// tile of rows × a panel keeps its sums in registers. Each column of each row is summed in one fixed order, whatever the
-// tile, the number of threads and the rows beside it.
+// Packed weights are panels: a few vectors of columns, depth after depth, so that a panel is one stream of memory. A tile of
+// rows × a panel keeps its sums in registers. Each column of each row is summed in one fixed order, whatever the tile, the
+// number of threads and the rows beside it.
 
 #pragma once
 
@@ -12,24 +12,36 @@
 namespace seqcells {
 namespace {
 
+// Vectors of a block at most: some panels that are used together.
+constexpr int MOST = 12;
 // Vectors of a panel. With few registers three: four rows of three are the most sums, and read the least for each.
 constexpr int WIDEST = VECTOR_REGISTERS >= 32 ? 4 : 3;
-// Rows of a tile: as many sums as there are registers for, besides one vector of values and V of weights.
-template <int V>
-constexpr int ROWS = (VECTOR_REGISTERS - V - 1) / V < 8 ? (VECTOR_REGISTERS - V - 1) / V : 8;
+// Rows of a tile at most: as many sums as there are registers for, besides one vector of values and V of weights.
+constexpr int tallest(int V) { return (VECTOR_REGISTERS - V - 1) / V < 8 ? (VECTOR_REGISTERS - V - 1) / V : 8; }
+constexpr int TALL[] = {1, tallest(1), tallest(2), tallest(3), tallest(4)};
+// Rows that are done together. With few registers the first-level cache is small, and holds a chain of so many beside its
+// weights.
+constexpr int64_t BATCH = VECTOR_REGISTERS >= 32 ? 48 : 24;
 // Words of the depth that are summed in one chain. The error grows with the length of a chain and the number of chains,
 // not with their product. And the weights of a chain stay in the first-level cache for all rows.
 constexpr int64_t TERMS = 128;
-// Rows that are done together.
-constexpr int64_t BATCH = 48;
 // Words that a unit for tiles takes between two readings of its sums.
 constexpr int64_t TILED = 128;
 
-// out[M][V vectors] (+)= a[M][·] · w[·][V vectors], for C chains that lie one behind the other: of `depth` words, the last
-// of `last` words, at most so many. Chains side by side hide the latency of an addition where M · V are too few to do so.
+// So many rows or vectors in as few pieces as `most` allows, the first of them longer by one where that is needed. Not by
+// `Share`: its divisions take as long as a small tile.
+struct Pieces {
+    int count, length, longer;
+
+    Pieces(int all, int most) : count((all + most - 1) / most), length(count ? all / count : 0), longer(all - length * count) {}
+    int at(int piece) const { return length + (piece < longer); }
+};
+
+// out[M][V vectors] (+)= a[M][·] · w[·][V vectors] for C chains of `depth` words that lie one behind the other; the last
+// has `last` words. Side by side they hide the latency of an addition where M · V are too few to do so.
 template <class O, int M, int V, int C>
-SEQCELLS_INLINE void tile(const Word<O>* w, int64_t depth, int64_t last, const O* a, int64_t stride, Sum<O>* out,
-                          int64_t out_stride, bool add) {
+SEQCELLS_INLINE void chains(const Word<O>* w, int64_t depth, int64_t last, const O* a, int64_t stride, Sum<O>* out,
+                            int64_t out_stride, bool add) {
     using S = Vector<Sum<O>>;
     using W = Vector<Word<O>>;
     constexpr int L = LANES<O>, G = NUMBERS<O>;
@@ -63,115 +75,128 @@ SEQCELLS_INLINE void tile(const Word<O>* w, int64_t depth, int64_t last, const O
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            S total = add ? load(out + m * out_stride + v * L) + sum[0][m][v] : sum[0][m][v];
+            Sum<O>* to = out + m * out_stride + v * L;
+            S total = add ? load(to) + sum[0][m][v] : sum[0][m][v];
 #pragma GCC unroll 4
             for (int c = 1; c < C; ++c) total += sum[c][m][v];
-            store(out + m * out_stride + v * L, total);
+            store(to, total);
         }
 }
 
-// Chains that are summed side by side for so many rows.
-template <int M, int V>
-constexpr int CHAINS = M * V >= 8 ? 1 : 2;
-
-// All chains of M rows, or, where they are fewer, of those.
-template <class O, int V, int M>
-void tile_of(int64_t rows, const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, Sum<O>* out,
-             int64_t out_stride, bool add) {
-    if (rows < M) {
-        if constexpr (M > 1) tile_of<O, V, M - 1>(rows, w, depth, chain, a, stride, out, out_stride, add);
-        return;
-    }
-    constexpr int C = CHAINS<M, V>, L = LANES<O>, G = NUMBERS<O>;
+// All chains of M rows and a panel.
+template <class O, int M, int V>
+void tile(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, Sum<O>* out, int64_t out_stride, bool add) {
+    constexpr int C = M * V >= 8 ? 1 : 2, L = LANES<O>, G = NUMBERS<O>;
     int64_t k = 0;
     if constexpr (C > 1)
-        for (; depth - k > (C - 1) * chain; k += C * chain, add = true) {
-            const int64_t last = depth - k - (C - 1) * chain;
-            tile<O, M, V, C>(w + k * V * L, chain, last < chain ? last : chain, a + k * G, stride, out, out_stride, add);
+        for (; depth - k > chain; k += C * chain, add = true) {
+            const int64_t last = depth - k - chain;
+            chains<O, M, V, C>(w + k * V * L, chain, last < chain ? last : chain, a + k * G, stride, out, out_stride, add);
         }
     for (; k < depth || !add; k += chain, add = true) {
         const int64_t here = depth - k < chain ? depth - k : chain;
-        tile<O, M, V, 1>(w + k * V * L, here, here, a + k * G, stride, out, out_stride, add);
+        chains<O, M, V, 1>(w + k * V * L, here, here, a + k * G, stride, out, out_stride, add);
     }
 }
 
-// out[rows][V vectors] (+)= a[rows][depth] · w, for a depth in words.
-template <class O, int V>
-void tiles(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
-           int64_t out_stride, bool add) {
-    // As few tiles as possible, all of about one height: a low one would wait for each sum.
-    const Parts parts(rows, ROWS<V>);
-    for (int64_t part = 0; part < parts.count; ++part) {
-        const Share share = parts.of(part);
-        tile_of<O, V, ROWS<V>>(share.count(), w, depth, chain, a + share.first * stride, stride, out + share.first * out_stride,
-                               out_stride, add);
-    }
-}
-
-// The same for a panel of any width. Few rows take all chains of the depth at once, many a chain after the other, whose
-// weights then stay in the cache.
+// All tiles, by rows and vectors, those that there are registers for.
 template <class O>
-void panel(int vectors, const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
-           int64_t out_stride, bool add) {
+struct Tiles {
+    using Tile = void (*)(const Word<O>*, int64_t, int64_t, const O*, int64_t, Sum<O>*, int64_t, bool);
+    Tile of[8][WIDEST]{};
+
+    template <int M, int V>
+    static constexpr Tile one() {
+        if constexpr (M <= tallest(V))
+            return tile<O, M, V>;
+        else
+            return nullptr;
+    }
+    template <int V, size_t... M>
+    constexpr void fill(std::index_sequence<M...>) {
+        ((of[M][V - 1] = one<int(M) + 1, V>()), ...);
+    }
+    template <size_t... V>
+    constexpr void fill_all(std::index_sequence<V...>) {
+        (fill<int(V) + 1>(std::make_index_sequence<8>{}), ...);
+    }
+    constexpr Tiles() { fill_all(std::make_index_sequence<WIDEST>{}); }
+};
+template <class O>
+constexpr Tiles<O> TILES{};
+
+#if defined(SEQCELLS_HAS_TILES)
+// The same for any number of rows by the unit for tiles, which sums in another order.
+template <class O>
+void tiles_of_unit(int vectors, const Word<O>* w, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
+                   int64_t out_stride, bool add) {
+    for (int64_t k = 0; k < depth; k += TILED, add = true) {
+        const Word<O>* from = w + k * vectors * LANES<O>;
+        const O* of = a + k * NUMBERS<O>;
+        const int64_t here = depth - k < TILED ? depth - k : TILED;
+        switch (vectors) {
+            case 1: by_tiles<1>(from, here, of, stride, rows, out, out_stride, add); break;
+            case 2: by_tiles<2>(from, here, of, stride, rows, out, out_stride, add); break;
+            case 3: by_tiles<3>(from, here, of, stride, rows, out, out_stride, add); break;
+            default: by_tiles<4>(from, here, of, stride, rows, out, out_stride, add);
+        }
+    }
+}
+#endif
+
+// out[rows][vectors] (+)= a[rows][depth] · panel, in chains of so many words.
+template <class O>
+void multiply(int vectors, const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
+              int64_t out_stride, bool add) {
     constexpr int L = LANES<O>, G = NUMBERS<O>;
 #if defined(SEQCELLS_HAS_TILES)
-    // A unit for them sums in another order; so the rows do not decide for whom it does.
     if constexpr (NUMBERS<O> == 2)
         if (const int64_t whole = depth / TILE_WORDS * TILE_WORDS; whole && rows >= TILE_ROWS / 4) {
-            for (int64_t k = 0; k < whole; k += TILED, add = true) {
-                const Word<O>* from = w + k * vectors * L;
-                const int64_t count = whole - k < TILED ? whole - k : TILED;
-                switch (vectors) {
-                    case 1: by_tiles<1>(from, count, a + k * G, stride, rows, out, out_stride, add); break;
-                    case 2: by_tiles<2>(from, count, a + k * G, stride, rows, out, out_stride, add); break;
-                    case 3: by_tiles<3>(from, count, a + k * G, stride, rows, out, out_stride, add); break;
-                    default: by_tiles<4>(from, count, a + k * G, stride, rows, out, out_stride, add);
-                }
-            }
-            w += whole * vectors * L, a += whole * G, depth -= whole;
+            tiles_of_unit(vectors, w, whole, a, stride, rows, out, out_stride, add);
+            w += whole * vectors * L, a += whole * G, depth -= whole, add = true;
             if (!depth) return;
         }
 #endif
-    const auto some = [&](int64_t k, int64_t count) {
-        const Word<O>* from = w + k * vectors * L;
-        switch (vectors) {
-            case 1: return tiles<O, 1>(from, count, chain, a + k * G, stride, rows, out, out_stride, add);
-            case 2: return tiles<O, 2>(from, count, chain, a + k * G, stride, rows, out, out_stride, add);
-            case 3: return tiles<O, 3>(from, count, chain, a + k * G, stride, rows, out, out_stride, add);
-            default: return tiles<O, WIDEST>(from, count, chain, a + k * G, stride, rows, out, out_stride, add);
+    // As few tiles as possible, all of about one height: a low one would wait for each sum.
+    const Pieces high(int(rows), TALL[vectors]);
+    // One tile takes all chains, of several each a chain, whose weights then stay in the cache.
+    const int64_t step = high.count > 1 ? chain : depth;
+    int64_t k = 0;
+    do {
+        const int64_t here = depth - k < step ? depth - k : step;
+        const O* from = a + k * G;
+        Sum<O>* to = out;
+        for (int piece = 0; piece < high.count; ++piece) {
+            const int height = high.at(piece);
+            TILES<O>.of[height - 1][vectors - 1](w + k * vectors * L, here, chain, from, stride, to, out_stride, add);
+            from += height * stride, to += height * out_stride;
         }
-    };
-    if (rows <= ROWS<WIDEST>) return some(0, depth);
-    for (int64_t k = 0; k < depth || k == 0; k += chain, add = true) some(k, depth - k < chain ? depth - k : chain);
+        k += step, add = true;
+    } while (k < depth);
 }
 
-// The words of each chain of a depth: an even number of chains, for two go side by side, and as few as TERMS allows.
-SEQCELLS_INLINE int64_t chain_of(int64_t depth) {
-    const int64_t pairs = (depth + 2 * TERMS - 1) / (2 * TERMS);
-    return pairs ? (depth + 2 * pairs - 1) / (2 * pairs) : 1;
-}
-
-// out[rows][N vectors] = a[rows][depth] · block, for at most BATCH rows. The rows are filled with zeros to whole words.
+// out[rows][vectors] = a[rows][depth] · block, for at most BATCH rows. The rows are filled with zeros to whole words.
 template <class O>
 void product(const Word<O>* block, int vectors, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out) {
-    const int64_t count = words<O>(depth), chain = chain_of(count);
-    const Parts panels(vectors, WIDEST);
-    for (int64_t k = 0; k < panels.count; ++k) {
-        const Share share = panels.of(k);
-        panel(int(share.count()), block + share.first * count * LANES<O>, count, chain, a, stride, rows,
-              out + share.first * LANES<O>, vectors * LANES<O>, false);
+    const int64_t count = words<O>(depth), width = vectors * LANES<O>;
+    // An even number of chains, for two go side by side, and as few as TERMS allows, of about one length.
+    const int64_t pairs = (count + 2 * TERMS - 1) / (2 * TERMS), chain = pairs == 1 ? (count + 1) / 2 : pairs ? (count + 2 * pairs - 1) / (2 * pairs) : 1;
+    const Pieces panels(vectors, WIDEST);
+    for (int k = 0; k < panels.count; ++k) {
+        const int wide = panels.at(k);
+        multiply(wide, block, count, chain, a, stride, rows, out, width, false);
+        block += wide * count * LANES<O>, out += wide * LANES<O>;
     }
 }
 
 // Where vector n of a block's columns begins in packed panels, and how far it is from word to word of the depth.
 template <class O>
 Word<O>* place(Word<O>* block, int vectors, int64_t depth, int n, int64_t& width) {
-    const Parts panels(vectors, WIDEST);
-    for (int64_t k = 0;; ++k) {
-        const Share share = panels.of(k);
-        if (n >= share.last) continue;
-        width = share.count() * LANES<O>;
-        return block + share.first * words<O>(depth) * LANES<O> + (n - share.first) * LANES<O>;
+    const Pieces panels(vectors, WIDEST);
+    for (int k = 0, first = 0;; first += panels.at(k++)) {
+        if (n >= first + panels.at(k)) continue;
+        width = panels.at(k) * LANES<O>;
+        return block + first * words<O>(depth) * LANES<O> + (n - first) * LANES<O>;
     }
 }
 

@@ -33,7 +33,6 @@ class Sequence {
   protected:
     static constexpr int L = LANES<T>;
     static constexpr int WIDE = VECTOR_REGISTERS >= 32 ? 4 : 6;  // vectors of a block of a product that belongs to no gate
-    static constexpr int MOST = 12;                              // vectors of any block's products
     static constexpr bool rounds = !std::is_same_v<T, O>;        // whether products read a rounded copy
 
     const Cell& cell;
