@@ -37,10 +37,10 @@ class Backward : public Sequence<T, O> {
 
     bool allocate() {
         if (R) weights = Buffer<Word<O>>(before.vectors * L * words<O>(R * H));
-        if (p.weight_hr) projection = Buffer<Word<O>>(all.vectors * L * words<O>(P)), projected = Buffer<O>(B * filled<O>(P));
-        hidden = Buffer<T>(B * P);
+        if (p.weight_hr) projection = Buffer<Word<O>>(all.vectors * L * words<O>(P)), projected = Buffer<O>(B * projected_width());
+        hidden = Buffer<T>(B * hidden_width());
         if (S > 1) states = Buffer<T>(S * B * width());
-        operands = Buffer<O>(2 * B * filled<O>(R * H));
+        operands = Buffer<O>(2 * B * operands_width());
         sums = Buffer<T>(parts().count * summed() * H), totals = Buffer<double>(parts().count * summed() * H);
         if (!there(weights, projection, projected, states, hidden, operands, sums, totals)) return false;
         fill_up(operands.get(), 2 * B, R * H);
@@ -74,11 +74,14 @@ class Backward : public Sequence<T, O> {
             });
         }
         member.each(all.count, false, [&](int64_t block) { end(all.of(block)); });
-        member.each(before.count, false, [&](int64_t block) { end_state(0, before.of(block), hidden.get(), P); });
+        member.each(before.count, false, [&](int64_t block) { end_state(0, before.of(block), hidden.get(), hidden_width()); });
     }
 
   private:
-    int64_t width() const { return all.vectors * L; }
+    int64_t width() const { return Base::template padded<T>(all.vectors * L); }
+    int64_t hidden_width() const { return Base::template padded<T>(P); }
+    int64_t operands_width() const { return Base::template padded<O>(R * H); }
+    int64_t projected_width() const { return Base::template padded<O>(P); }
     Parts parts() const { return Base::parts_of(WIDE * L * R * H); }
     // Gradients that are sums over steps and rows: of biases and of parameters.
     int64_t summed() const { return G + cell.unshared() + cell.parameters; }
@@ -94,7 +97,7 @@ class Backward : public Sequence<T, O> {
     void pack_recurrent(Share units) const { pack_columns(p.weight_hh, P, R * H, units, weights.get()); }
     void pack_projection(Share units) const { pack_columns(p.weight_hr, H, P, units, projection.get()); }
 
-    void begin_hidden(Share units) const { begin_state(0, units, hidden.get(), P, P); }
+    void begin_hidden(Share units) const { begin_state(0, units, hidden.get(), P, hidden_width()); }
     void begin(Share units) const {
         for (int state = 1; state < S; ++state) begin_state(state, units, states.get() + state * B * width(), H, width());
         const int64_t first = units.first * L, last = units.last * L < H ? units.last * L : H;
@@ -116,9 +119,9 @@ class Backward : public Sequence<T, O> {
         for (int64_t row = rows.first; row < rows.last; ++row)
             for (int64_t unit = units.first * L; unit < units.last * L && unit < P; ++unit) {
                 const T of_output = as(p.grad_output)[(t * B + row) * p.output_width + unit];
-                const T grad = times.valid(t, row) ? of_output + hidden.get()[row * P + unit] : T(0);
+                const T grad = times.valid(t, row) ? of_output + hidden.get()[row * hidden_width() + unit] : T(0);
                 as(p.grad_projected).set((t * B + row) * P + unit, grad);
-                projected.get()[row * filled<O>(P) + unit] = grad;
+                projected.get()[row * projected_width() + unit] = grad;
             }
     }
 
@@ -126,15 +129,15 @@ class Backward : public Sequence<T, O> {
         alignas(64) T unprojected[BATCH * WIDE * L];
         const Share units = all.of(block), rows = parts().of(part);
         if (p.weight_hr)
-            product<O>(projection.get() + units.first * L * words<O>(P), int(units.count()), P, projected.get() + rows.first * filled<O>(P),
-                       filled<O>(P), rows.count(), unprojected);
+            product<O>(projection.get() + units.first * L * words<O>(P), int(units.count()), P,
+                       projected.get() + rows.first * projected_width(), projected_width(), rows.count(), unprojected);
         Step<T> s{};
         s.p = &p, s.index = index, s.row0 = rows.first, s.row1 = rows.last, s.pairs = rounds;
         s.unit = units.first * L, s.vectors = int(units.count());
         s.products = unprojected, s.products_width = units.count() * L;
         s.states = states.get(), s.states_width = width();
-        s.operands = operands.get() + index % 2 * B * filled<O>(R * H), s.operands_width = filled<O>(R * H);
-        s.hidden = hidden.get();
+        s.operands = operands.get() + index % 2 * B * operands_width(), s.operands_width = operands_width();
+        s.hidden = hidden.get(), s.hidden_width = hidden_width();
         s.sums = sums.get() + part * summed() * H, s.totals = totals.get() + part * summed() * H;
         s.terms = (p.steps - 1 - index) * rows.count(), s.with_biases = p.grad_bias_ih || p.grad_bias_hh;
         s.next_index = index, s.next_unit = -1;
@@ -152,13 +155,13 @@ class Backward : public Sequence<T, O> {
         const int64_t depth = R * H, vectors = units.count(), t = times.at(index), present = Base::present(t, rows);
         if (R && present > rows.first)
             product<O>(weights.get() + units.first * L * words<O>(depth), int(vectors), depth,
-                       operands.get() + (index % 2 * B + rows.first) * filled<O>(depth), filled<O>(depth), present - rows.first, products);
+                       operands.get() + (index % 2 * B + rows.first) * operands_width(), operands_width(), present - rows.first, products);
         for (int64_t row = rows.first; row < rows.last; ++row) {
             const bool valid = times.valid(t, row), boundary = times.boundary(t, row);
             if (!valid && !boundary) continue;
             for (int64_t n = 0; n < vectors; ++n) {
                 const int64_t unit = (units.first + n) * L, count = P - unit;
-                T* carried = hidden.get() + row * P + unit;
+                T* carried = hidden.get() + row * hidden_width() + unit;
                 Vector<T> value = load(carried, count);
                 if (valid) {
                     // A projected state is read by the product alone.

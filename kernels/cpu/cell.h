@@ -82,7 +82,7 @@ SEQCELLS_INLINE void keep_hidden(const Step<T>& s, int64_t row, int64_t unit, Ve
         return;
     }
     if (boundary) value = fresh<T>(p, 0, row, unit, count);
-    store(s.next + row * p.projected + unit, value, count);
+    store(s.next + row * s.hidden_width + unit, value, count);
     if (s.pairs) Array<T>(s.operands, true).store(row * s.operands_width + unit, value, count);
 }
 
@@ -131,7 +131,7 @@ SEQCELLS_INLINE void forward_units(const Step<T>& s, int64_t row, int sub, bool 
     if (bias_hh)
         for (int gate = 0; gate < R; ++gate) r[gate] += bias_hh.load(gate * H + unit, count);
     for (int k = 0; k < Cell::parameters; ++k) u[k] = of_units.load(k * H + unit, count);
-    old[0] = p.weight_hr ? V{} : load(s.now + row * H + unit, count);
+    old[0] = p.weight_hr ? V{} : load(s.now + row * s.hidden_width + unit, count);
     for (int state = 1; state < S; ++state) old[state] = load(s.states + (state * p.batch + row) * s.states_width + unit);
     if (valid) {
         Cell::template forward<V>(x, r, old, u, n, saved);
@@ -262,11 +262,11 @@ SEQCELLS_INLINE void backward_units(const Step<T>& s, int64_t row, int sub, bool
             if (state) d[state] = load(s.states + (state * p.batch + row) * s.states_width + unit);
         }
         d[0] = p.weight_hr ? load(s.products + (row - s.row0) * s.products_width + sub * L)
-                           : load(s.hidden + row * H + unit, count) +
+                           : load(s.hidden + row * s.hidden_width + unit, count) +
                                  Array<T>(p.grad_output, halves).load(place * p.output_width + unit, count);
         Cell::template backward<V>(saved, old, n, u, d, x, r, ds, du);
         for (int state = 1; state < S; ++state) store(s.states + (state * p.batch + row) * s.states_width + unit, ds[state]);
-        if (!p.weight_hr) store(s.hidden + row * H + unit, ds[0], count);
+        if (!p.weight_hr) store(s.hidden + row * s.hidden_width + unit, ds[0], count);
     } else {
         // The state was left alone, and so is its gradient.
         for (int gate = 0; gate < G; ++gate) x[gate] = V{};

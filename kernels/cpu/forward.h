@@ -46,12 +46,12 @@ class Forward : public Sequence<T, O> {
     bool allocate() {
         const int64_t width = all.vectors * L;
         if (packs()) packed_ = Buffer<Word<O>>(layout(nullptr));
-        if (p.weight_hr) unprojected = Buffer<O>(B * filled<O>(H));
-        if (rounds) operands = Buffer<O>(2 * B * filled<O>(P));
+        if (p.weight_hr) unprojected = Buffer<O>(B * Base::template padded<O>(H));
+        if (rounds) operands = Buffer<O>(2 * B * operands_width());
         if (p.input && !input_fits()) input_rows = Buffer<O>(group * B * filled<O>(p.features));
         if (p.input) inputs = Buffer<T>(group * B * G * width);
-        if (S > 1) states = Buffer<T>(S * B * width);
-        hidden = Buffer<T>(2 * B * P);
+        if (S > 1) states = Buffer<T>(S * B * states_width());
+        hidden = Buffer<T>(2 * B * hidden_width());
         if (!there(packed_, hidden, states, inputs, operands, unprojected, input_rows)) return false;
         layout(p.packed ? words_of(p.packed) : packed_.get());
         if (rounds) fill_up(operands.get(), 2 * B, P);
@@ -113,11 +113,15 @@ class Forward : public Sequence<T, O> {
         return reinterpret_cast<Word<O>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
     }
 
-    // Vectors of units of a block: so many that its gates are whole panels, if they can be.
+    // Vectors of units of a block: so many that its gates are whole panels, and enough sums for one row.
     int units() const {
-        const int gates = int(R > G ? R : G), wanted = VECTOR_REGISTERS >= 32 ? WIDEST / gates : gates > 3 ? 3 : 6 / gates;
+        const int gates = int(R > G ? R : G), wanted = VECTOR_REGISTERS >= 32 ? 8 / gates : gates > 3 ? 3 : 6 / gates;
         return wanted < 1 || wanted * gates > MOST ? 1 : wanted;
     }
+
+    int64_t hidden_width() const { return Base::template padded<T>(P); }
+    int64_t operands_width() const { return Base::template padded<O>(P); }
+    int64_t states_width() const { return Base::template padded<T>(all.vectors * L); }
 
     // Packing reads and writes all weights once: as long as some thirty rows take on weights as they lie.
     bool few() const { return p.steps * B <= 32; }
@@ -142,9 +146,9 @@ class Forward : public Sequence<T, O> {
     // The hidden state before a step as the product reads it, its rows in whole words.
     const O* operand(int64_t index) const {
         if constexpr (rounds)
-            return operands.get() + index % 2 * B * filled<O>(P);
+            return operands.get() + index % 2 * B * operands_width();
         else
-            return hidden.get() + index % 2 * B * P;
+            return hidden.get() + index % 2 * B * hidden_width();
     }
 
     // Of the steps that are projected with step `index`: where it is among them in time, and the first in time.
@@ -179,7 +183,7 @@ class Forward : public Sequence<T, O> {
                 product<O>(of_block(input_weights, units, G, p.features), int(G * units.count()), p.features, from + row * stride,
                            stride, last - first, to + row * width);
             else
-                unpacked(p.weight_ih, units, G, p.features, from + row * stride, last - first, to + row * width);
+                unpacked(p.weight_ih, units, G, p.features, from + row * stride, stride, last - first, to + row * width);
         });
     }
 
@@ -211,7 +215,7 @@ class Forward : public Sequence<T, O> {
 
     // The states before the first step, reset where it begins with a boundary.
     void begin(Share units) const {
-        const int64_t width = all.vectors * L, last = units.last * L < H ? units.last * L : H;
+        const int64_t width = states_width(), last = units.last * L < H ? units.last * L : H;
         if (!p.weight_hr) begin_hidden(units.first * L, last);
         for (int state = 1; state < S; ++state)
             for (int64_t row = 0; row < B; ++row) {
@@ -224,8 +228,9 @@ class Forward : public Sequence<T, O> {
     void begin_hidden(int64_t first, int64_t last) const {
         for (int64_t row = 0; row < B; ++row)
             for (int64_t unit = first; unit < last; ++unit) {
-                hidden.get()[row * P + unit] = start(0, row, unit);
-                if (rounds) operands.get()[row * filled<O>(P) + unit] = hidden.get()[row * P + unit];
+                T& value = hidden.get()[row * hidden_width() + unit];
+                value = start(0, row, unit);
+                if (rounds) operands.get()[row * operands_width() + unit] = value;
             }
     }
 
@@ -245,19 +250,19 @@ class Forward : public Sequence<T, O> {
         if (p.input && group == 1) project_inputs(index, units, rows, of_inputs);
         const int64_t width = R * units.count() * L, count = Base::present(times.at(index), rows) - rows.first;
         if (R && count > 0) {
-            const O* from = operand(index) + rows.first * filled<O>(P);
+            const O* from = operand(index) + rows.first * operands_width();
             if (packed())
-                product<O>(of_block(weights, units, R, P), int(R * units.count()), P, from, filled<O>(P), count, products);
+                product<O>(of_block(weights, units, R, P), int(R * units.count()), P, from, operands_width(), count, products);
             else
-                unpacked(p.weight_hh, units, R, P, from, count, products);
+                unpacked(p.weight_hh, units, R, P, from, operands_width(), count, products);
         }
         Step<T> s = step_of(index, rows);
         s.unit = units.first * L, s.vectors = int(units.count());
         s.products = products, s.products_width = width;
         s.inputs = p.input ? of_inputs + (place_in_group(index) * B + rows.first) * G * units.count() * L : nullptr;
         s.inputs_width = G * units.count() * L;
-        s.states = states.get(), s.states_width = all.vectors * L;
-        s.unprojected = unprojected.get(), s.unprojected_width = filled<O>(H);
+        s.states = states.get(), s.states_width = states_width();
+        s.unprojected = unprojected.get(), s.unprojected_width = Base::template padded<O>(H);
         s.next_index = index, s.next_unit = -1;
         const int64_t next = block + (back(index) ? -1 : 1);
         if (next >= 0 && next < all.count)
@@ -271,18 +276,19 @@ class Forward : public Sequence<T, O> {
     Step<T> step_of(int64_t index, Share rows) const {
         Step<T> s{};
         s.p = &p, s.index = index, s.row0 = rows.first, s.row1 = rows.last, s.pairs = rounds;
-        s.now = hidden.get() + index % 2 * B * P, s.next = hidden.get() + (index + 1) % 2 * B * P;
-        s.operands = rounds ? operands.get() + (index + 1) % 2 * B * filled<O>(P) : nullptr;
-        s.operands_width = filled<O>(P);
+        s.now = hidden.get() + index % 2 * B * hidden_width(), s.next = hidden.get() + (index + 1) % 2 * B * hidden_width();
+        s.hidden_width = hidden_width();
+        s.operands = rounds ? operands.get() + (index + 1) % 2 * B * operands_width() : nullptr;
+        s.operands_width = operands_width();
         return s;
     }
 
-    void unpacked(const void* weight, Share units, int64_t gates, int64_t depth, const O* a, int64_t rows, T* out) const {
+    void unpacked(const void* weight, Share units, int64_t gates, int64_t depth, const O* a, int64_t stride, int64_t rows, T* out) const {
         const int64_t width = gates * units.count() * L;
         in_its_type(weight, [&](const auto* from) {
             for (int64_t n = 0; n < gates * units.count(); ++n) {
                 const int64_t unit = (units.first + n % units.count()) * L, gate = n / units.count();
-                dots<O>(from + (gate * H + unit) * depth, H - unit, depth, a, filled<O>(depth), rows, out + n * L, width);
+                dots<O>(from + (gate * H + unit) * depth, H - unit, depth, a, stride, rows, out + n * L, width);
             }
         });
     }
@@ -291,14 +297,15 @@ class Forward : public Sequence<T, O> {
         alignas(64) T products[BATCH * WIDE * L];
         const int64_t t = times.at(index), vectors = units.count();
         const Step<T> s = step_of(index, rows);
-        const O* from = unprojected.get() + rows.first * filled<O>(H);
+        const int64_t stride = Base::template padded<O>(H);
+        const O* from = unprojected.get() + rows.first * stride;
         if (packed())
-            product<O>(of_block(projection, units, 1, H), int(vectors), H, from, filled<O>(H), rows.count(), products);
+            product<O>(of_block(projection, units, 1, H), int(vectors), H, from, stride, rows.count(), products);
         else
             in_its_type(p.weight_hr, [&](const auto* weight) {
                 for (int64_t n = 0; n < vectors; ++n) {
                     const int64_t unit = (units.first + n) * L;
-                    dots<O>(weight + unit * H, P - unit, H, from, filled<O>(H), rows.count(), products + n * L, vectors * L);
+                    dots<O>(weight + unit * H, P - unit, H, from, stride, rows.count(), products + n * L, vectors * L);
                 }
             });
         for (int64_t row = rows.first; row < rows.last; ++row)
@@ -308,7 +315,7 @@ class Forward : public Sequence<T, O> {
                 const Vector<T> value = load(products + ((row - rows.first) * vectors + n) * L);
                 as(p.output).store((t * B + row) * p.output_width + unit, valid ? value : Vector<T>{}, count);
                 const bool boundary = index + 1 < p.steps && times.boundary(times.at(index + 1), row);
-                keep_hidden(s, row, unit, valid ? value : load(s.now + row * P + unit, count), boundary, count, p.halves);
+                keep_hidden(s, row, unit, valid ? value : load(s.now + row * s.hidden_width + unit, count), boundary, count, p.halves);
             }
     }
 };

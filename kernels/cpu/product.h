@@ -33,70 +33,43 @@ constexpr int64_t TILED = 128;
 struct Pieces {
     int count, length, longer;
 
-    Pieces(int all, int most) : count((all + most - 1) / most), length(count ? all / count : 0), longer(all - length * count) {}
-    int at(int piece) const { return length + (piece < longer); }
+    constexpr Pieces(int all, int most) : count((all + most - 1) / most), length(count ? all / count : 0), longer(all - length * count) {}
+    constexpr int at(int piece) const { return length + (piece < longer); }
 };
 
-// out[M][V vectors] (+)= a[M][·] · w[·][V vectors] for C chains of `depth` words that lie one behind the other; the last
-// has `last` words. Side by side they hide the latency of an addition where M · V are too few to do so.
-template <class O, int M, int V, int C>
-SEQCELLS_INLINE void chains(const Word<O>* w, int64_t depth, int64_t last, const O* a, int64_t stride, Sum<O>* out,
-                            int64_t out_stride, bool add) {
+// out[M][V vectors] (+)= a[M][depth] · w[depth][V vectors], in chains of so many words.
+template <class O, int M, int V>
+void tile(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, Sum<O>* out, int64_t out_stride, bool add) {
     using S = Vector<Sum<O>>;
     using W = Vector<Word<O>>;
     constexpr int L = LANES<O>, G = NUMBERS<O>;
-    S sum[C][M][V];
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c)
+    do {
+        const int64_t here = depth < chain ? depth : chain;
+        S sum[M][V];
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sum[c][m][v] = S{};
-    const auto add_word = [&](int c, int64_t k) SEQCELLS_INLINE_LAMBDA {
-        W column[V];
+            for (int v = 0; v < V; ++v) sum[m][v] = S{};
+        for (int64_t k = 0; k < here; ++k, w += V * L) {
+            W column[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) column[v] = load(w + ((c * depth + k) * V + v) * L);
+            for (int v = 0; v < V; ++v) column[v] = load(w + v * L);
 #pragma GCC unroll 16
-        for (int m = 0; m < M; ++m) {
-            const W value = everywhere(a + m * stride + (c * depth + k) * G);
+            for (int m = 0; m < M; ++m) {
+                const W value = everywhere(a + m * stride + k * G);
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) sum[c][m][v] = multiply_add<O>(value, column[v], sum[c][m][v]);
+                for (int v = 0; v < V; ++v) sum[m][v] = multiply_add<O>(value, column[v], sum[m][v]);
+            }
         }
-    };
-    int64_t k = 0;
-    for (; k < last; ++k)
-#pragma GCC unroll 4
-        for (int c = 0; c < C; ++c) add_word(c, k);
-    if constexpr (C > 1)
-        for (; k < depth; ++k)
-#pragma GCC unroll 4
-            for (int c = 0; c + 1 < C; ++c) add_word(c, k);
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
+        for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-            Sum<O>* to = out + m * out_stride + v * L;
-            S total = add ? load(to) + sum[0][m][v] : sum[0][m][v];
-#pragma GCC unroll 4
-            for (int c = 1; c < C; ++c) total += sum[c][m][v];
-            store(to, total);
-        }
-}
-
-// All chains of M rows and a panel.
-template <class O, int M, int V>
-void tile(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, Sum<O>* out, int64_t out_stride, bool add) {
-    constexpr int C = M * V >= 8 ? 1 : 2, L = LANES<O>, G = NUMBERS<O>;
-    int64_t k = 0;
-    if constexpr (C > 1)
-        for (; depth - k > chain; k += C * chain, add = true) {
-            const int64_t last = depth - k - chain;
-            chains<O, M, V, C>(w + k * V * L, chain, last < chain ? last : chain, a + k * G, stride, out, out_stride, add);
-        }
-    for (; k < depth || !add; k += chain, add = true) {
-        const int64_t here = depth - k < chain ? depth - k : chain;
-        chains<O, M, V, 1>(w + k * V * L, here, here, a + k * G, stride, out, out_stride, add);
-    }
+            for (int v = 0; v < V; ++v) {
+                Sum<O>* to = out + m * out_stride + v * L;
+                store(to, add ? load(to) + sum[m][v] : sum[m][v]);
+            }
+        a += here * G, depth -= here, add = true;
+    } while (depth > 0);
 }
 
 // All tiles, by rows and vectors, those that there are registers for.
@@ -175,12 +148,55 @@ void multiply(int vectors, const Word<O>* w, int64_t depth, int64_t chain, const
     } while (k < depth);
 }
 
+// out[N vectors] = a[depth] · block for one row: all panels at a time, for those of one are too few sums to hide the latency
+// of an addition.
+template <class O, int N>
+void row(const Word<O>* block, int64_t depth, int64_t chain, const O* a, Sum<O>* out) {
+    using S = Vector<Sum<O>>;
+    constexpr int L = LANES<O>, G = NUMBERS<O>;
+    constexpr Pieces panels(N, WIDEST);
+    const Word<O>* w[panels.count];
+    for (int k = 0, first = 0; k < panels.count; first += panels.at(k++)) w[k] = block + first * depth * L;
+    for (int64_t from = 0; from < depth || from == 0; from += chain) {
+        const int64_t last = depth - from < chain ? depth : from + chain;
+        S sum[panels.count][WIDEST];
+#pragma GCC unroll 16
+        for (int k = 0; k < panels.count; ++k)
+#pragma GCC unroll 4
+            for (int v = 0; v < WIDEST; ++v) sum[k][v] = S{};
+        for (int64_t word = from; word < last; ++word) {
+            const auto value = everywhere(a + word * G);
+#pragma GCC unroll 16
+            for (int k = 0; k < panels.count; ++k)
+#pragma GCC unroll 4
+                for (int v = 0; v < WIDEST; ++v)
+                    if (v < panels.at(k)) sum[k][v] = multiply_add<O>(value, load(w[k] + (word * panels.at(k) + v) * L), sum[k][v]);
+        }
+        Sum<O>* to = out;
+#pragma GCC unroll 16
+        for (int k = 0; k < panels.count; ++k)
+#pragma GCC unroll 4
+            for (int v = 0; v < WIDEST; ++v)
+                if (v < panels.at(k)) store(to, from ? load(to) + sum[k][v] : sum[k][v]), to += L;
+    }
+}
+
+template <class O>
+using Row = void (*)(const Word<O>*, int64_t, int64_t, const O*, Sum<O>*);
+template <class O, size_t... N>
+constexpr std::array<Row<O>, sizeof...(N)> rows_of(std::index_sequence<N...>) {
+    return {row<O, int(N) + 1>...};
+}
+template <class O>
+constexpr std::array<Row<O>, MOST> ROW = rows_of<O>(std::make_index_sequence<MOST>{});
+
 // out[rows][vectors] = a[rows][depth] · block, for at most BATCH rows. The rows are filled with zeros to whole words.
 template <class O>
 void product(const Word<O>* block, int vectors, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out) {
     const int64_t count = words<O>(depth), width = vectors * LANES<O>;
-    // An even number of chains, for two go side by side, and as few as TERMS allows, of about one length.
-    const int64_t pairs = (count + 2 * TERMS - 1) / (2 * TERMS), chain = pairs == 1 ? (count + 1) / 2 : pairs ? (count + 2 * pairs - 1) / (2 * pairs) : 1;
+    // As few chains as TERMS allows, of about one length.
+    const int64_t chains = (count + TERMS - 1) / TERMS, chain = chains > 1 ? (count + chains - 1) / chains : count ? count : 1;
+    if (rows == 1) return ROW<O>[vectors - 1](block, count, chain, a, out);
     const Pieces panels(vectors, WIDEST);
     for (int k = 0; k < panels.count; ++k) {
         const int wide = panels.at(k);

@@ -63,10 +63,19 @@ class Sequence {
         return (buffers.there() && ...);
     }
 
+    // From row to row of the engine's own arrays: whole cache lines, for two threads at one line wait for each other, and no
+    // power of two of them, for then all rows would share a few places of the first-level cache.
+    template <class U>
+    static int64_t padded(int64_t columns) {
+        constexpr int64_t line = 64 / sizeof(U);
+        const int64_t whole = (columns + line - 1) / line * line;
+        return whole % (8 * line) ? whole : whole + line;
+    }
+
     // The numbers that fill rows of products' operands up to whole words.
     static void fill_up(O* rows, int64_t count, int64_t depth) {
         for (int64_t row = 0; row < count; ++row)
-            for (int64_t k = depth; k < filled<O>(depth); ++k) rows[row * filled<O>(depth) + k] = O(0);
+            for (int64_t k = depth; k < filled<O>(depth); ++k) rows[row * padded<O>(depth) + k] = O(0);
     }
 
     // f(from) with the caller's array in the type that it is of.

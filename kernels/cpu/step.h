@@ -22,19 +22,20 @@ struct Step {
     int64_t products_width;     // from row to row
     T* states;                  // (S, B, states_width) of the states but the first; backward: their gradients
     int64_t states_width;
+    int64_t hidden_width;       // from row to row of the hidden state, or of its gradient
     void* operands;             // (B, ·), what the next product reads
     int64_t operands_width;
 
     // Forward.
     const T* inputs;            // of the gates, as products; null: they are in gates_x
     int64_t inputs_width;
-    const T* now;               // (B, P), the hidden state, and the next one
+    const T* now;               // (B, ·), the hidden state, and the next one
     T* next;
     void* unprojected;          // (B, ·), operands too: a hidden state before its projection
     int64_t unprojected_width;
 
     // Backward.
-    T* hidden;                  // (B, P), the gradient of the hidden state
+    T* hidden;                  // (B, ·), the gradient of the hidden state
     T* sums;                    // (G + U + rows of unit, H), the gradients of biases and of parameters in part, and in all
     double* totals;
     int64_t terms;              // summed up so far

@@ -12,8 +12,10 @@
 #include <vector>
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #pragma GCC target("avx2,fma")
 #define SEQCELLS_TARGET avx2
+#define SEQCELLS_MASKS {-1, -1, -1, -1, -1, -1, -1, -1}
 #define SEQCELLS_VECTOR_BYTES 32
 #define SEQCELLS_VECTOR_REGISTERS 16
 #include "tables.h"

@@ -75,15 +75,37 @@ SEQCELLS_INLINE void write(bfloat16* to, Vector<float> v) {
     std::memcpy(to, &halves, sizeof halves);
 }
 
-// A few lanes from and to memory: seldom, and so never inline, which would be most of the code.
+// A few lanes from and to memory: seldom, and so never inline, which would be most of the code. A mask reads them at once
+// where there is one; they are written in pieces of 16, 8 and 4 bytes, for masked writing is slow on some processors.
 template <class T>
 __attribute__((noinline)) void read_some(const T* from, Vector<T>* v, int64_t n) {
+#if defined(SEQCELLS_MASKS)
+    if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
+        n = n < 0 ? 0 : n;
+        static constexpr int32_t ones[2 * VECTOR_BYTES / 4] = SEQCELLS_MASKS;
+        const void* mask = ones + VECTOR_BYTES / 4 - n * int64_t(sizeof(T)) / 4;
+        if constexpr (std::is_same_v<T, float>)
+            *v = (Vector<T>)_mm256_maskload_ps(from, _mm256_loadu_si256(static_cast<const __m256i*>(mask)));
+        else
+            *v = (Vector<T>)_mm256_maskload_pd(from, _mm256_loadu_si256(static_cast<const __m256i*>(mask)));
+        return;
+    }
+#endif
     *v = Vector<T>{};
     for (int64_t lane = 0; lane < n; ++lane) (*v)[lane] = from[lane];
 }
 template <class T>
 __attribute__((noinline)) void write_some(T* to, const Vector<T>* v, int64_t n) {
-    for (int64_t lane = 0; lane < n; ++lane) to[lane] = (*v)[lane];
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        for (int64_t lane = 0; lane < n; ++lane) to[lane] = (*v)[lane];
+    } else {
+        const char* from = reinterpret_cast<const char*>(v);
+        char* at = reinterpret_cast<char*>(to);
+        int64_t left = n < 0 ? 0 : n * int64_t(sizeof(T));
+        for (; left >= 16; left -= 16, from += 16, at += 16) std::memcpy(at, from, 16);
+        if (left & 8) std::memcpy(at, from, 8), from += 8, at += 8;
+        if (left & 4) std::memcpy(at, from, 4);
+    }
 }
 
 // The first n lanes of memory, zeros after them.
