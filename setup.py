@@ -19,13 +19,13 @@ packages = [
 kernels = ["seqcells.kernels"] + [f"seqcells.kernels.{d.name}" for d in (root / "kernels").iterdir() if d.is_dir()]
 
 # Plain C++: no libtorch, so one binary serves every torch. Optional: without a compiler the package works all the
-# same, and `python -m seqcells.info` says what is missing. OpenMP's runtime is the one torch has loaded already.
+# same, and `python -m seqcells.info` says what is missing.
 engine = Extension(
     "seqcells.kernels.cpu._engine",
     sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
     depends=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.h")),
-    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"],
-    extra_link_args=["-fopenmp"],
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-pthread", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_link_args=["-pthread"],
     language="c++",
     optional=True,
 )

@@ -25,6 +25,8 @@ UNKNOWN = "-unknown"
 """The end of a machine class whose second-level cache was not recorded."""
 MARGIN = 1.25
 """A machine without a table takes our kernels where they are so many times as fast in every shipped one."""
+KIN_MARGIN = 1.05
+"""The same where shipped tables are of the same instruction set: those alone count."""
 
 
 def own_folder() -> Path:
@@ -96,21 +98,25 @@ def _leader(call: Call, training: bool, threads: int, instruction_set: str) -> C
     if theirs or ours:
         failed = "torch's operator" if ours else "our kernels"
         return Choice("cpu" if ours else "torch", f"{failed} failed when it was measured, {described(table)}")
-    return _cautious(call, training) or _structural(call, training)
+    return _cautious(call, training, instruction_set) or _structural(call, training)
 
 
-def _cautious(call: Call, training: bool) -> Choice | None:
-    """What all shipped tables that cover a call agree upon; None where none does."""
+def _cautious(call: Call, training: bool, instruction_set: str) -> Choice | None:
+    """What all shipped tables that cover a call agree upon, those of the instruction set if there are any; else None."""
     if call.dtype == torch.bfloat16 and cpu.lacks_bfloat16_unit():
         return None  # measured machines with a unit tell nothing of one without
     # What `auto` gave to torch's operator is missing in tables of results: no such table speaks beyond its sizes.
-    pairs = [_both(table, call, training, beyond=False) for table in shipped_tables()]
-    leads = [theirs / ours for theirs, ours in pairs if theirs and ours]
-    if not leads:
-        return None
-    least = min(leads)
-    words = f"no table of this machine covers it, and in those of others ours is at least {least:.3g} times as fast"
-    return Choice("cpu" if least >= MARGIN else "torch", f"{words}; {MARGIN} is asked for")
+    kin = [table for table in shipped_tables() if table.machine_class.startswith(f"{instruction_set}-")]
+    for tables, margin in ((kin, KIN_MARGIN), (shipped_tables(), MARGIN)):
+        pairs = [_both(table, call, training, beyond=False) for table in tables]
+        leads = [theirs / ours for theirs, ours in pairs if theirs and ours]
+        if leads:
+            least = min(leads)
+            words = (
+                f"no table of this machine covers it, and in those of others ours is at least {least:.3g} times as fast"
+            )
+            return Choice("cpu" if least >= margin else "torch", f"{words}; {margin} is asked for")
+    return None
 
 
 def _structural(call: Call, training: bool) -> Choice:

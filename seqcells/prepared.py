@@ -193,7 +193,9 @@ class Prepared:
         if plan is None or not _are_plain(input, hx):
             return None
         states, weights = _states(hx), parameters(module)
-        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.inference.holds(weights):
+        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.inference.holds(
+            weights
+        ):
             return None
         final = [empty() for empty in plan.empty_final]
         outputs = [empty() for empty in plan.empty_outputs] or final[:1]

@@ -83,8 +83,10 @@ def pytest_runtest_call(item):
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items):
-    """Leave out each backend on the devices that it does not run on; a test that asks for no device is the CPU's."""
+    """Leave out each backend on the devices that it does not run on; a test that asks for no device is the CPU's. Mark
+    what is heavy or exhaustive by a condition on its parameters."""
     known = set(backends("lstm"))
     here = {device: set(backends("lstm", devices=[device])) for device in DEVICES}
     parameters = [(getattr(item, "callspec", None) and item.callspec.params) or {} for item in items]
@@ -93,6 +95,11 @@ def pytest_collection_modifyitems(items):
         for item, given in zip(items, parameters, strict=True)
         if given.get("backend") not in known - here[given.get("device", "cpu")]
     ]
+    for item in items:
+        for condition, otherwise in (("plain_if", "heavy"), ("heavy_if", "exhaustive")):
+            mark = item.get_closest_marker(condition)
+            if mark and not mark.args[0](**item.callspec.params):
+                item.add_marker(otherwise)
     # The longest first, whole suites in a process of their own: at the end one worker would wait for the other.
     items.sort(key=lambda item: not re.match("test_interpreted|.*in_a_process_that_interprets", item.name))
 

@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 
+import pytest
 import torch
 from torch import nn
 
@@ -69,6 +70,21 @@ def cases(names=tuple(REGISTRY), **call):
 
 
 ENGINES = [name for name in backends("gru") if dispatch.BACKENDS[name].engine]
+
+
+MAIN = ("lstm", "gru")
+"""The cells that `make test` has in all forms; of others it has one form each, and .ci/run has the rest."""
+
+
+def plain_if(condition):
+    """Marks what of a test is no more than repetition: it is heavy where a condition on its parameters, given by name,
+    does not hold."""
+    return pytest.mark.plain_if.with_args(condition)
+
+
+def heavy_if(condition):
+    """Marks likewise what is exhaustive."""
+    return pytest.mark.heavy_if.with_args(condition)
 
 
 def as_tuple(states):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import (
+    MAIN,
     TORCH_LAYERS,
     as_tuple,
     assert_equal_to,
@@ -16,6 +17,7 @@ from support import (
     gradients,
     layer,
     like_module,
+    plain_if,
     random_states,
     results,
 )
@@ -118,12 +120,14 @@ def random_flags(batch=B, seed=0):
 STACKS = ({}, {"num_layers": 2, "bidirectional": True})
 
 
+@plain_if(lambda name, options, **_: name in MAIN or options)
 @pytest.mark.parametrize("options", STACKS, ids=("plain", "deep"))
 @pytest.mark.parametrize(("name", "backend"), cases(options=("lengths",)))
 def test_lengths_equal_each_sequence_alone(name, backend, options, device):
     compare(name, backend, device, lengths=[3, 7, 0, 1], **options)
 
 
+@plain_if(lambda name, options, given_reset, **_: name in MAIN or (options and given_reset))
 @pytest.mark.parametrize("given_reset", (False, True), ids=("zeros", "reset_state"))
 @pytest.mark.parametrize("options", STACKS, ids=("plain", "deep"))
 @pytest.mark.parametrize(("name", "backend"), cases(options=("reset",)))
@@ -131,6 +135,7 @@ def test_resets_equal_each_episode_alone(name, backend, options, given_reset, de
     compare(name, backend, device, flags=random_flags(), given_reset=given_reset, **options)
 
 
+@plain_if(lambda name, options, batch_first, **_: name in MAIN or (options and batch_first))
 @pytest.mark.parametrize("batch_first", (False, True))
 @pytest.mark.parametrize("options", STACKS, ids=("plain", "deep"))
 @pytest.mark.parametrize(("name", "backend"), cases(options=("lengths", "reset")))
@@ -162,6 +167,7 @@ def test_lengths_and_resets_with_projection(name, device):
         )
 
 
+@plain_if(lambda name, **_: name in MAIN)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 @pytest.mark.parametrize(("name", "backend"), cases(options=("lengths", "reset")))

@@ -208,7 +208,7 @@ def test_the_nearest_number_of_threads_counts(tables):
 
 def test_a_shipped_table_without_the_caches_size_is_nobodys(tables, monkeypatch):
     monkeypatch.setattr(machine, "caches", lambda: {"l1d": 0, "l2": 0, "l3": 0})
-    unknown = table(0.9, machine_class="avx2-l2-unknown")
+    unknown = table(0.97, machine_class="avx2-l2-unknown")  # ours leads, by less than a table of kin must show
     tables(shipped=[unknown])
     assert estimates.here() is None and chosen().backend == "torch"
     tables(own=[unknown])
@@ -266,6 +266,13 @@ def test_without_a_table_ours_must_lead_by_far_in_every_other(ratios, leader, ta
         f"no table of this machine covers it, and in those of others ours is at least {1 / max(ratios):.3g}"
         in choice.reason
     )
+
+
+@pytest.mark.parametrize(("kin", "leader"), ((0.9, "cpu"), (1.0, "torch")))
+def test_tables_of_the_same_instruction_set_count_alone(kin, leader, tables):
+    alike = table(kin, "kin", machine_class="avx2-l2-unknown")
+    tables(shipped=[alike, table(3.0, "other", machine_class="avx512-l2-1024k")])
+    assert chosen().backend == leader
 
 
 def test_other_machines_tables_do_not_speak_beyond_their_sizes(tables):

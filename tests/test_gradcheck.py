@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import cases, random_states
+from support import MAIN, cases, plain_if, random_states
 from torch.autograd import gradcheck, gradgradcheck
 
 from seqcells import functional, ops
@@ -67,6 +67,7 @@ def operator(backend):
     return run
 
 
+@plain_if(lambda name, boundaries, **_: boundaries == (name in MAIN))
 @pytest.mark.parametrize("boundaries", (False, True))
 @pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
 def test_recurrence(name, backend, boundaries):
@@ -75,6 +76,7 @@ def test_recurrence(name, backend, boundaries):
     assert gradgradcheck(lambda *t: run(named(backend), *t), inputs)
 
 
+@plain_if(lambda name, boundaries, **_: boundaries and name in MAIN)
 @pytest.mark.parametrize("boundaries", (False, True))
 @pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
 def test_operator(name, backend, boundaries):
@@ -83,6 +85,7 @@ def test_operator(name, backend, boundaries):
     assert gradgradcheck(lambda *t: run(operator(backend), *t), inputs)
 
 
+@plain_if(lambda name, **_: name in MAIN)
 @pytest.mark.parametrize("backend", ("reference",))
 @pytest.mark.parametrize("name", [name for name, cell in REGISTRY.items() if cell.projection])
 def test_projection(name, backend):

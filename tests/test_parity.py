@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support import (
+    MAIN,
     TORCH_CELLS,
     TORCH_LAYERS,
     as_tuple,
@@ -14,6 +15,7 @@ from support import (
     gradients,
     layer,
     like_module,
+    plain_if,
     random_states,
     results,
 )
@@ -64,6 +66,7 @@ def check(theirs, ours, name, form, device, given_states=True):
     assert_equal_to(found[1], found[0])
 
 
+@plain_if(lambda name, options, **_: name in MAIN or tuple(options.values()) == (2, True, True, False))
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(int(v)) for v in o.values()))
 @pytest.mark.parametrize(("name", "backend"), cases(TORCH_LAYERS))

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from support import assert_equal_to, backends, gradients, random_states
+from support import MAIN, assert_equal_to, backends, gradients, plain_if, random_states
 
 from seqcells import dispatch, functional, ops
 from seqcells.cells import REGISTRY
@@ -45,6 +45,7 @@ def problem(name, directions, proj_size, bias, given_reset, device):
     )
 
 
+@plain_if(lambda name, options, ways, **_: name in MAIN or (all(options) and ways == "both"))
 @pytest.mark.parametrize("ways", ("forwards", "backwards", "both"))
 @pytest.mark.parametrize("options", [*itertools.product((False, True), repeat=2)], ids=("", "reset", "lengths", "both"))
 @pytest.mark.parametrize(("backend", "name", "proj_size"), KINDS)

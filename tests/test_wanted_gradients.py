@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from support import ENGINES, assert_equal_to, cases, layer, like_module, random_states
+from support import ENGINES, MAIN, assert_equal_to, cases, layer, like_module, plain_if, random_states
 
 T, B, F, H = 4, 3, 5, 6
 LIKE = {"dtype": torch.float64}
@@ -39,6 +39,7 @@ def recomputing(recompute):
     return configurations.recomputing()
 
 
+@plain_if(lambda name, kind, frozen, **_: name in MAIN or (kind == "hx" and frozen))
 @pytest.mark.parametrize("frozen", (False, True), ids=("alone", "frozen"))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "backend", "recompute"), CASES)

@@ -19,6 +19,7 @@ class Forward : public Sequence<T, O> {
 
     const int64_t group;  // steps whose inputs are projected together
     Blocks all, projected;
+    Parts lots;           // of the rows, where threads share out rows and not units; else none
     Buffer<Word<O>> packed_;
     // Of now and of the next step, the other states, and the inputs' products.
     Buffer<T> hidden, states, inputs;
@@ -29,7 +30,7 @@ class Forward : public Sequence<T, O> {
 
   public:
     Forward(const Cell& of, const Problem& problem)
-        : Base(of, problem), group(B < BATCH ? BATCH / (B ? B : 1) : 1), all(H, L, 1), projected(P, L, 1) {}
+        : Base(of, problem), group(B < BATCH ? BATCH / (B ? B : 1) : 1), all(H, L, 1), projected(P, L, 1), lots(0, 1) {}
 
     int64_t threads() const {
         const int64_t count = Base::worth(B * H * (R * P + G * p.features + 8));
@@ -41,6 +42,10 @@ class Forward : public Sequence<T, O> {
         const auto* cut = static_cast<const int64_t*>(p.packed);
         all = cut ? Blocks(H, L, cut[0]) : Blocks(H, L, units(), members);
         projected = cut ? Blocks(P, L, cut[1]) : Blocks(P, L, WIDE, members);
+        // Rows need not meet. Where they are tiles for each thread, and its cache holds all weights, they are shared out.
+        const int64_t bytes = G * H * (P + p.features) * int64_t(sizeof(O)), each = B / members;
+        if (members > 1 && each >= 4 && bytes <= cache_bytes() && packed() && !p.weight_hr && (!p.input || input_fits()))
+            lots = Parts(B, each >= 8 ? (each + 1) / 2 : each);
     }
 
     bool allocate() {
@@ -78,6 +83,13 @@ class Forward : public Sequence<T, O> {
             member.each(items, false, [&](int64_t item) {
                 for (int64_t index = 0; index < p.steps; ++index) one(index, item);
             });
+            return;
+        }
+        if (lots.count) {
+            // For some steps at a time, so that no item is long, and threads that are late may be helped.
+            const int64_t work = lots.of(0).count() * H * (R * P + (p.input ? G * p.features : 0)), window = 1 + ITEM / (work + 1);
+            for (int64_t first = 0; first < p.steps; first += window)
+                member.each(lots.count, false, [&](int64_t lot) { step_lot(first, first + window < p.steps ? first + window : p.steps, lots.of(lot)); });
             return;
         }
         for (int64_t index = 0; index < p.steps; ++index) {
@@ -240,13 +252,24 @@ class Forward : public Sequence<T, O> {
         return from ? as(from)[row * (state ? H : P) + unit] : T(0);
     }
 
+    // Some rows of all units in some steps.
+    void step_lot(int64_t first, int64_t last, Share rows) const {
+        for (int64_t index = first; index < last; ++index)
+            for (int64_t k = 0; k < all.count; ++k)
+                each_batch(rows.count(), [&](int64_t from, int64_t to) {
+                    step(index, back(index) ? all.count - 1 - k : k, Share::range(rows.first + from, rows.first + to));
+                });
+    }
+
     void step(int64_t index, int64_t block, Share rows) const {
         alignas(64) T products[BATCH * MOST * L];
         const Share units = all.of(block);
         T* of_inputs = inputs.get() + units.first * L * G * group * B;
         // The rows of the whole group with its first step, or each step's own.
-        if (p.input && group > 1 && index % group == 0)
+        if (p.input && group > 1 && index % group == 0 && !lots.count)
             project_inputs(index, units, Share(grouped_rows(index), 0, 1), of_inputs);
+        for (int64_t place = 0; p.input && group > 1 && index % group == 0 && lots.count && place * B < grouped_rows(index); ++place)
+            project_inputs(index, units, Share::range(place * B + rows.first, place * B + rows.last), of_inputs);
         if (p.input && group == 1) project_inputs(index, units, rows, of_inputs);
         const int64_t width = R * units.count() * L, count = Base::present(times.at(index), rows) - rows.first;
         if (R && count > 0) {

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <unistd.h>
+
 #include <vector>
 
 #include "buffer.h"
@@ -22,7 +24,14 @@ SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
 // Passes so far: single steps, of one pass each, go to and fro as well.
 std::atomic<unsigned> passes{0};
 
-constexpr int64_t CACHE_BYTES = 1 << 19;  // of a second-level cache, what weights may take
+// What weights may take of the cache that a thread has to itself, the second level: all of it, in bytes.
+inline int64_t cache_bytes() {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0) return bytes;
+#endif
+    return 1 << 19;  // where the system does not say: the size that most have at least
+}
 
 // Multiply-adds that an item should have, so that nobody waits for long: 20 to 50 µs.
 constexpr int64_t ITEM = 1 << 21;
@@ -113,7 +122,7 @@ class Directions : public Job {
         for (const Problem& problem : problems_) threads += passes_.emplace_back(cell, problem).threads();
         if (threads > directions->threads) threads = directions->threads;
         size_ = int(threads < 1 ? 1 : threads);
-        at_once_ = passes_[0].weight_bytes() <= CACHE_BYTES && size_ >= count;
+        at_once_ = passes_[0].weight_bytes() <= cache_bytes() && size_ >= count;
         for (int d = 0; d < count; ++d) {
             const int members = at_once_ ? int(Share(size_, d, count).count()) : size_;
             passes_[d].share_among(members);

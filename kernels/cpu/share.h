@@ -11,6 +11,11 @@ namespace {
 struct Share {
     int64_t first, last;
     Share(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
+    static Share range(int64_t first, int64_t last) {
+        Share share(0, 0, 1);
+        share.first = first, share.last = last;
+        return share;
+    }
     int64_t count() const { return last - first; }
 };
 

@@ -216,6 +216,11 @@ void drive_callers() {
 
 }  // namespace
 
+#ifdef DRIVE_CALLERS_ALONE
+// What needs several threads, and no more.
+int main() {
+    for (int round = 0; round < 20; ++round) drive_callers();
+#else
 int main() {
 #define DRIVE_CELL(cell) drive_cell<cell>();
     DRIVEN_CELLS(DRIVE_CELL)
@@ -235,6 +240,7 @@ int main() {
     drive_halves<GRU, float, bfloat16>();
     for (bool both : {false, true}) drive<LSTM, float, bfloat16, bfloat16>(3, 51, 90, 70, both, both);
     drive_callers();
+#endif
     std::printf("%d failures\n", failures.load());
     return failures != 0;
 }
