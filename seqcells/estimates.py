@@ -102,7 +102,7 @@ def _leader(call: Call, training: bool, threads: int, instruction_set: str) -> C
 
 
 def _cautious(call: Call, training: bool, instruction_set: str) -> Choice | None:
-    """What all shipped tables that cover a call agree upon, those of the instruction set if there are any; else None."""
+    """What shipped tables that cover a call agree upon, those of the instruction set first; else None."""
     if call.dtype == torch.bfloat16 and cpu.lacks_bfloat16_unit():
         return None  # measured machines with a unit tell nothing of one without
     # What `auto` gave to torch's operator is missing in tables of results: no such table speaks beyond its sizes.

@@ -33,7 +33,7 @@ def target(request, monkeypatch):
 
 
 def ratios(name, steps, batch, features, hidden, dtype=torch.float32, seeds=1, **options):
-    """For each result and each gradient, by name: ours over torch.nn's, the numbers of all seeds taken as one sample."""
+    """For each result and gradient, by name: our distance over torch.nn's, the numbers of all seeds as one sample."""
     ours, torchs, truths = {}, {}, {}
     for seed in range(seeds):
         torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def test_each_instruction_set_is_as_near_as_torch(name, options, dtype, target):
     assert not {what: ratio for what, ratio in found.items() if ratio > ALLOWED[dtype]}
 
 
-# Steps, rows, features, units: long in time, many rows, long in both, deep products. Each gradient is thousands of numbers.
+# Steps, rows, features, units: long in time, many rows, long in both, deep products.
 SIZES = (
     (10, 1000, 16, 64),
     (2000, 1, 16, 64),

@@ -86,15 +86,20 @@ SEQCELLS_INLINE void keep_hidden(const Step<T>& s, int64_t row, int64_t unit, Ve
     if (s.pairs) Array<T>(s.operands, true).store(row * s.operands_width + unit, value, count);
 }
 
-// What a row of a block will read and write; rows behind the last are the first ones of what is likely to come next.
+// Rows behind the last are the first ones of what is likely to come next. Returns whether there is such a row.
+template <class T>
+SEQCELLS_INLINE bool looks_ahead(const Step<T>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
+    if (row < s.row1) return true;
+    unit = s.next_unit, vectors = s.next_vectors, index = s.next_index;
+    return unit >= 0 && (row += s.row0 - s.row1) < s.row1;
+}
+
+// What a row of a block will read and write.
 template <class Cell, class T>
 SEQCELLS_INLINE void expect_forward(const Step<T>& s, int64_t row) {
     const Problem& p = *s.p;
     int64_t unit = s.unit, vectors = s.vectors, index = s.index;
-    if (row >= s.row1) {
-        if (s.next_unit < 0 || (row += s.row0 - s.row1) >= s.row1) return;
-        unit = s.next_unit, vectors = s.next_vectors, index = s.next_index;
-    }
+    if (!looks_ahead(s, row, unit, vectors, index)) return;
     const int64_t H = p.hidden, count = H - unit < vectors * LANES<T> ? H - unit : vectors * LANES<T>;
     const int64_t place = Times{p}.at(index) * p.batch + row;
     if (p.gates_x)
@@ -183,10 +188,7 @@ template <class Cell, class T>
 SEQCELLS_INLINE void expect_backward(const Step<T>& s, int64_t row) {
     const Problem& p = *s.p;
     int64_t unit = s.unit, vectors = s.vectors, index = s.index;
-    if (row >= s.row1) {
-        if (s.next_unit < 0 || (row += s.row0 - s.row1) >= s.row1) return;
-        unit = s.next_unit, vectors = s.next_vectors, index = s.next_index;
-    }
+    if (!looks_ahead(s, row, unit, vectors, index)) return;
     const Times times{p};
     const int64_t H = p.hidden, count = H - unit < vectors * LANES<T> ? H - unit : vectors * LANES<T>;
     const int64_t place = times.at(index) * p.batch + row;
