@@ -9,7 +9,7 @@ bench: $(VENV)/ready
 	$(RUN) -m benchmarks
 
 test: $(VENV)/ready
-	$(RUN) -m pytest -n 2 -m "not heavy and not exhaustive"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not heavy and not exhaustive"
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

@@ -123,6 +123,7 @@ def _check(report) -> None:
     assert report.null["cases"] == 12
 
 
+@pytest.mark.heavy
 def test_events_acted_out_on_the_cpu(pretended: None) -> None:
     _check(_measured("cpu"))
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import MAIN, cases, plain_if, random_states
+from support import MAIN, cases, heavy_if, plain_if, random_states
 from torch.autograd import gradcheck, gradgradcheck
 
 from seqcells import functional, ops
@@ -77,6 +77,7 @@ def test_recurrence(name, backend, boundaries):
 
 
 @plain_if(lambda name, boundaries, **_: boundaries and name in MAIN)
+@heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # other cells have one form each
 @pytest.mark.parametrize("boundaries", (False, True))
 @pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
 def test_operator(name, backend, boundaries):

@@ -8,6 +8,7 @@ from support import (
     assert_equal_to,
     cases,
     gradients,
+    heavy_if,
     layer,
     like_module,
     plain_if,
@@ -38,6 +39,7 @@ def arguments(name, boundaries=True, backend="reference"):
 
 
 @plain_if(lambda name, boundaries, **_: boundaries and name == "lstm")
+@heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # other cells have one form each
 @pytest.mark.parametrize("boundaries", (False, True))
 @pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
 def test_opcheck(name, backend, boundaries):
@@ -61,6 +63,7 @@ def storages(tree):
 
 
 @plain_if(lambda name, options, **_: name == "lstm" and not options)
+@heavy_if(lambda name, options, **_: not options or name in MAIN)  # other cells have one form each
 @pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True}), ids=("plain", "deep"))
 @pytest.mark.parametrize(("name", "backend"), [*cases(options=("lengths", "reset")), ("lstm", "auto"), ("gru", "auto")])
 def test_compiled_whole_equals_eager(name, backend, options, device):

@@ -47,8 +47,8 @@ seqcells.LSTM(2, 3)(torch.zeros(4, 1, 2))
 
 
 def test_import_without_triton_is_quick():
-    """The quickest of several: what else the machine does only adds to it."""
-    assert min(float(python("-c", IMPORT)) for _ in range(3)) <= 0.2
+    """The quickest of three: what else the machine does only adds to it."""
+    assert any(float(python("-c", IMPORT)) <= 0.2 for _ in range(3))
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,16 @@ pytestmark = [
 ]
 
 # Of the suites, what has run every kernel with every cell, dtype and option, forward and backward, at odd sizes: all
-# of them would take hours, for interpreted a launch takes 40 ms. The quick ones leave out most cells, the heavy ones
-# some, and the exhaustive ones are what these leave out; a GPU runs them all.
+# of them would take hours, for interpreted a launch takes 40 ms. The quick ones have a cell or two for each family of
+# kernels, in one process, the heavy ones leave out some cells, and the exhaustive ones are what these leave out; a
+# GPU runs them all.
+ONE = "gru and not ligru and not mingru"
 QUICK = (
-    "test_recurrence.py -k 'triton and both-both'",
-    "test_triton_kernels.py -k 'gru and options or products or plans'",
-    "test_sequences.py -k 'triton-stepwise and (any_size and gru or extreme and rnn)'",
-    "test_transforms.py -k 'triton-stepwise and same_bits and lstm'",
-    "test_recompute.py -k '3-at and boundaries and (gru or peephole)'",
-    "test_memory.py",
-    "test_wanted_gradients.py -k 'persistent and after or stepwise and (autocast or cpu-gru and True-weight_ih)'",
-    "test_parity.py -k 'triton-persistent and as_near and plain and gru'",
-    "test_sequences.py -k 'triton-persistent and any_size and gru'",
+    "test_recurrence.py test_triton_kernels.py test_recompute.py test_memory.py test_wanted_gradients.py -k '"
+    f"test_recurrence and triton and both-both and {ONE}"
+    f" or test_triton_kernels and (options and (float32 or bfloat16) and {ONE} or products or plans)"
+    f" or test_recompute and stepwise and 3-at and boundaries and {ONE}"
+    " or test_memory or test_wanted_gradients and persistent and after'",
 )
 HEAVY = (
     "test_recurrence.py -k 'triton and (gru or peephole or indrnn or both-both)'",
@@ -59,9 +57,8 @@ SUITES = [
 
 def run_interpreted(tests: str) -> None:
     """pytest with those arguments, in a process that interprets."""
-    file, *chosen = tests.split(" ", 1)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file)]
-    command += shlex.split(" ".join(chosen))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += [str(HERE / each) if each.endswith(".py") else each for each in shlex.split(tests)]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 

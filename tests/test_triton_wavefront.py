@@ -96,6 +96,7 @@ def test_three_layers(name, divided):
 
 
 @here
+@pytest.mark.heavy
 def test_the_lowest_may_be_given_its_input(divided):
     """As layers give it, not projected, and here not contiguous."""
     input = torch.randn(B, T, H, generator=torch.Generator().manual_seed(5), dtype=torch.float64).transpose(0, 1)
@@ -103,6 +104,7 @@ def test_the_lowest_may_be_given_its_input(divided):
 
 
 @here
+@pytest.mark.heavy
 def test_one_step(divided):
     check(stack("rnn_tanh", steps=1), [4, 4])
 
@@ -115,7 +117,8 @@ def test_one_program_for_each_layer(divided):
 
 
 @here
-@pytest.mark.parametrize(("groups", "programs"), [(1, [4, 4, 4, 4]), pytest.param(2, [8, 8], marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize(("groups", "programs"), [(1, [4, 4, 4, 4]), (2, [8, 8])])
 def test_more_sequences_than_a_program_has_rows(groups, programs, divided):
     divided(groups)
     check(stack("rnn_tanh", batch=18, steps=2), programs)
@@ -149,7 +152,8 @@ def layer_by_layer(q, backend):
 
 
 @here
-@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_narrow_storage_is_as_near_as_layer_by_layer(dtype, divided):
     """Between layers it rounds less: the input's part of the gates is never stored."""
     q, truth = stack("gru", dtype=dtype), results(stack("gru"), "reference")

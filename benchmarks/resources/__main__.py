@@ -162,8 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = {"cells": options.cells, "dtypes": options.dtypes, "hidden": options.hidden}
     given |= {"variants": options.options or cases.VARIANTS, "backends": options.backends or cases.BACKENDS}
     found = kernels(cases.cases(**given), options.targets)
-    with progress.bar(len(found)) as advance:
-        rows = list(measured(found, not options.no_instructions, options.jobs, advance))
+    with progress.bar() as advance:
+        rows = list(
+            measured(found, not options.no_instructions, options.jobs, lambda k, kernel: advance(k, len(found), kernel))
+        )
     show(rows)
     if options.json:
         described = {"triton": machine.versions()["triton"], "commit": machine.commit(), "date": machine.now()}
