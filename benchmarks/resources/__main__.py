@@ -112,12 +112,12 @@ def measure(kernel: Kernel, mix: bool) -> Row:
     return dataclasses.replace(row, **resources._asdict(), seconds=round(time.monotonic() - began, 2))
 
 
-def measured(found: list[Kernel], mix: bool, jobs: int, advance: Callable[[int, Any], None]) -> Iterator[Row]:
+def measured(found: list[Kernel], mix: bool, jobs: int, advance: Callable[[int, int, Any], None]) -> Iterator[Row]:
     """A row for each, from ``jobs`` processes; ``advance`` is told of each before its row is awaited."""
     # Forked, for what is compiled in may be functions, which do not travel between processes.
     with get_context("fork").Pool(jobs, _begin, (found, mix)) as pool:
         for index, row in enumerate(pool.imap(_measure, range(len(found)))):
-            advance(index, found[index])
+            advance(index, len(found), found[index])
             yield row
 
 
@@ -163,9 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     given |= {"variants": options.options or cases.VARIANTS, "backends": options.backends or cases.BACKENDS}
     found = kernels(cases.cases(**given), options.targets)
     with progress.bar() as advance:
-        rows = list(
-            measured(found, not options.no_instructions, options.jobs, lambda k, kernel: advance(k, len(found), kernel))
-        )
+        rows = list(measured(found, not options.no_instructions, options.jobs, advance))
     show(rows)
     if options.json:
         described = {"triton": machine.versions()["triton"], "commit": machine.commit(), "date": machine.now()}
