@@ -1,5 +1,7 @@
 """What the tests share: cells by name, backends that can run them, torch.nn's counterparts, comparisons."""
 
+import contextlib
+import ctypes
 from functools import cache, partial
 
 import pytest
@@ -130,3 +132,22 @@ def assert_equal_to(got, expected, tolerance=1e-12):
 def distance(got, truth):
     """Root mean square of the difference, relative to the truth's."""
     return ((got.double() - truth).norm() / truth.norm().clamp_min(1e-300)).item()
+
+
+class _SignalStack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextlib.contextmanager
+def own_signal_stack():
+    """The thread's stack for signals is afterwards what it was.
+
+    OpenVINO leaves one behind whose memory it gives back: the next signal that a handler takes ends the process.
+    """
+    change = getattr(ctypes.CDLL(None), "sigaltstack", None)
+    before = _SignalStack()
+    if change is not None:
+        change(None, ctypes.byref(before))
+    yield
+    if change is not None:
+        change(ctypes.byref(before), None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import own_signal_stack
 
 from benchmarks import case as cases
 from benchmarks import compare, floors, machine, parity, plots, report, run, schema, tables, units, wheels
@@ -38,7 +39,8 @@ def one_thread():
     """On a busy machine two threads spend their time waiting for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with own_signal_stack():
+        yield
     torch.set_num_threads(before)
 
 
