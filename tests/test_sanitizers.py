@@ -41,10 +41,12 @@ def drive(folder, sanitizers, *options):
 # Threads meet in loops that cells share. These are of each kind: with a product whose gradient is the gates' own, with
 # one of its own, without one, with an output that is not its state.
 ONE_CELL = "-DDRIVEN_CELLS(X)=X(LSTM)"
+# Cells differ in their elementwise part alone, which is printed: one of each shape is enough, and all take long to compile.
+MANY = "-DDRIVEN_CELLS(X)=X(LSTM) X(GRU) X(RNNTanh) X(PeepholeLSTM) X(IndRNN) X(Jordan) X(SLSTM)"
 OF_EACH_KIND = "-DDRIVEN_CELLS(X)=X(LSTM) X(GRU) X(IndRNN) X(Jordan)"
 
 
-@pytest.mark.parametrize(("sanitizers", "cells"), (("address,undefined", ()), ("thread", (OF_EACH_KIND,))))
+@pytest.mark.parametrize(("sanitizers", "cells"), (("address,undefined", (MANY,)), ("thread", (OF_EACH_KIND,))))
 def test_nothing_is_found(sanitizers, cells, tmp_path):
     done = drive(tmp_path, sanitizers, *cells)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
