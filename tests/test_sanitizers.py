@@ -41,7 +41,7 @@ def drive(folder, sanitizers, *options):
 # Threads meet in loops that cells share. These are of each kind: with a product whose gradient is the gates' own, with
 # one of its own, without one, with an output that is not its state.
 ONE_CELL = "-DDRIVEN_CELLS(X)=X(LSTM)"
-# Cells differ in their elementwise part alone, which is printed: one of each shape is enough, and all take long to compile.
+# Cells differ in their elementwise part alone, which is printed. One of each shape is enough; all take long to compile.
 MANY = "-DDRIVEN_CELLS(X)=X(LSTM) X(GRU) X(RNNTanh) X(PeepholeLSTM) X(IndRNN) X(Jordan) X(SLSTM)"
 OF_EACH_KIND = "-DDRIVEN_CELLS(X)=X(LSTM) X(GRU) X(IndRNN) X(Jordan)"
 
