@@ -14,7 +14,6 @@
 
 // By force, so that no vector is ever passed in a call, whatever the target.
 #define SEQCELLS_INLINE inline __attribute__((always_inline))
-#define SEQCELLS_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace seqcells {
 // Internal linkage: the linker must not merge the copies of objects that are built for different targets.

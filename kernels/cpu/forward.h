@@ -14,7 +14,7 @@ template <class T, class O = T>
 class Forward : public Sequence<T, O> {
     using Base = Sequence<T, O>;
     using Base::B, Base::G, Base::H, Base::L, Base::P, Base::R, Base::S, Base::WIDE;
-    using Base::as, Base::back, Base::cell, Base::fill_up, Base::in_full, Base::in_its_type, Base::p, Base::rounds,
+    using Base::as, Base::back, Base::cell, Base::fill_up, Base::in_its_type, Base::p, Base::rounds,
         Base::there, Base::times;
 
     const int64_t group;  // steps whose inputs are projected together
