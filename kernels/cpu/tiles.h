@@ -42,7 +42,7 @@ static_assert(sizeof(TileSizes) == 64, "as the processor has it");
 
 #elif defined(SEQCELLS_TILES_EMULATED)
 
-struct Tiles {
+struct TileUnit {
     TileSizes sizes;
     char data[8][16][64];
 
@@ -71,7 +71,7 @@ struct Tiles {
             }
     }
 };
-thread_local Tiles unit;
+thread_local TileUnit unit;
 
 #define SEQCELLS_TILES_BEGIN(sizes_of) (unit.sizes = (sizes_of))
 #define SEQCELLS_TILES_END() (unit.sizes = TileSizes{})
