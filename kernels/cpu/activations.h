@@ -12,8 +12,7 @@
 #include <type_traits>
 #include <utility>
 
-// By force, so that no vector is ever passed in a call, whatever the target.
-#define SEQCELLS_INLINE inline __attribute__((always_inline))
+#include "several.h"
 
 namespace seqcells {
 // Internal linkage: the linker must not merge the copies of objects that are built for different targets.
@@ -46,15 +45,27 @@ struct Format<double> {
 // a where the condition holds, else b; either may be a scalar.
 template <class M, class V>
 SEQCELLS_INLINE V where(M condition, V a, V b) {
-    return condition ? a : b;
+    return choose(condition, a, b);
 }
 template <class M, class V>
 SEQCELLS_INLINE V where(M condition, V a, scalar<V> b) {
-    return condition ? a : V{} + b;
+    return choose(condition, a, V{} + b);
 }
 template <class M, class V>
 SEQCELLS_INLINE V where(M condition, scalar<V> a, V b) {
-    return condition ? V{} + a : b;
+    return choose(condition, V{} + a, b);
+}
+
+// The larger, and the smaller of two; NaN stays. One instruction, for both sides of the comparison are what it chooses from.
+template <class V>
+SEQCELLS_INLINE V at_least(V x, scalar<V> least) {
+    const V low = V{} + least;
+    return choose(x < low, low, x);
+}
+template <class V>
+SEQCELLS_INLINE V at_most(V x, scalar<V> most) {
+    const V high = V{} + most;
+    return choose(x > high, high, x);
 }
 
 template <class V>
@@ -70,6 +81,11 @@ SEQCELLS_INLINE V maximum(V a, V b) {
 template <class V>
 SEQCELLS_INLINE V absolute(V x) {
     return (V)((mask<V>)x & std::numeric_limits<scalar<mask<V>>>::max());
+}
+
+template <class V>
+SEQCELLS_INLINE V with_sign_of(V x, V size) {
+    return (V)(((mask<V>)x & std::numeric_limits<scalar<mask<V>>>::min()) | ((mask<V>)size & std::numeric_limits<scalar<mask<V>>>::max()));
 }
 
 template <class T, int N>
@@ -112,8 +128,7 @@ template <class V>
 SEQCELLS_INLINE V exp(V x) {
     using F = Format<scalar<V>>;
     mask<V> n;
-    x = where(x < F::lowest, F::lowest, where(x > F::highest, F::highest, x));
-    const V rest = exp_parts(x, n);
+    const V rest = exp_parts(at_least(at_most(x, F::highest), F::lowest), n);
     // In two steps, since 2^n alone may be too large or too small for a normal number.
     return (rest + scalar<V>(1)) * power_of_two<V>(n >> 1) * power_of_two<V>(n - (n >> 1));
 }
@@ -123,14 +138,14 @@ template <class V>
 SEQCELLS_INLINE V expm1_of_small(V x) {
     using T = scalar<V>;
     mask<V> n;
-    const V rest = exp_parts(where(x < T(-40), T(-40), x), n);
+    const V rest = exp_parts(at_least(x, T(-40)), n);
     const V scale = power_of_two<V>(n);
     return scale * rest + (scale - T(1));
 }
 template <class V>
 SEQCELLS_INLINE V expm1(V x) {
     using T = scalar<V>;
-    return where(x > T(40), exp(x), expm1_of_small(where(x > T(40), T(40), x)));
+    return where(x > T(40), exp(x), expm1_of_small(at_most(x, T(40))));
 }
 
 template <class V>
@@ -141,8 +156,7 @@ SEQCELLS_INLINE V sigmoid(V x) {
 template <class V>
 SEQCELLS_INLINE V tanh(V x) {
     const V e = expm1_of_small(absolute(x) * scalar<V>(-2));
-    const V size = -e / (e + scalar<V>(2));
-    return where(x < scalar<V>(0), -size, size);
+    return with_sign_of(x, e / (e + scalar<V>(2)));
 }
 
 // log(1 + exp(x)) for x <= 0: with u = exp(x) it is 2 atanh(q), q = u / (2 + u), by the series in q² <= 1/9.

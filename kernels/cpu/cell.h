@@ -16,13 +16,15 @@ class Array {
     Array(const void* at, bool halves) : at_(const_cast<void*>(at)), halves_(halves) {}
     Array(const void* at, const Problem& p) : Array(at, p.halves) {}
 
-    SEQCELLS_INLINE Vector<T> load(int64_t from, int64_t count = LANES<T>) const {
-        if constexpr (std::is_same_v<T, float>)
+    template <class V = Vector<T>>
+    SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<T>) const {
+        if constexpr (std::is_same_v<V, Vector<float>>)
             if (halves_) return seqcells::load(static_cast<const bfloat16*>(at_) + from, count);
-        return seqcells::load(static_cast<const T*>(at_) + from, count);
+        return load_as<V>(static_cast<const T*>(at_) + from, count);
     }
-    SEQCELLS_INLINE void store(int64_t to, Vector<T> value, int64_t count) const {
-        if constexpr (std::is_same_v<T, float>)
+    template <class V>
+    SEQCELLS_INLINE void store(int64_t to, V value, int64_t count) const {
+        if constexpr (std::is_same_v<V, Vector<float>>)
             if (halves_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
         seqcells::store(static_cast<T*>(at_) + to, value, count);
     }
@@ -68,20 +70,19 @@ struct Times {
 };
 
 // What a state becomes at a boundary.
-template <class T>
-SEQCELLS_INLINE Vector<T> fresh(const Problem& p, int state, int64_t row, int64_t unit, int64_t count) {
-    return p.reset_states[state] ? Array<T>(p.reset_states[state], p).load(row * (state ? p.hidden : p.projected) + unit, count) : Vector<T>{};
+template <class T, class V = Vector<T>>
+SEQCELLS_INLINE V fresh(const Problem& p, int state, int64_t row, int64_t unit, int64_t count) {
+    return p.reset_states[state] ? Array<T>(p.reset_states[state], p).template load<V>(row * (state ? p.hidden : p.projected) + unit, count) : V{};
 }
 
 // The hidden state after a step: what the next one reads, or the final one.
-template <class T>
-SEQCELLS_INLINE void keep_hidden(const Step<T>& s, int64_t row, int64_t unit, Vector<T> value, bool boundary, int64_t count, bool halves) {
-    const Problem& p = *s.p;
+template <class T, class V>
+SEQCELLS_INLINE void keep_hidden(const Problem& p, const Step<T>& s, int64_t row, int64_t unit, V value, bool boundary, int64_t count, bool halves) {
     if (s.index + 1 == p.steps) {
         Array<T>(p.final[0], halves).store(row * p.projected + unit, value, count);
         return;
     }
-    if (boundary) value = fresh<T>(p, 0, row, unit, count);
+    if (boundary) value = fresh<T, V>(p, 0, row, unit, count);
     store(s.next + row * s.hidden_width + unit, value, count);
     if (s.pairs) Array<T>(s.operands, true).store(row * s.operands_width + unit, value, count);
 }
@@ -113,31 +114,36 @@ SEQCELLS_INLINE void expect_forward(const Step<T>& s, int64_t row) {
     if (!p.weight_hr) Array<T>(p.output, p).template expect<1>(place * p.output_width + unit, count);
 }
 
-// One vector of units of one row. PLAIN: it is whole, and no array is of bfloat16; nearly all are, and need no questions.
-template <class Cell, class T, bool PLAIN>
-SEQCELLS_INLINE void forward_units(const Step<T>& s, int64_t row, int sub, bool valid, bool boundary) {
-    using V = Vector<T>;
+// Whether vectors of units are computed two and three side by side. That takes time to compile, so only float32 has it, and
+// only where vectors are wide.
+template <class T>
+constexpr bool SIDE_BY_SIDE_UNITS = std::is_same_v<T, float> && VECTOR_BYTES > 16;
+
+// Some vectors of units of one row: N whole ones, where no array is of bfloat16, or by 0 one of any kind. Nearly all are of
+// the first sort, and need no questions.
+template <class Cell, class T, int N>
+SEQCELLS_INLINE void forward_units(const Problem& p, const Step<T>& s, int64_t row, int sub, bool valid, bool boundary) {
+    using V = std::conditional_t<(N < 2), Vector<T>, Several<Vector<T>, N>>;
     constexpr int L = LANES<T>, G = Cell::gates, R = Cell::recurrent_gates, S = Cell::states;
-    const Problem& p = *s.p;
-    const bool halves = !PLAIN && p.halves, last = s.index + 1 == p.steps;
-    const int64_t H = p.hidden, unit = s.unit + sub * L, count = PLAIN ? L : H - unit, place = Times{p}.at(s.index) * p.batch + row;
+    const bool halves = N == 0 && p.halves, last = s.index + 1 == p.steps;
+    const int64_t H = p.hidden, unit = s.unit + sub * L, count = N ? L : H - unit, place = Times{p}.at(s.index) * p.batch + row;
     const T* inputs = s.inputs + (row - s.row0) * s.inputs_width + sub * L;
     const T* products = s.products + (row - s.row0) * s.products_width + sub * L;
     const Array<T> bias_ih(p.bias_ih, halves), bias_hh(p.bias_hh, halves), gates_x(p.gates_x, halves), of_units(p.unit, halves);
     V x[G], r[R + 1], old[S], u[Cell::parameters + 1], n[S], saved[Cell::saves + 1];
     if (s.inputs) {
-        for (int gate = 0; gate < G; ++gate) x[gate] = load(inputs + gate * s.vectors * L);
+        for (int gate = 0; gate < G; ++gate) x[gate] = load_as<V>(inputs + gate * s.vectors * L, L);
         if (bias_ih)
-            for (int gate = 0; gate < G; ++gate) x[gate] += bias_ih.load(gate * H + unit, count);
+            for (int gate = 0; gate < G; ++gate) x[gate] += bias_ih.template load<V>(gate * H + unit, count);
     } else {
-        for (int gate = 0; gate < G; ++gate) x[gate] = gates_x.load(place * p.gates_width + gate * H + unit, count);
+        for (int gate = 0; gate < G; ++gate) x[gate] = gates_x.template load<V>(place * p.gates_width + gate * H + unit, count);
     }
-    for (int gate = 0; gate < R; ++gate) r[gate] = load(products + gate * s.vectors * L);
+    for (int gate = 0; gate < R; ++gate) r[gate] = load_as<V>(products + gate * s.vectors * L, L);
     if (bias_hh)
-        for (int gate = 0; gate < R; ++gate) r[gate] += bias_hh.load(gate * H + unit, count);
-    for (int k = 0; k < Cell::parameters; ++k) u[k] = of_units.load(k * H + unit, count);
-    old[0] = p.weight_hr ? V{} : load(s.now + row * s.hidden_width + unit, count);
-    for (int state = 1; state < S; ++state) old[state] = load(s.states + (state * p.batch + row) * s.states_width + unit);
+        for (int gate = 0; gate < R; ++gate) r[gate] += bias_hh.template load<V>(gate * H + unit, count);
+    for (int k = 0; k < Cell::parameters; ++k) u[k] = of_units.template load<V>(k * H + unit, count);
+    old[0] = p.weight_hr ? V{} : load_as<V>(s.now + row * s.hidden_width + unit, count);
+    for (int state = 1; state < S; ++state) old[state] = load_as<V>(s.states + (state * p.batch + row) * s.states_width + unit, L);
     if (valid) {
         Cell::template forward<V>(x, r, old, u, n, saved);
     } else {
@@ -155,16 +161,16 @@ SEQCELLS_INLINE void forward_units(const Step<T>& s, int64_t row, int sub, bool 
             store(static_cast<T*>(s.unprojected) + row * s.unprojected_width + unit, n[0], count);
     } else {
         Array<T>(p.output, halves).store(place * p.output_width + unit, valid ? n[0] : V{}, count);
-        keep_hidden(s, row, unit, n[0], boundary, count, halves);
+        keep_hidden(p, s, row, unit, n[0], boundary, count, halves);
     }
     for (int state = 1; state < S; ++state) {
         if (last) Array<T>(p.final[state], halves).store(row * H + unit, n[state], count);
-        store(s.states + (state * p.batch + row) * s.states_width + unit, boundary ? fresh<T>(p, state, row, unit, count) : n[state]);
+        store(s.states + (state * p.batch + row) * s.states_width + unit, boundary ? fresh<T, V>(p, state, row, unit, count) : n[state], L);
     }
 }
 template <class Cell, class T>
 __attribute__((noinline)) void forward_any_units(const Step<T>& s, int64_t row, int sub, bool valid, bool boundary) {
-    forward_units<Cell, T, false>(s, row, sub, valid, boundary);
+    forward_units<Cell, T, 0>(*s.p, s, row, sub, valid, boundary);
 }
 
 template <class Cell, class T>
@@ -172,15 +178,22 @@ void forward_rows(const void* step) {
     const auto& s = *static_cast<const Step<T>*>(step);
     const Problem& p = *s.p;
     const Times times{p};
-    const int whole = p.halves || s.pairs ? 0 : int((p.hidden - s.unit) / LANES<T>);
+    const int64_t whole = p.halves || s.pairs ? 0 : (p.hidden - s.unit) / LANES<T>;
+    const int wide = whole < s.vectors ? int(whole) : s.vectors;
     for (int64_t row = s.row0; row < s.row1; ++row) {
         expect_forward<Cell>(s, row + 8);
         const bool valid = times.valid(times.at(s.index), row), boundary = s.index + 1 < p.steps && times.boundary(times.at(s.index + 1), row);
-        for (int sub = 0; sub < s.vectors; ++sub)
-            if (sub < whole)
-                forward_units<Cell, T, true>(s, row, sub, valid, boundary);
-            else
-                forward_any_units<Cell, T>(s, row, sub, valid, boundary);
+        int sub = 0;
+        if constexpr (SIDE_BY_SIDE_UNITS<T>) {
+            for (; wide - sub > 1; sub += 2)
+                if ((wide - sub) % 2)
+                    forward_units<Cell, T, 3>(p, s, row, sub++, valid, boundary);
+                else
+                    forward_units<Cell, T, 2>(p, s, row, sub, valid, boundary);
+        } else {
+            for (; sub < wide; ++sub) forward_units<Cell, T, 1>(p, s, row, sub, valid, boundary);
+        }
+        for (; sub < s.vectors; ++sub) forward_any_units<Cell, T>(s, row, sub, valid, boundary);
     }
 }
 

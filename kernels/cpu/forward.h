@@ -338,7 +338,7 @@ class Forward : public Sequence<T, O> {
                 const Vector<T> value = load(products + ((row - rows.first) * vectors + n) * L);
                 as(p.output).store((t * B + row) * p.output_width + unit, valid ? value : Vector<T>{}, count);
                 const bool boundary = index + 1 < p.steps && times.boundary(times.at(index + 1), row);
-                keep_hidden(s, row, unit, valid ? value : load(s.now + row * s.hidden_width + unit, count), boundary, count, p.halves);
+                keep_hidden(p, s, row, unit, valid ? value : load(s.now + row * s.hidden_width + unit, count), boundary, count, p.halves);
             }
     }
 };

@@ -53,14 +53,16 @@ using Vector = typename VectorOf<T>::type;
 template <class T>
 constexpr int LANES = VECTOR_BYTES / sizeof(scalar<Vector<T>>);
 
-// A whole vector from and to memory.
+// A whole vector from and to memory, as numbers of its type: bytes might be anything's, which then would be read anew.
 template <class T>
 SEQCELLS_INLINE void read(const T* from, Vector<T>& v) {
-    std::memcpy(&v, from, sizeof v);
+    typedef T Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(alignof(T))));
+    v = *reinterpret_cast<const Unaligned*>(from);
 }
 template <class T>
 SEQCELLS_INLINE void write(T* to, Vector<T> v) {
-    std::memcpy(to, &v, sizeof v);
+    typedef T Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(alignof(T))));
+    *reinterpret_cast<Unaligned*>(to) = v;
 }
 
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));
@@ -129,6 +131,20 @@ SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
         const Vector<T> some = v;
         write_some(to, &some, n);
     }
+}
+
+// Several vectors that lie one after another, all of them whole.
+template <class V, class T>
+SEQCELLS_INLINE V load_as(const T* from, int64_t count) {
+    if constexpr (std::is_same_v<V, Vector<T>>)
+        return load(from, count);
+    else
+        return V::each([&](int n) { return load(from + n * LANES<T>); });
+}
+template <class T, class V, int N>
+SEQCELLS_INLINE void store(T* to, const Several<V, N>& v, int64_t) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) store(to + n * LANES<T>, v.part[n]);
 }
 
 // Every second lane of two vectors, from the first or second on.
