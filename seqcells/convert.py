@@ -55,7 +55,8 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
     if reason:
         raise TypeError(reason)
     state = vars(module)
-    taken = {*state, *module._parameters, *module._buffers, *module._modules} & subclasses.only_ours(ours, theirs)
+    names = {*state, *module._parameters, *module._buffers, *module._modules} - {*LISTS}
+    taken = names & subclasses.only_ours(ours, theirs)
     if taken:
         raise ValueError(f"it has an attribute {min(taken)}, which seqcells.{ours.__name__} has for itself")
     module.__class__ = target

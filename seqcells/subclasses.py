@@ -34,9 +34,8 @@ def above_module(kind: type) -> Iterator[type]:
 
 
 def only_ours(ours: type[nn.Module], theirs: type[nn.Module]) -> set[str]:
-    """Attributes of our class and its instances that torch.nn's has not."""
-    kept = {"_flat_weights", "_flat_weights_names"}  # by torch.nn on the instance
-    return {*dir(ours), *ours._own_state} - {*dir(theirs)} - kept
+    """Attributes of our class and its instances that torch.nn's class has not."""
+    return {*dir(ours), *ours._own_state} - {*dir(theirs)}
 
 
 def why_not(kind: type[nn.Module], ours: type[nn.Module]) -> str | None:
