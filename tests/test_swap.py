@@ -2,11 +2,10 @@
 
 import copy
 import functools
-import operator
 
 import pytest
 import torch
-from modules import KINDS, assert_same, each_module, example, make, run
+from modules import KINDS, NAMES, Tagger, assert_same, each_module, example, make, run, words
 from torch import nn
 from torch.testing import assert_close
 
@@ -229,38 +228,10 @@ def test_a_plain_tensor_for_a_parameter_stays():
 # A whole model.
 
 
-class Tagger(nn.Module):
-    """Recurrent layers and cells at every depth, some of them twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(20, 6)
-        self.encoder = nn.ModuleDict({"lstm": nn.LSTM(6, 5, num_layers=2, bidirectional=True, dropout=0.2)})
-        self.stack = nn.ModuleList([nn.GRU(10, 8), nn.Sequential(nn.RNN(8, 8, 1, "relu"))])
-        self.again = self.stack[0]
-        self.cells = nn.ModuleList([nn.LSTMCell(8, 8), nn.GRUCell(8, 8), nn.RNNCell(8, 8)])
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, words):
-        x = self.encoder["lstm"](self.embedding(words))[0]
-        x = self.again(x)[0]
-        x = self.stack[1][0](x)[0]
-        lstm, gru, rnn = self.cells
-        h, c = lstm(x[-1])
-        return self.head(rnn(gru(h) + c))
-
-
-NAMES = {"encoder.lstm", "stack.0", "stack.1.0", "again", "cells.0", "cells.1", "cells.2"}
-
-
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return Tagger()
-
-
-def words(seed=0):
-    return torch.randint(20, (7, 4), generator=torch.Generator().manual_seed(seed))
 
 
 def test_swap_replaces_all_and_keeps_everything(model):
@@ -367,45 +338,6 @@ def test_hooks_are_kept_and_can_be_removed(model):
     model(words()).sum().backward()
     model.load_state_dict(model.state_dict())
     assert len(calls) == 6
-
-
-# The way back.
-
-
-def test_the_way_back(model):
-    kinds = {name: type(module) for name, module in model.named_modules(remove_duplicate=False)}
-    expected, state = model.eval()(words()), copy.deepcopy(model.state_dict())
-    parameters, modules = list(model.parameters()), list(model.modules())
-    seqcells.swap(model)
-    done = seqcells.unswap(model)
-    assert set(done.replaced) == NAMES and done.left == {}
-    assert {name: type(module) for name, module in model.named_modules(remove_duplicate=False)} == kinds
-    assert all(map(operator.is_, model.parameters(), parameters))
-    assert all(map(operator.is_, model.modules(), modules)) and model.again is model.stack[0]
-    assert list(model.state_dict()) == list(state)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(model(words()), expected)
-    assert "encoder.lstm: now torch.nn.LSTM" in str(done).splitlines()
-    assert str(seqcells.unswap(model)) == "no recurrent module of seqcells in this model"
-
-
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:torch.quantize_per_tensor")
-def test_tools_that_go_by_type_work_after_the_way_back(model):
-    quantize = functools.partial(torch.ao.quantization.quantize_dynamic, qconfig_spec={nn.LSTM}, dtype=torch.qint8)
-    assert type(seqcells.swap(model).replaced["encoder.lstm"]) is type(quantize(model).encoder["lstm"])
-    seqcells.unswap(model)
-    assert type(quantize(model).encoder["lstm"]) is torch.ao.nn.quantized.dynamic.LSTM
-
-
-def test_ours_from_the_beginning_become_torchs_where_it_has_them():
-    model = nn.Sequential(seqcells.GRU(2, 3, backend="reference").freeze(), seqcells.PeepholeLSTM(3, 3))
-    done = seqcells.unswap(model)
-    assert type(model[0]) is nn.GRU and repr(model[0]) == repr(nn.GRU(2, 3))
-    assert done.left == {"1": "torch.nn has no module for PeepholeLSTM"}
-    copy.deepcopy(model[0])(torch.zeros(1, 1, 2))
-    assert vars(model[0]).keys() == vars(nn.GRU(2, 3)).keys()
-    with pytest.raises(TypeError, match="the model is itself a LSTM: use its to_torch"):
-        seqcells.unswap(seqcells.LSTM(2, 3))
 
 
 def test_every_class_is_swapped():
