@@ -18,7 +18,7 @@ HARMLESS = {
 """What every class has, and what no call of a module depends on."""
 CALLED = {
     *("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward"),
-    *("__getattribute__", "__getattr__", "__setattr__", "__delattr__", "__new__", "__init_subclass__", "__slots__"),
+    *("__getattribute__", "__getattr__", "__setattr__", "__delattr__", "__new__", "__init_subclass__"),
     *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
     *("__copy__", "__deepcopy__"),
 }
@@ -48,7 +48,7 @@ def why_not(kind: type[nn.Module], ours: type[nn.Module]) -> str | None:
             continue
         for name in vars(base).keys() - HARMLESS:
             if name in relied:
-                return f"{base.__name__} overrides {name}, which its calls go through"
+                return f"{base.__name__} overrides {name}, which its calls or copies go through"
             if name in own:
                 return f"{base.__name__} has {name}, which seqcells.{ours.__name__} has for itself"
     if type(kind) not in (type, abc.ABCMeta):

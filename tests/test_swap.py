@@ -96,7 +96,11 @@ def clashing(place):
 
 
 LEFT = {
-    "subclass": (lambda: Subclassed(2, 3), TypeError, "^Subclassed overrides forward, which its calls go through$"),
+    "subclass": (
+        lambda: Subclassed(2, 3),
+        TypeError,
+        "^Subclassed overrides forward, which its calls or copies go through$",
+    ),
     "a forward that holds torch's": (lambda: patched(holding), TypeError, "its forward was replaced on the instance"),
     "another forward": (lambda: patched(lambda _: torch.relu), TypeError, "its forward was replaced on the instance"),
     "another method": (replaced_check, TypeError, "its check_forward_args was replaced on the instance"),
@@ -270,7 +274,7 @@ def test_the_report_is_readable(model):
     model.own = Subclassed(2, 3)
     report = str(seqcells.swap(model)).splitlines()
     assert "encoder.lstm: now seqcells.LSTM" in report
-    assert report[-1] == "own: left, Subclassed overrides forward, which its calls go through"
+    assert report[-1] == "own: left, Subclassed overrides forward, which its calls or copies go through"
     assert "seqcells.unswap(model)" in report[-2]
     assert len(report) == len(NAMES) + 2
 

@@ -154,7 +154,10 @@ class Meta(type):
 
 REFUSED = {
     **{
-        name: (with_body(**{name: lambda self, *args: None}), f"Own overrides {name}, which its calls go through")
+        name: (
+            with_body(**{name: lambda self, *args: None}),
+            f"Own overrides {name}, which its calls or copies go through",
+        )
         for name in (
             *("forward", "__call__", "flatten_parameters", "check_input", "check_forward_args", "permute_hidden"),
             *("check_hidden_size", "get_expected_hidden_size", "get_expected_cell_size", "_update_flat_weights"),
