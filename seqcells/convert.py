@@ -75,13 +75,16 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
         The module.
 
     Raises:
-        TypeError: torch.nn has no such module.
+        TypeError: torch.nn has no such module, or a method was replaced on the instance.
     """
     old = module if old is None else old
     kind, plain = type(module), type_before_parametrizations(module)
     theirs = vars(plain).get("torch_class")
     if theirs is None:
         raise TypeError(f"torch.nn has no module for {plain.__name__}")
+    reason = patches.why_not(old, plain)
+    if reason:
+        raise TypeError(reason)
     lists = _lists(module) if issubclass(theirs, nn.RNNBase) else {}
     module.__class__ = _parametrized(theirs, module)
     for name in kind._own_state:

@@ -12,16 +12,16 @@ from torch import nn
 from .subclasses import above_module
 
 
-def why_not(module: nn.Module, theirs: type[nn.Module]) -> str | None:
-    """Why a method that was replaced on the instance keeps it from becoming one of ours, or None."""
-    methods = {name for base in above_module(theirs) for name, value in vars(base).items() if callable(value)}
+def why_not(module: nn.Module, kind: type[nn.Module]) -> str | None:
+    """Why a method of ``kind`` that was replaced on the instance keeps it from another class, or None."""
+    methods = {name for base in above_module(kind) for name, value in vars(base).items() if callable(value)}
     # No call of ours goes through flatten_parameters.
     for name in sorted(methods & vars(module).keys() - {"flatten_parameters", "forward"}):
         return f"its {name} was replaced on the instance"
     if "forward" not in vars(module):
         return None
     if any(_is_own(each, module, "forward") for each in _inside(vars(module)["forward"])):
-        return "its forward was replaced on the instance by a function that holds torch.nn's: replace it after"
+        return "its forward was replaced on the instance by a function that holds its class's: replace it after"
     # As accelerate's hooks do it: what was put in place of `forward` finds it in another attribute.
     if not any(_is_own(each, module, "forward") for value in vars(module).values() for each in _outside(value)):
         return "its forward was replaced on the instance by another"

@@ -52,3 +52,14 @@ def test_ours_from_the_beginning_become_torchs_where_it_has_them():
     assert vars(model[0]).keys() == vars(nn.GRU(2, 3)).keys()
     with pytest.raises(TypeError, match="the model is itself a LSTM: use its to_torch"):
         seqcells.unswap(seqcells.LSTM(2, 3))
+
+
+def test_a_forward_that_holds_ours_is_left_with_the_reason(model):
+    seqcells.swap(model)
+    ours = model.again.forward
+    model.again.forward = lambda *args: ours(*args)
+    expected = model.eval()(words())
+    done = seqcells.unswap(model)
+    assert done.left.keys() == {"again", "stack.0"} and len(done.replaced) == len(NAMES) - 2
+    assert done.left["again"].startswith("its forward was replaced on the instance by a function that holds")
+    torch.testing.assert_close(model(words()), expected)
