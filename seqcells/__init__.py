@@ -1,8 +1,8 @@
 """Recurrent layers in place of torch.nn's: same parameters, same numbers, and what users have asked for since.
 
 ``LSTM``, ``GRU``, ``RNN`` and their cells follow the contract of torch.nn; every other cell's modules the
-same one. ``swap(model)`` replaces torch's inside a model. The parts, from the top down: `layers` and
-`cell_modules`, `functional`, `ops`, `dispatch`, the backends, `cells`.
+same one. ``swap(model)`` replaces torch's inside a model, ``unswap(model)`` puts them back. The parts, from the
+top down: `layers` and `cell_modules`, `functional`, `ops`, `dispatch`, the backends, `cells`.
 """
 
 from . import cells, functional
@@ -12,7 +12,7 @@ from .dispatch import Choice
 from .kernels.cpu import empty_cache
 from .layers import GRU, LSTM, RNN
 from .recurrent_layer import RecurrentLayer
-from .swap import swap
+from .swap import swap, unswap
 from .version import __version__
 
 PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)
@@ -56,4 +56,5 @@ __all__ = [
     "empty_cache",
     "functional",
     "swap",
+    "unswap",
 ]

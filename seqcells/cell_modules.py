@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from . import cells, convert, dispatch, functional
-from .prepared import Freezable, Prepared
+from .prepared import Freezable
 from .weights import Weights
 
 
@@ -42,13 +42,11 @@ class RecurrentCell(Freezable):
         *,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        self.backend = dispatch.check_name(backend)
-        self._prepared = Prepared()
-        self._roles = Weights.roles(self.cell, bias=True, projection=False)
+        self._settle(backend)
         for role in self._roles:
             if role.startswith("bias") and not bias:
                 self.register_parameter(role, None)
@@ -56,6 +54,10 @@ class RecurrentCell(Freezable):
             shape = Weights.shape(role, self.cell, input_size, hidden_size, proj_size=0)
             setattr(self, role, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
+
+    def _settle(self, backend: str) -> None:
+        super()._settle(backend)
+        self._roles = Weights.roles(self.cell, bias=True, projection=False)
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
@@ -125,11 +127,11 @@ class RecurrentCell(Freezable):
     @classmethod
     def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentCell":
         """This class in place of torch.nn's, with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(module, cls.torch_class, cls, backend=backend)
+        return convert.from_torch(module, cls, backend=backend)
 
     def to_torch(self) -> nn.Module:
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
+        return convert.as_torch(self)
 
 
 COUNT = {2: "two"}

@@ -1,7 +1,7 @@
 """What bad input is told, in torch.nn's words where it has any.
 
-Checks that torch.nn's `forward` makes in methods are borrowed from the installed torch by the modules
-themselves; these are the constructor's, those that torch's operators make, for backends that do not call
+Checks of sizes that torch.nn's `forward` makes in methods are borrowed from the installed torch by the modules
+themselves; these are the constructor's, the input's, those that torch's operators make, for backends that do not call
 them, and those of our own arguments.
 """
 
@@ -60,6 +60,20 @@ def _outside() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         level, frame = level + 1, frame.f_back
     return level
+
+
+def input(input: Tensor, batch_sizes: Tensor | None, input_size: int, dtype: torch.dtype) -> None:
+    """torch.nn's checks of a layer's input, of ``dtype`` as the weights unless autocast says otherwise."""
+    if input.dtype != dtype and not torch._C._is_any_autocast_enabled():
+        raise ValueError(
+            f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
+            f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
+        )
+    rank = 3 if batch_sizes is None else 2
+    if input.dim() != rank:
+        raise RuntimeError(f"input must have {rank} dimensions, got {input.dim()}")
+    if input.size(-1) != input_size:
+        raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {input_size}, got {input.size(-1)}")
 
 
 def has_steps(input: Tensor) -> None:

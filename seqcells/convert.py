@@ -1,50 +1,133 @@
-"""From torch.nn's modules to ours and back, the parameters themselves handed over."""
+"""From torch.nn's modules to ours and back: a module changes its class, and keeps all that is on it.
 
-import inspect
-import warnings
+The object stays, as it does when torch.nn.utils.parametrize changes a module's class: with its Parameter objects,
+buffers, submodules, hooks, attributes and mode, and for all who hold it.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+
+from . import flat_weights, patches, subclasses
+from .flat_weights import FlatWeights
+from .prepared import Freezable
+
+LISTS = ("_flat_weights_names", "_flat_weights", "_flat_weight_refs")
+"""What torch.nn's layers keep beside their parameters."""
 
 
-def rebuilt(old: nn.Module, expected: type[nn.Module] | None, target: type[nn.Module] | None, **extra: Any) -> Any:
-    """A ``target`` with the settings of ``old``, its parameters, hooks and training mode; none are copied.
+def from_torch(module: nn.Module, ours: type[Freezable], *, backend: str = "auto") -> Any:
+    """Another module, of ours, with all that is on ``module``, which stays. Errors: `to_ours`."""
+    return to_ours(_twin(module), ours, backend=backend, old=module)
+
+
+def as_torch(module: Freezable) -> nn.Module:
+    """Another module, of torch.nn, with all that is on ``module``, which stays. Errors: `to_torch`."""
+    return to_torch(_twin(module), old=module)
+
+
+def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: nn.Module | None = None) -> Any:
+    """Let a module of torch.nn be one of ours, in place.
+
+    Args:
+        module: of exactly ``ours.torch_class``, or of a subclass that does nothing else in its calls.
+        ours: the class.
+        old: the module whose attributes it was given. Default: itself
+
+    Returns:
+        The module.
 
     Raises:
-        TypeError: ``old`` is not exactly an ``expected``, or torch.nn has no such module.
-        ValueError: parameters that are not plain, as after a parametrization or weight_norm.
+        TypeError, ValueError: it must stay as it is, and why.
     """
-    why_not = unsuitable(old, expected)
-    if why_not:
-        raise TypeError(why_not)
-    if target is None:
-        raise TypeError(f"torch.nn has no module for {type(old).__name__}")
-    names = {name for kind in target.__mro__ for name in inspect.signature(kind).parameters} | {"nonlinearity"}
-    settings = {name: value for name, value in old.__dict__.items() if name in names - {"mode"}}
-    if not old.__dict__.get("proj_size"):
-        settings.pop("proj_size", None)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="dropout option adds dropout")
-        new = target(**{**settings, **extra, "device": "meta"})
-    if set(old._parameters) != set(new._parameters):
-        raise ValueError(
-            f"the parameters of this {type(old).__name__} are not plain (parametrized, or weight_norm?): "
-            f"it has {', '.join(old._parameters)}; convert first, then change them"
-        )
-    for name, parameter in old._parameters.items():
-        setattr(new, name, parameter)
-    for name, value in old.__dict__.items():
-        # The dictionaries themselves: handles that remove a hook go on working.
-        if "_hook" in name and name in new.__dict__:
-            new.__dict__[name] = value
-    return new.train(old.training)
+    old = module if old is None else old
+    theirs, kind, plain = ours.torch_class, type(module), type_before_parametrizations(module)
+    if theirs is None or not issubclass(plain, theirs) or issubclass(plain, Freezable):
+        wanted = "a module torch.nn has" if theirs is None else theirs.__name__
+        raise TypeError(f"expected exactly {wanted}, got {plain.__name__}")
+    target = _parametrized(subclasses.over(plain, ours), module)
+    reason = patches.why_not(old, theirs)
+    if reason:
+        raise TypeError(reason)
+    state = vars(module)
+    names = {*state, *module._parameters, *module._buffers, *module._modules} - {*LISTS}
+    taken = names & subclasses.only_ours(ours, theirs)
+    if taken:
+        raise ValueError(f"it has an attribute {min(taken)}, which seqcells.{ours.__name__} has for itself")
+    module.__class__ = target
+    lists = [state.pop(name, None) for name in LISTS]
+    module._settle(backend)
+    if issubclass(theirs, nn.RNNBase):
+        _take_assigned(module, *lists)
+    patches.rebind(module, old, kind)
+    return module
 
 
-def unsuitable(old: nn.Module, expected: type[nn.Module] | None) -> str | None:
-    """Why ``old`` cannot stand for an ``expected``, or None."""
-    if nn.utils.parametrize.is_parametrized(old):
-        return "it is parametrized: convert first, then register the parametrization"
-    if type(old) is expected:
-        return None
-    wanted = "a module torch.nn has" if expected is None else expected.__name__
-    return f"expected exactly {wanted}, got {type(old).__name__}: a subclass may do something else in forward"
+def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
+    """Let a module of ours be torch.nn's, or of its subclass that it was, in place; arguments as `to_ours`.
+
+    Returns:
+        The module.
+
+    Raises:
+        TypeError: torch.nn has no such module, or a method was replaced on the instance.
+    """
+    old = module if old is None else old
+    kind, plain = type(module), type_before_parametrizations(module)
+    theirs = vars(plain).get("torch_class")
+    if theirs is None:
+        raise TypeError(f"torch.nn has no module for {plain.__name__}")
+    reason = patches.why_not(old, plain)
+    if reason:
+        raise TypeError(reason)
+    lists = _lists(module) if issubclass(theirs, nn.RNNBase) else {}
+    module.__class__ = _parametrized(theirs, module)
+    for name in kind._own_state:
+        vars(module).pop(name, None)
+    vars(module).update(lists)
+    patches.rebind(module, old, kind)
+    if lists:
+        nn.RNNBase.flatten_parameters(module)
+    return module
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """Another module with the same Parameters, buffers, submodules, hooks and attributes; none are copied."""
+    new = type(module).__new__(type(module))
+    own = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+    # The dictionaries of hooks themselves: handles that remove a hook go on working.
+    vars(new).update({name: value.copy() if name in own else value for name, value in vars(module).items()})
+    return new
+
+
+def _parametrized(target: type[nn.Module], module: nn.Module) -> type[nn.Module]:
+    """``target`` with the properties of a parametrized module, as torch.nn.utils.parametrize has made them."""
+    if not is_parametrized(module):
+        return target
+    kept = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
+    return type(f"Parametrized{target.__name__}", (target,), kept)
+
+
+def _take_assigned(module: Any, names: list[str], weights: list[Tensor | None], refs: list[Any]) -> None:
+    """Keep the entries that somebody assigned to a layer's flat weights, while torch.nn would multiply them."""
+    stored = [flat_weights.stored(module, name) for name in names]
+    if is_parametrized(module) or (len(weights) == len(names) and all(map(operator.is_, weights, stored))):
+        return
+    if FlatWeights.of([ref and ref() for ref in refs]).hold(stored):
+        module._flat = FlatWeights.of(stored, weights[:])
+
+
+def _lists(module: Any) -> dict[str, Any]:
+    """The lists of torch.nn's layer. A parametrized weight is none of its tensors: it is read at the next call."""
+    names = module._flat_weights_names
+    stored = [flat_weights.stored(module, name) for name in names]
+    parametrized = [is_parametrized(module, name) for name in names]
+    stored = [tensor.detach() if other else tensor for tensor, other in zip(stored, parametrized, strict=True)]
+    assigned = None if any(parametrized) else module._assigned()
+    refs = [None if tensor is None else weakref.ref(tensor) for tensor in stored]
+    return dict(zip(LISTS, (names, (stored if assigned is None else assigned)[:], refs), strict=True))

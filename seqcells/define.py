@@ -4,7 +4,8 @@ import sys
 
 from .cell_modules import RecurrentCell
 from .cells import Cell, register
-from .recurrent_layer import RecurrentLayer, UnprojectedLayer
+from .layers import UnprojectedLayer
+from .recurrent_layer import RecurrentLayer
 
 
 def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:

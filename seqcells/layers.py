@@ -5,7 +5,43 @@ from typing import Any
 from torch import nn
 
 from . import cells
-from .recurrent_layer import RecurrentLayer, UnprojectedLayer
+from .recurrent_layer import RecurrentLayer
+
+
+class UnprojectedLayer(RecurrentLayer):
+    """A `RecurrentLayer` of a cell that allows no projection: no ``proj_size``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+        **others: Any,
+    ) -> None:
+        if "proj_size" in others:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if others:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {next(iter(others))!r}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+        )
 
 
 class LSTM(RecurrentLayer):
@@ -56,3 +92,8 @@ class RNN(UnprojectedLayer):
         self.cell = cells.RNN_BY_NONLINEARITY[nonlinearity]
         super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
         self.nonlinearity = nonlinearity
+
+    def _settle(self, backend: str) -> None:
+        # torch.nn's layer tells its nonlinearity by its mode.
+        self.cell = cells.REGISTRY[self.mode.lower()]
+        super()._settle(backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +60,30 @@ class Likeness(NamedTuple):
         return self.guard.check(*tensors)
 
 
-def parameters(module: nn.Module) -> list[Tensor]:
-    """Its own, in the order of registration."""
-    return [parameter for parameter in module._parameters.values() if parameter is not None]
+def parameters(module: Freezable) -> list[Tensor]:
+    """Its own, in the order of registration, then what was assigned instead of them."""
+    own = [parameter for parameter in module._parameters.values() if parameter is not None]
+    assigned = module._assigned()
+    return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
 
 
 class Freezable(nn.Module):
     """A module whose weights may be kept in the form that its kernels multiply."""
+
+    backend: str
+    _prepared: Prepared
+    _roles: tuple[str, ...]
+
+    _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend")
+    """The names of those that `_settle` sets, and of what comes to them later."""
+
+    def _settle(self, backend: str) -> None:
+        """Set the attributes that torch.nn's module for the same cell has not; it has all others."""
+        self.backend = dispatch.check_name(backend)
+        self._prepared = Prepared()
+
+    def _assigned(self) -> list[Tensor | None] | None:
+        """What is multiplied instead of the parameters, in their order, if anything is."""
 
     _frozen = 0
     """How often the module was frozen, 0 while it is not."""

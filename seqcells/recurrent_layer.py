@@ -1,17 +1,24 @@
 """The layer of any cell: a module to the contract of torch.nn's recurrent layers."""
 
+from __future__ import annotations
+
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import cells, checks, convert, dispatch, functional
+from . import cells, checks, convert, dispatch, flat_weights, functional
 from .cell_modules import COUNT
-from .prepared import Freezable, Prepared
+from .flat_weights import FlatWeights
+from .prepared import Freezable
 from .stream import Stream
 from .weights import Weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 States = Tensor | tuple[Tensor, ...]
 
@@ -60,7 +67,7 @@ class RecurrentLayer(Freezable):
         *,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.dropout = float(dropout)
         checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
         self.mode = self.cell.name.upper()
@@ -71,9 +78,7 @@ class RecurrentLayer(Freezable):
         self.batch_first = batch_first
         self.bidirectional = bidirectional
         self.proj_size = proj_size
-        self.backend = dispatch.check_name(backend)
-        self._roles = Weights.roles(self.cell, bias, proj_size > 0)
-        self._prepared = Prepared()
+        self._settle(backend)
         self._all_weights: list[list[str]] = []
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
@@ -86,6 +91,12 @@ class RecurrentLayer(Freezable):
                 self._all_weights.append(names)
         self.reset_parameters()
 
+    _own_state = (*Freezable._own_state, "cell", "_flat")
+
+    def _settle(self, backend: str) -> None:
+        super()._settle(backend)
+        self._roles = Weights.roles(self.cell, self.bias, self.proj_size > 0)
+
     def reset_parameters(self) -> None:
         """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
         stdv = 1.0 / math.sqrt(self.hidden_size)
@@ -93,7 +104,10 @@ class RecurrentLayer(Freezable):
             nn.init.uniform_(weight, -stdv, stdv)
 
     # What users of torch.nn reach for. Parameters are read by name at each call: nothing is cached that a
-    # parametrization, an optimizer or functional_call could leave stale.
+    # parametrization, an optimizer or functional_call could leave stale. Only the list of flat weights is kept, once
+    # it was looked at: who has it may write to it.
+
+    _flat: FlatWeights | None = None
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -105,13 +119,45 @@ class RecurrentLayer(Freezable):
         return [name for names in self._all_weights for name in names]
 
     @property
-    def _flat_weights(self) -> list[Tensor]:
-        return [getattr(self, name) for names in self._all_weights for name in names]
+    def _flat_weights(self) -> list[Tensor | None]:
+        """What the layer multiplies, in the order of `_flat_weights_names`. Entries and list may be assigned."""
+        assigned = self._assigned()
+        if assigned is None:
+            self._flat = FlatWeights.of(flat_weights.attributes(self, self._flat_weights_names))
+            assigned = self._flat.weights
+        return assigned
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[Tensor | None]) -> None:
+        self._flat = FlatWeights.of(flat_weights.attributes(self, self._flat_weights_names), weights)
+
+    def _assigned(self) -> list[Tensor | None] | None:
+        if self._flat is not None and not self._flat.hold(flat_weights.attributes(self, self._flat_weights_names)):
+            self._flat = None
+        return None if self._flat is None else self._flat.weights
+
+    def _init_flat_weights(self) -> None:
+        """Forget what was assigned to the flat weights."""
+        self._flat = None
+
+    def _update_flat_weights(self) -> None:
+        """Does nothing: the flat weights are up to date whenever they are read."""
 
     def flatten_parameters(self) -> None:
         """Does nothing: no backend needs the parameters in one block."""
 
-    check_input = nn.RNNBase.check_input
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        nn.Module._apply(self, fn, recurse)
+        self._init_flat_weights()
+        return self
+
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """Raise as torch.nn does where the input has the wrong dtype or sizes."""
+        first = (self._assigned() or [None])[0]
+        if first is None:
+            first = flat_weights.stored(self, self._all_weights[0][0])
+        checks.input(input, batch_sizes, self.input_size, first.dtype)
+
     get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
     check_hidden_size = nn.RNNBase.check_hidden_size
 
@@ -200,11 +246,12 @@ class RecurrentLayer(Freezable):
         lengths, reset, reset_state = self._boundaries(
             input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
         )
+        weights = self._weights()
         output, final = functional.layers(
             self.cell,
             input,
             self._states(hx),
-            self._weights(),
+            weights,
             batch_sizes=batch_sizes,
             bidirectional=self.bidirectional,
             batch_first=self.batch_first and not packed,
@@ -222,15 +269,18 @@ class RecurrentLayer(Freezable):
             final = tuple(state.squeeze(1) for state in final)
         if like:
             steps_first = input.transpose(0, 1) if self.batch_first else input
-            call = (self.cell, self.plan(input), steps_first, self._states(hx), self._weights(), self.num_layers)
+            choice = dispatch.explain(self._call(input, weights), self.backend)
+            call = (self.cell, choice, steps_first, self._states(hx), weights, self.num_layers)
             self._prepared.remember(like, self, *call, output, final)
         return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
 
     def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:
         """The backend that ``forward`` would run for such arguments, and why."""
-        return dispatch.explain(self._call(input, lengths, reset), self.backend)
+        return dispatch.explain(self._call(input, self._weights(), lengths, reset), self.backend)
 
-    def _call(self, input: Tensor | PackedSequence, lengths: Any = None, reset: Any = None) -> dispatch.Call:
+    def _call(
+        self, input: Tensor | PackedSequence, weights: list[Weights], lengths: Any = None, reset: Any = None
+    ) -> dispatch.Call:
         """What `dispatch` needs to know of such arguments."""
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
@@ -239,25 +289,31 @@ class RecurrentLayer(Freezable):
         options = {"lengths": lengths, "reset": reset, "packed": packed, "batch_first": batch_first}
         options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
         options["dropout"] = bool(self.dropout and self.training)
-        return functional.call_of(self.cell, "layers", like, self._weights()[0], **options)
+        return functional.call_of(self.cell, "layers", like, weights[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""
         return Stream(self, batch_size)
 
     @classmethod
-    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentLayer":
+    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> RecurrentLayer:
         """This class in place of torch.nn's, with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(module, cls.torch_class, cls, backend=backend)
+        return convert.from_torch(module, cls, backend=backend)
 
     def to_torch(self) -> nn.Module:
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
-        return convert.rebuilt(self, type(self), vars(type(self)).get("torch_class"))
+        return convert.as_torch(self)
 
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
 
     def _weights(self) -> list[Weights]:
-        return [Weights.of(self._roles, [getattr(self, name) for name in names]) for names in self._all_weights]
+        names, tensors = self._flat_weights_names, self._assigned()
+        if tensors is None or None in map(type, tensors):
+            tensors = flat_weights.read(self, names)
+        elif len(tensors) != len(names):
+            raise RuntimeError(f"Expected {len(names)} flat weights, got {len(tensors)}")
+        count = len(self._roles)
+        return [Weights.of(self._roles, tensors[k : k + count]) for k in range(0, len(names), count)]
 
     def _zero_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
         size = self.get_expected_hidden_size(input, batch_sizes)
@@ -325,39 +381,3 @@ class RecurrentLayer(Freezable):
             reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
             self.check_forward_args(input, reset_state, batch_sizes)
         return lengths, reset, reset_state
-
-
-class UnprojectedLayer(RecurrentLayer):
-    """A `RecurrentLayer` of a cell that allows no projection: no ``proj_size``."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        backend: str = "auto",
-        **others: Any,
-    ) -> None:
-        if "proj_size" in others:
-            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
-        if others:
-            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {next(iter(others))!r}")
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            device=device,
-            dtype=dtype,
-            backend=backend,
-        )

@@ -36,7 +36,7 @@ class Stream:
             raise ValueError("a bidirectional layer cannot be stepped: its second direction begins at the end")
         self.layer = layer
         self.batch_size = batch_size
-        weight = layer._flat_weights[0].detach()
+        weight = layer._weights()[0].ih.detach()
         sizes = [layer.proj_size or layer.hidden_size, *[layer.hidden_size] * (len(layer.cell.states) - 1)]
         # Two of each: a step reads one and writes the other.
         self._states = [[weight.new_zeros((layer.num_layers, batch_size, size)) for size in sizes] for _ in range(2)]
@@ -129,8 +129,8 @@ class Stream:
     @torch.no_grad()
     def _prepare(self) -> Inference | None:
         layer, input = self.layer, self._batched(self._input)
-        choice = dispatch.choose(layer._call(input)._replace(form="stream"), layer.backend)
         weights = layer._weights()
+        choice = dispatch.choose(layer._call(input, weights)._replace(form="stream"), layer.backend)
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
         return Inference.of(layer, choice, layer.cell, *rest)
 

@@ -58,3 +58,31 @@ def run(module, input=None):
 
 def assert_same(ours, theirs):
     assert_close(run(ours), run(theirs))
+
+
+class Tagger(nn.Module):
+    """Recurrent layers and cells at every depth, some of them twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 6)
+        self.encoder = nn.ModuleDict({"lstm": nn.LSTM(6, 5, num_layers=2, bidirectional=True, dropout=0.2)})
+        self.stack = nn.ModuleList([nn.GRU(10, 8), nn.Sequential(nn.RNN(8, 8, 1, "relu"))])
+        self.again = self.stack[0]
+        self.cells = nn.ModuleList([nn.LSTMCell(8, 8), nn.GRUCell(8, 8), nn.RNNCell(8, 8)])
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, words):
+        x = self.encoder["lstm"](self.embedding(words))[0]
+        x = self.again(x)[0]
+        x = self.stack[1][0](x)[0]
+        lstm, gru, rnn = self.cells
+        h, c = lstm(x[-1])
+        return self.head(rnn(gru(h) + c))
+
+
+NAMES = {"encoder.lstm", "stack.0", "stack.1.0", "again", "cells.0", "cells.1", "cells.2"}
+
+
+def words(seed=0):
+    return torch.randint(20, (7, 4), generator=torch.Generator().manual_seed(seed))

@@ -164,18 +164,18 @@ def test_an_installed_wheel_has_the_kernels(tmp_path):
 ORDER = [
     {"__init__", "info", "tune"},
     {"swap", "define"},
-    {"layers"},
+    {"layers", "timing"},
     {"recurrent_layer"},
     {"cell_modules"},
     {"convert", "stream"},
-    {"prepared"},
+    {"prepared", "patches"},
     {"functional"},
     {"ops"},
     {"dispatch"},
     {"estimates", "results"},
     {"delegate", "reference", "checks", "kernels", "table"},
     {"recurrence"},
-    {"weights", "derive", "boundaries", "precision", "constant", "call"},
+    {"weights", "derive", "boundaries", "precision", "constant", "call", "flat_weights", "subclasses"},
     {"cells", "version", "machine", "cache"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -1,12 +1,12 @@
 """from_torch, to_torch and swap: the parameters themselves change hands, and nothing else changes."""
 
 import copy
+import functools
 
 import pytest
 import torch
-from modules import KINDS, assert_same, each_module, example, make, run
+from modules import KINDS, NAMES, Tagger, assert_same, each_module, example, make, run, words
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
 from torch.testing import assert_close
 
 import seqcells
@@ -66,52 +66,64 @@ def test_training_mode_and_frozen_parameters_are_kept(kind, settings, mode):
 class Subclassed(nn.LSTM):
     """Does something of its own in forward."""
 
-
-def parametrized():
-    return parametrizations.weight_norm(nn.LSTM(2, 3), "weight_hh_l0")
-
-
-def weight_normed():
-    with pytest.warns(FutureWarning):
-        return nn.utils.weight_norm(nn.LSTM(2, 3), "weight_hh_l0")
+    def forward(self, input, hx=None):
+        return super().forward(2 * input, hx)
 
 
-def spectral_normed():
-    return nn.utils.spectral_norm(nn.LSTM(2, 3), "weight_hh_l0")
-
-
-def tampered():
+def patched(replacement):
     module = nn.LSTM(2, 3)
-    module.register_parameter("scale", nn.Parameter(torch.ones(3)))
+    module.forward = replacement(module)
     return module
 
 
-def dropped():
-    module = nn.GRU(2, 3)
-    del module.weight_hh_l0
-    module.weight_hh_l0 = torch.zeros(9, 3)
+def holding(module):
+    theirs = module.forward
+    return lambda *args: theirs(*args)
+
+
+def replaced_check():
+    module = nn.LSTM(2, 3)
+    module.check_forward_args = lambda *args: None
+    return module
+
+
+def clashing(place):
+    module = nn.LSTM(2, 3)
+    {"attribute": setattr, "buffer": nn.Module.register_buffer, "submodule": nn.Module.add_module}[place](
+        module, "stream", {"attribute": 3, "buffer": torch.ones(1), "submodule": nn.Linear(1, 1)}[place]
+    )
     return module
 
 
 LEFT = {
-    "subclass": (lambda: Subclassed(2, 3), TypeError, "expected exactly LSTM, got Subclassed: a subclass may"),
-    "parametrized": (parametrized, TypeError, "it is parametrized: convert first"),
-    "old weight_norm": (weight_normed, ValueError, "not plain .*weight_hh_l0_g, weight_hh_l0_v"),
-    "old spectral_norm": (spectral_normed, ValueError, "weight_hh_l0_orig"),
-    "another parameter": (tampered, ValueError, "not plain .*scale"),
-    "plain tensor for a parameter": (dropped, ValueError, "not plain"),
+    "subclass": (
+        lambda: Subclassed(2, 3),
+        TypeError,
+        "^Subclassed overrides forward, which its calls or copies go through$",
+    ),
+    "a forward that holds torch's": (lambda: patched(holding), TypeError, "its forward was replaced on the instance"),
+    "another forward": (lambda: patched(lambda _: torch.relu), TypeError, "its forward was replaced on the instance"),
+    "another method": (replaced_check, TypeError, "its check_forward_args was replaced on the instance"),
+    **{
+        f"{place} with a name of ours": (
+            lambda place=place: clashing(place),
+            ValueError,
+            "it has an attribute stream, which seqcells.LSTM has for itself",
+        )
+        for place in ("attribute", "buffer", "submodule")
+    },
 }
 
 
 @pytest.mark.parametrize(("build", "error", "words"), LEFT.values(), ids=LEFT)
 def test_what_cannot_be_converted_says_why(build, error, words):
     module = build()
-    ours = seqcells.GRU if isinstance(module, nn.GRU) else seqcells.LSTM
     with pytest.raises(error, match=words):
-        ours.from_torch(module)
+        seqcells.LSTM.from_torch(module)
     model = nn.Sequential(module, nn.GRU(2, 3))
+    kind, attributes = type(module), vars(module).copy()
     done = seqcells.swap(model)
-    assert model[0] is module
+    assert model[0] is module and type(module) is kind and vars(module) == attributes
     assert list(done.left) == ["0"]
     assert list(done.replaced) == ["1"]
 
@@ -138,47 +150,92 @@ def test_our_subclasses_do_not_become_torchs():
         Mine(2, 3).to_torch()
 
 
-def test_ours_parametrized_does_not_become_torchs():
-    ours = parametrizations.weight_norm(seqcells.LSTM(2, 3), "weight_hh_l0")
-    with pytest.raises(TypeError, match="it is parametrized: convert first"):
-        ours.to_torch()
+def test_an_unknown_backend_is_told_at_once(model):
+    with pytest.raises(ValueError, match="backend"):
+        seqcells.swap(model, backend="nonsense")
+    assert type(model.again) is nn.GRU
+
+
+# What is on a module.
+
+
+def new_forward(module, *args):
+    module.calls.append("before")
+    return module._old_forward(*args)
+
+
+def hooked_as_by_accelerate(module):
+    """accelerate's add_hook_to_module, as far as the module is concerned."""
+    module.calls = []
+    module._hf_hook = object()
+    module._old_forward = module.forward
+    module.forward = functools.update_wrapper(functools.partial(new_forward, module), module._old_forward)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"])
+def test_a_replaced_forward_is_carried_over(kind):
+    model = nn.Sequential(make(nn, kind, {"dtype": torch.float64}))
+    module, input = model[0], example(model[0])
+    expected = run(model, input)
+    hooked_as_by_accelerate(module)
+    hook = module._hf_hook
+    assert seqcells.swap(model).left == {}
+    assert module._old_forward.__func__ is getattr(seqcells, kind).forward, "what is called in the end is ours"
+    assert_close(run(model, input), expected)
+    assert module.calls == ["before"] and module._hf_hook is hook
+    seqcells.unswap(model)
+    assert module._old_forward.__func__ is getattr(nn, kind).forward
+    assert_close(run(model, input), expected, rtol=0, atol=0)
+    assert module.calls == ["before"] * 2
+    another = getattr(seqcells, kind).from_torch(module)
+    assert another.forward.args == (another,) and another._old_forward.__self__ is another
+
+
+def test_all_that_is_on_a_module_stays(model):
+    """Attributes, buffers, submodules, parameters beside its own, and whoever holds the module holds the new one."""
+    lstm = model.encoder["lstm"]
+    holders = [lstm]
+    lstm.tag, lstm.flatten_parameters = {"a": 1}, lambda: None
+    lstm.register_buffer("mask", torch.ones(2), persistent=False)
+    lstm.register_parameter("scale", nn.Parameter(torch.ones(3)))
+    lstm.adapter = nn.Linear(2, 2)
+    lstm.register_forward_pre_hook(lambda module, args: (holders[0].tag["a"] * args[0],))
+    kept = {name: vars(lstm)[name] for name in ("tag", "flatten_parameters", "_buffers", "_modules", "_parameters")}
+    expected, names = model.eval()(words()), list(model.state_dict())
+    for change in (seqcells.swap, seqcells.unswap):
+        assert change(model).left == {}
+        assert model.encoder["lstm"] is holders[0]
+        assert all(vars(lstm)[name] is value for name, value in kept.items())
+        assert list(model.state_dict()) == names
+        assert_close(model(words()), expected)
+
+
+def test_a_plain_tensor_for_a_parameter_stays():
+    """As weight-drop leaves it: in an attribute, or only in torch.nn's list of flat weights."""
+    for place in ("attribute", "list"):
+        gru = make(nn, "GRU", {"dtype": torch.float64})
+        weight = gru.weight_hh_l0.detach().clone().mul_(2).requires_grad_()
+        del gru._parameters["weight_hh_l0"]
+        if place == "attribute":
+            gru.weight_hh_l0 = 1 * weight
+        gru._flat_weights[1] = 1 * weight
+        expected = gru(example(gru))[0]
+        found = []
+        for change in (seqcells.swap, seqcells.unswap):
+            assert change(nn.Sequential(gru)).left == {}
+            found.append(gru(example(gru))[0])
+        grads = [torch.autograd.grad(each.sum(), weight, retain_graph=True)[0] for each in (expected, *found)]
+        assert_close(found, [expected.detach().requires_grad_()] * 2)
+        assert_close(grads[1:], grads[:1] * 2)
 
 
 # A whole model.
-
-
-class Tagger(nn.Module):
-    """Recurrent layers and cells at every depth, some of them twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(20, 6)
-        self.encoder = nn.ModuleDict({"lstm": nn.LSTM(6, 5, num_layers=2, bidirectional=True, dropout=0.2)})
-        self.stack = nn.ModuleList([nn.GRU(10, 8), nn.Sequential(nn.RNN(8, 8, 1, "relu"))])
-        self.again = self.stack[0]
-        self.cells = nn.ModuleList([nn.LSTMCell(8, 8), nn.GRUCell(8, 8), nn.RNNCell(8, 8)])
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, words):
-        x = self.encoder["lstm"](self.embedding(words))[0]
-        x = self.again(x)[0]
-        x = self.stack[1][0](x)[0]
-        lstm, gru, rnn = self.cells
-        h, c = lstm(x[-1])
-        return self.head(rnn(gru(h) + c))
-
-
-NAMES = {"encoder.lstm", "stack.0", "stack.1.0", "again", "cells.0", "cells.1", "cells.2"}
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return Tagger()
-
-
-def words(seed=0):
-    return torch.randint(20, (7, 4), generator=torch.Generator().manual_seed(seed))
 
 
 def test_swap_replaces_all_and_keeps_everything(model):
@@ -217,8 +274,9 @@ def test_the_report_is_readable(model):
     model.own = Subclassed(2, 3)
     report = str(seqcells.swap(model)).splitlines()
     assert "encoder.lstm: now seqcells.LSTM" in report
-    assert report[-1].startswith("own: left, expected exactly a module torch.nn has, got Subclassed")
-    assert len(report) == len(NAMES) + 1
+    assert report[-1] == "own: left, Subclassed overrides forward, which its calls or copies go through"
+    assert "seqcells.unswap(model)" in report[-2]
+    assert len(report) == len(NAMES) + 2
 
 
 @pytest.mark.parametrize("root", [nn.LSTM(2, 3), nn.GRUCell(2, 3), Subclassed(2, 3)], ids=repr)
@@ -284,15 +342,6 @@ def test_hooks_are_kept_and_can_be_removed(model):
     model(words()).sum().backward()
     model.load_state_dict(model.state_dict())
     assert len(calls) == 6
-
-
-def test_convert_first_then_parametrize(model):
-    """As the reason for leaving a parametrized module advises."""
-    seqcells.swap(model)
-    parametrizations.weight_norm(model.encoder["lstm"], "weight_hh_l0")
-    assert parametrize.is_parametrized(model.encoder["lstm"])
-    curve(model, torch.optim.SGD(model.parameters(), lr=0.1), steps=2)
-    assert model.encoder["lstm"].parametrizations.weight_hh_l0.original0.grad is not None
 
 
 def test_every_class_is_swapped():

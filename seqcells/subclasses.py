@@ -1,0 +1,99 @@
+"""Subclasses of torch.nn's recurrent modules: the same methods, on a class of ours."""
+
+from __future__ import annotations
+
+import abc
+import types
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Generic
+
+from torch import nn
+
+HARMLESS = {
+    *("__init__", "extra_repr", "reset_parameters"),
+    *("__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__", "__dict__"),
+    *("__weakref__", "__constants__", "__jit_unused_properties__", "__firstlineno__", "__static_attributes__"),
+}
+"""What every class has, and what no call of a module depends on."""
+CALLED = {
+    *("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward"),
+    *("__getattribute__", "__getattr__", "__setattr__", "__delattr__", "__new__", "__init_subclass__"),
+    *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
+    *("__copy__", "__deepcopy__"),
+}
+"""What Python and nn.Module themselves go through to call, read and copy a module."""
+
+
+def above_module(kind: type) -> Iterator[type]:
+    """The classes that ``kind`` is made of, before nn.Module."""
+    for base in kind.__mro__:
+        if base is nn.Module:
+            return
+        yield base
+
+
+def only_ours(ours: type[nn.Module], theirs: type[nn.Module]) -> set[str]:
+    """Attributes of our class and its instances that torch.nn's class has not."""
+    return {*dir(ours), *ours._own_state} - {*dir(theirs)}
+
+
+def why_not(kind: type[nn.Module], ours: type[nn.Module]) -> str | None:
+    """Why the methods of ``kind``, which torch.nn's counterpart of ``ours`` is a base of, cannot be had on ours."""
+    theirs = ours.torch_class
+    relied = CALLED | {name for base in above_module(theirs) for name in vars(base)}
+    own = only_ours(ours, theirs)
+    for base in kind.__mro__:
+        if base in (*theirs.__mro__, Generic, abc.ABC):
+            continue
+        for name in vars(base).keys() - HARMLESS:
+            if name in relied:
+                return f"{base.__name__} overrides {name}, which its calls or copies go through"
+            if name in own:
+                return f"{base.__name__} has {name}, which seqcells.{ours.__name__} has for itself"
+    if type(kind) not in (type, abc.ABCMeta):
+        return f"{kind.__name__} has a metaclass of its own, {type(kind).__name__}"
+    return None
+
+
+def over(kind: type[nn.Module], ours: type[nn.Module]) -> type[nn.Module]:
+    """``ours`` for exactly its counterpart in torch.nn; for a subclass of that a class of both, one for each subclass.
+
+    The methods come first, then ours, then torch.nn's: ``super()`` in a method finds ours.
+
+    Raises:
+        TypeError: the subclass does something else in its calls, or Python has no class of such bases.
+    """
+    if kind is ours.torch_class:
+        return ours
+    reason = why_not(kind, ours)
+    if reason:
+        raise TypeError(reason)
+    made = (each for each in kind.__subclasses__() if vars(each).get("torch_class") is kind)
+    return next(made, None) or types.new_class(
+        kind.__name__, (kind, _both(ours)), {}, lambda body: body.update(_of(kind))
+    )
+
+
+def _of(kind: type[nn.Module]) -> dict[str, Any]:
+    named = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return {**named, "torch_class": kind}
+
+
+@cache
+def _both(ours: type[nn.Module]) -> type[nn.Module]:
+    """``ours`` before its counterpart in torch.nn, whose subclass comes before both."""
+
+    def reduced(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        return _blank, (module.torch_class, ours), module.__getstate__()
+
+    # What torch.nn's recurrent modules do to nn.Module's own methods is for their list of weights, not ours.
+    names = ("__setattr__", "__setstate__", "_replicate_for_data_parallel")
+    body = {name: getattr(nn.Module, name) for name in names}
+    body |= {"__getstate__": lambda module: vars(module).copy(), "__reduce_ex__": reduced}
+    return type(ours.__name__, (ours, ours.torch_class), body)
+
+
+def _blank(kind: type[nn.Module], ours: type[nn.Module]) -> nn.Module:
+    made = over(kind, ours)
+    return made.__new__(made)
