@@ -260,7 +260,8 @@ def _are_plain(input: Tensor, hx: States) -> bool:
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    return module.cell, module.backend, module._frozen, getattr(module, "batch_first", False), type(hx)
+    own = module.cell, module.backend, module._frozen, getattr(module, "batch_first", False)
+    return type(module), *own, type(hx)
 
 
 def _empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:
