@@ -133,7 +133,7 @@ def _automatic(call: Call) -> Choice:
             return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
     if best == "cpu":
         if torch.is_autocast_enabled("cpu"):
-            leader = Choice("torch", "under autocast its results have dtypes of their own")
+            leader = Choice("torch", "under autocast it rounds where torch.nn does")
         else:
             leader = estimates.leader(call)
         if leader.backend == "cpu":

@@ -91,7 +91,8 @@ def layers(
         backend: see `seqcells.dispatch`.
 
     Returns:
-        The output, in the input's layout, and the final states.
+        The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
+        layer gives, whichever backend runs and whatever torch.nn has no argument for.
     """
     directions = 2 if bidirectional else 1
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
@@ -111,6 +112,7 @@ def layers(
             training=training,
         )
     checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].ih)
+    dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
     if batch_sizes is not None:
@@ -154,7 +156,8 @@ def layers(
         input = input[valid]
     elif batch_first:
         input = input.transpose(0, 1)
-    return input, tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
+    final = tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
+    return (input, final) if dtypes is None else (input.to(dtypes[0]), _in(dtypes, final))
 
 
 def recurrence(
@@ -207,16 +210,24 @@ def step(
     backend: str = "auto",
 ) -> tuple[Tensor, ...]:
     """One step: input (N, input size) and states (N, H) each → the new states."""
-    choice = dispatch.choose(call_of(cell, "step", input, weights), backend)
+    call = call_of(cell, "step", input, weights)
+    choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.step(cell, input, states, weights)
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
+    dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     with precision.without_autocast(input.device):
         _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice)
-    return tuple(state.squeeze(0) for state in final)
+    final = tuple(state.squeeze(0) for state in final)
+    return final if dtypes is None else _in(dtypes, final)
+
+
+def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Each state in its dtype."""
+    return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))
 
 
 def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:

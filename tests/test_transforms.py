@@ -1,11 +1,9 @@
-"""torch.func and its kin: vmap, jvp, per-sample gradients; autocast; eval; the same bits twice."""
+"""torch.func and its kin: vmap, jvp, per-sample gradients; eval; the same bits twice."""
 
 import pytest
 import torch
 from support import (
     ENGINES,
-    TORCH_LAYERS,
-    as_tuple,
     assert_equal_to,
     cases,
     gradients,
@@ -166,43 +164,6 @@ def test_same_input_same_bits(name, backend, device):
 
 def generator(device):
     return torch.Generator(device).manual_seed(5)
-
-
-@pytest.mark.parametrize("name", REGISTRY)
-def test_autocast(name, device):
-    module = layer(name, F, H, 2, bidirectional=True, backend="reference", device=device)
-    input = torch.randn(T, B, F, device=device)
-    half = layer(name, F, H, 2, bidirectional=True, device=device, dtype=torch.bfloat16)
-    half.load_state_dict(module.state_dict())
-    half.backend = "reference"
-    with torch.autocast(device, torch.bfloat16):
-        outputs = results(module, input, random_states(name, 4, B, H, device=device, generator=generator(device)))
-    states = random_states(name, 4, B, H, device=device, generator=generator(device))
-    expected = results(half, input.bfloat16(), [s.bfloat16() for s in states])
-    assert all(o.dtype == torch.bfloat16 for o in outputs)
-    assert_equal_to(outputs, expected, 0)
-    loss = outputs[0].float().sum()
-    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(loss, list(module.parameters())))
-
-
-@pytest.mark.parametrize("gradients", (False, True), ids=("inference", "training"))
-@pytest.mark.parametrize("name", TORCH_LAYERS)
-def test_autocast_by_default_is_torchs_where_torch_can(name, gradients, device):
-    """Where torch's own operator fails, ours runs, and says so."""
-    module = layer(name, F, H, 2, device=device)
-    theirs = TORCH_LAYERS[name](F, H, 2, device=device)
-    theirs.load_state_dict(module.state_dict())
-    input = torch.randn(T, B, F, device=device)
-    with torch.autocast(device, torch.bfloat16), torch.set_grad_enabled(gradients):
-        ours, choice = module(input), module.plan(input)
-        try:
-            expected, tolerance = theirs(input), 0
-        except RuntimeError as error:
-            words = str(error).splitlines()[0]
-            assert choice.backend != "torch" and f"torch's own operator fails here: {words}" in choice.reason
-            module.backend = "reference"
-            expected, tolerance = module(input), 0.02
-    assert_equal_to([ours[0], *as_tuple(ours[1])], [expected[0], *as_tuple(expected[1])], tolerance)
 
 
 @pytest.mark.parametrize(("name", "backend"), cases(("lstm", "gru"), dtype=torch.float64))
