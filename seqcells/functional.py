@@ -221,7 +221,8 @@ def step(
     one = [state.unsqueeze(0) for state in states]
     with precision.without_autocast(input.device):
         _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice)
-    final = tuple(state.squeeze(0) for state in final)
+    # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
+    final = tuple(torch.ops.aten._unsafe_view.default(state, state.shape[1:]) for state in final)
     return final if dtypes is None else _in(dtypes, final)
 
 
