@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from . import dispatch
 from .cells import Cell
@@ -63,6 +64,20 @@ class Likeness(NamedTuple):
 def parameters(module: nn.Module) -> list[Tensor]:
     """Its own, in the order of registration."""
     return [parameter for parameter in module._parameters.values() if parameter is not None]
+
+
+_CALL = nn.Module.__call__
+
+
+def is_plain(module: nn.Module, call: Callable[..., Any] = _CALL) -> bool:
+    """Whether a call of the module is a call of this package's ``forward`` and of nothing besides.
+
+    Args:
+        call: what torch's modules have as ``__call__``, which torch.fx replaces. Default: what torch came with
+    """
+    kind, own = type(module), module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or _global_forward_hooks or _global_forward_pre_hooks
+    return kind.forward is kind._forward and kind.__call__ is call and "forward" not in own and not hooks
 
 
 class Freezable(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import cells, checks, convert, dispatch, functional
+from . import cells, checks, convert, dispatch, functional, tracing
 from .cell_modules import COUNT
 from .prepared import Freezable, Prepared
 from .stream import Stream
@@ -108,6 +108,8 @@ class RecurrentLayer(Freezable):
     def _flat_weights(self) -> list[Tensor]:
         return [getattr(self, name) for names in self._all_weights for name in names]
 
+    __prepare_scriptable__ = tracing.refuse_script
+
     def flatten_parameters(self) -> None:
         """Does nothing: no backend needs the parameters in one block."""
 
@@ -180,6 +182,9 @@ class RecurrentLayer(Freezable):
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
             like = self._prepared.likeness(self, input, hx)
+        node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state)
+        if node is not None:
+            return node
         batch_sizes = sorted_indices = unsorted_indices = None
         batched = True
         if packed:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+from torch import Tensor
 
 from . import dispatch
-from .prepared import Inference, Likeness, parameters
+from .prepared import Inference, Likeness, is_plain, parameters
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
@@ -123,7 +122,7 @@ class Stream:
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched():
             return False
         layer = self.layer
-        if (layer.training and layer.dropout) or not _is_plain(layer):
+        if (layer.training and layer.dropout) or not is_plain(layer):
             return False
         options, weights = (type(layer), layer.cell, layer.backend, layer._frozen), parameters(layer)
         if not self._fits(input, weights, options) or self._is_written_to(input, now):
@@ -157,16 +156,6 @@ class Stream:
         weights = layer._weights()
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
         return Inference.of(layer, choice, layer.cell, *rest)
-
-
-_CALL = nn.Module.__call__
-
-
-def _is_plain(layer: RecurrentLayer) -> bool:
-    """Whether a call of the layer is a call of this package's ``forward`` and of nothing besides."""
-    kind, own = type(layer), layer.__dict__
-    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or _global_forward_hooks or _global_forward_pre_hooks
-    return kind.forward is kind._forward and kind.__call__ is _CALL and "forward" not in own and not hooks
 
 
 def _described(found: Any) -> str:
