@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import _profiler_enabled
+from torch.autograd.profiler import record_function
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from . import dispatch
@@ -86,6 +88,15 @@ class Freezable(nn.Module):
     _frozen = 0
     """How often the module was frozen, 0 while it is not."""
     _freezings = 0
+    _prepared: Prepared
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is prepared is for this process and these parameters: copies begin anew, and files are of torch's types.
+        return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepared = Prepared()
 
     def freeze(self) -> Self:
         """Promise that the weights stay as they are, so that inference calls need not pack them each time.
@@ -175,7 +186,11 @@ class Inference(NamedTuple):
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
         """Of the tensors that the engine's takes those before the weights."""
         weights = parameters if self.order is None else [parameters[k] for k in self.order]
-        self.call(*tensors, *weights)
+        if not _profiler_enabled():
+            self.call(*tensors, *weights)
+            return
+        with record_function("seqcells::inference"):
+            self.call(*tensors, *weights)
 
 
 class _Plan(NamedTuple):
@@ -195,10 +210,6 @@ class Prepared:
         self._plan: _Plan | None = None
         self._seen: Likeness | None = None
         self._in_vain: Likeness | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # What is prepared is for this process and these parameters: copies of the module begin anew.
-        return Prepared, ()
 
     def run(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Output and final states, shaped as they were in the last call; None where this one is not like it."""

@@ -321,11 +321,12 @@ class RecurrentLayer(Freezable):
             shape = tuple(input.shape[:2])
         batch_axis = 0 if self.batch_first else 1
         if lengths is not None:
-            lengths = torch.as_tensor(lengths)
+            lengths = checks.as_tensor("lengths", lengths)
             lengths = checks.lengths(
                 lengths if batched else lengths.reshape(-1), shape[1 - batch_axis], shape[batch_axis], input.device
             )
         if reset is not None:
+            reset = checks.as_tensor("reset", reset)
             reset = reset if batched else reset.unsqueeze(batch_axis)
             reset = checks.reset(reset, shape, self.batch_first, input.device)
             reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from support import (
     ENGINES,
+    TORCH_LAYERS,
     assert_equal_to,
     cases,
+    cell,
     gradients,
     layer,
     random_states,
@@ -14,6 +16,7 @@ from support import (
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqcells.cells import REGISTRY
@@ -38,6 +41,34 @@ def test_per_sample_gradients(name):
     for b in range(B):
         alone = torch.autograd.grad(loss_of(module)(parameters, rows[b]), list(parameters.values()))
         assert_equal_to([g[b] for g in together.values()], alone)
+
+
+@pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True, "batch_first": True}), ids=str)
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_gradients_of_samples_by_expanded_weights(name, options):
+    module = layer(name, F, H, **options, **LIKE)
+    theirs = TORCH_LAYERS[name](F, H, **options, **LIKE)
+    theirs.load_state_dict(module.state_dict())
+    axis = 0 if module.batch_first else 1
+    input = torch.randn(*((B, T) if module.batch_first else (T, B)), F, **LIKE)
+    call_for_per_sample_grads(module, batch_size=B, batch_first=module.batch_first)(input)[0].sin().sum().backward()
+    for b in range(B):
+        alone = theirs(input.select(axis, b))[0].sin().sum()
+        expected = torch.autograd.grad(alone, [*theirs.parameters()])
+        assert_equal_to([parameter.grad_sample[b] for parameter in module.parameters()], expected)
+
+
+def test_what_has_no_expanded_weights_says_what_has_gradients_of_samples():
+    input = torch.randn(B, T, F)
+    for module, given, words in (
+        (layer("gru", F, H, batch_first=True), {"lengths": torch.tensor([1, 2, 3])}, "no lengths="),
+        (layer("gru", F, H, batch_first=True, backend="reference"), {}, "none for backend='reference'"),
+        (layer("peephole_lstm", F, H, batch_first=True), {}, "no operator for the peephole_lstm cell"),
+        (cell("gru", F, H), {}, "none for cells"),
+    ):
+        run = call_for_per_sample_grads(module, batch_size=B)
+        with pytest.raises(RuntimeError, match=rf"expanded weights.*{words}.*torch\.func\.vmap"):
+            run(input if hasattr(module, "num_layers") else input[:, 0], **given)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
