@@ -167,7 +167,7 @@ ORDER = [
     {"layers"},
     {"recurrent_layer"},
     {"cell_modules"},
-    {"convert", "stream"},
+    {"convert", "stream", "tracing"},
     {"prepared"},
     {"functional"},
     {"ops"},
