@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from . import cells, convert, dispatch, functional
+from . import cells, convert, dispatch, functional, tracing
 from .prepared import Freezable
 from .weights import Weights
 
@@ -87,6 +87,9 @@ class RecurrentCell(Freezable):
         if found:
             return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
         like = self._prepared.likeness(self, input, hx)
+        node = tracing.leaf(self, input, hx)
+        if node is not None:
+            return node
         name = type(self).__name__
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
@@ -118,6 +121,11 @@ class RecurrentCell(Freezable):
             call = (self.cell, self.plan(input), input.unsqueeze(0), states, [weights], 1)
             self._prepared.remember(like, self, *call, new[0], new)
         return new if count > 1 else new[0]
+
+    _forward = forward
+    """What `forward` is for as long as nobody has put another in its place."""
+
+    __prepare_scriptable__ = tracing.refuse_script
 
     def plan(self, input: Tensor) -> dispatch.Choice:
         """The backend that ``forward`` would run for such an input, and why."""
@@ -194,3 +202,5 @@ class RNNCell(RecurrentCell):
         if self.nonlinearity not in cells.RNN_BY_NONLINEARITY:
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         return super().forward(input, hx)
+
+    _forward = forward

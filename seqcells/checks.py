@@ -151,14 +151,22 @@ def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates:
             )
 
 
-def lengths(lengths: Any, steps: int, batch: int, device: torch.device) -> Tensor:
+def as_tensor(name: str, given: Any) -> Tensor:
+    """An argument that may also be an array or a list; TypeError for what no tensor can be made of."""
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} should be a tensor, an array or a list, got {type(given).__name__}: {error}") from None
+
+
+def lengths(lengths: Tensor, steps: int, batch: int, device: torch.device) -> Tensor:
     """``lengths`` as (batch,) integers on the input's device, without waiting for a GPU.
 
     Values are checked where that costs nothing, on the CPU; elsewhere they count as if between 0 and T.
     """
-    lengths = torch.as_tensor(lengths)
     if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
         raise TypeError(f"lengths should be integers, got: {lengths.dtype}")
+    lengths = lengths.to(torch.int64)  # of most unsigned integers torch can tell neither the least nor the larger
     if lengths.shape != (batch,):
         raise RuntimeError(f"Expected lengths of size {(batch,)}, got {list(lengths.shape)}")
     if _readable(lengths) and batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps:

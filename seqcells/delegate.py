@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from . import precision
+from .constant import constant
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -85,6 +87,40 @@ def _try(dtype: torch.dtype, autocast: torch.dtype | None, gradients: bool, pack
     except RuntimeError as error:
         return str(error).splitlines()[0]
     return None
+
+
+def autocast_dtypes(call: Call, input: Tensor, states: Sequence[Tensor]) -> Sequence[torch.dtype] | None:
+    """What torch's operator gives under autocast: each final state's dtype, the first one's for the output too.
+
+    cuDNN and oneDNN give autocast's dtype, as do cells that torch does not have. On a CPU torch's own loop has that
+    for products alone, and adds to a state in the wider of both dtypes. None where autocast changes nothing.
+    """
+    dtype = precision.autocast_dtype(input.device)
+    if dtype is None or input.dtype == torch.float64:
+        return None
+    if input.device.type == "cpu":
+        kept = torch.promote_types(states[-1].dtype, dtype)
+        if call.cell.name == "gru":
+            return [kept]
+        if call.cell.name == "lstm" and not _is_by_one_dnn(call, input):
+            return [dtype if "projection" in call.options else kept, kept]
+    return [dtype] * len(states)
+
+
+def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
+    """Whether torch's operator is oneDNN's, for an LSTM on a CPU."""
+    if call.form == "step" or "projection" in call.options or not torch.backends.mkldnn.enabled:
+        return False
+    if "packed" in call.options and not call.uniform:
+        return False
+    return input.dtype == torch.float32 or _one_dnn_has(str(input.dtype))
+
+
+@constant
+def _one_dnn_has(dtype: str) -> bool:
+    """Whether oneDNN takes what is given to it in half precision on this processor."""
+    name = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}[dtype]
+    return getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")()
 
 
 def layers(

@@ -94,6 +94,8 @@ def choose(call: Call, backend: str = "auto") -> Choice:
         RuntimeError: the named backend does not exist here or cannot do what the call asks.
     """
     check_name(backend)
+    if "expanded" in call.options:
+        return _expanded(call, backend)
     if backend == "auto":
         return _automatic(call)
     why_not = BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
@@ -110,6 +112,21 @@ def explain(call: Call, backend: str = "auto") -> Choice:
     planned = BACKENDS[choice.backend].planned
     how = planned(call) if planned else ""
     return Choice(choice.backend, f"{choice.reason}; {how}") if how else choice
+
+
+def _expanded(call: Call, backend: str) -> Choice:
+    """torch's operator, the only one whose gradients of samples torch.nn.utils knows; RuntimeError if it cannot run."""
+    why_not = delegate.refuses(call)
+    if call.form == "step":
+        why_not = "torch has none for cells"
+    elif backend not in ("auto", "torch"):
+        why_not = f"there are none for backend={backend!r}"
+    if why_not:
+        instead = "take torch.func.vmap of torch.func.grad, which all of seqcells follows"
+        raise RuntimeError(f"expanded weights cannot be used for this call: {why_not}; {instead}")
+    return Choice(
+        "torch", "expanded weights, as for gradients of samples: torch.nn.utils has them for torch's operator"
+    )
 
 
 def _automatic(call: Call) -> Choice:
@@ -133,7 +150,7 @@ def _automatic(call: Call) -> Choice:
             return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
     if best == "cpu":
         if torch.is_autocast_enabled("cpu"):
-            leader = Choice("torch", "under autocast its results have dtypes of their own")
+            leader = Choice("torch", "under autocast it rounds where torch.nn does")
         else:
             leader = estimates.leader(call)
         if leader.backend == "cpu":

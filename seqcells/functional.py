@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import _profiler_enabled
+from torch.autograd.profiler import record_function
 from torch.nn.functional import dropout as dropout_
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
@@ -19,6 +21,9 @@ from .boundaries import valid_steps
 from .cells import Cell
 from .recurrence import Recurrence
 from .weights import Weights
+
+_EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
+"""The module of expanded weights, loaded by those who use it."""
 
 
 def call_of(
@@ -41,6 +46,8 @@ def call_of(
     call = dispatch.Call(cell, form, like.device, like.dtype, options)
     if torch.compiler.is_compiling():
         return call
+    if any(type(weight).__module__ == _EXPANDED for weight in weights.present()):
+        call = call._replace(options=(*options, "expanded"))
     uniform = False
     if packed is not None:
         steps, rows = len(packed), int(packed[0])
@@ -49,8 +56,8 @@ def call_of(
         steps, rows = 1, len(like)
     else:
         steps, rows = like.shape[1 if batch_first else 0], like.shape[0 if batch_first else 1]
-    hidden = (like.shape[-1] if weights.ih is None else len(weights.ih)) // len(cell.gates)
-    width = hidden if weights.hr is None else len(weights.hr)
+    hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // len(cell.gates)
+    width = hidden if weights.hr is None else weights.hr.shape[0]
     sizes = {"rows": rows, "steps": steps, "directions": directions, "hidden": hidden, "width": width}
     autocast = None if like.dtype == torch.float64 else precision.autocast_dtype(like.device)
     more = {"layers": layers, "dropout": dropout, "uniform": uniform}
@@ -91,7 +98,8 @@ def layers(
         backend: see `seqcells.dispatch`.
 
     Returns:
-        The output, in the input's layout, and the final states.
+        The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
+        layer gives, whichever backend runs and whatever torch.nn has no argument for.
     """
     directions = 2 if bidirectional else 1
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
@@ -111,6 +119,7 @@ def layers(
             training=training,
         )
     checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].ih)
+    dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
     if batch_sizes is not None:
@@ -147,14 +156,19 @@ def layers(
             input, final = _layer(q, choice)
             finals.append(final)
             if dropout and training and place.stop < len(weights):
-                input = dropout_(input, dropout)
+                # Of a packed input as many numbers are drawn as torch.nn draws, for the steps that exist.
+                if batch_sizes is None:
+                    input = dropout_(input, dropout)
+                else:
+                    input = torch.zeros_like(input).index_put((valid,), dropout_(input[valid], dropout))
 
     if batch_sizes is not None:
         # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
         input = input[valid]
     elif batch_first:
         input = input.transpose(0, 1)
-    return input, tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
+    final = tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
+    return (input, final) if dtypes is None else (input.to(dtypes[0]), _in(dtypes, final))
 
 
 def recurrence(
@@ -207,20 +221,36 @@ def step(
     backend: str = "auto",
 ) -> tuple[Tensor, ...]:
     """One step: input (N, input size) and states (N, H) each → the new states."""
-    choice = dispatch.choose(call_of(cell, "step", input, weights), backend)
+    call = call_of(cell, "step", input, weights)
+    choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.step(cell, input, states, weights)
     checks.step_sizes(input, states, weights, len(cell.gates))
     checks.same_device_and_dtype(input, states, weights.ih)
+    dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     with precision.without_autocast(input.device):
         _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice)
-    return tuple(state.squeeze(0) for state in final)
+    # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
+    final = tuple(torch.ops.aten._unsafe_view.default(state, state.shape[1:]) for state in final)
+    return final if dtypes is None else _in(dtypes, final)
+
+
+def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Each state in its dtype."""
+    return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))
 
 
 def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer by a backend → output, final states."""
+    if not torch.compiler.is_compiling() and _profiler_enabled():
+        with record_function("seqcells::layer"):
+            return _run(q, choice)
+    return _run(q, choice)
+
+
+def _run(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
         return reference.layer(q)
     return ops.recurrence(q, choice.backend)

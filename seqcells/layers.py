@@ -88,12 +88,12 @@ class RNN(UnprojectedLayer):
     ) -> None:
         if nonlinearity not in cells.RNN_BY_NONLINEARITY:
             raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-        # Before Module.__init__: a plain attribute over the class's, which tells `RecurrentLayer` its cell.
-        self.cell = cells.RNN_BY_NONLINEARITY[nonlinearity]
+        # Before the rest, which asks for the cell.
+        self.mode = cells.RNN_BY_NONLINEARITY[nonlinearity].name.upper()
         super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
         self.nonlinearity = nonlinearity
 
-    def _settle(self, backend: str) -> None:
-        # torch.nn's layer tells its nonlinearity by its mode.
-        self.cell = cells.REGISTRY[self.mode.lower()]
-        super()._settle(backend)
+    @property
+    def cell(self) -> type[cells.Cell]:
+        # As in torch.nn, where the mode decides; no class, which a file would name, lies in the module's dictionary.
+        return cells.REGISTRY[self.mode.lower()]

@@ -176,9 +176,20 @@ def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(*(leaves[place] for place in ctx.places))
 
 
+def _saved_tensors(ctx: Any) -> tuple[Tensor | None, ...]:
+    """What was saved; RuntimeError, in autograd's words and ours, where it has been changed since."""
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        advice = "seqcells keeps a layer's output for backward: before changing it in place take a copy, output.clone()"
+        raise RuntimeError(f"{error} ({advice})") from None
+
+
 def _saved(ctx: Any) -> tuple[tuple, tuple]:
     leaves = list(ctx.others)
-    for place, tensor in zip(ctx.places, ctx.saved_tensors, strict=True):
+    for place, tensor in zip(ctx.places, _saved_tensors(ctx), strict=True):
         leaves[place] = tensor
     return tree_unflatten(leaves, ctx.structure)
 
@@ -252,7 +263,7 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
+        tensors = _saved_tensors(ctx)
         lengths, reset, output, *saved = tensors[ctx.inputs :]
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = _given(q, output, grad_output, grad_final)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import _profiler_enabled
+from torch.autograd.profiler import record_function
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from . import dispatch
 from .cells import Cell
@@ -67,6 +70,20 @@ def parameters(module: Freezable) -> list[Tensor]:
     return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
 
 
+_CALL = nn.Module.__call__
+
+
+def is_plain(module: nn.Module, call: Callable[..., Any] = _CALL) -> bool:
+    """Whether a call of the module is a call of this package's ``forward`` and of nothing besides.
+
+    Args:
+        call: what torch's modules have as ``__call__``, which torch.fx replaces. Default: what torch came with
+    """
+    kind, own = type(module), module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or _global_forward_hooks or _global_forward_pre_hooks
+    return kind.forward is kind._forward and kind.__call__ is call and "forward" not in own and not hooks
+
+
 class Freezable(nn.Module):
     """A module whose weights may be kept in the form that its kernels multiply."""
 
@@ -74,6 +91,9 @@ class Freezable(nn.Module):
     _prepared: Prepared
     _roles: tuple[str, ...]
 
+    _frozen = 0
+    """How often the module was frozen, 0 while it is not."""
+    _freezings = 0
     _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend")
     """The names of those that `_settle` sets, and of what comes to them later."""
 
@@ -85,9 +105,13 @@ class Freezable(nn.Module):
     def _assigned(self) -> list[Tensor | None] | None:
         """What is multiplied instead of the parameters, in their order, if anything is."""
 
-    _frozen = 0
-    """How often the module was frozen, 0 while it is not."""
-    _freezings = 0
+    def __getstate__(self) -> dict[str, Any]:
+        # What is prepared is for this process and these parameters: copies begin anew, and files are of torch's types.
+        return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepared = Prepared()
 
     def freeze(self) -> Self:
         """Promise that the weights stay as they are, so that inference calls need not pack them each time.
@@ -177,7 +201,11 @@ class Inference(NamedTuple):
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
         """Of the tensors that the engine's takes those before the weights."""
         weights = parameters if self.order is None else [parameters[k] for k in self.order]
-        self.call(*tensors, *weights)
+        if not _profiler_enabled():
+            self.call(*tensors, *weights)
+            return
+        with record_function("seqcells::inference"):
+            self.call(*tensors, *weights)
 
 
 class _Plan(NamedTuple):
@@ -197,10 +225,6 @@ class Prepared:
         self._plan: _Plan | None = None
         self._seen: Likeness | None = None
         self._in_vain: Likeness | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # What is prepared is for this process and these parameters: copies of the module begin anew.
-        return Prepared, ()
 
     def run(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Tensor, Sequence[Tensor]] | None:
         """Output and final states, shaped as they were in the last call; None where this one is not like it."""
@@ -277,7 +301,8 @@ def _are_plain(input: Tensor, hx: States) -> bool:
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    return module.cell, module.backend, module._frozen, getattr(module, "batch_first", False), type(hx)
+    own = module.cell, module.backend, module._frozen, getattr(module, "batch_first", False)
+    return type(module), *own, type(hx)
 
 
 def _empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import cells, checks, convert, dispatch, flat_weights, functional
+from . import cells, checks, convert, dispatch, flat_weights, functional, tracing
 from .cell_modules import COUNT
 from .flat_weights import FlatWeights
 from .prepared import Freezable
@@ -91,7 +91,7 @@ class RecurrentLayer(Freezable):
                 self._all_weights.append(names)
         self.reset_parameters()
 
-    _own_state = (*Freezable._own_state, "cell", "_flat")
+    _own_state = (*Freezable._own_state, "_flat")
 
     def _settle(self, backend: str) -> None:
         super()._settle(backend)
@@ -142,6 +142,8 @@ class RecurrentLayer(Freezable):
 
     def _update_flat_weights(self) -> None:
         """Does nothing: the flat weights are up to date whenever they are read."""
+
+    __prepare_scriptable__ = tracing.refuse_script
 
     def flatten_parameters(self) -> None:
         """Does nothing: no backend needs the parameters in one block."""
@@ -226,6 +228,9 @@ class RecurrentLayer(Freezable):
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
             like = self._prepared.likeness(self, input, hx)
+        node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state)
+        if node is not None:
+            return node
         batch_sizes = sorted_indices = unsorted_indices = None
         batched = True
         if packed:
@@ -273,6 +278,9 @@ class RecurrentLayer(Freezable):
             call = (self.cell, choice, steps_first, self._states(hx), weights, self.num_layers)
             self._prepared.remember(like, self, *call, output, final)
         return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+
+    _forward = forward
+    """What `forward` is for as long as nobody has put another in its place."""
 
     def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:
         """The backend that ``forward`` would run for such arguments, and why."""
@@ -369,11 +377,12 @@ class RecurrentLayer(Freezable):
             shape = tuple(input.shape[:2])
         batch_axis = 0 if self.batch_first else 1
         if lengths is not None:
-            lengths = torch.as_tensor(lengths)
+            lengths = checks.as_tensor("lengths", lengths)
             lengths = checks.lengths(
                 lengths if batched else lengths.reshape(-1), shape[1 - batch_axis], shape[batch_axis], input.device
             )
         if reset is not None:
+            reset = checks.as_tensor("reset", reset)
             reset = reset if batched else reset.unsqueeze(batch_axis)
             reset = checks.reset(reset, shape, self.batch_first, input.device)
             reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch
-from .prepared import Inference, Likeness, parameters
+from .prepared import Inference, Likeness, is_plain, parameters
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
@@ -19,9 +19,9 @@ class Stream:
     """A layer's states, and the function that moves them on by one step: ``output = stream(input)``.
 
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
-    is one call of the engine; elsewhere, and for a layer with hooks or one that drops out, it is a call of
-    the layer with T = 1. Weights are read at each step, so a change of them counts at once, as does one of the layer's
-    mode, backend or precision. Unlike a layer's calls, prepared steps are no operators for those who profile or trace.
+    is one call of the engine. Elsewhere a step is a call of the layer with T = 1, as it is for a layer with hooks, with
+    a ``forward`` of somebody else's or with dropout, under autocast, and where somebody traces or watches. Weights are
+    read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend or precision.
 
     Args:
         layer: not bidirectional; its dtype and device are the stream's.
@@ -38,13 +38,16 @@ class Stream:
         self.batch_size = batch_size
         weight = layer._weights()[0].ih.detach()
         sizes = [layer.proj_size or layer.hidden_size, *[layer.hidden_size] * (len(layer.cell.states) - 1)]
-        # Two of each: a step reads one and writes the other.
-        self._states = [[weight.new_zeros((layer.num_layers, batch_size, size)) for size in sizes] for _ in range(2)]
+        shapes = [(layer.num_layers, batch_size, size) for size in sizes]
+        # What is allocated in inference mode could not be written to outside of it.
+        with torch.inference_mode(False):
+            # Two of each: a step reads one and writes the other.
+            self._states = [[weight.new_zeros(shape) for shape in shapes] for _ in range(2)]
+            self._input = weight.new_empty((batch_size, layer.input_size))
         # Of each layer, where it writes its output too.
         self._hidden = [list(states[0]) for states in self._states]
         self._outputs = [hidden[-1] for hidden in self._hidden]
         self._extents = [[(s.data_ptr(), s.data_ptr() + s.nbytes) for s in states] for states in self._states]
-        self._input = weight.new_empty((batch_size, layer.input_size))
         self._shape, self._dtype = self._input.shape, self._input.dtype
         self._now = 0
         # What the kernels' call was prepared for, and the call, if they have one.
@@ -65,7 +68,9 @@ class Stream:
         self._keep(self._now, new)
 
     def _keep(self, which: int, new: Tensor | tuple[Tensor, ...]) -> None:
-        for state, value in zip(self._states[which], [new] if isinstance(new, Tensor) else new, strict=True):
+        values = self.layer._states(new)
+        self.layer.check_forward_args(self._batched(self._input), new, None)
+        for state, value in zip(self._states[which], values, strict=True):
             state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
@@ -77,39 +82,57 @@ class Stream:
                 state.masked_fill_(rows.view(1, -1, 1), 0)
 
     def __call__(self, input: Tensor) -> Tensor:
-        """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next."""
+        """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next.
+
+        Raises:
+            RuntimeError: for an input of another size or dtype; where a hook of the layer, or a ``forward`` of somebody
+                else's, gives something other than the output of one step and the states.
+        """
         if input.shape != self._shape or input.dtype != self._dtype:
             size, dtype = tuple(self._shape), self._dtype
             raise RuntimeError(f"Expected input of size {size} and {dtype}, got {list(input.shape)} and {input.dtype}")
         before, now = self._now, 1 - self._now
-        if not self._by_kernels(input, before, now):
-            states = self._states[before]
-            with torch.no_grad():
-                _, final = self.layer(self._batched(input), states[0] if len(states) == 1 else tuple(states))
+        if self._by_kernels(input, before, now):
+            output = self._outputs[now]
+        else:
+            output, final = self._by_layer(input, before)
             self._keep(now, final)
         self._now = now
-        return self._outputs[now]
+        return output
+
+    @torch.no_grad()
+    def _by_layer(self, input: Tensor, before: int) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        """A call of the layer with T = 1 → the output of that step, the states."""
+        layer, states = self.layer, self._states[before]
+        given = self._batched(input)
+        found = layer(given, states[0] if len(states) == 1 else tuple(states))
+        if not isinstance(found, (tuple, list)) or len(found) != 2 or not isinstance(found[0], Tensor):
+            raise RuntimeError(f"a stream's layer should give an output and states, got: {_described(found)}")
+        output, final = found
+        if output.dim() != 3 or output.shape[:2] != given.shape[:2]:
+            size = (*given.shape[:2], "…")
+            raise RuntimeError(f"a stream's layer should give an output of size {size}, got {list(output.shape)}")
+        return output.detach().select(1 if layer.batch_first else 0, 0), final
 
     def _batched(self, input: Tensor) -> Tensor:
         return input.unsqueeze(1 if self.layer.batch_first else 0)
 
     def _by_kernels(self, input: Tensor, before: int, now: int) -> bool:
         """A step of all layers, if it was prepared or can be; False where it is for the layer to do."""
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched():
             return False
         layer = self.layer
-        more = (layer.training and layer.dropout) or layer._forward_hooks or layer._forward_pre_hooks
-        options, weights = (layer.cell, layer.backend, layer._frozen, not more), parameters(layer)
+        if (layer.training and layer.dropout) or not is_plain(layer):
+            return False
+        options, weights = (type(layer), layer.cell, layer.backend, layer._frozen), parameters(layer)
         if not self._fits(input, weights, options) or self._is_written_to(input, now):
             # However the input lies in memory, its copy is like any other's.
             self._input.copy_(input.detach())
             input = self._input
             if not self._fits(input, weights, options):
-                if dispatch.is_watched():
-                    return False
                 self._like = self._inference = None  # until it is prepared, should that fail
                 like = Likeness.of(layer, (input, *weights), *options)
-                self._inference = None if more or like is None else self._prepare()
+                self._inference = None if like is None else self._prepare()
                 self._like = like
         if self._inference is not None and not self._inference.holds(weights):
             self._inference = self._prepare()
@@ -133,6 +156,12 @@ class Stream:
         choice = dispatch.choose(layer._call(input, weights)._replace(form="stream"), layer.backend)
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
         return Inference.of(layer, choice, layer.cell, *rest)
+
+
+def _described(found: Any) -> str:
+    """The type of what was found, and of what is in it."""
+    inside = f" of {', '.join(type(each).__name__ for each in found)}" if isinstance(found, (tuple, list)) else ""
+    return type(found).__name__ + inside
 
 
 def _copy(layer: RecurrentLayer, batch_size: int, state: Tensor | tuple[Tensor, ...]) -> Stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +84,7 @@ def compare(call: Callable[[], Any], modules: Sequence[nn.Module], sides: Sequen
 
 
 def _pair(samples: Sequence[Sequence[float]]) -> Pair:
-    return Pair(*map(statistics.median, samples))
+    return Pair(*(float(torch.tensor(side, dtype=torch.float64).median()) for side in samples))
 
 
 def _seconds(call: Callable[[], Any], synchronize: Callable[[], Any]) -> float:

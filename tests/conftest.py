@@ -10,9 +10,11 @@ import torch
 from support import DEVICES, backends
 
 from seqcells import estimates, machine
+from seqcells.kernels import triton
 
-if os.environ.get("TRITON_INTERPRET") == "1":
-    import interpreter  # noqa: F401
+if triton.INSTALLED and triton.interpreted():
+    # For the tests' own kernels; the package's launches import it themselves.
+    from seqcells.kernels.triton import interpreter  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ The loop runs torch.nn's own layers (for a cell that torch.nn lacks, the plain l
 each episode alone, so nothing can cross a boundary in it.
 """
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -216,3 +217,23 @@ def test_unbatched_input_takes_a_scalar_length_and_flags_over_time(name, backend
     output, final = module(input, lengths=torch.tensor(4), reset=flags[:, 0])
     batched, batched_final = module(input.unsqueeze(1), lengths=[4], reset=flags)
     assert_equal_to([output, *as_tuple(final)], [batched[:, 0], *(s[:, 0] for s in as_tuple(batched_final))])
+
+
+@pytest.mark.parametrize("take", (np.asarray, torch.Tensor.tolist), ids=("numpy", "list"))
+def test_lengths_and_resets_may_be_arrays_and_lists(take):
+    module, input = layer("gru", 3, 4, **LIKE), torch.randn(5, 2, 3, **LIKE)
+    lengths, reset = torch.tensor([5, 3]), torch.rand(5, 2) < 0.5
+    expected = module(input, lengths=lengths, reset=reset)
+    assert_equal_to(module(input, lengths=take(lengths), reset=take(reset)), expected, 0)
+    unbatched = module(input[:, 0], reset=reset[:, 0])
+    assert_equal_to(module(input[:, 0], reset=take(reset[:, 0])), unbatched, 0)
+
+
+@pytest.mark.parametrize("dtype", ("uint8", "uint16", "uint32", "uint64", "int8", "int32"))
+def test_lengths_of_any_integers(dtype):
+    module, input = layer("gru", 3, 4, **LIKE), torch.randn(5, 2, 3, **LIKE)
+    alone = [module(input[:steps, row])[1] for row, steps in enumerate((5, 2))]
+    for lengths in (np.array([5, 2], dtype), torch.tensor([5, 2], dtype=getattr(torch, dtype))):
+        assert_equal_to(list(module(input, lengths=lengths)[1].unbind(1)), alone)
+        with pytest.raises(ValueError, match="between 0 and the number of steps 4"):
+            module(input[:4], lengths=lengths)

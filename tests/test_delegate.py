@@ -77,7 +77,7 @@ def test_what_torchs_operator_cannot_run_is_ours(settings, input, half, training
 
 
 def test_what_torchs_operator_can_run_stays_its_own(failing, tables):
-    """Under autocast its results have dtypes of their own."""
+    """Under autocast it rounds where torch.nn does."""
     half = {"dtype": torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
         for module, input in (

@@ -169,6 +169,23 @@ OWN = {
     "lengths 2-D": (RuntimeError, r"lengths of size \(2,\), got \[1, 2\]", {"lengths": LENGTHS[None]}),
     "lengths negative": (ValueError, "between 0 and the number of steps 5", {"lengths": LENGTHS - 2}),
     "lengths above T": (ValueError, "between 0 and the number of steps 5", {"lengths": LENGTHS + 1}),
+    "lengths that are none": (
+        TypeError,
+        r"lengths should be a tensor, an array or a list, got str",
+        {"lengths": "5, 2"},
+    ),
+    "lengths without a value": (TypeError, "lengths should be a tensor.*got list", {"lengths": [5, None]}),
+    "reset that is none": (TypeError, "reset should be a tensor, an array or a list, got object", {"reset": object()}),
+    "reset ragged": (
+        TypeError,
+        "reset should be a tensor, an array or a list, got list",
+        {"reset": [[True], [True, False]]},
+    ),
+    "reset of numbers": (
+        TypeError,
+        "reset should be of dtype torch.bool, got: torch.int64",
+        {"reset": FLAGS.int().tolist()},
+    ),
     "reset float": (TypeError, "reset should be of dtype torch.bool", {"reset": FLAGS.float()}),
     "reset integer": (TypeError, "reset should be of dtype torch.bool", {"reset": FLAGS.int()}),
     "reset transposed": (RuntimeError, r"reset of size \(5, 2\), got \[2, 5\]", {"reset": FLAGS.T}),

@@ -1,5 +1,6 @@
 """What a torch.nn module is besides its numbers: parameters, state_dict, members, any strides."""
 
+import io
 import itertools
 
 import pytest
@@ -217,3 +218,19 @@ def test_lengths_like_packing():
     output, same_final = ours(input, lengths=lengths)
     assert_close(final, same_final)
     assert_close(nn.utils.rnn.pad_packed_sequence(packed)[0], output)
+
+
+@pytest.mark.parametrize("prepared", (False, True))
+@each_module
+def test_a_whole_module_is_loaded_by_its_class_alone(kind, settings, prepared):
+    """As torch.nn's: what else lay in the file would have to be called safe too."""
+    module, file = make(seqcells, kind, settings).eval(), io.BytesIO()
+    for _ in range(3 * prepared):
+        run(module)
+    torch.save(module, file)
+    file.seek(0)
+    with torch.serialization.safe_globals([type(module)]):
+        loaded = torch.load(file, weights_only=True)
+    assert type(loaded) is type(module)
+    for _ in range(3):
+        assert_same(loaded, module)

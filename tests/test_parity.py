@@ -145,3 +145,17 @@ def test_as_near_to_float64_as_torch(name, backend, options, dtype, device):
         if distance(m, t) > ALLOWED[dtype] * distance(o, t)
     }
     assert not too_far
+
+
+@pytest.mark.parametrize("bidirectional", (False, True))
+@pytest.mark.parametrize(("name", "backend"), cases(TORCH_LAYERS, dtype=torch.float64, devices=["cpu"]))
+def test_dropout_of_packed_sequences_draws_torchs_numbers(name, backend, bidirectional):
+    options = {"num_layers": 3, "dropout": 0.4, "bidirectional": bidirectional}
+    theirs, ours = pair(name, backend, **options)
+    input = pack_sequence([torch.randn(t, F, dtype=torch.float64) for t in (2, 6, 3)], enforce_sorted=False)
+    found = []
+    for module in (theirs, ours):
+        torch.manual_seed(3)
+        outputs = results(module, input, random_states(name, 3 * (1 + bidirectional), 3, H, dtype=torch.float64))
+        found.append([*outputs, *gradients(outputs, [*module.parameters()])])
+    assert_equal_to(*found)

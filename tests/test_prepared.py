@@ -309,6 +309,35 @@ def test_the_same_memory_seen_otherwise_counts_at_once(change):
     assert (found[0] - before).abs().max() > 1e-3
 
 
+def _doubled_output(module, patch):
+    forward = type(module).forward
+    patch.setattr(type(module), "forward", lambda *args: (2 * forward(*args)[0], forward(*args)[1]))
+    return 2
+
+
+def _other_weight(module, patch):
+    halved = property(lambda self: 0.5 * self._parameters["weight_hh_l0"])
+    module.__class__ = type("Other", (type(module),), {"weight_hh_l0": halved})
+    return 1
+
+
+@pytest.mark.parametrize("change", (_doubled_output, _other_weight))
+def test_another_class_or_forward_counts_at_once(change, monkeypatch):
+    module, theirs = seqcells.GRU(5, 7, backend="cpu", **LIKE), torch.nn.GRU(5, 7, **LIKE)
+    theirs.load_state_dict(module.state_dict())
+    input, stream = torch.randn(3, 1, 5, **LIKE), module.stream()
+    call(module, input)
+    stream(input[0])
+    stream.reset()
+    assert is_prepared(module) and stream._inference is not None
+    factor = change(module, monkeypatch)
+    with torch.no_grad():
+        theirs.weight_hh_l0 *= factor / 2
+        expected = factor * theirs(input)[0]
+    found = [*(output for output, _ in call(module, input)), torch.stack([stream(x).clone() for x in input])]
+    assert_equal_to(found, [expected] * 5)
+
+
 def test_a_weight_of_another_size_at_the_same_place_is_refused():
     module = layer("rnn_tanh", 5, 7, backend="cpu", **LIKE)
     input = torch.randn(3, 2, 5, **LIKE)

@@ -167,7 +167,7 @@ ORDER = [
     {"layers", "timing"},
     {"recurrent_layer"},
     {"cell_modules"},
-    {"convert", "stream"},
+    {"convert", "stream", "tracing"},
     {"prepared", "patches"},
     {"functional"},
     {"ops"},

@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 import torch
-from support import MAIN, as_tuple, assert_equal_to, layer, like_module, plain_if, random_states
+from support import MAIN, TORCH_LAYERS, as_tuple, assert_equal_to, layer, like_module, plain_if, random_states
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqcells
@@ -117,6 +119,118 @@ def test_a_stream_after_a_step_that_failed(threads):
     assert stream._inference.call.holds() and (threads(1), not stream._inference.call.holds())[1]
 
 
+def _doubled(results):
+    output, final = results
+    return 2 * output, tuple(3 * state for state in final)
+
+
+def _hook(module, args, results):
+    return _doubled(results)
+
+
+def _pre_hook(module, args):
+    return args[0] + 1, *args[1:]
+
+
+def _own_forward(module):
+    forward = module.forward
+    module.forward = lambda *args: _doubled(forward(*args))
+
+
+def _other_class(**functions):
+    def change(module):
+        module.__class__ = type("Other", (type(module),), functions)
+
+    return change
+
+
+CHANGES = {
+    "own forward": _own_forward,
+    "class with forward": _other_class(forward=lambda self, *args: _doubled(super(type(self), self).forward(*args))),
+    "class with __call__": _other_class(__call__=lambda self, *args: _doubled(nn.Module.__call__(self, *args))),
+    "hook": lambda module: module.register_forward_hook(_hook),
+    "pre-hook": lambda module: module.register_forward_pre_hook(_pre_hook),
+    "global hook": lambda module: register_module_forward_hook(_hook),
+    "global pre-hook": lambda module: register_module_forward_pre_hook(_pre_hook),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stream_does_what_a_call_of_its_layer_does(change):
+    """Whenever that changes; torch.nn's layer, changed alike, says what it is."""
+    module, theirs = (
+        seqcells.LSTM(3, 5, batch_first=True, backend="cpu", **LIKE),
+        nn.LSTM(3, 5, batch_first=True, **LIKE),
+    )
+    theirs.load_state_dict(module.state_dict())
+    before, input = module.stream(2), torch.randn(3, 2, 3, **LIKE)
+    for x in input:
+        before(x)
+    before.reset()
+    handles = [CHANGES[change](each) for each in ([module] if "global" in change else [module, theirs])]
+    try:
+        hx, expected = None, []
+        with torch.no_grad():
+            for x in input:
+                output, hx = theirs(x.unsqueeze(1), hx)
+                expected.append(output.squeeze(1))
+        for stream in (before, module.stream(2)):
+            assert_equal_to([*(stream(x).clone() for x in input), *stream.state], [*expected, *hx])
+    finally:
+        for handle in filter(None, handles):
+            handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    (
+        (lambda output, final: output, "output and states, got: Tensor"),
+        (lambda output, final: (output[0], final), r"output of size \(1, 2, '…'\), got \[2, 5\]"),
+        (lambda output, final: (output, final[:, :1]), r"Expected hidden size \(1, 2, 5\), got \[1, 1, 5\]"),
+    ),
+    ids=("no states", "no time", "other states"),
+)
+def test_a_stream_refuses_what_is_no_step(given, words):
+    module, input = layer("gru", 3, 5, **LIKE), torch.randn(2, 3, **LIKE)
+    stream = module.stream(2)
+    expected = [stream(input).clone(), (stream.reset(), stream(input).clone())[1]]
+    state = stream.state.clone()
+    hook = module.register_forward_hook(lambda module, args, results: given(*results))
+    with pytest.raises(RuntimeError, match=words):
+        stream(input)
+    assert torch.equal(stream.state, state) and torch.equal(*expected)
+    hook.remove()
+    with pytest.raises(RuntimeError, match=r"Expected hidden size \(1, 2, 5\), got \[1, 1, 5\]"):
+        stream.state = state[:, :1]
+
+
+@pytest.mark.parametrize("backend", ("cpu", "reference", "torch"))
+@pytest.mark.parametrize("modes", ((True, False, True), (False, True, False)), ids=("made inside", "made outside"))
+def test_a_stream_works_inside_and_outside_of_inference_mode(modes, backend):
+    """Made in one mode, with inputs and states of the one it is then stepped in, and of the other."""
+    module, theirs = layer("lstm", 3, 5, backend=backend, **LIKE), TORCH_LAYERS["lstm"](3, 5, **LIKE)
+    theirs.load_state_dict(module.state_dict())
+    input, hx = torch.randn(3, 2, 3, **LIKE), tuple(random_states("lstm", 1, 2, 5, **LIKE))
+    row = torch.tensor([True, False])
+    with torch.no_grad():
+        once, between = theirs(input[:1], hx)
+        twice, final = theirs(input[1:], tuple(state * ~row[:, None] for state in between))
+    found = []
+    for step, inside in enumerate(modes):
+        with torch.inference_mode(inside):
+            if step == 0:
+                stream = module.stream(2)
+                stream.state = tuple(state.clone() for state in hx)
+            x = input[step].clone()
+        found.append(stream(x).clone())
+        with torch.inference_mode(inside):
+            stream.state = tuple(state.clone() for state in stream.state)
+        if step == 0:
+            stream.reset(row)
+            stream = copy.deepcopy(stream)
+    assert_equal_to([*found, *stream.state], [once[0], *twice, *final])
+
+
 class _Watching(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return function(*args, **(kwargs or {}))
@@ -151,3 +265,20 @@ def test_a_stream_allocates_nothing_and_says_what_it_cannot():
             stream(wrong)
     with pytest.raises(ValueError, match="bidirectional"):
         seqcells.GRU(4, 6, bidirectional=True).stream()
+
+
+def test_a_step_that_was_prepared_is_operators_for_whoever_watches():
+    module, input, seen = layer("gru", 4, 8, backend="cpu"), torch.randn(2, 1, 4), []
+    stream = module.stream()
+    expected = [stream(x).clone() for x in input]
+    stream.reset()
+    stream(input[0])
+
+    class Seeing(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Seeing():
+        assert_equal_to([stream(input[1])], expected[1:], 1e-6)
+    assert "seqcells.recurrence.default" in seen

@@ -1,13 +1,13 @@
-"""torch.func and its kin: vmap, jvp, per-sample gradients; autocast; eval; the same bits twice."""
+"""torch.func and its kin: vmap, jvp, per-sample gradients; eval; the same bits twice."""
 
 import pytest
 import torch
 from support import (
     ENGINES,
     TORCH_LAYERS,
-    as_tuple,
     assert_equal_to,
     cases,
+    cell,
     gradients,
     layer,
     random_states,
@@ -16,6 +16,7 @@ from support import (
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqcells.cells import REGISTRY
@@ -40,6 +41,34 @@ def test_per_sample_gradients(name):
     for b in range(B):
         alone = torch.autograd.grad(loss_of(module)(parameters, rows[b]), list(parameters.values()))
         assert_equal_to([g[b] for g in together.values()], alone)
+
+
+@pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True, "batch_first": True}), ids=str)
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_gradients_of_samples_by_expanded_weights(name, options):
+    module = layer(name, F, H, **options, **LIKE)
+    theirs = TORCH_LAYERS[name](F, H, **options, **LIKE)
+    theirs.load_state_dict(module.state_dict())
+    axis = 0 if module.batch_first else 1
+    input = torch.randn(*((B, T) if module.batch_first else (T, B)), F, **LIKE)
+    call_for_per_sample_grads(module, batch_size=B, batch_first=module.batch_first)(input)[0].sin().sum().backward()
+    for b in range(B):
+        alone = theirs(input.select(axis, b))[0].sin().sum()
+        expected = torch.autograd.grad(alone, [*theirs.parameters()])
+        assert_equal_to([parameter.grad_sample[b] for parameter in module.parameters()], expected)
+
+
+def test_what_has_no_expanded_weights_says_what_has_gradients_of_samples():
+    input = torch.randn(B, T, F)
+    for module, given, words in (
+        (layer("gru", F, H, batch_first=True), {"lengths": torch.tensor([1, 2, 3])}, "no lengths="),
+        (layer("gru", F, H, batch_first=True, backend="reference"), {}, "none for backend='reference'"),
+        (layer("peephole_lstm", F, H, batch_first=True), {}, "no operator for the peephole_lstm cell"),
+        (cell("gru", F, H), {}, "none for cells"),
+    ):
+        run = call_for_per_sample_grads(module, batch_size=B)
+        with pytest.raises(RuntimeError, match=rf"expanded weights.*{words}.*torch\.func\.vmap"):
+            run(input if hasattr(module, "num_layers") else input[:, 0], **given)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -166,43 +195,6 @@ def test_same_input_same_bits(name, backend, device):
 
 def generator(device):
     return torch.Generator(device).manual_seed(5)
-
-
-@pytest.mark.parametrize("name", REGISTRY)
-def test_autocast(name, device):
-    module = layer(name, F, H, 2, bidirectional=True, backend="reference", device=device)
-    input = torch.randn(T, B, F, device=device)
-    half = layer(name, F, H, 2, bidirectional=True, device=device, dtype=torch.bfloat16)
-    half.load_state_dict(module.state_dict())
-    half.backend = "reference"
-    with torch.autocast(device, torch.bfloat16):
-        outputs = results(module, input, random_states(name, 4, B, H, device=device, generator=generator(device)))
-    states = random_states(name, 4, B, H, device=device, generator=generator(device))
-    expected = results(half, input.bfloat16(), [s.bfloat16() for s in states])
-    assert all(o.dtype == torch.bfloat16 for o in outputs)
-    assert_equal_to(outputs, expected, 0)
-    loss = outputs[0].float().sum()
-    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(loss, list(module.parameters())))
-
-
-@pytest.mark.parametrize("gradients", (False, True), ids=("inference", "training"))
-@pytest.mark.parametrize("name", TORCH_LAYERS)
-def test_autocast_by_default_is_torchs_where_torch_can(name, gradients, device):
-    """Where torch's own operator fails, ours runs, and says so."""
-    module = layer(name, F, H, 2, device=device)
-    theirs = TORCH_LAYERS[name](F, H, 2, device=device)
-    theirs.load_state_dict(module.state_dict())
-    input = torch.randn(T, B, F, device=device)
-    with torch.autocast(device, torch.bfloat16), torch.set_grad_enabled(gradients):
-        ours, choice = module(input), module.plan(input)
-        try:
-            expected, tolerance = theirs(input), 0
-        except RuntimeError as error:
-            words = str(error).splitlines()[0]
-            assert choice.backend != "torch" and f"torch's own operator fails here: {words}" in choice.reason
-            module.backend = "reference"
-            expected, tolerance = module(input), 0.02
-    assert_equal_to([ours[0], *as_tuple(ours[1])], [expected[0], *as_tuple(expected[1])], tolerance)
 
 
 @pytest.mark.parametrize(("name", "backend"), cases(("lstm", "gru"), dtype=torch.float64))

@@ -68,6 +68,27 @@ def test_interpreted(tests):
     run_interpreted(tests)
 
 
+BFLOAT16 = """
+import torch, seqcells
+ours, theirs = seqcells.LSTM(16, 32, dtype=torch.bfloat16), torch.nn.LSTM(16, 32, dtype=torch.float64)
+theirs.load_state_dict(ours.state_dict())
+input = torch.randn(3, 2, 16, dtype=torch.bfloat16)
+expected, _ = theirs(input.double())
+wanted = torch.autograd.grad(expected.sum(), theirs.weight_hh_l0)[0]
+for ours.backend in ("triton", "triton-stepwise", "triton-persistent"):
+    output, _ = ours(input)
+    found = torch.autograd.grad(output.float().sum(), ours.weight_hh_l0)[0]
+    assert (output - expected).abs().max() < 0.02, ours.backend
+    assert (found - wanted).norm() < 0.05 * wanted.norm(), ours.backend
+"""
+
+
+def test_bfloat16_is_right_for_who_interprets_outside_of_the_tests():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", BFLOAT16], env=environment, cwd=HERE.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
 def test_seqcells_without_triton_says_what_is_missing():
     program = (
         "import sys; sys.modules['triton'] = None; import importlib.util as u; find = u.find_spec\n"

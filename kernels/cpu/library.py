@@ -87,7 +87,8 @@ def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = math.prod(shape)
     if count * dtype.itemsize < 1 << 16:
         return torch.empty(shape, dtype=dtype)
-    tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).view(shape)
+    # Resized, not viewed: of a view autograd forbids much that is allowed for a tensor of its own.
+    tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).resize_(shape)
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
         tensor.fill_(math.nan)
     return tensor

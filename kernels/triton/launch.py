@@ -8,6 +8,11 @@ from torch import Tensor
 from triton.compiler import CompiledKernel
 from triton.runtime.jit import JITFunction
 
+from . import interpreted
+
+if interpreted():
+    from . import interpreter  # noqa: F401
+
 # What has been compiled, by the kernel and all that it was compiled for, and more.
 _compiled: dict[tuple, CompiledKernel] = {}
 

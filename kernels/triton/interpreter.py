@@ -1,4 +1,7 @@
-"""Triton's interpreter, made to round and multiply as a GPU does; imported by conftest in a process that interprets."""
+"""Triton's interpreter, made to round and multiply as a GPU does; importing this is enough.
+
+`launch` does so in a process that interprets, for whoever runs the kernels; the interpreter's own bfloat16 is wrong.
+"""
 
 import numpy as np
 import triton.language as tl
