@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from . import precision
-from .recurrence import Recurrence
 from .weights import Weights
 
 
@@ -99,37 +98,17 @@ def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tenso
             )
 
 
-def layer(q: Recurrence) -> None:
-    """RuntimeError, TypeError for a layer whose tensors do not fit together: kernels, which go by addresses, would read
-    and write elsewhere."""
-    cell, x, hidden, width = q.cell, q.outside, q.hidden, q.states[0].shape[-1]
-    steps, batch, features = x.shape
-    gates, products, directions = len(cell.gates) * hidden, len(cell.recurrent_gates) * hidden, len(q.weights)
-    side_by_side = 1 if q.stacked else directions
-    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = []
-    if q.input is None:
-        expected.append(("gates_x", x, (steps, batch, side_by_side * gates)))
-    for states in (q.states, q.reset_states or ()):
-        for k, state in enumerate(states):
-            expected.append((cell.states[k], state, (directions, batch, hidden if k else width)))
-    for k, w in enumerate(q.weights):
-        if q.input is not None or (q.stacked and k):
-            size = hidden if k and q.stacked else features
-            expected += [("weight_ih", w.ih, (gates, size)), ("bias_ih", w.bias_ih, (gates,))]
-        expected += [("weight_hh", w.hh, (products, width)), ("bias_hh", w.bias_hh, (products,))]
-        expected.append(("weight_hr", w.hr, (width, hidden)))
-        for (name, rows), tensor in zip(cell.parameters.items(), w.unit, strict=True):
-            expected.append((f"weight_{name}", tensor, (len(rows), hidden)))
-    expected += [("lengths", q.lengths, (batch,)), ("reset", q.reset, (steps, batch))]
-    for name, tensor, shape in expected:
-        if tensor is None:
-            continue
-        if tensor.shape != shape:
-            raise RuntimeError(f"Expected {name} of size {shape}, got {list(tensor.shape)}")
-        if tensor.device != x.device:
-            raise RuntimeError(f"Expected {name} on {x.device}, like the input, but it is on {tensor.device}")
-    if q.reset is not None and q.reset.dtype != torch.bool:
-        raise TypeError(f"reset should be of dtype torch.bool, got: {q.reset.dtype}")
+DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+"""What layers compute in, or store."""
+
+
+def dtype(tensor: Tensor) -> None:
+    """NotImplementedError, in torch's words, for numbers that no backend computes with."""
+    if tensor.dtype not in DTYPES:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise NotImplementedError(
+            f"\"recurrence\" not implemented for '{kind}': it takes {', '.join(map(str, DTYPES))}"
+        )
 
 
 def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:

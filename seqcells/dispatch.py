@@ -21,6 +21,7 @@ from .call import Call, Choice
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
 from .kernels.triton import cudnn, plan
+from .recurrence import Recurrence
 
 
 class Backend(NamedTuple):
@@ -77,6 +78,8 @@ BACKENDS: dict[str, Backend] = {
     ),
 }
 NAMES = ("auto", *BACKENDS)
+_KERNELS = {"cpu": "cpu", "cuda": "triton"}
+"""The backend of our kernels for each type of device."""
 
 
 def check_name(backend: str) -> str:
@@ -84,6 +87,11 @@ def check_name(backend: str) -> str:
     if backend not in NAMES:
         raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(map(repr, NAMES))}")
     return backend
+
+
+def why_not_for(call: Call, backend: str) -> str | None:
+    """Why a backend cannot run a call here, or None."""
+    return BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
 
 
 def choose(call: Call, backend: str = "auto") -> Choice:
@@ -98,7 +106,7 @@ def choose(call: Call, backend: str = "auto") -> Choice:
         return _expanded(call, backend)
     if backend == "auto":
         return _automatic(call)
-    why_not = BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
+    why_not = why_not_for(call, backend)
     if not why_not and BACKENDS[backend].engine and not torch.compiler.is_compiling() and in_transform():
         why_not = "kernels do not follow torch.func transforms and forward-mode AD"
     if why_not:
@@ -133,10 +141,8 @@ def _automatic(call: Call) -> Choice:
     compiling = torch.compiler.is_compiling()
     if not compiling and in_transform():
         return Choice("reference", "inside a torch.func transform or forward-mode AD, which no kernels follow")
-    kernels = {"cpu": "cpu", "cuda": "triton"}.get(call.device.type)
-    why_no_kernels = "none are for its device"
-    if kernels:
-        why_no_kernels = BACKENDS[kernels].unavailable() or BACKENDS[kernels].refuses(call)
+    kernels = _KERNELS.get(call.device.type)
+    why_no_kernels = why_not_for(call, kernels) if kernels else "none are for its device"
     best = "reference" if why_no_kernels else kernels
     note = f"; no kernels of ours: {why_no_kernels}" if why_no_kernels else ""
     if compiling:
@@ -199,6 +205,23 @@ def cell(name: str) -> type[Cell]:
     if name not in REGISTRY:
         raise ValueError(f"unknown cell {name!r}: the registry has {', '.join(REGISTRY)}")
     return REGISTRY[name]
+
+
+def backend_for(q: Recurrence, asked: str) -> str:
+    """The backend of an operator in a graph: as asked for, by ``"auto"`` the kernels for the tensors' device.
+
+    Raises:
+        RuntimeError: the named backend does not exist here, cannot do this, or has no operator.
+    """
+    options = () if q.weights[0].hr is None else ("projection",)
+    call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options)
+    kernels = _KERNELS.get(call.device.type) if asked == "auto" else check_name(asked)
+    why_not = "none are for its device" if kernels is None else why_not_for(call, kernels)
+    if asked == "auto":
+        return "reference" if why_not else kernels
+    if why_not or (BACKENDS[asked].engine is None and asked != "reference"):
+        raise RuntimeError(f"backend={asked!r} cannot run this call: {why_not or 'it has no operator'}")
+    return asked
 
 
 @cache

@@ -153,7 +153,7 @@ def layers(
                 stacked=place.stop - first > directions,
                 input=input,
             )
-            input, final = _layer(q, choice)
+            input, final = _layer(q, choice, backend)
             finals.append(final)
             if dropout and training and place.stop < len(weights):
                 # Of a packed input as many numbers are drawn as torch.nn draws, for the steps that exist.
@@ -208,7 +208,7 @@ def recurrence(
     choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
-    output, final = _layer(Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse), choice)
+    output, final = _layer(Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse), choice, backend)
     return output, tuple(state.squeeze(0) for state in final)
 
 
@@ -231,7 +231,7 @@ def step(
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     with precision.without_autocast(input.device):
-        _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice)
+        _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice, backend)
     # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
     final = tuple(torch.ops.aten._unsafe_view.default(state, state.shape[1:]) for state in final)
     return final if dtypes is None else _in(dtypes, final)
@@ -242,18 +242,18 @@ def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor
     return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))
 
 
-def _layer(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _layer(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer by a backend → output, final states."""
     if not torch.compiler.is_compiling() and _profiler_enabled():
         with record_function("seqcells::layer"):
-            return _run(q, choice)
-    return _run(q, choice)
+            return _run(q, choice, asked)
+    return _run(q, choice, asked)
 
 
-def _run(q: Recurrence, choice: dispatch.Choice) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
         return reference.layer(q)
-    return ops.recurrence(q, choice.backend)
+    return ops.recurrence(q, choice.backend, asked)
 
 
 def _layers_at_once(

@@ -34,10 +34,10 @@ HEAVY = (
     "test_sequences.py -k 'triton and (any_size and gru or one_step or extreme)'",
     "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
     "test_gradcheck.py -k 'persistent and operator and gru and not (ligru or mingru)'",
-    "test_ops.py -k 'triton and opcheck and (lstm or indrnn)'",
-    "test_ops.py -k 'triton-stepwise and compiled_whole and plain and lstm and not peephole'",
-    "test_transforms.py -k 'triton and same_bits and (lstm or gru)'",
-    "test_recompute.py -k '(triton-stepwise or triton-persistent) and (lstm or gru)'",
+    f"test_ops.py -k 'triton and opcheck and ({ONE} or indrnn)'",
+    f"test_ops.py -k 'triton-stepwise and compiled_whole and plain and {ONE}'",
+    f"test_transforms.py -k 'triton and same_bits and {ONE}'",
+    f"test_recompute.py -k '(triton-stepwise or triton-persistent) and {ONE}'",
     "test_wanted_gradients.py -k 'triton and (cpu-gru or after_forward or autocast)'",
 )
 EXHAUSTIVE = (

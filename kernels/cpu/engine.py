@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import checks
+from ... import fits
 from ...boundaries import boundaries, valid_steps
 from ...precision import WORKING_DTYPE
 from ...recurrence import Backward, Recurrence
@@ -138,7 +138,7 @@ class _Call:
         return list(tensor.chunk(self.directions, -1)) if self.directions > 1 else [tensor]
 
     def stored(self, tensor: Tensor) -> Tensor:
-        return tensor if self.storage == self.dtype else tensor.to(self.storage)
+        return tensor if tensor.dtype == self.storage else tensor.to(self.storage)
 
     def previous_hidden(self, output: Tensor, d: int) -> Tensor:
         """(T, B, P): the hidden state that each step's product read."""
@@ -313,7 +313,7 @@ class Inference:
         outputs = 1 + 2 * states
         weight = outputs + len(layers)  # of all arguments the next of these
         for k, q in enumerate(layers):
-            checks.layer(q)
+            fits.check(q)
             call = _Call(q, inside=True)
             self.in_place &= all(
                 len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present()))

@@ -1,0 +1,112 @@
+"""A recurrence by the engine of a backend. Engines go by addresses: what they are given is checked here, and once.
+
+An engine is a module with three functions of a `Recurrence`, from its input or from ``gates_x``:
+
+* ``forward(q, save)`` → output, final states, and what backward needs besides those and ``q``, nothing unless ``save``;
+* ``backward(q, given)``, a `Backward` → gradients of ``q.differentiable()``, in its order; None will do where it is
+  not wanted;
+* ``saved_like(q)`` → empty tensors of the shapes that forward saves.
+
+It may have ``at_once(call, gradients)`` besides: how many layers of a stack it takes together, in eager calls alone, as
+a `Recurrence` that is ``stacked``.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from . import dispatch, fits, precision, reference
+from .recurrence import Backward, Recurrence
+
+
+def forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Output, final states, and what `backward` needs besides, nothing unless ``save``."""
+    fits.check(q)
+    if backend == "reference":
+        output, final = reference.layer(q)
+        return output, list(final), []
+    output, final, saved = dispatch.engine(backend).forward(q, save)
+    return output, list(final), list(saved)
+
+
+def backward(q: Recurrence, backend: str, given: Backward) -> Sequence[Tensor | None]:
+    """Gradients of ``q.differentiable()``; of an engine None where one is not wanted."""
+    with precision.without_autocast(given.output.device):
+        if backend != "reference":
+            return dispatch.engine(backend).backward(q, given)
+        with _autograd_inside_operator():
+            leaves = [tensor.detach().requires_grad_() for tensor in q.differentiable()]
+            outputs = by_reference(q, *leaves)
+            seeds = given.grad_output, *given.grad_final
+            gradients = torch.autograd.grad(outputs, leaves, seeds, materialize_grads=True)
+    return [g.contiguous() for g in gradients]
+
+
+def saved_like(q: Recurrence, backend: str) -> list[Tensor]:
+    """Empty tensors of the shapes that `forward` saves, on the device of ``q``."""
+    return [] if backend == "reference" else list(dispatch.engine(backend).saved_like(q))
+
+
+def by_reference(q: Recurrence, *differentiable: Tensor) -> tuple[Tensor, ...]:
+    """The reference as a function of the differentiable tensors → output and final states, flat."""
+    output, final = reference.layer(q.replaced(differentiable))
+    return (output, *final)
+
+
+def differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A gradient that will itself be differentiated: the reference's, which is so any number of times."""
+    with precision.without_autocast(q.outside.device):
+        _, pull = torch.func.vjp(partial(by_reference, q), *q.differentiable())
+        return pull((grad_output, *grad_final))
+
+
+def gradients_given(
+    q: Recurrence, output: Tensor, grad_output: Tensor | None, grad_final: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of the results, zeros for those that nothing was made of."""
+    grad_output = torch.zeros_like(output) if grad_output is None else grad_output
+    return grad_output, [torch.zeros_like(s) if g is None else g for s, g in zip(q.states, grad_final, strict=True)]
+
+
+def projected(q: Recurrence) -> Recurrence:
+    """The same, with ``gates_x`` in the place of the input."""
+    return q if q.input is None else q._replace(gates_x=linear(q.input, *q.input_weights), input=None)
+
+
+def saved_tensors(ctx: Any) -> tuple[Tensor | None, ...]:
+    """What was saved; RuntimeError, in autograd's words and ours, where it has been changed since."""
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        advice = "seqcells keeps a layer's output for backward: before changing it in place take a copy, output.clone()"
+        raise RuntimeError(f"{error} ({advice})") from None
+
+
+def as_left(tensor: Tensor, like: Tensor | tuple[torch.Size, torch.dtype], name: str = "what was saved") -> Tensor:
+    """A tensor as forward left it. Whoever keeps it until backward may give it back in another layout or dtype.
+
+    Raises:
+        RuntimeError: it has another size.
+    """
+    shape, dtype = (like.shape, like.dtype) if isinstance(like, Tensor) else like
+    if tensor.shape != shape:
+        raise RuntimeError(f"Expected {name} of size {tuple(shape)}, got {list(tensor.shape)}")
+    return tensor if tensor.dtype == dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
+
+
+@contextmanager
+def _autograd_inside_operator() -> Iterator[None]:
+    """Autograd for the body of an operator, which may run below it (under a TorchDispatchMode it does)."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "AutogradOther", "ADInplaceOrView"):
+        excluded = excluded.remove(getattr(torch._C.DispatchKey, key))
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield

@@ -1,0 +1,294 @@
+"""The operators: one node each in a compiled, exported or traced graph, however long the sequence.
+
+* ``seqcells::recurrence`` runs one layer, all its directions → output, final states;
+* ``seqcells::recurrence_forward`` does the same, and returns after them what backward needs;
+* ``seqcells::recurrence_backward``, given output and what was saved, and the gradients of output and final states,
+  returns those of the tensors that have one, in their order.
+
+Graphs hold the first, and what is saved is decided when one runs: where a gradient will be asked for, its autograd
+formula calls the second, and later the third. What a graph holds is good on any machine:
+
+* ``cell`` and ``program``: the cell's name, and the hash of the equations that the cell of that name must have;
+* ``tensors`` and ``names``: what there is, and what each is (see `arguments`), the names with spaces between them:
+  ``gates_x``, the input projected, where compilers see it; ``state_h``; ``weight_hh_0``, of the first direction;
+  ``reset``. Whatever else a step may once read has a name too. (torch.jit.trace takes no lists of optional tensors or
+  strings, AOTInductor none that is empty.)
+* ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs.
+
+No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD, and
+gradients within vmap, go through the reference's own operators.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.autograd import forward_ad
+
+from . import dispatch, execute, fits
+from .cells import Cell
+from .constant import constant
+from .execute import as_left
+from .recurrence import Backward, Recurrence
+from .weights import Weights
+
+_INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
+_ROLES = {"hh": "weight_hh", "bias_hh": "bias_hh", "hr": "weight_hr"}
+"""The names of `Weights` that are used inside the time loop, and their tensors'."""
+_library = torch.library.Library("seqcells", "DEF")
+_library.define(f"recurrence({_INPUTS}) -> Tensor[]")
+_library.define(f"recurrence_forward({_INPUTS}) -> Tensor[]")
+_library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradients) -> Tensor[]")
+
+
+def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Output and final states by the operator; ``backend`` as asked for."""
+    output, *final = torch.ops.seqcells.recurrence(*arguments(q, backend))
+    return output, tuple(final)
+
+
+def recurrence_backward(
+    q: Recurrence, backend: str, saved: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """The gradients of ``q.differentiable()`` by the operator; ``q`` is given its ``gates_x``."""
+    return torch.ops.seqcells.recurrence_backward(*arguments(q, backend), list(saved), list(gradients))
+
+
+def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
+    """The operators' common arguments, in the order of their schema."""
+    named = dict(_named(execute.projected(q)))
+    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, backend
+
+
+def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that there are, those that have gradients first and in the order of ``q.differentiable()``."""
+    states = q.cell.states
+    named = [("gates_x", q.gates_x), *((f"state_{name}", s) for name, s in zip(states, q.states, strict=True))]
+    for d, w in enumerate(q.weights):
+        named += [(f"{name}_{d}", getattr(w, role)) for role, name in _ROLES.items()]
+        named += [(f"weight_{name}_{d}", rows) for name, rows in zip(q.cell.parameters, w.unit, strict=True)]
+    named += [(f"reset_state_{name}", s) for name, s in zip(states, q.reset_states or (), strict=False)]
+    named += [("lengths", q.lengths), ("reset", q.reset)]
+    return ((name, tensor) for name, tensor in named if tensor is not None)
+
+
+@constant
+def program(cell: type[Cell]) -> str:
+    """The hash of a cell's equations; of one that cannot be derived, which runs by the reference alone, nothing."""
+    from .derive import DerivationError, cpp, plan
+
+    try:
+        text = cpp([plan(cell)])
+    except DerivationError:
+        return ""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("//"))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+class _Call:
+    """The operators' common arguments: a `Recurrence`, and the backend that runs it."""
+
+    def __init__(self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, backend: str) -> None:
+        kind, self.names = dispatch.cell(cell), names.split()
+        if hash != program(kind):
+            raise RuntimeError(f"the graph was made with other equations of the {cell} cell than it has now")
+        if len(self.names) != len(tensors):
+            raise RuntimeError(f"Expected a name for each of {len(tensors)} tensors, got {len(self.names)}: {names!r}")
+        named = dict(zip(self.names, tensors, strict=True))
+        first = named.get(f"state_{kind.states[0]}")
+        # More than two, or none, is left to the checks of the whole.
+        directions = 2 if first is not None and first.dim() == 3 and first.shape[0] == 2 else 1
+        self.q = self._recurrence(kind, named, directions, reverse)
+        numbered = {name: place for place, name in enumerate(self.names)}
+        places = self._recurrence(kind, numbered, directions, reverse)
+        self.places: list[int] = places.differentiable()
+        """Of the tensors that have gradients, in the order of ``q.differentiable()``."""
+        self.backend = dispatch.backend_for(self.q, backend)
+
+    @staticmethod
+    def _recurrence(cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool) -> Recurrence:
+        rest = named.copy()
+
+        def needed(name: str) -> Any:
+            if name not in rest:
+                raise RuntimeError(f"{cell.name} expects {name}, got {', '.join(named)}")
+            return rest.pop(name)
+
+        gates_x, states = needed("gates_x"), [needed(f"state_{name}") for name in cell.states]
+        weights = tuple(
+            Weights(
+                **{role: rest.pop(f"{name}_{d}", None) for role, name in _ROLES.items()},
+                unit=tuple(needed(f"weight_{name}_{d}") for name in cell.parameters),
+            )
+            for d in range(directions)
+        )
+        reset_states = None
+        if any(name.startswith("reset_state_") for name in rest):
+            reset_states = [needed(f"reset_state_{name}") for name in cell.states]
+        boundaries = rest.pop("lengths", None), rest.pop("reset", None)
+        if rest:
+            raise RuntimeError(f"{cell.name} reads no {', '.join(rest)}")
+        if reset_states and boundaries[1] is None:
+            raise RuntimeError("reset states should only be given with reset")
+        return Recurrence(cell, gates_x, states, weights, *boundaries, reset_states, reverse)
+
+    def by_tensor(self, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Gradients of ``q.differentiable()`` in the order of the operators' tensors, None of those that have none."""
+        gradients: list[Tensor | None] = [None] * len(self.names)
+        for place, gradient in zip(self.places, flat, strict=True):
+            gradients[place] = gradient
+        return gradients
+
+
+def _recurrence(*args: Any) -> list[Tensor]:
+    call = _Call(*args)
+    output, final, _ = execute.forward(call.q, call.backend, save=False)
+    return _as_promised([output, *final], [call.q.gates_x, *call.q.states])
+
+
+def _forward(*args: Any) -> list[Tensor]:
+    call = _Call(*args)
+    output, final, saved = execute.forward(call.q, call.backend, save=True)
+    return [*_as_promised([output, *final], [call.q.gates_x, *call.q.states]), *saved]
+
+
+def _backward(*args: Any) -> list[Tensor]:
+    *common, saved, gradients = args
+    call = _Call(*common)
+    q, leaves = call.q, call.q.differentiable()
+    fits.check(q)
+    output = q.gates_x.new_empty((), device="meta").expand(_output_shape(q))
+    likes = [output, *execute.saved_like(q._replace(gates_x=q.gates_x.to("meta")), call.backend)]
+    for words, expected, found in (("saved tensors", likes, saved), ("gradients", [output, *q.states], gradients)):
+        if len(found) != len(expected):
+            raise RuntimeError(f"Expected {len(expected)} {words}, got {len(found)}")
+    for tensor in (*saved, *gradients):
+        if tensor.device != q.gates_x.device:
+            raise RuntimeError(f"Expected all tensors on {q.gates_x.device}, got one on {tensor.device}")
+    output, *saved = map(as_left, saved, likes)
+    grad_output, *grad_final = map(as_left, gradients, [output, *q.states])
+    given = Backward(output, saved, grad_output, grad_final, q.replaced([True] * len(leaves)))
+    flat = _as_promised(execute.backward(q, call.backend, given), leaves)
+    return [gradient for gradient in call.by_tensor(flat) if gradient is not None]
+
+
+def _as_promised(results: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Tensor]:
+    """Results in the dtypes and layouts that compilers were told, who read what they find by those."""
+    return [
+        t if t.dtype == like.dtype and t.is_contiguous() else t.to(like.dtype).contiguous()
+        for t, like in zip(results, likes, strict=True)
+    ]
+
+
+def _output_shape(q: Recurrence) -> tuple[int, int, int]:
+    directions, batch, size = q.states[0].shape
+    return q.gates_x.shape[0], batch, directions * size
+
+
+def _recurrence_fake(*args: Any) -> list[Tensor]:
+    q = _Call(*args).q
+    return [q.gates_x.new_empty(shape) for shape in (_output_shape(q), *(state.shape for state in q.states))]
+
+
+def _forward_fake(*args: Any) -> list[Tensor]:
+    call = _Call(*args)
+    return [*_recurrence_fake(*args), *execute.saved_like(call.q, call.backend)]
+
+
+def _backward_fake(*args: Any) -> list[Tensor]:
+    call = _Call(*args[:-2])
+    likes = call.by_tensor(call.q.differentiable())
+    return [like.new_empty(like.shape) for like in likes if like is not None]
+
+
+class _Differentiated(torch.autograd.Function):
+    """The operator where a gradient will be asked for. A Function is given its tensors one by one, last."""
+
+    @staticmethod
+    def forward(others: tuple, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.ops.seqcells.recurrence_forward(*_with(others, tensors)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)  # zeros for what was saved would cost as much memory again
+        ctx.others, *tensors = inputs
+        ctx.inputs, ctx.results = len(tensors), 1 + len(dispatch.cell(ctx.others[0]).states)
+        ctx.mark_non_differentiable(*output[ctx.results :])
+        ctx.save_for_backward(*tensors, output[0], *output[ctx.results :])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = execute.saved_tensors(ctx)
+        args, saved = _with(ctx.others, saved[: ctx.inputs]), saved[ctx.inputs :]
+        call = _Call(*args)
+        grad_output, *grad_final = gradients[: ctx.results]
+        grad_output, grad_final = execute.gradients_given(call.q, saved[0], grad_output, grad_final)
+        if torch.is_grad_enabled():
+            return None, *call.by_tensor(execute.differentiable_gradients(call.q, grad_output, grad_final))
+        flat = iter(torch.ops.seqcells.recurrence_backward(*args, list(saved), [grad_output, *grad_final]))
+        has = {*call.places}
+        return None, *(next(flat) if place in has else None for place in range(ctx.inputs))
+
+
+def _with(others: tuple, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """The common arguments, of the tensors and the rest."""
+    return *others[:2], list(tensors), *others[2:]
+
+
+def _autograd(cell: str, hash: str, tensors: Sequence[Tensor], *rest: Any) -> list[Tensor]:
+    if _is_transformed(tensors):
+        return _by_reference(cell, hash, tensors, *rest)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        results = _Differentiated.apply((cell, hash, *rest), *tensors)
+        return list(results[: 1 + len(dispatch.cell(cell).states)])
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.seqcells.recurrence(cell, hash, tensors, *rest)
+
+
+def _is_transformed(tensors: Sequence[Tensor]) -> bool:
+    """Whether something else than reverse-mode AD asks for more than the result."""
+    kinds = {interpreter.key() for interpreter in get_interpreter_stack() or ()}
+    if kinds - {TransformType.Grad, TransformType.Functionalize}:
+        return True
+    return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def _by_reference(*args: Any) -> list[Tensor]:
+    q = _Call(*args).q
+    return list(execute.by_reference(q, *q.differentiable()))
+
+
+def _vmap(
+    info: Any, in_dims: tuple, cell: str, hash: str, tensors: Sequence[Tensor], names: str, *rest: Any
+) -> tuple[list[Tensor], int | list[int]]:
+    """Rows of one batch where all share their weights, else one call after another."""
+    count, dims = info.batch_size, in_dims[2]
+    tensors = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
+    of_weights = [name.startswith(("weight_", "bias_")) for name in names.split()]
+    if any(dim is not None and weight for dim, weight in zip(dims, of_weights, strict=True)):
+        each = [[t if dim is None else t[k] for t, dim in zip(tensors, dims, strict=True)] for k in range(count)]
+        results = [torch.ops.seqcells.recurrence(cell, hash, some, names, *rest) for some in each]
+        together = [torch.stack(result) for result in zip(*results, strict=True)]
+        return together, [0] * len(together)
+    rows = []
+    for tensor, dim, weight, name in zip(tensors, dims, of_weights, names.split(), strict=True):
+        if not weight:
+            tensor = tensor.expand(count, *tensor.shape) if dim is None else tensor
+            tensor = tensor.flatten(0, 1) if name == "lengths" else tensor.movedim(0, 1).flatten(1, 2)
+        rows.append(tensor)
+    results = torch.ops.seqcells.recurrence(cell, hash, rows, names, *rest)
+    return [result.unflatten(1, (count, -1)) for result in results], [1] * len(results)
+
+
+for _name, _run, _fake in (
+    ("recurrence", _recurrence, _recurrence_fake),
+    ("recurrence_forward", _forward, _forward_fake),
+    ("recurrence_backward", _backward, _backward_fake),
+):
+    _library.impl(_name, _run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"seqcells::{_name}", _fake, lib=_library)
+_library.impl("recurrence", _autograd, "Autograd")
+torch.library.register_vmap("seqcells::recurrence", _vmap, lib=_library)
