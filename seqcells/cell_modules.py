@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from . import cells, convert, dispatch, functional, tracing
+from . import cells, checks, convert, dispatch, functional, tracing
 from .prepared import Freezable
 from .weights import Weights
 
@@ -112,7 +112,7 @@ class RecurrentCell(Freezable):
             hx = (input.new_zeros((input.size(0), self.hidden_size)),) * count
         elif not batched:
             hx = tuple(state.unsqueeze(0) for state in hx)
-        weights = Weights.of(self._roles, [getattr(self, role) for role in self._roles])
+        weights = self._weights()
         new = functional.step(self.cell, input, hx, weights, backend=self.backend)
         if not batched:
             new = tuple(state.squeeze(0) for state in new)
@@ -129,8 +129,13 @@ class RecurrentCell(Freezable):
 
     def plan(self, input: Tensor) -> dispatch.Choice:
         """The backend that ``forward`` would run for such an input, and why."""
-        weights = Weights.of(self._roles, [getattr(self, role) for role in self._roles])
-        return dispatch.explain(functional.call_of(self.cell, "step", input, weights), self.backend)
+        return dispatch.explain(functional.call_of(self.cell, "step", input, self._weights()), self.backend)
+
+    def _weights(self) -> Weights:
+        tensors = [getattr(self, role) for role in self._roles]
+        needed = [k for k, role in enumerate(self._roles) if self.bias or not role.startswith("bias")]
+        checks.weights([self._roles[k] for k in needed], [tensors[k] for k in needed])
+        return Weights.of(self._roles, tensors)
 
     @classmethod
     def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentCell":

@@ -75,6 +75,14 @@ def input(input: Tensor, batch_sizes: Tensor | None, input_size: int, dtype: tor
         raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {input_size}, got {input.size(-1)}")
 
 
+def weights(names: Sequence[str], tensors: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    """The tensors; TypeError where one is None."""
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None:
+            raise TypeError(f"expected {name} to be a tensor, got None")
+    return tensors
+
+
 def has_steps(input: Tensor) -> None:
     """RuntimeError for a sequence of no steps."""
     if input.shape[0] == 0:
@@ -102,10 +110,10 @@ DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
 """What layers compute in, or store."""
 
 
-def dtype(tensor: Tensor) -> None:
-    """NotImplementedError, in torch's words, for numbers that no backend computes with."""
-    if tensor.dtype not in DTYPES:
-        kind = str(tensor.dtype).removeprefix("torch.")
+def dtype(dtype: torch.dtype, more: Sequence[torch.dtype] = ()) -> None:
+    """NotImplementedError, in torch's words, for numbers that are not computed with."""
+    if dtype not in (*DTYPES, *more):
+        kind = str(dtype).removeprefix("torch.")
         raise NotImplementedError(
             f"\"recurrence\" not implemented for '{kind}': it takes {', '.join(map(str, DTYPES))}"
         )

@@ -98,7 +98,9 @@ def as_left(tensor: Tensor, like: Tensor | tuple[torch.Size, torch.dtype], name:
     shape, dtype = (like.shape, like.dtype) if isinstance(like, Tensor) else like
     if tensor.shape != shape:
         raise RuntimeError(f"Expected {name} of size {tuple(shape)}, got {list(tensor.shape)}")
-    return tensor if tensor.dtype == dtype and tensor.is_contiguous() else tensor.to(dtype).contiguous()
+    if tensor.dtype == dtype and tensor.is_contiguous() and not tensor.is_neg():
+        return tensor
+    return tensor.to(dtype).resolve_neg().contiguous()
 
 
 @contextmanager

@@ -157,7 +157,8 @@ class RecurrentLayer(Freezable):
         """Raise as torch.nn does where the input has the wrong dtype or sizes."""
         first = (self._assigned() or [None])[0]
         if first is None:
-            first = flat_weights.stored(self, self._all_weights[0][0])
+            name = self._all_weights[0][0]
+            (first,) = checks.weights([name], [flat_weights.stored(self, name)])
         checks.input(input, batch_sizes, self.input_size, first.dtype)
 
     get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
@@ -317,7 +318,7 @@ class RecurrentLayer(Freezable):
     def _weights(self) -> list[Weights]:
         names, tensors = self._flat_weights_names, self._assigned()
         if tensors is None or None in map(type, tensors):
-            tensors = flat_weights.read(self, names)
+            tensors = checks.weights(names, flat_weights.read(self, names))
         elif len(tensors) != len(names):
             raise RuntimeError(f"Expected {len(names)} flat weights, got {len(tensors)}")
         count = len(self._roles)

@@ -162,6 +162,7 @@ def test_an_installed_wheel_has_the_kernels(tmp_path):
 # Imports run downwards only.
 
 ORDER = [
+    {"selftest"},
     {"__init__", "info", "tune"},
     {"swap", "define"},
     {"layers", "timing"},

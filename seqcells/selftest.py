@@ -1,0 +1,185 @@
+"""``python -m seqcells.selftest``: whether the backends that exist here compute what the equations say.
+
+Each layer runs forward and backward by each backend, and all results are compared with the reference's in float64. They
+may be twice as far from it as the reference is in their own dtype. Two minutes at most; what it prints belongs into a
+report of a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import dispatch, info
+from .cells import REGISTRY
+from .define import define
+from .layers import GRU, LSTM, RNN
+from .recurrent_layer import RecurrentLayer
+
+SECONDS = 110.0
+"""After which no further layer begins."""
+DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+SIZES = (5, 3, 4, 6), (7, 17, 33, 100), (1, 2, 8, 1)
+"""Steps, sequences, features, hidden units."""
+
+
+class Case(NamedTuple):
+    """A layer, and how it is called."""
+
+    cell: str
+    sizes: tuple[int, int, int, int]
+    dtype: torch.dtype
+    options: dict[str, Any]
+    boundaries: bool
+
+    def __str__(self) -> str:
+        steps, batch, features, hidden = self.sizes
+        more = [*self.options, *(["lengths and reset"] if self.boundaries else [])]
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"{self.cell} {kind} T{steps} B{batch} F{features} H{hidden} {', '.join(more) or 'plain'}"
+
+
+class Outcome(NamedTuple):
+    """How far a backend's results were from the reference's in float64, in units of what they may be."""
+
+    case: Case
+    backend: str
+    device: str
+    distance: float
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and self.distance <= 1
+
+
+def cases() -> Iterator[Case]:
+    """The most telling first."""
+    several = {"num_layers": 2, "bidirectional": True}
+    for dtype, sizes in itertools.product(DTYPES, SIZES):
+        for name in ("lstm", "gru"):
+            yield Case(name, sizes, dtype, {}, False)
+            yield Case(name, sizes, dtype, several, True)
+    for dtype in DTYPES[:3]:
+        yield Case("lstm", SIZES[0], dtype, {"proj_size": 3}, False)
+        for name in REGISTRY:
+            if name not in ("lstm", "gru"):
+                yield Case(name, SIZES[0], dtype, {}, False)
+                yield Case(name, SIZES[1], dtype, several, True)
+
+
+def check(case: Case, backends: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
+    """The outcomes of backends, each with its device."""
+    torch.manual_seed(0)
+    layer = _layer(case)
+    given = _given(case)
+    truth = _results(layer, given, case, torch.float64, "cpu", "reference")
+    own = _results(layer, given, case, case.dtype, "cpu", "reference")
+    # Where the reference happens to hit the mark, others need not.
+    least = 8 * torch.finfo(case.dtype).eps
+    allowed = [2 * _distance(a, b) + least for a, b in zip(own, truth, strict=True)]
+    for backend, device in backends:
+        try:
+            found = _results(layer, given, case, case.dtype, device, backend)
+        except Exception as error:
+            refused = isinstance(error, RuntimeError) and "cannot run this call" in str(error)
+            if not refused:
+                yield Outcome(case, backend, device, float("inf"), f"{type(error).__name__}: {error}")
+            continue
+        distances = [_distance(a, b) / most for a, b, most in zip(found, truth, allowed, strict=True)]
+        yield Outcome(case, backend, device, max(distances))
+
+
+def _layer(case: Case) -> RecurrentLayer:
+    named = {"lstm": LSTM, "gru": GRU}
+    if case.cell.startswith("rnn_"):
+        kind, options = RNN, {"nonlinearity": case.cell.removeprefix("rnn_")}
+    else:
+        kind, options = named.get(case.cell) or define(REGISTRY[case.cell])[0], {}
+    _, _, features, hidden = case.sizes
+    return kind(features, hidden, **options, **case.options, dtype=torch.float64)
+
+
+def _given(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    steps, batch, features, _ = case.sizes
+    input = torch.randn(steps, batch, features, dtype=torch.float64)
+    if not case.boundaries:
+        return input, {}
+    lengths = torch.randint(0, steps + 1, (batch,))
+    return input, {"lengths": lengths, "reset": torch.rand(steps, batch) < 0.3}
+
+
+def _results(
+    layer: RecurrentLayer,
+    given: tuple[Tensor, dict[str, Tensor]],
+    case: Case,
+    dtype: torch.dtype,
+    device: str,
+    backend: str,
+) -> list[Tensor]:
+    """Output, final states and all gradients, in float64, of weights and an input as the case's dtype rounds them."""
+    input, boundaries = given
+    parameters = [p.detach().to(case.dtype).to(device, dtype).requires_grad_() for p in layer.parameters()]
+    input = input.to(case.dtype).to(device, dtype).requires_grad_()
+    layer.backend = backend
+    named = dict(zip((name for name, _ in layer.named_parameters()), parameters, strict=True))
+    boundaries = {name: tensor.to(device) for name, tensor in boundaries.items()}
+    output, final = torch.func.functional_call(layer, named, (input,), boundaries)
+    results = [output, *((final,) if isinstance(final, Tensor) else final)]
+    seeds = [torch.linspace(-1, 1, r.numel(), dtype=dtype, device=device).view(r.shape) for r in results]
+    gradients = torch.autograd.grad(results, [input, *parameters], seeds)
+    return [tensor.detach().to("cpu", torch.float64) for tensor in (*results, *gradients)]
+
+
+def _distance(found: Tensor, truth: Tensor) -> float:
+    """The largest difference, relative to the largest true value."""
+    if not truth.numel():
+        return 0.0
+    worst = float((found - truth).abs().max()) / max(float(truth.abs().max()), 1e-3)
+    return worst if worst == worst else float("inf")
+
+
+def backends_here() -> list[tuple[str, str]]:
+    """The backends that exist on this machine, each with the device that it is tried on."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    here = [name for name, backend in dispatch.BACKENDS.items() if not backend.unavailable()]
+    return [(name, device) for device in devices for name in (*here, "auto")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what holds and what does not; 1 where something does not."""
+    parser = argparse.ArgumentParser(prog="python -m seqcells.selftest", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"the limit of time; default: {SECONDS:.0f}")
+    seconds = parser.parse_args(arguments).seconds
+    print(info.report(), end="\n\n")
+    begin, backends, left = time.monotonic(), backends_here(), list(cases())
+    outcomes: list[Outcome] = []
+    while left:
+        outcomes += check(left.pop(0), backends)
+        if time.monotonic() - begin > seconds:
+            break
+    for backend, device in backends:
+        own = [outcome for outcome in outcomes if (outcome.backend, outcome.device) == (backend, device)]
+        if own:
+            failed = sum(not outcome.passed for outcome in own)
+            worst = max(own, key=lambda outcome: outcome.distance)
+            print(
+                f"{backend} on {device}: {len(own)} layers, {failed} failed; "
+                f"the farthest at {worst.distance:.2f} of what it may be, {worst.case}"
+            )
+    failures = [outcome for outcome in outcomes if not outcome.passed]
+    for outcome in failures:
+        print(f"FAILED {outcome.backend} on {outcome.device}: {outcome.case}: {outcome.problem or outcome.distance}")
+    more = f"; {len(left)} kinds of layers were left out for lack of time" if left else ""
+    print(f"{len(outcomes) - len(failures)} of {len(outcomes)} as they should be{more}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
