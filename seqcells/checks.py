@@ -110,9 +110,9 @@ DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
 """What layers compute in, or store."""
 
 
-def dtype(dtype: torch.dtype, more: Sequence[torch.dtype] = ()) -> None:
+def dtype(dtype: torch.dtype) -> None:
     """NotImplementedError, in torch's words, for numbers that are not computed with."""
-    if dtype not in (*DTYPES, *more):
+    if dtype not in DTYPES:
         kind = str(dtype).removeprefix("torch.")
         raise NotImplementedError(
             f"\"recurrence\" not implemented for '{kind}': it takes {', '.join(map(str, DTYPES))}"

@@ -16,7 +16,7 @@ from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_f
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
-from . import checks, delegate, estimates
+from . import delegate, estimates
 from .call import Call, Choice
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
@@ -78,8 +78,6 @@ BACKENDS: dict[str, Backend] = {
     ),
 }
 NAMES = ("auto", *BACKENDS)
-_OF_TORCH = torch.complex64, torch.complex128
-"""What only torch's own operators compute with."""
 _KERNELS = {"cpu": "cpu", "cuda": "triton"}
 """The backend of our kernels for each type of device."""
 
@@ -101,11 +99,9 @@ def choose(call: Call, backend: str = "auto") -> Choice:
 
     Raises:
         ValueError: ``backend`` names none.
-        NotImplementedError: nobody computes with numbers of that dtype.
         RuntimeError: the named backend does not exist here or cannot do what the call asks.
     """
     check_name(backend)
-    checks.dtype(call.dtype, _OF_TORCH)
     if "expanded" in call.options:
         return _expanded(call, backend)
     if backend == "auto":

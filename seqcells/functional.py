@@ -244,6 +244,8 @@ def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor
 
 def _layer(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer by a backend → output, final states."""
+    if not q.outside.is_complex():  # which the reference follows as torch's operators do
+        checks.dtype(q.outside.dtype)
     if not torch.compiler.is_compiling() and _profiler_enabled():
         with record_function("seqcells::layer"):
             return _run(q, choice, asked)

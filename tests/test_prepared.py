@@ -144,7 +144,7 @@ def test_parameters_in_another_order():
     assert is_prepared(module)
     steps = torch.stack([stream(x).clone() for x in input])
     assert_equal_to([steps], [found])
-    module.bias_hh_l0 = None
+    module.bias_hh_l0 = torch.nn.Parameter(torch.randn(7, **LIKE))
     other = call(module, input)[-1][0]
     module.backend = "reference"
     assert_equal_to([other], [call(module, input, times=1)[0][0]])

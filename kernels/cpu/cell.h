@@ -18,13 +18,13 @@ class Array {
 
     template <class V = Vector<T>>
     SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<T>) const {
-        if constexpr (std::is_same_v<V, Vector<float>>)
-            if (halves_) return seqcells::load(static_cast<const bfloat16*>(at_) + from, count);
+        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+            if (halves_) return load_as<V>(static_cast<const bfloat16*>(at_) + from, count);
         return load_as<V>(static_cast<const T*>(at_) + from, count);
     }
     template <class V>
     SEQCELLS_INLINE void store(int64_t to, V value, int64_t count) const {
-        if constexpr (std::is_same_v<V, Vector<float>>)
+        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
             if (halves_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
         seqcells::store(static_cast<T*>(at_) + to, value, count);
     }
@@ -123,7 +123,8 @@ constexpr bool SIDE_BY_SIDE_UNITS = std::is_same_v<T, float> && VECTOR_BYTES > 1
 // the first sort, and need no questions.
 template <class Cell, class T, int N>
 SEQCELLS_INLINE void forward_units(const Problem& p, const Step<T>& s, int64_t row, int sub, bool valid, bool boundary) {
-    using V = std::conditional_t<(N < 2), Vector<T>, Several<Vector<T>, N>>;
+    // One alone too is of the type of several: the compiler then joins the same products and sums to one rounding.
+    using V = Several<Vector<T>, N ? N : 1>;
     constexpr int L = LANES<T>, G = Cell::gates, R = Cell::recurrent_gates, S = Cell::states;
     const bool halves = N == 0 && p.halves, last = s.index + 1 == p.steps;
     const int64_t H = p.hidden, unit = s.unit + sub * L, count = N ? L : H - unit, place = Times{p}.at(s.index) * p.batch + row;

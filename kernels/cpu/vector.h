@@ -133,18 +133,28 @@ SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
     }
 }
 
-// Several vectors that lie one after another, all of them whole.
+// Several vectors that lie one after another, all of them whole; of one alone its first `count` lanes.
+template <class T, class V, int N>
+SEQCELLS_INLINE void load(const T* from, Several<V, N>& v, int64_t count) {
+    if constexpr (N == 1)
+        v.part[0] = load(from, count);
+    else
+        v = Several<V, N>::each([&](int n) { return load(from + n * LANES<T>); });
+}
+template <class T>
+SEQCELLS_INLINE void load(const T* from, Vector<T>& v, int64_t count) {
+    v = load(from, count);
+}
 template <class V, class T>
 SEQCELLS_INLINE V load_as(const T* from, int64_t count) {
-    if constexpr (std::is_same_v<V, Vector<T>>)
-        return load(from, count);
-    else
-        return V::each([&](int n) { return load(from + n * LANES<T>); });
+    V v;
+    load(from, v, count);
+    return v;
 }
 template <class T, class V, int N>
-SEQCELLS_INLINE void store(T* to, const Several<V, N>& v, int64_t) {
+SEQCELLS_INLINE void store(T* to, const Several<V, N>& v, int64_t count) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) store(to + n * LANES<T>, v.part[n]);
+    for (int n = 0; n < N; ++n) store(to + n * LANES<T>, v.part[n], N == 1 ? count : LANES<T>);
 }
 
 // Every second lane of two vectors, from the first or second on.
