@@ -28,7 +28,7 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
-from . import dispatch, execute, fits
+from . import dispatch, execute, fits, flops
 from .cells import Cell
 from .constant import constant
 from .execute import as_left
@@ -60,6 +60,8 @@ def recurrence_backward(
 def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     """The operators' common arguments, in the order of their schema."""
     named = dict(_named(execute.projected(q)))
+    if not torch.compiler.is_compiling():
+        flops.tell()
     return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, backend
 
 

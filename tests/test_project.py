@@ -179,7 +179,7 @@ ORDER = [
     {"delegate", "reference", "fits", "kernels", "table"},
     {"checks"},
     {"recurrence"},
-    {"weights", "derive", "boundaries", "precision", "constant", "call", "flat_weights", "subclasses"},
+    {"weights", "derive", "boundaries", "precision", "constant", "call", "flat_weights", "subclasses", "flops"},
     {"cells", "version", "machine", "cache"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
