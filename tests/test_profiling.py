@@ -27,7 +27,7 @@ def test_a_layer_is_an_event(recorder):
 
 @pytest.mark.parametrize("compiled", (False, True))
 def test_products_inside_the_loop_are_counted(compiled):
-    """By hand: T·B rows times the input's, the recurrent and the projection's weights, each twice again for backward."""
+    """By hand: T·B rows times the weights of input, recurrence and projection, each twice again for backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     steps, batch, features, hidden, projected = 7, 3, 4, 6, 2
