@@ -146,13 +146,18 @@ def as_tensor(name: str, given: Any) -> Tensor:
         raise TypeError(f"{name} should be a tensor, an array or a list, got {type(given).__name__}: {error}") from None
 
 
+def integers(name: str, tensor: Tensor) -> None:
+    """TypeError for other numbers."""
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} should be integers, got: {tensor.dtype}")
+
+
 def lengths(lengths: Tensor, steps: int, batch: int, device: torch.device) -> Tensor:
     """``lengths`` as (batch,) integers on the input's device, without waiting for a GPU.
 
     Values are checked where that costs nothing, on the CPU; elsewhere they count as if between 0 and T.
     """
-    if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
-        raise TypeError(f"lengths should be integers, got: {lengths.dtype}")
+    integers("lengths", lengths)
     lengths = lengths.to(torch.int64)  # of most unsigned integers torch can tell neither the least nor the larger
     if lengths.shape != (batch,):
         raise RuntimeError(f"Expected lengths of size {(batch,)}, got {list(lengths.shape)}")

@@ -29,7 +29,7 @@ class Backend(NamedTuple):
 
     description: str
     engine: str | None
-    """The module that `seqcells.ops` runs, or None where the backend takes whole layers by itself."""
+    """The module that `seqcells.execute` runs, or None where the backend takes whole layers by itself."""
     unavailable: Callable[[], str | None]
     """Why it does not exist here, or None."""
     refuses: Callable[[Call], str | None]

@@ -14,7 +14,7 @@ a `Recurrence` that is ``stacked``.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,18 +89,34 @@ def saved_tensors(ctx: Any) -> tuple[Tensor | None, ...]:
         raise RuntimeError(f"{error} ({advice})") from None
 
 
-def as_left(tensor: Tensor, like: Tensor | tuple[torch.Size, torch.dtype], name: str = "what was saved") -> Tensor:
+class Like(NamedTuple):
+    """What `as_left` holds a tensor to."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(tensor: Tensor, device: torch.device | None = None) -> "Like":
+        return Like(tensor.shape, tensor.dtype, tensor.device if device is None else device)
+
+
+def as_left(tensor: Tensor, like: Like) -> Tensor:
     """A tensor as forward left it. Whoever keeps it until backward may give it back in another layout or dtype.
 
     Raises:
-        RuntimeError: it has another size.
+        RuntimeError: it has another size, lies on another device, or is of no floating-point numbers.
     """
-    shape, dtype = (like.shape, like.dtype) if isinstance(like, Tensor) else like
-    if tensor.shape != shape:
-        raise RuntimeError(f"Expected {name} of size {tuple(shape)}, got {list(tensor.shape)}")
-    if tensor.dtype == dtype and tensor.is_contiguous() and not tensor.is_neg():
-        return tensor
-    return tensor.to(dtype).resolve_neg().contiguous()
+    if tensor.shape != like.shape or tensor.device != like.device:
+        expected, found = f"{tuple(like.shape)} on {like.device}", f"{list(tensor.shape)} on {tensor.device}"
+        raise RuntimeError(f"Expected what was saved or a gradient of size {expected}, got {found}")
+    if tensor.dtype == like.dtype:
+        # Some say they are contiguous, and have no memory or another's.
+        whole = tensor.is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()
+        return tensor if whole else tensor.clone(memory_format=torch.contiguous_format).resolve_neg()
+    if not tensor.dtype.is_floating_point:
+        raise RuntimeError(f"Expected what was saved or a gradient of {like.dtype}, got {tensor.dtype}")
+    return tensor.resolve_neg().to(like.dtype).contiguous()
 
 
 @contextmanager

@@ -26,10 +26,11 @@ def check(q: Recurrence) -> None:
     if x.dim() != 3:
         raise RuntimeError(f"Expected an input of 3 dimensions (time, batch, features), got {x.dim()}")
     checks.has_steps(x)
-    if q.states[0].dim() != 3:
-        raise RuntimeError(
-            f"Expected {cell.states[0]} of 3 dimensions (directions, batch, units), got {q.states[0].dim()}"
-        )
+    for name, state in zip(cell.states, q.states, strict=True):
+        if state.dim() != 3:
+            raise RuntimeError(f"Expected {name} of 3 dimensions (directions, batch, units), got {state.dim()}")
+    if any(w.hr is not None and w.hr.dim() != 2 for w in q.weights):
+        raise RuntimeError("Expected weight_hr of 2 dimensions")
     own, hidden, width = q.input is not None, q.hidden, q.states[0].shape[-1]
     steps, batch, features = x.shape
     gates, products = len(cell.gates) * hidden, len(cell.recurrent_gates) * hidden
@@ -46,7 +47,7 @@ def check(q: Recurrence) -> None:
             size = hidden if k and q.stacked else features
             expected += [("weight_ih", w.ih, (gates, size)), ("bias_ih", w.bias_ih, (gates,))]
             _is_there("weight_ih", w.ih, True)
-        _is_there("weight_hh", w.hh, products > 0)
+        _is_there("weight_hh", w.hh, bool(cell.recurrent_gates))
         _is_there("weight_hr", w.hr, first.hr is not None)
         _is_there("bias_hh", w.bias_hh, first.bias_hh is not None)
         if first.hr is not None and not cell.projection:
@@ -72,8 +73,10 @@ def check(q: Recurrence) -> None:
             _fits(name, tensor, shape, x.device)
     if q.reset is not None and q.reset.dtype != torch.bool:
         raise TypeError(f"reset should be of dtype torch.bool, got: {q.reset.dtype}")
-    if q.lengths is not None and (q.lengths.dtype.is_floating_point or q.lengths.dtype == torch.bool):
-        raise TypeError(f"lengths should be integers, got: {q.lengths.dtype}")
+    if q.lengths is not None:
+        checks.integers("lengths", q.lengths)
+    if q.reset_states is not None and q.reset is None:
+        raise ValueError("reset_state should only be given with reset")
 
 
 def _has(words: str, expected: int, found: int) -> None:

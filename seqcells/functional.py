@@ -16,7 +16,7 @@ from torch.autograd.profiler import record_function
 from torch.nn.functional import dropout as dropout_
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from . import checks, delegate, dispatch, ops, precision, reference
+from . import checks, delegate, dispatch, fits, ops, precision, reference
 from .boundaries import valid_steps
 from .cells import Cell
 from .recurrence import Recurrence
@@ -254,6 +254,8 @@ def _layer(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, 
 
 def _run(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
+        if not (torch.jit.is_tracing() or q.outside.is_complex()):  # sizes are tensors there
+            fits.check(q)
         return reference.layer(q)
     return ops.recurrence(q, choice.backend, asked)
 

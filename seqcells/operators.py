@@ -15,11 +15,10 @@ formula calls the second, and later the third. What a graph holds is good on any
   strings, AOTInductor none that is empty.)
 * ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs.
 
-No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD, and
-gradients within vmap, go through the reference's own operators.
+No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
+the gradients of torch.func go through the reference's own operators.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ from torch.autograd import forward_ad
 from . import dispatch, execute, fits, flops
 from .cells import Cell
 from .constant import constant
-from .execute import as_left
+from .execute import Like, as_left
 from .recurrence import Backward, Recurrence
 from .weights import Weights
 
@@ -80,14 +79,12 @@ def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
 @constant
 def program(cell: type[Cell]) -> str:
     """The hash of a cell's equations; of one that cannot be derived, which runs by the reference alone, nothing."""
-    from .derive import DerivationError, cpp, plan
+    from .derive import DerivationError, identity
 
     try:
-        text = cpp([plan(cell)])
+        return identity(cell)
     except DerivationError:
         return ""
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("//"))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 class _Call:
@@ -100,9 +97,12 @@ class _Call:
         if len(self.names) != len(tensors):
             raise RuntimeError(f"Expected a name for each of {len(tensors)} tensors, got {len(self.names)}: {names!r}")
         named = dict(zip(self.names, tensors, strict=True))
+        if len(named) != len(tensors):
+            raise RuntimeError(f"Expected each name once, got {names!r}")
         first = named.get(f"state_{kind.states[0]}")
         # More than two, or none, is left to the checks of the whole.
         directions = 2 if first is not None and first.dim() == 3 and first.shape[0] == 2 else 1
+        _on_one_device(tensors)
         self.q = self._recurrence(kind, named, directions, reverse)
         numbered = {name: place for place, name in enumerate(self.names)}
         places = self._recurrence(kind, numbered, directions, reverse)
@@ -133,8 +133,6 @@ class _Call:
         boundaries = rest.pop("lengths", None), rest.pop("reset", None)
         if rest:
             raise RuntimeError(f"{cell.name} reads no {', '.join(rest)}")
-        if reset_states and boundaries[1] is None:
-            raise RuntimeError("reset states should only be given with reset")
         return Recurrence(cell, gates_x, states, weights, *boundaries, reset_states, reverse)
 
     def by_tensor(self, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -143,6 +141,13 @@ class _Call:
         for place, gradient in zip(self.places, flat, strict=True):
             gradients[place] = gradient
         return gradients
+
+
+def _on_one_device(tensors: Sequence[Tensor]) -> None:
+    """RuntimeError where they are not: whatever lies on no device makes torch run the fake, which has no numbers."""
+    devices = {str(tensor.device) for tensor in tensors}
+    if len(devices) > 1:
+        raise RuntimeError(f"Expected all tensors on one device, got {' and '.join(sorted(devices))}")
 
 
 def _recurrence(*args: Any) -> list[Tensor]:
@@ -162,16 +167,18 @@ def _backward(*args: Any) -> list[Tensor]:
     call = _Call(*common)
     q, leaves = call.q, call.q.differentiable()
     fits.check(q)
-    output = q.gates_x.new_empty((), device="meta").expand(_output_shape(q))
-    likes = [output, *execute.saved_like(q._replace(gates_x=q.gates_x.to("meta")), call.backend)]
-    for words, expected, found in (("saved tensors", likes, saved), ("gradients", [output, *q.states], gradients)):
+    x, shape = q.gates_x, _output_shape(q)
+    output = Like(torch.Size(shape), x.dtype, x.device)
+    likes = [
+        output,
+        *(Like.of(t, x.device) for t in execute.saved_like(q._replace(gates_x=x.to("meta")), call.backend)),
+    ]
+    seeds = [output, *map(Like.of, q.states)]
+    for words, expected, found in (("saved tensors", likes, saved), ("gradients", seeds, gradients)):
         if len(found) != len(expected):
             raise RuntimeError(f"Expected {len(expected)} {words}, got {len(found)}")
-    for tensor in (*saved, *gradients):
-        if tensor.device != q.gates_x.device:
-            raise RuntimeError(f"Expected all tensors on {q.gates_x.device}, got one on {tensor.device}")
     output, *saved = map(as_left, saved, likes)
-    grad_output, *grad_final = map(as_left, gradients, [output, *q.states])
+    grad_output, *grad_final = map(as_left, gradients, seeds)
     given = Backward(output, saved, grad_output, grad_final, q.replaced([True] * len(leaves)))
     flat = _as_promised(execute.backward(q, call.backend, given), leaves)
     return [gradient for gradient in call.by_tensor(flat) if gradient is not None]
@@ -202,6 +209,7 @@ def _forward_fake(*args: Any) -> list[Tensor]:
 
 def _backward_fake(*args: Any) -> list[Tensor]:
     call = _Call(*args[:-2])
+    _on_one_device([call.q.gates_x, *args[-2], *args[-1]])
     likes = call.by_tensor(call.q.differentiable())
     return [like.new_empty(like.shape) for like in likes if like is not None]
 
@@ -228,7 +236,7 @@ class _Differentiated(torch.autograd.Function):
         call = _Call(*args)
         grad_output, *grad_final = gradients[: ctx.results]
         grad_output, grad_final = execute.gradients_given(call.q, saved[0], grad_output, grad_final)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *grad_final]):
             return None, *call.by_tensor(execute.differentiable_gradients(call.q, grad_output, grad_final))
         flat = iter(torch.ops.seqcells.recurrence_backward(*args, list(saved), [grad_output, *grad_final]))
         has = {*call.places}
@@ -250,10 +258,29 @@ def _autograd(cell: str, hash: str, tensors: Sequence[Tensor], *rest: Any) -> li
         return torch.ops.seqcells.recurrence(cell, hash, tensors, *rest)
 
 
+def _autograd_of_forward(*args: Any) -> list[Tensor]:
+    tensors = args[2]
+    if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
+        raise RuntimeError("recurrence_forward is a part of recurrence's gradient and has none: call recurrence")
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.seqcells.recurrence_forward(*args)
+
+
+def _autograd_of_backward(*args: Any) -> list[Tensor]:
+    *common, _, gradients = args
+    tensors = [*common[2], *gradients]
+    if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
+        call = _Call(*common)
+        flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
+        return [gradient for gradient in flat if gradient is not None]
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.seqcells.recurrence_backward(*args)
+
+
 def _is_transformed(tensors: Sequence[Tensor]) -> bool:
-    """Whether something else than reverse-mode AD asks for more than the result."""
+    """Whether something else than autograd itself asks for more than the result."""
     kinds = {interpreter.key() for interpreter in get_interpreter_stack() or ()}
-    if kinds - {TransformType.Grad, TransformType.Functionalize}:
+    if kinds - {TransformType.Functionalize}:
         return True
     return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
@@ -285,12 +312,29 @@ def _vmap(
     return [result.unflatten(1, (count, -1)) for result in results], [1] * len(results)
 
 
-for _name, _run, _fake in (
-    ("recurrence", _recurrence, _recurrence_fake),
-    ("recurrence_forward", _forward, _forward_fake),
-    ("recurrence_backward", _backward, _backward_fake),
+def _vmap_of_backward(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tensor], list[int]]:
+    """One call after another: the gradients of weights are each call's own."""
+
+    def of(k: int) -> list[Any]:
+        return [
+            [t if dim is None else t.select(dim, k) for t, dim in zip(arg, dims, strict=True)]
+            if isinstance(arg, (list, tuple))
+            else arg
+            for arg, dims in zip(args, in_dims, strict=True)
+        ]
+
+    results = [torch.ops.seqcells.recurrence_backward(*of(k)) for k in range(info.batch_size)]
+    together = [torch.stack(result) for result in zip(*results, strict=True)]
+    return together, [0] * len(together)
+
+
+for _name, _run, _fake, _autograd_of_it in (
+    ("recurrence", _recurrence, _recurrence_fake, _autograd),
+    ("recurrence_forward", _forward, _forward_fake, _autograd_of_forward),
+    ("recurrence_backward", _backward, _backward_fake, _autograd_of_backward),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")
+    _library.impl(_name, _autograd_of_it, "Autograd")
     torch.library.register_fake(f"seqcells::{_name}", _fake, lib=_library)
-_library.impl("recurrence", _autograd, "Autograd")
 torch.library.register_vmap("seqcells::recurrence", _vmap, lib=_library)
+torch.library.register_vmap("seqcells::recurrence_backward", _vmap_of_backward, lib=_library)

@@ -33,7 +33,7 @@ class _Eager(torch.autograd.Function):
         form, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
         ctx.q = form._replace(lengths=None, reset=None)
         kept = *differentiable, q.lengths, q.reset, output, *saved
-        ctx.likes = [None if tensor is None else (tensor.shape, tensor.dtype) for tensor in kept]
+        ctx.likes = [None if tensor is None else execute.Like.of(tensor) for tensor in kept]
         ctx.save_for_backward(*kept)
         return (output, *final)
 
@@ -46,7 +46,8 @@ class _Eager(torch.autograd.Function):
         lengths, reset, output, *saved = tensors[ctx.inputs :]
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
         grad_output, given = execute.gradients_given(q, output, grad_output, grad_final)
-        observed = torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given])
+        present = [tensor for tensor in tensors if tensor is not None]
+        observed = torch.compiler.is_compiling() or dispatch.is_observed([grad_output, *given, *present])
         # There is no operator for a stack: who watches its backward sees the reference's.
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]) or (observed and q.stacked):
             gradients = execute.differentiable_gradients(q, grad_output, given)

@@ -100,6 +100,10 @@ class Freezable(nn.Module):
     def _settle(self, backend: str) -> None:
         """Set the attributes that torch.nn's module for the same cell has not; it has all others."""
         self.backend = dispatch.check_name(backend)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget what is prepared."""
         self._prepared = Prepared()
 
     def _assigned(self) -> list[Tensor | None] | None:
@@ -111,7 +115,7 @@ class Freezable(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._prepared = Prepared()
+        self._begin_anew()
 
     def freeze(self) -> Self:
         """Promise that the weights stay as they are, so that inference calls need not pack them each time.
@@ -140,9 +144,10 @@ def is_frozen(module: nn.Module) -> bool:
     return bool(module._frozen)
 
 
-def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """Where each tensor lies, and how often torch has counted a write to it; inference tensors have no such count."""
-    return [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors]
+def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
+    """Where each tensor lies, and how often torch has counted a write to it; None if it does not, as with inference
+    tensors."""
+    return None if any(t.is_inference() for t in tensors) else [(t.data_ptr(), t._version) for t in tensors]
 
 
 class Inference(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import checks, dispatch
 from .prepared import Inference, Likeness, is_plain, parameters
 
 if TYPE_CHECKING:
@@ -74,7 +74,17 @@ class Stream:
             state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Zero the states, of all rows or where ``rows`` (N,) bool is set."""
+        """Zero the states, of all rows or where ``rows`` (N,) bool is set.
+
+        Raises:
+            TypeError, RuntimeError: ``rows`` of another dtype or size.
+        """
+        if rows is not None:
+            rows = checks.as_tensor("rows", rows).to(self._input.device)
+            if rows.dtype != torch.bool:
+                raise TypeError(f"rows should be of dtype torch.bool, got: {rows.dtype}")
+            if rows.shape != (self.batch_size,):
+                raise RuntimeError(f"Expected rows of size {(self.batch_size,)}, got {list(rows.shape)}")
         for state in self._states[self._now]:
             if rows is None:
                 state.zero_()

@@ -88,9 +88,15 @@ def _both(ours: type[nn.Module]) -> type[nn.Module]:
         return _blank, (module.torch_class, ours), module.__getstate__()
 
     # What torch.nn's recurrent modules do to nn.Module's own methods is for their list of weights, not ours.
-    names = ("__setattr__", "__setstate__", "_replicate_for_data_parallel")
-    body = {name: getattr(nn.Module, name) for name in names}
-    body |= {"__getstate__": lambda module: vars(module).copy(), "__reduce_ex__": reduced}
+    def state(module: nn.Module) -> dict[str, Any]:
+        return {name: value for name, value in vars(module).items() if name != "_prepared"}
+
+    def filled(module: nn.Module, state: dict[str, Any]) -> None:
+        nn.Module.__setstate__(module, state)
+        module._begin_anew()
+
+    body = {name: getattr(nn.Module, name) for name in ("__setattr__", "_replicate_for_data_parallel")}
+    body |= {"__getstate__": state, "__setstate__": filled, "__reduce_ex__": reduced}
     return type(ours.__name__, (ours, ours.torch_class), body)
 
 

@@ -75,14 +75,15 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
             report also tells the time of the model before and after, and of each replaced module: medians of
             interleaved calls in eval mode, under no_grad, for some two seconds (longer where a few calls take longer).
             The model's hooks run; its mode, buffers and attributes, and torch's, numpy's and Python's random numbers,
-            are afterwards what they were. Default: None, nothing is called.
+            are afterwards what they were, but not what a list or dict attribute holds. Default: None, nothing is
+            called.
 
     Returns:
         What was replaced, and what was left and why.
 
     Raises:
         TypeError: ``model`` is itself such a module; use ``seqcells.LSTM.from_torch``.
-        ValueError: for an unknown backend.
+        ValueError: for an unknown backend, or an example for a compiled model, whose time is its compiler's.
         Whatever the model raises for the example; it is then left as it was.
     """
     dispatch.check_name(backend)
@@ -92,10 +93,12 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
         convert.to_ours(module, OURS.get(base, RecurrentLayer), backend=backend)
 
     def change() -> Swapped:
-        return Swapped(*_change(model, _is_torchs, to_ours, "use seqcells' from_torch"))
+        return Swapped(*_change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class"))
 
     if example is None:
         return change()
+    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()):
+        raise ValueError("a compiled model cannot be timed with an example: swap first, then compile")
     positional, named = timing.arguments(example)
 
     def call() -> Any:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .prepared import Freezable
 
@@ -78,8 +79,9 @@ def compare(call: Callable[[], Any], modules: Sequence[nn.Module], sides: Sequen
                     spent.clear()
                     call()
                     single[side].append(spent.copy())
-    reached = single[0][0]
-    layers = {module: _pair([[each[module] for each in side] for side in single]) for module in reached}
+    # A call need not reach each module.
+    times = {module: [[each[module] for each in side if module in each] for side in single] for module in modules}
+    layers = {module: _pair(both) for module, both in times.items() if all(both)}
     return Times(_pair(whole), layers)
 
 
@@ -135,14 +137,15 @@ def _synchronize(modules: Sequence[nn.Module]) -> Callable[[], Any]:
 @contextmanager
 def inference(model: nn.Module, example: Any) -> Iterator[None]:
     """Eval mode under no_grad. Afterwards all is as it was that a call may change: modes, buffers and attributes of the
-    modules, the example's own tensors, and random numbers. Parameters are not looked at."""
+    modules, the example's own tensors, and random numbers. Parameters, and what a list or dict holds, are not looked
+    at."""
     modules = list(model.modules())
     modes = [module.training for module in modules]
     # Modules that change their class have attributes of their own besides.
     kept = [(module, _attributes(module)) for module in modules]
     tables = [(table, table.copy()) for module in modules for table in (module._buffers, module._parameters)]
     positional, named = arguments(example)
-    values = [*positional, *named.values()]
+    values = tree_leaves((positional, dict(named)))
     values += [value for _, attributes in kept for value in attributes.values()]
     values += [buffer for module in modules for buffer in module._buffers.values()]
     tensors = {id(value): value for value in values if isinstance(value, Tensor) and not value.is_meta}
@@ -181,8 +184,10 @@ def _random_numbers() -> Iterator[None]:
     numpy = sys.modules.get("numpy")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     own, theirs = random.getstate(), numpy and numpy.random.get_state()
-    with torch.random.fork_rng(devices):
-        yield
-    random.setstate(own)
-    if numpy:
-        numpy.random.set_state(theirs)
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(own)
+        if numpy:
+            numpy.random.set_state(theirs)

@@ -20,8 +20,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import grad, jacrev, jvp, vmap
 
+import seqcells
 from seqcells import execute, operators
-from seqcells.cells import REGISTRY
+from seqcells.cells import REGISTRY, Cell
+from seqcells.cells.activations import tanh
+from seqcells.derive import cpp, plan
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
@@ -71,6 +74,10 @@ def problem(name, dtype=torch.float64, directions=1, reverse=False, lengths=Fals
     )
 
 
+def without_gradients(q):
+    return q.replaced([tensor.detach() for tensor in q.differentiable()])
+
+
 def kinds():
     for name, kind in REGISTRY.items():
         for option, settings in OPTIONS.items():
@@ -86,7 +93,7 @@ def kinds():
 @pytest.mark.parametrize(("name", "settings"), kinds())
 def test_results_are_what_compilers_were_told(name, settings, dtype, backend):
     """Dtype, shape and strides of each result are the fake's: who has compiled reads what lies there by those."""
-    q = problem(name, dtype, **settings)
+    q = without_gradients(problem(name, dtype, **settings))
     args = operators.arguments(q, backend)
     real = torch.ops.seqcells.recurrence_forward(*args)
     count = 1 + len(q.states)
@@ -169,7 +176,7 @@ def test_what_was_saved_must_come_back_as_large(device):
     module, input = layer("gru", F, H, backend="cpu"), torch.randn(T, B, F)
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor[:1]):
         output = module(input)[0]
-    with pytest.raises(RuntimeError, match="Expected what was saved of size"):
+    with pytest.raises(RuntimeError, match="Expected what was saved or a gradient of size"):
         output.sum().backward()
 
 
@@ -192,6 +199,8 @@ BAD = {
     "short lengths": (lambda q: q._replace(lengths=torch.ones(2, dtype=torch.int64)), "Expected lengths of size"),
     "lengths of another kind": (lambda q: q._replace(lengths=torch.ones(B)), "lengths should be integers"),
     "a reset of numbers": (lambda q: q._replace(reset=torch.ones(T, B)), "reset should be of dtype torch.bool"),
+    "a last state of no size": (lambda q: q._replace(states=[q.states[0], q.states[1].sum()]), "Expected c of 3 dim"),
+    "complex lengths": (lambda q: q._replace(lengths=torch.ones(B).cfloat()), "lengths should be integers"),
     "a state of another dtype": (lambda q: q._replace(states=[q.states[0].float(), q.states[1]]), "not the same dtype"),
 }
 
@@ -210,7 +219,7 @@ def test_tensors_that_do_not_fit_together(words, backend):
 
 
 def test_names_that_are_not_the_cells():
-    q = problem("lstm")
+    q = without_gradients(problem("lstm"))
     cell, program, tensors, names, *rest = operators.arguments(q, "cpu")
     for changed, message in (
         ((cell, "0" * 16, tensors, names, *rest), "other equations of the lstm cell"),
@@ -226,7 +235,7 @@ def test_names_that_are_not_the_cells():
 
 @pytest.mark.parametrize("backend", ("cpu", "reference"))
 def test_what_backward_is_given(backend):
-    q = problem("lstm").replaced([t.detach() for t in problem("lstm").differentiable()])
+    q = without_gradients(problem("lstm"))
     args = operators.arguments(q, backend)
     output, *rest = torch.ops.seqcells.recurrence_forward(*args)
     final, saved = rest[:2], rest[2:]
@@ -379,3 +388,130 @@ def test_a_graph_holds_no_machines_backend(backend):
         q = problem("gru").replaced(tensors)
         with pytest.raises(RuntimeError, match="backend='cpu' cannot run this call: its kernels run on a CPU"):
             torch.ops.seqcells.recurrence(*operators.arguments(q, "cpu"))
+
+
+class Commented(Cell):
+    name, gates, states, parameters = "commented", ("h",), ("h",), {"leak": ("a",)}
+
+    # fmt: off
+    def step(x, r, s, p):  # noqa: N805 - a comment: with a colon
+        return s.h + p.a * (tanh(x.h + r.h) - s.h)
+    # fmt: on
+
+
+class InOneLine(Cell):
+    name, gates, states, parameters = "in_one_line", ("h",), ("h",), {"leak": ("a",)}
+
+    # fmt: off
+    def step(x, r, s, p): return s.h + p.a * (tanh(x.h + r.h) - s.h)  # noqa: N805
+    # fmt: on
+
+
+class Lambda(Cell):
+    name, gates, states, parameters = "lambda", ("h",), ("h",), {"leak": ("a",)}
+    step = lambda x, r, s, p: s.h + (tanh(x.h + r.h) - s.h) * p.a  # noqa: E731
+
+
+@pytest.mark.parametrize("cell", (Commented, InOneLine, Lambda))
+def test_a_cell_of_ones_own_is_compiled_and_exported(cell):
+    kind, _ = seqcells.define(cell)
+    module, input = kind(F, H), torch.randn(T, B, F)
+    torch._dynamo.reset()
+    expected = module(input)[0]
+    assert_equal_to([torch.compile(module, backend="aot_eager", fullgraph=True)(input)[0]], [expected], 1e-6)
+    assert_equal_to([torch.export.export(module, (input,)).module()(input)[0]], [expected], 1e-6)
+    assert "tanh" in cpp([plan(cell)])
+
+
+def test_a_program_is_its_equations_however_they_are_written():
+    assert len({operators.program(cell) for cell in (Commented, InOneLine)}) == 1
+    assert len({operators.program(cell) for cell in REGISTRY.values()}) == len(REGISTRY)
+
+
+def test_a_parameter_cannot_have_a_weights_name():
+    with pytest.raises(TypeError, match="cannot have a parameter hh"):
+        type(
+            "Bad", (Cell,), {"name": "bad", "gates": ("h",), "states": ("h",), "parameters": {"hh": ("a",)}, "step": 1}
+        )
+
+
+@pytest.mark.parametrize("transform", (grad, jacrev), ids=("grad", "jacrev"))
+def test_gradients_of_torch_func_through_graphs(transform, traced):
+    run, input, graphs = traced
+    expected = transform(lambda i: run(i).sin().sum())(input)
+    for name in ("exported", "traced"):
+        found = transform(lambda i, name=name: graphs[name](i)[0].sin().sum())(input)
+        assert_equal_to([found], [expected])
+    whole = torch.compile(transform(lambda i: run(i).sin().sum()), backend="aot_eager", fullgraph=True)
+    assert_equal_to([whole(input)], [expected])
+
+
+# What an attack on the operators found.
+
+
+def test_forward_mode_over_the_backward_of_graphs(traced):
+    """The gradient is linear in what it is made of: its tangent along v is itself."""
+    _, input, graphs = traced
+    leaf = input.clone().requires_grad_()
+    for name in ("exported", "traced"):
+        output = graphs[name](leaf)[0]
+        v = torch.randn_like(output)
+        expected = torch.autograd.grad(output, leaf, v, retain_graph=True)
+        tangent = jvp(lambda s, o=output: torch.autograd.grad(o, leaf, s, retain_graph=True)[0], (v,), (v,))[1]
+        assert_equal_to([tangent], expected)
+        with forward_ad.dual_level():
+            found = torch.autograd.grad(output, leaf, forward_ad.make_dual(v, v), retain_graph=True)[0]
+            assert_equal_to([forward_ad.unpack_dual(found).tangent], expected)
+        both = torch.stack([v, 2 * v])
+        many = torch.autograd.grad(output, leaf, both, is_grads_batched=True, retain_graph=True)[0]
+        assert_equal_to([many[0], many[1]], [expected[0], 2 * expected[0]])
+
+
+def test_operators_called_by_themselves_have_gradients_or_say_why_not():
+    q = problem("gru")
+    args = operators.arguments(q, "cpu")
+    with pytest.raises(RuntimeError, match="call recurrence"):
+        torch.ops.seqcells.recurrence_forward(*args)
+    plain = operators.arguments(without_gradients(q), "cpu")
+    output, *rest = torch.ops.seqcells.recurrence_forward(*plain)
+    given = [output, *rest[1:]], [output, rest[0]]
+    twice = torch.ops.seqcells.recurrence_backward(*args, *given)
+    seeds = execute.by_reference(q, *q.differentiable())
+    first = torch.autograd.grad(seeds, q.differentiable(), given[1], create_graph=True)
+    assert_equal_to(twice, first)
+    total = [sum(g.sin().sum() for g in each) for each in (twice, first)]
+    assert_equal_to(*(gradients([t], q.differentiable()) for t in total))
+
+
+@pytest.mark.parametrize("what", ("meta", "zero"))
+def test_what_was_saved_must_have_memory(what):
+    module, input = layer("lstm", F, H, backend="cpu"), torch.randn(T, B, F, requires_grad=True)
+    change = {"meta": lambda t: t.to("meta"), "zero": lambda t: torch._efficientzerotensor(t.shape, dtype=t.dtype)}[
+        what
+    ]
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, change):
+        output = module(input)[0]
+    if what == "meta":
+        with pytest.raises(RuntimeError, match=r"on cpu, got .* on meta"):
+            output.sum().backward()
+    else:
+        output.sum().backward()
+        assert input.grad.isfinite().all()
+
+
+def test_tensors_on_several_devices_are_refused():
+    q = without_gradients(problem("lstm"))
+    args = operators.arguments(_weights(q, hh=q.weights[0].hh.to("meta")), "cpu")
+    for operator in (torch.ops.seqcells.recurrence, torch.ops.seqcells.recurrence_forward):
+        with pytest.raises(RuntimeError, match="on one device, got cpu and meta"):
+            operator(*args)
+    args = operators.arguments(q, "cpu")
+    output, *rest = torch.ops.seqcells.recurrence_forward(*args)
+    with pytest.raises(RuntimeError, match="on one device, got cpu and meta"):
+        torch.ops.seqcells.recurrence_backward(*args, [output, *rest[2:]], [output.to("meta"), *rest[:2]])
+    module = layer("gru", F, H)
+    module.weight_hh_l0 = torch.nn.Parameter(module.weight_hh_l0.to("meta"))
+    torch._dynamo.reset()
+    for run in (module, torch.compile(module, backend="aot_eager")):
+        with pytest.raises(RuntimeError, match=r"cpu.*meta|meta.*cpu|same device"):
+            run(torch.randn(T, B, F))

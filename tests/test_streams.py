@@ -282,3 +282,16 @@ def test_a_step_that_was_prepared_is_operators_for_whoever_watches():
     with Seeing():
         assert_equal_to([stream(input[1])], expected[1:], 1e-6)
     assert "seqcells.recurrence.default" in seen
+
+
+def test_rows_to_reset_are_checked():
+    stream = layer("gru", 3, 4).stream(2)
+    stream(torch.randn(2, 3))
+    stream.reset([True, False])
+    assert not stream.state[:, 0].any() and stream.state[:, 1].all()
+    for rows, error, words in (
+        (torch.tensor([True]), RuntimeError, "Expected rows of size"),
+        (torch.tensor([0, 1]), TypeError, "rows should be of dtype torch.bool"),
+    ):
+        with pytest.raises(error, match=words):
+            stream.reset(rows)

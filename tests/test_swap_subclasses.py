@@ -195,3 +195,12 @@ def test_parametrized():
     seqcells.unswap(model)
     nn.utils.parametrize.remove_parametrizations(model[0], "weight_hh_l0")
     assert type(model[0]) is Encoder
+
+
+def test_a_subclass_that_has_run_can_be_copied():
+    model, input = nn.Sequential(Elman(3, 4)), torch.randn(2, 1, 3)
+    seqcells.swap(model, backend="cpu")
+    with torch.no_grad():
+        expected = [model(input)[0] for _ in range(3)][-1]
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(copied(input)[0], expected) and type(copied[0]) is type(model[0])

@@ -121,3 +121,42 @@ def test_an_example_that_the_model_refuses_leaves_it_as_it_was(short):
 def test_without_anything_to_replace_nothing_is_told(short):
     report = seqcells.swap(nn.Sequential(nn.Linear(2, 2)), example=torch.ones(1, 2))
     assert report.times is None and str(report) == "no recurrent module of torch.nn in this model"
+
+
+def test_a_module_that_is_not_reached_in_each_call():
+    class Alternating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.calls = nn.LSTM(3, 4), nn.GRU(3, 4), 0
+
+        def forward(self, input):
+            self.calls += 1
+            return (self.first if self.calls % 2 else self.second)(input)[0]
+
+    model = Alternating()
+    report = seqcells.swap(model, example=torch.randn(2, 1, 3))
+    assert {*report.times.layers} == {model.first, model.second}
+
+
+def test_a_model_that_raises_leaves_random_numbers_as_they_were():
+    class Raising(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LSTM(3, 4)
+
+        def forward(self, input):
+            random.random(), numpy.random.rand(), torch.rand(1)
+            raise ValueError("no")
+
+    before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="no"):
+        seqcells.swap(Raising(), example=torch.randn(2, 1, 3))
+    assert random.getstate() == before[0] and numpy.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_a_compiled_model_is_not_timed():
+    model = torch.compile(nn.Sequential(nn.LSTM(3, 4)))
+    with pytest.raises(ValueError, match="swap first, then compile"):
+        seqcells.swap(model, example=torch.randn(2, 1, 3))
+    assert seqcells.swap(model).replaced

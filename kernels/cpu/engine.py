@@ -1,4 +1,4 @@
-"""The engine's functions, as `seqcells.ops` has them, and `Inference`, which prepares many calls at once.
+"""The engine's functions, as `seqcells.execute` has them, and `Inference`, which prepares many calls at once.
 
 States and sums are float32 or float64; float16 and bfloat16 are storage, bfloat16 also what is multiplied where the
 machine has a unit for that.
@@ -163,7 +163,7 @@ def _unit(weights: Weights) -> Tensor | None:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """As `seqcells.ops` has it. The input's projection is made inside the loop where it is not to be differentiated."""
+    """As `seqcells.execute` has it. The input is projected inside the loop unless that is to be differentiated."""
     inside = q.input is not None and not save
     call = _Call(q, inside)
     output, final = call.empty_output(), call.empty_states()
@@ -186,7 +186,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """As `seqcells.ops` has it."""
+    """As `seqcells.execute` has it."""
     call, wanted = _Call(q), given.wanted
     values, *path = given.saved
     output = call.plain(given.output)
@@ -261,7 +261,7 @@ def _grad_hh(call: _Call, weights: Weights, previous: Tensor, grad_gates_x: Tens
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
-    """As `seqcells.ops` has it: the values of all units (D, T, B, A·H), then the paths (D, T, B, H) that backward
+    """As `seqcells.execute` has it: the values of all units (D, T, B, A·H), then the paths (D, T, B, H) that backward
     reads."""
     return _saved(q, lambda shape, dtype: q.outside.new_empty(shape, dtype=dtype))
 

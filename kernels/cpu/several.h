@@ -25,6 +25,7 @@ struct Several {
         for (int n = 0; n < N; ++n) all.part[n] = f(n);
         return all;
     }
+    // For `scalar`, which asks what a lane is of: of the first part.
     One operator[](int lane) const { return part[0][lane]; }
     // The same bits as of another type.
     template <class U>

@@ -1,5 +1,5 @@
-"""The Triton engine as `seqcells.ops` calls it: each layer by the plan for its shape, and stacks by a wavefront where a
-layer's plan is the persistent one."""
+"""The Triton engine as `seqcells.execute` calls it: each layer by the plan for its shape, and stacks by a wavefront
+where a layer's plan is the persistent one."""
 
 from torch import Tensor
 

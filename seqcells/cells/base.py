@@ -53,6 +53,9 @@ class Cell:
             raise TypeError(f"cell {cls.__name__} must define step(x, r, s, p)")
         if "recurrent_gates" not in cls.__dict__:
             cls.recurrent_gates = cls.gates
+        taken = {*cls.parameters} & {"ih", "hh", "hr"}
+        if taken:
+            raise TypeError(f"cell {cls.__name__} cannot have a parameter {min(taken)}: its weight has that name")
         rows = [row for names in cls.parameters.values() for row in names]
         for field, names in (("X", cls.gates), ("R", cls.recurrent_gates), ("S", cls.states), ("P", rows)):
             setattr(cls, field, namedtuple(field, names))

@@ -1,5 +1,6 @@
 """Last: the plans as source text, in Triton and in C++."""
 
+import ast
 import inspect
 import re
 import textwrap
@@ -162,7 +163,12 @@ def _about(plan: Plan, kind: str) -> str:
         return f"Gradients of {plan.cell.name}_forward, which saved {', '.join(plan.fields['saved']) or 'nothing'}."
     title = (inspect.getdoc(plan.cell) or plan.cell.__name__).splitlines()[0]
     try:
-        _, equations = textwrap.dedent(inspect.getsource(plan.cell.step)).split(":\n", 1)
-    except OSError:  # typed into an interpreter
+        source = textwrap.dedent(inspect.getsource(plan.cell.step))
+        body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)).body
+    except (OSError, SyntaxError, StopIteration):  # typed into an interpreter, or no function of its own
         return title
-    return f"{title}\n\n{textwrap.dedent(equations).rstrip()}\n"
+    lines = source.splitlines()[body[0].lineno - 1 : body[-1].end_lineno]
+    # What stands before the first statement is its indentation, or a `def` on the same line.
+    lines[0] = " " * body[0].col_offset + lines[0][body[0].col_offset :]
+    equations = textwrap.dedent("\n".join(lines))
+    return f"{title}\n\n{equations.rstrip()}\n"
