@@ -260,8 +260,10 @@ def _autograd(cell: str, hash: str, tensors: Sequence[Tensor], *rest: Any) -> li
 
 def _autograd_of_forward(*args: Any) -> list[Tensor]:
     tensors = args[2]
-    if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
-        raise RuntimeError("recurrence_forward is a part of recurrence's gradient and has none: call recurrence")
+    if _is_transformed(tensors):
+        raise RuntimeError("recurrence_forward is a part of recurrence's gradient, which transforms do not follow")
+    if dispatch.is_differentiated(tensors):
+        return list(_Differentiated.apply((*args[:2], *args[3:]), *tensors))
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.seqcells.recurrence_forward(*args)
 

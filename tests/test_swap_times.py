@@ -148,9 +148,10 @@ def test_a_model_that_raises_leaves_random_numbers_as_they_were():
             random.random(), numpy.random.rand(), torch.rand(1)
             raise ValueError("no")
 
+    model, example = Raising(), torch.randn(2, 1, 3)
     before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()
     with pytest.raises(ValueError, match="no"):
-        seqcells.swap(Raising(), example=torch.randn(2, 1, 3))
+        seqcells.swap(model, example=example)
     assert random.getstate() == before[0] and numpy.random.get_state()[1].tolist() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])
 
