@@ -135,4 +135,5 @@ def test_tensors_that_do_not_fit_raise_or_do_not_matter(q, data):
         return
     by_reference = cell, program, tensors, names, rest[0], "reference"
     saved, seeds, expected = run(by_reference, None if given is None else (given[0][:1], given[1]))
-    assert_equal_to([found[0][0], *found[1], *found[2]], [saved[0], *seeds, *expected], 1e-6)
+    # What was kept as halves is no nearer.
+    assert_equal_to([found[0][0], *found[1], *found[2]], [saved[0], *seeds, *expected], 1e-2)
