@@ -1,6 +1,7 @@
 """Build and packaging; what pyproject.toml cannot say: the version, and where `seqcells.kernels` lies."""
 
 import os
+import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ engine = Extension(
     sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
     depends=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.h")),
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-pthread", "-fvisibility=hidden", "-Wno-psabi"],
-    extra_link_args=["-pthread"],
+    extra_link_args=["-pthread", *(["-ldl"] if platform.system() == "Linux" else [])],
     language="c++",
     optional=True,
 )

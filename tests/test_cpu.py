@@ -3,6 +3,8 @@
 import copy
 import ctypes
 import multiprocessing
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -128,6 +130,33 @@ def test_callers_that_are_a_team_of_openmp(threads):
         assert all(torch.equal(a, b) for a, b in zip(each, expected, strict=True))
 
 
+def _as_torch_leaves_it():
+    """Threads of OpenMP look for work for some milliseconds after an operator of torch that they shared."""
+    torch.zeros(1 << 20).add_(1)
+
+
+def test_threads_that_torchs_operators_left_running_work_too(threads):
+    """As in a model: between operators of torch, for any number of threads, from several callers."""
+    module = layer("lstm", 40, 200, backend="cpu")
+    expected, wrong = everything(module, 12, 3), []
+
+    def call():
+        for count in (2, 2, 2, 3, 2, 1, 4):
+            threads(count)
+            for _ in range(6):
+                _as_torch_leaves_it()
+                found = everything(module, 12, 3)
+                if not all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)):
+                    wrong.append(count)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    call()
+    caller.join(60)
+    assert not caller.is_alive()
+    assert not wrong
+
+
 def _in_worker(module, count, training, queue):
     torch.set_num_threads(count)
     queue.put([tensor.detach().numpy() for tensor in everything(module, 12, 3, training=training)])
@@ -138,7 +167,9 @@ def test_in_a_forked_worker(count, training, threads):
     """With one thread, as DataLoader's workers have. With several torch's own operators wait for ever: not ours."""
     threads(2)
     module = layer("lstm", 40, 200, backend="cpu")
-    expected = everything(module, 12, 3, training=training)
+    for _ in range(10):
+        _as_torch_leaves_it()
+        expected = everything(module, 12, 3, training=training)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     worker = context.Process(target=_in_worker, args=(module, count, training, queue))
@@ -150,6 +181,32 @@ def test_in_a_forked_worker(count, training, threads):
         worker.kill()
     assert worker.exitcode == 0
     assert_equal_to([torch.from_numpy(each) for each in found], [each.detach() for each in expected], 0)
+
+
+FORKED_EARLY = """
+import multiprocessing, torch
+torch.set_num_threads(2)
+torch.zeros(1 << 20).add_(1)  # OpenMP has threads now, which a copy of this process has not
+
+def work():
+    from seqcells.kernels.cpu import library
+    import seqcells
+    library.cores = lambda: 64
+    layer = seqcells.LSTM(40, 200, backend="cpu")
+    with torch.no_grad():
+        for _ in range(20):
+            layer(torch.randn(12, 3, 40))
+
+worker = multiprocessing.get_context("fork").Process(target=work)
+worker.start()
+worker.join(60)
+worker.kill()
+raise SystemExit(worker.exitcode != 0)
+"""
+
+
+def test_in_a_worker_that_was_forked_before_the_engine_was_loaded():
+    subprocess.run([sys.executable, "-c", FORKED_EARLY], check=True, timeout=90)
 
 
 class _Encoded(torch.utils.data.Dataset):

@@ -26,9 +26,8 @@ def drive(folder, sanitizers, *options):
     program = folder / "driver"
     watched = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-Wl,--wrap=aligned_alloc"]
     command = [COMPILER, "-std=c++17", "-O1", "-g", "-pthread", "-Wno-psabi", *watched, f"-I{KERNELS}", *options]
-    subprocess.run(
-        [*command, SOURCES / "driver.cpp", KERNELS / "pool.cpp", KERNELS / "team.cpp", "-o", program], check=True
-    )
+    sources = [SOURCES / "driver.cpp", *(KERNELS / f"{name}.cpp" for name in ("openmp", "pool", "team"))]
+    subprocess.run([*command, *sources, "-ldl", "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         # The kernel spreads addresses wider than this compiler's thread sanitizer knows.

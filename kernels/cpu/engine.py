@@ -143,7 +143,8 @@ class _Call:
     def previous_hidden(self, output: Tensor, d: int) -> Tensor:
         """(T, B, P): the hidden state that each step's product read."""
         hidden, reverse = self.states[0][d : d + 1], self.reverse(d)
-        before = torch.cat([output[1:], hidden] if reverse else [hidden, output[:-1]])
+        before = self.empty(*output.shape)
+        torch.cat([output[1:], hidden] if reverse else [hidden, output[:-1]], out=before)
         valid = None if self.lengths is None else valid_steps(self.lengths, self.steps)
         if valid is not None and reverse:
             # Rows begin at their length, after steps whose output is zero.

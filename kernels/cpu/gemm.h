@@ -34,14 +34,14 @@ void turn(const From* from, int64_t by_depth, int64_t columns, int64_t depth, O*
 template <class T, class O, class From>
 class Product : public Job {
     static constexpr int L = LANES<T>;
-    static constexpr int64_t WIDTH = WIDEST * L;
     // Gradients are sums over many steps and rows, whose error shows: short chains, sums of so many of them, sums of those.
     static constexpr int64_t CHAIN = 64, CHAINS_TOGETHER = 64;
     static constexpr bool as_they_are = std::is_same_v<O, From> && NUMBERS<O> == 1, in_place = std::is_same_v<T, From>;
 
     const Gemm g;
-    const int64_t blocks, depth;  // depth in words
-    const Parts stripes;
+    const int64_t depth;  // in words
+    const Blocks blocks;
+    const Parts stripes;          // of whole vectors of rows, for these are read as columns too
     Buffer<Word<O>> packed;
     std::unique_ptr<team::Progress> progress;
     int size_;
@@ -50,7 +50,11 @@ class Product : public Job {
     std::atomic<bool> failed{false};
 
     explicit Product(const Gemm& of)
-        : g(of), blocks((g.columns + WIDTH - 1) / WIDTH), depth(words<O>(g.depth)), stripes(g.rows, BATCH), packed(blocks * depth * WIDTH) {
+        : g(of),
+          depth(words<O>(g.depth)),
+          blocks(g.columns, L, WIDEST, 1),
+          stripes((g.rows + L - 1) / L, BATCH / L),
+          packed(blocks.vectors * L * depth) {
         const int64_t worth = 1 + g.rows * g.columns * g.depth / 100000, most = stripes.count > 1 ? stripes.count : 1;
         const int64_t threads = g.threads < worth ? g.threads : worth;
         size_ = int(threads < 1 ? 1 : threads < most ? threads : most);
@@ -62,18 +66,28 @@ class Product : public Job {
     void run(int me) override {
         Member member;
         if (size_ > 1) member = Member(*progress, me, size_);
-        member.each(blocks, false, [&](int64_t block) { pack_block(block); });
-        member.each(stripes.count, false, [&](int64_t part) { multiply(stripes.of(part)); });
+        const int64_t chains = (depth + CHAIN - 1) / CHAIN;
+        member.each(blocks.count * chains, false, [&](int64_t item) { pack_block(blocks.of(item % blocks.count), item / blocks.count * CHAIN); });
+        member.each(stripes.count, false, [&](int64_t part) { multiply(rows_of(stripes.of(part))); });
     }
 
   private:
-    void pack_block(int64_t block) {
-        const From* b = static_cast<const From*>(g.b);
-        for (int n = 0; n < WIDEST; ++n) {
-            const int64_t column = block * WIDTH + n * L;
-            if (column < g.columns)
-                pack<O>(b + column * g.b_by_column, g.b_by_depth, g.b_by_column, g.depth, g.columns - column,
-                        packed.get() + block * depth * WIDTH + n * L, WIDTH);
+    Share rows_of(Share vectors) const {
+        return Share::range(vectors.first * L, vectors.last * L < g.rows ? vectors.last * L : g.rows);
+    }
+
+    // Chain after chain, in each its blocks one after the other: a stripe reads one stream of memory.
+    Word<O>* place(Share block, int64_t word) const {
+        const int64_t here = depth - word < CHAIN ? depth - word : CHAIN;
+        return packed.get() + (word * blocks.vectors + block.first * here) * L;
+    }
+
+    void pack_block(Share block, int64_t word) {
+        const From* b = static_cast<const From*>(g.b) + word * NUMBERS<O> * g.b_by_depth;
+        const int64_t left = g.depth - word * NUMBERS<O>, here = left < CHAIN * NUMBERS<O> ? left : CHAIN * NUMBERS<O>;
+        for (int64_t n = 0; n < block.count(); ++n) {
+            const int64_t column = (block.first + n) * L;
+            pack<O>(b + column * g.b_by_column, g.b_by_depth, g.b_by_column, here, g.columns - column, place(block, word) + n * L, block.count() * L);
         }
     }
 
@@ -97,8 +111,10 @@ class Product : public Job {
             for (int64_t k = first; k < last || k == first; k += step) {
                 int64_t stride;
                 const O* operand = operand_of(stripe, k, last - k < step ? last - k : step, turned, stride);
-                for (int64_t block = 0; block < blocks; ++block)
-                    multiply_block(block, k / NUMBERS<O>, words<O>(last - k < step ? last - k : step), operand, stride, rows, sums, k > first);
+                for (int64_t block = 0; block < blocks.count; ++block) {
+                    look_ahead(stripe, k + step, Share(step, block, blocks.count));
+                    multiply_block(blocks.of(block), k / NUMBERS<O>, words<O>(last - k < step ? last - k : step), operand, stride, rows, sums, k > first);
+                }
             }
             for (int64_t k = 0; k < rows * columns && !one_sum; ++k) all[k] = first ? all[k] + sums[k] : sums[k];
         }
@@ -127,16 +143,25 @@ class Product : public Job {
         return turned;
     }
 
-    void multiply_block(int64_t block, int64_t word, int64_t count, const O* operand, int64_t stride, int64_t rows, T* sums, bool add) const {
-        const Word<O>* w = packed.get() + (block * depth + word) * WIDTH;
-        const int64_t column = block * WIDTH, here = g.columns - column;
-        if (here >= WIDTH) return seqcells::multiply(WIDEST, w, count, CHAIN, operand, stride, rows, sums + column, g.columns, add);
-        alignas(64) T edge[BATCH * WIDTH];
-        seqcells::multiply(WIDEST, w, count, CHAIN, operand, stride, rows, edge, WIDTH, false);
+    // Some of the depth that the next chain reads across the matrix's rows: too far apart for the processor to foresee.
+    void look_ahead(Share stripe, int64_t first, Share numbers) const {
+        if (g.a_by_depth == 1) return;
+        const From* part = static_cast<const From*>(g.a) + stripe.first * g.a_by_row;
+        for (int64_t k = first + numbers.first; k < first + numbers.last && k < g.depth; ++k)
+            for (int64_t r = 0; r < stripe.count(); r += 64 / int64_t(sizeof(From))) __builtin_prefetch(part + k * g.a_by_depth + r);
+    }
+
+    void multiply_block(Share block, int64_t word, int64_t count, const O* operand, int64_t stride, int64_t rows, T* sums, bool add) const {
+        const Word<O>* w = place(block, word);
+        const int vectors = int(block.count());
+        const int64_t column = block.first * L, here = g.columns - column, width = vectors * L;
+        if (here >= width) return seqcells::multiply(vectors, w, count, CHAIN, operand, stride, rows, sums + column, g.columns, add);
+        alignas(64) T edge[BATCH * WIDEST * L];
+        seqcells::multiply(vectors, w, count, CHAIN, operand, stride, rows, edge, width, false);
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t u = 0; u < here; ++u) {
                 T& sum = sums[r * g.columns + column + u];
-                sum = add ? sum + edge[r * WIDTH + u] : edge[r * WIDTH + u];
+                sum = add ? sum + edge[r * width + u] : edge[r * width + u];
             }
     }
 };

@@ -11,6 +11,8 @@
 #include <system_error>
 #include <thread>
 
+#include "openmp.h"
+
 #if defined(__linux__)
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -195,6 +197,7 @@ void Progress::wait(int64_t target) {
 }
 
 void run(const std::shared_ptr<Job>& job, int size) {
+    if (size > 1 && openmp::run(*job, size)) return;
     if (size > 1) all_workers().post(job, size);
     job->run(0);
     if (size > 1) all_workers().withdraw(job);

@@ -47,7 +47,8 @@ class Progress {
     std::atomic<uint32_t> bell_{0};
 };
 
-// run(0) of the job by this thread, and run(1) to run(size - 1) by those of the engine's threads that are free in time.
+// run(0) of the job by this thread, and run(1) to run(size - 1) by those of the engine's threads that are free in time, or
+// by those that torch's operators left running.
 void run(const std::shared_ptr<Job>& job, int size);
 
 }  // namespace team
