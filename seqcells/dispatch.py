@@ -1,6 +1,6 @@
 """Which backend runs a call, and why.
 
-A backend named by the caller runs or raises; ``"auto"`` takes one that can, on a CPU the one whose estimate is less
+A backend named by the caller runs or raises; ``"auto"`` takes one that can, on a CPU by estimated seconds
 (`seqcells.estimates`), and says why. There is one knob: the string ``backend``.
 """
 

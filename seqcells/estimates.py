@@ -25,6 +25,9 @@ UNKNOWN = "-unknown"
 """The end of a machine class whose second-level cache was not recorded."""
 MARGIN = 1.25
 """A machine without a table takes our kernels where they are so many times as fast in every shipped one."""
+LEAD = 1.03
+"""Torch's operator is taken where it is so many times as fast as ours: below that a measurement cannot tell, and its
+threads wait for one another where other processes want the processors too."""
 KIN_MARGIN = 1.05
 """The same where shipped tables are of the same instruction set: those alone count."""
 
@@ -77,7 +80,7 @@ def seconds(backend: str, call: Call) -> float | None:
 def leader(call: Call) -> Choice:
     """Which of ``"torch"`` and ``"cpu"`` runs a call that both can run, and why; the same answer is found once.
 
-    The table in use decides by the lesser estimate. Without one, or where it does not cover the call, ours must lead by
+    The table in use decides by the estimates: torch's operator must lead by `LEAD`. Without one, or where it does not cover the call, ours must lead by
     `MARGIN` in every shipped table that covers the call. Where none does, ours is taken for what torch has no fused
     kernel for.
     """
@@ -94,7 +97,7 @@ def _leader(call: Call, training: bool, threads: int, instruction_set: str) -> C
     theirs, ours = _both(table, call, training) if table else (None, None)
     if theirs and ours:
         words = f"estimated at {_in_words(ours)} by our kernels and {_in_words(theirs)} by torch's operator"
-        return Choice("cpu" if ours < theirs else "torch", f"{words}, {described(table)}")
+        return Choice("cpu" if ours < LEAD * theirs else "torch", f"{words}, {described(table)}")
     if theirs or ours:
         failed = "torch's operator" if ours else "our kernels"
         return Choice("cpu" if ours else "torch", f"{failed} failed when it was measured, {described(table)}")

@@ -88,7 +88,7 @@ def backend_of(module, *shape, training=False):
 @needs_engine
 @pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
 @pytest.mark.parametrize("cell", ("LSTM", "GRU"))
-def test_the_default_takes_the_lesser_estimate(cell, training, tables):
+def test_the_default_goes_by_the_estimates(cell, training, tables):
     """Each of the things that a table tells apart decides."""
     layer, module = getattr(seqcells, cell), getattr(seqcells, f"{cell}Cell")
 

@@ -178,8 +178,8 @@ def test_what_is_no_table_is_left_out_with_a_warning(what, content, tables):
 # Which table counts.
 
 
-def test_the_lesser_estimate_leads_and_the_reason_names_both_and_the_table(tables):
-    for ours, leader in ((0.5, "cpu"), (2.0, "torch"), (1.0, "torch")):
+def test_torchs_operator_must_lead_and_the_reason_names_both_estimates_and_the_table(tables):
+    for ours, leader in ((0.5, "cpu"), (2.0, "torch"), (1.0, "cpu"), (1.02, "cpu"), (1.04, "torch")):
         tables(own=[table(ours)])
         choice = chosen()
         assert choice.backend == leader
