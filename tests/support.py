@@ -75,6 +75,9 @@ ENGINES = [name for name in backends("gru") if dispatch.BACKENDS[name].engine]
 
 
 MAIN = ("lstm", "gru")
+UNLIKE = (*MAIN, "peephole_lstm", "indrnn", "jordan")
+"""Cells that differ in more than what they compute of a unit: whose product has a gradient of its own, that read a state
+after the step, that have no product, whose output is no state."""
 """The cells that `make test` has in all forms; of others it has one form each, and .ci/run has the rest."""
 
 

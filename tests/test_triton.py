@@ -28,11 +28,11 @@ QUICK = (
     " or test_memory or test_wanted_gradients and persistent and after'",
 )
 HEAVY = (
-    "test_recurrence.py -k 'triton and (gru or peephole or indrnn or both-both)'",
-    "test_triton_kernels.py",
+    f"test_recurrence.py -k 'triton and ({ONE} or peephole or indrnn or both-both)'",
+    "test_triton_kernels.py -m 'not exhaustive'",
     "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
-    "test_sequences.py -k 'triton and (any_size and gru or one_step or extreme)'",
-    "test_boundaries.py -k '(stepwise or persistent) and (gru or peephole) and not any_lengths'",
+    f"test_sequences.py -k 'triton and (any_size and {ONE} or one_step or extreme)'",
+    f"test_boundaries.py -k '(stepwise or persistent) and ({ONE} or peephole) and not any_lengths'",
     "test_gradcheck.py -k 'persistent and operator and gru and not (ligru or mingru)'",
     f"test_ops.py -k 'triton and opcheck and ({ONE} or indrnn)'",
     f"test_ops.py -k 'triton-stepwise and compiled_whole and plain and {ONE}'",
@@ -42,6 +42,8 @@ HEAVY = (
 )
 EXHAUSTIVE = (
     "test_recurrence.py -k 'triton'",
+    "test_triton_kernels.py test_triton_persistent.py test_triton_wavefront.py -m exhaustive",
+    "test_boundaries.py -k '(stepwise or persistent) and not any_lengths'",
     "test_sequences.py -k 'triton and (any_size or one_step or extreme)'",
     "test_gradcheck.py -k 'triton and operator and gru'",
     "test_transforms.py -k 'triton and same_bits'",

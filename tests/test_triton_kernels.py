@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from support import distance, random_states
+from support import UNLIKE, distance, heavy_if, random_states
 
 from seqcells import reference
 from seqcells.cells import REGISTRY
@@ -95,6 +95,7 @@ def plans_of(name):
 CASES = [(name, chosen) for name in REGISTRY for chosen in plans_of(name)]
 
 
+@heavy_if(lambda name, dtype, **_: name in UNLIKE or dtype in (torch.float32, torch.bfloat16))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "chosen"), CASES)
 def test_both_directions_with_all_options(name, chosen, dtype):

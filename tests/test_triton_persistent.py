@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from support import assert_equal_to, distance, gradients, plain_if
+from support import UNLIKE, assert_equal_to, distance, gradients, heavy_if, plain_if
 from test_triton import run_interpreted
 
 from seqcells import ops
@@ -32,7 +32,7 @@ def test_in_a_process_that_interprets():
 @pytest.mark.heavy
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 def test_the_rest_in_a_process_that_interprets():
-    run_interpreted("test_triton_persistent.py -m heavy")
+    run_interpreted("test_triton_persistent.py -m 'heavy and not exhaustive'")
 
 
 @pytest.fixture
@@ -58,6 +58,9 @@ def flags(request):
 
     with configurations.flagging(request.param):
         yield
+
+
+of_each_kind = heavy_if(lambda name, **_: name in UNLIKE)
 
 
 def with_and_without_flags(*, barrier, flags):
@@ -108,6 +111,7 @@ def check(q, programs, backend="triton-persistent", **how):
 
 
 @here
+@of_each_kind
 @pytest.mark.parametrize(
     ("name", "flags"), with_and_without_flags(barrier=("lstm",), flags=("gru",)), indirect=["flags"]
 )
@@ -117,6 +121,7 @@ def test_programs_together_equal_the_reference(name, flags, divided):
 
 
 @here
+@of_each_kind
 @pytest.mark.parametrize(("name", "flags"), with_and_without_flags(barrier=(), flags=("lstm",)), indirect=["flags"])
 def test_boundaries_in_both_directions(name, flags, divided):
     check(layer(name, 2, **boundaries(B)), [6, 6])
@@ -161,6 +166,7 @@ def test_one_direction_after_the_other(divided):
 
 
 @here
+@of_each_kind
 @pytest.mark.parametrize(("name", "flags"), with_and_without_flags(barrier=("rnn_tanh",), flags=()), indirect=["flags"])
 def test_weights_in_shared_memory(name, flags, divided):
     """Where they lie no interpreter sees, but that the other loop takes the same steps."""
@@ -189,6 +195,7 @@ def of_two_windows(name, programs):
 
 
 @here
+@of_each_kind
 @plain_if(lambda name, reverse: name == "lstm" and not reverse)
 @pytest.mark.parametrize("reverse", (False, True), ids=("forwards", "backwards"))
 @pytest.mark.parametrize("name", REGISTRY)
@@ -198,6 +205,7 @@ def test_recomputed_window_by_window(name, reverse, divided, recomputing):
 
 
 @here
+@of_each_kind
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", REGISTRY)
 def test_recomputed_in_both_directions(name, divided, recomputing):
