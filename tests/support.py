@@ -75,10 +75,10 @@ ENGINES = [name for name in backends("gru") if dispatch.BACKENDS[name].engine]
 
 
 MAIN = ("lstm", "gru")
-UNLIKE = (*MAIN, "peephole_lstm", "indrnn", "jordan")
-"""Cells that differ in more than what they compute of a unit: whose product has a gradient of its own, that read a state
-after the step, that have no product, whose output is no state."""
 """The cells that `make test` has in all forms; of others it has one form each, and .ci/run has the rest."""
+UNLIKE = (*MAIN, "peephole_lstm", "indrnn", "jordan")
+"""Cells that differ in more than what they compute of a unit: one whose product has a gradient of its own, one that reads
+a state after the step, one without a product, one whose output is no state."""
 
 
 def plain_if(condition):
