@@ -77,8 +77,8 @@ ENGINES = [name for name in backends("gru") if dispatch.BACKENDS[name].engine]
 MAIN = ("lstm", "gru")
 """The cells that `make test` has in all forms; of others it has one form each, and .ci/run has the rest."""
 UNLIKE = (*MAIN, "peephole_lstm", "indrnn", "jordan")
-"""Cells that differ in more than what they compute of a unit: one whose product has a gradient of its own, one that reads
-a state after the step, one without a product, one whose output is no state."""
+"""Cells that differ in more than what they compute of a unit: one whose product has a gradient of its own, one that
+reads a state after the step, one without a product, one whose output is no state."""
 
 
 def plain_if(condition):

@@ -65,7 +65,7 @@ def storages(tree):
 
 
 @plain_if(lambda name, options, **_: name == "lstm" and not options)
-@heavy_if(lambda name, options, **_: not options or name in MAIN)  # other cells have one form each
+@heavy_if(lambda name, backend, options, **_: name in MAIN or (not options and backend != "reference"))
 @pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True}), ids=("plain", "deep"))
 @pytest.mark.parametrize(("name", "backend"), [*cases(options=("lengths", "reset")), ("lstm", "auto"), ("gru", "auto")])
 def test_compiled_whole_equals_eager(name, backend, options, device):
