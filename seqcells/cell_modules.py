@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from . import cells, checks, convert, dispatch, functional, tracing
-from .prepared import Freezable
+from .freezing import Freezable
 from .weights import Weights
 
 

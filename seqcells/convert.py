@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 from . import flat_weights, patches, subclasses
 from .flat_weights import FlatWeights
-from .prepared import Freezable
+from .freezing import Freezable
 
 LISTS = ("_flat_weights_names", "_flat_weights", "_flat_weight_refs")
 """What torch.nn's layers keep beside their parameters."""

@@ -1,143 +1,33 @@
-"""Inference calls like the one before, which need be neither checked nor chosen for once more."""
+"""Calls like the one before, which need be neither checked nor chosen for once more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import _profiler_enabled
 from torch.autograd.profiler import record_function
-from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from . import dispatch
 from .cells import Cell
+from .likeness import Likeness
 from .recurrence import Recurrence
+from .trained import Training
 from .weights import Weights
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 States = Tensor | Sequence[Tensor] | None
+Results = tuple[Tensor, Sequence[Tensor]]
+"""Output and final states."""
 
 
-class Likeness(NamedTuple):
-    """What calls of a module have in common whose checks and choice come out the same.
-
-    Their tensors have the same types, shapes, strides, dtypes and devices, none is transformed or traced in any way,
-    and nothing else has changed that a choice depends on. Where the tensors lie, and what is in them, may differ.
-    """
-
-    options: tuple[Any, ...]
-    names: tuple[str, ...]
-    """Of all parameters: pruning leaves another under a new one."""
-    count: int
-    """Of tensors."""
-    twins: tuple[tuple[int, int], ...]
-    """Of those that are one and the same, such as states that begin with the same zeros, the places."""
-    guard: Any
-    """torch.compile's own check of tensors, in C++, which wants each but once."""
-
-    @staticmethod
-    def of(module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> Likeness | None:
-        """That of a call; None where torch has no such check, and nothing is prepared: it is no public one."""
-        first: dict[int, int] = {}
-        twins = [(k, first[id(t)]) for k, t in enumerate(tensors) if first.setdefault(id(t), k) != k]
-        once = [tensors[k] for k in first.values()]
-        try:
-            guard = torch._C._dynamo.guards.TensorGuards(*once, dynamic_dims_sizes=None, dynamic_dims_strides=None)
-        except (AttributeError, TypeError):
-            return None
-        return Likeness(options, tuple(module._parameters), len(tensors), tuple(twins), guard)
-
-    def fits(self, module: nn.Module, tensors: Sequence[Tensor], *options: Any) -> bool:
-        if self.options != options or self.names != tuple(module._parameters) or self.count != len(tensors):
-            return False
-        if self.twins:
-            if any(tensors[k] is not tensors[first] for k, first in self.twins):
-                return False
-            again = {k for k, _ in self.twins}
-            tensors = [tensor for k, tensor in enumerate(tensors) if k not in again]
-        return self.guard.check(*tensors)
-
-
-def parameters(module: Freezable) -> list[Tensor]:
+def parameters(module: nn.Module) -> list[Tensor]:
     """Its own, in the order of registration, then what was assigned instead of them."""
     own = [parameter for parameter in module._parameters.values() if parameter is not None]
     assigned = module._assigned()
     return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
-
-
-_CALL = nn.Module.__call__
-
-
-def is_plain(module: nn.Module, call: Callable[..., Any] = _CALL) -> bool:
-    """Whether a call of the module is a call of this package's ``forward`` and of nothing besides.
-
-    Args:
-        call: what torch's modules have as ``__call__``, which torch.fx replaces. Default: what torch came with
-    """
-    kind, own = type(module), module.__dict__
-    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or _global_forward_hooks or _global_forward_pre_hooks
-    return kind.forward is kind._forward and kind.__call__ is call and "forward" not in own and not hooks
-
-
-class Freezable(nn.Module):
-    """A module whose weights may be kept in the form that its kernels multiply."""
-
-    backend: str
-    _prepared: Prepared
-    _roles: tuple[str, ...]
-
-    _frozen = 0
-    """How often the module was frozen, 0 while it is not."""
-    _freezings = 0
-    _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend")
-    """The names of those that `_settle` sets, and of what comes to them later."""
-
-    def _settle(self, backend: str) -> None:
-        """Set the attributes that torch.nn's module for the same cell has not; it has all others."""
-        self.backend = dispatch.check_name(backend)
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        """Forget what is prepared."""
-        self._prepared = Prepared()
-
-    def _assigned(self) -> list[Tensor | None] | None:
-        """What is multiplied instead of the parameters, in their order, if anything is."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is prepared is for this process and these parameters: copies begin anew, and files are of torch's types.
-        return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._begin_anew()
-
-    def freeze(self) -> Self:
-        """Promise that the weights stay as they are, so that inference calls need not pack them each time.
-
-        The CPU engine then keeps packed copies: a second copy of the weights in memory. They are made at the third
-        alike call of the module, or at a stream's first step. Training and other backends are as before.
-
-        A change that torch counts makes the engine pack anew: an optimizer's step, ``load_state_dict``, an in-place
-        operation, another parameter. A write that torch does not count is excluded by this promise: through ``.data``,
-        through numpy or DLPack memory. After such a write call `freeze` again, or `unfreeze` before.
-
-        Returns:
-            The module itself.
-        """
-        self._freezings += 1
-        self._frozen = self._freezings
-        return self
-
-    def unfreeze(self) -> Self:
-        """Take the promise of `freeze` back: weights are read where they lie, at every call. Returns the module."""
-        self._frozen = 0
-        return self
 
 
 def is_frozen(module: nn.Module) -> bool:
@@ -176,91 +66,191 @@ class Inference(NamedTuple):
             weights: L·D of them.
             layers: L.
         """
+        engine, order = _engine(module, choice, input, weights, "Inference")
         tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
-        if not dispatch.BACKENDS[choice.backend].engine:
+        if engine is None or dispatch.is_differentiated(tensors):
             return None
-        if dispatch.is_differentiated(tensors) or dispatch.is_observed(tensors):
-            return None
-        engine = dispatch.engine(choice.backend)
-        place = {id(parameter): k for k, parameter in enumerate(parameters(module))}
-        read = [id(tensor) for w in weights for tensor in w.present()]
-        if not hasattr(engine, "Inference") or not input.numel() or not place.keys() >= {*read}:
-            return None
-        directions = len(weights) // layers
-        stack = []
-        for first in range(0, len(weights), directions):
-            own = slice(first, first + directions)
-            # What is prepared keeps no tensor of the caller's.
-            like = [torch.empty_like(state[own]) for state in states]
-            stack.append(Recurrence(cell, None, like, weights[own], input=input))
-            input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
+        stack = _stack(cell, input, states, weights, layers)
         call = engine.Inference(stack, versions(parameters(module)) if is_frozen(module) else None)
-        if not call.in_place:
-            return None
-        in_order = read == list(map(id, parameters(module)))
-        return Inference(engine, call, None if in_order else [place[each] for each in read])
+        return Inference(engine, call, order) if call.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.call.holds() and (not self.call.keeps or self.call.versions == versions(parameters))
 
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
         """Of the tensors that the engine's takes those before the weights."""
-        weights = parameters if self.order is None else [parameters[k] for k in self.order]
         if not _profiler_enabled():
-            self.call(*tensors, *weights)
+            self.call(*tensors, *_in_order(parameters, self.order))
             return
         with record_function("seqcells::inference"):
-            self.call(*tensors, *weights)
+            self.call(*tensors, *_in_order(parameters, self.order))
 
 
-class _Plan(NamedTuple):
-    """How to make calls like one. Never changed, only replaced as a whole: threads may call a module at once."""
+def _engine(
+    module: nn.Module, choice: dispatch.Choice, input: Tensor, weights: Sequence[Weights], kind: str
+) -> tuple[Any, Sequence[int] | None]:
+    """The engine that prepares calls of a kind, None where there is none or where the weights are no parameters; and
+    which of the `parameters` it takes, one after the other, None where it is all of them as they come."""
+    nothing = None, None
+    read = [tensor for w in weights for tensor in w.present()]
+    if not dispatch.BACKENDS[choice.backend].engine or dispatch.is_observed([input, *read]) or not input.numel():
+        return nothing
+    engine, own = dispatch.engine(choice.backend), parameters(module)
+    place = {id(parameter): k for k, parameter in enumerate(own)}
+    ids = [id(tensor) for tensor in read]
+    if not hasattr(engine, kind) or not place.keys() >= {*ids}:
+        return nothing
+    return engine, None if ids == [id(parameter) for parameter in own] else [place[each] for each in ids]
 
-    like: Likeness
+
+def _in_order(parameters: Sequence[Tensor], order: Sequence[int] | None) -> Sequence[Tensor]:
+    return parameters if order is None else [parameters[k] for k in order]
+
+
+def _stack(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], layers: int
+) -> list[Recurrence]:
+    """The layers, of no tensor of the caller's but the lowest input and the weights."""
+    directions, stack = len(weights) // layers, []
+    for first in range(0, len(weights), directions):
+        own = slice(first, first + directions)
+        like = [torch.empty_like(state[own]) for state in states]
+        stack.append(Recurrence(cell, None, like, weights[own], input=input))
+        input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
+    return stack
+
+
+class _Inferring(NamedTuple):
+    """How to make calls without gradients like one."""
+
     inference: Inference
     empty_final: Sequence[Callable[[], Tensor]]
     empty_outputs: Sequence[Callable[[], Tensor]]
     """Of each layer; none where the output is the first final state."""
 
-
-class Prepared:
-    """The last inference call of a module: what was checked and chosen for it holds for every call like it."""
-
-    def __init__(self) -> None:
-        self._plan: _Plan | None = None
-        self._seen: Likeness | None = None
-        self._in_vain: Likeness | None = None
-
-    def run(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Tensor, Sequence[Tensor]] | None:
-        """Output and final states, shaped as they were in the last call; None where this one is not like it."""
-        if not _undisturbed():
+    @staticmethod
+    def of(module: nn.Module, *call: Any, output: Tensor, final: Sequence[Tensor]) -> _Inferring | None:
+        *_, input, _, _, layers = call
+        if not all(map(Tensor.is_contiguous, (input, output, *final))):
             return None
-        plan = self._plan
-        if plan is None or not _are_plain(input, hx):
+        inference = Inference.of(module, *call)
+        if inference is None:
             return None
-        states, weights = _states(hx), parameters(module)
-        if not plan.like.fits(module, (input, *states, *weights), *_options(module, hx)) or not plan.inference.holds(
-            weights
-        ):
-            return None
-        final = [empty() for empty in plan.empty_final]
-        outputs = [empty() for empty in plan.empty_outputs] or final[:1]
-        plan.inference(input, *(states or [None] * len(final)), *final, *outputs, parameters=weights)
+        last = () if output is final[0] else (output,)
+        below = [output.new_empty(*input.shape[:2], output.shape[-1])] * (layers - 1)
+        return _Inferring(
+            inference, *([_empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
+        )
+
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        return self.inference.holds(parameters)
+
+    def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
+        final = [empty() for empty in self.empty_final]
+        outputs = [empty() for empty in self.empty_outputs] or final[:1]
+        self.inference(input, *(states or [None] * len(final)), *final, *outputs, parameters=parameters)
         return outputs[-1], final
 
+
+class _Training(NamedTuple):
+    """The same with gradients."""
+
+    training: Training
+    order: Sequence[int] | None
+
+    @staticmethod
+    def of(
+        module: nn.Module,
+        choice: dispatch.Choice,
+        cell: type[Cell],
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Weights],
+        layers: int,
+        *,
+        output: Tensor,
+        final: Sequence[Tensor],
+    ) -> _Training | None:
+        """Arguments as `Inference.of`, and the results."""
+        turned = not input.is_contiguous() and output.dim() == 3
+        steps_first = output.transpose(0, 1) if turned else output
+        raw = input.transpose(0, 1) if turned else input
+        if not all(map(Tensor.is_contiguous, (raw, steps_first, *final))):
+            return None
+        engine, order = _engine(module, choice, input, weights, "Training")
+        if engine is None:
+            return None
+        stack = _stack(cell, input, states, weights, layers)
+        wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
+        if not any([*wanted[0].differentiable(), *(state.requires_grad for state in states)]):
+            return None  # a layer without gradients runs as in inference, which rounds otherwise
+        empties = [_empty(engine, state) for state in final]
+        of_output = None if output is final[0] else _empty(engine, steps_first)
+        training = Training(engine, stack, wanted, turned, of_output, empties)
+        return _Training(training, order) if training.in_place else None
+
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        return self.training.call.holds()
+
+    def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
+        return self.training(input, states, _in_order(parameters, self.order))
+
+
+class _Known(NamedTuple):
+    """A call that was seen, and how to make calls like it. Never changed, only replaced as a whole: threads may call a
+    module at once."""
+
+    like: Likeness
+    call: _Inferring | _Training | None = None
+    in_vain: bool = False
+    """Whether it cannot be prepared."""
+
+
+MOST = 4
+"""Calls that a module knows with gradients, and without: the first of a chain of cells is not like the next ones, nor
+is a last batch like the others."""
+
+
+class Prepared:
+    """The last few kinds of calls of a module: what was checked and chosen for one holds for every call like it."""
+
+    def __init__(self) -> None:
+        self._known: dict[bool, tuple[_Known, ...]] = {False: (), True: ()}
+
+    def has(self, gradients: bool) -> bool:
+        """Whether calls are prepared that are made with, or without, grad mode."""
+        return any(known.call for known in self._known[gradients])
+
+    def run(self, module: nn.Module, input: Tensor, hx: States) -> Results | None:
+        """Output and final states, shaped as those of a call like this one; None where none is known."""
+        if not _undisturbed():
+            return None
+        all_known = self._known[torch.is_grad_enabled()]
+        if not all_known or not _are_plain(input, hx):
+            return None
+        states, weights = _states(hx), parameters(module)
+        tensors, options = (input, *states, *weights), _options(module, hx)
+        for known in all_known:
+            if known.call and known.like.fits(module, tensors, *options):
+                return known.call(input, states, weights) if known.call.holds(weights) else None
+        return None
+
     def likeness(self, module: nn.Module, input: Tensor, hx: States) -> Likeness | None:
-        """That of a call and the one before it; only then it is worth while to prepare for a third. None where they are
-        not alike, the call is for others to see, or that was tried in vain."""
+        """That of a call and an earlier one; only then it is worth while to prepare for the next. None where no earlier
+        one is like it, the call is for others to see, or that was tried in vain."""
         if not _undisturbed() or not _are_plain(input, hx):
             return None
         tensors, options = (input, *_states(hx), *parameters(module)), _options(module, hx)
         if dispatch.is_observed(tensors) or not all(map(Tensor.is_contiguous, tensors)):
             return None
-        seen = self._seen
-        if seen is None or not seen.fits(module, tensors, *options):
-            self._seen = Likeness.of(module, tensors, *options)
-            return None
-        return None if seen is self._in_vain else seen
+        mode = torch.is_grad_enabled()
+        for known in self._known[mode]:
+            if known.like.fits(module, tensors, *options):
+                return None if known.in_vain else known.like
+        like = Likeness.of(module, tensors, *options)
+        if like is not None:
+            self._known[mode] = (_Known(like), *self._known[mode][: MOST - 1])
+        return None
 
     def remember(
         self,
@@ -282,16 +272,12 @@ class Prepared:
             input, states, weights, layers: as `Inference` has them.
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
-        self._plan, self._in_vain = None, like
-        if not all(map(Tensor.is_contiguous, (input, output, *final))):
-            return
-        inference = Inference.of(module, choice, cell, input, states, weights, layers)
-        if inference is None:
-            return
-        last = () if output is final[0] else (output,)
-        below = [output.new_empty(*input.shape[:2], output.shape[-1])] * (layers - 1)
-        empties = [[_empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last))]
-        self._plan, self._in_vain = _Plan(like, inference, *empties), None
+        kind = _Training if output.requires_grad else _Inferring
+        with torch.no_grad():
+            call = kind.of(module, choice, cell, input, states, weights, layers, output=output, final=final)
+        mode = torch.is_grad_enabled()
+        others = [known for known in self._known[mode] if known.like is not like]
+        self._known[mode] = (_Known(like, call, in_vain=call is None), *others[: MOST - 1])
 
 
 def _states(hx: States) -> Sequence[Tensor]:
@@ -318,10 +304,5 @@ def _empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:
 
 
 def _undisturbed() -> bool:
-    """Whether what runs here is for nobody but the caller, not differentiated, and in its tensors' dtypes."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or torch._C._is_any_autocast_enabled()
-        or dispatch.is_watched()
-    )
+    """Whether what runs here is for nobody but the caller, and in its tensors' dtypes."""
+    return not (torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched())

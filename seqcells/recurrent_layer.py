@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import cells, checks, convert, dispatch, flat_weights, functional, tracing
 from .cell_modules import COUNT
 from .flat_weights import FlatWeights
-from .prepared import Freezable
+from .freezing import Freezable
 from .stream import Stream
 from .weights import Weights
 

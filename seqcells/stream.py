@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from . import checks, dispatch
-from .prepared import Inference, Likeness, is_plain, parameters
+from .freezing import is_plain
+from .likeness import Likeness
+from .prepared import Inference, parameters
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer

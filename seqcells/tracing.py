@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 from torch import fx, nn
 from torch.fx.proxy import Proxy, TraceError
 
-from .prepared import Freezable, is_plain
+from .freezing import Freezable, is_plain
 
 
 class Tracer(fx.Tracer):

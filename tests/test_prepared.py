@@ -22,8 +22,8 @@ def flat(results):
     return [output, *as_tuple(final)]
 
 
-def is_prepared(module):
-    return module._prepared._plan is not None
+def is_prepared(module, gradients=False):
+    return module._prepared.has(gradients)
 
 
 def call(module, *arguments, times=4):

@@ -43,6 +43,33 @@ class Kernels(NamedTuple):
     path: tuple[int, ...]
     """Whether backward reads a state's values after each step."""
 
+    def runs(self) -> list["Run"]:
+        """The recurrent gates, in as few runs as possible."""
+        runs: list[Run] = []
+        own = 0
+        for gate, shared in enumerate(self.shared):
+            here = Run(gate, 1, shared < 0, own if shared < 0 else shared)
+            own += shared < 0
+            if runs and runs[-1].goes_on_with(here):
+                runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+            else:
+                runs.append(here)
+        return runs
+
+
+class Run(NamedTuple):
+    """Recurrent gates whose gradients lie side by side."""
+
+    first: int
+    count: int
+    own: bool
+    """Whether among those of the product's own; else they are those of gates."""
+    column: int
+    """The first one's place there."""
+
+    def goes_on_with(self, gate: "Run") -> bool:
+        return self.own == gate.own and self.column + self.count == gate.column
+
 
 @cache
 def _kernels(cell_name: str, precision: str, target: str) -> Kernels | None:

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #endif
 
-#include "pool.h"
+#include "buffer.h"
 #include "problem.h"
 
 namespace seqcells {
@@ -256,46 +256,96 @@ PyType_Slot memory_slots[] = {
 };
 PyType_Spec memory_spec = {"seqcells.kernels.cpu._engine.memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT, memory_slots};
 
-// prepared(runs): the forward passes of layers, one after another, for calls that differ only in where their arrays lie.
-// A run is (handle, fields, places), a place (field, which, ahead): that field becomes the address of that argument's data
-// and so many bytes. It is called with tensors, None standing for null.
+// prepared(runs, arguments, bytes): passes of layers, products and copies, one after another, for calls that differ only in where their arrays
+// lie. A run is (what, handle, fields, places), a place (field, which, ahead): that field becomes the address of that argument's
+// data and so many bytes. It is called with so many tensors, None standing for null. Past the last one is memory, if bytes are
+// asked for: for what runs pass on to others.
 struct Place {
     Py_ssize_t field, which;
     long long ahead;
 };
+
+// Planes of rows of so many bytes each; the addresses of the first, and how far it is from plane to plane and row to row.
+struct Copy {
+    int64_t planes, rows, bytes;
+    void* to;
+    int64_t to_by_plane, to_by_row;
+    const void* from;
+    int64_t from_by_plane, from_by_row;
+
+    int operator()() const {
+        for (int64_t plane = 0; plane < planes; ++plane)
+            for (int64_t row = 0; row < rows; ++row)
+                std::memcpy(static_cast<char*>(to) + plane * to_by_plane + row * to_by_row,
+                            static_cast<const char*>(from) + plane * from_by_plane + row * from_by_row, bytes);
+        return 0;
+    }
+};
+
 struct Run {
-    const Kernels* kernels;
+    char what;  // the first letter of: forward, backward, gemm, copy
+    const void* handle;
     int directions;
-    Problem problems[2];
+    union {
+        Problem problems[2];
+        Gemm gemm;
+        Copy copy;
+    };
     std::vector<Place> places;
 
+    Run() : problems() {}
+
     int operator()(const std::vector<int64_t>& addresses) const {
-        Problem filled[2] = {problems[0], problems[1]};
+        switch (what) {
+            case 'g': return static_cast<const Precision*>(handle)->gemm(filled(gemm, addresses));
+            case 'c': return filled(copy, addresses)();
+        }
+        struct Both {
+            Problem of[2];
+        };
+        const Both both = filled(Both{{problems[0], problems[1]}}, addresses);
+        const auto* kernels = static_cast<const Kernels*>(handle);
+        return what == 'b' ? kernels->backward(both.of, directions) : kernels->forward(both.of, directions);
+    }
+
+  private:
+    template <class Struct>
+    Struct filled(Struct fields, const std::vector<int64_t>& addresses) const {
         for (const Place& place : places) {
             const int64_t address = addresses[place.which] ? addresses[place.which] + place.ahead : 0;
-            std::memcpy(reinterpret_cast<char*>(filled) + place.field * sizeof address, &address, sizeof address);
+            std::memcpy(reinterpret_cast<char*>(&fields) + place.field * sizeof address, &address, sizeof address);
         }
-        return kernels->forward(filled, directions);
+        return fields;
     }
 };
 struct Prepared {
     PyObject_HEAD
     std::vector<Run> runs;
     Py_ssize_t arguments;
+    long long bytes;
 };
 
 // A run from its Python form; false with an exception set.
-bool read(PyObject* given, Run& run, Py_ssize_t& arguments) {
+bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
+    const char* what;
     PyObject *handle, *fields, *places;
-    if (!PyArg_ParseTuple(given, "O!O!O!", &PyLong_Type, &handle, &PyList_Type, &fields, &PyList_Type, &places)) return false;
-    run.kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(handle));
-    run.directions = fill(run.problems, 2, PySequence_Fast_ITEMS(fields), PyList_GET_SIZE(fields));
+    if (!PyArg_ParseTuple(given, "sO!O!O!", &what, &PyLong_Type, &handle, &PyList_Type, &fields, &PyList_Type, &places)) return false;
+    run.what = *what;
+    run.handle = PyLong_AsVoidPtr(handle);
+    PyObject* const* values = PySequence_Fast_ITEMS(fields);
+    const Py_ssize_t count = PyList_GET_SIZE(fields);
+    switch (run.what) {
+        case 'f':
+        case 'b': run.directions = fill(run.problems, 2, values, count); break;
+        case 'g': run.directions = fill(&run.gemm, 1, values, count); break;
+        case 'c': run.directions = fill(&run.copy, 1, values, count); break;
+        default: return PyErr_Format(PyExc_ValueError, "there is no run of the kind %s", what);
+    }
     for (Py_ssize_t k = 0; run.directions && k < PyList_GET_SIZE(places); ++k) {
         Place place;
         if (!PyArg_ParseTuple(PyList_GET_ITEM(places, k), "nnL", &place.field, &place.which, &place.ahead)) return false;
-        if (place.field < 0 || place.field >= PyList_GET_SIZE(fields) || place.which < 0)
+        if (place.field < 0 || place.field >= count || place.which < 0 || place.which > arguments)
             return PyErr_Format(PyExc_IndexError, "there is no field %zd, or no argument %zd", place.field, place.which);
-        if (arguments <= place.which) arguments = place.which + 1;
         run.places.push_back(place);
     }
     return run.directions;
@@ -303,10 +353,13 @@ bool read(PyObject* given, Run& run, Py_ssize_t& arguments) {
 
 PyObject* prepared_new(PyTypeObject* type, PyObject* args, PyObject*) {
     PyObject* given;
-    if (!PyArg_ParseTuple(args, "O!", &PyList_Type, &given)) return nullptr;
+    Py_ssize_t arguments;
+    long long bytes;
+    if (!PyArg_ParseTuple(args, "O!nL", &PyList_Type, &given, &arguments, &bytes)) return nullptr;
     auto* self = reinterpret_cast<Prepared*>(type->tp_alloc(type, 0));
     if (!self) return nullptr;
     new (&self->runs) std::vector<Run>(PyList_GET_SIZE(given));
+    self->arguments = arguments, self->bytes = bytes;
     for (size_t k = 0; k < self->runs.size(); ++k)
         if (!read(PyList_GET_ITEM(given, k), self->runs[k], self->arguments)) {
             Py_DECREF(self);
@@ -327,7 +380,7 @@ PyObject* prepared_call(PyObject* object, PyObject* args, PyObject*) {
     const auto* self = reinterpret_cast<const Prepared*>(object);
     if (PyTuple_GET_SIZE(args) != self->arguments)
         return PyErr_Format(PyExc_TypeError, "expected %zd tensors, got %zd", self->arguments, PyTuple_GET_SIZE(args));
-    std::vector<int64_t> addresses(self->arguments);
+    std::vector<int64_t> addresses(self->arguments + 1);
     for (Py_ssize_t k = 0; k < self->arguments; ++k) {
         PyObject* tensor = PyTuple_GET_ITEM(args, k);
         if (tensor == Py_None) continue;
@@ -338,6 +391,10 @@ PyObject* prepared_call(PyObject* object, PyObject* args, PyObject*) {
     }
     if (PyErr_Occurred()) return nullptr;
     return unlocked([&] {
+        Buffer<char> memory;
+        if (self->bytes) memory = Buffer<char>(self->bytes);
+        if (self->bytes && !memory.get()) return -1;
+        addresses.back() = reinterpret_cast<int64_t>(memory.get());
         for (const Run& run : self->runs)
             if (run(addresses)) return -1;
         return 0;

@@ -1,0 +1,84 @@
+"""What this package's modules have in common: weights that may be kept as kernels multiply them, and prepared calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
+
+from . import dispatch
+from .prepared import Prepared
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_CALL = nn.Module.__call__
+
+
+def is_plain(module: nn.Module, call: Callable[..., Any] = _CALL) -> bool:
+    """Whether a call of the module is a call of this package's ``forward`` and of nothing besides.
+
+    Args:
+        call: what torch's modules have as ``__call__``, which torch.fx replaces. Default: what torch came with
+    """
+    kind, own = type(module), module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or _global_forward_hooks or _global_forward_pre_hooks
+    return kind.forward is kind._forward and kind.__call__ is call and "forward" not in own and not hooks
+
+
+class Freezable(nn.Module):
+    """A module whose weights may be kept in the form that its kernels multiply."""
+
+    backend: str
+    _prepared: Prepared
+    _roles: tuple[str, ...]
+
+    _frozen = 0
+    """How often the module was frozen, 0 while it is not."""
+    _freezings = 0
+    _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend")
+    """The names of those that `_settle` sets, and of what comes to them later."""
+
+    def _settle(self, backend: str) -> None:
+        """Set the attributes that torch.nn's module for the same cell has not; it has all others."""
+        self.backend = dispatch.check_name(backend)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget what is prepared."""
+        self._prepared = Prepared()
+
+    def _assigned(self) -> list[Tensor | None] | None:
+        """What is multiplied instead of the parameters, in their order, if anything is."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is prepared is for this process and these parameters: copies begin anew, and files are of torch's types.
+        return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._begin_anew()
+
+    def freeze(self) -> Self:
+        """Promise that the weights stay as they are, so that inference calls need not pack them each time.
+
+        The CPU engine then keeps packed copies: a second copy of the weights in memory. They are made at the third
+        alike call of the module, or at a stream's first step. Training and other backends are as before.
+
+        A change that torch counts makes the engine pack anew: an optimizer's step, ``load_state_dict``, an in-place
+        operation, another parameter. A write that torch does not count is excluded by this promise: through ``.data``,
+        through numpy or DLPack memory. After such a write call `freeze` again, or `unfreeze` before.
+
+        Returns:
+            The module itself.
+        """
+        self._freezings += 1
+        self._frozen = self._freezings
+        return self
+
+    def unfreeze(self) -> Self:
+        """Take the promise of `freeze` back: weights are read where they lie, at every call. Returns the module."""
+        self._frozen = 0
+        return self

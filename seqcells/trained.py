@@ -1,0 +1,177 @@
+"""Calls with gradients like the one before: one node of autograd for a whole stack, and one call of its engine for each
+pass."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch, execute
+from .execute import Like, as_left
+from .likeness import guard
+from .recurrence import Recurrence
+
+SMALL = 1 << 16
+"""Bytes of zeros that are kept at most."""
+
+
+class Training:
+    """An engine's ``Training`` of a stack, and what autograd needs besides.
+
+    Args:
+        engine: the module that has it.
+        stack: the layers, one below the other, each from its input; of all tensors only shapes and dtypes count.
+        wanted: the same with bools: whether its gradient is wanted.
+        turned: whether the input lies as (B, T, features). Its gradient will too, but not the output.
+        empty_output, empty_final: make the results; no output where it is the first final state.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        stack: Sequence[Recurrence],
+        wanted: Sequence[Recurrence],
+        turned: bool,
+        empty_output: Callable[[], Tensor] | None,
+        empty_final: Sequence[Callable[[], Tensor]],
+    ) -> None:
+        self.call = engine.Training(stack, wanted, turned)
+        self.in_place = self.call.in_place
+        self.empty_output, self.empty_final = empty_output, empty_final
+        self.states, self._turned = len(empty_final), turned
+        # What is prepared keeps no tensor of the caller's.
+        flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
+        self._stack = flat
+        self._likes: Sequence[Like | None] | None = None
+        self._guard: Any = None  # what tells at once that all that was saved is as it was left
+        self._wanted_input = wanted[0].input
+        self._wanted_weights = [want for q in wanted for w in q.weights for want in w.present()]
+        final = [empty() for empty in empty_final]
+        self._zeros = [torch.zeros_like(state) for state in final]
+        output = empty_output() if empty_output else final[0]
+        self._zero_output = torch.zeros_like(output) if output.nbytes < SMALL else None
+        self._like_output, self._like_final = Like.of(output), [Like.of(state) for state in final]
+
+    def __call__(
+        self, input: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Output and final states. No ``states`` are zeros; weights are those of all layers."""
+        results = _Stack.apply(self, input, *(states or [None] * self.states), *weights)
+        if self.empty_output is None:
+            return results[0], list(results)
+        output, *final = results
+        return output.transpose(0, 1) if self._turned else output, final
+
+    def remember(self, tensors: Sequence[Tensor | None]) -> None:
+        """What is saved for backward, of whichever call: it is alike in all."""
+        if self._likes is None:
+            self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
+
+    def as_forward_left(self, saved: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """What was saved, as forward left it: hooks may have given it back in another form."""
+        there = [tensor for tensor in saved if tensor is not None]
+        if self._guard is not None and self._guard.check(*there):
+            return saved
+        left = [t if t is None else as_left(t, like) for t, like in zip(saved, self._likes, strict=True)]
+        plain = all(map(operator.is_, left, saved)) and len({*map(id, there)}) == len(there)
+        if plain and not dispatch.is_observed(there):
+            self._guard = guard(there)
+        return left
+
+    def zeros(self, states: Sequence[Tensor | None]) -> list[Tensor]:
+        """The same, with zeros for those that are None."""
+        return [zero if state is None else state for state, zero in zip(states, self._zeros, strict=True)]
+
+    def output_like(self, grad: Tensor | None) -> Tensor:
+        """The gradient of the output, zeros if nothing was made of it."""
+        if grad is not None:
+            return grad
+        like, zeros = self._like_output, self._zero_output
+        return torch.zeros(like.shape, dtype=like.dtype, device=like.device) if zeros is None else zeros
+
+    def gradients(
+        self,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        grad_output: Tensor,
+        grad_final: Sequence[Tensor],
+    ) -> list[Tensor | None]:
+        """Of input, states and weights, those that are wanted, by the engine."""
+        grad_output = as_left(grad_output, self._like_output)
+        grad_final = [as_left(grad, like) for grad, like in zip(grad_final, self._like_final, strict=True)]
+        of_input = torch.empty_like(input) if self._wanted_input else None
+        of_states = [torch.empty_like(state) for state in states]
+        pairs = zip(weights, self._wanted_weights, strict=True)
+        of_weights = [torch.empty_like(weight) if want else None for weight, want in pairs]
+        found = of_input, *of_states, *of_weights
+        self.call.backward(input, *states, *kept, grad_output, *grad_final, *weights, *found)
+        return list(found)
+
+    def differentiable_gradients(
+        self,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        grad_output: Tensor,
+        grad_final: Sequence[Tensor],
+    ) -> Sequence[Tensor]:
+        """Those that will themselves be differentiated, or that somebody watches: the reference's."""
+        with execute.precision.without_autocast(input.device):
+            _, pull = torch.func.vjp(self._by_reference, input, *states, *weights)
+            return pull((grad_output, *grad_final))
+
+    def _by_reference(self, input: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        states, rest = others[: self.states], iter(others[self.states :])
+        first = self._stack[0]
+        x = input.transpose(0, 1) if self._turned else input.view(first.input.shape)
+        finals, begin = [], 0
+        for q in self._stack:
+            own = slice(begin, begin + len(q.weights))
+            begin = own.stop
+            weights = [w.replaced([next(rest) for _ in w.present()]) for w in q.weights]
+            given = [state.view(-1, *like.shape[1:])[own] for state, like in zip(states, q.states, strict=True)]
+            q = q._replace(input=x, states=given, weights=weights)
+            x, *final = execute.by_reference(q, *q.differentiable())
+            finals.append(final)
+        final = [torch.cat(parts) for parts in zip(*finals, strict=True)]
+        likes = self._like_output, *self._like_final
+        return tuple(result.view(like.shape) for result, like in zip((x, *final), likes, strict=True))
+
+
+class _Stack(torch.autograd.Function):
+    """The node. Of what backward needs autograd keeps all, so that hooks see it and changes are found out."""
+
+    @staticmethod
+    def forward(ctx: Any, training: Training, input: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
+        states, weights = others[: training.states], others[training.states :]
+        final = [empty() for empty in training.empty_final]
+        output = training.empty_output() if training.empty_output else final[0]
+        kept = training.call.forward(input, *states, *final, output, *weights)
+        ctx.set_materialize_grads(False)
+        ctx.training = training
+        tensors = input, *others, output, kept
+        training.remember(tensors)
+        ctx.save_for_backward(*tensors)
+        return tuple(final) if training.empty_output is None else (output, *final)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        training = ctx.training
+        input, *others, output, kept = training.as_forward_left(execute.saved_tensors(ctx))
+        states, weights = others[: training.states], others[training.states :]
+        tensors = input, training.zeros(states), weights
+        grad_output, *grad_final = (None, *given) if training.empty_output is None else given
+        gradients = training.output_like(grad_output), training.zeros(grad_final)
+        watched = torch.compiler.is_compiling() or dispatch.is_observed([*gradients[1], gradients[0]])
+        if watched or torch.is_grad_enabled() or dispatch.are_batched(t for t in given if t is not None):
+            found = training.differentiable_gradients(*tensors, *gradients)
+        else:
+            found = training.gradients(*tensors, (output, kept), *gradients)
+        of_input, *of_others = found
+        return None, of_input, *(g if t is not None else None for g, t in zip(of_others, others, strict=True))
