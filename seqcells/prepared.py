@@ -57,21 +57,23 @@ class Inference(NamedTuple):
         states: Sequence[Tensor],
         weights: Sequence[Weights],
         layers: int,
+        turned: bool = False,
     ) -> Inference | None:
         """None where no engine has it, or where the weights are no parameters, but made of them at each call.
 
         Args:
-            input: (T, B, features), laid out in memory as a call's own.
-            states: (L·D, B, ·) each, of which only the shapes count.
+            input: (T, B, features).
+            states: (L·D, B, ·) each; of these and of the input only the shapes count.
             weights: L·D of them.
             layers: L.
+            turned: whether a call's input lies as (B, T, features). Default: False
         """
         engine, order = _engine(module, choice, input, weights, "Inference")
         tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
         if engine is None or dispatch.is_differentiated(tensors):
             return None
         stack = _stack(cell, input, states, weights, layers)
-        call = engine.Inference(stack, versions(parameters(module)) if is_frozen(module) else None)
+        call = engine.Inference(stack, versions(parameters(module)) if is_frozen(module) else None, turned)
         return Inference(engine, call, order) if call.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -127,20 +129,22 @@ class _Inferring(NamedTuple):
     empty_final: Sequence[Callable[[], Tensor]]
     empty_outputs: Sequence[Callable[[], Tensor]]
     """Of each layer; none where the output is the first final state."""
+    turned: bool
+    """Whether the input lies as (B, T, features), and the output seems to."""
 
     @staticmethod
-    def of(module: nn.Module, *call: Any, output: Tensor, final: Sequence[Tensor]) -> _Inferring | None:
-        *_, input, _, _, layers = call
-        if not all(map(Tensor.is_contiguous, (input, output, *final))):
-            return None
-        inference = Inference.of(module, *call)
+    def of(
+        module: nn.Module, *call: Any, turned: bool, output: Tensor | None, final: Sequence[Tensor]
+    ) -> _Inferring | None:
+        """Arguments as `Inference.of`, and the results, (T, B, ·)."""
+        inference = Inference.of(module, *call, turned)
         if inference is None:
             return None
-        last = () if output is final[0] else (output,)
-        below = [output.new_empty(*input.shape[:2], output.shape[-1])] * (layers - 1)
-        return _Inferring(
-            inference, *([_empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
-        )
+        *_, input, _, _, layers = call
+        last = () if output is None else (output,)
+        below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(layers - 1)]
+        empties = ([_empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
+        return _Inferring(inference, *empties, turned)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.inference.holds(parameters)
@@ -149,7 +153,7 @@ class _Inferring(NamedTuple):
         final = [empty() for empty in self.empty_final]
         outputs = [empty() for empty in self.empty_outputs] or final[:1]
         self.inference(input, *(states or [None] * len(final)), *final, *outputs, parameters=parameters)
-        return outputs[-1], final
+        return outputs[-1].transpose(0, 1) if self.turned else outputs[-1], final
 
 
 class _Training(NamedTuple):
@@ -168,15 +172,11 @@ class _Training(NamedTuple):
         weights: Sequence[Weights],
         layers: int,
         *,
-        output: Tensor,
+        turned: bool,
+        output: Tensor | None,
         final: Sequence[Tensor],
     ) -> _Training | None:
-        """Arguments as `Inference.of`, and the results."""
-        turned = not input.is_contiguous() and output.dim() == 3
-        steps_first = output.transpose(0, 1) if turned else output
-        raw = input.transpose(0, 1) if turned else input
-        if not all(map(Tensor.is_contiguous, (raw, steps_first, *final))):
-            return None
+        """Arguments as `_Inferring.of`."""
         engine, order = _engine(module, choice, input, weights, "Training")
         if engine is None:
             return None
@@ -185,7 +185,7 @@ class _Training(NamedTuple):
         if not any([*wanted[0].differentiable(), *(state.requires_grad for state in states)]):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
         empties = [_empty(engine, state) for state in final]
-        of_output = None if output is final[0] else _empty(engine, steps_first)
+        of_output = None if output is None else _empty(engine, output)
         training = Training(engine, stack, wanted, turned, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
@@ -269,12 +269,20 @@ class Prepared:
 
         Args:
             like: of that call.
-            input, states, weights, layers: as `Inference` has them.
+            input, states, weights, layers: as `Inference` has them; the input may be a view of one (B, T, features).
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
         kind = _Training if output.requires_grad else _Inferring
+        turned = output.dim() == 3 and not input.is_contiguous()
         with torch.no_grad():
-            call = kind.of(module, choice, cell, input, states, weights, layers, output=output, final=final)
+            # What is prepared keeps no tensor of the caller's.
+            input, of_output = (t.transpose(0, 1) if turned else t for t in (input, output))
+            call, plain = None, all(map(Tensor.is_contiguous, (input, of_output, *final)))
+            if plain:
+                size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
+                input = input.new_empty(size).requires_grad_(input.requires_grad)
+                results = {"output": None if output is final[0] else of_output, "final": final}
+                call = kind.of(module, choice, cell, input, states, weights, layers, turned=turned, **results)
         mode = torch.is_grad_enabled()
         others = [known for known in self._known[mode] if known.like is not like]
         self._known[mode] = (_Known(like, call, in_vain=call is None), *others[: MOST - 1])

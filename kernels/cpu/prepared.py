@@ -92,7 +92,14 @@ class _Program:
         (to_at, *to_by), (from_at, *from_by) = to, source
         self.add("copy", 0, [*sizes, 0, *to_by, 0, *from_by], {3: to_at, 6: from_at})
 
-    def done(self, bytes: int = 0) -> Any:
+    def steps_first(self, call: EngineCall, row: int, memory: _Block) -> _At:
+        """A copy of the input (B, T, ·), whose rows have so many bytes, as (T, B, ·)."""
+        place = memory.take(call.steps * call.batch * row)
+        turned = _At("input"), row, call.steps * row
+        self.copy((call.steps, call.batch, row), (place, call.batch * row, row), turned)
+        return place
+
+    def done(self, bytes: int) -> Any:
         """What runs it, in memory of so many bytes of its own."""
         return _engine.prepared(self._runs, self._arguments, bytes)
 
@@ -130,14 +137,15 @@ class Inference:
     Args:
         layers: one below the other, each from its input; of that and of states only shapes and dtypes count.
         versions: what is known of the weights while packed copies of them are kept. Default: none are kept
+        batch_first: whether the input lies as (B, T, features). Default: False
     """
 
-    def __init__(self, layers: Sequence[Recurrence], versions: Any = None) -> None:
+    def __init__(self, layers: Sequence[Recurrence], versions: Any = None, batch_first: bool = False) -> None:
         self.versions, self.keeps = versions, versions is not None
         self._kept: list[Tensor] = []
         self._storage = layers[0].input.dtype
         self._made_for = _Circumstances.of(self._storage)
-        self.in_place = True
+        self.in_place, memory, input = True, _Block(MEMORY), _At("input")
         states, weights = range(len(layers[0].states)), []
         for k, q in enumerate(layers):
             weights += [name for d, w in enumerate(q.weights) for name in _named(k, d, w).values()]
@@ -148,9 +156,11 @@ class Inference:
             call = EngineCall(q, inside=True)
             self.in_place &= _are_read_in_place(q, call)
             size, directions = call.dtype.itemsize, []
+            if batch_first and not k:
+                input = program.steps_first(call, q.input.shape[2] * size, memory)
             for d, w in enumerate(call.weights):
                 at = {field: _At(name) for field, name in _named(k, d, w).items()}
-                at["input"] = _At(("output", k - 1) if k else "input")
+                at["input"] = _At(("output", k - 1)) if k else input
                 at["output"] = _At(("output", k), d * call.projected * size)
                 for state, like in enumerate(call.states):
                     ahead = (k * call.directions + d) * like[0].numel() * size
@@ -163,7 +173,7 @@ class Inference:
                 for first in range(0, len(whole), COUNT):
                     fields[first + place("packed")] = self._pack(call, whole[first : first + COUNT])
             program.layer("forward", call, fields, directions)
-        self._run = program.done()
+        self._run = program.done(memory.bytes)
 
     def _pack(self, call: EngineCall, fields: list[int]) -> int:
         """The address of a direction's packed weights, which live as long as this does."""
@@ -305,11 +315,7 @@ class _Passes:
             return self._saved[k - 1]["output"]
         if not self._batch_first:
             return _At("input")
-        call, row = self._calls[0], self._features[0] * self._size
-        place = self._memory.take(call.steps * call.batch * row)
-        by_step, by_row = (call.batch * row, row), (row, call.steps * row)
-        program.copy((call.steps, call.batch, row), (place, *by_step), (_At("input"), *by_row))
-        return place
+        return program.steps_first(self._calls[0], self._features[0] * self._size, self._memory)
 
     def _side_by_side(self, program: _Program, k: int, field: str, bytes: int) -> _At | None:
         """A weight of all directions, one below the other."""
