@@ -67,6 +67,15 @@ def test_layers(name, sizes, options, states, dtype):
         assert_equal_to(first, everything(*call))
 
 
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
+def test_narrow_numbers_go_the_whole_way(dtype):
+    """What is kept of them is wider than they are."""
+    call = problem("lstm", dtype=dtype, **DEEP)
+    first, *others = [everything(*call) for _ in range(TIMES)]
+    assert not call[0]._prepared.has(gradients=True)
+    same(others, first)
+
+
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("shape", ((3,), ()), ids=("batch", "one"))
 def test_chains_of_cells(name, shape):

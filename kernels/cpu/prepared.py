@@ -197,8 +197,8 @@ class Training:
     """A stack's forward and backward, prepared likewise.
 
     Args:
-        layers: one below the other, each from its input, without lengths, resets and projections; of all tensors only
-            shapes and dtypes count.
+        layers: one below the other, each from its input, without lengths, resets and projections, in float32 or
+            float64; of all tensors only shapes and dtypes count.
         wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted.
         batch_first: whether the input and its gradient lie as (B, T, features). Default: False
     """
@@ -241,7 +241,8 @@ class _Passes:
         self._calls = [EngineCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
         self._size, self._features = dtype.itemsize, [q.input.shape[2] for q in layers]
-        self.in_place = self._calls[0].dtype == dtype and all(
+        # What is kept between the passes is of the working dtype, and all lies in one block.
+        self.in_place = self._calls[0].working == self._calls[0].dtype == dtype and all(
             _are_read_in_place(q, call) and all(w.hr is None for w in q.weights)
             for q, call in zip(layers, self._calls, strict=True)
         )
