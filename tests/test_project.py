@@ -169,8 +169,9 @@ ORDER = [
     {"recurrent_layer"},
     {"cell_modules"},
     {"convert", "stream", "tracing"},
+    {"freezing"},
     {"prepared", "patches"},
-    {"functional"},
+    {"trained", "functional"},
     {"ops"},
     {"operators"},
     {"execute"},
@@ -180,7 +181,7 @@ ORDER = [
     {"checks"},
     {"recurrence"},
     {"weights", "derive", "boundaries", "precision", "constant", "call", "flat_weights", "subclasses", "flops"},
-    {"cells", "version", "machine", "cache"},
+    {"cells", "version", "machine", "cache", "likeness"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SEQCELLS = sorted(path for path in (ROOT / "seqcells").rglob("*.py") if "kernels" not in path.parts)

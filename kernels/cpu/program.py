@@ -1,0 +1,112 @@
+"""Programs: lists of what the extension is to run in one call, passes of layers, products and copies, with the places
+where addresses belong."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ...recurrence import Recurrence
+from ...weights import Weights
+from . import _engine
+from .call import COUNT, EngineCall, place
+from .library import gemm_handle, threads
+
+WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit"
+"""The fields of a direction's `Weights`, in order."""
+
+
+class At(NamedTuple):
+    """An address: so many bytes into an argument."""
+
+    argument: Any
+    ahead: int = 0
+
+    def __add__(self, bytes: int) -> "At":
+        return At(self.argument, self.ahead + bytes)
+
+
+class Block:
+    """Arrays one after the other in one argument, each of whole cache lines."""
+
+    def __init__(self, argument: str) -> None:
+        self._argument, self._taken, self.bytes = argument, 0, 0
+
+    def take(self, bytes: int) -> At:
+        place = At(self._argument, self._taken)
+        self._taken += -(-bytes // 64) * 64
+        self.bytes = max(self.bytes, self._taken)
+        return place
+
+    def free(self) -> None:
+        """All that was taken may be taken again."""
+        self._taken = 0
+
+
+MEMORY = "memory"
+"""The argument that a program has for itself, while it runs: what is passed from run to run."""
+
+
+class Program:
+    """What is to be run, in order.
+
+    Args:
+        arguments: the names of what it is called with.
+    """
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        self._arguments = len(arguments)
+        self._which = {name: k for k, name in enumerate([*arguments, MEMORY])}
+        self._runs: list[tuple[str, int, list[int], list[tuple[int, int, int]]]] = []
+
+    def add(self, what: str, handle: int, fields: list[int], addresses: Mapping[int, At]) -> None:
+        places = [(field, self._which[at.argument], at.ahead) for field, at in addresses.items()]
+        self._runs.append((what, handle, fields, places))
+
+    def layer(self, what: str, call: EngineCall, fields: list[int], directions: Sequence[Mapping[Any, At]]) -> None:
+        """A layer's pass, ``"forward"`` or ``"backward"``, with the addresses of each direction by their fields."""
+        each = enumerate(directions)
+        at = {d * COUNT + place(name): address for d, addresses in each for name, address in addresses.items()}
+        self.add(what, call.kernels.handle, fields, at)
+
+    def gemm(
+        self,
+        call: EngineCall,
+        sizes: tuple[int, int, int],
+        left: tuple[At, int, int],
+        right: tuple[At, int, int],
+        out: At,
+        bias: At | None = None,
+    ) -> None:
+        """A product of ``sizes`` (rows, columns, depth); each matrix with its strides, in numbers."""
+        (a, *a_by), (b, *b_by) = left, right
+        fields = [*sizes, threads(), 0, *a_by, 0, *b_by, 0, 0]
+        at = {4: a, 7: b, 11: out} | ({} if bias is None else {10: bias})
+        self.add("gemm", gemm_handle(call.precision), fields, at)
+
+    def copy(self, sizes: tuple[int, int, int], to: tuple[At, int, int], source: tuple[At, int, int]) -> None:
+        """Planes of rows of bytes; each array with its strides, in bytes."""
+        (to_at, *to_by), (from_at, *from_by) = to, source
+        self.add("copy", 0, [*sizes, 0, *to_by, 0, *from_by], {3: to_at, 6: from_at})
+
+    def steps_first(self, call: EngineCall, row: int, memory: Block) -> At:
+        """A copy of the input (B, T, ·), whose rows have so many bytes, as (T, B, ·)."""
+        place = memory.take(call.steps * call.batch * row)
+        turned = At("input"), row, call.steps * row
+        self.copy((call.steps, call.batch, row), (place, call.batch * row, row), turned)
+        return place
+
+    def done(self, bytes: int) -> Any:
+        """What runs it, in memory of so many bytes of its own."""
+        return _engine.prepared(self._runs, self._arguments, bytes)
+
+
+def are_read_in_place(q: Recurrence, call: EngineCall) -> bool:
+    """Whether weights are read where the layer has them; otherwise they were converted, or laid out anew."""
+    pairs = zip(q.weights, call.weights, strict=True)
+    return all(len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present())) for w, own in pairs)
+
+
+def named(k: int, d: int, weights: Weights) -> dict[str, tuple[int, int, str]]:
+    """The arguments of a direction's weights, by their fields."""
+    given = zip(WEIGHTS, (*weights[:5], next(iter(weights.unit), None)), strict=True)
+    return {field: (k, d, field) for field, tensor in given if tensor is not None}
