@@ -51,13 +51,12 @@ ONE_OF_FEWER_BITS = "gru", "cpu", torch.bfloat16
 
 @plain_if(
     lambda name, backend, dtype, boundaries: (
-        boundaries
-        and ((name == "lstm" and dtype == torch.float64) or (name, backend, dtype) == ONE_OF_FEWER_BITS)
+        boundaries and ((name == "lstm" and dtype == torch.float64) or (name, backend, dtype) == ONE_OF_FEWER_BITS)
     )
 )
 @heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # other cells have one form each
 @pytest.mark.parametrize("boundaries", (False, True))
-@pytest.mark.parametrize(("name", "backend", "dtype"), opchecked(), ids=str)
+@pytest.mark.parametrize(("name", "backend", "dtype"), list(opchecked()), ids=str)
 def test_opcheck(name, backend, dtype, boundaries):
     args = arguments(name, boundaries, backend)
     args = torch.utils._pytree.tree_map_only(

@@ -80,7 +80,7 @@ def test_a_team_without_one_of_its_memory_orders_is_found(order, tmp_path):
 
 
 def library_path(name):
-    return subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout[:-1]
+    return subprocess.check_output([COMPILER, f"-print-file-name={name}"], text=True).strip()
 
 
 @pytest.fixture(scope="module")
