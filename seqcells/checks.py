@@ -171,9 +171,17 @@ def _readable(tensor: Tensor) -> bool:
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
+        and not _makes_a_graph()
         and torch._C._functorch.peek_interpreter_stack() is None
         and not isinstance(tensor, torch._subclasses.FakeTensor)
     )
+
+
+def _makes_a_graph() -> bool:
+    """Whether inside make_fx, before autograd or after it."""
+    key = torch._C._TorchDispatchModeKey.PROXY
+    modes = torch._C._get_dispatch_mode(key), torch._ops._get_dispatch_mode_pre_dispatch(key)
+    return any(mode is not None for mode in modes)
 
 
 def reset(reset: Tensor, shape: tuple[int, int], batch_first: bool, device: torch.device) -> Tensor:

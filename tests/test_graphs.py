@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from support import ENGINES, assert_equal_to, gradients, layer
+from support import ENGINES, as_tuple, assert_equal_to, gradients, layer
 from test_operators import B, F, H, T, problem, without_gradients
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import grad, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import seqcells
 from seqcells import execute, operators
@@ -205,3 +206,46 @@ def test_operators_called_by_themselves_have_gradients_or_say_why_not():
     assert_equal_to(twice, first)
     total = [sum(g.sin().sum() for g in each) for each in (twice, first)]
     assert_equal_to(*(gradients([t], q.differentiable()) for t in total))
+
+
+TRACERS = {
+    "jit": torch.jit.trace,
+    "fx": lambda run, given: make_fx(run)(*given),
+    "fx before autograd": lambda run, given: make_fx(run, pre_dispatch=True)(*given),
+}
+
+
+@pytest.mark.parametrize("tracer", TRACERS)
+def test_what_was_traced_with_lengths_takes_others(tracer):
+    """Nobody looks at their values while the graph is made, which would be good for those alone."""
+    module = layer("gru", F, H, dtype=torch.float64).requires_grad_(False)
+    input = torch.randn(T, B, F, dtype=torch.float64)
+
+    def run(input, lengths):
+        return module(input, lengths=lengths)[0]
+
+    graph = TRACERS[tracer](run, (input, torch.tensor([2, 0, T])))
+    others = torch.tensor([T, 3, 1])
+    assert_equal_to([graph(input, others)], [run(input, others)])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ("gru", "lstm"))
+def test_compiled_ahead_of_time_equals_eager(name, tmp_path):
+    """By AOTInductor, which makes one file of an exported program, to be run without Python."""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as lacking:
+        pytest.skip(f"AOTInductor needs a C++ compiler, and there is none here: {lacking}")
+    module = layer(name, F, H, 2, bidirectional=True)
+    given = {"input": torch.randn(T, B, F), "lengths": torch.tensor([2, 0, T]), "reset": torch.rand(T, B) < 0.3}
+    with torch.no_grad():
+        program = torch.export.export(module, (), given)
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))
+        loaded = torch._inductor.aoti_load_package(path)
+        # Other values than those that were exported.
+        given |= {"input": torch.randn(T, B, F), "lengths": torch.tensor([T, 3, 1]), "reset": torch.rand(T, B) < 0.3}
+        (output, final), (expected, expected_final) = loaded(**given), module(**given)
+    assert_equal_to([output, *as_tuple(final)], [expected, *as_tuple(expected_final)], 1e-6)

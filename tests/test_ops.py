@@ -38,12 +38,30 @@ def arguments(name, boundaries=True, backend="reference"):
     return seen["args"]
 
 
-@plain_if(lambda name, boundaries, **_: boundaries and name == "lstm")
+def opchecked():
+    """In float64 every cell on every backend; in fewer bits, cells with and without more states and parameters."""
+    for name, backend in cases(form="recurrence", options=("lengths", "reset")):
+        yield name, backend, torch.float64
+        if name in (*MAIN, "peephole_lstm") and backend in ("reference", "cpu"):
+            yield from ((name, backend, dtype) for dtype in (torch.float32, torch.bfloat16))
+
+
+ONE_OF_FEWER_BITS = "gru", "cpu", torch.bfloat16
+
+
+@plain_if(
+    lambda name, backend, dtype, boundaries: (
+        boundaries and ((name == "lstm" and dtype == torch.float64) or (name, backend, dtype) == ONE_OF_FEWER_BITS)
+    )
+)
 @heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # other cells have one form each
 @pytest.mark.parametrize("boundaries", (False, True))
-@pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
-def test_opcheck(name, backend, boundaries):
+@pytest.mark.parametrize(("name", "backend", "dtype"), list(opchecked()), ids=str)
+def test_opcheck(name, backend, dtype, boundaries):
     args = arguments(name, boundaries, backend)
+    args = torch.utils._pytree.tree_map_only(
+        torch.Tensor, lambda t: t.detach().to(dtype).requires_grad_() if t.is_floating_point() else t, args
+    )
     torch.library.opcheck(torch.ops.seqcells.recurrence.default, args)
     args = torch.utils._pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, args)
     torch.library.opcheck(torch.ops.seqcells.recurrence_forward.default, args)

@@ -6,12 +6,18 @@ The compiler's sanitizers watch; that they would see a race is shown on a team w
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+from seqcells.kernels import cpu
+
 SOURCES = Path(__file__).parent / "sanitize"
-KERNELS = SOURCES.parents[1] / "kernels" / "cpu"
+ROOT = SOURCES.parents[1]
+KERNELS = ROOT / "kernels" / "cpu"
+FUZZERS = ROOT / "tests" / "fuzz"
 COMPILER = shutil.which("g++")
 pytestmark = [
     pytest.mark.heavy,
@@ -68,3 +74,60 @@ def test_a_team_without_one_of_its_memory_orders_is_found(order, tmp_path):
     weakened.write_text(f"#include <bits/stdc++.h>\n#define memory_order_{order} memory_order_relaxed\n")
     done = drive(tmp_path, "thread", "-include", weakened, ONE_CELL, "-DDRIVE_CALLERS_ALONE")
     assert done.returncode != 0 and "ThreadSanitizer: data race" in done.stderr, done.stderr[-6000:]
+
+
+# The whole way from Python: the engine as an extension, and what fuzzes it.
+
+
+def library_path(name):
+    return subprocess.check_output([COMPILER, f"-print-file-name={name}"], text=True).strip()
+
+
+@pytest.fixture(scope="module")
+def extension(tmp_path_factory):
+    """The engine with the kernels of one instruction set, watched: pytest's arguments that put it in place."""
+    if cpu.unavailable():
+        pytest.skip(cpu.unavailable())
+    from seqcells.kernels.cpu.library import TARGETS
+
+    # The best that adds to no other.
+    target = next(name for name in TARGETS if "SEQCELLS_BASE" not in (KERNELS / f"tables_{name}.cpp").read_text())
+    path = tmp_path_factory.mktemp("engine") / "_engine.so"
+    # Not optimised, for to optimise what is watched takes many minutes.
+    options = ["-std=c++17", "-O0", "-g1", "-shared", "-fPIC", "-pthread", "-w", "-fvisibility=hidden", f"-I{KERNELS}"]
+    watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    sources = [KERNELS / f"{name}.cpp" for name in ("module", "pool", "team", "openmp", f"tables_{target}")]
+    command = [COMPILER, *options, *watched, f"-I{sysconfig.get_path('include')}", *sources, SOURCES / "absent.cpp"]
+    subprocess.run([*command, "-ldl", "-o", path], check=True)
+    return ["-p", "engine_in_place", "--engine", path, "--target", target]
+
+
+def watched_pytest(*arguments):
+    """pytest in a process of its own, whose allocations the sanitizer makes."""
+    # It looks for C++'s exceptions before the first library that has them is there.
+    first = " ".join(map(library_path, ("libasan.so", "libstdc++.so.6")))
+    environment = {**ENVIRONMENT, "LD_PRELOAD": first, "PYTHONPATH": str(SOURCES), "PYTHONMALLOC": "malloc"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_fuzzers_find_nothing_from_python(extension):
+    done = watched_pytest(*extension, FUZZERS, "-k", "not many and not triton")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-6000:]
+
+
+FAULT = """
+import torch
+from seqcells.kernels.cpu import library
+
+def test_a_row_too_many():
+    a, b, c = torch.ones(4, 8), torch.ones(8, 4), torch.empty(4, 4)
+    fields = 5, 4, 8, 1, a.data_ptr(), 8, 1, b.data_ptr(), 4, 1, 0, c.data_ptr()
+    library._engine.gemm(library.gemm_handle("float32"), *fields)
+"""
+
+
+def test_what_is_outside_of_a_tensor_is_found(extension, tmp_path):
+    (tmp_path / "test_fault.py").write_text(FAULT)
+    done = watched_pytest(*extension, tmp_path)
+    assert done.returncode != 0 and "heap-buffer-overflow" in done.stderr, done.stderr[-6000:]
