@@ -80,9 +80,9 @@ def seconds(backend: str, call: Call) -> float | None:
 def leader(call: Call) -> Choice:
     """Which of ``"torch"`` and ``"cpu"`` runs a call that both can run, and why; the same answer is found once.
 
-    The table in use decides by the estimates: torch's operator must lead by `LEAD`. Without one, or where it does not cover the call, ours must lead by
-    `MARGIN` in every shipped table that covers the call. Where none does, ours is taken for what torch has no fused
-    kernel for.
+    The table in use decides by the estimates: torch's operator must lead by `LEAD`. Without one, or where it does not
+    cover the call, ours must lead by `MARGIN` in every shipped table that covers the call. Where none does, ours is
+    taken for what torch has no fused kernel for.
     """
     if not (type(call.rows) is type(call.steps) is type(call.hidden) is int):
         call = call._replace(rows=0, steps=0, hidden=0, width=0)  # symbols of a traced graph, of no size

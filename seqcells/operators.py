@@ -20,6 +20,7 @@ the gradients of torch.func go through the reference's own operators.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -150,15 +151,9 @@ def _on_one_device(tensors: Sequence[Tensor]) -> None:
         raise RuntimeError(f"Expected all tensors on one device, got {' and '.join(sorted(devices))}")
 
 
-def _recurrence(*args: Any) -> list[Tensor]:
+def _forward(*args: Any, save: bool) -> list[Tensor]:
     call = _Call(*args)
-    output, final, _ = execute.forward(call.q, call.backend, save=False)
-    return _as_promised([output, *final], [call.q.gates_x, *call.q.states])
-
-
-def _forward(*args: Any) -> list[Tensor]:
-    call = _Call(*args)
-    output, final, saved = execute.forward(call.q, call.backend, save=True)
+    output, final, saved = execute.forward(call.q, call.backend, save)
     return [*_as_promised([output, *final], [call.q.gates_x, *call.q.states]), *saved]
 
 
@@ -331,8 +326,8 @@ def _vmap_of_backward(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tenso
 
 
 for _name, _run, _fake, _autograd_of_it in (
-    ("recurrence", _recurrence, _recurrence_fake, _autograd),
-    ("recurrence_forward", _forward, _forward_fake, _autograd_of_forward),
+    ("recurrence", partial(_forward, save=False), _recurrence_fake, _autograd),
+    ("recurrence_forward", partial(_forward, save=True), _forward_fake, _autograd_of_forward),
     ("recurrence_backward", _backward, _backward_fake, _autograd_of_backward),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")
