@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import precision
+from . import checks, precision
 from .constant import constant
 from .weights import Weights
 
@@ -89,6 +89,8 @@ def layers(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers and directions; arguments as `seqcells.functional.layers`."""
     operator = OPERATORS[cell.name][0]
+    if not torch.jit.is_tracing():  # where sizes are tensors
+        _check_sizes(cell, input.shape[-1], states, weights, len(weights) // num_layers)
     flat = [tensor for w in weights for tensor in w.present()]
     bias, bidirectional = weights[0].bias_ih is not None, len(weights) == 2 * num_layers
     hx = tuple(states) if len(states) > 1 else states[0]
@@ -101,6 +103,17 @@ def layers(
     else:
         output, *final = operator(input, hx, flat, *rest, batch_first)
     return output, tuple(final)
+
+
+def _check_sizes(
+    cell: type[Cell], features: int, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
+) -> None:
+    """RuntimeError for matrices that do not fit: given a smaller one, oneDNN multiplies what lies beyond it."""
+    width, hidden = states[0].shape[-1], states[-1].shape[-1]
+    rows = len(cell.gates) * hidden
+    for k, w in enumerate(weights):
+        checks.size("weight_ih", w.ih, (rows, features if k < directions else directions * width))
+        checks.size("weight_hh", w.hh, (rows, width))
 
 
 def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:

@@ -194,6 +194,7 @@ def _output_shape(q: Recurrence) -> tuple[int, int, int]:
 
 def _recurrence_fake(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
+    fits.check(q)
     return [q.gates_x.new_empty(shape) for shape in (_output_shape(q), *(state.shape for state in q.states))]
 
 
@@ -268,6 +269,7 @@ def _autograd_of_backward(*args: Any) -> list[Tensor]:
     tensors = [*common[2], *gradients]
     if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
         call = _Call(*common)
+        fits.check(call.q)
         flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
         return [gradient for gradient in flat if gradient is not None]
     with torch._C._AutoDispatchBelowAutograd():
@@ -284,6 +286,7 @@ def _is_transformed(tensors: Sequence[Tensor]) -> bool:
 
 def _by_reference(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
+    fits.check(q)
     return list(execute.by_reference(q, *q.differentiable()))
 
 

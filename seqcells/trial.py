@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -77,19 +78,20 @@ def _failure(kind: Kind) -> str | None:
 
 
 def _try(kind: Kind) -> str | None:
-    """Of the error of one step of one sequence, with its gradients if so, the first sentence; else None."""
+    """Of the error of one step of one sequence, with its gradients if so, the first line; else None."""
     try:
         with torch.set_grad_enabled(kind.gradients), _half(kind):
             output = _call(kind)
             if kind.gradients:
                 output.backward(torch.ones_like(output))
     except Exception as error:  # of a device that nobody here knows: of any type
-        return _first_sentence(error)
+        return _first_line(error)
     return None
 
 
-def _first_sentence(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+def _first_line(error: Exception) -> str:
+    """Shortened: where an operator is missing it names all devices."""
+    return shorten(str(error).partition("\n")[0], 200, placeholder=" …") or type(error).__name__
 
 
 def _half(kind: Kind) -> AbstractContextManager:
