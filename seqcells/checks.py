@@ -147,7 +147,8 @@ def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates:
 def as_tensor(name: str, given: Any) -> Tensor:
     """An argument that may also be an array or a list; TypeError for what no tensor can be made of."""
     try:
-        tensor = torch.as_tensor(given)
+        # A tensor stays where it is, whatever the default device; all else has its values here.
+        tensor = given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} should be a tensor, an array or a list, got {type(given).__name__}: {error}") from None
     if tensor.layout != torch.strided or tensor.is_quantized:
