@@ -5,8 +5,9 @@ from torch import Tensor
 
 
 def valid_steps(lengths: Tensor, steps: int) -> Tensor:
-    """(T, B) bool: whether step t lies within the sequence, from ``lengths`` (B,)."""
-    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+    """(T, B) bool: whether step t lies within the sequence, from ``lengths`` (B,) of integers."""
+    # Of most unsigned integers torch cannot tell the larger.
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths.to(torch.int64)
 
 
 def boundaries(reset: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:

@@ -47,17 +47,22 @@ class RecurrentCell(Freezable):
         self.hidden_size = hidden_size
         self.bias = bias
         self._settle(backend)
+        sizes = self._sizes()
         for role in self._roles:
-            if role.startswith("bias") and not bias:
-                self.register_parameter(role, None)
-                continue
-            shape = Weights.shape(role, self.cell, input_size, hidden_size, proj_size=0)
-            setattr(self, role, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+            own = nn.Parameter(torch.empty(sizes[role], device=device, dtype=dtype)) if role in sizes else None
+            self.register_parameter(role, own)
         self.reset_parameters()
 
     def _settle(self, backend: str) -> None:
         super()._settle(backend)
         self._roles = Weights.roles(self.cell, bias=True, projection=False)
+
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            role: Weights.shape(role, self.cell, self.input_size, self.hidden_size, proj_size=0)
+            for role in self._roles
+            if self.bias or not role.startswith("bias")
+        }
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""

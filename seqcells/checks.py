@@ -8,7 +8,7 @@ them, and those of our own arguments.
 import numbers
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -75,12 +75,18 @@ def input(input: Tensor, batch_sizes: Tensor | None, input_size: int, dtype: tor
         raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {input_size}, got {input.size(-1)}")
 
 
-def weights(names: Sequence[str], tensors: Sequence[Tensor | None]) -> Sequence[Tensor]:
+def weights(names: Iterable[str], tensors: Sequence[Tensor | None]) -> Sequence[Tensor]:
     """The tensors; TypeError where one is None."""
     for name, tensor in zip(names, tensors, strict=True):
         if tensor is None:
             raise TypeError(f"expected {name} to be a tensor, got None")
     return tensors
+
+
+def size(name: str, tensor: Tensor, size: Sequence[int]) -> None:
+    """RuntimeError for a tensor of another size."""
+    if tensor.shape != size:
+        raise RuntimeError(f"Expected {name} of size {tuple(size)}, got {list(tensor.shape)}")
 
 
 def has_steps(input: Tensor) -> None:
@@ -141,28 +147,40 @@ def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates:
 def as_tensor(name: str, given: Any) -> Tensor:
     """An argument that may also be an array or a list; TypeError for what no tensor can be made of."""
     try:
-        return torch.as_tensor(given)
+        # A tensor stays where it is, whatever the default device; all else has its values here.
+        tensor = given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} should be a tensor, an array or a list, got {type(given).__name__}: {error}") from None
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else tensor.layout
+        raise TypeError(f"{name} should be a dense tensor, got a {kind} one")
+    return tensor
+
+
+INTEGERS = {
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+}
+"""What lengths may be. Torch has integers of fewer bits too, which nothing can be done with."""
 
 
 def integers(name: str, tensor: Tensor) -> None:
     """TypeError for other numbers."""
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
+    if tensor.dtype not in INTEGERS:
         raise TypeError(f"{name} should be integers, got: {tensor.dtype}")
 
 
-def lengths(lengths: Tensor, steps: int, batch: int, device: torch.device) -> Tensor:
-    """``lengths`` as (batch,) integers on the input's device, without waiting for a GPU.
+def lengths(given: Any, steps: int, batch: int, device: torch.device) -> Tensor:
+    """Lengths as (batch,) int64 on the input's device, without waiting for a GPU.
 
     Values are checked where that costs nothing, on the CPU; elsewhere they count as if between 0 and T.
     """
-    integers("lengths", lengths)
-    lengths = lengths.to(torch.int64)  # of most unsigned integers torch can tell neither the least nor the larger
-    if lengths.shape != (batch,):
-        raise RuntimeError(f"Expected lengths of size {(batch,)}, got {list(lengths.shape)}")
+    given = as_tensor("lengths", given)
+    integers("lengths", given)
+    lengths = given.to(torch.int64)  # of most unsigned integers torch can tell neither the least nor the larger
+    size("lengths", lengths, (batch,))
     if _readable(lengths) and batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps:
-        raise ValueError(f"lengths should be between 0 and the number of steps {steps}, got: {lengths.tolist()}")
+        raise ValueError(f"lengths should be between 0 and the number of steps {steps}, got: {given.tolist()}")
     return lengths.to(device, non_blocking=True)
 
 
@@ -188,6 +206,5 @@ def reset(reset: Tensor, shape: tuple[int, int], batch_first: bool, device: torc
     """``reset`` in the layout (T, batch); it comes in the input's layout, of ``shape``."""
     if reset.dtype != torch.bool:
         raise TypeError(f"reset should be of dtype torch.bool, got: {reset.dtype}")
-    if reset.shape != shape:
-        raise RuntimeError(f"Expected reset of size {tuple(shape)}, got {list(reset.shape)}")
+    size("reset", reset, shape)
     return (reset.transpose(0, 1) if batch_first else reset).to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from . import flat_weights, patches, subclasses
+from . import checks, flat_weights, patches, subclasses
 from .flat_weights import FlatWeights
 from .freezing import Freezable
 
@@ -75,7 +75,8 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
         The module.
 
     Raises:
-        TypeError: torch.nn has no such module, or a method was replaced on the instance.
+        TypeError: torch.nn has no such module, a method was replaced on the instance, or a weight is missing.
+        RuntimeError: a weight has another size.
     """
     old = module if old is None else old
     kind, plain = type(module), type_before_parametrizations(module)
@@ -85,6 +86,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     reason = patches.why_not(old, plain)
     if reason:
         raise TypeError(reason)
+    _check_weights(module)
     lists = _lists(module) if issubclass(theirs, nn.RNNBase) else {}
     module.__class__ = _parametrized(theirs, module)
     for name in kind._own_state:
@@ -120,6 +122,17 @@ def _take_assigned(module: Any, names: list[str], weights: list[Tensor | None], 
         return
     if FlatWeights.of([ref and ref() for ref in refs]).hold(stored):
         module._flat = FlatWeights.of(stored, weights[:])
+
+
+def _check_weights(module: Freezable) -> None:
+    """Raise as ``forward`` does for a weight that is lost. A parametrized one is not evaluated."""
+    sizes = module._sizes()
+    tensors = module._assigned()
+    if tensors is None:
+        sizes = {name: size for name, size in sizes.items() if not is_parametrized(module, name)}
+        tensors = flat_weights.attributes(module, [*sizes])
+    for (name, size), tensor in zip(sizes.items(), checks.weights(sizes, tensors), strict=True):
+        checks.size(name, tensor, size)
 
 
 def _lists(module: Any) -> dict[str, Any]:

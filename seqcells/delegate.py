@@ -7,14 +7,12 @@ They take a whole stack of layers and its unprojected input at once, so this bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from . import precision
+from . import checks, precision
 from .constant import constant
 from .weights import Weights
 
@@ -40,52 +38,6 @@ def refuses(call: Call) -> str | None:
     for option in ("lengths", "reset"):
         if option in call.options:
             return f"torch's operators have no {option}="
-    return None
-
-
-def why_not_here(call: Call) -> str | None:
-    """Why torch's operator fails for such a call on this CPU, in its own words, or None.
-
-    One call of the kind is tried once per process. Only oneDNN's LSTM in half precision may fail: for some processors
-    it has none, which torch finds out too late. All else is made of operators that exist for every dtype.
-    """
-    if call.dtype not in (torch.bfloat16, torch.float16) or call.cell.name != "lstm" or call.form == "step":
-        return None
-    packed = "packed" in call.options
-    if "projection" in call.options or (packed and not call.uniform):
-        return None
-    autocast = call.dtype if call.input_dtype else None
-    circumstances = torch.is_grad_enabled(), packed, torch.backends.mkldnn.enabled
-    return _failure(call.input_dtype or call.dtype, autocast, *circumstances)
-
-
-@cache
-def _failure(
-    dtype: torch.dtype, autocast: torch.dtype | None, gradients: bool, packed: bool, one_dnn: bool
-) -> str | None:
-    # In a thread of its own, where nobody traces, watches or transforms what runs.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_try, dtype, autocast, gradients, packed).result()
-
-
-def _try(dtype: torch.dtype, autocast: torch.dtype | None, gradients: bool, packed: bool) -> str | None:
-    """The first line of the error of one step of one sequence through an LSTM, with its gradients if so; else None."""
-    size = 16  # a vector's
-
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device="cpu", requires_grad=gradients)
-
-    hx, flat = (zeros(1, 1, size), zeros(1, 1, size)), [zeros(4 * size, size), zeros(4 * size, size)]
-    rest = hx, flat, False, 1, 0.0, gradients, False
-    given = (zeros(1, size), torch.ones(1, dtype=torch.int64), *rest) if packed else (zeros(1, 1, size), *rest, False)
-    half = torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None)
-    try:
-        with torch.set_grad_enabled(gradients), half:
-            output, *_ = OPERATORS["lstm"][0](*given)
-            if gradients:
-                output.sum().backward()
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
     return None
 
 
@@ -137,6 +89,8 @@ def layers(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers and directions; arguments as `seqcells.functional.layers`."""
     operator = OPERATORS[cell.name][0]
+    if not torch.jit.is_tracing():  # where sizes are tensors
+        _check_sizes(cell, input.shape[-1], states, weights, len(weights) // num_layers)
     flat = [tensor for w in weights for tensor in w.present()]
     bias, bidirectional = weights[0].bias_ih is not None, len(weights) == 2 * num_layers
     hx = tuple(states) if len(states) > 1 else states[0]
@@ -149,6 +103,17 @@ def layers(
     else:
         output, *final = operator(input, hx, flat, *rest, batch_first)
     return output, tuple(final)
+
+
+def _check_sizes(
+    cell: type[Cell], features: int, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
+) -> None:
+    """RuntimeError for matrices that do not fit: given a smaller one, oneDNN multiplies what lies beyond it."""
+    width, hidden = states[0].shape[-1], states[-1].shape[-1]
+    rows = len(cell.gates) * hidden
+    for k, w in enumerate(weights):
+        checks.size("weight_ih", w.ih, (rows, features if k < directions else directions * width))
+        checks.size("weight_hh", w.hh, (rows, width))
 
 
 def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:

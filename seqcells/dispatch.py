@@ -16,7 +16,7 @@ from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_f
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
-from . import delegate, estimates
+from . import delegate, estimates, trial
 from .call import Call, Choice
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
@@ -78,8 +78,12 @@ BACKENDS: dict[str, Backend] = {
     ),
 }
 NAMES = ("auto", *BACKENDS)
-_KERNELS = {"cpu": "cpu", "cuda": "triton"}
+KERNELS = {"cpu": "cpu", "cuda": "triton"}
 """The backend of our kernels for each type of device."""
+WITHOUT_KERNELS = "torch's own operator for a plain call that it does not fail for, else the reference"
+"""What ``"auto"`` takes on all other types of devices."""
+_WHERE_TORCHS_RUN = ("cuda", "meta")
+"""The types of devices where torch's own operators run whatever they do not refuse."""
 
 
 def check_name(backend: str) -> str:
@@ -141,8 +145,7 @@ def _automatic(call: Call) -> Choice:
     compiling = torch.compiler.is_compiling()
     if not compiling and in_transform():
         return Choice("reference", "inside a torch.func transform or forward-mode AD, which no kernels follow")
-    kernels = _KERNELS.get(call.device.type)
-    why_no_kernels = why_not_for(call, kernels) if kernels else "none are for its device"
+    kernels, why_no_kernels = _kernels_for(call)
     best = "reference" if why_no_kernels else kernels
     note = f"; no kernels of ours: {why_no_kernels}" if why_no_kernels else ""
     if compiling:
@@ -150,8 +153,8 @@ def _automatic(call: Call) -> Choice:
     why_not_torch = delegate.refuses(call)
     if why_not_torch:
         return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
-    if call.device.type == "cpu":
-        why_not_torch = delegate.why_not_here(call)
+    if call.device.type not in _WHERE_TORCHS_RUN:
+        why_not_torch = trial.failure(call)
         if why_not_torch:
             return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
     if best == "cpu":
@@ -168,6 +171,12 @@ def _automatic(call: Call) -> Choice:
             return Choice("triton", "one launch for all steps, where cuDNN launches each")
         note = f"; cuDNN leads: {why_cudnn}"
     return Choice("torch", f"a plain call: torch's own operator{note}")
+
+
+def _kernels_for(call: Call) -> tuple[str | None, str | None]:
+    """The backend of our kernels for a call's device, if there is one, and why it cannot run the call, or None."""
+    kernels = KERNELS.get(call.device.type)
+    return kernels, why_not_for(call, kernels) if kernels else f"there are none for {call.device.type}"
 
 
 def in_transform() -> bool:
@@ -215,10 +224,10 @@ def backend_for(q: Recurrence, asked: str) -> str:
     """
     options = () if q.weights[0].hr is None else ("projection",)
     call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options)
-    kernels = _KERNELS.get(call.device.type) if asked == "auto" else check_name(asked)
-    why_not = "none are for its device" if kernels is None else why_not_for(call, kernels)
     if asked == "auto":
+        kernels, why_not = _kernels_for(call)
         return "reference" if why_not else kernels
+    why_not = why_not_for(call, check_name(asked))
     if why_not or (BACKENDS[asked].engine is None and asked != "reference"):
         raise RuntimeError(f"backend={asked!r} cannot run this call: {why_not or 'it has no operator'}")
     return asked

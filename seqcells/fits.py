@@ -90,7 +90,6 @@ def _is_there(name: str, tensor: Tensor | None, wanted: bool) -> None:
 
 
 def _fits(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
-    if tensor.shape != shape:
-        raise RuntimeError(f"Expected {name} of size {shape}, got {list(tensor.shape)}")
+    checks.size(name, tensor, shape)
     if tensor.device != device:
         raise RuntimeError(f"Expected {name} on {device}, like the input, but it is on {tensor.device}")

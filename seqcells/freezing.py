@@ -50,6 +50,10 @@ class Freezable(nn.Module):
         """Forget what is prepared."""
         self._prepared = Prepared()
 
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        """Of the weights that it must have, by name, in the order of registration."""
+        raise NotImplementedError
+
     def _assigned(self) -> list[Tensor | None] | None:
         """What is multiplied instead of the parameters, in their order, if anything is."""
 

@@ -92,7 +92,8 @@ def layers(
         weights: L·D of them, a layer's directions side by side.
         batch_sizes: as in PackedSequence.
         dropout: probability of zeroing an output of any layer but the last, where ``training``.
-        lengths: (N,) integers: steps past a sequence's length leave its state alone and give zeros.
+        lengths: (N,) integers, a tensor of any dtype of them, an array or a list: steps past a sequence's length leave
+            its state alone and give zeros.
         reset: (T, N) bool, whatever ``batch_first``: a boundary between t-1 and t that nothing crosses.
         reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
         backend: see `seqcells.dispatch`.
@@ -100,6 +101,9 @@ def layers(
     Returns:
         The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
         layer gives, whichever backend runs and whatever torch.nn has no argument for.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
     directions = 2 if bidirectional else 1
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
@@ -123,11 +127,15 @@ def layers(
     input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
     if batch_sizes is not None:
+        if lengths is not None:
+            raise ValueError("lengths should not be given with a PackedSequence, which has its own")
         input, lengths = pad_packed_sequence(PackedSequence(input, batch_sizes))
         lengths = lengths.to(input.device)
     elif batch_first:
         input = input.transpose(0, 1)
     checks.has_steps(input)
+    if lengths is not None and batch_sizes is None:
+        lengths = checks.lengths(lengths, *input.shape[:2], input.device)
 
     valid = None
     if lengths is not None:
@@ -191,7 +199,7 @@ def recurrence(
         states: the initial states in the order of ``cell.states``, each (N, H), the first (N, P) with a
             projection ``weights.hr``.
         weights: only what the time loop uses is read: ``hh``, ``bias_hh``, ``hr`` and ``unit``.
-        lengths: (N,) integers on the device of ``gates_x``, 0 allowed.
+        lengths: (N,) integers, as for `layers`, 0 allowed.
         reset: (T, N) bool. ``reset[t]`` is a boundary between t-1 and t: before step t the states become
             ``reset_states``; with ``reverse``, before step t-1.
         reset_states: each shaped as its state. Default: zeros.
@@ -202,9 +210,11 @@ def recurrence(
         The output (T, N, H or P) and the final states.
 
     Raises:
-        RuntimeError, TypeError: for tensors that do not fit together.
+        RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
     checks.has_steps(gates_x)
+    if lengths is not None:
+        lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
     choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]

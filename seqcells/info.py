@@ -8,7 +8,7 @@ import sys
 import torch
 
 from . import estimates, machine
-from .dispatch import BACKENDS
+from .dispatch import BACKENDS, KERNELS, WITHOUT_KERNELS
 from .kernels import cpu
 from .kernels.triton.plan import PLANS
 from .version import __version__
@@ -27,6 +27,9 @@ def _devices() -> list[str]:
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30
         found.append(f"cuda:{index}: {properties.name}, {properties.multi_processor_count} SMs, {memory:.0f} GiB")
+    other = torch.accelerator.current_accelerator()
+    if other is not None and other.type not in KERNELS:
+        found.append(f"{other.type}: no kernels of ours; there auto takes {WITHOUT_KERNELS}")
     return found
 
 

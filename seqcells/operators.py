@@ -20,6 +20,7 @@ the gradients of torch.func go through the reference's own operators.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -150,15 +151,9 @@ def _on_one_device(tensors: Sequence[Tensor]) -> None:
         raise RuntimeError(f"Expected all tensors on one device, got {' and '.join(sorted(devices))}")
 
 
-def _recurrence(*args: Any) -> list[Tensor]:
+def _forward(*args: Any, save: bool) -> list[Tensor]:
     call = _Call(*args)
-    output, final, _ = execute.forward(call.q, call.backend, save=False)
-    return _as_promised([output, *final], [call.q.gates_x, *call.q.states])
-
-
-def _forward(*args: Any) -> list[Tensor]:
-    call = _Call(*args)
-    output, final, saved = execute.forward(call.q, call.backend, save=True)
+    output, final, saved = execute.forward(call.q, call.backend, save)
     return [*_as_promised([output, *final], [call.q.gates_x, *call.q.states]), *saved]
 
 
@@ -199,6 +194,7 @@ def _output_shape(q: Recurrence) -> tuple[int, int, int]:
 
 def _recurrence_fake(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
+    fits.check(q)
     return [q.gates_x.new_empty(shape) for shape in (_output_shape(q), *(state.shape for state in q.states))]
 
 
@@ -273,6 +269,7 @@ def _autograd_of_backward(*args: Any) -> list[Tensor]:
     tensors = [*common[2], *gradients]
     if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
         call = _Call(*common)
+        fits.check(call.q)
         flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
         return [gradient for gradient in flat if gradient is not None]
     with torch._C._AutoDispatchBelowAutograd():
@@ -289,6 +286,7 @@ def _is_transformed(tensors: Sequence[Tensor]) -> bool:
 
 def _by_reference(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
+    fits.check(q)
     return list(execute.by_reference(q, *q.differentiable()))
 
 
@@ -331,8 +329,8 @@ def _vmap_of_backward(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tenso
 
 
 for _name, _run, _fake, _autograd_of_it in (
-    ("recurrence", _recurrence, _recurrence_fake, _autograd),
-    ("recurrence_forward", _forward, _forward_fake, _autograd_of_forward),
+    ("recurrence", partial(_forward, save=False), _recurrence_fake, _autograd),
+    ("recurrence_forward", partial(_forward, save=True), _forward_fake, _autograd_of_forward),
     ("recurrence_backward", _backward, _backward_fake, _autograd_of_backward),
 ):
     _library.impl(_name, _run, "CompositeExplicitAutograd")

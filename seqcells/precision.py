@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from .constant import constant
+
 # float16 and bfloat16 are for storage: states and sums are float32.
 WORKING_DTYPE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
@@ -24,17 +26,15 @@ def bfloat16_products_allowed() -> bool:
 _setting = torch._C._get_fp32_precision_getter
 
 
-# Asked here, for torch.compile does not follow the question in every version.
-_AUTOCAST = frozenset(
-    device
-    for device in ("cpu", "cuda", "xpu", "mps", "hpu", "ipu", "xla", "mtia", torch._C._get_privateuse1_backend_name())
-    if torch.amp.is_autocast_available(device)
-)
+@constant
+def _has_autocast(device: str) -> bool:
+    """Whether there is any on devices of a type. (torch.compile does not follow the question in every version.)"""
+    return torch.amp.is_autocast_available(device)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
-    if device.type not in _AUTOCAST or not torch.is_autocast_enabled(device.type):
+    if not _has_autocast(device.type) or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 

@@ -79,16 +79,11 @@ class RecurrentLayer(Freezable):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._settle(backend)
-        self._all_weights: list[list[str]] = []
-        directions = 2 if bidirectional else 1
-        for layer in range(num_layers):
-            features = input_size if layer == 0 else directions * (proj_size or hidden_size)
-            for suffix in ("", "_reverse")[:directions]:
-                names = [f"{role}_l{layer}{suffix}" for role in self._roles]
-                for role, name in zip(self._roles, names, strict=True):
-                    shape = Weights.shape(role, self.cell, features, hidden_size, proj_size)
-                    setattr(self, name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-                self._all_weights.append(names)
+        sizes, count = self._sizes(), len(self._roles)
+        for name, size in sizes.items():
+            setattr(self, name, nn.Parameter(torch.empty(size, device=device, dtype=dtype)))
+        names = [*sizes]
+        self._all_weights = [names[k : k + count] for k in range(0, len(names), count)]
         self.reset_parameters()
 
     _own_state = (*Freezable._own_state, "_flat")
@@ -96,6 +91,16 @@ class RecurrentLayer(Freezable):
     def _settle(self, backend: str) -> None:
         super()._settle(backend)
         self._roles = Weights.roles(self.cell, self.bias, self.proj_size > 0)
+
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        sizes, directions = {}, 2 if self.bidirectional else 1
+        for layer in range(self.num_layers):
+            features = self.input_size if layer == 0 else directions * (self.proj_size or self.hidden_size)
+            for suffix in ("", "_reverse")[:directions]:
+                for role in self._roles:
+                    own = Weights.shape(role, self.cell, features, self.hidden_size, self.proj_size)
+                    sizes[f"{role}_l{layer}{suffix}"] = own
+        return sizes
 
     def reset_parameters(self) -> None:
         """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
@@ -158,7 +163,8 @@ class RecurrentLayer(Freezable):
         first = (self._assigned() or [None])[0]
         if first is None:
             name = self._all_weights[0][0]
-            (first,) = checks.weights([name], [flat_weights.stored(self, name)])
+            first = flat_weights.stored(self, name)
+            (first,) = checks.weights([name], [getattr(self, name) if first is None else first])
         checks.input(input, batch_sizes, self.input_size, first.dtype)
 
     get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
@@ -236,8 +242,6 @@ class RecurrentLayer(Freezable):
         batched = True
         if packed:
             input, batch_sizes, sorted_indices, unsorted_indices = input
-            if lengths is not None:
-                raise ValueError("lengths should not be given with a PackedSequence, which has its own")
             hx = None if hx is None else self.permute_hidden(hx, sorted_indices)
         else:
             if input.dim() not in (2, 3):
@@ -317,10 +321,11 @@ class RecurrentLayer(Freezable):
 
     def _weights(self) -> list[Weights]:
         names, tensors = self._flat_weights_names, self._assigned()
-        if tensors is None or None in map(type, tensors):
-            tensors = checks.weights(names, flat_weights.read(self, names))
+        if tensors is None:
+            tensors = flat_weights.read(self, names)
         elif len(tensors) != len(names):
             raise RuntimeError(f"Expected {len(names)} flat weights, got {len(tensors)}")
+        tensors = checks.weights(names, tensors)
         count = len(self._roles)
         return [Weights.of(self._roles, tensors[k : k + count]) for k in range(0, len(names), count)]
 
@@ -366,7 +371,7 @@ class RecurrentLayer(Freezable):
         reset: Tensor | None,
         reset_state: States | None,
     ) -> tuple[Tensor | None, Tensor | None, States | None]:
-        """lengths, reset and reset_state, checked, in the layout of `functional.layers`."""
+        """lengths, which it checks, reset and reset_state, checked, in the layout of `functional.layers`."""
         if reset is None and reset_state is not None:
             raise ValueError("reset_state should only be given with reset")
         if lengths is None and reset is None:
@@ -377,11 +382,8 @@ class RecurrentLayer(Freezable):
         else:
             shape = tuple(input.shape[:2])
         batch_axis = 0 if self.batch_first else 1
-        if lengths is not None:
-            lengths = checks.as_tensor("lengths", lengths)
-            lengths = checks.lengths(
-                lengths if batched else lengths.reshape(-1), shape[1 - batch_axis], shape[batch_axis], input.device
-            )
+        if lengths is not None and not batched:
+            lengths = checks.as_tensor("lengths", lengths).reshape(-1)
         if reset is not None:
             reset = checks.as_tensor("reset", reset)
             reset = reset if batched else reset.unsqueeze(batch_axis)

@@ -151,7 +151,7 @@ def _change(
             try:
                 change(module)
                 reasons[module] = None
-            except (TypeError, ValueError) as reason:
+            except (TypeError, ValueError, RuntimeError) as reason:
                 reasons[module] = str(reason)
         if reasons[module] is None:
             replaced[name] = module

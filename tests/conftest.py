@@ -10,7 +10,10 @@ import torch
 from support import DEVICES, backends
 
 from seqcells import estimates, machine
-from seqcells.kernels import triton
+from seqcells.kernels import cpu, triton
+
+if not cpu.unavailable():
+    from seqcells.kernels.cpu import library
 
 if triton.INSTALLED and triton.interpreted():
     # For the tests' own kernels; the package's launches import it themselves.
@@ -58,6 +61,21 @@ def tables(tmp_path):
         use()
         yield use
     estimates.reload()
+
+
+@pytest.fixture(params=[] if cpu.unavailable() else library.TARGETS)
+def target(request, monkeypatch):
+    """Each instruction set that this machine has."""
+    monkeypatch.setattr(library, "target", request.param)
+    return request.param
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Sets the number of the CPU engine's threads, as if there were processors for all of them."""
+    monkeypatch.setattr(library, "cores", lambda: 64)
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=torch.cuda.is_available())

@@ -27,12 +27,6 @@ def allowed():
     torch.backends.mkldnn.rnn.fp32_precision = "none"
 
 
-@pytest.fixture
-def threads():
-    yield torch.set_num_threads
-    torch.set_num_threads(1)
-
-
 def everything(module, input, states, training, **kwargs):
     """Outputs, final states and, in training, all gradients, for float64 copies of the input and the states."""
     dtype = module.weight_ih_l0.dtype

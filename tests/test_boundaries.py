@@ -237,3 +237,14 @@ def test_lengths_of_any_integers(dtype):
         assert_equal_to(list(module(input, lengths=lengths)[1].unbind(1)), alone)
         with pytest.raises(ValueError, match="between 0 and the number of steps 4"):
             module(input[:4], lengths=lengths)
+
+
+def test_lengths_and_reset_whatever_the_default_device():
+    """They are neither moved there nor made there."""
+    module, input, reset = layer("gru", 4, 5), torch.randn(3, 2, 4), torch.rand(3, 2) < 0.5
+    given = ({"lengths": torch.tensor([3, 1])}, {"lengths": [3, 1]}, {"reset": reset}, {"reset": reset.tolist()})
+    expected = [module(input, **options)[0] for options in given]
+    with torch.device("meta"):
+        found = [module(input, **options)[0] for options in given]
+    assert all(map(torch.equal, found, expected))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])

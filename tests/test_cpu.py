@@ -24,21 +24,6 @@ LIKE = {"dtype": torch.float64}
 DEEP = {"num_layers": 2, "bidirectional": True}
 
 
-@pytest.fixture(params=library.TARGETS)
-def target(request, monkeypatch):
-    """Each instruction set that this machine has."""
-    monkeypatch.setattr(library, "target", request.param)
-    return request.param
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """Sets the number of threads, as if there were processors for all of them."""
-    monkeypatch.setattr(library, "cores", lambda: 64)
-    yield torch.set_num_threads
-    torch.set_num_threads(1)
-
-
 def everything(module, steps, batch, seed=0, training=True, **kwargs):
     """Outputs, final states and, in training, all gradients for an input of the seed's."""
     generator = torch.Generator().manual_seed(seed)

@@ -22,15 +22,6 @@ from seqcells.kernels import cpu
 if cpu.unavailable():
     pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
 
-from seqcells.kernels.cpu import library
-
-
-@pytest.fixture(params=library.TARGETS)
-def target(request, monkeypatch):
-    """Each instruction set that this machine has."""
-    monkeypatch.setattr(library, "target", request.param)
-    return request.param
-
 
 def ratios(name, steps, batch, features, hidden, dtype=torch.float32, seeds=1, **options):
     """For each result and gradient, by name: our distance over torch.nn's, the numbers of all seeds as one sample."""

@@ -5,6 +5,7 @@ import re
 import traceback
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from bad_input import (
@@ -30,6 +31,7 @@ from support import backends
 from torch import nn
 
 import seqcells
+from seqcells import functional, operators
 from seqcells.dispatch import BACKENDS
 
 KINDS = ("LSTM", "GRU", "RNN")
@@ -165,6 +167,17 @@ FLAGS = torch.zeros(T, N, dtype=torch.bool)
 OWN = {
     "lengths float": (TypeError, "lengths should be integers", {"lengths": LENGTHS.float()}),
     "lengths bool": (TypeError, "lengths should be integers", {"lengths": LENGTHS > 1}),
+    "lengths of fewer bits": (
+        TypeError,
+        "integers, got: torch.uint1",
+        {"lengths": torch.ones(2).byte().view(torch.uint1)},
+    ),
+    "lengths sparse": (TypeError, "a dense tensor, got a torch.sparse_coo one", {"lengths": LENGTHS.to_sparse()}),
+    "lengths too large to be signed": (
+        ValueError,
+        r"steps 5, got: \[18446744073709551615, 1\]",
+        {"lengths": torch.tensor([2**64 - 1, 1], dtype=torch.uint64)},
+    ),
     "lengths of another batch": (RuntimeError, r"lengths of size \(2,\), got \[3\]", {"lengths": torch.ones(3).int()}),
     "lengths 2-D": (RuntimeError, r"lengths of size \(2,\), got \[1, 2\]", {"lengths": LENGTHS[None]}),
     "lengths negative": (ValueError, "between 0 and the number of steps 5", {"lengths": LENGTHS - 2}),
@@ -203,6 +216,37 @@ def test_our_own_arguments(error, words, options, kind, backend):
         Maker(kind, backend).layer()(x(), **options)
 
 
+INTEGERS = "uint64", "uint32", "uint16", "uint8", "int64", "int32", "int16", "int8"
+FORMS = {
+    **{f"torch.{name}": lambda name=name: torch.tensor([T, 1], dtype=getattr(torch, name)) for name in INTEGERS},
+    **{f"numpy.{name}": lambda name=name: np.array([T, 1], name) for name in INTEGERS},
+    "list": lambda: [T, 1],
+    "tuple": lambda: (T, 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("backend", [name for name in backends("gru", options=("lengths",)) if name != "torch"])
+def test_lengths_of_all_integers(form, backend):
+    """By a layer and by functions; a sequence of one step ends as it does alone."""
+    layer = Maker("GRU", backend).layer()
+    cell, weights, input = layer.cell, layer._weights(), x()
+    projected = nn.functional.linear(input, weights[0].ih, weights[0].bias_ih)
+    alone, whole = layer(input[:1, 1])[0], layer(input[:, 0])[0]
+    expected = torch.zeros(T, N, H)
+    expected[:, 0], expected[:1, 1] = whole, alone
+    for output, _ in (
+        layer(input, lengths=form()),
+        functional.layers(cell, input, [torch.zeros(1, N, H)], weights, lengths=form(), backend=backend),
+        functional.recurrence(cell, projected, [torch.zeros(N, H)], weights[0], lengths=form(), backend=backend),
+    ):
+        torch.testing.assert_close(output, expected)
+    args = [cell.name, operators.program(cell), [projected, torch.zeros(1, N, H), *weights[0].recurrent.present()]]
+    args[2].append(torch.as_tensor(form()))
+    names = "gates_x state_h weight_hh_0 bias_hh_0 lengths"
+    torch.testing.assert_close(torch.ops.seqcells.recurrence(*args, names, False, backend)[0], expected)
+
+
 @each_case(STATE)
 @each_kind
 def test_a_bad_reset_state_gets_the_error_of_a_bad_hx(case, kind):
@@ -227,6 +271,17 @@ def test_a_reset_state_of_another_dtype(kind):
     state = tuple(s.double() for s in state) if isinstance(state, tuple) else state.double()
     with pytest.raises(RuntimeError, match="not the same dtype"):
         layer(x(), reset=flags, reset_state=state)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@each_kind
+def test_a_weight_of_another_size(kind, name, backend):
+    """oneDNN's LSTM multiplies what lies beyond a smaller one, and torch.nn's gives numbers."""
+    layer = Maker(kind, backend).layer()
+    setattr(layer, name, nn.Parameter(torch.zeros(2, 2)))
+    with pytest.raises(RuntimeError, match=rf"Expected {name[:9]} of size \(.*\), got \[2, 2\]"):
+        layer(x())
 
 
 @each_kind

@@ -18,14 +18,6 @@ from seqcells.kernels.cpu import library
 from seqcells.machine import cores
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Sets the number of threads, as if there were processors for all of them."""
-    monkeypatch.setattr(library, "cores", lambda: 64)
-    yield torch.set_num_threads
-    torch.set_num_threads(1)
-
-
 def _spin():
     while True:
         pass

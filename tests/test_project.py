@@ -176,12 +176,12 @@ ORDER = [
     {"operators"},
     {"execute"},
     {"dispatch"},
-    {"estimates", "results"},
+    {"estimates", "results", "trial"},
     {"delegate", "reference", "fits", "kernels", "table"},
     {"checks"},
     {"recurrence"},
-    {"weights", "derive", "boundaries", "precision", "constant", "call", "flat_weights", "subclasses", "flops"},
-    {"cells", "version", "machine", "cache", "likeness"},
+    {"weights", "derive", "boundaries", "precision", "call", "flat_weights", "subclasses", "flops"},
+    {"cells", "version", "machine", "cache", "constant", "likeness"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SEQCELLS = sorted(path for path in (ROOT / "seqcells").rglob("*.py") if "kernels" not in path.parts)

@@ -118,3 +118,32 @@ def test_what_does_not_fit_together_is_refused(backend, change, device):
         rest = {"lengths": q.lengths, "reset": q.reset, "backend": backend}
         with pytest.raises((RuntimeError, TypeError), match=r"^(Expected|reset should)"):
             functional.recurrence(q.cell, q.gates_x, [state[0] for state in q.states], q.weights[0], **rest)
+
+
+def _by_operator(q):
+    return torch.ops.seqcells.recurrence(*operators.arguments(q, "auto"))
+
+
+def _on_meta(q):
+    return _by_operator(q.replaced([tensor.to("meta") for tensor in q.differentiable()]))
+
+
+def _differentiated(q):
+    return _by_operator(q.replaced([tensor.detach().requires_grad_() for tensor in q.differentiable()]))
+
+
+def _transformed(q):
+    return torch.func.grad(lambda x: _by_operator(q._replace(gates_x=x))[0].sum())(q.gates_x)
+
+
+def _batched(q):
+    return torch.vmap(lambda x: _by_operator(q._replace(gates_x=x))[0])(q.gates_x.expand(2, *q.gates_x.shape))
+
+
+@pytest.mark.parametrize("way", (_by_operator, _on_meta, _differentiated, _transformed, _batched))
+def test_states_of_no_units_are_told_the_same_in_every_way(way):
+    """Of gates of six units."""
+    weights = Weights(hh=torch.zeros(18, 6), bias_hh=torch.zeros(18))
+    q = Recurrence(REGISTRY["gru"], torch.zeros(5, 3, 18), [torch.zeros(1, 3, 0)], (weights,))
+    with pytest.raises(RuntimeError, match=r"Expected gates_x of size \(5, \d, 0\), got \[5, \d, 18\]"):
+        way(q)

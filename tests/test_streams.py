@@ -17,17 +17,7 @@ from seqcells.kernels import cpu
 if cpu.unavailable():
     pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
 
-from seqcells.kernels.cpu import library
-
 LIKE = {"dtype": torch.float64}
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """Sets the number of threads, as if there were processors for all of them."""
-    monkeypatch.setattr(library, "cores", lambda: 64)
-    yield torch.set_num_threads
-    torch.set_num_threads(1)
 
 
 @plain_if(lambda name, batch, options, **_: name in MAIN or (batch == 3 and options))

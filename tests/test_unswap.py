@@ -3,6 +3,7 @@
 import copy
 import functools
 import operator
+import re
 
 import pytest
 import torch
@@ -63,3 +64,47 @@ def test_a_forward_that_holds_ours_is_left_with_the_reason(model):
     assert done.left.keys() == {"again", "stack.0"} and len(done.replaced) == len(NAMES) - 2
     assert done.left["again"].startswith("its forward was replaced on the instance by a function that holds")
     torch.testing.assert_close(model(words()), expected)
+
+
+def _removed(module, name):
+    delattr(module, name)
+
+
+def _none(module, name):
+    setattr(module, name, None)
+
+
+def _smaller(module, name):
+    setattr(module, name, nn.Parameter(torch.zeros(2, 3)))
+
+
+@pytest.mark.parametrize("lose", (_removed, _none, _smaller))
+@pytest.mark.parametrize(
+    ("module", "name"),
+    (
+        (seqcells.LSTM(4, 6, num_layers=2), "weight_ih_l1"),
+        (seqcells.LSTM(4, 6, proj_size=2), "weight_hr_l0"),
+        (seqcells.GRU(4, 6, bidirectional=True), "bias_hh_l0_reverse"),
+        (seqcells.RNNCell(4, 6), "weight_hh"),
+        (seqcells.GRUCell(4, 6), "bias_ih"),
+    ),
+    ids=str,
+)
+def test_a_module_that_lost_a_weight_stays_ours(module, name, lose):
+    """As ``forward`` says it, and torch.nn's would not."""
+    model = nn.Sequential(copy.deepcopy(module))
+    lose(model[0], name)
+    words = (
+        rf"Expected {name} of size \(.*\), got \[2, 3\]" if lose is _smaller else f"expected {name} to be a tensor, got"
+    )
+    with pytest.raises((TypeError, RuntimeError), match=words):
+        model[0].to_torch()
+    assert re.match(words, seqcells.unswap(model).left["0"]) and type(model[0]) is type(module)
+
+
+def test_a_parametrized_weight_is_not_evaluated_on_the_way_back():
+    module = seqcells.LSTM(4, 6, bias=False)
+    nn.utils.parametrizations.spectral_norm(module, "weight_hh_l0")
+    before = copy.deepcopy(module.state_dict())
+    back = module.to_torch()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in back.state_dict().items())
