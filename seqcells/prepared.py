@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from . import dispatch
 from .cells import Cell
 from .likeness import Likeness
 from .recurrence import Recurrence
-from .trained import Training
+from .trained import Training, empty
 from .weights import Weights
 
 States = Tensor | Sequence[Tensor] | None
@@ -143,7 +142,7 @@ class _Inferring(NamedTuple):
         *_, input, _, _, layers = call
         last = () if output is None else (output,)
         below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(layers - 1)]
-        empties = ([_empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
+        empties = ([empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
         return _Inferring(inference, *empties, turned)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -184,8 +183,8 @@ class _Training(NamedTuple):
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
         if not any([*wanted[0].differentiable(), *(state.requires_grad for state in states)]):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
-        empties = [_empty(engine, state) for state in final]
-        of_output = None if output is None else _empty(engine, output)
+        empties = [empty(engine, state) for state in final]
+        of_output = None if output is None else empty(engine, output)
         training = Training(engine, stack, wanted, turned, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
@@ -302,13 +301,6 @@ def _are_plain(input: Tensor, hx: States) -> bool:
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
     own = module.cell, module.backend, module._frozen, getattr(module, "batch_first", False)
     return type(module), *own, type(hx)
-
-
-def _empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:
-    """What makes such a tensor; large ones come from the engine's own memory."""
-    if like.nbytes < 1 << 16:
-        return partial(torch.empty_like, torch.empty_like(like))
-    return partial(engine.pooled, like.shape, like.dtype)
 
 
 def _undisturbed() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,14 @@ from .likeness import guard
 from .recurrence import Recurrence
 
 SMALL = 1 << 16
-"""Bytes of zeros that are kept at most."""
+"""Bytes: tensors below are torch's, and zeros below are kept."""
+
+
+def empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:
+    """What makes such a tensor; large ones come from the engine's own memory."""
+    if like.nbytes < SMALL:
+        return partial(torch.empty_like, torch.empty_like(like))
+    return partial(engine.pooled, like.shape, like.dtype)
 
 
 class Training:
@@ -48,8 +56,10 @@ class Training:
         self._stack = flat
         self._likes: Sequence[Like | None] | None = None
         self._guard: Any = None  # what tells at once that all that was saved is as it was left
-        self._wanted_input = wanted[0].input
-        self._wanted_weights = [want for q in wanted for w in q.weights for want in w.present()]
+        weights = [want for q in wanted for w in q.weights for want in w.present()]
+        self._wanted = wanted[0].input, *[True] * self.states, *weights
+        self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
+        self._engine = engine
         final = [empty() for empty in empty_final]
         self._zeros = [torch.zeros_like(state) for state in final]
         output = empty_output() if empty_output else final[0]
@@ -68,8 +78,13 @@ class Training:
 
     def remember(self, tensors: Sequence[Tensor | None]) -> None:
         """What is saved for backward, of whichever call: it is alike in all."""
-        if self._likes is None:
-            self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
+        if self._likes is not None:
+            return
+        input, *others = tensors[:-2]
+        differentiable = input, *self.zeros(others[: self.states]), *others[self.states :]
+        pairs = zip(differentiable, self._wanted, strict=True)
+        self._empty = [empty(self._engine, tensor) if want else None for tensor, want in pairs]
+        self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
 
     def as_forward_left(self, saved: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """What was saved, as forward left it: hooks may have given it back in another form."""
@@ -105,13 +120,9 @@ class Training:
         """Of input, states and weights, those that are wanted, by the engine."""
         grad_output = as_left(grad_output, self._like_output)
         grad_final = [as_left(grad, like) for grad, like in zip(grad_final, self._like_final, strict=True)]
-        of_input = torch.empty_like(input) if self._wanted_input else None
-        of_states = [torch.empty_like(state) for state in states]
-        pairs = zip(weights, self._wanted_weights, strict=True)
-        of_weights = [torch.empty_like(weight) if want else None for weight, want in pairs]
-        found = of_input, *of_states, *of_weights
+        found = [None if make is None else make() for make in self._empty]
         self.call.backward(input, *states, *kept, grad_output, *grad_final, *weights, *found)
-        return list(found)
+        return found
 
     def differentiable_gradients(
         self,

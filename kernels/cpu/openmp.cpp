@@ -124,7 +124,7 @@ class Threads {
 
     // One stands for all: they began to look together. A thread that has ended has no clock.
     bool running() const {
-        if (clocks_.size() < 2) return false;
+        if (clocks_.size() < 2 || !clocks_[1]) return false;  // no thread's clock is 0
         timespec before, after;
         if (clock_gettime(clocks_[1], &before)) return false;
         for (const auto began = Clock::now(); Clock::now() - began < MOMENT;) continue;
