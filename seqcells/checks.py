@@ -126,22 +126,22 @@ def dtype(dtype: torch.dtype) -> None:
 
 
 def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:
-    """RuntimeError for a cell's states of the wrong rank, its input or states of the wrong size."""
+    """RuntimeError for a cell's input or states of the wrong size, or states of the wrong rank; in torch's order."""
     assert weights.ih is not None
     input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // gates
     if input.shape[1] != input_size:
         raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}")
     for index, state in enumerate(states):
-        if state.dim() != 2:
-            raise RuntimeError(f"Expected 2D hidden{index} (batch x hidden_size), but got {state.dim()}D tensor")
         if input.shape[0] != state.shape[0]:
             raise RuntimeError(
                 f"Input batch size {input.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}"
             )
-        if state.shape[1] != hidden_size:
+        if state.dim() > 1 and state.shape[1] != hidden_size:
             raise RuntimeError(
                 f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected {hidden_size}"
             )
+        if state.dim() != 2:
+            raise RuntimeError(f"Expected 2D hidden{index} (batch x hidden_size), but got {state.dim()}D tensor")
 
 
 def as_tensor(name: str, given: Any) -> Tensor:
