@@ -305,4 +305,14 @@ def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
 
 def _undisturbed() -> bool:
     """Whether what runs here is for nobody but the caller, and in its tensors' dtypes."""
+    if torch.is_grad_enabled() and _are_hooks_there():
+        return False  # checkpoints count what is saved: a call and its repetition must go the same way
     return not (torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched())
+
+
+def _are_hooks_there() -> bool:
+    """Whether somebody is given what autograd saves."""
+    try:
+        return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    except (AttributeError, TypeError):
+        return True  # no public function tells

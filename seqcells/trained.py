@@ -47,7 +47,7 @@ class Training:
         empty_output: Callable[[], Tensor] | None,
         empty_final: Sequence[Callable[[], Tensor]],
     ) -> None:
-        self.call = engine.Training(stack, wanted, turned)
+        self.call = engine.Training(stack, wanted, turned, reads_output=empty_output is not None)
         self.in_place = self.call.in_place
         self.empty_output, self.empty_final = empty_output, empty_final
         self.states, self._turned = len(empty_final), turned
@@ -59,7 +59,6 @@ class Training:
         weights = [want for q in wanted for w in q.weights for want in w.present()]
         self._wanted = wanted[0].input, *[True] * self.states, *weights
         self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
-        self._engine = engine
         final = [empty() for empty in empty_final]
         self._zeros = [torch.zeros_like(state) for state in final]
         output = empty_output() if empty_output else final[0]
@@ -83,7 +82,8 @@ class Training:
         input, *others = tensors[:-2]
         differentiable = input, *self.zeros(others[: self.states]), *others[self.states :]
         pairs = zip(differentiable, self._wanted, strict=True)
-        self._empty = [empty(self._engine, tensor) if want else None for tensor, want in pairs]
+        # Not of the pool: they become ``.grad``, stay, and may be resized.
+        self._empty = [partial(torch.empty_like, torch.empty_like(t)) if want else None for t, want in pairs]
         self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
 
     def as_forward_left(self, saved: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -166,7 +166,8 @@ class _Stack(torch.autograd.Function):
         kept = training.call.forward(input, *states, *final, output, *weights)
         ctx.set_materialize_grads(False)
         ctx.training = training
-        tensors = input, *others, output, kept
+        # A cell's output is its state, which callers may change in place: backward does not read it.
+        tensors = input, *others, output if training.empty_output else None, kept
         training.remember(tensors)
         ctx.save_for_backward(*tensors)
         return tuple(final) if training.empty_output is None else (output, *final)

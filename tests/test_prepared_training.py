@@ -159,20 +159,52 @@ def test_saved_tensors_that_come_back_in_another_form(kind):
         same([*found, everything(*call)], first)
 
 
-def test_kept_elsewhere_and_computed_again():
+def test_kept_elsewhere():
     module, input, states = problem("lstm", num_layers=2)
     first, *_ = [everything(module, input, states) for _ in range(TIMES)]
     with torch.autograd.graph.save_on_cpu():
         same([everything(module, input, states)], first)
 
-    class Again(torch.nn.Module):
-        def parameters(self):
-            return module.parameters()
 
-        def forward(self, input, hx):
-            return checkpoint(module, input, hx, use_reentrant=False)
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("name", ("lstm", "gru"))
+def test_computed_again(name, before):
+    """A call and its repetition save the same, also where the next one is the first that is prepared, or is no more."""
+    module, input, states = problem(name, num_layers=2)
+    others = [torch.randn(steps, 2, 5, dtype=torch.float64) for steps in range(5, 11)]
+    for _ in range(before):
+        module(input, like_module(states))
 
-    same([everything(Again(), input, states) for _ in range(2)], first)
+    def call(again):
+        hx, outputs = like_module(states), []
+        for part in input.chunk(2):
+            output, hx = checkpoint(module, part, hx, use_reentrant=False) if again else module(part, hx)
+            outputs.append(output)
+        for other in others:
+            module(other)
+        return torch.autograd.grad(torch.cat(outputs).sin().sum(), [input, *states, *module.parameters()])
+
+    for _ in range(3):
+        assert_equal_to(call(True), call(False), 0)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_states_of_cells_may_be_changed_in_place(name):
+    """As those of torch.nn's LSTMCell and GRUCell may: a policy's states are masked where an episode ended."""
+    torch.manual_seed(0)
+    module = CELLS[name](5, 7, dtype=torch.float64, backend="cpu")
+    inputs, mask = torch.randn(8, 3, 5, dtype=torch.float64), torch.tensor([[1.0], [0.0], [1.0]], dtype=torch.float64)
+
+    def chain(masked):
+        hx = like_module(random_states(name, 3, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+        for input in inputs:
+            hx = module(input, hx)
+            hx = like_module([masked(state) for state in as_tuple(hx)])
+        return torch.autograd.grad(sum(state.sin().sum() for state in as_tuple(hx)), list(module.parameters()))
+
+    for _ in range(TIMES):
+        assert_equal_to(chain(lambda state: state.mul_(mask)), chain(lambda state: state * mask), 0)
+    assert module._prepared.has(gradients=True)
 
 
 @pytest.mark.parametrize("options", ({}, DEEP), ids=("", "deep"))

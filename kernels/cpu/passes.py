@@ -12,10 +12,12 @@ from .program import MEMORY, WEIGHTS, At, Block, Program, are_read_in_place, nam
 class Passes:
     """What the two passes of a stack are, and where between them its values lie."""
 
-    def __init__(self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence], batch_first: bool) -> None:
+    def __init__(
+        self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence], batch_first: bool, reads_output: bool
+    ) -> None:
         for q in layers:
             fits.check(q)
-        self._wanted, self._batch_first = wanted, batch_first
+        self._wanted, self._batch_first, self._reads_output = wanted, batch_first, reads_output
         self._calls = [EngineCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
         self._size, self._features = dtype.itemsize, [q.input.shape[2] for q in layers]
@@ -61,10 +63,13 @@ class Passes:
         call = self._calls[k]
         rows, hidden = call.steps * call.batch * self._size, call.hidden
         kept: dict[Any, At] = {"saved": self.kept.take(call.directions * rows * call.kernels.saves * hidden)}
-        for state, has in enumerate(has_path(call.kernels, call.weights[0])):
+        last = k == len(self._calls) - 1
+        paths = has_path(call.kernels, call.weights[0])
+        if last and not self._reads_output:
+            paths[0] = True  # read in the output's place
+        for state, has in enumerate(paths):
             if has:
                 kept["path", state] = self.kept.take(call.directions * rows * hidden)
-        last = k == len(self._calls) - 1
         kept["output"] = At("output") if last else self.kept.take(rows * call.directions * hidden)
         return kept
 

@@ -100,13 +100,20 @@ class Training:
             float64; of all tensors only shapes and dtypes count.
         wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted.
         batch_first: whether the input and its gradient lie as (B, T, features). Default: False
+        reads_output: whether backward may read the output; it need not after a single step. Default: True
     """
 
-    def __init__(self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence], batch_first: bool = False) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Recurrence],
+        wanted: Sequence[Recurrence],
+        batch_first: bool = False,
+        reads_output: bool = True,
+    ) -> None:
         self._dtype = layers[0].input.dtype
         self._made_for = _Circumstances.of(self._dtype)
         self._states = len(layers[0].states)
-        passes = Passes(layers, wanted, batch_first)
+        passes = Passes(layers, wanted, batch_first, reads_output)
         self.in_place = passes.in_place
         if self.in_place:
             self._forward, self._backward, self._kept = passes.forward(), passes.backward(), passes.kept.bytes
@@ -120,9 +127,9 @@ class Training:
         return kept
 
     def backward(self, *tensors: Tensor | None) -> None:
-        """Read the input, initial states, the output, what forward returned, the gradients of output and final states,
-        and the weights; write the gradients of the input, of initial states, all of them, and of weights, each if it is
-        wanted."""
+        """Read the input, initial states, the output (None where it is not read), what forward returned, the gradients
+        of output and final states, and the weights; write the gradients of the input, of initial states, all of them,
+        and of weights, each if it is wanted."""
         self._backward(*tensors)
 
     def holds(self) -> bool:
