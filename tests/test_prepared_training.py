@@ -49,7 +49,7 @@ def same(found, expected, tolerance=0):
         assert [t.shape for t in each] == [t.shape for t in expected]
 
 
-@plain_if(lambda name, dtype, **_: name in MAIN or dtype == torch.float64)
+@plain_if(lambda name, sizes, dtype, **_: name in MAIN or (dtype == torch.float64 and sizes == (5, 2)))
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32), ids=str)
 @pytest.mark.parametrize("states", (False, True), ids=("zeros", "states"))
 @pytest.mark.parametrize("options", ({}, DEEP, {"bias": False, "bidirectional": True}), ids=("", "deep", "unbiased"))
