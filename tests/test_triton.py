@@ -20,6 +20,7 @@ pytestmark = [
 # kernels, in one process, the heavy ones leave out some cells, and the exhaustive ones are what these leave out; a
 # GPU runs them all.
 ONE = "gru and not ligru and not mingru"
+LSTM = "lstm and not peephole and not slstm"
 QUICK = (
     "test_recurrence.py test_triton_kernels.py test_recompute.py test_memory.py test_wanted_gradients.py -k '"
     f"test_recurrence and triton and both-both and {ONE}"
@@ -30,7 +31,8 @@ QUICK = (
 HEAVY = (
     f"test_recurrence.py -k 'triton and ({ONE} or peephole or indrnn or both-both)'",
     "test_triton_kernels.py -m 'not exhaustive'",
-    "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
+    "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)"
+    f" and ({LSTM} or {ONE})'",
     f"test_sequences.py -k 'triton and (any_size and {ONE} or one_step or extreme)'",
     f"test_boundaries.py -k '(stepwise or persistent) and ({ONE} or peephole) and not any_lengths'",
     "test_gradcheck.py -k 'persistent and operator and gru and not (ligru or mingru)'",
@@ -41,6 +43,7 @@ HEAVY = (
     "test_wanted_gradients.py -k 'triton and (cpu-gru or after_forward or autocast)'",
 )
 EXHAUSTIVE = (
+    "test_parity.py -k '(stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
     "test_recurrence.py -k 'triton'",
     "test_triton_kernels.py test_triton_persistent.py test_triton_wavefront.py -m exhaustive",
     "test_boundaries.py -k '(stepwise or persistent) and not any_lengths'",
