@@ -305,9 +305,13 @@ def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
 
 def _undisturbed() -> bool:
     """Whether what runs here is for nobody but the caller, and in its tensors' dtypes."""
-    if torch.is_grad_enabled() and _are_hooks_there():
-        return False  # checkpoints count what is saved: a call and its repetition must go the same way
-    return not (torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched())
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._is_any_autocast_enabled()
+        or dispatch.is_watched()
+        # Checkpoints count what is saved: a call and its repetition must go the same way.
+        or (torch.is_grad_enabled() and _are_hooks_there())
+    )
 
 
 def _are_hooks_there() -> bool:
