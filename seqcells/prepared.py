@@ -39,6 +39,23 @@ def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
     return None if any(t.is_inference() for t in tensors) else [(t.data_ptr(), t._version) for t in tensors]
 
 
+class Example(NamedTuple):
+    """A call of a module that others will be like.
+
+    * ``input``: (T, B, features), ``states``: (L·D, B, ·) each; of both only shapes and dtypes count;
+    * ``weights``: L·D of them; ``layers``: L;
+    * ``turned``: whether a call's input lies as (B, T, features).
+    """
+
+    choice: dispatch.Choice
+    cell: type[Cell]
+    input: Tensor
+    states: Sequence[Tensor]
+    weights: Sequence[Weights]
+    layers: int
+    turned: bool = False
+
+
 class Inference(NamedTuple):
     """An engine's ``Inference`` of a stack, for a module's parameters."""
 
@@ -48,31 +65,14 @@ class Inference(NamedTuple):
     """Which of the `parameters` it takes, one after the other; None where it is all of them as they come."""
 
     @staticmethod
-    def of(
-        module: nn.Module,
-        choice: dispatch.Choice,
-        cell: type[Cell],
-        input: Tensor,
-        states: Sequence[Tensor],
-        weights: Sequence[Weights],
-        layers: int,
-        turned: bool = False,
-    ) -> Inference | None:
-        """None where no engine has it, or where the weights are no parameters, but made of them at each call.
-
-        Args:
-            input: (T, B, features).
-            states: (L·D, B, ·) each; of these and of the input only the shapes count.
-            weights: L·D of them.
-            layers: L.
-            turned: whether a call's input lies as (B, T, features). Default: False
-        """
-        engine, order = _engine(module, choice, input, weights, "Inference")
-        tensors = [input, *states, *(tensor for w in weights for tensor in w.present())]
+    def of(module: nn.Module, example: Example) -> Inference | None:
+        """None where no engine has it, or where the weights are no parameters, but made of them at each call."""
+        engine, order = _engine(module, example, "Inference")
+        tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
         if engine is None or dispatch.is_differentiated(tensors):
             return None
-        stack = _stack(cell, input, states, weights, layers)
-        call = engine.Inference(stack, versions(parameters(module)) if is_frozen(module) else None, turned)
+        known = versions(parameters(module)) if is_frozen(module) else None
+        call = engine.Inference(_stack(example), known, example.turned)
         return Inference(engine, call, order) if call.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -87,16 +87,15 @@ class Inference(NamedTuple):
             self.call(*tensors, *_in_order(parameters, self.order))
 
 
-def _engine(
-    module: nn.Module, choice: dispatch.Choice, input: Tensor, weights: Sequence[Weights], kind: str
-) -> tuple[Any, Sequence[int] | None]:
+def _engine(module: nn.Module, example: Example, kind: str) -> tuple[Any, Sequence[int] | None]:
     """The engine that prepares calls of a kind, None where there is none or where the weights are no parameters; and
     which of the `parameters` it takes, one after the other, None where it is all of them as they come."""
     nothing = None, None
-    read = [tensor for w in weights for tensor in w.present()]
-    if not dispatch.BACKENDS[choice.backend].engine or dispatch.is_observed([input, *read]) or not input.numel():
+    read = [tensor for w in example.weights for tensor in w.present()]
+    backend, input = example.choice.backend, example.input
+    if not dispatch.BACKENDS[backend].engine or dispatch.is_observed([input, *read]) or not input.numel():
         return nothing
-    engine, own = dispatch.engine(choice.backend), parameters(module)
+    engine, own = dispatch.engine(backend), parameters(module)
     place = {id(parameter): k for k, parameter in enumerate(own)}
     ids = [id(tensor) for tensor in read]
     if not hasattr(engine, kind) or not place.keys() >= {*ids}:
@@ -108,10 +107,9 @@ def _in_order(parameters: Sequence[Tensor], order: Sequence[int] | None) -> Sequ
     return parameters if order is None else [parameters[k] for k in order]
 
 
-def _stack(
-    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], layers: int
-) -> list[Recurrence]:
+def _stack(example: Example) -> list[Recurrence]:
     """The layers, of no tensor of the caller's but the lowest input and the weights."""
+    _, cell, input, states, weights, layers, _ = example
     directions, stack = len(weights) // layers, []
     for first in range(0, len(weights), directions):
         own = slice(first, first + directions)
@@ -132,18 +130,16 @@ class _Inferring(NamedTuple):
     """Whether the input lies as (B, T, features), and the output seems to."""
 
     @staticmethod
-    def of(
-        module: nn.Module, *call: Any, turned: bool, output: Tensor | None, final: Sequence[Tensor]
-    ) -> _Inferring | None:
-        """Arguments as `Inference.of`, and the results, (T, B, ·)."""
-        inference = Inference.of(module, *call, turned)
+    def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Inferring | None:
+        """Of an example and its results, the output (T, B, ·)."""
+        inference = Inference.of(module, example)
         if inference is None:
             return None
-        *_, input, _, _, layers = call
+        input = example.input
         last = () if output is None else (output,)
-        below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(layers - 1)]
+        below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(example.layers - 1)]
         empties = ([empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
-        return _Inferring(inference, *empties, turned)
+        return _Inferring(inference, *empties, example.turned)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.inference.holds(parameters)
@@ -162,30 +158,18 @@ class _Training(NamedTuple):
     order: Sequence[int] | None
 
     @staticmethod
-    def of(
-        module: nn.Module,
-        choice: dispatch.Choice,
-        cell: type[Cell],
-        input: Tensor,
-        states: Sequence[Tensor],
-        weights: Sequence[Weights],
-        layers: int,
-        *,
-        turned: bool,
-        output: Tensor | None,
-        final: Sequence[Tensor],
-    ) -> _Training | None:
+    def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
         """Arguments as `_Inferring.of`."""
-        engine, order = _engine(module, choice, input, weights, "Training")
+        engine, order = _engine(module, example, "Training")
         if engine is None:
             return None
-        stack = _stack(cell, input, states, weights, layers)
+        stack = _stack(example)
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
-        if not any([*wanted[0].differentiable(), *(state.requires_grad for state in states)]):
+        if not any([*wanted[0].differentiable(), *(state.requires_grad for state in example.states)]):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
         empties = [empty(engine, state) for state in final]
         of_output = None if output is None else empty(engine, output)
-        training = Training(engine, stack, wanted, turned, of_output, empties)
+        training = Training(engine, stack, wanted, example.turned, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -268,7 +252,7 @@ class Prepared:
 
         Args:
             like: of that call.
-            input, states, weights, layers: as `Inference` has them; the input may be a view of one (B, T, features).
+            input, states, weights, layers: as `Example` has them; the input may be a view of one (B, T, features).
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
         kind = _Training if output.requires_grad else _Inferring
@@ -280,8 +264,8 @@ class Prepared:
             if plain:
                 size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
                 input = input.new_empty(size).requires_grad_(input.requires_grad)
-                results = {"output": None if output is final[0] else of_output, "final": final}
-                call = kind.of(module, choice, cell, input, states, weights, layers, turned=turned, **results)
+                example = Example(choice, cell, input, states, weights, layers, turned)
+                call = kind.of(module, example, None if output is final[0] else of_output, final)
         mode = torch.is_grad_enabled()
         others = [known for known in self._known[mode] if known.like is not like]
         self._known[mode] = (_Known(like, call, in_vain=call is None), *others[: MOST - 1])

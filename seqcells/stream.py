@@ -11,7 +11,7 @@ from torch import Tensor
 from . import checks, dispatch
 from .freezing import is_plain
 from .likeness import Likeness
-from .prepared import Inference, parameters
+from .prepared import Example, Inference, parameters
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
@@ -167,7 +167,7 @@ class Stream:
         weights = layer._weights()
         choice = dispatch.choose(layer._call(input, weights)._replace(form="stream"), layer.backend)
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
-        return Inference.of(layer, choice, layer.cell, *rest)
+        return Inference.of(layer, Example(choice, layer.cell, *rest))
 
 
 def _described(found: Any) -> str:

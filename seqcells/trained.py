@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, execute
+from . import dispatch, execute, precision
 from .execute import Like, as_left
 from .likeness import guard
 from .recurrence import Recurrence
@@ -133,7 +133,7 @@ class Training:
         grad_final: Sequence[Tensor],
     ) -> Sequence[Tensor]:
         """Those that will themselves be differentiated, or that somebody watches: the reference's."""
-        with execute.precision.without_autocast(input.device):
+        with precision.without_autocast(input.device):
             _, pull = torch.func.vjp(self._by_reference, input, *states, *weights)
             return pull((grad_output, *grad_final))
 
