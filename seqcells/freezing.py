@@ -35,6 +35,8 @@ class Freezable(nn.Module):
     _prepared: Prepared
     _roles: tuple[str, ...]
 
+    batch_first = False
+    """Of modules that take no sequences; layers have their own."""
     _frozen = 0
     """How often the module was frozen, 0 while it is not."""
     _freezings = 0

@@ -14,7 +14,7 @@ from . import dispatch
 from .cells import Cell
 from .likeness import Likeness
 from .recurrence import Recurrence
-from .trained import Training, empty
+from .trained import Training
 from .weights import Weights
 
 States = Tensor | Sequence[Tensor] | None
@@ -138,7 +138,7 @@ class _Inferring(NamedTuple):
         input = example.input
         last = () if output is None else (output,)
         below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(example.layers - 1)]
-        empties = ([empty(inference.engine, each) for each in tensors] for tensors in (final, (*below, *last)))
+        empties = ([*map(inference.engine.maker, tensors)] for tensors in (final, (*below, *last)))
         return _Inferring(inference, *empties, example.turned)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -167,8 +167,8 @@ class _Training(NamedTuple):
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
         if not any([*wanted[0].differentiable(), *(state.requires_grad for state in example.states)]):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
-        empties = [empty(engine, state) for state in final]
-        of_output = None if output is None else empty(engine, output)
+        empties = [*map(engine.maker, final)]
+        of_output = None if output is None else engine.maker(output)
         training = Training(engine, stack, wanted, example.turned, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
@@ -208,13 +208,16 @@ class Prepared:
         """Output and final states, shaped as those of a call like this one; None where none is known."""
         if not _undisturbed():
             return None
-        all_known = self._known[torch.is_grad_enabled()]
+        grad_mode = torch.is_grad_enabled()
+        all_known = self._known[grad_mode]
         if not all_known or not _are_plain(input, hx):
             return None
         states, weights = _states(hx), parameters(module)
         tensors, options = (input, *states, *weights), _options(module, hx)
         for known in all_known:
             if known.call and known.like.fits(module, tensors, *options):
+                if known is not all_known[0]:  # the next call will probably be like this one
+                    self._known[grad_mode] = (known, *(other for other in all_known if other is not known))
                 return known.call(input, states, weights) if known.call.holds(weights) else None
         return None
 
@@ -279,12 +282,14 @@ def _are_plain(input: Tensor, hx: States) -> bool:
     """Whether they are what the check can be asked about: of nested tensors it does not return."""
     if not (hx is None or isinstance(hx, (Tensor, tuple, list))):
         return False
-    return all(type(tensor) is Tensor and not tensor.is_nested for tensor in (input, *_states(hx)))
+    for tensor in (input, *_states(hx)):  # noqa: SIM110 - a generator takes twice as long
+        if type(tensor) is not Tensor or tensor.is_nested:
+            return False
+    return True
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    own = module.cell, module.backend, module._frozen, getattr(module, "batch_first", False)
-    return type(module), *own, type(hx)
+    return type(module), module.cell, module.backend, module._frozen, module.batch_first, type(hx)
 
 
 def _undisturbed() -> bool:

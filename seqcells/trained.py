@@ -17,14 +17,7 @@ from .likeness import guard
 from .recurrence import Recurrence
 
 SMALL = 1 << 16
-"""Bytes: tensors below are torch's, and zeros below are kept."""
-
-
-def empty(engine: Any, like: Tensor) -> Callable[[], Tensor]:
-    """What makes such a tensor; large ones come from the engine's own memory."""
-    if like.nbytes < SMALL:
-        return partial(torch.empty_like, torch.empty_like(like))
-    return partial(engine.pooled, like.shape, like.dtype)
+"""Bytes: zeros below are kept."""
 
 
 class Training:
@@ -55,7 +48,7 @@ class Training:
         flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
         self._stack = flat
         self._likes: Sequence[Like | None] | None = None
-        self._guard: Any = None  # what tells at once that all that was saved is as it was left
+        self._guard: Any = None  # what tells at once that all that was saved, and given, is as backward reads it
         weights = [want for q in wanted for w in q.weights for want in w.present()]
         self._wanted = wanted[0].input, *[True] * self.states, *weights
         self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
@@ -63,13 +56,14 @@ class Training:
         self._zeros = [torch.zeros_like(state) for state in final]
         output = empty_output() if empty_output else final[0]
         self._zero_output = torch.zeros_like(output) if output.nbytes < SMALL else None
-        self._like_output, self._like_final = Like.of(output), [Like.of(state) for state in final]
+        self._given = Like.of(output), *map(Like.of, final)
 
     def __call__(
         self, input: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Output and final states. No ``states`` are zeros; weights are those of all layers."""
-        results = _Stack.apply(self, input, *(states or [None] * self.states), *weights)
+        """Output and final states. No ``states`` are zeros; weights are those of all layers. Nobody may transform or
+        watch the call, or have wrapped its tensors."""
+        results = _apply(self, input, *(states or [None] * self.states), *weights)
         if self.empty_output is None:
             return results[0], list(results)
         output, *final = results
@@ -86,16 +80,25 @@ class Training:
         self._empty = [partial(torch.empty_like, torch.empty_like(t)) if want else None for t, want in pairs]
         self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
 
-    def as_forward_left(self, saved: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        """What was saved, as forward left it: hooks may have given it back in another form."""
-        there = [tensor for tensor in saved if tensor is not None]
-        if self._guard is not None and self._guard.check(*there):
-            return saved
-        left = [t if t is None else as_left(t, like) for t, like in zip(saved, self._likes, strict=True)]
-        plain = all(map(operator.is_, left, saved)) and len({*map(id, there)}) == len(there)
+    def are_as_before(self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> bool:
+        """Whether all are like those of an earlier backward, which were fit for kernels."""
+        return self._guard is not None and self._guard.check(*(t for t in saved if t is not None), *gradients)
+
+    def as_forward_left(self, saved: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """What was saved: hooks may have given it back in another form."""
+        return [t if t is None else as_left(t, like) for t, like in zip(saved, self._likes, strict=True)]
+
+    def as_read(
+        self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor]]:
+        """What was saved, and the gradients of output and final states, as kernels read them."""
+        left = self.as_forward_left(saved)
+        read = [as_left(grad, like) for grad, like in zip(gradients, self._given, strict=True)]
+        there = [tensor for tensor in (*saved, *gradients) if tensor is not None]
+        plain = all(map(operator.is_, (*left, *read), (*saved, *gradients))) and len({*map(id, there)}) == len(there)
         if plain and not dispatch.is_observed(there):
             self._guard = guard(there)
-        return left
+        return left, read
 
     def zeros(self, states: Sequence[Tensor | None]) -> list[Tensor]:
         """The same, with zeros for those that are None."""
@@ -105,7 +108,7 @@ class Training:
         """The gradient of the output, zeros if nothing was made of it."""
         if grad is not None:
             return grad
-        like, zeros = self._like_output, self._zero_output
+        like, zeros = self._given[0], self._zero_output
         return torch.zeros(like.shape, dtype=like.dtype, device=like.device) if zeros is None else zeros
 
     def gradients(
@@ -114,28 +117,22 @@ class Training:
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
         kept: Sequence[Tensor],
-        grad_output: Tensor,
-        grad_final: Sequence[Tensor],
+        gradients: Sequence[Tensor],
     ) -> list[Tensor | None]:
-        """Of input, states and weights, those that are wanted, by the engine."""
-        grad_output = as_left(grad_output, self._like_output)
-        grad_final = [as_left(grad, like) for grad, like in zip(grad_final, self._like_final, strict=True)]
-        found = [None if make is None else make() for make in self._empty]
-        self.call.backward(input, *states, *kept, grad_output, *grad_final, *weights, *found)
-        return found
+        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states."""
+        return self.call.backward((input, *states, *kept, *gradients, *weights), self._empty)
 
     def differentiable_gradients(
         self,
         input: Tensor,
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
-        grad_output: Tensor,
-        grad_final: Sequence[Tensor],
+        gradients: Sequence[Tensor],
     ) -> Sequence[Tensor]:
         """Those that will themselves be differentiated, or that somebody watches: the reference's."""
         with precision.without_autocast(input.device):
             _, pull = torch.func.vjp(self._by_reference, input, *states, *weights)
-            return pull((grad_output, *grad_final))
+            return pull((gradients[0], *gradients[1:]))
 
     def _by_reference(self, input: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         states, rest = others[: self.states], iter(others[self.states :])
@@ -151,8 +148,7 @@ class Training:
             x, *final = execute.by_reference(q, *q.differentiable())
             finals.append(final)
         final = [torch.cat(parts) for parts in zip(*finals, strict=True)]
-        likes = self._like_output, *self._like_final
-        return tuple(result.view(like.shape) for result, like in zip((x, *final), likes, strict=True))
+        return tuple(result.view(like.shape) for result, like in zip((x, *final), self._given, strict=True))
 
 
 class _Stack(torch.autograd.Function):
@@ -175,15 +171,24 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         training = ctx.training
-        input, *others, output, kept = training.as_forward_left(execute.saved_tensors(ctx))
-        states, weights = others[: training.states], others[training.states :]
-        tensors = input, training.zeros(states), weights
+        saved = execute.saved_tensors(ctx)
         grad_output, *grad_final = (None, *given) if training.empty_output is None else given
-        gradients = training.output_like(grad_output), training.zeros(grad_final)
-        watched = torch.compiler.is_compiling() or dispatch.is_observed([*gradients[1], gradients[0]])
-        if watched or torch.is_grad_enabled() or dispatch.are_batched(t for t in given if t is not None):
-            found = training.differentiable_gradients(*tensors, *gradients)
+        gradients = [training.output_like(grad_output), *training.zeros(grad_final)]
+        disturbed = torch.compiler.is_compiling() or torch.is_grad_enabled() or dispatch.is_watched()
+        if disturbed or not training.are_as_before(saved, gradients):
+            disturbed = disturbed or dispatch.is_observed(gradients) or dispatch.are_batched(gradients)
+            if disturbed:
+                saved = training.as_forward_left(saved)
+            else:
+                saved, gradients = training.as_read(saved, gradients)
+        input, *others, output, kept = saved
+        states, weights = training.zeros(others[: training.states]), others[training.states :]
+        if disturbed:
+            of_input, *of_others = training.differentiable_gradients(input, states, weights, gradients)
         else:
-            found = training.gradients(*tensors, (output, kept), *gradients)
-        of_input, *of_others = found
-        return None, of_input, *(g if t is not None else None for g, t in zip(of_others, others, strict=True))
+            of_input, *of_others = training.gradients(input, states, weights, (output, kept), gradients)
+        return None, of_input, *[g if t is not None else None for g, t in zip(of_others, others, strict=True)]
+
+
+_apply = super(torch.autograd.Function, _Stack).apply
+"""Without what torch.autograd.Function does for transforms and wrapped tensors, which takes as long as a small cell."""

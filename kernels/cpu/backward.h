@@ -101,16 +101,17 @@ class Backward : public Sequence<T, O> {
     void begin(Share units) const {
         for (int state = 1; state < S; ++state) begin_state(state, units, states.get() + state * B * width(), H, width());
         const int64_t first = units.first * L, last = units.last * L < H ? units.last * L : H;
-        for (int64_t k = 0; k < parts().count * summed(); ++k)
-            for (int64_t unit = first; unit < last; ++unit) sums.get()[k * H + unit] = T(0), totals.get()[k * H + unit] = 0;
+        for (int64_t k = 0; k < parts().count * summed() && first < last; ++k) {
+            std::memset(static_cast<void*>(sums.get() + k * H + first), 0, (last - first) * sizeof(T));
+            std::memset(static_cast<void*>(totals.get() + k * H + first), 0, (last - first) * sizeof(double));
+        }
     }
     void begin_state(int state, Share units, T* to, int64_t columns, int64_t stride) const {
-        const int64_t last = units.last * L < columns ? units.last * L : columns;
-        for (int64_t row = 0; row < B; ++row)
-            for (int64_t unit = units.first * L; unit < last; ++unit) {
-                to[row * stride + unit] = as(p.grad_final[state])[row * columns + unit];
-                if (p.grad_reset[state]) in_full(p.grad_reset[state])[row * columns + unit] = T(0);
-            }
+        const int64_t first = units.first * L, count = (units.last * L < columns ? units.last * L : columns) - first;
+        for (int64_t row = 0; row < B && count > 0; ++row) {
+            as(p.grad_final[state]).copy(row * columns + first, count, to + row * stride + first);
+            if (p.grad_reset[state]) std::memset(static_cast<void*>(in_full(p.grad_reset[state]) + row * columns + first), 0, count * sizeof(T));
+        }
     }
 
     // The gradient of a projected hidden state: from the output and from the next step.
@@ -197,10 +198,9 @@ class Backward : public Sequence<T, O> {
         return T(total);
     }
     void end_state(int state, Share units, const T* from, int64_t stride) const {
-        const int64_t columns = state ? H : P, last = units.last * L < columns ? units.last * L : columns;
-        for (int64_t row = 0; row < B; ++row)
-            for (int64_t unit = units.first * L; unit < last; ++unit)
-                in_full(p.grad_initial[state])[row * columns + unit] = from[row * stride + unit];
+        const int64_t columns = state ? H : P, first = units.first * L, last = units.last * L < columns ? units.last * L : columns;
+        for (int64_t row = 0; row < B && first < last; ++row)
+            std::memcpy(in_full(p.grad_initial[state]) + row * columns + first, from + row * stride + first, (last - first) * sizeof(T));
     }
 };
 

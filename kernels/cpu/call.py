@@ -159,3 +159,9 @@ def _unit(weights: Weights) -> Tensor | None:
 def has_path(row: Kernels, weights: Weights) -> list[bool]:
     """For each state whether its values are kept: a hidden state that is the output needs no second copy."""
     return [weights.hr is not None, *map(bool, row.path[1:])]
+
+
+def several_steps(q: Recurrence) -> bool:
+    """Whether, to be differentiated, the input is best projected by a product of its own: of one step the loop's
+    product reads the weights no more often, and the sums' order must not depend on who asks."""
+    return q.outside.shape[0] > 1

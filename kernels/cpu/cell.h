@@ -41,6 +41,16 @@ class Array {
             }
         static_cast<T*>(at_)[k] = value;
     }
+    // Some numbers to memory of T; zeros where there is no array.
+    void copy(int64_t from, int64_t count, T* to) const {
+        if (count <= 0) return;
+        if (!at_)
+            std::memset(static_cast<void*>(to), 0, count * sizeof(T));
+        else if (halves_)
+            for (int64_t k = 0; k < count; ++k) to[k] = (*this)[from + k];
+        else
+            std::memcpy(to, static_cast<const T*>(at_) + from, count * sizeof(T));
+    }
     // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
     // little for the hardware to foresee the next.
     template <int WRITE>

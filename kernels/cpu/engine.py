@@ -8,17 +8,18 @@ from torch import Tensor
 from ...precision import WORKING_DTYPE
 from ...recurrence import Backward, Recurrence
 from ...weights import Weights
-from .call import EngineCall, has_path
-from .library import kernels, pooled
+from .call import EngineCall, has_path, several_steps
+from .library import kernels, maker, pooled
 from .linear import gemm, linear, linear_gradients
 from .prepared import Inference, Training
 
-__all__ = ["Inference", "Training", "backward", "forward", "kernels", "pooled", "saved_like"]
+__all__ = ["Inference", "Training", "backward", "forward", "kernels", "maker", "saved_like"]
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """As `seqcells.execute` has it. The input is projected inside the loop unless that is to be differentiated."""
-    inside = q.input is not None and not save
+    """As `seqcells.execute` has it. The input is projected inside the loop unless several steps are to be
+    differentiated."""
+    inside = q.input is not None and not (save and several_steps(q))
     call = EngineCall(q, inside)
     output, final = call.empty_output(), call.empty_states()
     saved = _saved(q, pooled) if save else []

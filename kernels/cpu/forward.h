@@ -227,29 +227,28 @@ class Forward : public Sequence<T, O> {
 
     // The states before the first step, reset where it begins with a boundary.
     void begin(Share units) const {
-        const int64_t width = states_width(), last = units.last * L < H ? units.last * L : H;
-        if (!p.weight_hr) begin_hidden(units.first * L, last);
+        const int64_t width = states_width(), first = units.first * L, last = units.last * L < H ? units.last * L : H;
+        if (!p.weight_hr) begin_hidden(first, last);
         for (int state = 1; state < S; ++state)
             for (int64_t row = 0; row < B; ++row) {
-                for (int64_t unit = units.first * L; unit < last; ++unit)
-                    states.get()[(state * B + row) * width + unit] = start(state, row, unit);
-                for (int64_t unit = last; unit < units.last * L; ++unit) states.get()[(state * B + row) * width + unit] = T(0);
+                T* to = states.get() + (state * B + row) * width;
+                copy_start(state, row, first, last, to + first);
+                for (int64_t unit = last; unit < units.last * L; ++unit) to[unit] = T(0);
             }
     }
     void begin_projected(Share units) const { begin_hidden(units.first * L, units.last * L < P ? units.last * L : P); }
     void begin_hidden(int64_t first, int64_t last) const {
-        for (int64_t row = 0; row < B; ++row)
-            for (int64_t unit = first; unit < last; ++unit) {
-                T& value = hidden.get()[row * hidden_width() + unit];
-                value = start(0, row, unit);
-                if (rounds) operands.get()[row * operands_width() + unit] = value;
-            }
+        for (int64_t row = 0; row < B; ++row) {
+            T* to = hidden.get() + row * hidden_width();
+            copy_start(0, row, first, last, to + first);
+            for (int64_t unit = first; unit < last && rounds; ++unit) operands.get()[row * operands_width() + unit] = to[unit];
+        }
     }
 
-    T start(int state, int64_t row, int64_t unit) const {
+    void copy_start(int state, int64_t row, int64_t first, int64_t last, T* to) const {
         const bool boundary = p.steps && times.boundary(times.at(0), row);
         const void* from = boundary ? p.reset_states[state] : p.initial[state];
-        return from ? as(from)[row * (state ? H : P) + unit] : T(0);
+        as(from).copy(row * (state ? H : P) + first, last - first, to);
     }
 
     // Some rows of all units in some steps.

@@ -1,8 +1,8 @@
 """The extension, and what of it is in use: the instruction set, a cell's kernels, the pool of memory."""
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,10 @@ PRECISIONS = {
 }
 """What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is
 multiplied is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
+
+
+SMALL = 1 << 16
+"""Bytes: arrays below are torch's own, others of the pool."""
 
 
 def threads() -> int:
@@ -112,10 +116,17 @@ def reads(dtype: torch.dtype) -> bool:
 def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor whose memory, where it is large, comes from the engine's pool and goes back to it."""
     count = math.prod(shape)
-    if count * dtype.itemsize < 1 << 16:
+    if count * dtype.itemsize < SMALL:
         return torch.empty(shape, dtype=dtype)
     # Resized, not viewed: of a view autograd forbids much that is allowed for a tensor of its own.
     tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).resize_(shape)
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
         tensor.fill_(math.nan)
     return tensor
+
+
+def maker(like: Tensor) -> Callable[[], Tensor]:
+    """What makes uninitialised tensors like one, as `pooled` does."""
+    if like.nbytes < SMALL:
+        return partial(torch.empty_like, torch.empty_like(like))
+    return partial(pooled, like.shape, like.dtype)

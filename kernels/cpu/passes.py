@@ -5,7 +5,7 @@ from typing import Any
 
 from ... import fits
 from ...recurrence import Recurrence
-from .call import EngineCall, has_path
+from .call import EngineCall, has_path, several_steps
 from .program import MEMORY, WEIGHTS, At, Block, Program, are_read_in_place, named
 
 
@@ -17,6 +17,7 @@ class Passes:
     ) -> None:
         for q in layers:
             fits.check(q)
+        self._several_steps = several_steps(layers[0])
         self._wanted, self._batch_first, self._reads_output = wanted, batch_first, reads_output
         self._calls = [EngineCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
@@ -36,7 +37,7 @@ class Passes:
 
     def forward(self) -> Any:
         """The program."""
-        program = Program(["input", *self._initial, *self._final, "output", "kept", *self._weights])
+        program = Program(["input", *self._initial, *self._final, "output", *self._weights, "kept"])
         for k in range(len(self._calls)):
             self._memory.free()
             self._forward(program, k)
@@ -116,15 +117,24 @@ class Passes:
         call, size = self._calls[k], self._size
         features, units = self._features[k], len(call.cell.gates) * call.hidden
         rows, columns = call.steps * call.batch, call.directions * units
+        directions = self._common(k)
+        for d, at in enumerate(directions):
+            at |= {("final", s): self._state("final", k, d, s) for s in range(len(call.states))}
+        if not self._several_steps:
+            input = self._input(program, k)
+            for d, (w, at) in enumerate(zip(call.weights, directions, strict=True)):
+                own = named(k, d, w)
+                at |= {field: At(own[field]) for field in ("weight_ih", "bias_ih") if field in own}
+                at["input"] = input
+            program.layer("forward", call, call.flat({"features": features}), directions)
+            return
         gates_x = self._memory.take(rows * columns * size)
         weight = self._side_by_side(program, k, "weight_ih", units * features * size)
         bias = self._side_by_side(program, k, "bias_ih", units * size)
         input = self._input(program, k)
         program.gemm(call, (rows, columns, features), (input, features, 1), (weight, 1, features), gates_x, bias)
-        directions = self._common(k)
         for d, at in enumerate(directions):
             at["gates_x"] = gates_x + d * units * size
-            at |= {("final", s): self._state("final", k, d, s) for s in range(len(call.states))}
         program.layer("forward", call, call.flat({"weight_ih": 0, "bias_ih": 0}), directions)
 
     def _backward(self, program: Program, k: int, grad_output: At, grad_input: At | None) -> At | None:
@@ -184,6 +194,8 @@ class Passes:
     def _previous(self, program: Program, k: int, d: int) -> At:
         """(T, B, H): the hidden state that each step's product read."""
         call = self._calls[k]
+        if not self._several_steps:
+            return self._state("initial", k, d, 0)
         row, step = call.hidden * self._size, call.batch * call.hidden * self._size
         place = self._memory.take(call.steps * step)
         begin, rest = ((call.steps - 1) * step, 0) if call.reverse(d) else (0, step)

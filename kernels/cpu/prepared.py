@@ -1,7 +1,7 @@
 """Calls of a stack of layers that differ only in where their tensors lie, prepared once."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,21 +10,14 @@ from ... import fits
 from ...recurrence import Recurrence
 from . import _engine, library
 from .call import COUNT, EngineCall, place
-from .library import pooled, precision, threads
+from .library import maker, pooled, precision, threads
 from .passes import Passes
 from .program import MEMORY, At, Block, Program, are_read_in_place, named
 
 
-class _Circumstances(NamedTuple):
-    """What a prepared call depends on besides its tensors."""
-
-    threads: int
-    target: str
-    precision: str
-
-    @staticmethod
-    def of(storage: torch.dtype) -> "_Circumstances":
-        return _Circumstances(threads(), library.target, precision(storage))
+def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
+    """What a prepared call depends on besides its tensors: threads, target and precision."""
+    return threads(), library.target, precision(storage)
 
 
 class Inference:
@@ -43,7 +36,7 @@ class Inference:
         self.versions, self.keeps = versions, versions is not None
         self._kept: list[Tensor] = []
         self._storage = layers[0].input.dtype
-        self._made_for = _Circumstances.of(self._storage)
+        self._made_for = _circumstances(self._storage)
         self.in_place, memory, input = True, Block(MEMORY), At("input")
         states, weights = range(len(layers[0].states)), []
         for k, q in enumerate(layers):
@@ -89,7 +82,7 @@ class Inference:
 
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""
-        return self._made_for == _Circumstances.of(self._storage)
+        return self._made_for == _circumstances(self._storage)
 
 
 class Training:
@@ -111,27 +104,30 @@ class Training:
         reads_output: bool = True,
     ) -> None:
         self._dtype = layers[0].input.dtype
-        self._made_for = _Circumstances.of(self._dtype)
-        self._states = len(layers[0].states)
+        self._made_for = _circumstances(self._dtype)
         passes = Passes(layers, wanted, batch_first, reads_output)
         self.in_place = passes.in_place
         if self.in_place:
-            self._forward, self._backward, self._kept = passes.forward(), passes.backward(), passes.kept.bytes
+            self._forward, self._backward = passes.forward(), passes.backward()
+            self._empty_kept = maker(torch.empty(max(1, passes.kept.bytes // self._dtype.itemsize), dtype=self._dtype))
 
     def forward(self, *tensors: Tensor | None) -> Tensor:
         """Read the input, initial states (None for zeros); write final states and the output, which may be the final
         hidden state of one step; read the weights as they are `present`. Returns what backward needs besides."""
-        place = 2 + 2 * self._states
-        kept = pooled((max(1, self._kept // self._dtype.itemsize),), self._dtype)
-        self._forward(*tensors[:place], kept, *tensors[place:])
+        kept = self._empty_kept()
+        self._forward(*tensors, kept)
         return kept
 
-    def backward(self, *tensors: Tensor | None) -> None:
+    def backward(
+        self, tensors: Sequence[Tensor | None], makers: Sequence[Callable[[], Tensor] | None]
+    ) -> list[Tensor | None]:
         """Read the input, initial states, the output (None where it is not read), what forward returned, the gradients
-        of output and final states, and the weights; write the gradients of the input, of initial states, all of them,
-        and of weights, each if it is wanted."""
-        self._backward(*tensors)
+        of output and final states, and the weights. Returns the gradients of the input, of initial states, and of
+        weights, each if there is something that makes such a tensor; there must be for those of initial states."""
+        found = [None if make is None else make() for make in makers]
+        self._backward(*tensors, *found)
+        return found
 
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""
-        return self._made_for == _Circumstances.of(self._dtype)
+        return self._made_for == _circumstances(self._dtype)
