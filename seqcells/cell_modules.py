@@ -113,6 +113,7 @@ class RecurrentCell(Freezable):
                 raise RuntimeError(f"{self.cell.name}_cell expects {COUNT.get(count, count)} hidden states")
         if not batched:
             input = input.unsqueeze(0)
+        zeros = hx is None
         if hx is None:
             hx = (input.new_zeros((input.size(0), self.hidden_size)),) * count
         elif not batched:
@@ -123,7 +124,7 @@ class RecurrentCell(Freezable):
             new = tuple(state.squeeze(0) for state in new)
         if like:
             states = [state.unsqueeze(0) for state in hx]
-            call = (self.cell, self.plan(input), input.unsqueeze(0), states, [weights], 1)
+            call = (self.cell, self.plan(input), input.unsqueeze(0), states, [weights], 1, zeros)
             self._prepared.remember(like, self, *call, new[0], new)
         return new if count > 1 else new[0]
 

@@ -44,6 +44,7 @@ class Example(NamedTuple):
 
     * ``input``: (T, B, features), ``states``: (L·D, B, ·) each; of both only shapes and dtypes count;
     * ``weights``: L·D of them; ``layers``: L;
+    * ``zeros``: whether the states are those of a call that came without;
     * ``turned``: whether a call's input lies as (B, T, features).
     """
 
@@ -53,6 +54,7 @@ class Example(NamedTuple):
     states: Sequence[Tensor]
     weights: Sequence[Weights]
     layers: int
+    zeros: bool = False
     turned: bool = False
 
 
@@ -72,7 +74,7 @@ class Inference(NamedTuple):
         if engine is None or dispatch.is_differentiated(tensors):
             return None
         known = versions(parameters(module)) if is_frozen(module) else None
-        call = engine.Inference(_stack(example), known, example.turned)
+        call = engine.Inference(_stack(example), known, example.turned, example.zeros)
         return Inference(engine, call, order) if call.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -109,11 +111,11 @@ def _in_order(parameters: Sequence[Tensor], order: Sequence[int] | None) -> Sequ
 
 def _stack(example: Example) -> list[Recurrence]:
     """The layers, of no tensor of the caller's but the lowest input and the weights."""
-    _, cell, input, states, weights, layers, _ = example
+    _, cell, input, states, weights, layers, *_ = example
     directions, stack = len(weights) // layers, []
     for first in range(0, len(weights), directions):
         own = slice(first, first + directions)
-        like = [torch.empty_like(state[own]) for state in states]
+        like = [torch.empty_like(state[own]).requires_grad_(state.requires_grad) for state in states]
         stack.append(Recurrence(cell, None, like, weights[own], input=input))
         input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
     return stack
@@ -165,11 +167,11 @@ class _Training(NamedTuple):
             return None
         stack = _stack(example)
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
-        if not any([*wanted[0].differentiable(), *(state.requires_grad for state in example.states)]):
+        if not any(wanted[0].differentiable()):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
         empties = [*map(engine.maker, final)]
-        of_output = None if output is None else engine.maker(output)
-        training = Training(engine, stack, wanted, example.turned, of_output, empties)
+        of_output = None if output is None else engine.output_maker(output)
+        training = Training(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
@@ -248,6 +250,7 @@ class Prepared:
         states: Sequence[Tensor],
         weights: Sequence[Weights],
         layers: int,
+        zeros: bool,
         output: Tensor,
         final: Sequence[Tensor],
     ) -> None:
@@ -255,7 +258,8 @@ class Prepared:
 
         Args:
             like: of that call.
-            input, states, weights, layers: as `Example` has them; the input may be a view of one (B, T, features).
+            input, states, weights, layers, zeros: as `Example` has them; the input may be a view of one that lies as
+                (B, T, features).
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
         kind = _Training if output.requires_grad else _Inferring
@@ -267,7 +271,7 @@ class Prepared:
             if plain:
                 size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
                 input = input.new_empty(size).requires_grad_(input.requires_grad)
-                example = Example(choice, cell, input, states, weights, layers, turned)
+                example = Example(choice, cell, input, states, weights, layers, zeros, turned)
                 call = kind.of(module, example, None if output is final[0] else of_output, final)
         mode = torch.is_grad_enabled()
         others = [known for known in self._known[mode] if known.like is not like]

@@ -250,6 +250,7 @@ class RecurrentLayer(Freezable):
             hx = None if hx is None else self._batched_states(hx, batched)
             if not batched:
                 input = input.unsqueeze(0 if self.batch_first else 1)
+        zeros = hx is None
         if hx is None:
             hx = self._zero_states(input, batch_sizes)
         self.check_forward_args(input, hx, batch_sizes)
@@ -280,7 +281,7 @@ class RecurrentLayer(Freezable):
         if like:
             steps_first = input.transpose(0, 1) if self.batch_first else input
             choice = dispatch.explain(self._call(input, weights), self.backend)
-            call = (self.cell, choice, steps_first, self._states(hx), weights, self.num_layers)
+            call = (self.cell, choice, steps_first, self._states(hx), weights, self.num_layers, zeros)
             self._prepared.remember(like, self, *call, output, final)
         return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
 

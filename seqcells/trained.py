@@ -27,6 +27,7 @@ class Training:
         engine: the module that has it.
         stack: the layers, one below the other, each from its input; of all tensors only shapes and dtypes count.
         wanted: the same with bools: whether its gradient is wanted.
+        zeros: whether calls come without states.
         turned: whether the input lies as (B, T, features). Its gradient will too, but not the output.
         empty_output, empty_final: make the results; no output where it is the first final state.
     """
@@ -37,10 +38,11 @@ class Training:
         stack: Sequence[Recurrence],
         wanted: Sequence[Recurrence],
         turned: bool,
+        zeros: bool,
         empty_output: Callable[[], Tensor] | None,
         empty_final: Sequence[Callable[[], Tensor]],
     ) -> None:
-        self.call = engine.Training(stack, wanted, turned, reads_output=empty_output is not None)
+        self.call = engine.Training(stack, wanted, turned, zeros, reads_output=empty_output is not None)
         self.in_place = self.call.in_place
         self.empty_output, self.empty_final = empty_output, empty_final
         self.states, self._turned = len(empty_final), turned
@@ -50,7 +52,7 @@ class Training:
         self._likes: Sequence[Like | None] | None = None
         self._guard: Any = None  # what tells at once that all that was saved, and given, is as backward reads it
         weights = [want for q in wanted for w in q.weights for want in w.present()]
-        self._wanted = wanted[0].input, *[True] * self.states, *weights
+        self._wanted = wanted[0].input, *wanted[0].states, *weights
         self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
         final = [empty() for empty in empty_final]
         self._zeros = [torch.zeros_like(state) for state in final]
@@ -118,9 +120,15 @@ class Training:
         weights: Sequence[Tensor],
         kept: Sequence[Tensor],
         gradients: Sequence[Tensor],
+        as_made: bool,
     ) -> list[Tensor | None]:
-        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states."""
-        return self.call.backward((input, *states, *kept, *gradients, *weights), self._empty)
+        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states.
+
+        Args:
+            kept: the output, None where it is not read, and what the engine's forward returned.
+            as_made: whether the output lies where it was made.
+        """
+        return self.call.backward((input, *states, *kept, *gradients, *weights), self._empty, as_made)
 
     def differentiable_gradients(
         self,
@@ -161,7 +169,7 @@ class _Stack(torch.autograd.Function):
         output = training.empty_output() if training.empty_output else final[0]
         kept = training.call.forward(input, *states, *final, output, *weights)
         ctx.set_materialize_grads(False)
-        ctx.training = training
+        ctx.training, ctx.address = training, output.data_ptr()
         # A cell's output is its state, which callers may change in place: backward does not read it.
         tensors = input, *others, output if training.empty_output else None, kept
         training.remember(tensors)
@@ -186,7 +194,8 @@ class _Stack(torch.autograd.Function):
         if disturbed:
             of_input, *of_others = training.differentiable_gradients(input, states, weights, gradients)
         else:
-            of_input, *of_others = training.gradients(input, states, weights, (output, kept), gradients)
+            as_made = output is not None and output.data_ptr() == ctx.address
+            of_input, *of_others = training.gradients(input, states, weights, (output, kept), gradients, as_made)
         return None, of_input, *[g if t is not None else None for g, t in zip(of_others, others, strict=True)]
 
 

@@ -61,8 +61,9 @@ def concurrent(absent: Programs = lambda program: False, late: Programs = lambda
         programs = [p for p in product(*map(range, executor.grid)) if not absent(p)]
         launched.append(len(programs))
         for argument in (*args, *kwargs.values()):
-            if isinstance(argument, Tensor):
-                argument.untyped_storage().share_memory_()
+            for each in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(each, Tensor):
+                    each.untyped_storage().share_memory_()
         children = []
         for program in programs:
             child = os.fork()

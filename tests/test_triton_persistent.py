@@ -302,13 +302,14 @@ def test_a_flag_that_is_overlooked_is_found_out(flags, broken, divided, monkeypa
 
 @here
 @pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
-def test_a_program_that_never_comes_gives_an_error(flags, divided, monkeypatch):
+def test_a_program_that_never_comes_gives_an_error(flags, divided, monkeypatch, capfd):
     from seqcells.kernels.triton import configurations
 
     monkeypatch.setattr(configurations, "PATIENCE", 20)
     all_but_one = concurrent_programs.concurrent(absent=lambda program: program[0] == 1)
-    with torch.no_grad(), all_but_one, pytest.raises(RuntimeError, match="in vain"):
+    with torch.no_grad(), all_but_one, pytest.raises(AssertionError, match="programs failed"):
         ops.recurrence(layer("rnn_tanh"), "triton-persistent")
+    assert "have waited for each other in vain" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")

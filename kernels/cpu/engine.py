@@ -13,7 +13,9 @@ from .library import kernels, maker, pooled
 from .linear import gemm, linear, linear_gradients
 from .prepared import Inference, Training
 
-__all__ = ["Inference", "Training", "backward", "forward", "kernels", "maker", "saved_like"]
+output_maker = maker
+
+__all__ = ["Inference", "Training", "backward", "forward", "kernels", "maker", "output_maker", "saved_like"]
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -153,6 +153,8 @@ class Passes:
             for s in range(len(call.states)):
                 at["grad_final", s] = self._state("final", k, d, s, "given")
                 at["grad_initial", s] = self._state("initial", k, d, s, "gradient")
+                if not wanted.states[s]:
+                    at["grad_initial", s] = self._memory.take(call.states[s][d].nbytes)
             at |= {
                 f"grad_{field}": At(("gradient", name))
                 for field, name in self._wanted_of(k, d).items()

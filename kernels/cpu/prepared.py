@@ -30,9 +30,16 @@ class Inference:
         layers: one below the other, each from its input; of that and of states only shapes and dtypes count.
         versions: what is known of the weights while packed copies of them are kept. Default: none are kept
         batch_first: whether the input lies as (B, T, features). Default: False
+        zeros: whether initial states will be None. That may change from call to call
     """
 
-    def __init__(self, layers: Sequence[Recurrence], versions: Any = None, batch_first: bool = False) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Recurrence],
+        versions: Any = None,
+        batch_first: bool = False,
+        zeros: bool = False,
+    ) -> None:
         self.versions, self.keeps = versions, versions is not None
         self._kept: list[Tensor] = []
         self._storage = layers[0].input.dtype
@@ -101,6 +108,7 @@ class Training:
         layers: Sequence[Recurrence],
         wanted: Sequence[Recurrence],
         batch_first: bool = False,
+        zeros: bool = False,
         reads_output: bool = True,
     ) -> None:
         self._dtype = layers[0].input.dtype
@@ -119,11 +127,15 @@ class Training:
         return kept
 
     def backward(
-        self, tensors: Sequence[Tensor | None], makers: Sequence[Callable[[], Tensor] | None]
+        self,
+        tensors: Sequence[Tensor | None],
+        makers: Sequence[Callable[[], Tensor] | None],
+        as_made: bool = True,
     ) -> list[Tensor | None]:
         """Read the input, initial states, the output (None where it is not read), what forward returned, the gradients
         of output and final states, and the weights. Returns the gradients of the input, of initial states, and of
-        weights, each if there is something that makes such a tensor; there must be for those of initial states."""
+        weights, those that are wanted, for which there is something that makes such a tensor. Whether the output is
+        ``as_made`` does not matter here: other engines read around it."""
         found = [None if make is None else make() for make in makers]
         self._backward(*tensors, *found)
         return found

@@ -31,13 +31,6 @@ _LOOK = tl.constexpr("""{
     mov.u32 $0, $3;
     @looks ld.acquire.gpu.global.u32 $0, [line];
 }""")
-# A store by each thread whose patience is 0.
-_TELL = tl.constexpr("""{
-    .reg .pred vain;
-    setp.eq.s32 vain, $2, 0;
-    mov.u32 $0, 0;
-    @vain st.global.u32 [$1], $0;
-}""")
 INTERPRETED = tl.constexpr(interpreted())
 
 
@@ -74,12 +67,9 @@ def wait(counters, count, target, patience):
 
 
 @triton.jit
-def tell(met, patience):
-    """Leave 0 where the patience of some thread has run out."""
-    if INTERPRETED:
-        tl.store(met, 0, patience == 0)
-    else:
-        tl.inline_asm_elementwise(_TELL, "=r,l,r", [met, patience], dtype=tl.int32, is_pure=False, pack=1)
+def tell(patience):
+    """Stop with an error where the patience of some thread has run out. Its kernels are compiled with assertions."""
+    tl.device_assert(patience > 0, "programs of the persistent plan have waited for each other in vain")
 
 
 @triton.jit

@@ -7,9 +7,10 @@ from ...dispatch import Call
 from ...recurrence import Backward, Recurrence
 from . import wavefront
 from .plan import Plan, Shape, plan
+from .prepared import Inference, Training, maker, output_maker
 from .stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
 
-__all__ = ["at_once", "backward", "forward", "saved_like"]
+__all__ = ["Inference", "Training", "at_once", "backward", "forward", "maker", "output_maker", "saved_like"]
 
 
 def at_once(call: Call, gradients: bool) -> int:

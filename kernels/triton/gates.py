@@ -6,9 +6,9 @@ cell with a recurrent product is given one step at a launch, its products made i
 itself; a cell without one all of them.
 
 Shapes: x, grad_x (T, B, D·G·H); product, grad_product (D, B, R·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias
-(D, R·H); states and all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as
-output, (T, B, D·H), of several (count, T, B, D·H). Everything computed with is in ``states.dtype``, float32 or float64;
-other tensors may be stored narrower.
+(D, R·H); states and all gradients of states (S, D, B, H), but of first and fresh each state by itself; parameters
+(D, rows, H); what is kept of each step, such as output, (T, B, D·H), of several (count, T, B, D·H). Everything computed
+with is in ``states.dtype``, float32 or float64; other tensors may be stored narrower.
 """
 
 import triton
@@ -20,6 +20,7 @@ from .tiles import (
     is_boundary,
     is_valid,
     load,
+    load_each,
     place_in_window,
     place_of_tile,
     recurrent_product,
@@ -67,7 +68,7 @@ def forward(
         row = (t * batch + rows) * directions + direction
         place = row * size + units
         if reset is not None:
-            renewed = load(fresh, count, plane, at, inside, work)
+            renewed = load_each(fresh, at, inside, work)
             s = where(is_boundary(reset, lengths, i, steps, batch, rows, present, backwards), renewed, s)
         given = load(x, gates, size, row * (gates * size) + units, inside, work)
         r = ()
@@ -93,7 +94,7 @@ def forward(
         if hidden is not None:
             h = n[0]
             if reset is not None:
-                renewed = load(fresh, 1, plane, at, inside, work)
+                renewed = load_each(fresh, at, inside, work)
                 flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
                 h = tl.where(flag, renewed[0], h)
             tl.store(hidden + ((i + 1) % slots) * plane + at, h, inside)

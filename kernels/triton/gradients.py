@@ -8,7 +8,28 @@ from torch import Tensor
 from ...recurrence import Backward
 from ...weights import Weights
 from .problem import Problem
-from .products import multiply, sum_of_products, sum_of_rows
+from .products import multiply, over_time, sum_of_products, sum_of_rows
+
+
+def of_weights(q: Problem, want: Weights, x: Tensor, r: Tensor, input: Tensor | None, read: Tensor | None) -> Weights:
+    """Those of one direction that are wanted, but for a projection and parameters, in the tensors' dtype.
+
+    Args:
+        want: whether each is.
+        x, r: (T, B, G·H), (T, B, R·H), of all steps; the same where every gate's part of the two is.
+        input: (T, B, features); read: (T, B, P), what the recurrent products read; each if its product is wanted.
+    """
+    bias = bias_hh = None
+    if want.bias_ih or (want.bias_hh and q.shared):
+        bias = x.sum((0, 1))
+    if want.bias_hh:
+        bias_hh = r.sum((0, 1)) if not q.shared else bias.clone() if want.bias_ih else bias
+    return Weights(
+        ih=over_time(x, input) if want.ih else None,
+        hh=over_time(r, read) if want.hh else None,
+        bias_ih=bias if want.bias_ih else None,
+        bias_hh=bias_hh,
+    )
 
 
 class Gradients:
@@ -59,6 +80,8 @@ class Gradients:
                 is the output before it.
         """
         q = self.q
+        if before is None and self.whole and q.recurrent and not q.is_stack:
+            before = q.hidden_before(output)
         x, r = (q.parts(gradients[: stop - first]) for gradients in (self.x, self.r))
         read = [None] * q.directions if before is None else q.parts(before)
         sums = [self._of_weights(d, q.span(d, first, stop), x[d], r[d], read[d], output) for d in range(q.directions)]
@@ -97,6 +120,8 @@ class Gradients:
     def _of_weights(self, d: int, times: slice, x: Tensor, r: Tensor, read: Tensor | None, output: Tensor) -> Weights:
         """Of one direction's weights that products are made with, summed over some steps."""
         q, want = self.q, self.wanted.used[d]
+        if self.whole and not q.is_stack:
+            return of_weights(q, want, x, r, q.input, read)
         bias = sum_of_rows(r, q.work) if want.bias_hh else None
         bias_ih = None
         if want.bias_ih:

@@ -1,12 +1,12 @@
 """Launching one kernel many times over."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from triton.compiler import CompiledKernel
-from triton.runtime.jit import JITFunction
+from triton.runtime.jit import JITFunction, MockTensor
 
 from . import interpreted
 
@@ -52,18 +52,100 @@ class Launch:
         self.again = _compiled[key][self.grid]
         # Addresses need not be asked for again; the tensors are kept from being freed.
         self.tensors = self.arguments
-        self.arguments = [v.data_ptr() if isinstance(v, Tensor) else v for v in self.arguments]
+        self.arguments = [*map(_address, self.arguments)]
 
     def _key(self) -> tuple[Any, ...]:
         """Of a tensor its dtype and whether 16 divides its address, of a number that varies how wide it is."""
         form: list[Any] = [self.kernel, *self.options.items()]
         for parameter, value in zip(self.kernel.params, self.arguments, strict=True):
-            if isinstance(value, Tensor):
-                form += value.dtype, value.device, value.data_ptr() % 16 == 0
-                if torch.version.hip:
-                    form.append(value.untyped_storage().nbytes() < 1 << 31)
-            elif parameter.do_not_specialize and value is not None:
+            if parameter.do_not_specialize and value is not None:
                 form.append(-(1 << 31) <= value < 1 << 31)
             else:
-                form.append(value)
+                form.append(_form(value))
         return tuple(form)
+
+
+class Part(NamedTuple):
+    """A tensor's memory from one of its numbers on, taken for numbers of a dtype: what only kernels read and write."""
+
+    tensor: Tensor
+    first: int
+    """As numbers of the dtype are counted."""
+    dtype: torch.dtype
+
+    def data_ptr(self) -> int:
+        return self.tensor.data_ptr() + self.first * self.dtype.itemsize
+
+    def view(self) -> Tensor:
+        return self.tensor.view(-1).view(self.dtype)[self.first :]
+
+
+class Repeated:
+    """A kernel that is compiled at once, and bound to all that is the same in many calls.
+
+    Args:
+        varying: of what each call brings, by name, the dtype; of a tuple of tensors a tuple.
+        arguments: the others, and the compiler's options, as `Launch` has them.
+    """
+
+    def __init__(self, kernel: Any, grid: tuple[int, int, int], varying: Mapping[str, Any], **arguments: Any) -> None:
+        self._kernel, self._grid = kernel, grid
+        self._fixed = [arguments.pop(name, None) for name in kernel.arg_names]
+        self._options = arguments
+        self._varying = [(kernel.arg_names.index(name), name) for name in varying]
+        self._run: Callable[..., None] | None = None
+        if isinstance(kernel, JITFunction):
+            like = self._filled({name: _like(dtype) for name, dtype in varying.items()})
+            compiled = kernel.warmup(*like, grid=grid, **self._options)
+            self._run = compiled[grid]  # loads it too, which is not to happen while a CUDA graph is captured
+
+    def __call__(self, tensors: Mapping[str, Any]) -> None:
+        """Launch it for tensors, tuples of them, or parts of their memory, which is to be there until it has run."""
+        arguments, together = self._fixed.copy(), 0
+        for place, name in self._varying:
+            value = tensors[name]
+            if type(value) is tuple:
+                address = tuple([each.data_ptr() for each in value])
+                for each in address:
+                    together |= each
+            else:
+                address = value.data_ptr()
+                together |= address
+            arguments[place] = address
+        if self._run is None or together % 16:  # it is compiled for wide reads
+            self._kernel[self._grid](*self._filled(tensors), **self._options)
+        else:
+            self._run(*arguments)
+
+    def _filled(self, tensors: Mapping[str, Any]) -> list[Any]:
+        arguments = self._fixed.copy()
+        for place, name in self._varying:
+            arguments[place] = _whole(tensors[name])
+        return arguments
+
+
+def _like(dtype: Any) -> Any:
+    return tuple(map(_like, dtype)) if isinstance(dtype, tuple) else MockTensor(dtype)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Part):
+        return value.view()
+    return tuple(map(_whole, value)) if isinstance(value, tuple) else value
+
+
+def _form(value: Any) -> Any:
+    """What of a value is compiled in."""
+    if isinstance(value, tuple):
+        return tuple(map(_form, value))
+    if not isinstance(value, Tensor):
+        return value
+    wide = value.untyped_storage().nbytes() < 1 << 31 if torch.version.hip else None
+    return value.dtype, value.device, value.data_ptr() % 16 == 0, wide
+
+
+def _address(value: Any) -> Any:
+    """Of a tensor its address, of several theirs."""
+    if isinstance(value, tuple):
+        return tuple(map(_address, value))
+    return value.data_ptr() if isinstance(value, Tensor) else value

@@ -10,8 +10,9 @@ forward runs, and its gradient while backward does; recomputing, both are of a `
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -40,13 +41,13 @@ def refuses(shape: Shape) -> str | None:
         return "its kernels are for NVIDIA's GPUs, in whose assembly its barrier is"
     if shape.dtype == torch.float64 and not interpreted():
         return "its kernels spill in float64, where the compiler takes them at all"
-    found = _division(shape, 1)
+    found = division_of(shape, 1)
     return found if isinstance(found, str) else None
 
 
 def nobody_to_meet(shape: Shape) -> str | None:
     """Why a layer is not for several programs, or None."""
-    found = _division(shape, 1)
+    found = division_of(shape, 1)
     return None if isinstance(found, str) or found.meet else "a single program has all of its units"
 
 
@@ -56,7 +57,7 @@ def seconds(shape: Shape, gradients: bool = False) -> float | None:
     total = 0.0
     backwards = shape.recurrent, len(shape.cell.gates)
     for sums in ((1, 1), backwards) if gradients else ((1, 1),):
-        found = _division(shape, *sums)
+        found = division_of(shape, *sums)
         if isinstance(found, str):
             return None
         steps = shape.steps + shape.layers - 1
@@ -68,7 +69,7 @@ def slower(shape: Shape) -> str | None:
     """Why another plan is likely the faster of those that run a layer, or None: by the model of `seconds`."""
     flops = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
     step = max(configurations.STEP_SECONDS, flops / configurations.PRODUCT_RATE[shape.dtype.itemsize])
-    found = _division(shape, 1)
+    found = division_of(shape, 1)
     if isinstance(found, str):
         return found
     return None if seconds(shape) < shape.steps * step else "launching each of its steps takes less time"
@@ -81,13 +82,13 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     if why_not:
         raise RuntimeError(f"the persistent plan cannot run this layer: {why_not}")
     with torch.cuda.device_of(q.outside):
-        return _forward(Problem(q), _division(shape, 1), save)
+        return _forward(Problem(q), division_of(shape, 1), save)
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
     shape = Shape.of(q)
-    division = _division(shape, shape.recurrent, len(shape.cell.gates))
+    division = division_of(shape, shape.recurrent, len(shape.cell.gates))
     if q.stacked:
         *saved, output = given.saved
         given = given._replace(output=output, saved=saved)
@@ -102,7 +103,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     output = q.empty(q.steps, q.batch, q.directions * q.hidden)
     saved = q.saved(configurations.recompute) if save else None
-    states, fresh = q.stacked(q.states, q.work), q.fresh()
+    final = [torch.empty_like(state) for state in q.states]
     _run(
         sequence.forward,
         q,
@@ -112,9 +113,11 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         bias=q.bias,
         weight_ih=q.ih,
         bias_ih=q.bias_ih,
-        states=states,
-        fresh=fresh and q.stacked(fresh, q.work),
+        initial=q.each(q.states),
+        fresh=q.each(q.fresh()),
         output=output,
+        final=tuple(final),
+        led=False,
         saved=saved and some(saved.values),
         after=saved and some(saved.after),
         **q.counts(configurations.recompute),
@@ -123,15 +126,13 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
     if q.is_stack:
         # Of what layers give each other the caller gets the highest one's, and is not to keep the others'.
         output, kept = q.parts(output)[-1].contiguous(), [*kept, output] if save else []
-    return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, states, strict=True)], kept
+    return output, final, kept
 
 
 def _backward(q: Problem, division: configurations.Division, given: Backward) -> list[Tensor | None]:
     output, saved, grad_output = given.output, Saved(*given.saved), given.grad_output.contiguous()
     recompute = len(q.kernels.saved) > len(saved.values)
-    fresh = q.fresh()
-    states = {"first": q.stacked(q.states, q.dtype), "after": some(saved.after)}
-    states["fresh"] = fresh and q.stacked(fresh, q.work)
+    states = {"first": q.each(q.states), "after": some(saved.after), "fresh": q.each(q.fresh())}
     window = Window(q, output, **states) if recompute else None
     before = q.hidden_before(output) if q.bounded and not window else None
     d = Gradients(q, given, window.steps if window else q.steps)
@@ -166,7 +167,7 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
     return d.flat(saved.raw)
 
 
-def _division(shape: Shape, planes: int, between: int = 1) -> configurations.Division | str:
+def division_of(shape: Shape, planes: int, between: int = 1) -> configurations.Division | str:
     """How programs divide a layer whose products sum over ``planes`` times its units, and in a stack those with what
     another layer gives over ``between`` times, or why they cannot."""
     stack = (shape.layers, between) if shape.layers > 1 else ()
@@ -195,29 +196,54 @@ def _processors(device: torch.device) -> tuple[int, int]:
 
 
 def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments: Any) -> None:
-    """A kernel on all rows of the batch and directions: in one launch, or one after the other where its programs would
-    not all be there at once."""
-    rows = division.tile["ROWS"]
-    groups = triton.cdiv(q.batch, rows)
+    """A kernel on all rows of the batch and directions."""
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
-    common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
-    common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.dtype)}
-    common["FLAGS"] = division.meet and configurations.flags and not q.is_stack
+    common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden}
+    common |= {"directions": q.directions, "reverse": int(q.reverse)}
+    meeting = Meeting.of(division, q.batch, q.directions, q.dtype, q.is_stack)
     if division.meet:
-        pairs = groups * q.directions
-        exchanged = 2 * pairs * rows * sum(division.tile["CHUNKS"]) * q.dtype.itemsize
-        counters = pairs * (division.blocks if common["FLAGS"] else 1) * barrier.APART.value
-        # One after the other, to be set to zero at once.
-        common["arrived"] = torch.zeros(counters + exchanged // 4, dtype=torch.int32, device=q.device)
-        common["ring"] = common["arrived"][counters:].view(q.dtype)
-        common["met"] = torch.ones((), dtype=torch.int32, device=q.device)
-        common["patience"] = configurations.PATIENCE
+        room = torch.zeros(meeting.room, dtype=torch.int32, device=q.device)
+        common |= {"arrived": room, "ring": room[meeting.counters :].view(q.dtype)}
+    for grid, start, stop, more in launches(division, meeting, q.batch, q.directions, q.dtype):
+        Launch(kernel, grid, **more, **common, **arguments)(start, stop)
+
+
+class Meeting(NamedTuple):
+    """What the programs of one pass meet by: see `sequence`."""
+
+    groups: int
+    flags: bool
+    counters: int
+    """Numbers of int32 that count arrivals; behind them lies the ring."""
+    room: int
+    """Numbers of int32 in all, to be set to zero at once; 0 where no two programs meet."""
+
+    @staticmethod
+    def of(division: configurations.Division, batch: int, directions: int, dtype: torch.dtype, stack: bool) -> Meeting:
+        rows = division.tile["ROWS"]
+        groups = triton.cdiv(batch, rows) * directions
+        flags = division.meet and configurations.flags and not stack
+        if not division.meet:
+            return Meeting(groups, flags, 0, 0)
+        exchanged = 2 * groups * rows * sum(division.tile["CHUNKS"]) * dtype.itemsize
+        counters = groups * (division.blocks if flags else 1) * barrier.APART.value
+        return Meeting(groups, flags, counters, counters + exchanged // 4)
+
+
+def launches(
+    division: configurations.Division, meeting: Meeting, batch: int, directions: int, dtype: torch.dtype
+) -> Iterator[tuple[tuple[int, int, int], int, int, dict[str, Any]]]:
+    """The launches of a pass: grid, first row and the one behind the last, and what else each is given: one, or one
+    after the other where its programs would not all be there at once."""
+    rows = division.tile["ROWS"]
+    groups = triton.cdiv(batch, rows)
+    common: dict[str, Any] = {"groups": meeting.groups, "FLAGS": meeting.flags, "precision": precision.mode(dtype)}
     # Without stages the compiler keeps no second copy of what it loads for steps to come.
-    options = {"num_stages": 1, **configurations.registers(), "launch_cooperative_grid": division.meet}
-    for direction, first in product(range(0, q.directions, division.directions), range(0, groups, division.groups)):
-        grid = division.blocks, min(division.groups, groups - first), division.directions
-        common["first_direction"] = direction
-        launch = Launch(kernel, grid, **options, **division.tile, **common, **arguments)
-        launch(first * rows, min(q.batch, (first + division.groups) * rows))
+    common |= {"num_stages": 1, **configurations.registers(), "launch_cooperative_grid": division.meet}
     if division.meet:
-        torch._assert_async(common["met"], "programs of the persistent plan have waited for each other in vain")
+        # With the assertion of those that have waited in vain, but none that numbers do not overflow.
+        common |= {"patience": configurations.PATIENCE, "debug": True, "sanitize_overflow": False}
+    for direction, first in product(range(0, directions, division.directions), range(0, groups, division.groups)):
+        grid = division.blocks, min(division.groups, groups - first), division.directions
+        stop = min(batch, (first + division.groups) * rows)
+        yield grid, first * rows, stop, {**division.tile, **common, "first_direction": direction}

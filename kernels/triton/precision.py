@@ -5,10 +5,15 @@ from contextlib import contextmanager
 from threading import RLock
 
 import torch
+from torch import Tensor
 
 from . import configurations, since_ampere
 
 _lock = RLock()
+_REDUCED = {
+    torch.float16: "allow_fp16_reduced_precision_reduction",
+    torch.bfloat16: "allow_bf16_reduced_precision_reduction",
+}
 
 
 def mode(dtype: torch.dtype) -> str:
@@ -47,3 +52,22 @@ def obeyed_by_torch(mode: str) -> Iterator[None]:
             yield
         finally:
             switch.fp32_precision = "none" if followed else before
+
+
+@contextmanager
+def summed_in_float32(like: Tensor) -> Iterator[None]:
+    """Inside, torch's own products on CUDA of tensors like one, of half precision, are nowhere summed in it.
+
+    Torch's switch is one for all threads, as with `obeyed_by_torch`.
+    """
+    name, switch = _REDUCED.get(like.dtype), torch.backends.cuda.matmul
+    if name is None or not like.is_cuda:
+        yield
+        return
+    with _lock:
+        before = getattr(switch, name)
+        setattr(switch, name, False)
+        try:
+            yield
+        finally:
+            setattr(switch, name, before)

@@ -154,6 +154,12 @@ class Problem:
                 stack[k].copy_(state)
         return stack
 
+    def each(self, states: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
+        """Each state (D, B, H) by itself; in the place of a projected hidden one, nothing."""
+        if states is None or not self.projected:
+            return states and tuple(states)
+        return self.empty(*states[-1].shape), *states[1:]
+
     def fresh(self) -> list[Tensor] | None:
         """What the states become at a boundary."""
         if self.reset is None:

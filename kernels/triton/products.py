@@ -32,6 +32,12 @@ def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
     return multiply(rows.new_ones(1, len(rows)), rows, rows.new_empty(1, rows.shape[1], dtype=dtype))[0]
 
 
+def over_time(a: Tensor, b: Tensor) -> Tensor:
+    """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype; halves are summed in float32."""
+    with precision.summed_in_float32(a):
+        return torch.tensordot(a, b, ([0, 1], [0, 1]))
+
+
 def sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:
     """Σ aᵀ b over the pairs (…, M), (…, N) and their leading dimensions → (M, N)."""
     products = []

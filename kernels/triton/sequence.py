@@ -5,16 +5,17 @@ weights on the chip, and their states in registers. What a product reads of the 
 forward and the gradients dr backward, goes through memory (the L2 cache), and the programs of a batch block and
 direction meet once a step. A program alone in its block has all units, and neither writes nor waits.
 
-Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); states and
-all gradients of states (S, D, B, H); parameters (D, rows, H); what is kept of each step, such as output, (T, B, D·H),
-of several (count, T, B, D·H). Everything but products is computed in ``states.dtype``.
+Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); parameters
+(D, rows, H); what is kept of each step, such as output, (T, B, D·H), of several (count, T, B, D·H). States are S
+tensors (D, B, H) each, and so are their gradients. Everything but products is computed in float32, or float64 where x
+is.
 
 A stack has its layers in the place of directions, weight_ih (L - 1, G·H, H) and bias_ih (L - 1, G·H) of all but the
 lowest: see `between`.
 
 A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
 or with ``FLAGS`` one for each of its programs, every `barrier.APART`, and in ring (2, groups, ROWS, ·) what they
-exchange, for this step and the next, both zero at first. met, one int32, becomes 0 where programs have waited in vain.
+exchange, for this step and the next, both zero at first. Programs that have waited in vain stop with an error.
 
 Two steps are room enough in the ring, with flags too. Step i + 1 is written where step i - 1 was, by a program that has
 read step i of all the others; each of them wrote it after it had read all of step i - 1.
@@ -30,10 +31,13 @@ from .tiles import (
     is_boundary,
     is_valid,
     load,
+    load_each,
+    load_states,
     place_in_window,
     place_of_tile,
     states_around,
     store,
+    store_each,
     store_some,
     time,
     where,
@@ -46,19 +50,21 @@ VARYING = ["start", "stop", "first_direction", "begin", "end", "steps", "batch",
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
-    cell: tl.constexpr, x, weight, bias, weight_ih, bias_ih, states, parameters, fresh, lengths, reset, output, saved,
-    after, ring, arrived, met, start, stop, first_direction, steps, batch, size, groups, patience,
+    cell: tl.constexpr, x, weight, bias, weight_ih, bias_ih, initial, parameters, fresh, lengths, reset, output, final,
+    saved, after, ring, arrived, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
-    directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, led: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Rows ``start`` to ``stop`` of the batch: states in and out in place; output where it is valid, else 0.
+    """Rows ``start`` to ``stop`` of the batch, from the states initial, None for zeros, to final; output where it is
+    valid, else 0. With ``led`` there is room before the output's first time and after its last: there each direction
+    writes the hidden state that its first step reads, so that the output and it are what all products read.
 
     Written where given: saved, the cell's own; after, some of the states as they are after each step: ``kept`` has a
     state's place there, or -1.
     """
-    work: tl.constexpr = states.dtype.element_ty
+    work: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     stored: tl.constexpr = x.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
@@ -74,7 +80,7 @@ def forward(
         pitch: tl.constexpr = WIDTH
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
-    s = load(states, count, plane, at, inside, work)
+    s = load_states(initial, count, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     b = ()
     if recurrent > 0:
@@ -90,8 +96,11 @@ def forward(
         if bias_ih is not None:
             b_ih = load(bias_ih, gates, size, pair * (gates * size) + everywhere, inside & (rows < stop * there), work)
     if reset is not None:
-        renewed = load(fresh, count, plane, at, inside, work)
+        renewed = load_each(fresh, at, inside, work)
         s = where(is_boundary(reset, lengths, 0, steps, batch, rows, present, backwards), renewed, s)
+    if led:
+        before = tl.where(backwards, steps, -1).to(tl.int64)
+        tl.store(output + ((before * batch + rows) * directions + direction) * size + units, s[0], inside)
     if not ALONE:
         tl.store(ring + group * (ROWS * pitch) + here, resident.rounded(s[0], precision), inside)
         barrier.arrive(counter)
@@ -128,7 +137,7 @@ def forward(
                 h = tl.where(valid, h, 0.0)
             s = n
             if reset is not None:
-                renewed = load(fresh, count, plane, at, inside, work)
+                renewed = load_each(fresh, at, inside, work)
                 s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), renewed, n)
             if weight_ih is not None:
                 tl.store(output + place, h, inside)
@@ -144,15 +153,15 @@ def forward(
             if after is not None:
                 store_some(after, n, kept, steps * plane, place, inside)
             i += 1
-    store(states, s, plane, at, inside)
+    store_each(final, s, at, inside)
     if not ALONE:
-        barrier.tell(met, patience)
+        barrier.tell(patience)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def backward(
     cell: tl.constexpr, weight, weight_ih, saved, before, first, after, result, parameters, fresh, lengths, reset,
-    grad_output, grad_states, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived, met,
+    grad_output, grad_final, grad_states, grad_initial, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived,
     start, stop, first_direction, begin, end, steps, batch, size, groups, patience, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
@@ -160,15 +169,16 @@ def backward(
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of those rows and steps ``begin`` to ``end``, the last first: grad_states, of the states after the last
-    of them, becomes that of the states before the first (but for a boundary there, which the caller cuts).
+    """Gradients of those rows and steps ``begin`` to ``end``, the last first: from grad_final, of the states after the
+    last of them, to grad_initial, if given, of those before the first (but for a boundary there: the caller cuts it).
+    In the place of both there may be grad_states (S, D, B, H), where they are from launch to launch in full precision.
 
     Read where needed: saved, as forward wrote it; before to result, as `states_around` has them. With ``window`` saved,
     before, grad_x and grad_r are of so many steps alone, as `gates.values` has them. ``previous`` and ``next`` say
     which states are read before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters (rows,
     D, B, H) and grad_fresh are added to.
     """
-    work: tl.constexpr = grad_states.dtype.element_ty
+    work: tl.constexpr = tl.float64 if grad_output.dtype.element_ty == tl.float64 else tl.float32
     stored: tl.constexpr = grad_x.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
@@ -184,7 +194,10 @@ def backward(
         pitch: tl.constexpr = WIDTH * recurrent
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
-    d = load(grad_states, count, plane, at, inside, work)
+    if grad_final is not None:
+        d = load_each(grad_final, at, inside, work)
+    else:
+        d = load(grad_states, count, plane, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     sums = load(grad_parameters, rows_of_parameters, plane, at, inside, work)
     if recurrent > 0:
@@ -263,11 +276,14 @@ def backward(
                     )  # fmt: skip
                 d = add(d, passed)
             i -= 1
-    store(grad_states, d, plane, at, inside)
+    if grad_initial is not None:
+        store_each(grad_initial, d, at, inside)
+    if grad_states is not None:
+        store(grad_states, d, plane, at, inside)
     if grad_parameters is not None:
         store(grad_parameters, sums, plane, at, inside)
     if not ALONE:
-        barrier.tell(met, patience)
+        barrier.tell(patience)
 
 
 @triton.jit

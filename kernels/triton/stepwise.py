@@ -63,7 +63,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         raw = saved.raw[0] if saved else q.empty(q.steps, q.batch, q.directions * q.hidden)
         if q.bounded or q.directions > 1:
             projected = q.states[0].to(q.work, copy=True)
-            reads = {"x": output, "states": projected, "fresh": fresh and fresh[0].to(q.work)}
+            reads = {"x": output, "states": projected, "fresh": fresh and (fresh[0],)}
             reads = {"cell": PROJECTION.forward, **reads, **PROJECTION_COUNTS}
             project = _launch(gates.forward, q, q.width, **reads, **result, **common)
         result = {"output": raw}
@@ -81,7 +81,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         bias=q.bias,
         states=states,
         parameters=q.parameters,
-        fresh=fresh and q.stacked(fresh, q.work),
+        fresh=q.each(fresh),
         saved=saved and some(saved.values),
         after=saved and some(saved.after),
         **own_product,
@@ -142,12 +142,12 @@ def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
         saved=some(saved.values),
         values=len(q.kernels.saved),
         before=window.before if window else before,
-        first=q.stacked(q.states, q.dtype),
+        first=q.each(q.states),
         after=some(saved.after),
         previous=previous,
         next=q.kernels.next,
         parameters=q.parameters,
-        fresh=fresh and q.stacked(fresh, q.work),
+        fresh=q.each(fresh),
         grad_states=d.states,
         grad_fresh=d.fresh,
         grad_parameters=d.parameters,

@@ -32,6 +32,33 @@ def load(base, count: tl.constexpr, stride, at, inside, dtype: tl.constexpr):
 
 
 @triton.jit
+def load_each(bases, at, inside, dtype: tl.constexpr):
+    """A tile of each of some tensors; without any, none."""
+    tiles = ()
+    for k in tl.static_range(len(bases)):
+        tiles = tiles + (tl.load(bases[k] + at, inside, other=0.0).to(dtype),)
+    return tiles
+
+
+@triton.jit
+def load_states(bases, count: tl.constexpr, at, inside, dtype: tl.constexpr):
+    """The same of ``count`` states; None are zeros."""
+    if bases is not None:
+        return load_each(bases, at, inside, dtype)
+    else:
+        tiles = ()
+        for _ in tl.static_range(count):
+            tiles = tiles + (tl.zeros(inside.shape, dtype),)
+        return tiles
+
+
+@triton.jit
+def store_each(bases, tiles, at, inside):
+    for k in tl.static_range(len(tiles)):
+        tl.store(bases[k] + at, tiles[k], inside)
+
+
+@triton.jit
 def store(base, tiles, stride, at, inside):
     for k in tl.static_range(len(tiles)):
         tl.store(base + k * stride + at, tiles[k], inside)
@@ -130,9 +157,9 @@ def states_around(
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """The states before and after step i, those that ``previous`` and ``next`` say are read, from what forward kept:
-    result (T, B, D·H), the hidden one after each step; after, the others in the slots ``kept``; first (S, D, B, H), the
-    states before them all; fresh (S, D, B, H), what they become at a boundary. And from before, where given, the hidden
-    one before each step: of all, or with ``window`` of its steps."""
+    result (T, B, D·H), the hidden one after each step; after, the others in the slots ``kept``; first, each (D, B, H),
+    the states before them all, None for zeros; fresh, alike, what they become at a boundary. And from before, where
+    given, the hidden one before each step: of all, or with ``window`` of its steps."""
     t, earlier = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
     place_before = ((earlier * batch + rows) * directions + direction) * size + units
@@ -152,14 +179,15 @@ def states_around(
                 old = tl.load(before + held, inside, other=0.0).to(work)
             else:
                 if i == 0:
-                    old = tl.load(first + k * plane + at, inside, other=0.0).to(work)
+                    if first is not None:
+                        old = tl.load(first[k] + at, inside, other=0.0).to(work)
                 elif k == 0:
                     old = tl.load(result + place_before, inside, other=0.0).to(work)
                 else:
                     old = tl.load(after + kept[k] * (steps * plane) + place_before, inside, other=0.0).to(work)
                 if reset is not None:
                     flag = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
-                    old = tl.where(flag, tl.load(fresh + k * plane + at, inside, other=0.0).to(work), old)
+                    old = tl.where(flag, tl.load(fresh[k] + at, inside, other=0.0).to(work), old)
         if next[k]:
             if k == 0:
                 new = tl.load(result + place, inside, other=0.0).to(work)
