@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from importlib import metadata
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -222,7 +222,7 @@ def _processor(device: torch.device) -> str:
 def _versions(device: torch.device) -> dict[str, str]:
     found = {"seqcells": __version__, "torch": torch.__version__, "python": platform.python_version()}
     if device.type == "cuda":
-        found |= {"triton": metadata.version("triton"), "cudnn": str(torch.backends.cudnn.version())}
+        found |= {"triton": import_module("triton").__version__, "cudnn": str(torch.backends.cudnn.version())}
     return found
 
 

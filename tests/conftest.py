@@ -88,6 +88,7 @@ def gpu(tables, kernels_of_a_gpu, monkeypatch):
         estimates.reload()
 
     monkeypatch.setattr(triton, "interpreted", lambda: False)
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")  # torch's default
     use("NVIDIA H200", 132)
     return use
 

@@ -10,7 +10,7 @@ import torch
 import seqcells
 from seqcells import estimates, machine, tune
 from seqcells.kernels import cpu
-from seqcells.table import Point, Table
+from seqcells.table import KERNELS, Point, Table
 
 needs_engine = pytest.mark.skipif(cpu.unavailable() is not None, reason="the CPU engine is not built")
 
@@ -241,15 +241,16 @@ def test_every_kind_of_call_can_be_made(cell, form, training):
 
 @needs_engine
 @pytest.mark.heavy
-def test_a_run_in_earnest(tmp_path, monkeypatch):
+def test_a_run_in_earnest(device, tmp_path, monkeypatch):
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path))
-    small = tune.GRIDS["cpu"]._replace(rows=(1, 4), hidden=(8, 16), coarse=[(1, 8)])
-    monkeypatch.setitem(tune.GRIDS, "cpu", small)
+    small = tune.GRIDS[device]._replace(rows=(1, 4), hidden=(8, 16), coarse=[(1, 8)])
+    monkeypatch.setitem(tune.GRIDS, device, small)
+    where, ours = torch.device(device), KERNELS[device]
     try:
-        tune.main(["--seconds", "20"])
-        table = estimates.here()
-        assert table is not None and all(p.hidden <= 16 and s["cpu"] > 0 for p, s in table.points.items())
-        assert table.name in seqcells.GRU(4, 8).plan(torch.zeros(32, 1, 4)).reason
+        tune.main(["--seconds", "20", "--device", device])
+        table = estimates.here(where)
+        assert table is not None and all(p.hidden <= 16 and s[ours] > 0 for p, s in table.points.items())
+        assert table.name in seqcells.GRU(8, 8, device=where).plan(torch.zeros(32, 1, 8, device=where)).reason
     finally:
         monkeypatch.undo()
         estimates.reload()
