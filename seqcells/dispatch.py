@@ -1,7 +1,7 @@
 """Which backend runs a call, and why.
 
-A backend named by the caller runs or raises; ``"auto"`` takes one that can, on a CPU by estimated seconds
-(`seqcells.estimates`), and says why. There is one knob: the string ``backend``.
+A backend named by the caller runs or raises; ``"auto"`` takes one that can, by estimated seconds where torch's operator
+and kernels of ours both can (`seqcells.estimates`), and says why. There is one knob: the string ``backend``.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,8 +20,9 @@ from . import delegate, estimates, trial
 from .call import Call, Choice
 from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
-from .kernels.triton import cudnn, plan
+from .kernels.triton import plan
 from .recurrence import Recurrence
+from .table import KERNELS
 
 
 class Backend(NamedTuple):
@@ -78,8 +79,6 @@ BACKENDS: dict[str, Backend] = {
     ),
 }
 NAMES = ("auto", *BACKENDS)
-KERNELS = {"cpu": "cpu", "cuda": "triton"}
-"""The backend of our kernels for each type of device."""
 WITHOUT_KERNELS = "torch's own operator for a plain call that it does not fail for, else the reference"
 """What ``"auto"`` takes on all other types of devices."""
 _WHERE_TORCHS_RUN = ("cuda", "meta")
@@ -157,19 +156,14 @@ def _automatic(call: Call) -> Choice:
         why_not_torch = trial.failure(call)
         if why_not_torch:
             return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
-    if best == "cpu":
-        if torch.is_autocast_enabled("cpu"):
+    if not why_no_kernels:
+        if best == "cpu" and torch.is_autocast_enabled("cpu"):
             leader = Choice("torch", "under autocast it rounds where torch.nn does")
         else:
             leader = estimates.leader(call)
-        if leader.backend == "cpu":
+        if leader.backend == best:
             return leader
         note = f"; {leader.reason}"
-    if best == "triton":
-        why_cudnn = cudnn.leads(call)
-        if why_cudnn is None:
-            return Choice("triton", "one launch for all steps, where cuDNN launches each")
-        note = f"; cuDNN leads: {why_cudnn}"
     return Choice("torch", f"a plain call: torch's own operator{note}")
 
 

@@ -1,7 +1,7 @@
-"""How long a call on the CPU would take by torch's own operator and by ours, from tables of measured seconds.
+"""How long a call would take by torch's own operator and by ours, from tables of measured seconds.
 
-A table is kept for a class of machines (`seqcells.machine`). Tables that ``python -m seqcells.tune`` measured here lie
-in the cache (`seqcells.cache`) and go before those that come with the package.
+A table is kept for a class of machines (`seqcells.machine`), of CPUs or of GPUs. Tables that ``python -m
+seqcells.tune`` measured here lie in the cache (`seqcells.cache`) and go before those that come with the package.
 """
 
 import math
@@ -14,13 +14,13 @@ from types import ModuleType
 
 import torch
 
-from . import machine
+from . import machine, unmeasured
 from .cache import folder
 from .call import Call, Choice
-from .kernels import cpu
-from .table import BACKENDS, Table
+from .table import KERNELS, Table, backends
 
 SHIPPED = Path(__file__).parent / "tables"
+CPU = torch.device("cpu")
 UNKNOWN = "-unknown"
 """The end of a machine class whose second-level cache was not recorded."""
 MARGIN = 1.25
@@ -47,97 +47,135 @@ def _library() -> ModuleType:
     return import_module(".kernels.cpu.library", __package__)  # not before it is wanted: the extension is loaded
 
 
-def in_use(machine_class: str, threads: int) -> Table | None:
-    """The table for machines of a class: an own one first, else a shipped one, of the nearest number of threads.
+def class_of(device: torch.device) -> str:
+    """The class of machines that a device is of; our kernels for it must exist here."""
+    return _gpu_class(device) if device.type == "cuda" else _cpu_class(instruction_set())
+
+
+@cache
+def _cpu_class(instruction_set: str) -> str:
+    return machine.machine_class(instruction_set)
+
+
+@cache
+def _gpu_class(device: torch.device) -> str:
+    found = torch.cuda.get_device_properties(device)
+    return machine.gpu_class(found.name, found.multi_processor_count)
+
+
+def of_class(machine_class: str, threads: int) -> list[Table]:
+    """The tables for machines of a class, the first to be asked first: an own one, then a shipped one, each of the
+    nearest number of threads.
 
     A shipped table whose second-level cache is unknown is nobody's: such a table counts in `leader` where there is no
     other.
     """
     shipped = [table for table in shipped_tables() if not table.machine_class.endswith(UNKNOWN)]
+    found = []
     for tables in (own_tables(), shipped):
         alike = [table for table in tables if table.machine_class == machine_class]
         if alike:
-            return min(alike, key=lambda table: abs(math.log(table.threads / threads)))
-    return None
+            found.append(min(alike, key=lambda table: abs(math.log(table.threads / threads))))
+    return found
 
 
-def here() -> Table | None:
-    """The table in use on this machine with torch's present number of threads, or None."""
-    return in_use(machine.machine_class(instruction_set()), torch.get_num_threads())
+def here(device: torch.device = CPU) -> Table | None:
+    """The table that is asked first on a device of this machine, with torch's present number of threads, or None."""
+    return next(iter(of_class(class_of(device), torch.get_num_threads())), None)
 
 
 def seconds(backend: str, call: Call) -> float | None:
-    """What a call would take here by ``"torch"`` or ``"cpu"``; None where no table of this machine's class tells.
+    """What a call would take here by ``"torch"`` or our kernels; None where no table of this machine's class tells.
 
     With grad mode on, the seconds are those of forward and backward.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"tables have seconds of {' and '.join(map(repr, BACKENDS))}, not of {backend!r}")
-    table = here()
-    return None if table is None else table.seconds(backend, call, torch.is_grad_enabled())
+    known = backends(call.device.type)
+    if backend not in known:
+        raise ValueError(f"tables have seconds of {' and '.join(map(repr, known))}, not of {backend!r}")
+    tables = of_class(class_of(call.device), torch.get_num_threads())
+    told = (_both(table, call, torch.is_grad_enabled(), _numbers(call))[known.index(backend)] for table in tables)
+    return next((each for each in told if each), None)
 
 
 def leader(call: Call) -> Choice:
-    """Which of ``"torch"`` and ``"cpu"`` runs a call that both can run, and why; the same answer is found once.
+    """Which of torch's operator and our kernels runs a call that both can run, and why; the same answer is found once.
 
-    The table in use decides by its estimates: torch's operator must lead by `LEAD`. Without one, or where it does not
-    cover the call, ours must lead by `MARGIN` in every shipped table that covers the call. Where none does, ours is
-    taken for what torch has no fused kernel for.
+    The tables of this machine's class decide by their estimates, the first that covers the call: torch's operator must
+    lead by `LEAD`. Where there is none, ours must lead by `MARGIN` in every shipped table that covers the call. Where
+    none does, ours is taken for what torch has no fused kernel for.
     """
     if not (type(call.rows) is type(call.steps) is type(call.hidden) is int):
         call = call._replace(rows=0, steps=0, hidden=0, width=0)  # symbols of a traced graph, of no size
-    return _leader(call, torch.is_grad_enabled(), torch.get_num_threads(), instruction_set())
+    if call.device.type == "cpu":
+        where = _cpu_class(instruction_set()), torch.get_num_threads(), None
+    else:
+        why_not = unmeasured.switched_off()
+        if why_not:
+            return Choice("torch", why_not)
+        where = _gpu_class(call.device), 1, _numbers(call)
+    return _leader(call, torch.is_grad_enabled(), *where)
+
+
+def _numbers(call: Call) -> str | None:
+    """What a call is computed in, as a `seqcells.table.Point` has it, where that is not the dtype's name."""
+    if call.dtype != torch.float32 or call.device.type == "cpu":
+        return None
+    from .kernels.triton import precision  # not before triton is wanted
+
+    mode = precision.mode(call.dtype)
+    return None if mode == "ieee" else mode
 
 
 @lru_cache(maxsize=4096)
-def _leader(call: Call, training: bool, threads: int, instruction_set: str) -> Choice:
-    if call.form == "stream":
+def _leader(call: Call, training: bool, machine_class: str, threads: int, numbers: str | None) -> Choice:
+    if call.form == "stream" and call.device.type == "cpu":
         return Choice("cpu", "a step of a stream is one call of the engine")
-    table = in_use(machine.machine_class(instruction_set), threads)
-    theirs, ours = _both(table, call, training) if table else (None, None)
+    for table in of_class(machine_class, threads):
+        choice = _by(table, call, training, numbers)
+        if choice:
+            return choice
+    return _cautious(call, training, numbers, machine_class) or unmeasured.choice(call, training)
+
+
+def _by(table: Table, call: Call, training: bool, numbers: str | None) -> Choice | None:
+    """What a table of this machine's class says; None where it does not cover the call."""
+    kernels = KERNELS[call.device.type]
+    theirs, ours = _both(table, call, training, numbers)
     if theirs and ours:
         words = f"estimated at {_in_words(ours)} by our kernels and {_in_words(theirs)} by torch's operator"
-        return Choice("cpu" if ours < LEAD * theirs else "torch", f"{words}, {described(table)}")
+        return Choice(kernels if ours < LEAD * theirs else "torch", f"{words}, {described(table)}")
     if theirs or ours:
         failed = "torch's operator" if ours else "our kernels"
-        return Choice("cpu" if ours else "torch", f"{failed} failed when it was measured, {described(table)}")
-    return _cautious(call, training, instruction_set) or _structural(call, training)
+        return Choice(kernels if ours else "torch", f"{failed} failed when it was measured, {described(table)}")
+    return None
 
 
-def _cautious(call: Call, training: bool, instruction_set: str) -> Choice | None:
+def _cautious(call: Call, training: bool, numbers: str | None, machine_class: str) -> Choice | None:
     """What shipped tables that cover a call agree upon, those of the instruction set first; else None."""
-    if call.dtype == torch.bfloat16 and cpu.lacks_bfloat16_unit():
-        return None  # measured machines with a unit tell nothing of one without
+    if unmeasured.is_unlike_others(call, training):
+        return None
     # What `auto` gave to torch's operator is missing in tables of results: no such table speaks beyond its sizes.
-    kin = [table for table in shipped_tables() if table.machine_class.startswith(f"{instruction_set}-")]
-    for tables, margin in ((kin, KIN_MARGIN), (shipped_tables(), MARGIN)):
-        pairs = [_both(table, call, training, beyond=False) for table in tables]
+    others = [table for table in shipped_tables() if table.device_type == call.device.type]
+    kin = [table for table in others if machine.are_kin(table.machine_class, machine_class)]
+    for tables, margin in ((kin, KIN_MARGIN), (others, MARGIN)):
+        pairs = [_both(table, call, training, numbers, beyond=False) for table in tables]
         leads = [theirs / ours for theirs, ours in pairs if theirs and ours]
         if leads:
             least = min(leads)
             words = (
                 f"no table of this machine covers it, and in those of others ours is at least {least:.3g} times as fast"
             )
-            return Choice("cpu" if least >= margin else "torch", f"{words}; {margin} is asked for")
+            return Choice(KERNELS[call.device.type] if least >= margin else "torch", f"{words}; {margin} is asked for")
     return None
 
 
-def _structural(call: Call, training: bool) -> Choice:
-    """By what torch has kernels for: a fused one, oneDNN's, for padded LSTM layers alone."""
-    if call.form == "step" or call.steps == 1:
-        if training:
-            return Choice("torch", "the way through torch's operators is shorter for single steps with gradients")
-        return Choice("cpu", "a single step without gradients is one call of the engine")
-    fused = call.cell.name == "lstm" and not {"packed", "projection"} & {*call.options}
-    if not fused or call.dtype == torch.float64:
-        return Choice("cpu", "torch has no fused kernel for this call on the CPU")
-    if call.dtype == torch.bfloat16 and cpu.lacks_bfloat16_unit():
-        return Choice("cpu", "torch's kernel needs a unit for products of bfloat16, which this processor lacks")
-    return Choice("torch", "no table covers the call")
-
-
-def _both(table: Table, call: Call, training: bool, beyond: bool = True) -> list[float | None]:
-    return [table.seconds(backend, call, training, beyond) for backend in BACKENDS]
+def _both(
+    table: Table, call: Call, training: bool, numbers: str | None, beyond: bool | None = None
+) -> list[float | None]:
+    """The seconds by torch's operator and by ours. Default of ``beyond``: of CPUs alone, for on a GPU layers of other
+    sizes have other kernels: torch's persistent ones up to some sizes, and our plans."""
+    beyond = table.device_type == "cpu" if beyond is None else beyond
+    return [table.seconds(each, call, training, beyond, numbers) for each in backends(table.device_type)]
 
 
 def _in_words(seconds: float) -> str:
@@ -167,7 +205,7 @@ def shipped_tables() -> tuple[Table, ...]:
 
 def reload() -> None:
     """Read all tables anew, and choose anew: for whoever has written one."""
-    for cached in (own_tables, shipped_tables, _leader):
+    for cached in (own_tables, shipped_tables, _leader, _cpu_class, _gpu_class):
         cached.cache_clear()
 
 

@@ -9,7 +9,7 @@ import torch
 
 from . import estimates, machine
 from .dispatch import BACKENDS, KERNELS, WITHOUT_KERNELS
-from .kernels import cpu
+from .kernels import cpu, triton
 from .kernels.triton.plan import PLANS
 from .version import __version__
 
@@ -33,7 +33,20 @@ def _devices() -> list[str]:
     return found
 
 
-def _estimates() -> list[str]:
+def _gpu_estimates() -> list[str]:
+    why_not = triton.unavailable()
+    return (
+        []
+        if why_not
+        else [
+            f"cuda:{index}: {line}"
+            for index in range(torch.cuda.device_count())
+            for line in _in_use(torch.device("cuda", index))
+        ]
+    )
+
+
+def _cpu_estimates() -> list[str]:
     sizes = [f"{name} {size >> 10} KiB" if size else f"{name} unknown" for name, size in machine.caches().items()]
     lines = [
         f"processor: {machine.processor()}",
@@ -42,13 +55,19 @@ def _estimates() -> list[str]:
     ]
     if cpu.unavailable():
         return [*lines, "table in use: none, for there is nothing to compare torch's operators with"]
-    table = estimates.here()
+    return [*lines, *_in_use(estimates.CPU)]
+
+
+def _in_use(device: torch.device) -> list[str]:
+    table = estimates.here(device)
     if table is None:
-        words = "none, so torch's operator unless ours leads by far elsewhere; `python -m seqcells.tune` measures one"
+        option = "" if device.type == "cpu" else f" --device {device}"
+        words = "none, so torch's operator unless ours leads by far elsewhere; "
+        words += f"`python -m seqcells.tune{option}` measures one"
     else:
         whole = "" if table.complete else ", not the whole grid"
         words = f"{estimates.described(table)}, {table.threads} threads, {len(table.points)} points{whole}"
-    return [*lines, f"machine class: {machine.machine_class(estimates.instruction_set())}", f"table in use: {words}"]
+    return [f"machine class: {estimates.class_of(device)}", f"table in use: {words}"]
 
 
 def report() -> str:
@@ -63,7 +82,8 @@ def report() -> str:
         lines.append(f"  {name:{width}}  {'no ' if why_not else 'yes'}  {backend.description}")
         if why_not:
             lines.append(f"  {'':{width}}       {why_not}")
-    lines += ["", "estimates by which the CPU's backend is chosen", *(f"  {line}" for line in _estimates())]
+    lines += ["", "estimates by which the backend of a plain call is chosen"]
+    lines += [f"  {line}" for line in (*_cpu_estimates(), *_gpu_estimates())]
     lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
     width = max(map(len, PLANS))
     lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]

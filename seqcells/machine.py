@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from pathlib import Path, PurePosixPath
 ROOT = Path("/")
 """Where ``proc`` and ``sys`` lie."""
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_GPU = "cuda-"
+"""How the classes of GPUs begin."""
+# Makers, memory and the socket do not tell two of a model apart; a card for PCIe, NVL or a laptop has other clocks.
+_ALIKE = re.compile(r"nvidia|amd|tesla|gpu|sxm\d*|hbm\w*|\d+gb")
 
 
 @cache
@@ -57,6 +62,30 @@ def machine_class(instruction_set: str, l2: int | None = None) -> str:
     """
     l2 = caches()["l2"] if l2 is None else l2
     return f"{instruction_set}-l2-{f'{l2 >> 10}k' if l2 else 'unknown'}"
+
+
+def gpu_class(name: str, multiprocessors: int) -> str:
+    """The class of GPUs whose estimates are exchangeable, such as ``"cuda-h200-132sm"``: the model, and how much of it.
+
+    A part of a GPU (MIG) is of another class than the whole: programs that meet need multiprocessors for all of them.
+
+    Args:
+        name: as CUDA has it, such as ``"NVIDIA H200"`` or ``"NVIDIA A100-SXM4-40GB MIG 1g.5gb"``.
+        multiprocessors: how many of them this process may use.
+    """
+    words = [word for word in re.findall(r"[a-z0-9.]+", name.lower()) if not _ALIKE.fullmatch(word)]
+    return _GPU + "-".join([*(words or ["unknown"]), f"{multiprocessors}sm"])
+
+
+def device_type(machine_class: str) -> str:
+    """The type of the devices of a class, ``"cpu"`` or ``"cuda"``."""
+    return "cuda" if machine_class.startswith(_GPU) else "cpu"
+
+
+def are_kin(one: str, other: str) -> bool:
+    """Whether two classes of CPUs have the same instruction set; of GPUs no two classes are near enough."""
+    sets = {each.partition("-l2-")[0] for each in (one, other)}
+    return len(sets) == 1 and device_type(one) == "cpu"
 
 
 @cache

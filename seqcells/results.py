@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
-from .table import Point, Table
+from .table import KERNELS, Point, Table
 
 INSTRUCTION_SETS = {
     "amx_bf16": "amxbf16",
@@ -20,34 +20,37 @@ INSTRUCTION_SETS = {
 """Flags of processors, and the instruction set that the CPU engine takes for the first of them that there is: older
 result files have not its name."""
 THEIRS = {"torch.nn": "layers", "torch.nn cell loop": "step"}
-OURS = {"seqcells cpu": "layers", "seqcells auto": "layers", "seqcells auto cell": "step"}
-"""Providers, and the forms of their calls; cells are read of streaming alone."""
+OURS = {"seqcells {}": "layers", "seqcells auto": "layers", "seqcells auto cell": "step"}
+"""Providers, and the forms of their calls, the backend of our kernels left open; cells are read of streaming alone."""
 SUITES = {"sequence": False, "training": True, "streaming": False}
-"""The suites whose rows are read, and whether they make gradients. Streaming's figure is a single step's."""
+"""The suites whose rows are read, and whether they make gradients. Streaming's figure is a single step's. In the packed
+suite ours is given lengths, which is another call than torch.nn's."""
+VERSIONS = {"cpu": ("python", "torch"), "cuda": ("python", "torch", "triton")}
+"""What counts for seconds on a type of device."""
 
 
 def table(path: str | Path) -> Table:
-    """The table of all points that both torch's operator and our CPU kernels were measured at.
+    """The table of all points that both torch's operator and our kernels were measured at.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is no result file of a CPU, or has no such point.
+        ValueError: the file is no result file, or has no such point.
     """
     path = Path(path)
     try:
         given = json.loads(path.read_text())
-        found = {"torch": dict(_rows(given, THEIRS)), "cpu": dict(_rows(given, OURS))}
-        described = given["machine"]
-        guessed = next((name for flag, name in INSTRUCTION_SETS.items() if flag in described["flags"]), "portable")
-        instruction_set = described.get("instruction_set") or guessed
-        common = [point for point in found["torch"] if point in found["cpu"]]
-        if given["device"] != "cpu" or not common:
-            raise ValueError("it has no point at which torch's operator and ours ran on a CPU")
+        device, described = given["device"], given["machine"]
+        ours = KERNELS[device]
+        providers = {name.format(ours): form for name, form in OURS.items()}
+        found = {"torch": dict(_rows(given, THEIRS, ours)), ours: dict(_rows(given, providers, ours))}
+        common = [point for point in found["torch"] if point in found[ours]]
+        if not common:
+            raise ValueError("it has no point at which torch's operator and ours ran")
         return Table(
-            machine_class=machine.machine_class(instruction_set, described.get("caches", {}).get("l2", 0)),
-            processor=described["cpu"],
+            machine_class=(_gpu_class if device == "cuda" else _cpu_class)(described),
+            processor=described["gpu" if device == "cuda" else "cpu"],
             threads=described["threads"],
-            versions={name: given["versions"][name] for name in ("python", "torch")},
+            versions={name: given["versions"][name] for name in VERSIONS[device]},
             date=given["date"],
             commit=given["commit"],
             source=path.name,
@@ -58,14 +61,24 @@ def table(path: str | Path) -> Table:
         raise ValueError(f"{path} gives no table of estimates: {problem!r}") from None
 
 
-def _rows(given: dict[str, Any], providers: dict[str, str]) -> Iterator[tuple[Point, float]]:
+def _cpu_class(described: dict[str, Any]) -> str:
+    guessed = next((name for flag, name in INSTRUCTION_SETS.items() if flag in described["flags"]), "portable")
+    l2 = described.get("caches", {}).get("l2", 0)
+    return machine.machine_class(described.get("instruction_set") or guessed, l2)
+
+
+def _gpu_class(described: dict[str, Any]) -> str:
+    return machine.gpu_class(described["gpu"], described["gpu_multiprocessors"])
+
+
+def _rows(given: dict[str, Any], providers: dict[str, str], ours: str) -> Iterator[tuple[Point, float]]:
     """The points of those providers and their seconds; what ``auto`` gave to torch's operator is not ours."""
     for row in given["rows"]:
         form = providers.get(row["provider"])
         single = row["suite"] == "streaming"
         if row["suite"] not in SUITES or form is None or row["status"] != "ok" or (form == "step" and not single):
             continue
-        if " auto" in row["provider"] and "auto took cpu" not in row["notes"]:
+        if " auto" in row["provider"] and f"auto took {ours}" not in row["notes"]:
             continue
         steps = 1 if single else row["steps"]
         sizes = steps, row["batch"], row["hidden"]

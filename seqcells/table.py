@@ -1,4 +1,4 @@
-"""A table of the seconds that calls took on one machine, by torch's own operator and by ours."""
+"""A table of the seconds that calls took on one machine, a CPU or a GPU, by torch's own operator and by ours."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import machine
 
 if TYPE_CHECKING:
     from .call import Call
 
 SCHEMA = 1
-BACKENDS = ("torch", "cpu")
-"""Backends that a table may have seconds of."""
+KERNELS = {"cpu": "cpu", "cuda": "triton"}
+"""The backend of our kernels for each type of device."""
+
+
+def backends(device_type: str) -> tuple[str, str]:
+    """The backends that a table has seconds of, for a type of device: torch's operator and our kernels."""
+    return "torch", KERNELS[device_type]
 
 
 class Point(NamedTuple):
@@ -24,10 +31,11 @@ class Point(NamedTuple):
 
     cell: str
     form: str
-    """``"layers"`` or ``"step"``."""
+    """``"layers"``, ``"packed"`` (the same of a PackedSequence, lengths from a tenth of the steps up) or ``"step"``."""
     training: bool
     """Whether gradients were made too."""
     dtype: str
+    """torch's name of it; ``"tf32"`` for float32 whose products may be rounded to that."""
     steps: int
     rows: int
     hidden: int
@@ -58,6 +66,13 @@ class Table:
     points: dict[Point, dict[str, float | None]]
     name: str = field(default="", compare=False)
     """The file's, without its ending."""
+    host: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By backend, for ``"inference"`` and ``"training"``: seconds that Python takes for a call of a layer, whatever its
+    size. No call takes less. Where single steps were measured, it is in what those took."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """By name, where the points come from that are not of ``source``, and ``host``."""
+    origin_of: dict[Point, str] = field(default_factory=dict)
+    """The name of the origin of each such point."""
 
     @classmethod
     def load(cls, path: str | Path) -> Table:
@@ -72,44 +87,76 @@ class Table:
             given = json.loads(path.read_text())
             if given.pop("schema") != SCHEMA:
                 raise ValueError(f"it is not of schema {SCHEMA}")
-            points = {}
+            points, origin_of = {}, {}
+            wanted = backends(machine.device_type(given["machine_class"]))
             for entry in given.pop("points"):
-                seconds = entry.pop("seconds")
-                points[Point(**entry)] = {backend: seconds[backend] for backend in BACKENDS}
-            if not all(s is None or s > 0 for seconds in points.values() for s in seconds.values()):
+                seconds, origin = entry.pop("seconds"), entry.pop("origin", None)
+                points[Point(**entry)] = {backend: seconds[backend] for backend in wanted}
+                if origin is not None:
+                    origin_of[Point(**entry)] = origin
+            if not {*origin_of.values()} <= given.get("origins", {}).keys():
+                raise ValueError("a point's origin is not among its origins")
+            all_seconds = [*points.values(), *given.get("host", {}).values()]
+            if not all(s is None or s > 0 for seconds in all_seconds for s in seconds.values()):
                 raise ValueError("its seconds are not all positive")
             if not given["threads"] > 0 or not all(min(point[4:]) > 0 for point in points):
                 raise ValueError("its sizes are not all positive")
-            return cls(**given, points=points, name=path.stem)
+            return cls(**given, points=points, origin_of=origin_of, name=path.stem)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             raise ValueError(f"{path} is no table of estimates: {problem}") from None
 
     def to_json(self) -> str:
         """The text of a file that `load` reads, a point a line."""
-        head = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("points", "name")}
-        lines = [json.dumps(point._asdict() | {"seconds": _rounded(seconds)}) for point, seconds in self.points.items()]
-        points = ",\n  ".join(lines)
+        elsewhere = {"points", "origin_of", "name"} | {name for name in ("host", "origins") if not getattr(self, name)}
+        head = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in elsewhere}
+        points = ",\n  ".join(map(self._line, self.points))
         return f'{json.dumps({"schema": SCHEMA, **head}, indent=1)[:-2]},\n "points": [\n  {points}\n ]\n}}\n'
 
-    def seconds(self, backend: str, call: Call, training: bool, beyond: bool = True) -> float | None:
+    def _line(self, point: Point) -> str:
+        origin = {"origin": self.origin_of[point]} if point in self.origin_of else {}
+        return json.dumps(point._asdict() | {"seconds": _rounded(self.points[point])} | origin)
+
+    def beside(self, other: Table) -> Table:
+        """This table, and what another of the same class has of origins that are none of ``source``."""
+        if self.machine_class != other.machine_class:
+            raise ValueError(f"a table of {other.machine_class} is no place for points of {self.machine_class}")
+        origin_of = {point: name for point, name in other.origin_of.items() if point not in self.points}
+        points = self.points | {point: other.points[point] for point in origin_of}
+        return replace(self, points=points, origin_of=origin_of, host=other.host, origins=other.origins)
+
+    @property
+    def device_type(self) -> str:
+        """The type of the device that was measured."""
+        return machine.device_type(self.machine_class)
+
+    def seconds(
+        self, backend: str, call: Call, training: bool, beyond: bool = True, dtype: str | None = None
+    ) -> float | None:
         """What a call would take by a backend, or None where the table does not cover it.
 
-        Calls with options are not covered. Layers and directions multiply. Single steps stand for single steps alone,
-        one other number of steps for any; between two, and beyond them, seconds are a line over steps.
+        Calls with options are not covered, but for a packed input alone. Layers and directions multiply. Single steps
+        stand for single steps alone, one other number of steps for any; between two, and beyond them, seconds are a
+        line over steps.
 
         Args:
             beyond: whether rows and hidden units that lie beyond the measured ones are covered. Default: True
+            dtype: as a `Point` has it. Default: that of the call's dtype
         """
-        dtype = str(call.dtype).removeprefix("torch.")
-        grids = self._grids.get((backend, call.cell.name, call.form, training, dtype))
-        if grids is None or call.options or not (call.steps and call.rows and call.hidden):
+        dtype = dtype or str(call.dtype).removeprefix("torch.")
+        packed = call.options == ("packed",)
+        grids = self._grids.get((backend, call.cell.name, "packed" if packed else call.form, training, dtype), {})
+        if (call.options and not packed) or not (call.steps and call.rows and call.hidden):
             return None
+        if not beyond:
+            grids = {steps: grid for steps, grid in grids.items() if grid.spans(call.rows, call.hidden)}
         if call.steps in grids:
             grids = {call.steps: grids[call.steps]}
-        if not beyond and not all(grid.spans(call.rows, call.hidden) for grid in grids.values()):
+        one = _over_steps(grids, call.steps, call.rows, call.hidden) if grids else None
+        if one is None:
             return None
-        one = _over_steps(grids, call.steps, call.rows, call.hidden)
-        return None if one is None else one * call.layers * call.directions
+        if call.form == "layers":
+            one = max(one, self.host.get(backend, {}).get("training" if training else "inference", 0.0))
+        return one * call.layers * call.directions
 
     @cached_property
     def _grids(self) -> dict[tuple[Any, ...], dict[int, Grid]]:

@@ -1,7 +1,7 @@
 """``python -m seqcells.tune``: measures on this machine what `seqcells.estimates` chooses by, and keeps the table.
 
-A coarse grid comes first, then a finer one, all in float32, then the same in bfloat16 as far as time allows: a run that
-is cut short keeps a table that tells something of every kind of call.
+A coarse grid comes first, then a finer one, as far as time allows: a run that is cut short keeps a table that tells
+something of every kind of call.
 """
 
 import argparse
@@ -11,27 +11,69 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from . import cache, estimates, machine, results
 from .cell_modules import GRUCell, LSTMCell
-from .kernels import cpu
+from .kernels import cpu, triton
 from .layers import GRU, LSTM
-from .table import BACKENDS, Point, Table
+from .table import KERNELS, Point, Table, backends
 from .version import __version__
 
 MODULES = {"lstm": (LSTM, LSTMCell), "gru": (GRU, GRUCell)}
 """The layer and the cell module of each cell."""
-DTYPES = ("float32", "bfloat16")
-KINDS = (("layers", 32), ("layers", 1), ("step", 1))
-"""Forms, and steps of each."""
-ROWS, HIDDEN = (1, 4, 16, 64), (64, 128, 256, 512)
-COARSE = [(rows, hidden) for rows in (1, 64, 16) for hidden in (128, 512)]
-"""Rows and hidden units that are measured first."""
+
+
+class Grid(NamedTuple):
+    """What is measured on a type of device."""
+
+    kinds: tuple[tuple[str, int], ...]
+    """Forms, and steps of each."""
+    rows: tuple[int, ...]
+    hidden: tuple[int, ...]
+    coarse: list[tuple[int, int]]
+    """Rows and hidden units that are measured first."""
+    passes: tuple[tuple[str, str], ...]
+    """Dtypes as a `Point` has them, and whether ``"coarse"`` or ``"fine"``, in the order of measuring."""
+
+    def points(self) -> Iterator[Point]:
+        """All of them, the most telling first."""
+        fine = [each for each in product(self.rows, self.hidden) if each not in self.coarse]
+        for dtype, places in self.passes:
+            sizes = self.coarse if places == "coarse" else fine
+            for (rows, hidden), training, cell, (form, steps) in product(sizes, (False, True), MODULES, self.kinds):
+                yield Point(cell, form, training, dtype, steps, rows, hidden)
+
+
+GRIDS = {
+    "cpu": Grid(
+        kinds=(("layers", 32), ("layers", 1), ("step", 1)),
+        rows=(1, 4, 16, 64),
+        hidden=(64, 128, 256, 512),
+        coarse=[(rows, hidden) for rows in (1, 64, 16) for hidden in (128, 512)],
+        passes=tuple(product(("float32", "bfloat16"), ("coarse", "fine"))),
+    ),
+    # A GPU's table tells nothing beyond its sizes, so the corners come first, and every dtype's before the rest.
+    "cuda": Grid(
+        kinds=(("layers", 256), ("layers", 32), ("layers", 1), ("packed", 256), ("step", 1)),
+        rows=(1, 16, 64, 256),
+        hidden=(128, 256, 512, 1024),
+        coarse=[(rows, hidden) for rows in (64, 1) for hidden in (256, 1024)],
+        passes=tuple(
+            (dtype, places) for places in ("coarse", "fine") for dtype in ("tf32", "bfloat16", "float16", "float32")
+        ),
+    ),
+}
+"""By type of device."""
+ENGINES = {"cpu": cpu, "cuda": triton}
 
 POINT_SECONDS = 0.1
 """What the timing of a point should take, if two rounds do not take longer."""
@@ -43,36 +85,34 @@ SETTLE_SECONDS = 0.002
 Run = Callable[[], object]
 
 
-def points() -> Iterator[Point]:
-    """All points of the grid, the most telling first: coarse before fine, and float32 before bfloat16."""
-    fine = [each for each in product(ROWS, HIDDEN) if each not in COARSE]
-    for dtype, places in product(DTYPES, (COARSE, fine)):
-        for (rows, hidden), training, cell, (form, steps) in product(places, (False, True), MODULES, KINDS):
-            yield Point(cell, form, training, dtype, steps, rows, hidden)
-
-
-def measure(wanted: Sequence[Point], seconds: float, tell: Callable[[str], None]) -> Table:
+def measure(
+    wanted: Sequence[Point], seconds: float, tell: Callable[[str], None], device: torch.device = estimates.CPU
+) -> Table:
     """A table of as many of the points as the time allows, in their order, at least of one.
 
     Args:
         wanted: the points.
         seconds: the limit; the point that is being measured when it is reached is finished.
         tell: is given a line for each point.
+        device: what is measured. Default: the CPU
     """
+    synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
     found: dict[Point, dict[str, float | None]] = {}
     start = time.perf_counter()
     for point in wanted:
         if found and time.perf_counter() - start >= seconds:
             tell(f"out of time after {len(found)} of {len(wanted)} points")
             break
-        found[point] = timed({backend: runner(point, backend) for backend in BACKENDS})
+        runs = {backend: runner(point, backend, device) for backend in backends(device.type)}
+        with _rounding(point, device):
+            found[point] = timed(runs, synchronize)
         by = [f"{backend} {'fails' if s is None else f'{s * 1e6:.1f} µs'}" for backend, s in found[point].items()]
         tell(f"{in_words(point)}: {', '.join(by)}")
     return Table(
-        machine_class=machine.machine_class(estimates.instruction_set()),
-        processor=machine.processor(),
+        machine_class=estimates.class_of(device),
+        processor=_processor(device),
         threads=torch.get_num_threads(),
-        versions={"seqcells": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions=_versions(device),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         commit=_commit(),
         source="seqcells.tune",
@@ -87,17 +127,19 @@ def in_words(point: Point) -> str:
     return f"{kind} B{point.rows} H{point.hidden} T{point.steps}"
 
 
-def runner(point: Point, backend: str) -> Run:
+def runner(point: Point, backend: str, device: torch.device = estimates.CPU) -> Run:
     """What makes one call of the point by a backend, forward or forward and backward, its input and weights random."""
     layer, cell = MODULES[point.cell]
-    dtype = getattr(torch, point.dtype)
+    like = {"dtype": torch.float32 if point.dtype == "tf32" else getattr(torch, point.dtype), "device": device}
     rows, hidden, steps = point.rows, point.hidden, point.steps
-    module = (cell if point.form == "step" else layer)(hidden, hidden, dtype=dtype, backend=backend)
+    module = (cell if point.form == "step" else layer)(hidden, hidden, backend=backend, **like)
     shape = (rows, hidden) if point.form == "step" else (steps, rows, hidden)
-    input, hx = torch.randn(shape, dtype=dtype), None
+    input, hx = torch.randn(shape, **like), None
     if steps == 1:  # whoever makes single steps carries the states
-        states = [torch.randn(shape, dtype=dtype) for _ in module.cell.states]
+        states = [torch.randn(shape, **like) for _ in module.cell.states]
         hx = states[0] if len(states) == 1 else tuple(states)
+    if point.form == "packed":
+        input = pack_padded_sequence(input, torch.linspace(steps, max(1, steps / 10), rows).round().long())
 
     def infer() -> object:
         with torch.no_grad():
@@ -106,20 +148,33 @@ def runner(point: Point, backend: str) -> Run:
     def train() -> object:
         output = module(input, hx)
         output = output if isinstance(output, torch.Tensor) else output[0]
-        return torch.autograd.grad(output, leaves, ones)
+        return torch.autograd.grad(_data(output), leaves, ones)
 
-    leaves, ones = [input.requires_grad_(point.training), *module.parameters()], torch.ones_like(input)
+    leaves, ones = [_data(input).requires_grad_(point.training), *module.parameters()], torch.ones_like(_data(input))
     return train if point.training else infer
 
 
-def timed(runs: dict[str, Run]) -> dict[str, float | None]:
-    """The median seconds of each, None for one that raises RuntimeError. They are timed in turns."""
+def _data(given: torch.Tensor | PackedSequence) -> torch.Tensor:
+    return given.data if isinstance(given, PackedSequence) else given
+
+
+def timed(runs: dict[str, Run], synchronize: Callable[[], object] | None = None) -> dict[str, float | None]:
+    """The median seconds of each, None for one that cannot run. They are timed in turns.
+
+    Args:
+        runs: what is timed, by name.
+        synchronize: waits until the device has done all that it was given. Calls one behind the other are then waited
+            for together, as those of a model are: Python prepares a call while the device runs the one before.
+            Default: calls return when they are done, and each is timed
+    """
+    failures = RuntimeError if synchronize is None else Exception  # a compiler's errors are of any type
     times: dict[str, list[float]] = {}
     calls = {}
     for name, run in runs.items():
         try:
-            first = [_seconds(run) for _ in range(3)]  # what is prepared for calls like one is so at the third
-        except RuntimeError:
+            # What is prepared for calls like one is so at the third.
+            first = [_seconds(run, synchronize) for _ in range(3)]
+        except failures:
             continue
         times[name], calls[name] = [], max(1, min(MOST_CALLS, int(TURN_SECONDS / min(first))))
     start, rounds = time.perf_counter(), 0
@@ -127,15 +182,48 @@ def timed(runs: dict[str, Run]) -> dict[str, float | None]:
         rounds += 1
         for name, found in times.items():
             time.sleep(SETTLE_SECONDS)
-            _seconds(runs[name])  # the first call after another's finds the caches full of that
-            found += [_seconds(runs[name]) for _ in range(calls[name])]
+            _seconds(runs[name], synchronize)  # the first call after another's finds the caches full of that
+            if synchronize:
+                found.append(_seconds(runs[name], synchronize, calls[name]))
+            else:
+                found += [_seconds(runs[name]) for _ in range(calls[name])]
     return {name: statistics.median(times[name]) if name in times else None for name in runs}
 
 
-def _seconds(run: Run) -> float:
+def _seconds(run: Run, synchronize: Callable[[], object] | None = None, calls: int = 1) -> float:
+    """Of one call, the mean of several."""
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    for _ in range(calls):
+        run()
+    if synchronize:
+        synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+@contextmanager
+def _rounding(point: Point, device: torch.device) -> Iterator[None]:
+    """Inside, products of float32 on a GPU are rounded as the point says."""
+    if device.type != "cuda":
+        yield
+        return
+    switch = torch.backends.cudnn.rnn
+    before = switch.fp32_precision
+    switch.fp32_precision = "tf32" if point.dtype == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
+
+
+def _processor(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else machine.processor()
+
+
+def _versions(device: torch.device) -> dict[str, str]:
+    found = {"seqcells": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    if device.type == "cuda":
+        found |= {"triton": import_module("triton").__version__, "cudnn": str(torch.backends.cudnn.version())}
+    return found
 
 
 def _commit() -> str:
@@ -156,6 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m seqcells.tune", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="the limit of time; default: %(default)s")
+    parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
     parser.add_argument("--json", metavar="FILE", help="write the table there instead of the cache")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be measured, and where it is kept")
     parser.add_argument("--from-results", metavar="FILE", help="do not measure: read a result file of the benchmark")
@@ -166,33 +255,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--from-results needs --json: a table of another machine is not for this one's cache")
     try:
         if options.from_results:
-            _keep(results.table(options.from_results), options.json)
+            found, path = results.table(options.from_results), Path(options.json)
+            _keep(found.beside(Table.load(path)) if path.exists() else found, path)
         else:
             _tune(options)
     except (OSError, ValueError) as problem:
         raise SystemExit(str(problem)) from None
 
 
+def _device(name: str) -> torch.device:
+    """torch's device of that name; ValueError where there are no kernels of ours for its type."""
+    if name.partition(":")[0] not in KERNELS:
+        raise ValueError
+    return torch.device(name)
+
+
 def _tune(options: argparse.Namespace) -> None:
-    why_not = cpu.unavailable()
+    device = options.device
+    why_not = ENGINES[device.type].unavailable()
+    if not why_not and device.type == "cuda" and triton.interpreted():
+        why_not = "Triton's interpreter runs our kernels in Python"
     if why_not:
         raise SystemExit(f"there is nothing to compare torch's operators with: {why_not}")
-    machine_class, threads = machine.machine_class(estimates.instruction_set()), torch.get_num_threads()
+    machine_class, threads = estimates.class_of(device), torch.get_num_threads()
     path = options.json or estimates.own_folder() / file_name(machine_class, threads)
-    wanted = list(points())
-    print(f"{machine.processor()}, class {machine_class}, {machine.cores()} cores, {threads} threads of torch")
+    wanted = list(GRIDS[device.type].points())
+    print(f"{_processor(device)}, class {machine_class}, {machine.cores()} cores, {threads} threads of torch")
     print(f"{len(wanted)} points in {options.seconds:g} seconds at most, for {path}")
     if options.dry_run:
         print(*map(in_words, wanted), sep="\n")
         return
     # Two at once would measure each other.
     with nullcontext() if options.json else cache.lock("tune", timeout=0):
-        _keep(measure(wanted, options.seconds, lambda line: print(line, flush=True)), path)
+        _keep(measure(wanted, options.seconds, lambda line: print(line, flush=True), device), path)
 
 
 def file_name(machine_class: str, threads: int) -> str:
-    """What a table's file is called."""
-    return f"{machine_class}-{threads}t.json"
+    """What a table's file is called. A GPU's is the same for any number of threads."""
+    return machine_class + (f"-{threads}t" if machine.device_type(machine_class) == "cpu" else "") + ".json"
 
 
 def _keep(table: Table, path: str | Path) -> None:

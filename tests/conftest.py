@@ -2,6 +2,7 @@
 
 import os
 import re
+from types import SimpleNamespace
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic cuBLAS
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from support import DEVICES, backends
 
-from seqcells import estimates, machine
+from seqcells import dispatch, estimates, machine
 from seqcells.kernels import cpu, triton
 
 if not cpu.unavailable():
@@ -61,6 +62,35 @@ def tables(tmp_path):
         use()
         yield use
     estimates.reload()
+
+
+@pytest.fixture
+def kernels_of_a_gpu(monkeypatch):
+    """As if Triton's kernels ran here on one of NVIDIA's GPUs: choices are made, and nothing can run."""
+    pytest.importorskip("triton")
+    possible = dispatch.BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
+    monkeypatch.setitem(dispatch.BACKENDS, "triton", possible)
+    monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: True)
+
+
+@pytest.fixture
+def gpu(tables, kernels_of_a_gpu, monkeypatch):
+    """As if torch's GPU were that of ``use(name, multiprocessors)``: at first an H200, with no `tables`. Which devices
+    were asked for their properties is in ``use.asked``."""
+
+    def use(name, multiprocessors):
+        found = SimpleNamespace(name=name, multi_processor_count=multiprocessors)
+        use.asked = []
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: use.asked.append(device) or found)
+        monkeypatch.setattr(
+            "seqcells.kernels.triton.persistent._processors", lambda device: (multiprocessors, 227 << 10)
+        )
+        estimates.reload()
+
+    monkeypatch.setattr(triton, "interpreted", lambda: False)
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")  # torch's default
+    use("NVIDIA H200", 132)
+    return use
 
 
 @pytest.fixture(params=[] if cpu.unavailable() else library.TARGETS)

@@ -192,15 +192,6 @@ def test_a_named_backend_is_the_reason():
     assert layer.plan(INPUT) == seqcells.Choice("reference", "asked for by name")
 
 
-@pytest.fixture
-def would_run(monkeypatch):
-    """As if a GPU were here: asked how Triton would run a call, it says so."""
-    pytest.importorskip("triton")
-    possible = dispatch.BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
-    monkeypatch.setitem(dispatch.BACKENDS, "triton", possible)
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: True)
-
-
 @pytest.mark.parametrize(
     ("module", "input", "words"),
     (
@@ -212,13 +203,13 @@ def would_run(monkeypatch):
         (seqcells.GRUCell(4, 5), INPUT[0], "by fused step"),
     ),
 )
-def test_a_plan_says_how_triton_would_run_it(module, input, words, would_run):
+def test_a_plan_says_how_triton_would_run_it(module, input, words, kernels_of_a_gpu):
     module.backend = "triton"
     choice = module.plan(input)
     assert choice.backend == "triton" and choice.reason.startswith(f"asked for by name; {words}")
 
 
-def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
+def test_plans_of_a_gpu_that_is_not_nvidias(kernels_of_a_gpu, monkeypatch):
     monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: False)
     monkeypatch.setattr("seqcells.kernels.triton.persistent.interpreted", lambda: False)
     reason = seqcells.LSTM(4, 5, backend="triton").plan(torch.randn(50, 16, 4)).reason
@@ -226,7 +217,7 @@ def test_plans_of_a_gpu_that_is_not_nvidias(would_run, monkeypatch):
 
 
 @pytest.fixture
-def hopper(would_run, monkeypatch):
+def hopper(kernels_of_a_gpu, monkeypatch):
     """An H100's multiprocessors."""
     monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
 
@@ -249,34 +240,6 @@ def test_stacks_of_layers_run_at_once(hopper):
     layer = seqcells.LSTM(4, 300, num_layers=2, backend="triton", dtype=torch.bfloat16)
     reason = layer.plan(torch.randn(50, 16, 4, dtype=torch.bfloat16)).reason
     assert "by persistent" in reason and "by a wavefront, 2 layers at once" in reason
-
-
-@pytest.mark.parametrize(
-    ("dtype", "sizes", "expected"),
-    (
-        (torch.bfloat16, (100, 16, 512), None),
-        (torch.float32, (100, 16, 512), None),
-        (torch.float16, (100, 64, 512), None),
-        (torch.bfloat16, (16, 16, 512), "fewer than 32 steps"),
-        (torch.float32, (100, 16, 128), "a kernel of its own"),
-        (torch.float16, (100, 16, 256), "a kernel of its own"),
-        (torch.bfloat16, (100, 128, 1024), "its products take less time"),
-        (torch.bfloat16, (100, 16, 1600), "backward does not fit on the chip"),
-        (torch.bfloat16, (100, 16, 3000), "launched for each step too"),
-        (torch.float64, (100, 16, 512), "was not compared"),
-    ),
-    ids=str,
-)
-def test_against_cudnn(dtype, sizes, expected, hopper):
-    """For a GPU's tensors, of which only the shapes are here."""
-    steps, batch, hidden = sizes
-    shape = {"rows": batch, "steps": steps, "hidden": hidden, "width": hidden}
-    call = dispatch.Call(REGISTRY["lstm"], "layers", torch.device("cuda"), dtype, **shape)
-    choice = dispatch.choose(call)
-    assert choice.backend == ("triton" if expected is None else "torch")
-    assert (expected or "one launch for all steps") in choice.reason
-    packed = dispatch.choose(call._replace(options=("packed",)))
-    assert packed.backend == "torch" and "was not compared" in packed.reason
 
 
 def test_cells_are_found_by_name():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqcells import estimates, machine, results
+from seqcells import estimates, machine, results, tune
 from seqcells.call import Call
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
@@ -201,9 +201,8 @@ def test_own_tables_go_before_shipped_ones(tables):
 
 def test_the_nearest_number_of_threads_counts(tables):
     tables(own=[table(name="two", threads=2), table(name="sixteen", threads=16)])
-    assert [estimates.in_use("avx2-l2-512k", threads).name for threads in (1, 5, 6, 64)] == ["two"] * 2 + [
-        "sixteen"
-    ] * 2
+    nearest = [estimates.of_class("avx2-l2-512k", threads) for threads in (1, 5, 6, 64)]
+    assert [[table.name for table in tables] for tables in nearest] == [["two"]] * 2 + [["sixteen"]] * 2
 
 
 def test_a_shipped_table_without_the_caches_size_is_nobodys(tables, monkeypatch):
@@ -325,7 +324,7 @@ SHIPPED = sorted(Path(estimates.__file__).with_name("tables").glob("*.json"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_tables(path):
     shipped = Table.load(path)
-    assert path.stem == f"{shipped.machine_class}-{shipped.threads}t"
+    assert path.name == tune.file_name(shipped.machine_class, shipped.threads)
     assert {point.cell for point in shipped.points} == {"lstm", "gru"}
     assert "-dirty" not in shipped.commit
 

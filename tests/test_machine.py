@@ -132,6 +132,34 @@ def test_classes(monkeypatch):
     assert machine.machine_class("amxbf16") == "amxbf16-l2-2048k"
 
 
+@pytest.mark.parametrize(
+    ("name", "multiprocessors", "expected"),
+    (
+        ("NVIDIA H200", 132, "cuda-h200-132sm"),
+        ("NVIDIA H200 SXM 141GB HBM3e", 132, "cuda-h200-132sm"),
+        ("NVIDIA H200 NVL", 132, "cuda-h200-nvl-132sm"),
+        ("NVIDIA H100 80GB HBM3", 132, "cuda-h100-132sm"),
+        ("NVIDIA H100 PCIe", 114, "cuda-h100-pcie-114sm"),
+        ("NVIDIA A100-SXM4-40GB", 108, "cuda-a100-108sm"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 14, "cuda-a100-mig-1g.5gb-14sm"),
+        ("NVIDIA GeForce RTX 4090", 128, "cuda-geforce-rtx-4090-128sm"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 76, "cuda-geforce-rtx-4090-laptop-76sm"),
+        ("Tesla T4", 40, "cuda-t4-40sm"),
+        ("", 10, "cuda-unknown-10sm"),
+    ),
+)
+def test_classes_of_gpus(name, multiprocessors, expected):
+    assert machine.gpu_class(name, multiprocessors) == expected
+    assert machine.device_type(expected) == "cuda" and machine.device_type("avx2-l2-512k") == "cpu"
+
+
+def test_kin_are_cpus_of_one_instruction_set():
+    assert machine.are_kin("avx512-l2-unknown", "avx512-l2-2048k")
+    assert not machine.are_kin("avx512-l2-2048k", "avx512bf16-l2-2048k")
+    assert not machine.are_kin("cuda-h200-132sm", "cuda-h200-16sm")
+    assert not machine.are_kin("cuda-h200-132sm", "cuda-h200-132sm")
+
+
 def test_processors_have_names(tree):
     assert machine.processor(tree({"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some Maker 9"})) == "Some Maker 9"
 

@@ -177,6 +177,7 @@ ORDER = [
     {"execute"},
     {"dispatch"},
     {"estimates", "results", "trial"},
+    {"unmeasured"},
     {"delegate", "reference", "fits", "kernels", "table"},
     {"checks"},
     {"recurrence"},

@@ -1,6 +1,6 @@
 """Measuring this machine: what is measured, in which order, and that the table is kept and then used."""
 
-import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,19 +10,33 @@ import torch
 import seqcells
 from seqcells import estimates, machine, tune
 from seqcells.kernels import cpu
-from seqcells.table import Point, Table
+from seqcells.table import KERNELS, Point, Table
 
 needs_engine = pytest.mark.skipif(cpu.unavailable() is not None, reason="the CPU engine is not built")
 
 
 def test_the_grid_is_measured_once_and_the_most_telling_points_first():
-    wanted = list(tune.points())
+    grid = tune.GRIDS["cpu"]
+    wanted = list(grid.points())
     assert len({*wanted}) == len(wanted) == 2 * 2 * 3 * 2 * 4 * 4
     assert [point.dtype for point in wanted] == ["float32"] * 192 + ["bfloat16"] * 192
     for first in (wanted, wanted[192:]):
-        coarse = first[: 12 * len(tune.COARSE)]
-        assert [point[-2:] for point in coarse[::12]] == tune.COARSE
+        coarse = first[: 12 * len(grid.coarse)]
+        assert [point[-2:] for point in coarse[::12]] == grid.coarse
         assert len({(*point.kind, point.steps) for point in coarse[:12]}) == 12
+
+
+def test_on_a_gpu_the_corners_of_every_dtype_come_before_what_lies_between():
+    grid = tune.GRIDS["cuda"]
+    wanted = list(grid.points())
+    kinds = 2 * 2 * 5
+    assert len({*wanted}) == len(wanted) == 4 * kinds * 4 * 4
+    corners = wanted[: 4 * kinds * 4]
+    assert {point[-2:] for point in corners} == {(1, 256), (64, 256), (1, 1024), (64, 1024)}
+    for first, dtype in zip(range(0, len(corners), 4 * kinds), ("tf32", "bfloat16", "float16", "float32"), strict=True):
+        of_dtype = corners[first : first + 4 * kinds]
+        assert {point.dtype for point in of_dtype} == {dtype}
+        assert {point.form for point in of_dtype[:kinds]} == {"layers", "packed", "step"}
 
 
 class Clock:
@@ -64,6 +78,35 @@ def test_long_calls_are_made_few_times(clock):
     assert "".join(clock.log) == "aaabbb" + "aabb" * 2
 
 
+def test_a_device_is_waited_for_after_some_calls_and_that_counts(clock):
+    """As a GPU: calls return at once, and what they gave it takes its time."""
+    given = []
+
+    def synchronize():
+        clock.pass_by(0.003 * len(given))
+        given.clear()
+
+    def run(host):
+        def run():
+            clock.pass_by(host)
+            given.append(host)
+
+        return run
+
+    found = tune.timed({"torch": run(0.0), "triton": run(0.002)}, synchronize)
+    assert found == {"torch": pytest.approx(0.003), "triton": pytest.approx(0.005)}
+
+
+def test_who_fails_to_compile_has_no_seconds(clock):
+    def fails():
+        raise ValueError("a compiler's")
+
+    found = tune.timed({"torch": clock.run("a", 0.25), "triton": fails}, lambda: None)
+    assert found == {"torch": pytest.approx(0.25), "triton": None}
+    with pytest.raises(ValueError, match="a compiler's"):
+        tune.timed({"torch": clock.run("a", 0.25), "cpu": fails})
+
+
 def test_who_cannot_run_has_no_seconds(clock):
     def fails():
         raise RuntimeError("could not create a primitive")
@@ -76,9 +119,9 @@ def test_who_cannot_run_has_no_seconds(clock):
 def quick(monkeypatch, clock):
     """As if each point took a second, half of it ours."""
 
-    def timed(runs):
+    def timed(runs, synchronize):
         clock.pass_by(1.0)
-        return {"torch": 0.5, "cpu": 0.25}
+        return {name: 0.5 if name == "torch" else 0.25 for name in runs}
 
     monkeypatch.setattr(tune, "timed", timed)
     monkeypatch.setattr(cpu, "unavailable", lambda: None)
@@ -93,7 +136,7 @@ def test_a_table_is_kept_told_of_and_used(quick, tables, capsys):
     (path,) = kept()
     assert path.name == "avx2-l2-512k-1t.json"
     measured = Table.load(path)
-    assert [*measured.points] == list(islice(tune.points(), 7)) and not measured.complete
+    assert [*measured.points] == list(islice(tune.GRIDS["cpu"].points(), 7)) and not measured.complete
     assert measured.threads == torch.get_num_threads() and measured.processor == machine.processor()
     assert measured.versions["torch"] == torch.__version__
     lines = capsys.readouterr().out.splitlines()
@@ -157,37 +200,57 @@ def test_two_do_not_measure_at_once(quick, tables):
 RESULTS = Path(seqcells.__file__).parents[1] / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("path", sorted(estimates.SHIPPED.glob("*-unknown-*.json")), ids=lambda path: path.stem)
+SHIPPED = [path for path in sorted(estimates.SHIPPED.glob("*.json")) if Table.load(path).source != "seqcells.tune"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_tables_of_results_are_what_the_results_say(path, tables, tmp_path):
-    source = RESULTS / json.loads(path.read_text())["source"]
-    tune.main(["--from-results", str(source), "--json", str(tmp_path / path.name)])
-    assert (tmp_path / path.name).read_text() == path.read_text()
+    """All but what is marked as of another origin, which stays as it was."""
+    shipped, made = Table.load(path), tmp_path / path.name
+    if shipped.origins:
+        points = {point: shipped.points[point] for point in shipped.origin_of}
+        made.write_text(replace(shipped, points=points, date="", commit="", source="").to_json())
+    tune.main(["--from-results", str(RESULTS / shipped.source), "--json", str(made)])
+    assert made.read_text() == path.read_text()
+
+
+def test_points_of_results_are_not_put_beside_those_of_another_machine(tables, tmp_path):
+    cuda, cpu = sorted(SHIPPED)[-1], sorted(SHIPPED)[0]
+    taken = tmp_path / "taken.json"
+    taken.write_text(cuda.read_text())
+    with pytest.raises(SystemExit, match="a table of cuda-h200-132sm is no place for points of amxbf16-l2-unknown"):
+        tune.main(["--from-results", str(RESULTS / Table.load(cpu).source), "--json", str(taken)])
+    assert taken.read_text() == cuda.read_text()
 
 
 @needs_engine
 @pytest.mark.parametrize("training", (False, True))
-@pytest.mark.parametrize("form", ("layers", "step"))
+@pytest.mark.parametrize("form", ("layers", "packed", "step"))
 @pytest.mark.parametrize("cell", tune.MODULES)
 def test_every_kind_of_call_can_be_made(cell, form, training):
-    for steps, backend in ((1, "torch"), (1, "cpu"), *([(3, "cpu")] if form == "layers" else [])):
+    kinds = ((3, "torch"), (3, "cpu")) if form == "packed" else ((1, "torch"), (1, "cpu"))
+    for steps, backend in (*kinds, *([(3, "cpu")] if form == "layers" else [])):
         found = tune.runner(Point(cell, form, training, "float32", steps, 2, 8), backend)()
         tensors = torch.utils._pytree.tree_leaves(found)
-        assert len(tensors) == (5 if training else (2 if cell == "lstm" else 1) + (form == "layers"))
+        if form == "packed" and not training:  # two sequences, of three steps and one
+            assert tensors[0].shape == (4, 8) and tensors[1].tolist() == [2, 1, 1]
+            del tensors[1:4]
+        assert len(tensors) == (5 if training else (2 if cell == "lstm" else 1) + (form != "step"))
         assert all(tensor.isfinite().all() for tensor in tensors)
 
 
 @needs_engine
 @pytest.mark.heavy
-def test_a_run_in_earnest(tmp_path, monkeypatch):
+def test_a_run_in_earnest(device, tmp_path, monkeypatch):
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path))
-    monkeypatch.setattr(tune, "ROWS", (1, 4))
-    monkeypatch.setattr(tune, "HIDDEN", (8, 16))
-    monkeypatch.setattr(tune, "COARSE", [(1, 8)])
+    small = tune.GRIDS[device]._replace(rows=(1, 4), hidden=(8, 16), coarse=[(1, 8)])
+    monkeypatch.setitem(tune.GRIDS, device, small)
+    where, ours = torch.device(device), KERNELS[device]
     try:
-        tune.main(["--seconds", "20"])
-        table = estimates.here()
-        assert table is not None and all(p.hidden <= 16 and s["cpu"] > 0 for p, s in table.points.items())
-        assert table.name in seqcells.GRU(4, 8).plan(torch.zeros(32, 1, 4)).reason
+        tune.main(["--seconds", "20", "--device", device])
+        table = estimates.here(where)
+        assert table is not None and all(p.hidden <= 16 and s[ours] > 0 for p, s in table.points.items())
+        assert table.name in seqcells.GRU(8, 8, device=where).plan(torch.zeros(32, 1, 8, device=where)).reason
     finally:
         monkeypatch.undo()
         estimates.reload()
