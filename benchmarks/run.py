@@ -172,13 +172,13 @@ def relate(report: Report) -> None:
     nulls: dict[bool, list[float]] = {False: [], True: []}
     for case, rows in by_case.items():
         measured, unloaded = values[case], values.get((*case[:-1], 0), {})
-        rivals = [measured[each.provider] for each in rows if each.figure and not each.ours and each.provider != NULL]
+        rivals = [_relative(each) for each in rows if each.figure and not each.ours and each.provider != NULL]
         for each in rows:
             if not each.figure:
                 continue
             value = each.figure.value
-            each.ratio = _over(measured.get(BASELINE), value)
-            each.ratio_to_rival = _over(min(rivals, default=None), value)
+            each.ratio = _over(each.origin.baseline if each.origin else measured.get(BASELINE), value)
+            each.ratio_to_rival = _over(min(rivals, default=None), _relative(each))
             if SUITES[each.suite].loads:
                 each.to_one_thread = _over(measured.get(ONE_THREAD), value)
                 each.kept = _over(unloaded.get(UNLOADED.get(each.provider, each.provider)), value)
@@ -198,6 +198,12 @@ def relate(report: Report) -> None:
             "outside": sum(abs(ratio - 1) > NULL_BAND for ratio in counted),
             "within": abs(typical - 1) <= NULL_BAND,
         }
+
+
+def _relative(row: Row) -> float:
+    """The value, or where several runs wrote the file its part of torch.nn's in the same run."""
+    baseline = row.origin.baseline if row.origin else None
+    return row.figure.value / (baseline or 1)
 
 
 def _over(above: float | None, below: float | None) -> float | None:

@@ -57,6 +57,20 @@ class Floor:
 
 
 @dataclass
+class Origin:
+    """Where a row comes from, in a file that several runs wrote."""
+
+    date: str
+    commit: str
+    code: str | None = None
+    """Of what ran: machine code, how it was launched, and the libraries beside it; None where that is not known."""
+    baseline: float | None = None
+    """torch.nn's value in the same run, which the row is compared with."""
+    null: float | None = None
+    """torch.nn's value over itself a second time, in the same case of the same run."""
+
+
+@dataclass
 class Row:
     """One provider in one case."""
 
@@ -93,6 +107,8 @@ class Row:
     """In suites under load: our one thread's value under the same load over this one."""
     kept: float | None = None
     """In suites under load: the provider's value without load over this one, the throughput that it keeps."""
+    origin: Origin | None = None
+    """In a file that several runs wrote."""
 
 
 @dataclass
@@ -103,6 +119,30 @@ class LeftOut:
     reason: str
     seconds: float | None = None
     """The estimate of what it takes."""
+
+
+@dataclass
+class Stage:
+    """A part of a GPU's session: what came of it."""
+
+    done: bool
+    seconds: float
+    words: str = ""
+    """What it did, or why it did not."""
+
+
+@dataclass
+class Tests:
+    """A run of the test suite."""
+
+    passed: int = 0
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+    """pytest's names of those that failed; of a file that ended before its time, the file."""
+    not_run: list[str] = field(default_factory=list)
+    """Files without an end, and why."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each file."""
 
 
 @dataclass
@@ -124,6 +164,10 @@ class Report:
     complete: bool = False
     notes: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    rehearsal: bool = False
+    """Of a GPU's session on a machine without one: its figures mean nothing."""
+    stages: dict[str, Stage] = field(default_factory=dict)
+    tests: Tests | None = None
 
     def check(self) -> "Report":
         """Itself; SchemaError where what it says cannot be."""

@@ -1,6 +1,7 @@
 """Timing on CUDA: one process, events around each call, inputs that rotate so that none is found in the cache.
 
-Providers come one after another, torch.nn first and again, as the null row, right behind it. Beside the calls as
+Providers come one after another, torch.nn first and again, as the null row, right behind it; both are measured again
+while they differ. Beside the calls as
 Python makes them (which launches may dominate) stands the replay of a CUDA graph of one, where it can be captured.
 """
 
@@ -15,7 +16,7 @@ import torch
 from .. import parity
 from ..case import Case
 from ..providers import BASELINE, NULL, Prepared, Provider
-from . import NULL_BAND, Effort, Outcome, out_of_time
+from . import Effort, Outcome, out_of_time
 from .worker import one_line
 
 WARM_UP = 3
@@ -54,21 +55,19 @@ class Events:
             why = f"no truth to compare with: {one_line(problem)}"
             yield from (Outcome(p.name, p.ours, "failed", why) for p in self.providers.values())
             return
-        baseline = Outcome(BASELINE)
+        pair = [name for name in (BASELINE, NULL) if name in self.providers]
+        for attempt in range(1 + self.effort.extensions):
+            outcomes = [self._outcome(case, name, truth) for name in pair]
+            if self._agree(outcomes) or attempt == self.effort.extensions or out_of_time(self.deadline):
+                break
+        yield from outcomes
         for name in self.providers:
-            for attempt in range(1 + (self.effort.extensions if name == NULL else 0)):
-                outcome = self._outcome(case, name, truth)
-                if name == BASELINE:
-                    baseline = outcome
-                if name != NULL or self._agrees(baseline, outcome) or attempt == self.effort.extensions:
-                    break
-            yield outcome
+            if name not in pair:
+                yield self._outcome(case, name, truth)
 
-    @staticmethod
-    def _agrees(one: Outcome, other: Outcome) -> bool:
-        if not (one.figures and other.figures):
-            return True
-        return abs(statistics.median(one.figures) / statistics.median(other.figures) - 1) <= NULL_BAND
+    def _agree(self, outcomes: list[Outcome]) -> bool:
+        typical = [statistics.median(outcome.figures) for outcome in outcomes if outcome.figures]
+        return len(typical) < 2 or abs(typical[0] / typical[1] - 1) <= self.effort.band
 
     def _outcome(self, case: Case, name: str, truth: parity.Results) -> Outcome:
         outcome = Outcome(name, self.providers[name].ours)
