@@ -111,12 +111,12 @@ def run(
     report.complete = not waiting
     if timer.others:
         report.machine["others"] = statistics.median(timer.others)
-    report.rows.sort(key=_place)
+    report.rows.sort(key=place)
     if save_to and report.null["cases"]:
         report.save(save_to)
 
 
-def _place(row: Row) -> tuple[float, ...]:
+def place(row: Row) -> tuple[float, ...]:
     """Where a row stands in a report: by suite, load and shape; within those, in the order of measuring."""
     return list(SUITES).index(row.suite), row.load, row.batch, row.hidden, row.steps
 
@@ -161,6 +161,11 @@ def row(case: Case, outcome: Outcome) -> Row:
 def key(row: Row) -> tuple[Any, ...]:
     """What the rows of one case have in common."""
     return row.suite, row.cell, row.batch, row.hidden, row.steps, row.dtype, row.device, row.load
+
+
+def case_of(row: Row) -> Case:
+    """What the row was measured in."""
+    return Case(row.suite, row.cell, Shape(row.batch, row.hidden, row.steps), row.dtype, row.device, row.load)
 
 
 def relate(report: Report) -> None:

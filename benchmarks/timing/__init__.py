@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, field
 
-
 NULL_BAND = 0.1
 """How far the null row may be from 1."""
 
@@ -80,7 +79,11 @@ ALONE = Sampling(sample=4e-3, warm_up=1e-3, samples=3)
 # slept for some slices, which the warm-up takes up. Calls vary so much that no number of calls would fill a time.
 SHARED = Sampling(sample=0.1, warm_up=0.03, samples=1, effort=3.0, by_clock=True)
 
+# Of a GPU that is at hand for some minutes.
+MINUTES = Effort(seconds=0.06, extensions=3, band=0.03)
 SHORT, QUICK, FULL = Effort(seconds=0.06, extensions=1), Effort(seconds=0.3, extensions=1), Effort(seconds=0.8, most=40)
+
+
 def out_of_time(deadline: float | None) -> str | None:
     """Why nothing more is begun, or None."""
     return "out of time" if deadline is not None and time.monotonic() > deadline else None

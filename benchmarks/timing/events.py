@@ -25,17 +25,18 @@ MOST_SETS = 256
 
 
 class Events:
-    """Measures cases on the current CUDA device."""
+    """Measures cases on the current CUDA device; on another ``device`` only what a subclass does in its own way."""
 
     threads = 1
 
-    def __init__(self, providers: Iterable[Provider], effort: Effort, graphs: bool = True) -> None:
+    def __init__(
+        self, providers: Iterable[Provider], effort: Effort, graphs: bool = True, device: str = "cuda"
+    ) -> None:
         self.graphs = graphs
         self.providers, self.effort = {provider.name: provider for provider in providers}, effort
         self.deadline: float | None = None
         self.others: list[float] = []
-        self._unavailable = {name: provider.unavailable("cuda") for name, provider in self.providers.items()}
-        self._cache = torch.cuda.get_device_properties(0).L2_cache_size
+        self._unavailable = {name: provider.unavailable(device) for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Events":
         self._tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -47,8 +48,7 @@ class Events:
 
     def measure(self, case: Case) -> Iterator[Outcome]:
         """An outcome for each provider, as soon as there is one."""
-        tf32 = case.dtype_name == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        allow_tf32(case)
         try:
             truth = parity.truth(case)
         except Exception as problem:  # out of memory, most likely: the next case may be smaller
@@ -107,10 +107,10 @@ class Events:
     def _sets(self, case: Case) -> int:
         """How many inputs are larger than the cache, twice."""
         one = case.shape.steps * case.shape.batch * case.features * case.dtype.itemsize
-        free = torch.cuda.mem_get_info()[0]
+        free, cache = torch.cuda.mem_get_info()[0], torch.cuda.get_device_properties(0).L2_cache_size
         # gates_x and gradients go with the input; a quarter of the memory is theirs.
         wide = one * (1 + len(case.cell.gates) * case.shape.hidden // case.features)
-        return max(1, min(math.ceil(2 * self._cache / one), MOST_SETS, int(free / 4 / wide)))
+        return max(1, min(math.ceil(2 * cache / one), MOST_SETS, int(free / 4 / wide)))
 
     def _timed(self, calls: list) -> list[float]:
         """Seconds of single calls, in rotation."""
@@ -158,3 +158,8 @@ class Events:
         prepared.run(0)
         torch.cuda.synchronize()
         return float(torch.cuda.max_memory_allocated() - before)
+
+
+def allow_tf32(case: Case) -> None:
+    """Switch it as the case has it, for cuDNN, for products outside of it and for our kernels."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case.dtype_name == "tf32"

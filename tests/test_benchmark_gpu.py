@@ -1,0 +1,491 @@
+"""A GPU's session, rehearsed: nothing measured is lost, halves merge to the whole, and rows know their code."""
+
+import copy
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from benchmarks import run, schema
+from benchmarks.case import Case
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import cases, children, merge, session, stages, suite, timed
+from benchmarks.providers import BASELINE, NULL
+from benchmarks.schema import Figure, Origin, Report, Row
+from benchmarks.shapes import Shape
+from benchmarks.timing import Outcome
+
+ROOT = Path(__file__).parent.parent
+OURS = "seqcells auto"
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+
+# The rehearsal, cut short.
+
+# What a machine with a GPU need not have.
+LACKING = ("rich", "matplotlib", "sklearn", "onnx", "onnxruntime", "openvino", "keras", "setuptools")
+
+
+def rehearsing(folder: Path, *arguments: str) -> subprocess.Popen:
+    """A rehearsal in a process of its own, in which much cannot be imported."""
+    bare = folder.parent / "bare"
+    bare.mkdir(exist_ok=True)
+    (bare / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({LACKING}))\n")
+    words = [sys.executable, "-m", "benchmarks.gpu", "--rehearse", "--out", str(folder), "--cores", "2", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(bare), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def interrupted(process: subprocess.Popen, folder: Path, number: int, rows: int) -> list[str]:
+    """Send a signal once so many rows are in the file → what the timing process had said by then, of rows."""
+    while not (folder / session.RESULT).exists() or len(Report.load(folder / session.RESULT).rows) < rows:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait(timeout=20)
+    return [line for line in (folder / "logs" / "timing.log").read_text().splitlines() if '"row"' in line]
+
+
+def measured(folder: Path) -> dict[tuple, Row]:
+    return {merge.key(row): row for row in Report.load(folder / session.RESULT).rows}
+
+
+@needs_triton
+def test_what_was_measured_before_a_kill_is_in_the_file(tmp_path):
+    process = rehearsing(tmp_path / "out", "--stages", "timing")
+    said = interrupted(process, tmp_path / "out", signal.SIGKILL, rows=3)
+    rows = measured(tmp_path / "out")
+    # A row may have been said while the last one was written.
+    assert 3 <= len(rows) <= len(said) <= len(rows) + 2
+    assert Report.load(tmp_path / "out" / session.RESULT).rehearsal
+    before = (tmp_path / "out" / "logs" / "timing.log").stat().st_size
+    time.sleep(0.5)
+    assert (tmp_path / "out" / "logs" / "timing.log").stat().st_size == before  # its processes ended with it
+
+
+@needs_triton
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGKILL))
+def test_a_rehearsal_cut_short_goes_on_where_it_was(number, tmp_path):
+    folder = tmp_path / "out"
+    process = rehearsing(folder)
+    interrupted(process, folder, number, rows=9)
+    half = measured(folder)
+    assert 9 <= len(half) < 24
+    again = rehearsing(folder)
+    said, _ = again.communicate(timeout=150)
+    assert again.returncode == 0, said
+    whole, report = measured(folder), Report.load(folder / session.RESULT)
+    assert len(whole) == 3 * len(cases.planned(rehearsal=True)) and report.complete and not report.left_out
+    finished = {key for key in half if {(*key[:-1], name) in half for name in cases.REHEARSED} == {True}}
+    assert finished and all(whole[key] == half[key] for key in finished)  # nothing was measured twice
+    assert {name for name, stage in report.stages.items() if not stage.done} == {"graphs", "host"}
+    (tests,) = report.tests.values()
+    assert tests.passed > 5 and not tests.failed and not tests.words
+    assert [set(model["seconds"]) for model in report.models] == [{BASELINE, NULL, "seqcells swap"}] * 2
+
+
+# Order, time and the file.
+
+
+def row(provider=OURS, code="a", value=1.0, date="2026-01-01T00:00:00Z", null=1.0, hidden=8, **given) -> Row:
+    fields = "sequence", "lstm", 2, hidden, 3, "bfloat16", "cuda", provider, provider == OURS, "ok"
+    made = Row(*fields, error=0.0, figure=Figure(value, value, value, 5))
+    made.origin = Origin(date, "commit", code, baseline=2.0, null=null)
+    return dataclasses.replace(made, **given)
+
+
+def report(*rows: Row, date="2026-01-01T00:00:00Z", **given) -> Report:
+    stages = {"timing": schema.Stage(True, 1.0)}
+    made = Report(schema.VERSION, date, "commit", "test", "cuda", {"gpu": "one"}, {}, {}, [*rows], {"cases": 0})
+    made = dataclasses.replace(made, stages=stages, **given)
+    run.relate(made)
+    return made
+
+
+def only(rows: list[Row]) -> Row:
+    (one,) = rows
+    return one
+
+
+EARLY, LATE = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+MERGED = {
+    "the one of the newer code": (row(code="a", null=1.0, date=EARLY), row(code="b", null=1.2, date=LATE), 1),
+    "of one code the one whose torch.nn was level": (row(null=0.99, date=EARLY), row(null=1.02, date=LATE), 0),
+    "of two as level the newer one": (row(null=1.01, date=EARLY), row(null=1.01, date=LATE), 1),
+    "a figure rather than none of the same code": (
+        row(date=EARLY),
+        row(date=LATE, status="failed", reason="lost", figure=None),
+        0,
+    ),
+    "none, of another code": (row(date=EARLY), row(code="b", date=LATE, status="failed", reason="?", figure=None), 1),
+    "a figure rather than an absence": (
+        row(date=EARLY),
+        row(code=None, date=LATE, status="unavailable", reason="not installed", figure=None),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MERGED)
+@pytest.mark.parametrize("swapped", (False, True))
+def test_of_two_rows_of_one_thing_stands(name, swapped):
+    *two, right = MERGED[name]
+    rows = []
+    for each in reversed(two) if swapped else two:
+        merge.put(rows, copy.deepcopy(each))
+    assert only(rows) == two[right]
+
+
+def test_a_replayed_graph_is_kept_beside_the_better_figure():
+    graph = Figure(0.5, 0.5, 0.5, 5)
+    rows = [row(null=1.0, date=EARLY)]
+    merge.put(rows, row(null=1.02, date=LATE, graph=graph))
+    assert only(rows).origin.date == EARLY and only(rows).graph == graph
+
+
+def test_two_halves_merge_to_the_whole(tmp_path):
+    """Each row brings torch.nn's value of its own run, and ratios stay those of that run."""
+    first = report(row(NULL, value=2.0), row(BASELINE, value=2.0), row(value=1.0), date=EARLY)
+    other = [row(NULL, value=4.0, hidden=9), row(BASELINE, value=4.0, hidden=9), row(value=1.0, hidden=9)]
+    for each in other:
+        each.origin.baseline, each.origin.date = 4.0, LATE
+    # Ours of the first case again, with other code, while torch.nn took twice as long.
+    changed = row(code="b", value=1.0, date=LATE, null=1.2)
+    changed.origin.baseline = 4.0
+    second = report(changed, *other, date=LATE)
+    second.tests = {"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["tests/test_a.py::test_b"])}
+    for name, each in (("a", first), ("b", second)):
+        each.save(tmp_path / name)
+    into = tmp_path / "c"
+    assert command.main(["--merge", str(tmp_path / "a"), str(tmp_path / "b"), "--into", str(into)]) == 0
+    whole = Report.load(into)
+    ratios = {(each.hidden, each.provider): each.ratio for each in whole.rows}
+    assert ratios == {(8, NULL): 1, (8, BASELINE): 1, (8, OURS): 4, (9, NULL): 1, (9, BASELINE): 1, (9, OURS): 4}
+    assert whole.tests == second.tests and whole.date == LATE
+    # Again, into the file that is there, and in another order: the same.
+    assert command.main(["--merge", str(tmp_path / "b"), str(tmp_path / "a"), "--into", str(into)]) == 0
+    assert Report.load(into) == whole
+
+
+def test_a_rival_of_another_run_is_compared_by_torch_nn(tmp_path):
+    """It was half of torch.nn's time in its run, ours a quarter in ours: ours takes half of its time."""
+    rival = row("torchrl triton", value=10.0, ours=False)
+    rival.origin.baseline = 20.0
+    ours = row(value=1.0)
+    ours.origin.baseline = 4.0
+    whole = report(ours, rival, row(NULL, value=2.0))
+    assert [each.ratio_to_rival for each in whole.rows][:2] == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    (({"machine": {"gpu": "two"}}, "several devices"), ({"rehearsal": True}, "a rehearsal and a measurement")),
+)
+def test_what_does_not_belong_together_is_not_merged(given, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        merge.merged([report(row(NULL)), report(row(NULL), **given)])
+
+
+def test_rows_of_unknown_origin_are_not_merged():
+    with pytest.raises(ValueError, match="which run they come from"):
+        merge.merged([report(row(NULL)), report(row(NULL, origin=None), row(BASELINE, origin=None))])
+
+
+def test_no_rehearsal_lands_among_the_results(tmp_path, capsys):
+    report(row(NULL), rehearsal=True).save(tmp_path / "a")
+    into = command.RESULTS / "rehearsal.json"
+    assert command.main(["--merge", str(tmp_path / "a"), "--into", str(into)]) == 2 and not into.exists()
+    assert "does not belong" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--rehearse", "--out", str(command.RESULTS / "rehearsal")])
+    assert not (command.RESULTS / "rehearsal").exists()
+
+
+def test_cases_measured_before_an_end_speak_for_all():
+    """A dozen is of both cells and of two dtypes; with 42 every suite has each cell in each dtype."""
+    planned = cases.planned(rehearsal=False)
+    assert {(case.cell_name, case.dtype_name) for case in planned[:12]} == {("lstm", "bfloat16"), ("gru", "tf32")}
+    assert {case.suite_name for case in planned[:7]} == set(cases.SETS["minutes"])
+    assert len({(case.suite_name, case.cell_name, case.dtype_name) for case in planned[:42]}) == 42
+
+
+def test_the_named_set():
+    planned = cases.planned(rehearsal=False)
+    assert len(set(planned)) == len(planned)
+    assert {case.dtype_name for case in planned} == {"tf32", "bfloat16", "float16"}
+    there = {(case.suite_name, *case.shape) for case in planned}
+    for sizes in ((1, 128, 256), (64, 1024, 512), (8, 2048, 256), (32, 256, 1), (32, 256, 64)):
+        assert {("sequence", *sizes), ("training", *sizes)} <= there
+    assert {("stacked", 32, 256, 300), ("packed", 32, 256, 200), ("streaming", 1, 64, 16)} <= there
+
+
+class Drifting:
+    """In the place of a GPU's timer: torch.nn against itself is off the first times that a case is measured."""
+
+    def __init__(self, providers, effort, graphs):
+        self.providers = {provider.name: provider for provider in providers}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_): ...
+
+    seen: dict[Case, int] = {}
+
+    def measure(self, case):
+        self.seen[case] = self.seen.get(case, 0) + 1
+        off = 1.2 if self.seen[case] < 3 and case.cell_name == "lstm" else 1.01
+        for name, seconds in ((BASELINE, 1.0), (NULL, off), (OURS, 0.5)):
+            if name in self.providers:
+                yield Outcome(name, name == OURS, error=0.0, figures=[seconds] * 3)
+
+
+def test_a_case_comes_again_until_torch_nn_agrees_with_itself(monkeypatch):
+    monkeypatch.setattr(timed, "Events", Drifting)
+    monkeypatch.setattr(Drifting, "seen", {})
+    planned = cases.planned(rehearsal=False)
+    chosen = [k for k, case in enumerate(planned) if case.suite_name == "sequence"][:4]
+    events = list(timed.timed(chosen, 1e6, "commit", rehearsal=False, graphs=False))
+    begun = [event["begin"] for event in events if "begin" in event]
+    lstm = [k for k in chosen if planned[k].cell_name == "lstm"]
+    assert lstm and begun == chosen + lstm + lstm  # after all the others
+    rows = []
+    for event in events:
+        if "row" in event:
+            merge.put(rows, schema.read(Row, event["row"], "row"))
+    assert len(rows) == 3 * len(chosen)
+    assert all(merge.distance(each) <= 0.03 and each.origin.baseline == 1.0 for each in rows)
+
+
+def open_session(folder: Path, monkeypatch, *rows: Row) -> session.Session:
+    """On a machine that has a GPU, as far as the file says."""
+    monkeypatch.setattr(session.run, "start", lambda *_: report(date=LATE))
+    monkeypatch.setattr(session.machine, "commit", lambda: "commit")
+    if rows:
+        report(*rows).save(folder / session.RESULT)
+    return session.Session(folder, 600.0, rehearsal=False, cores=2)
+
+
+def test_a_session_goes_on_with_what_is_missing_changed_or_doubtful(tmp_path, monkeypatch):
+    planned = cases.planned(rehearsal=False)
+    of_case = {}
+    for index, name in enumerate(("done", "changed", "doubtful", "older", "half")):
+        case = planned[index]
+        sizes = {"suite": case.suite_name, "cell": case.cell_name, "dtype": case.dtype_name, "device": "cuda"}
+        sizes |= dict(zip(("batch", "hidden", "steps"), case.shape, strict=True))
+        names = [provider.name for provider in cases.providers(case, False)]
+        rows = [row(each, **sizes) for each in (names[:3] if name == "half" else names)]
+        for each in rows:
+            each.origin.null = 1.05 if name == "doubtful" else 1.0
+            each.origin.commit = "another" if name == "older" else "commit"
+        of_case[name] = rows
+    opened = open_session(tmp_path, monkeypatch, *(each for rows in of_case.values() for each in rows))
+    opened.codes = {(index, OURS): "b" if index == 1 else "a" for index in range(5)}
+    left = stages.waiting(opened)
+    assert left[:3] == [1, 2, 4] and left[-1] == 3 and 0 not in left
+    assert sorted(left) == [*range(1, len(planned))]
+
+
+def test_a_folder_of_another_machine_is_not_continued(tmp_path, monkeypatch):
+    report(row(NULL), machine={"gpu": "two"}).save(tmp_path / session.RESULT)
+    with pytest.raises(ValueError, match="another machine"):
+        open_session(tmp_path, monkeypatch)
+
+
+def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(tmp_path, monkeypatch):
+    """A process dies at ours in the second case; another goes on with the third."""
+    opened = open_session(tmp_path, monkeypatch)
+    planned, asked = cases.planned(rehearsal=False), []
+
+    def events(name, within, chosen, **given):
+        asked.append(list(chosen))
+        for index in chosen:
+            yield {"begin": index}
+            sizes = dict(zip(("batch", "hidden", "steps"), planned[index].shape, strict=True))
+            sizes |= {"cell": planned[index].cell_name, "dtype": planned[index].dtype_name}
+            sizes["suite"] = planned[index].suite_name
+            for provider in (NULL, BASELINE) if index == 1 else (NULL, BASELINE, OURS):
+                yield {"case": index, "row": dataclasses.asdict(row(provider, **sizes))}
+            if index == 1:
+                yield {"ended": -11}
+                return
+        yield {"left": {}}
+        yield {"ended": 0}
+
+    monkeypatch.setattr(opened, "events", events)
+    monkeypatch.setattr(stages, "waiting", lambda _: [0, 1, 2])
+    assert stages.timing(opened, 60.0) == (True, "3 of 3 cases")
+    assert asked == [[0, 1, 2], [2]]
+    failed = only([each for each in Report.load(opened.path).rows if each.status == "failed"])
+    assert run.case_of(failed) == planned[1] and failed.provider == OURS
+    assert failed.reason == "its process ended with code -11"
+
+
+def test_a_stage_that_fails_does_not_keep_the_others(tmp_path, monkeypatch):
+    opened = open_session(tmp_path, monkeypatch)
+
+    def broken(*_):
+        raise RuntimeError("no such thing")
+
+    planned = [stages.Planned("one", broken, 1.0, 1), stages.Planned("two", lambda *_: (True, "fine"), 1.0, 1)]
+    monkeypatch.setattr(stages, "STAGES", [*planned, planned[1]._replace(name="three", least=1e6)])
+    stages.run(opened, ["one", "two", "three"], 600.0)
+    found = {name: (stage.done, stage.words) for name, stage in Report.load(opened.path).stages.items()}
+    assert found["one"] == (False, "RuntimeError: no such thing") and found["two"] == (True, "fine")
+    assert not found["three"][0] and found["three"][1].startswith("out of time")
+
+
+# Processes.
+
+
+def test_processes_run_side_by_side_and_none_outlives_its_time(tmp_path):
+    say = [sys.executable, "-S", "-c", "import sys, time; print('here', flush=True); time.sleep(float(sys.argv[1]))"]
+    commands = {"short": [*say, "0"], "long": [*say, "60"], "third": [*say, "60"], "fourth": [*say, "0"]}
+    began = time.monotonic()
+    heard = list(children.run(commands, 2, 1.0, tmp_path, {}))
+    assert time.monotonic() - began < 10
+    ends = {each.name: each.code for each in heard if each.line is None}
+    assert ends == {"short": 0, "long": None, "third": None, "fourth": None}
+    assert {each.name for each in heard if each.line == "here"} == {"short", "long", "third"}
+    assert (tmp_path / "long.log").read_text() == "here\n"
+
+
+# The tests' stage.
+
+SAID = """
+tests/test_a.py::test_one PASSED                                         [ 25%]
+tests/test_a.py::test_two[x-y z] FAILED                                  [ 50%]
+tests/test_a.py::test_three SKIPPED (no GPU here)                        [ 75%]
+FAILED tests/test_a.py::test_two[x-y z] - assert 1 == 2
+"""
+
+
+def heard(text: str, code: int | None) -> tuple[schema.TestFile, list[str]]:
+    outcomes = suite.Outcomes("tests/test_a.py", "commit")
+    told = [name for line in text.splitlines() if (name := outcomes.hear(line))]
+    return outcomes.end(code, 2.0), told
+
+
+def test_a_failure_is_told_once_and_at_once():
+    found, told = heard(SAID, 1)
+    assert told == found.failed == ["tests/test_a.py::test_two[x-y z]"]
+    assert (found.passed, found.skipped, found.words) == (1, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    (
+        ("E   ModuleNotFoundError: No module named 'hypothesis'", 2, "not run: it needs hypothesis"),
+        ("", None, "not begun: the time was over"),
+        (SAID, None, "stopped: the time was over"),
+        (SAID, -11, "its process ended with code -11"),
+        ("", 5, ""),
+    ),
+)
+def test_a_file_without_an_end_says_why(text, code, words):
+    assert heard(text, code)[0].words.startswith(words) and bool(words) == bool(heard(text, code)[0].words)
+
+
+def test_files_that_failed_come_first_and_those_that_are_through_not_again():
+    known = {
+        "tests/test_cpu.py": schema.TestFile("commit", 5.0, passed=3),
+        "tests/test_ops.py": schema.TestFile("commit", 5.0, words="stopped: the time was over"),
+        "tests/test_cells.py": schema.TestFile("another", 50.0, passed=3),
+        "tests/test_cache.py": schema.TestFile("another", 5.0, failed=["tests/test_cache.py::test_a"]),
+    }
+    found = suite.files(False, known, "commit")
+    assert found[:3] == ["tests/test_cache.py", "tests/test_cells.py", "tests/test_ops.py"]
+    assert "tests/test_cpu.py" not in found and "tests/test_triton_cuda.py" in found
+
+
+# What code a row is of.
+
+KERNEL = """
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def {name}(source, target, FACTOR: tl.constexpr):
+    place = tl.arange(0, 128)
+    tl.store(target + place, tl.load(source + place) * FACTOR)
+"""
+
+
+def fingerprints(sources: list[tuple[str, str, int]], folder: Path) -> list[str]:
+    """Of kernels compiled for Hopper, given as source, name and factor."""
+    import importlib.util
+
+    import triton
+    from triton.compiler import ASTSource
+
+    from benchmarks.gpu.code import fingerprint
+    from benchmarks.resources.launches import TARGETS
+
+    found = []
+    for number, (source, name, factor) in enumerate(sources):
+        path = folder / f"kernels_{number}.py"
+        path.write_text(source)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        signature = {"source": "*fp32", "target": "*fp32", "FACTOR": "constexpr"}
+        made = ASTSource(getattr(module, name), signature, {(2,): factor})
+        compiled = triton.compile(made, target=TARGETS["sm_90"].gpu)
+        found.append(fingerprint(compiled, (1, 1, 1)))
+        if number == 0:
+            found.append(fingerprint(compiled, (2, 1, 1)))
+    return found
+
+
+@needs_triton
+def test_a_new_name_changes_no_code_and_another_constant_does(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    plain, renamed = KERNEL.format(name="scale"), "\n# and a line more\n" + KERNEL.format(name="a_longer_name")
+    sources = [(plain, "scale", 3), (renamed, "a_longer_name", 3), (plain, "scale", 5)]
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        first, of_a_larger_grid, of_another_name, of_another_constant = pool.submit(
+            fingerprints, sources, tmp_path
+        ).result()
+    assert first == of_another_name
+    assert len({first, of_a_larger_grid, of_another_constant}) == 3
+
+
+def test_code_is_of_the_libraries_too():
+    """torch.nn's rows are of them alone."""
+    from benchmarks.gpu import code
+    from benchmarks.providers import PROVIDERS
+
+    case = Case("sequence", "lstm", Shape(2, 4, 3))
+
+    def code_of(name):
+        provider = code.Watched(PROVIDERS[name])
+        provider.prepare(case, case.weights(), case.inputs(case.weights()))
+        return provider.code
+
+    first = code_of(BASELINE)
+    assert first == code_of(NULL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "libraries", lambda *_: {"torch": "another"})
+        assert code_of(BASELINE) != first
+
+
+def test_the_result_file_is_read_as_it_was_written(tmp_path):
+    made = report(row(NULL), tests={"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["x"])}, rehearsal=True)
+    made.models = [{"model": "one", "seconds": {BASELINE: 1.0}}]
+    made.save(tmp_path / "file")
+    assert Report.load(tmp_path / "file") == made
+    assert json.loads((tmp_path / "file").read_text())["rows"][0]["origin"]["code"] == "a"
