@@ -1,31 +1,25 @@
 """A GPU's session, rehearsed: nothing measured is lost, halves merge to the whole, and rows know their code."""
 
-import copy
 import dataclasses
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from session_rows import LATE, OURS, only, report, row
 
 from benchmarks import run, schema
 from benchmarks.case import Case
-from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import cases, children, merge, session, stages, suite, timed
 from benchmarks.providers import BASELINE, NULL
-from benchmarks.schema import Figure, Origin, Report, Row
-from benchmarks.shapes import Shape
+from benchmarks.schema import Report, Row
 from benchmarks.timing import Outcome
 
 ROOT = Path(__file__).parent.parent
-OURS = "seqcells auto"
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 
@@ -54,7 +48,7 @@ def interrupted(process: subprocess.Popen, folder: Path, number: int, rows: int)
         time.sleep(0.02)
     process.send_signal(number)
     process.wait(timeout=20)
-    return [line for line in (folder / "logs" / "timing.log").read_text().splitlines() if '"row"' in line]
+    return [line for line in (folder / session.LOG).read_text().splitlines() if '"row"' in line]
 
 
 def measured(folder: Path) -> dict[tuple, Row]:
@@ -64,22 +58,23 @@ def measured(folder: Path) -> dict[tuple, Row]:
 @needs_triton
 def test_what_was_measured_before_a_kill_is_in_the_file(tmp_path):
     process = rehearsing(tmp_path / "out", "--stages", "timing")
-    said = interrupted(process, tmp_path / "out", signal.SIGKILL, rows=3)
+    said = interrupted(process, tmp_path / "out", signal.SIGKILL, rows=2)
     rows = measured(tmp_path / "out")
     # A row may have been said while the last one was written.
-    assert 3 <= len(rows) <= len(said) <= len(rows) + 2
+    assert 2 <= len(rows) <= len(said) <= len(rows) + 2
     assert Report.load(tmp_path / "out" / session.RESULT).rehearsal
-    before = (tmp_path / "out" / "logs" / "timing.log").stat().st_size
+    log = tmp_path / "out" / session.LOG
+    before = log.stat().st_size
     time.sleep(0.5)
-    assert (tmp_path / "out" / "logs" / "timing.log").stat().st_size == before  # its processes ended with it
+    assert log.stat().st_size == before  # its processes ended with it
 
 
 @needs_triton
 @pytest.mark.heavy
-@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGKILL))
-def test_a_rehearsal_cut_short_goes_on_where_it_was(number, tmp_path):
+@pytest.mark.parametrize(("number", "before"), ((signal.SIGTERM, ("--stages", "timing")), (signal.SIGKILL, ())))
+def test_a_rehearsal_cut_short_goes_on_where_it_was(number, before, tmp_path):
     folder = tmp_path / "out"
-    process = rehearsing(folder)
+    process = rehearsing(folder, *before)
     interrupted(process, folder, number, rows=9)
     half = measured(folder)
     assert 9 <= len(half) < 24
@@ -97,120 +92,6 @@ def test_a_rehearsal_cut_short_goes_on_where_it_was(number, tmp_path):
 
 
 # Order, time and the file.
-
-
-def row(provider=OURS, code="a", value=1.0, date="2026-01-01T00:00:00Z", null=1.0, hidden=8, **given) -> Row:
-    fields = "sequence", "lstm", 2, hidden, 3, "bfloat16", "cuda", provider, provider == OURS, "ok"
-    made = Row(*fields, error=0.0, figure=Figure(value, value, value, 5))
-    made.origin = Origin(date, "commit", code, baseline=2.0, null=null)
-    return dataclasses.replace(made, **given)
-
-
-def report(*rows: Row, date="2026-01-01T00:00:00Z", **given) -> Report:
-    stages = {"timing": schema.Stage(True, 1.0)}
-    made = Report(schema.VERSION, date, "commit", "test", "cuda", {"gpu": "one"}, {}, {}, [*rows], {"cases": 0})
-    made = dataclasses.replace(made, stages=stages, **given)
-    run.relate(made)
-    return made
-
-
-def only(rows: list[Row]) -> Row:
-    (one,) = rows
-    return one
-
-
-EARLY, LATE = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
-MERGED = {
-    "the one of the newer code": (row(code="a", null=1.0, date=EARLY), row(code="b", null=1.2, date=LATE), 1),
-    "of one code the one whose torch.nn was level": (row(null=0.99, date=EARLY), row(null=1.02, date=LATE), 0),
-    "of two as level the newer one": (row(null=1.01, date=EARLY), row(null=1.01, date=LATE), 1),
-    "a figure rather than none of the same code": (
-        row(date=EARLY),
-        row(date=LATE, status="failed", reason="lost", figure=None),
-        0,
-    ),
-    "none, of another code": (row(date=EARLY), row(code="b", date=LATE, status="failed", reason="?", figure=None), 1),
-    "a figure rather than an absence": (
-        row(date=EARLY),
-        row(code=None, date=LATE, status="unavailable", reason="not installed", figure=None),
-        0,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MERGED)
-@pytest.mark.parametrize("swapped", (False, True))
-def test_of_two_rows_of_one_thing_stands(name, swapped):
-    *two, right = MERGED[name]
-    rows = []
-    for each in reversed(two) if swapped else two:
-        merge.put(rows, copy.deepcopy(each))
-    assert only(rows) == two[right]
-
-
-def test_a_replayed_graph_is_kept_beside_the_better_figure():
-    graph = Figure(0.5, 0.5, 0.5, 5)
-    rows = [row(null=1.0, date=EARLY)]
-    merge.put(rows, row(null=1.02, date=LATE, graph=graph))
-    assert only(rows).origin.date == EARLY and only(rows).graph == graph
-
-
-def test_two_halves_merge_to_the_whole(tmp_path):
-    """Each row brings torch.nn's value of its own run, and ratios stay those of that run."""
-    first = report(row(NULL, value=2.0), row(BASELINE, value=2.0), row(value=1.0), date=EARLY)
-    other = [row(NULL, value=4.0, hidden=9), row(BASELINE, value=4.0, hidden=9), row(value=1.0, hidden=9)]
-    for each in other:
-        each.origin.baseline, each.origin.date = 4.0, LATE
-    # Ours of the first case again, with other code, while torch.nn took twice as long.
-    changed = row(code="b", value=1.0, date=LATE, null=1.2)
-    changed.origin.baseline = 4.0
-    second = report(changed, *other, date=LATE)
-    second.tests = {"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["tests/test_a.py::test_b"])}
-    for name, each in (("a", first), ("b", second)):
-        each.save(tmp_path / name)
-    into = tmp_path / "c"
-    assert command.main(["--merge", str(tmp_path / "a"), str(tmp_path / "b"), "--into", str(into)]) == 0
-    whole = Report.load(into)
-    ratios = {(each.hidden, each.provider): each.ratio for each in whole.rows}
-    assert ratios == {(8, NULL): 1, (8, BASELINE): 1, (8, OURS): 4, (9, NULL): 1, (9, BASELINE): 1, (9, OURS): 4}
-    assert whole.tests == second.tests and whole.date == LATE
-    # Again, into the file that is there, and in another order: the same.
-    assert command.main(["--merge", str(tmp_path / "b"), str(tmp_path / "a"), "--into", str(into)]) == 0
-    assert Report.load(into) == whole
-
-
-def test_a_rival_of_another_run_is_compared_by_torch_nn(tmp_path):
-    """It was half of torch.nn's time in its run, ours a quarter in ours: ours takes half of its time."""
-    rival = row("torchrl triton", value=10.0, ours=False)
-    rival.origin.baseline = 20.0
-    ours = row(value=1.0)
-    ours.origin.baseline = 4.0
-    whole = report(ours, rival, row(NULL, value=2.0))
-    assert [each.ratio_to_rival for each in whole.rows][:2] == [2.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    (({"machine": {"gpu": "two"}}, "several devices"), ({"rehearsal": True}, "a rehearsal and a measurement")),
-)
-def test_what_does_not_belong_together_is_not_merged(given, words, tmp_path):
-    with pytest.raises(ValueError, match=words):
-        merge.merged([report(row(NULL)), report(row(NULL), **given)])
-
-
-def test_rows_of_unknown_origin_are_not_merged():
-    with pytest.raises(ValueError, match="which run they come from"):
-        merge.merged([report(row(NULL)), report(row(NULL, origin=None), row(BASELINE, origin=None))])
-
-
-def test_no_rehearsal_lands_among_the_results(tmp_path, capsys):
-    report(row(NULL), rehearsal=True).save(tmp_path / "a")
-    into = command.RESULTS / "rehearsal.json"
-    assert command.main(["--merge", str(tmp_path / "a"), "--into", str(into)]) == 2 and not into.exists()
-    assert "does not belong" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        command.main(["--rehearse", "--out", str(command.RESULTS / "rehearsal")])
-    assert not (command.RESULTS / "rehearsal").exists()
 
 
 def test_cases_measured_before_an_end_speak_for_all():
@@ -326,7 +207,7 @@ def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(tmp
 
     monkeypatch.setattr(opened, "events", events)
     monkeypatch.setattr(stages, "waiting", lambda _: [0, 1, 2])
-    assert stages.timing(opened, 60.0) == (True, "3 of 3 cases")
+    assert stages.timing(opened, 60.0) == (True, "3 of 3 cases; in 0 torch.nn differs from itself by more than 3%")
     assert asked == [[0, 1, 2], [2]]
     failed = only([each for each in Report.load(opened.path).rows if each.status == "failed"])
     assert run.case_of(failed) == planned[1] and failed.provider == OURS
@@ -354,12 +235,12 @@ def test_processes_run_side_by_side_and_none_outlives_its_time(tmp_path):
     say = [sys.executable, "-S", "-c", "import sys, time; print('here', flush=True); time.sleep(float(sys.argv[1]))"]
     commands = {"short": [*say, "0"], "long": [*say, "60"], "third": [*say, "60"], "fourth": [*say, "0"]}
     began = time.monotonic()
-    heard = list(children.run(commands, 2, 1.0, tmp_path, {}))
+    heard = list(children.run(commands, 2, 1.0, tmp_path / "log", {}))
     assert time.monotonic() - began < 10
     ends = {each.name: each.code for each in heard if each.line is None}
     assert ends == {"short": 0, "long": None, "third": None, "fourth": None}
     assert {each.name for each in heard if each.line == "here"} == {"short", "long", "third"}
-    assert (tmp_path / "long.log").read_text() == "here\n"
+    assert "long: here\n" in (tmp_path / "log").read_text()
 
 
 # The tests' stage.
@@ -408,84 +289,3 @@ def test_files_that_failed_come_first_and_those_that_are_through_not_again():
     found = suite.files(False, known, "commit")
     assert found[:3] == ["tests/test_cache.py", "tests/test_cells.py", "tests/test_ops.py"]
     assert "tests/test_cpu.py" not in found and "tests/test_triton_cuda.py" in found
-
-
-# What code a row is of.
-
-KERNEL = """
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def {name}(source, target, FACTOR: tl.constexpr):
-    place = tl.arange(0, 128)
-    tl.store(target + place, tl.load(source + place) * FACTOR)
-"""
-
-
-def fingerprints(sources: list[tuple[str, str, int]], folder: Path) -> list[str]:
-    """Of kernels compiled for Hopper, given as source, name and factor."""
-    import importlib.util
-
-    import triton
-    from triton.compiler import ASTSource
-
-    from benchmarks.gpu.code import fingerprint
-    from benchmarks.resources.launches import TARGETS
-
-    found = []
-    for number, (source, name, factor) in enumerate(sources):
-        path = folder / f"kernels_{number}.py"
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        signature = {"source": "*fp32", "target": "*fp32", "FACTOR": "constexpr"}
-        made = ASTSource(getattr(module, name), signature, {(2,): factor})
-        compiled = triton.compile(made, target=TARGETS["sm_90"].gpu)
-        found.append(fingerprint(compiled, (1, 1, 1)))
-        if number == 0:
-            found.append(fingerprint(compiled, (2, 1, 1)))
-    return found
-
-
-@needs_triton
-def test_a_new_name_changes_no_code_and_another_constant_does(tmp_path, monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    plain, renamed = KERNEL.format(name="scale"), "\n# and a line more\n" + KERNEL.format(name="a_longer_name")
-    sources = [(plain, "scale", 3), (renamed, "a_longer_name", 3), (plain, "scale", 5)]
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        first, of_a_larger_grid, of_another_name, of_another_constant = pool.submit(
-            fingerprints, sources, tmp_path
-        ).result()
-    assert first == of_another_name
-    assert len({first, of_a_larger_grid, of_another_constant}) == 3
-
-
-def test_code_is_of_the_libraries_too():
-    """torch.nn's rows are of them alone."""
-    from benchmarks.gpu import code
-    from benchmarks.providers import PROVIDERS
-
-    case = Case("sequence", "lstm", Shape(2, 4, 3))
-
-    def code_of(name):
-        provider = code.Watched(PROVIDERS[name])
-        provider.prepare(case, case.weights(), case.inputs(case.weights()))
-        return provider.code
-
-    first = code_of(BASELINE)
-    assert first == code_of(NULL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(code, "libraries", lambda *_: {"torch": "another"})
-        assert code_of(BASELINE) != first
-
-
-def test_the_result_file_is_read_as_it_was_written(tmp_path):
-    made = report(row(NULL), tests={"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["x"])}, rehearsal=True)
-    made.models = [{"model": "one", "seconds": {BASELINE: 1.0}}]
-    made.save(tmp_path / "file")
-    assert Report.load(tmp_path / "file") == made
-    assert json.loads((tmp_path / "file").read_text())["rows"][0]["origin"]["code"] == "a"

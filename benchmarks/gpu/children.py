@@ -29,18 +29,18 @@ class Heard(NamedTuple):
 
 
 def run(
-    commands: Mapping[str, Sequence[str]], at_once: int, seconds: float, logs: Path, environment: Mapping[str, str]
+    commands: Mapping[str, Sequence[str]], at_once: int, seconds: float, log: Path, environment: Mapping[str, str]
 ) -> Iterator[Heard]:
-    """Run commands by name, so many at once, the first ones first; whatever they print is in ``logs`` too."""
+    """Run commands by name, so many at once, the first ones first; whatever they print is in the file ``log`` too."""
     deadline = time.monotonic() + seconds
-    logs.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     heard: queue.Queue[Heard] = queue.Queue()
     waiting, running = list(commands), {}
     try:
         while waiting or running:
             while waiting and len(running) < at_once and time.monotonic() < deadline:
                 name = waiting.pop(0)
-                running[name] = _begin(name, commands[name], heard, logs, environment)
+                running[name] = _begin(name, commands[name], heard, log, environment)
             try:
                 event = heard.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
@@ -54,7 +54,7 @@ def run(
 
 
 def _begin(
-    name: str, command: Sequence[str], heard: queue.Queue, logs: Path, environment: Mapping[str, str]
+    name: str, command: Sequence[str], heard: queue.Queue, log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen:
     process = subprocess.Popen(
         command,
@@ -71,9 +71,9 @@ def _begin(
     began = time.monotonic()
 
     def listen() -> None:
-        with (logs / f"{name}.log").open("a", buffering=1) as log:
+        with log.open("a", buffering=1) as file:
             for line in process.stdout:
-                log.write(line)
+                file.write(f"{name}: {line}")
                 heard.put(Heard(name, line.rstrip("\n")))
         heard.put(Heard(name, None, process.wait(), time.monotonic() - began))
 

@@ -7,16 +7,18 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
 import torch
 
+from seqcells.weights import Weights
+
 from .. import machine
 from ..case import Case, Inputs
 from ..providers import Prepared, Provider
-from ..providers.base import Weights
 
 NO_BITS = 8
 """The type of a section that a file does not hold."""
@@ -103,14 +105,17 @@ def _counting_runs(launches: Counter[str], run: Callable[..., Any]) -> Callable[
 
 def libraries(provider: Provider, device: str) -> dict[str, str]:
     """The versions of what runs beside Triton's kernels, or instead of them."""
-    found = {"torch": torch.__version__}
-    if device == "cuda":
-        described = machine.describe(device, 1)
-        found |= {name: str(described[name]) for name in ("cuda", "cudnn", "driver")}
+    found = {"torch": torch.__version__, **_cuda(device)}
     for package in provider.packages:
         if package != "triton":  # its kernels are compared by their machine code
             found[package] = importlib.metadata.version(package)
     return found
+
+
+@cache
+def _cuda(device: str) -> dict[str, str]:
+    described = machine.describe(device, 1) if device == "cuda" else {}
+    return {name: str(described[name]) for name in ("cuda", "cudnn", "driver") if name in described}
 
 
 class Watched(Provider):

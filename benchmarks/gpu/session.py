@@ -11,7 +11,7 @@ from .. import machine, run
 from ..schema import Report, Row, Stage
 from . import children, merge, tasks
 
-RESULT = "result.json"
+RESULT, LOG = "result.json", "log.txt"
 EXTRA = 3.0
 """Seconds that a process has to end by itself, when the time that it was told is over."""
 
@@ -20,7 +20,7 @@ class Session:
     """What the stages share.
 
     Args:
-        folder: gets the result file and a log of each process. A result file that is there is continued.
+        folder: gets the result file and a log of all processes. A result file that is there is continued.
         seconds: how long all stages may take together.
         cores: how many processes run at once.
 
@@ -105,7 +105,7 @@ class Session:
         if self.rehearsal or len(commands) > 1:
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         at_once = max(1, min(self.cores, len(commands)))
-        return children.run(commands, at_once, seconds, self.folder / "logs", environment)
+        return children.run(commands, at_once, seconds, self.folder / LOG, environment)
 
 
 def cores() -> int:

@@ -121,11 +121,14 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
             return False, f"its process ended with code {code} before it began"
         _blame(session, planned[last], heard_of, code)
         chosen = [index for index in chosen if index not in begun]
-    reason = "out of time"
     remaining = [index for index in chosen if index not in begun]
-    session.report.left_out = [LeftOut(str(planned[index]), reason, left.get(index)) for index in remaining]
+    words = f"{count - len(remaining)} of {count} cases"
+    if graphs:
+        return not remaining, f"{words} as CUDA graphs"
+    session.report.left_out = [LeftOut(str(planned[index]), "out of time", left.get(index)) for index in remaining]
     session.report.complete = not remaining
-    return not remaining, f"{count - len(remaining)} of {count} cases{' as CUDA graphs' if graphs else ''}"
+    doubtful = sum(row.provider == NULL and merge.distance(row) > MINUTES.band for row in session.report.rows)
+    return not remaining, f"{words}; in {doubtful} torch.nn differs from itself by more than {MINUTES.band:.0%}"
 
 
 def _tell(session: Session, case: Case, row: Row) -> None:
