@@ -185,8 +185,9 @@ def test_a_folder_of_another_machine_is_not_continued(tmp_path, monkeypatch):
         open_session(tmp_path, monkeypatch)
 
 
-def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(tmp_path, monkeypatch):
-    """A process dies at ours in the second case; another goes on with the third."""
+@pytest.mark.parametrize("lost", (False, True))
+def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(lost, tmp_path, monkeypatch):
+    """A process dies at ours in the second case, or gives up there; another goes on with the third."""
     opened = open_session(tmp_path, monkeypatch)
     planned, asked = cases.planned(rehearsal=False), []
 
@@ -200,7 +201,7 @@ def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(tmp
             for provider in (NULL, BASELINE) if index == 1 else (NULL, BASELINE, OURS):
                 yield {"case": index, "row": dataclasses.asdict(row(provider, **sizes))}
             if index == 1:
-                yield {"ended": -11}
+                yield from [{"lost": 1}, {"ended": 0}] if lost else [{"ended": -11}]
                 return
         yield {"left": {}}
         yield {"ended": 0}
@@ -209,7 +210,11 @@ def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(tmp
     monkeypatch.setattr(stages, "waiting", lambda _: [0, 1, 2])
     assert stages.timing(opened, 60.0) == (True, "3 of 3 cases; in 0 torch.nn differs from itself by more than 3%")
     assert asked == [[0, 1, 2], [2]]
-    failed = only([each for each in Report.load(opened.path).rows if each.status == "failed"])
+    wrong = [each for each in Report.load(opened.path).rows if each.status == "failed"]
+    if lost:  # its process has said who it was
+        assert wrong == []
+        return
+    failed = only(wrong)
     assert run.case_of(failed) == planned[1] and failed.provider == OURS
     assert failed.reason == "its process ended with code -11"
 

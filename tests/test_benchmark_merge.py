@@ -22,8 +22,9 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 
 MERGED = {
     "the one of the newer code": (row(code="a", null=1.0, date=EARLY), row(code="b", null=1.2, date=LATE), 1),
-    "of one code the one whose torch.nn was level": (row(null=0.99, date=EARLY), row(null=1.02, date=LATE), 0),
-    "of two as level the newer one": (row(null=1.01, date=EARLY), row(null=1.01, date=LATE), 1),
+    "of one code the one whose torch.nn was level": (row(null=0.99, date=EARLY), row(null=1.05, date=LATE), 0),
+    "of two level ones the newer": (row(null=1.0, date=EARLY), row(null=0.98, date=LATE), 1),
+    "of two doubtful ones the nearer": (row(null=1.05, date=EARLY), row(null=1.2, date=LATE), 0),
     "a figure rather than none of the same code": (
         row(date=EARLY),
         row(date=LATE, status="failed", reason="lost", figure=None),
@@ -51,7 +52,7 @@ def test_of_two_rows_of_one_thing_stands(name, swapped):
 def test_a_replayed_graph_is_kept_beside_the_better_figure():
     graph = Figure(0.5, 0.5, 0.5, 5)
     rows = [row(null=1.0, date=EARLY)]
-    merge.put(rows, row(null=1.02, date=LATE, graph=graph))
+    merge.put(rows, row(null=1.05, date=LATE, graph=graph))
     assert only(rows).origin.date == EARLY and only(rows).graph == graph
 
 

@@ -54,7 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.rehearse and not torch.cuda.is_available():
         print("no CUDA device here; --rehearse does without", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = options.out or Path("out") / ("gpu-rehearsal" if options.rehearse else "gpu")
     if options.rehearse and RESULTS.resolve() in (folder.resolve(), *folder.resolve().parents):
         top.error(f"a rehearsal does not belong in {RESULTS}")
@@ -66,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as problem:
         top.error(str(problem))
     wanted = options.stages or [stage.name for stage in STAGES if options.engine or stage.name not in ASKED_FOR]
+    # As at Ctrl-C: the processes that it has started end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run(session, wanted, options.seconds)
     failed = [name for result in session.report.tests.values() for name in result.failed]
     print(f"written to {folder / RESULT}: {len(session.report.rows)} rows, {len(failed)} tests failed", flush=True)

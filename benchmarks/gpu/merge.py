@@ -1,7 +1,7 @@
 """Several runs in one file: of each provider in each case the row that stands.
 
-Rows of one code are the same measurement twice: the one stands whose run had torch.nn closer to itself. Of another code
-the newer one stands. Each brings torch.nn's value of its own run, so ratios are within a run.
+Of two codes the newer row stands, and of one code the newer one whose run had torch.nn level with itself, or else the
+one that came nearer to it. Each brings torch.nn's value of its own run, so ratios are within a run.
 """
 
 import copy
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import run
 from ..schema import Report, Row
+from ..timing import MINUTES
 
 
 def key(row: Row) -> tuple:
@@ -33,7 +34,9 @@ def _better(older: Row, newer: Row) -> Row:
         return newer
     if not (older.figure and newer.figure):
         return older if older.figure else newer
-    best, other = (older, newer) if distance(older) < distance(newer) else (newer, older)
+    # Among level ones none is the better for being nearer.
+    nearer = max(distance(older), MINUTES.band) < max(distance(newer), MINUTES.band)
+    best, other = (older, newer) if nearer else (newer, older)
     # Replays of a graph are timed in a stage of their own.
     best.graph = best.graph or other.graph
     return best

@@ -101,7 +101,7 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
     count, begun, left = len(chosen), set(), {}
     while chosen and (rest := deadline - time.monotonic()) > LEAST:
         given = {"chosen": chosen, "seconds": rest - EXTRA, "commit": session.commit, "graphs": graphs}
-        last, heard_of, through, code = None, set(), False, None
+        last, heard_of, through, lost, code = None, set(), False, False, None
         for event in session.events("timing", rest, rehearsal=session.rehearsal, **given):
             if "begin" in event:
                 last, heard_of = event["begin"], set()
@@ -113,13 +113,18 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
                 _tell(session, planned[event["case"]], row)
             elif "left" in event:
                 left, through = {int(index): cost for index, cost in event["left"].items()}, True
+            elif "lost" in event:
+                lost = True
             elif "ended" in event:
                 code = event["ended"]
+        if code is None:
+            begun.discard(last)  # stopped in the middle
         if through or code is None:
             break
         if last is None:
             return False, f"its process ended with code {code} before it began"
-        _blame(session, planned[last], heard_of, code)
+        if not lost:
+            _blame(session, planned[last], heard_of, code)
         chosen = [index for index in chosen if index not in begun]
     remaining = [index for index in chosen if index not in begun]
     words = f"{count - len(remaining)} of {count} cases"
