@@ -1,15 +1,21 @@
 # Two commands on a fresh machine: `make bench` runs the benchmark, `make test` the tests. Both set up what they need.
+# `make gpu` is for a machine with a GPU, and uses the Python that it has: PYTHON=… SECONDS_OF_GPU=600 OUT=out/gpu.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+SECONDS_OF_GPU ?= 600
+OUT ?= out/gpu
 
-.PHONY: bench test lint cells clean
+.PHONY: bench test gpu lint cells clean
 
 bench: $(VENV)/ready
 	$(RUN) -m benchmarks
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not heavy and not exhaustive"
+
+gpu:
+	$(PYTHON) -m benchmarks.gpu --seconds $(SECONDS_OF_GPU) --out $(OUT)
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

@@ -69,16 +69,35 @@ class Case:
         return f"{label(self.suite_name, self.load)} {self.cell_name} {self.shape} {self.dtype_name}"
 
     def roles(self) -> tuple[str, ...]:
-        """The parameters' names, without torch.nn's ``_l0``."""
+        """What the parameters of a layer in one direction are."""
         return Weights.roles(self.cell, bias=True, projection=False)
 
+    def places(self) -> list[str]:
+        """What torch.nn adds to a role in each layer and direction."""
+        ways = ("", "_reverse")[: self.suite.directions]
+        return [f"_l{layer}{way}" for layer in range(self.suite.layers) for way in ways]
+
+    def parameters(self) -> list[str]:
+        """The names of all parameters, as torch.nn's module has them, in its order."""
+        return [role + place for place in self.places() for role in self.roles()]
+
     def weights(self) -> Weights:
-        """Drawn as torch.nn draws them."""
+        """Of the first layer and direction, drawn as torch.nn draws them."""
+        return self.stack()[0]
+
+    def stack(self) -> list[Weights]:
+        """Those of all layers, a layer's directions side by side; the first is `weights`."""
         bound = 1 / math.sqrt(self.shape.hidden)
         random = self._generator("weights")
-        shapes = [Weights.shape(role, self.cell, self.features, self.shape.hidden, 0) for role in self.roles()]
-        tensors = [torch.empty(s, device=self.device).uniform_(-bound, bound, generator=random) for s in shapes]
-        return Weights.of(self.roles(), [tensor.to(self.dtype) for tensor in tensors])
+
+        def draw(features: int) -> Weights:
+            shapes = [Weights.shape(role, self.cell, features, self.shape.hidden, 0) for role in self.roles()]
+            tensors = [torch.empty(s, device=self.device).uniform_(-bound, bound, generator=random) for s in shapes]
+            return Weights.of(self.roles(), [tensor.to(self.dtype) for tensor in tensors])
+
+        directions = self.suite.directions
+        widths = [self.features] + [directions * self.shape.hidden] * (self.suite.layers - 1)
+        return [draw(width) for width in widths for _ in range(directions)]
 
     def inputs(self, weights: Weights, count: int = 1) -> list[Inputs]:
         """``count`` sets, each in memory of its own."""
@@ -91,7 +110,7 @@ class Case:
         sets = []
         for _ in range(count):
             x = draw(self.features)
-            grad = draw(hidden) if self.suite.gradients else None
+            grad = draw(hidden * self.suite.directions) if self.suite.gradients else None
             gates_x = linear(x, weights.ih, weights.bias_ih) if self.suite.projected else None
             lengths = None
             if self.suite.lengths:

@@ -1,9 +1,11 @@
 """Where a result was measured: machine, versions, commit, date."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         described["gpu_l2_bytes"] = gpu.L2_cache_size
         described["cuda"] = torch.version.cuda
         described["cudnn"] = torch.backends.cudnn.version()
+        described["driver"] = _driver()
     return described
 
 
@@ -105,6 +108,25 @@ def commit() -> str:
 def now() -> str:
     """The date and time, UTC."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def sources() -> str:
+    """Eight digits of all code here: what a commit's name cannot say of a changed checkout, or outside of one."""
+    digest = hashlib.sha256()
+    for folder in ("seqcells", "kernels", "benchmarks", "tests"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".cpp", ".h", ".c") and path.is_file():
+                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's kernel module."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        return None
+    return found and found[1]
 
 
 def _git(*arguments: str) -> str:

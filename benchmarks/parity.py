@@ -23,8 +23,8 @@ Results = Mapping[str, Tensor]
 
 def truth(case: Case) -> dict[str, Tensor]:
     """The results in float64: from torch.nn, or for a cell it lacks or with lengths, from seqcells' reference."""
-    weights = case.weights()
-    (given,) = case.inputs(weights)
+    stack = case.stack()
+    (given,) = case.inputs(stack[0])
     known = {
         "lstm": torch._VF.lstm,
         "gru": torch._VF.gru,
@@ -32,29 +32,32 @@ def truth(case: Case) -> dict[str, Tensor]:
         "rnn_relu": torch._VF.rnn_relu,
     }
     with torch.enable_grad() if case.suite.gradients else torch.no_grad():
-        wide = weights.replaced([w.detach().double().requires_grad_() for w in weights.present()])
+        wide = [each.replaced([w.detach().double().requires_grad_() for w in each.present()]) for each in stack]
+        parameters = [parameter for each in wide for parameter in each.present()]
         x = given.x.double().requires_grad_(case.suite.gradients)
-        states = [s.double().unsqueeze(0) for s in case.zero_states()]
+        layers, both = case.suite.layers, case.suite.directions == 2
+        states = [s.double().expand(len(stack), *s.shape).contiguous() for s in case.zero_states()]
         if case.cell_name in known and given.lengths is None:
             hx = tuple(states) if len(states) > 1 else states[0]
-            output, *final = known[case.cell_name](x, hx, wide.present(), True, 1, 0.0, True, False, False)
+            output, *final = known[case.cell_name](x, hx, parameters, True, layers, 0.0, True, both, False)
         else:
             lengths = None if given.lengths is None else given.lengths.to(x.device)
-            output, final = functional.layers(case.cell, x, states, [wide], lengths=lengths, backend="reference")
+            given_as = {"bidirectional": both, "lengths": lengths, "backend": "reference"}
+            output, final = functional.layers(case.cell, x, states, wide, **given_as)
         if not case.suite.gradients:
-            return forward_results(case, output, [state[0] for state in final])
-        gradients = torch.autograd.grad(output, [x, *wide.present()], given.grad.double())
+            return forward_results(case, output, final)
+        gradients = torch.autograd.grad(output, [x, *parameters], given.grad.double())
         return gradient_results(case, output, gradients)
 
 
 def forward_results(case: Case, output: Tensor, final: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Named as every provider names them: the output (T, B, H) and the final states (B, H)."""
+    """Named as every provider names them: the output (T, B, D·H) and the final states (L·D, B, H)."""
     return {"output": output, **dict(zip(case.cell.states, final, strict=False))}
 
 
 def gradient_results(case: Case, output: Tensor, gradients: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Named as every provider names them: the output and the gradients of input and weights."""
-    return {"output": output.detach(), **dict(zip(("x", *case.roles()), gradients, strict=True))}
+    return {"output": output.detach(), **dict(zip(("x", *case.parameters()), gradients, strict=True))}
 
 
 def error(results: Results, expected: Results) -> tuple[float, list[str]]:

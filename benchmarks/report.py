@@ -26,6 +26,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "streaming": (*OURS, "seqcells stream"),
     "stepping": (*OURS, "seqcells auto cell"),
     "packed": OURS,
+    "stacked": OURS,
+    "stacked-training": OURS,
     "loaded": LOADED,
     "loaded-training": LOADED,
     "loaded-streaming": LOADED,
@@ -51,8 +53,8 @@ class Case(NamedTuple):
     @property
     def doubtful(self) -> bool:
         """Whether torch.nn against itself was off there."""
-        null = self.null
-        return null is not None and null.ratio is not None and abs(null.ratio - 1) > NULL_BAND and null.unit == "s"
+        ratio = self.ours.origin.null if self.ours.origin else self.null and self.null.ratio
+        return ratio is not None and abs(ratio - 1) > NULL_BAND and self.ours.unit == "s"
 
 
 def write(paths: Iterable[Path], readme: Path, plots_folder: Path | None) -> int:

@@ -111,12 +111,12 @@ def run(
     report.complete = not waiting
     if timer.others:
         report.machine["others"] = statistics.median(timer.others)
-    report.rows.sort(key=_place)
+    report.rows.sort(key=place)
     if save_to and report.null["cases"]:
         report.save(save_to)
 
 
-def _place(row: Row) -> tuple[float, ...]:
+def place(row: Row) -> tuple[float, ...]:
     """Where a row stands in a report: by suite, load and shape; within those, in the order of measuring."""
     return list(SUITES).index(row.suite), row.load, row.batch, row.hidden, row.steps
 
@@ -163,6 +163,11 @@ def key(row: Row) -> tuple[Any, ...]:
     return row.suite, row.cell, row.batch, row.hidden, row.steps, row.dtype, row.device, row.load
 
 
+def case_of(row: Row) -> Case:
+    """What the row was measured in."""
+    return Case(row.suite, row.cell, Shape(row.batch, row.hidden, row.steps), row.dtype, row.device, row.load)
+
+
 def relate(report: Report) -> None:
     """Fill in what compares rows: ratios, floors, and what the null rows say."""
     by_case: dict[tuple[Any, ...], list[Row]] = {}
@@ -172,13 +177,13 @@ def relate(report: Report) -> None:
     nulls: dict[bool, list[float]] = {False: [], True: []}
     for case, rows in by_case.items():
         measured, unloaded = values[case], values.get((*case[:-1], 0), {})
-        rivals = [measured[each.provider] for each in rows if each.figure and not each.ours and each.provider != NULL]
+        rivals = [_relative(each) for each in rows if each.figure and not each.ours and each.provider != NULL]
         for each in rows:
             if not each.figure:
                 continue
             value = each.figure.value
-            each.ratio = _over(measured.get(BASELINE), value)
-            each.ratio_to_rival = _over(min(rivals, default=None), value)
+            each.ratio = _over(each.origin.baseline if each.origin else measured.get(BASELINE), value)
+            each.ratio_to_rival = _over(min(rivals, default=None), _relative(each))
             if SUITES[each.suite].loads:
                 each.to_one_thread = _over(measured.get(ONE_THREAD), value)
                 each.kept = _over(unloaded.get(UNLOADED.get(each.provider, each.provider)), value)
@@ -198,6 +203,12 @@ def relate(report: Report) -> None:
             "outside": sum(abs(ratio - 1) > NULL_BAND for ratio in counted),
             "within": abs(typical - 1) <= NULL_BAND,
         }
+
+
+def _relative(row: Row) -> float:
+    """The value, or where several runs wrote the file its part of torch.nn's in the same run."""
+    baseline = row.origin.baseline if row.origin else None
+    return row.figure.value / (baseline or 1)
 
 
 def _over(above: float | None, below: float | None) -> float | None:

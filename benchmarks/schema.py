@@ -57,6 +57,20 @@ class Floor:
 
 
 @dataclass
+class Origin:
+    """Where a row comes from, in a file that several runs wrote."""
+
+    date: str
+    commit: str
+    code: str | None = None
+    """Of what ran: machine code, how it was launched, and the libraries beside it; None where that is not known."""
+    baseline: float | None = None
+    """torch.nn's value in the same run, which the row is compared with."""
+    null: float | None = None
+    """torch.nn's value over itself a second time, in the same case of the same run."""
+
+
+@dataclass
 class Row:
     """One provider in one case."""
 
@@ -93,6 +107,8 @@ class Row:
     """In suites under load: our one thread's value under the same load over this one."""
     kept: float | None = None
     """In suites under load: the provider's value without load over this one, the throughput that it keeps."""
+    origin: Origin | None = None
+    """In a file that several runs wrote."""
 
 
 @dataclass
@@ -103,6 +119,30 @@ class LeftOut:
     reason: str
     seconds: float | None = None
     """The estimate of what it takes."""
+
+
+@dataclass
+class Stage:
+    """A part of a GPU's session: what came of it."""
+
+    done: bool
+    seconds: float
+    words: str = ""
+    """What it did, or why it did not."""
+
+
+@dataclass
+class TestFile:
+    """What came of one file of tests."""
+
+    commit: str
+    seconds: float
+    passed: int = 0
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+    """pytest's names of those that failed."""
+    words: str = ""
+    """Why it did not come to its end, or could not begin."""
 
 
 @dataclass
@@ -124,6 +164,11 @@ class Report:
     complete: bool = False
     notes: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    rehearsal: bool = False
+    """Of a GPU's session on a machine without one: its figures mean nothing."""
+    stages: dict[str, Stage] = field(default_factory=dict)
+    tests: dict[str, TestFile] = field(default_factory=dict)
+    models: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self) -> "Report":
         """Itself; SchemaError where what it says cannot be."""
@@ -131,7 +176,7 @@ class Report:
             raise SchemaError(f"schema {self.schema}, this is version {VERSION}")
         for name, kind in MACHINE.items():
             if name in self.machine:
-                _read(kind, self.machine[name], f"machine.{name}")
+                read(kind, self.machine[name], f"machine.{name}")
         for left in self.left_out:
             if not (left.case and left.reason):
                 raise SchemaError(f"left out: {left.case!r} for the reason {left.reason!r}")
@@ -149,7 +194,7 @@ class Report:
                 raise SchemaError(f"{where}: a load of {row.load}")
             if row.figure and row.figure.mean is not None and not 0 < row.figure.mean < math.inf:
                 raise SchemaError(f"{where}: a mean of {row.figure.mean}")
-        if not self.null.get("cases"):
+        if (not self.stages or any(row.figure for row in self.rows)) and not self.null.get("cases"):
             raise SchemaError("no null row: torch.nn was not timed against itself")
         return self
 
@@ -171,10 +216,10 @@ class Report:
             raise SchemaError(f"{path}: not JSON: {problem}") from None
         if isinstance(data, dict) and data.get("schema") in OLDER:
             data["schema"] = VERSION
-        return _read(cls, data, str(path)).check()
+        return read(cls, data, str(path)).check()
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
+def read(kind: Any, value: Any, where: str) -> Any:
     """``value`` as a ``kind``: dataclasses, lists, dicts, unions and plain types, each checked."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
@@ -188,20 +233,20 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         } - set(value)
         if unknown or missing:
             raise SchemaError(f"{where}: unknown {sorted(unknown)}, missing {sorted(missing)}")
-        return kind(**{name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+        return kind(**{name: read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         if value is None:
             return None
-        return _read(next(a for a in arguments if a is not types.NoneType), value, where)
+        return read(next(a for a in arguments if a is not types.NoneType), value, where)
     if origin is list:
         if not isinstance(value, list):
             raise SchemaError(f"{where}: expected a list, got {value!r}")
-        return [_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
     if origin is dict:
         if not isinstance(value, dict):
             raise SchemaError(f"{where}: expected an object, got {value!r}")
-        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is Any or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -36,6 +36,15 @@ SETS: dict[str, tuple[Shape, ...]] = {
     ),
 }
 SETS["full"] = SETS["cpu5"]
+# What `benchmarks.gpu` measures: layers large and small, and calls of few steps.
+SETS["gpu-minutes"] = tuple(
+    Shape(b, h, t)
+    for b, h, t in (
+        *((64, 512, 512), (1, 128, 256), (64, 1024, 512), (32, 512, 256), (8, 256, 256), (128, 1024, 256)),
+        *((16, 384, 256), (512, 128, 256), (8, 2048, 256), (256, 256, 256), (16, 768, 1024)),
+    )
+)
+SETS["gpu-steps"] = tuple(Shape(32, 256, t) for t in (1, 16, 4, 64))
 
 
 def named(names: list[str]) -> list[Shape]:

@@ -9,6 +9,7 @@ STREAM_CALLS = 16
 SMALL_STREAM = Shape(1, 64, STREAM_CALLS)
 """Besides the shapes of all suites: what many a policy has."""
 PACKED = Shape(32, 128, 200)
+STACKED = Shape(32, 256, 300)
 LOADED = (Shape(1, 384, 80), Shape(16, 320, 80))
 """A step that needs several threads at a batch of one, and one with rows enough for each thread."""
 
@@ -27,6 +28,9 @@ class Suite:
     streaming: bool = False
     """A run is `STREAM_CALLS` calls of one step each, the states carried from call to call."""
     lengths: bool = False
+    layers: int = 1
+    directions: int = 1
+    """Of each layer; both take the same input."""
     memory: bool = False
     """The figure is the peak of bytes during a run, not its time."""
     loads: tuple[float, ...] = ()
@@ -41,6 +45,8 @@ class Suite:
                 wanted = [*wanted, SMALL_STREAM]
             elif self.lengths:
                 wanted = [PACKED]
+            elif self.layers > 1:
+                wanted = [STACKED]
             elif self.memory:
                 wanted = [max(wanted, key=lambda s: (s.batch * s.steps * s.hidden, s.hidden))]
         if self.streaming:
@@ -66,6 +72,8 @@ SUITES = {
         Suite("streaming", "one step per call, the state carried; time per step", streaming=True),
         Suite("stepping", "one step per call, gradients after the last", streaming=True, gradients=True),
         Suite("packed", "forward and backward, lengths from T/10 to T", gradients=True, lengths=True),
+        Suite("stacked", "inference of two layers, both directions", layers=2, directions=2),
+        Suite("stacked-training", "forward and backward of those", gradients=True, layers=2, directions=2),
         Suite("loaded", "inference of a layer beside busy processes", loads=LOADS),
         Suite("loaded-training", "forward and backward beside busy processes", gradients=True, loads=LOADS),
         Suite("loaded-streaming", "one step per call beside busy processes", streaming=True, loads=LOADS),

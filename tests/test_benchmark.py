@@ -309,6 +309,14 @@ def test_parity_sees_another_precision_and_nan() -> None:
     assert parity.error({"output": truth["output"]}, truth) == (0.0, ["h", "c"])
 
 
+def test_the_work_of_a_stack_is_that_of_its_layers_and_directions() -> None:
+    """Counted by hand: 2 layers in 2 directions, B = 2, H = 4, T = 3, and input as wide as H."""
+    row = schema.Row("stacked", "lstm", 2, 4, 3, "float32", "cpu", "torch.nn", False, "ok")
+    weights = 4 * (4 * 4 * 4)  # of four products in each step, LSTM's four gates each
+    inputs = 2 * (4 * 4 * 4) + 2 * (4 * 4 * 8)  # the second layer reads both directions of the first
+    assert floors.work(row) == (3, 2 * 2 * weights, 4 * weights, 2 * 2 * 3 * inputs, 3 * 2 * (4 + 8) * 4)
+
+
 def test_the_floor_is_the_model_of_its_page() -> None:
     row = run.row(Case("sequence", "lstm", Shape(1, 100, 10)), run.Outcome("x"))
     floor = floors.model(row, CPU_FLOORS)

@@ -2,7 +2,8 @@
 
 For T steps of B sequences, H hidden units, I features, G gates (R of them with a recurrent product): a step
 multiplies 2·B·R·H² times for the recurrence, the input takes 2·T·B·G·H·I. A backward pass has the step's products
-once more for dh; the gradients of the weights and of the input are products over all steps at once.
+once more for dh; the gradients of the weights and of the input are products over all steps at once. Layers above one
+another, and directions, may run at once, each layer a step behind the one below.
 
 * CPU: a step does its products at the GEMM's rate or reads its weights from wherever a working set of that size
   lives, whichever takes longer, and ends in a thread barrier. With one thread there is no barrier: the floor is
@@ -58,15 +59,16 @@ def work(row: Row) -> Work:
     shape = Shape(row.batch, row.hidden, row.steps)
     # Lengths spread evenly from T/10 to T leave 0.55 of the products.
     rows = row.batch * (0.55 if suite.lengths else 1)
-    recurrent = len(cell.recurrent_gates) * row.hidden**2
-    inward = 0 if suite.projected else len(cell.gates) * row.hidden * suite.features(shape)
+    widths = [suite.features(shape)] + [suite.directions * row.hidden] * (suite.layers - 1)
+    recurrent = suite.layers * suite.directions * len(cell.recurrent_gates) * row.hidden**2
+    inward = 0 if suite.projected else suite.directions * len(cell.gates) * row.hidden * sum(widths)
     if suite.streaming:
         step, weights = 2 * rows * (recurrent + inward), (recurrent + inward) * size
         # The gradients of the weights are a product like the step's own.
         return Work(2, step, weights, step, 0) if suite.gradients else Work(1, step, weights, 0, 0)
     step, once = 2 * rows * recurrent, 2 * rows * row.steps * inward
     wide = len(cell.gates) * row.hidden if suite.projected else suite.features(shape)
-    through = row.steps * rows * (wide + row.hidden) * size
+    through = row.steps * rows * (wide + suite.directions * row.hidden) * size
     if suite.gradients:
         return Work(2 * row.steps, step, recurrent * size, 3 * once + row.steps * step, 3 * through)
     return Work(row.steps, step, recurrent * size, once, through)

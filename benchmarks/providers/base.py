@@ -130,3 +130,4 @@ def streamed(
 
 
 ONE_FEATURE = "cannot take gates_x: an input of one feature instead"
+ONE_LAYER = "one layer in one direction at a time"

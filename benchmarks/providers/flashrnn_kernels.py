@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from seqcells.weights import Weights
 
 from ..case import Case, Inputs
-from .base import ONE_FEATURE, Prepared, Provider, States, through_autograd
+from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, through_autograd
 
 FUNCTIONS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "elman"}
 
@@ -43,6 +43,8 @@ class FlashRNN(Provider):
             return "cuda_fused has no GRU (it falls back to cuda, silently)"
         if self.backend == "triton_fused" and (case.cell_name != "lstm" or case.shape.hidden > 64):
             return "triton_fused is for LSTM heads of up to 64 units, and the head is the layer here"
+        if case.suite.layers > 1:
+            return ONE_LAYER
         if case.suite.lengths or case.suite.streaming:
             return "FlashRNN runs whole sequences of one length"
         return "no TF32 switch" if case.dtype_name in ("tf32", "float64") else None

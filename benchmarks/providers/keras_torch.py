@@ -9,7 +9,7 @@ from torch import Tensor
 from seqcells.weights import Weights
 
 from ..case import Case, Inputs
-from .base import ONE_FEATURE, Prepared, Provider, States, streamed, through_autograd
+from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, streamed, through_autograd
 
 # cell → layer, its gates as places in ours, arguments
 LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -29,6 +29,8 @@ class Keras(Provider):
     def refuses(self, case: Case) -> str | None:
         if case.suite.lengths:
             return "a Keras mask repeats the last output, here it is zero past a length"
+        if case.suite.layers > 1:
+            return ONE_LAYER
         if case.suite.streaming and case.suite.gradients:
             return "Keras' single steps are here for inference only"
         return None if case.cell_name in LAYERS else f"Keras has no {case.cell_name}"

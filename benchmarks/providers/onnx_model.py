@@ -9,6 +9,7 @@ from torch import Tensor
 from seqcells.weights import Weights
 
 from ..case import Case
+from .base import ONE_LAYER
 
 # cell → operator, its gates as places in ours, attributes. LSTM's are i, o, f, c; GRU's z, r, h.
 OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -24,6 +25,8 @@ def refuses(case: Case) -> str | None:
     """Why no ONNX runtime can do the case, or None."""
     if case.suite.gradients:
         return "ONNX runtimes do inference only"
+    if case.suite.layers > 1:
+        return ONE_LAYER
     if case.dtype_name != "float32":
         return f"not offered in {case.dtype_name} here"
     return None if case.cell_name in OPERATORS else f"ONNX has no {case.cell_name}"

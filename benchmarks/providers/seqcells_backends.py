@@ -15,7 +15,7 @@ from seqcells.weights import Weights
 from .. import units
 from ..case import Case, Inputs
 from .base import Prepared, Provider, States, streamed, through_autograd
-from .torch_nn import as_hx, as_tuple, loaded
+from .torch_nn import as_hx, as_tuple, loaded_cell, loaded_layers
 
 
 def module_class(case: Case, base: type[nn.Module]) -> partial:
@@ -77,7 +77,7 @@ class Seqcells(Provider):
             chosen = dispatch.choose(functional.call_of(case.cell, "recurrence", inputs[0].x, weights), self.backend)
             return through_autograd(case, recurrence, [], inputs, self._notes(case, chosen))
 
-        layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
+        layer = loaded_layers(module_class(case, seqcells.RecurrentLayer), case, weights, backend=self.backend)
         if case.suite.lengths:
             inputs = [given._replace(lengths=given.lengths.to(case.device)) for given in inputs]
         # Asked as the call will be: a choice depends on whether there will be gradients, and on the steps.
@@ -100,7 +100,8 @@ class Seqcells(Provider):
         return through_autograd(case, forward, list(layer.parameters()), inputs, notes)
 
     def _notes(self, case: Case, chosen: dispatch.Choice) -> list[str]:
-        if self.backend == "triton-persistent" and case.device == "cuda" and not case.suite.memory:
+        modelled_too = case.device == "cuda" and not case.suite.memory and case.suite.layers == 1
+        if self.backend == "triton-persistent" and modelled_too:
             return modelled(case)
         return [f"auto took {chosen.backend}"] if self.backend == "auto" else []
 
@@ -146,7 +147,7 @@ class SeqcellsCell(Seqcells):
         return super().refuses(case) if case.suite.streaming else "a cell is for streaming"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
-        cell = loaded(module_class(case, seqcells.RecurrentCell), case, weights, "", backend=self.backend)
+        cell = loaded_cell(module_class(case, seqcells.RecurrentCell), case, weights, backend=self.backend)
 
         def step(x: Tensor, states: States) -> tuple[Tensor, States]:
             states = as_tuple(cell(x, as_hx(states)))
@@ -158,19 +159,27 @@ class SeqcellsCell(Seqcells):
 
 
 class SeqcellsStream(Seqcells):
-    """``layer.stream()`` on the CPU engine: it holds the states, and its outputs are good for two steps."""
+    """``layer.stream()``, on the CPU by our engine: it holds the states, and its outputs are good for two steps."""
 
     def __init__(self) -> None:
-        super().__init__("cpu")
+        super().__init__("auto")
         self.name = "seqcells stream"
+
+    @staticmethod
+    def _layers(device: str) -> Seqcells:
+        return Seqcells("cpu" if device == "cpu" else "auto")
+
+    def unavailable(self, device: str) -> str | None:
+        return self._layers(device).unavailable(device)
 
     def refuses(self, case: Case) -> str | None:
         if case.suite.gradients or not case.suite.streaming:
             return "a stream is for streaming, without gradients"
-        return super().refuses(case)
+        return self._layers(case.device).refuses(case)
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
-        layer = loaded(module_class(case, seqcells.RecurrentLayer), case, weights, "_l0", backend=self.backend)
+        backend = self._layers(case.device).backend
+        layer = loaded_layers(module_class(case, seqcells.RecurrentLayer), case, weights, backend=backend)
         stream, begin = layer.stream(case.shape.batch), tuple(s.unsqueeze(0) for s in case.zero_states())
 
         def step(x: Tensor, states: States) -> tuple[Tensor, States]:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from seqcells.weights import Weights
 
 from ..case import Case, Inputs
-from .base import ONE_FEATURE, Prepared, Provider, States, streamed, through_autograd
+from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, streamed, through_autograd
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
     "lstm": nn.LSTM,
@@ -27,10 +27,23 @@ CELLS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def loaded(make: Callable[..., nn.Module], case: Case, weights: Weights, suffix: str, **extra: object) -> nn.Module:
-    """The module with the case's weights, its parameters in the order of the case's roles."""
+def loaded_layers(make: Callable[..., nn.Module], case: Case, weights: Weights, **extra: object) -> nn.Module:
+    """The module of the case's layers and directions; ``weights`` of the first, the others the case's own."""
+    stack = {"num_layers": case.suite.layers, "bidirectional": case.suite.directions == 2}
+    tensors = [tensor for each in (weights, *case.stack()[1:]) for tensor in each.present()]
+    return _loaded(make, case, dict(zip(case.parameters(), tensors, strict=True)), stack | extra)
+
+
+def loaded_cell(make: Callable[..., nn.Module], case: Case, weights: Weights, **extra: object) -> nn.Module:
+    """The cell module with the weights."""
+    return _loaded(make, case, dict(zip(case.roles(), weights.present(), strict=True)), extra)
+
+
+def _loaded(
+    make: Callable[..., nn.Module], case: Case, parameters: dict[str, Tensor], extra: dict[str, object]
+) -> nn.Module:
     module = make(case.features, case.shape.hidden, device=case.device, dtype=case.dtype, **extra)
-    module.load_state_dict({role + suffix: w for role, w in zip(case.roles(), weights.present(), strict=True)})
+    module.load_state_dict(parameters)
     return module
 
 
@@ -57,7 +70,7 @@ class TorchNN(Provider):
         return None if case.cell_name in LAYERS else f"torch.nn has no {case.cell_name}"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
-        module = loaded(LAYERS[case.cell_name], case, weights, "_l0")
+        module = loaded_layers(LAYERS[case.cell_name], case, weights)
         prepared = self._prepared(case, module, inputs)
         return prepared._replace(notes=[engine(case, lambda: prepared.run(0)), *prepared.notes])
 
@@ -95,12 +108,14 @@ class TorchCellLoop(Provider):
     def refuses(self, case: Case) -> str | None:
         if case.suite.lengths:
             return "the loop has no lengths"
+        if case.suite.layers > 1:
+            return ONE_LAYER
         if case.suite.loads and not case.suite.streaming:
             return "the slowest already without load"
         return None if case.cell_name in CELLS else f"torch.nn has no cell for {case.cell_name}"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
-        module = loaded(CELLS[case.cell_name], case, weights, "")
+        module = loaded_cell(CELLS[case.cell_name], case, weights)
 
         def step(x: Tensor, states: States) -> tuple[Tensor, States]:
             states = as_tuple(module(x, as_hx(states)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from seqcells.weights import Weights
 
 from ..case import Case, Inputs
-from .base import ONE_FEATURE, Prepared, Provider, States, through_autograd
+from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, through_autograd
 
 
 class TorchRL(Provider):
@@ -28,6 +28,8 @@ class TorchRL(Provider):
     def refuses(self, case: Case) -> str | None:
         if case.cell_name not in ("lstm", "gru"):
             return f"TorchRL has no {case.cell_name}"
+        if case.suite.layers > 1:
+            return ONE_LAYER
         if case.suite.lengths or case.suite.streaming:
             return "TorchRL's kernels run whole sequences of one length"
         return None if case.dtype_name in ("float32", "tf32", "bfloat16") else f"no {case.dtype_name}"

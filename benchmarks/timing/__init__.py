@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+NULL_BAND = 0.1
+"""How far the null row may be from 1."""
+
 
 @dataclass
 class Outcome:
@@ -62,6 +65,8 @@ class Effort:
     most: int = 25
     extensions: int = 2
     """How often a case whose null row is off is measured on."""
+    band: float = NULL_BAND
+    """How far from 1 that is."""
 
     def turns(self, call: float, sampling: Sampling) -> int:
         """How many a provider gets whose calls take so many seconds."""
@@ -74,9 +79,9 @@ ALONE = Sampling(sample=4e-3, warm_up=1e-3, samples=3)
 # slept for some slices, which the warm-up takes up. Calls vary so much that no number of calls would fill a time.
 SHARED = Sampling(sample=0.1, warm_up=0.03, samples=1, effort=3.0, by_clock=True)
 
+# Of a GPU that is at hand for some minutes.
+MINUTES = Effort(seconds=0.06, extensions=3, band=0.03)
 SHORT, QUICK, FULL = Effort(seconds=0.06, extensions=1), Effort(seconds=0.3, extensions=1), Effort(seconds=0.8, most=40)
-NULL_BAND = 0.1
-"""How far the null row may be from 1."""
 
 
 def out_of_time(deadline: float | None) -> str | None:

@@ -1,6 +1,7 @@
 """Timing on CUDA: one process, events around each call, inputs that rotate so that none is found in the cache.
 
-Providers come one after another, torch.nn first and again, as the null row, right behind it. Beside the calls as
+Providers come one after another, torch.nn first and again, as the null row, right behind it; both are measured again
+while they differ. Beside the calls as
 Python makes them (which launches may dominate) stands the replay of a CUDA graph of one, where it can be captured.
 """
 
@@ -15,7 +16,7 @@ import torch
 from .. import parity
 from ..case import Case
 from ..providers import BASELINE, NULL, Prepared, Provider
-from . import NULL_BAND, Effort, Outcome, out_of_time
+from . import Effort, Outcome, out_of_time
 from .worker import one_line
 
 WARM_UP = 3
@@ -24,17 +25,18 @@ MOST_SETS = 256
 
 
 class Events:
-    """Measures cases on the current CUDA device."""
+    """Measures cases on the current CUDA device; on another ``device`` only what a subclass does in its own way."""
 
     threads = 1
 
-    def __init__(self, providers: Iterable[Provider], effort: Effort, graphs: bool = True) -> None:
+    def __init__(
+        self, providers: Iterable[Provider], effort: Effort, graphs: bool = True, device: str = "cuda"
+    ) -> None:
         self.graphs = graphs
         self.providers, self.effort = {provider.name: provider for provider in providers}, effort
         self.deadline: float | None = None
         self.others: list[float] = []
-        self._unavailable = {name: provider.unavailable("cuda") for name, provider in self.providers.items()}
-        self._cache = torch.cuda.get_device_properties(0).L2_cache_size
+        self._unavailable = {name: provider.unavailable(device) for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Events":
         self._tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -46,29 +48,26 @@ class Events:
 
     def measure(self, case: Case) -> Iterator[Outcome]:
         """An outcome for each provider, as soon as there is one."""
-        tf32 = case.dtype_name == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        allow_tf32(case)
         try:
             truth = parity.truth(case)
         except Exception as problem:  # out of memory, most likely: the next case may be smaller
             why = f"no truth to compare with: {one_line(problem)}"
             yield from (Outcome(p.name, p.ours, "failed", why) for p in self.providers.values())
             return
-        baseline = Outcome(BASELINE)
+        pair = [name for name in (BASELINE, NULL) if name in self.providers]
+        for attempt in range(1 + self.effort.extensions):
+            outcomes = [self._outcome(case, name, truth) for name in pair]
+            if self._agree(outcomes) or attempt == self.effort.extensions or out_of_time(self.deadline):
+                break
+        yield from outcomes
         for name in self.providers:
-            for attempt in range(1 + (self.effort.extensions if name == NULL else 0)):
-                outcome = self._outcome(case, name, truth)
-                if name == BASELINE:
-                    baseline = outcome
-                if name != NULL or self._agrees(baseline, outcome) or attempt == self.effort.extensions:
-                    break
-            yield outcome
+            if name not in pair:
+                yield self._outcome(case, name, truth)
 
-    @staticmethod
-    def _agrees(one: Outcome, other: Outcome) -> bool:
-        if not (one.figures and other.figures):
-            return True
-        return abs(statistics.median(one.figures) / statistics.median(other.figures) - 1) <= NULL_BAND
+    def _agree(self, outcomes: list[Outcome]) -> bool:
+        typical = [statistics.median(outcome.figures) for outcome in outcomes if outcome.figures]
+        return len(typical) < 2 or abs(typical[0] / typical[1] - 1) <= self.effort.band
 
     def _outcome(self, case: Case, name: str, truth: parity.Results) -> Outcome:
         outcome = Outcome(name, self.providers[name].ours)
@@ -108,10 +107,10 @@ class Events:
     def _sets(self, case: Case) -> int:
         """How many inputs are larger than the cache, twice."""
         one = case.shape.steps * case.shape.batch * case.features * case.dtype.itemsize
-        free = torch.cuda.mem_get_info()[0]
+        free, cache = torch.cuda.mem_get_info()[0], torch.cuda.get_device_properties(0).L2_cache_size
         # gates_x and gradients go with the input; a quarter of the memory is theirs.
         wide = one * (1 + len(case.cell.gates) * case.shape.hidden // case.features)
-        return max(1, min(math.ceil(2 * self._cache / one), MOST_SETS, int(free / 4 / wide)))
+        return max(1, min(math.ceil(2 * cache / one), MOST_SETS, int(free / 4 / wide)))
 
     def _timed(self, calls: list) -> list[float]:
         """Seconds of single calls, in rotation."""
@@ -159,3 +158,8 @@ class Events:
         prepared.run(0)
         torch.cuda.synchronize()
         return float(torch.cuda.max_memory_allocated() - before)
+
+
+def allow_tf32(case: Case) -> None:
+    """Switch it as the case has it, for cuDNN, for products outside of it and for our kernels."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case.dtype_name == "tf32"

@@ -1,0 +1,39 @@
+"""The kernels of some cases, compiled: a call each fills Triton's cache for whoever times them."""
+
+import gc
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ..providers import BASELINE, NULL
+from ..timing.events import allow_tf32
+from ..timing.worker import one_line
+from . import cases
+from .code import Watched
+
+
+def compiled(rehearsal: bool, first: int, every: int) -> Iterator[dict[str, Any]]:
+    """One event for each case and provider, of every so many cases from the first on.
+
+    An event has the case's index, the provider, ``code`` and ``kernels``, or ``error``, and the seconds that it took.
+    """
+    planned = cases.planned(rehearsal)
+    for index in range(first, len(planned), every):
+        case = planned[index]
+        allow_tf32(case)
+        for provider in map(Watched, cases.providers(case, rehearsal)):
+            if provider.name in (BASELINE, NULL) or provider.unavailable(case.device) or provider.refuses(case):
+                continue
+            began = time.monotonic()
+            event: dict[str, Any] = {"case": index, "provider": provider.name}
+            try:
+                weights = case.weights()
+                provider.prepare(case, weights, case.inputs(weights))
+                event |= {"code": provider.code, "kernels": provider.kernels}
+            except Exception as problem:  # the others are still wanted, and the timing will say it again
+                event["error"] = one_line(problem)
+            gc.collect()
+            torch.cuda.empty_cache()
+            yield event | {"seconds": time.monotonic() - began}

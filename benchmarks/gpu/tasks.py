@@ -1,0 +1,77 @@
+"""What the processes of a session do: ``python -m benchmarks.gpu.tasks NAME JSON``; an event is a line of JSON."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ..timing.worker import die_with_parent
+
+MARK = "@ "
+"""Before each event, for libraries print too."""
+
+
+WHEELS = "SEQCELLS_BENCHMARK_WHEELS"
+"""A variable: the folder with rivals' wheels unpacked, found after all that is installed."""
+
+
+def environment(dtypes: list[str], rehearsal: bool) -> Iterator[dict[str, Any]]:
+    """The machine, its versions and its floors."""
+    from .. import floors, machine
+
+    device = "cpu" if rehearsal else "cuda"
+    yield {"machine": machine.describe(device, 1), "versions": machine.versions()}
+    if not rehearsal:
+        yield {"floors": floors.measure(device, 1, dtypes)}
+
+
+def compiling(**given: Any) -> Iterator[dict[str, Any]]:
+    from .compiling import compiled
+
+    return compiled(**given)
+
+
+def timing(**given: Any) -> Iterator[dict[str, Any]]:
+    from .timed import timed
+
+    return timed(**given)
+
+
+def models(**given: Any) -> Iterator[dict[str, Any]]:
+    from .models import measured
+
+    return measured(**given)
+
+
+def tests(arguments: list[str], first: list[str]) -> Iterator[dict[str, Any]]:
+    """pytest in this process, which so ends with the session; tests of the names given ``first`` begin."""
+    import pytest
+
+    class First:
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            items.sort(key=lambda item: item.nodeid not in first)
+
+    sys.exit(pytest.main(arguments, plugins=[First()]))
+    yield
+
+
+TASKS = {task.__name__: task for task in (environment, compiling, timing, models, tests)}
+
+
+def command(name: str, **given: Any) -> list[str]:
+    """Of a process that does a task."""
+    return [sys.executable, "-u", "-m", __name__, name, json.dumps(given)]
+
+
+def event(line: str) -> dict[str, Any] | None:
+    """The event of a line, or None where it is none."""
+    return json.loads(line.removeprefix(MARK)) if line.startswith(MARK + "{") else None
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    sys.path += filter(None, [os.environ.get(WHEELS)])
+    for each in TASKS[sys.argv[1]](**json.loads(sys.argv[2])):
+        print(f"\n{MARK}{json.dumps(each)}", flush=True)

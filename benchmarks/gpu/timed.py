@@ -1,0 +1,98 @@
+"""Cases timed one after another, in a process that may die of one of them."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .. import machine
+from ..budget import Budget
+from ..case import Case
+from ..providers import BASELINE, NULL, Provider
+from ..run import row
+from ..schema import Origin, Row
+from ..timing import MINUTES, Effort
+from ..timing.events import Events
+from . import cases
+from .code import Watched
+
+REHEARSED = Effort(seconds=0.005, fewest=2, most=1, extensions=0, band=float("inf"))
+ROUNDS = 4
+"""How often a case is begun at most, while torch.nn differs from itself."""
+
+
+class OnCpu(Events):
+    """What a rehearsal has in the place of `Events`."""
+
+    def __init__(self, providers: list[Provider], effort: Effort, graphs: bool) -> None:
+        super().__init__(providers, effort, graphs=False, device="cpu")
+
+    def _sets(self, case: Case) -> int:
+        return 1
+
+    def _timed(self, calls: list[Callable[[], Any]]) -> list[float]:
+        figures = []
+        for _ in range(self.effort.fewest):
+            began = time.perf_counter()
+            calls[0]()
+            figures.append(time.perf_counter() - began)
+        return figures
+
+
+def timed(chosen: list[int], seconds: float, commit: str, rehearsal: bool, graphs: bool) -> Iterator[dict[str, Any]]:
+    """Events ``{"begin": case}`` and ``{"case": …, "row": …}``, of cases by index, the first ones first.
+
+    A row follows as soon as it is measured, but torch.nn's with the null row. A case whose null row is off comes again
+    after all others. ``{"lost": case}`` is the last event where the GPU's context is lost, ``{"left": …}`` otherwise:
+    the cases without time, with the seconds that each would take.
+    """
+    planned, effort = cases.planned(rehearsal), REHEARSED if rehearsal else MINUTES
+    deadline = time.monotonic() + seconds
+    make = OnCpu if rehearsal else Events
+    budget = Budget(deadline, cases.providers(planned[0], rehearsal), effort)
+    waiting, tried = list(chosen), dict.fromkeys(chosen, 0)
+    while fitting := budget.fitting([planned[index] for index in waiting]):
+        index = planned.index(fitting[0])
+        waiting.remove(index)
+        tried[index] += 1
+        yield {"begin": index}
+        case, began = planned[index], time.monotonic()
+        with make(list(map(Watched, cases.providers(case, rehearsal))), effort, graphs) as timer:
+            timer.deadline = deadline
+            rows = []
+            for each in _rows(case, timer, commit):
+                rows.append(each)
+                yield {"case": index, "row": dataclasses.asdict(each)}
+                if each.status == "failed" and "CUDA error" in (each.reason or ""):
+                    yield {"lost": index}
+                    return
+        budget.took(case, time.monotonic() - began)
+        null = rows[0].origin.null if rows else None
+        if null and abs(null - 1) > effort.band and tried[index] < ROUNDS:
+            waiting.append(index)
+    yield {"left": {index: budget.seconds(planned[index]) for index in waiting if not tried[index]}}
+
+
+def _rows(case: Case, timer: Events, commit: str) -> Iterator[Row]:
+    """The rows of a case, each with the values that it is compared with."""
+    pair: dict[str, Row] = {}
+    for outcome in timer.measure(case):
+        if outcome.status == "refused" and outcome.reason == "out of time":
+            continue
+        made = row(case, outcome)
+        made.origin = Origin(machine.now(), commit, _code(timer.providers[outcome.provider], outcome.status))
+        if made.provider in (BASELINE, NULL):
+            pair[made.provider] = made
+            if len(pair) < 2:
+                continue
+        measured = [pair[name].figure and pair[name].figure.value for name in (BASELINE, NULL)]
+        # The null row first: without it nothing is written.
+        ready = [pair[NULL], pair[BASELINE]] if made.provider in pair else [made]
+        for each in ready:
+            each.origin.baseline = measured[0]
+            each.origin.null = measured[0] / measured[1] if all(measured) else None
+        yield from ready
+
+
+def _code(provider: Watched, status: str) -> str | None:
+    return "refused" if status == "refused" else provider.code
