@@ -14,6 +14,7 @@ from . import dispatch
 from .cells import Cell
 from .likeness import Likeness
 from .recurrence import Recurrence
+from .settings import current_settings
 from .trained import Training, empty
 from .weights import Weights
 
@@ -284,7 +285,7 @@ def _are_plain(input: Tensor, hx: States) -> bool:
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
     own = module.cell, module.backend, module._frozen, getattr(module, "batch_first", False)
-    return type(module), *own, type(hx)
+    return type(module), *own, type(hx), current_settings()
 
 
 def _undisturbed() -> bool:

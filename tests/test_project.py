@@ -181,7 +181,7 @@ ORDER = [
     {"checks"},
     {"recurrence"},
     {"weights", "derive", "boundaries", "precision", "call", "flat_weights", "subclasses", "flops"},
-    {"cells", "version", "machine", "cache", "constant", "likeness"},
+    {"cells", "version", "machine", "cache", "constant", "likeness", "settings"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SEQCELLS = sorted(path for path in (ROOT / "seqcells").rglob("*.py") if "kernels" not in path.parts)

@@ -4,8 +4,8 @@ It runs where the recurrent weights fit on the chip, divided among programs that
 state is not projected. Where one program holds all of them it needs no others, and no two ever meet.
 
 Of each step and unit an LSTM's training keeps six numbers in the storage dtype (output, c and four values), and with
-`configurations.recomputing` two; a GRU's five, or one. The input's projection, four and three, there is besides while
-forward runs, and its gradient while backward does; recomputing, both are of a `recomputed.Window` alone.
+`seqcells.settings(recompute=True)` two; a GRU's five, or one. The input's projection, four and three, there is besides
+while forward runs, and its gradient while backward does; recomputing, both are of a `recomputed.Window` alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import triton
 from torch import Tensor
 
 from ...recurrence import Backward, Recurrence
+from ...settings import current_settings
 from . import barrier, configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
@@ -101,7 +102,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     output = q.empty(q.steps, q.batch, q.directions * q.hidden)
-    saved = q.saved(configurations.recompute) if save else None
+    recompute = current_settings().recompute
+    saved = q.saved(recompute) if save else None
     states, fresh = q.stacked(q.states, q.work), q.fresh()
     _run(
         sequence.forward,
@@ -117,7 +119,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         output=output,
         saved=saved and some(saved.values),
         after=saved and some(saved.after),
-        **q.counts(configurations.recompute),
+        **q.counts(recompute),
     )
     kept = list(saved or ())
     if q.is_stack:
@@ -202,7 +204,7 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden, "groups": groups * q.directions}
     common |= {"directions": q.directions, "reverse": int(q.reverse), "precision": precision.mode(q.dtype)}
-    common["FLAGS"] = division.meet and configurations.flags and not q.is_stack
+    common["FLAGS"] = division.meet and current_settings().flags and not q.is_stack
     if division.meet:
         pairs = groups * q.directions
         exchanged = 2 * pairs * rows * sum(division.tile["CHUNKS"]) * q.dtype.itemsize
