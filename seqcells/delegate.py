@@ -116,9 +116,13 @@ def _check_sizes(
     """RuntimeError for matrices that do not fit: given a smaller one, oneDNN multiplies what lies beyond it."""
     width, hidden = states[0].shape[-1], states[-1].shape[-1]
     rows = len(cell.gates) * hidden
+    recurrent, size = (rows, width), (rows, features)
     for k, w in enumerate(weights):
-        checks.size("weight_ih", w.ih, (rows, features if k < directions else directions * width))
-        checks.size("weight_hh", w.hh, (rows, width))
+        if k == directions:
+            size = rows, directions * width
+        if w.ih.shape != size or w.hh.shape != recurrent:
+            checks.size("weight_ih", w.ih, size)
+            checks.size("weight_hh", w.hh, recurrent)
 
 
 def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:

@@ -128,7 +128,7 @@ def explain(call: Call, backend: str = "auto") -> Choice:
     """What `choose` says, with the plan that the backend has for the call, and the settings that are not the defaults;
     the same errors."""
     choice = choose(call, backend)
-    chosen, words = BACKENDS[choice.backend], current_settings().words()
+    chosen, words = BACKENDS[choice.backend], " ".join(current_settings().words())
     how = chosen.planned(call) if chosen.planned else ""
     under = f"settings: {words}" if chosen.obeys and words else ""
     return Choice(choice.backend, "; ".join(filter(None, (choice.reason, how, under))))

@@ -13,8 +13,9 @@ formula calls the second, and later the third. What a graph holds is good on any
   ``gates_x``, the input projected, where compilers see it; ``state_h``; ``weight_hh_0``, of the first direction;
   ``reset``. Whatever else a step may once read has a name too. (torch.jit.trace takes no lists of optional tensors or
   strings, AOTInductor none that is empty.)
-* ``settings``: the `seqcells.settings` that held for the caller, as words. Shapes of what is saved depend on them.
-* ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs.
+* ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs. After it, with
+  spaces between them, come the `seqcells.settings` that held and are not the defaults: shapes of what is saved depend
+  on them.
 
 No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
 the gradients of torch.func go through the reference's own operators.
@@ -37,7 +38,7 @@ from .recurrence import Backward, Recurrence
 from .settings import Settings, current_settings, holding
 from .weights import Weights
 
-_INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str settings, str backend"
+_INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
 _ROLES = {"hh": "weight_hh", "bias_hh": "bias_hh", "hr": "weight_hr"}
 """The names of `Weights` that are used inside the time loop, and their tensors'."""
 _library = torch.library.Library("seqcells", "DEF")
@@ -64,8 +65,8 @@ def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     named = dict(_named(execute.projected(q)))
     if not torch.compiler.is_compiling():
         flops.tell()
-    settings = current_settings().words()
-    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, settings, backend
+    asked = " ".join([backend, *current_settings().words()])
+    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, asked
 
 
 def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
@@ -94,16 +95,7 @@ def program(cell: type[Cell]) -> str:
 class _Call:
     """The operators' common arguments: a `Recurrence`, the backend that runs it, and what settings hold."""
 
-    def __init__(
-        self,
-        cell: str,
-        hash: str,
-        tensors: Sequence[Any],
-        names: str,
-        reverse: bool,
-        settings: str,
-        backend: str,
-    ) -> None:
+    def __init__(self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str) -> None:
         kind, self.names = dispatch.cell(cell), names.split()
         if hash != program(kind):
             raise RuntimeError(f"the graph was made with other equations of the {cell} cell than it has now")
@@ -121,7 +113,8 @@ class _Call:
         places = self._recurrence(kind, numbered, directions, reverse)
         self.places: list[int] = places.differentiable()
         """Of the tensors that have gradients, in the order of ``q.differentiable()``."""
-        self.backend, self.settings = dispatch.backend_for(self.q, backend), Settings.of(settings)
+        backend, *words = asked.split(" ")
+        self.backend, self.settings = dispatch.backend_for(self.q, backend), Settings.of(*words)
 
     @staticmethod
     def _recurrence(cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool) -> Recurrence:

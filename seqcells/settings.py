@@ -38,17 +38,17 @@ class Settings(NamedTuple):
     """Whether programs of the persistent plan have a flag each and wait for those alone whose units they read next, in
     place of a barrier for all."""
 
-    def words(self) -> str:
-        """Those that are not the defaults, as ``name=value`` with spaces between them."""
+    def words(self) -> list[str]:
+        """Those that are not the defaults, each as ``name=value``."""
         pairs = zip(self._fields, self, Settings(), strict=True)
-        return " ".join([f"{name}={value}" for name, value, default in pairs if value != default])
+        return [f"{name}={value}" for name, value, default in pairs if value != default]
 
     @staticmethod
     @lru_cache(64)
-    def of(words: str) -> Settings:
+    def of(*words: str) -> Settings:
         """From what `words` gave; ValueError or TypeError for other text."""
         values = {str(value): value for values in CHOICES.values() for value in values}
-        named = dict(word.partition("=")[::2] for word in words.split())
+        named = dict(word.partition("=")[::2] for word in words)
         return Settings()._replace(**_checked({name: values.get(value, value) for name, value in named.items()}))
 
 

@@ -166,10 +166,10 @@ def test_other_names_and_values_are_refused(set_them):
 
 
 def test_words_and_back():
-    assert Settings().words() == ""
+    assert Settings().words() == []
     for each in (Settings(), Settings(True, False, "tf32x3", True), Settings(precision="ieee")):
-        assert Settings.of(each.words()) == pickle.loads(pickle.dumps(each)) == each
-    assert Settings(True, precision="tf32").words() == "recompute=True precision=tf32"
+        assert Settings.of(*each.words()) == pickle.loads(pickle.dumps(each)) == each
+    assert Settings(True, precision="tf32").words() == ["recompute=True", "precision=tf32"]
     for words, error in (("recompute", ValueError), ("recompute=1", ValueError), ("fast=True", TypeError)):
         with pytest.raises(error):
             Settings.of(words)
@@ -339,10 +339,12 @@ def test_a_graph_holds_those_that_it_was_made_in(ran):
 def test_an_operator_is_given_settings_that_there_are():
     cell = layer("rnn_tanh", F, H).cell
     q = Recurrence(cell, torch.randn(T, B, H), [torch.zeros(1, B, H)], (Weights(hh=torch.randn(H, H)),))
-    *rest, words, backend = operators.arguments(q, "reference")
-    assert words == ""
+    *rest, asked = operators.arguments(q, "reference")
+    assert asked == "reference"
+    with settings(precision="ieee", recompute=True):
+        assert operators.arguments(q, "reference")[-1] == "reference recompute=True precision=ieee"
     with pytest.raises(ValueError, match="precision should be one of"):
-        torch.ops.seqcells.recurrence(*rest, "precision=half", backend)
+        torch.ops.seqcells.recurrence(*rest, "reference precision=half")
 
 
 def test_reading_them_takes_no_time():
