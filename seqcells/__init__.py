@@ -12,6 +12,7 @@ from .dispatch import Choice
 from .kernels.cpu import empty_cache
 from .layers import GRU, LSTM, RNN
 from .recurrent_layer import RecurrentLayer
+from .settings import Settings, current_settings, set_default_settings, settings
 from .swap import swap, unswap
 from .version import __version__
 
@@ -50,11 +51,15 @@ __all__ = [
     "RecurrentCell",
     "RecurrentLayer",
     "SLSTMCell",
+    "Settings",
     "__version__",
     "cells",
+    "current_settings",
     "define",
     "empty_cache",
     "functional",
+    "set_default_settings",
+    "settings",
     "swap",
     "unswap",
 ]

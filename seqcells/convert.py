@@ -64,6 +64,7 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
     module._settle(backend)
     if issubclass(theirs, nn.RNNBase):
         _take_assigned(module, *lists)
+        module.flatten_parameters()
     patches.rebind(module, old, kind)
     return module
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import checks, precision
+from . import checks, chunk, precision
 from .constant import constant
 from .weights import Weights
 
@@ -89,10 +89,15 @@ def layers(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers and directions; arguments as `seqcells.functional.layers`."""
     operator = OPERATORS[cell.name][0]
-    if not torch.jit.is_tracing():  # where sizes are tensors
-        _check_sizes(cell, input.shape[-1], states, weights, len(weights) // num_layers)
     flat = [tensor for w in weights for tensor in w.present()]
     bias, bidirectional = weights[0].bias_ih is not None, len(weights) == 2 * num_layers
+    if not torch.jit.is_tracing():  # where sizes are tensors
+        features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
+        _check_sizes(cell, features, states, weights, len(weights) // num_layers)
+        if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
+            projected = 0 if weights[0].hr is None else width
+            sizes = features, hidden, projected, num_layers
+            flat = chunk.together(flat, chunk.Form(cell.name.upper(), *sizes, bias, bidirectional))
     hx = tuple(states) if len(states) > 1 else states[0]
     if not training:
         # cuDNN keeps what backward needs only in training mode; without dropout the two modes are the same.
@@ -111,9 +116,13 @@ def _check_sizes(
     """RuntimeError for matrices that do not fit: given a smaller one, oneDNN multiplies what lies beyond it."""
     width, hidden = states[0].shape[-1], states[-1].shape[-1]
     rows = len(cell.gates) * hidden
+    recurrent, size = (rows, width), (rows, features)
     for k, w in enumerate(weights):
-        checks.size("weight_ih", w.ih, (rows, features if k < directions else directions * width))
-        checks.size("weight_hh", w.hh, (rows, width))
+        if k == directions:
+            size = rows, directions * width
+        if w.ih.shape != size or w.hh.shape != recurrent:
+            checks.size("weight_ih", w.ih, size)
+            checks.size("weight_hh", w.hh, recurrent)
 
 
 def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ from .cells import REGISTRY, Cell
 from .kernels import cpu, triton
 from .kernels.triton import plan
 from .recurrence import Recurrence
+from .settings import current_settings
 from .table import KERNELS
 
 
@@ -37,6 +38,8 @@ class Backend(NamedTuple):
     """Why it cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
     """How it runs a call and why so, where it has several ways for that one; else nothing."""
+    obeys: bool = False
+    """Whether `seqcells.settings` change how it runs."""
 
 
 def _refuses_nothing(call: Call) -> None:
@@ -63,12 +66,14 @@ BACKENDS: dict[str, Backend] = {
         triton.unavailable,
         triton.refuses,
         plan.in_words,
+        obeys=True,
     ),
     "triton-stepwise": Backend(
         "Triton: a GEMM and a fused kernel per step",
         "seqcells.kernels.triton.stepwise",
         triton.unavailable,
         triton.refuses,
+        obeys=True,
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps, of several layers where they fit",
@@ -76,6 +81,7 @@ BACKENDS: dict[str, Backend] = {
         triton.unavailable,
         triton.refuses_persistently,
         triton.persistently_in_words,
+        obeys=True,
     ),
 }
 NAMES = ("auto", *BACKENDS)
@@ -118,11 +124,13 @@ def choose(call: Call, backend: str = "auto") -> Choice:
 
 
 def explain(call: Call, backend: str = "auto") -> Choice:
-    """What `choose` says, with the plan that the backend has for the call; the same errors."""
+    """What `choose` says, with the plan that the backend has for the call, and the settings that are not the defaults;
+    the same errors."""
     choice = choose(call, backend)
-    planned = BACKENDS[choice.backend].planned
-    how = planned(call) if planned else ""
-    return Choice(choice.backend, f"{choice.reason}; {how}") if how else choice
+    chosen, words = BACKENDS[choice.backend], " ".join(current_settings().words())
+    how = chosen.planned(call) if chosen.planned else ""
+    under = f"settings: {words}" if chosen.obeys and words else ""
+    return Choice(choice.backend, "; ".join(filter(None, (choice.reason, how, under))))
 
 
 def _expanded(call: Call, backend: str) -> Choice:

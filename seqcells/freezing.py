@@ -65,6 +65,10 @@ class Freezable(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._begin_from_state()
+
+    def _begin_from_state(self) -> None:
+        """What is to be done once a copy, or a module of a file, has its attributes."""
         self._begin_anew()
 
     def freeze(self) -> Self:

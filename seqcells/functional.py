@@ -7,6 +7,7 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 * `step`: one step of a cell.
 """
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -41,13 +42,12 @@ def call_of(
     dropout: bool = False,
 ) -> dispatch.Call:
     """What `dispatch` needs to know of a call."""
-    used = {"lengths": lengths, "reset": reset, "packed": packed, "projection": weights.hr}
-    options = tuple(name for name, value in used.items() if value is not None)
-    call = dispatch.Call(cell, form, like.device, like.dtype, options)
+    used = ("lengths", lengths), ("reset", reset), ("packed", packed), ("projection", weights.hr)
+    options = tuple([name for name, value in used if value is not None])
     if torch.compiler.is_compiling():
-        return call
-    if any(type(weight).__module__ == _EXPANDED for weight in weights.present()):
-        call = call._replace(options=(*options, "expanded"))
+        return dispatch.Call(cell, form, like.device, like.dtype, options)
+    if _EXPANDED in sys.modules and any(type(weight).__module__ == _EXPANDED for weight in weights.present()):
+        options = *options, "expanded"
     uniform = False
     if packed is not None:
         steps, rows = len(packed), int(packed[0])
@@ -55,15 +55,17 @@ def call_of(
     elif form == "step":
         steps, rows = 1, len(like)
     else:
-        steps, rows = like.shape[1 if batch_first else 0], like.shape[0 if batch_first else 1]
+        steps, rows, _ = like.shape
+        if batch_first:
+            steps, rows = rows, steps
     hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // len(cell.gates)
     width = hidden if weights.hr is None else weights.hr.shape[0]
-    sizes = {"rows": rows, "steps": steps, "directions": directions, "hidden": hidden, "width": width}
-    autocast = None if like.dtype == torch.float64 else precision.autocast_dtype(like.device)
-    more = {"layers": layers, "dropout": dropout, "uniform": uniform}
+    device, dtype, input_dtype = like.device, like.dtype, None
+    autocast = None if dtype == torch.float64 else precision.autocast_dtype(device)
     if autocast:
-        more |= {"dtype": autocast, "input_dtype": like.dtype}
-    return call._replace(**sizes, **more)
+        dtype, input_dtype = autocast, dtype
+    sizes = rows, steps, directions, hidden, width, layers
+    return dispatch.Call(cell, form, device, dtype, options, *sizes, dropout, input_dtype, uniform)
 
 
 def layers(

@@ -1,5 +1,5 @@
-"""``python -m seqcells.info``: versions, devices, which backends exist here and why others do not, and which table of
-estimates is in use."""
+"""``python -m seqcells.info``: versions, devices, which backends exist here and why others do not, which table of
+estimates is in use, and which settings there are and hold."""
 
 import importlib.metadata
 import platform
@@ -11,6 +11,7 @@ from . import estimates, machine
 from .dispatch import BACKENDS, KERNELS, WITHOUT_KERNELS
 from .kernels import cpu, triton
 from .kernels.triton.plan import PLANS
+from .settings import CHOICES, current_settings
 from .version import __version__
 
 
@@ -87,6 +88,12 @@ def report() -> str:
     lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
     width = max(map(len, PLANS))
     lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]
+    lines += ["", f"settings, which {', '.join(name for name, backend in BACKENDS.items() if backend.obeys)} obey"]
+    width = max(map(len, CHOICES))
+    for name, value in current_settings()._asdict().items():
+        default, *others = CHOICES[name]
+        note = "" if value == default else f", by default {default}"
+        lines.append(f"  {name:{width}}  {value}{note}; one of {', '.join(map(str, (default, *others)))}")
     return "\n".join(lines)
 
 

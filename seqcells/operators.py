@@ -13,7 +13,9 @@ formula calls the second, and later the third. What a graph holds is good on any
   ``gates_x``, the input projected, where compilers see it; ``state_h``; ``weight_hh_0``, of the first direction;
   ``reset``. Whatever else a step may once read has a name too. (torch.jit.trace takes no lists of optional tensors or
   strings, AOTInductor none that is empty.)
-* ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs.
+* ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs. After it, with
+  spaces between them, come the `seqcells.settings` that held and are not the defaults: shapes of what is saved depend
+  on them.
 
 No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
 the gradients of torch.func go through the reference's own operators.
@@ -33,6 +35,7 @@ from .cells import Cell
 from .constant import constant
 from .execute import Like, as_left
 from .recurrence import Backward, Recurrence
+from .settings import Settings, current_settings, holding
 from .weights import Weights
 
 _INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
@@ -62,7 +65,8 @@ def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     named = dict(_named(execute.projected(q)))
     if not torch.compiler.is_compiling():
         flops.tell()
-    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, backend
+    asked = " ".join([backend, *current_settings().words()])
+    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, asked
 
 
 def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
@@ -89,9 +93,9 @@ def program(cell: type[Cell]) -> str:
 
 
 class _Call:
-    """The operators' common arguments: a `Recurrence`, and the backend that runs it."""
+    """The operators' common arguments: a `Recurrence`, the backend that runs it, and what settings hold."""
 
-    def __init__(self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, backend: str) -> None:
+    def __init__(self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str) -> None:
         kind, self.names = dispatch.cell(cell), names.split()
         if hash != program(kind):
             raise RuntimeError(f"the graph was made with other equations of the {cell} cell than it has now")
@@ -109,7 +113,8 @@ class _Call:
         places = self._recurrence(kind, numbered, directions, reverse)
         self.places: list[int] = places.differentiable()
         """Of the tensors that have gradients, in the order of ``q.differentiable()``."""
-        self.backend = dispatch.backend_for(self.q, backend)
+        backend, *words = asked.split(" ")
+        self.backend, self.settings = dispatch.backend_for(self.q, backend), Settings.of(*words)
 
     @staticmethod
     def _recurrence(cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool) -> Recurrence:
@@ -136,6 +141,11 @@ class _Call:
             raise RuntimeError(f"{cell.name} reads no {', '.join(rest)}")
         return Recurrence(cell, gates_x, states, weights, *boundaries, reset_states, reverse)
 
+    def saved_like(self, gates_x: Tensor) -> list[Tensor]:
+        """Empty tensors of the shapes that forward saves, where such ``gates_x`` lies."""
+        with holding(self.settings):
+            return execute.saved_like(self.q._replace(gates_x=gates_x), self.backend)
+
     def by_tensor(self, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Gradients of ``q.differentiable()`` in the order of the operators' tensors, None of those that have none."""
         gradients: list[Tensor | None] = [None] * len(self.names)
@@ -153,7 +163,8 @@ def _on_one_device(tensors: Sequence[Tensor]) -> None:
 
 def _forward(*args: Any, save: bool) -> list[Tensor]:
     call = _Call(*args)
-    output, final, saved = execute.forward(call.q, call.backend, save)
+    with holding(call.settings):
+        output, final, saved = execute.forward(call.q, call.backend, save)
     return [*_as_promised([output, *final], [call.q.gates_x, *call.q.states]), *saved]
 
 
@@ -164,10 +175,7 @@ def _backward(*args: Any) -> list[Tensor]:
     fits.check(q)
     x, shape = q.gates_x, _output_shape(q)
     output = Like(torch.Size(shape), x.dtype, x.device)
-    likes = [
-        output,
-        *(Like.of(t, x.device) for t in execute.saved_like(q._replace(gates_x=x.to("meta")), call.backend)),
-    ]
+    likes = [output, *(Like.of(t, x.device) for t in call.saved_like(x.to("meta")))]
     seeds = [output, *map(Like.of, q.states)]
     for words, expected, found in (("saved tensors", likes, saved), ("gradients", seeds, gradients)):
         if len(found) != len(expected):
@@ -175,7 +183,8 @@ def _backward(*args: Any) -> list[Tensor]:
     output, *saved = map(as_left, saved, likes)
     grad_output, *grad_final = map(as_left, gradients, seeds)
     given = Backward(output, saved, grad_output, grad_final, q.replaced([True] * len(leaves)))
-    flat = _as_promised(execute.backward(q, call.backend, given), leaves)
+    with holding(call.settings):
+        flat = _as_promised(execute.backward(q, call.backend, given), leaves)
     return [gradient for gradient in call.by_tensor(flat) if gradient is not None]
 
 
@@ -200,7 +209,7 @@ def _recurrence_fake(*args: Any) -> list[Tensor]:
 
 def _forward_fake(*args: Any) -> list[Tensor]:
     call = _Call(*args)
-    return [*_recurrence_fake(*args), *execute.saved_like(call.q, call.backend)]
+    return [*_recurrence_fake(*args), *call.saved_like(call.q.gates_x)]
 
 
 def _backward_fake(*args: Any) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import dispatch, execute, operators
 from .recurrence import Backward, Recurrence
+from .settings import current_settings, holding
 
 
 def recurrence(q: Recurrence, backend: str, asked: str | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -31,7 +32,7 @@ class _Eager(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         # Of q only the form: its tensors are saved where hooks see them, and autograd whether they were changed.
         form, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
-        ctx.q = form._replace(lengths=None, reset=None)
+        ctx.q, ctx.settings = form._replace(lengths=None, reset=None), current_settings()
         kept = *differentiable, q.lengths, q.reset, output, *saved
         ctx.likes = [None if tensor is None else execute.Like.of(tensor) for tensor in kept]
         ctx.save_for_backward(*kept)
@@ -52,10 +53,12 @@ class _Eager(torch.autograd.Function):
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *given]) or (observed and q.stacked):
             gradients = execute.differentiable_gradients(q, grad_output, given)
         elif observed:
-            gradients = _gradients_from_input(q, ctx.backend, [output, *saved], [grad_output, *given])
+            with holding(ctx.settings):
+                gradients = _gradients_from_input(q, ctx.backend, [output, *saved], [grad_output, *given])
         else:
             wanted = q.replaced(ctx.needs_input_grad[2:])
-            gradients = execute.backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
+            with holding(ctx.settings):  # autograd may run this in a thread of its own
+                gradients = execute.backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
         return None, None, *gradients
 
 

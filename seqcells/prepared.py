@@ -14,6 +14,7 @@ from . import dispatch
 from .cells import Cell
 from .likeness import Likeness
 from .recurrence import Recurrence
+from .settings import current_settings
 from .trained import Training
 from .weights import Weights
 
@@ -293,7 +294,8 @@ def _are_plain(input: Tensor, hx: States) -> bool:
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    return type(module), module.cell, module.backend, module._frozen, module.batch_first, type(hx)
+    own = module.cell, module.backend, module._frozen, module.batch_first
+    return type(module), *own, type(hx), current_settings()
 
 
 def _undisturbed() -> bool:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from . import cells, checks, convert, dispatch, flat_weights, functional, tracing
+from . import checks, convert, dispatch, flat_weights, functional, tracing
 from .cell_modules import COUNT
-from .flat_weights import FlatWeights
-from .freezing import Freezable
+from .flattened import Flattened
 from .stream import Stream
 from .weights import Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 States = Tensor | tuple[Tensor, ...]
 
 
-class RecurrentLayer(Freezable):
+class RecurrentLayer(Flattened):
     """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
 
     Args:
@@ -47,7 +42,6 @@ class RecurrentLayer(Freezable):
         ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend.
     """
 
-    cell: type[cells.Cell]
     mode: str
     torch_class: ClassVar[type[nn.Module] | None] = None
     """torch.nn's class for the same cell, if it has one."""
@@ -84,9 +78,8 @@ class RecurrentLayer(Freezable):
             setattr(self, name, nn.Parameter(torch.empty(size, device=device, dtype=dtype)))
         names = [*sizes]
         self._all_weights = [names[k : k + count] for k in range(0, len(names), count)]
+        self.flatten_parameters()
         self.reset_parameters()
-
-    _own_state = (*Freezable._own_state, "_flat")
 
     def _settle(self, backend: str) -> None:
         super()._settle(backend)
@@ -108,55 +101,7 @@ class RecurrentLayer(Freezable):
         for weight in self.parameters():
             nn.init.uniform_(weight, -stdv, stdv)
 
-    # What users of torch.nn reach for. Parameters are read by name at each call: nothing is cached that a
-    # parametrization, an optimizer or functional_call could leave stale. Only the list of flat weights is kept, once
-    # it was looked at: who has it may write to it.
-
-    _flat: FlatWeights | None = None
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """The parameters, a list for each layer and direction."""
-        return [[getattr(self, name) for name in names] for names in self._all_weights]
-
-    @property
-    def _flat_weights_names(self) -> list[str]:
-        return [name for names in self._all_weights for name in names]
-
-    @property
-    def _flat_weights(self) -> list[Tensor | None]:
-        """What the layer multiplies, in the order of `_flat_weights_names`. Entries and list may be assigned."""
-        assigned = self._assigned()
-        if assigned is None:
-            self._flat = FlatWeights.of(flat_weights.attributes(self, self._flat_weights_names))
-            assigned = self._flat.weights
-        return assigned
-
-    @_flat_weights.setter
-    def _flat_weights(self, weights: list[Tensor | None]) -> None:
-        self._flat = FlatWeights.of(flat_weights.attributes(self, self._flat_weights_names), weights)
-
-    def _assigned(self) -> list[Tensor | None] | None:
-        if self._flat is not None and not self._flat.hold(flat_weights.attributes(self, self._flat_weights_names)):
-            self._flat = None
-        return None if self._flat is None else self._flat.weights
-
-    def _init_flat_weights(self) -> None:
-        """Forget what was assigned to the flat weights."""
-        self._flat = None
-
-    def _update_flat_weights(self) -> None:
-        """Does nothing: the flat weights are up to date whenever they are read."""
-
     __prepare_scriptable__ = tracing.refuse_script
-
-    def flatten_parameters(self) -> None:
-        """Does nothing: no backend needs the parameters in one block."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        nn.Module._apply(self, fn, recurse)
-        self._init_flat_weights()
-        return self
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as torch.nn does where the input has the wrong dtype or sizes."""

@@ -12,6 +12,7 @@ from . import checks, dispatch
 from .freezing import is_plain
 from .likeness import Likeness
 from .prepared import Example, Inference, parameters
+from .settings import current_settings
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
@@ -23,7 +24,8 @@ class Stream:
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
     is one call of the engine. Elsewhere a step is a call of the layer with T = 1, as it is for a layer with hooks, with
     a ``forward`` of somebody else's or with dropout, under autocast, and where somebody traces or watches. Weights are
-    read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend or precision.
+    read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend or precision,
+    or of `seqcells.settings`.
 
     Args:
         layer: not bidirectional; its dtype and device are the stream's.
@@ -136,7 +138,8 @@ class Stream:
         layer = self.layer
         if (layer.training and layer.dropout) or not is_plain(layer):
             return False
-        options, weights = (type(layer), layer.cell, layer.backend, layer._frozen), parameters(layer)
+        own, weights = (layer.cell, layer.backend, layer._frozen), parameters(layer)
+        options = type(layer), *own, current_settings()
         if not self._fits(input, weights, options) or self._is_written_to(input, now):
             # However the input lies in memory, its copy is like any other's.
             self._input.copy_(input.detach())

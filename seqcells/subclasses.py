@@ -93,7 +93,7 @@ def _both(ours: type[nn.Module]) -> type[nn.Module]:
 
     def filled(module: nn.Module, state: dict[str, Any]) -> None:
         nn.Module.__setstate__(module, state)
-        module._begin_anew()
+        module._begin_from_state()
 
     body = {name: getattr(nn.Module, name) for name in ("__setattr__", "_replicate_for_data_parallel")}
     body |= {"__getstate__": state, "__setstate__": filled, "__reduce_ex__": reduced}

@@ -4,15 +4,14 @@ import torch
 
 from .call import Call, Choice
 from .kernels import cpu, triton
+from .settings import current_settings
 
 
 def switched_off() -> str | None:
     """Why on no GPU what was measured is what would run, or None: this may change from call to call."""
     if triton.interpreted():
         return "Triton's interpreter runs our kernels in Python"
-    from .kernels.triton import configurations  # not before triton is wanted
-
-    return None if configurations.meeting else "configurations.meeting is off, and the kernels measured were with it"
+    return None if current_settings().meeting else "settings(meeting=False), and the kernels measured were with it"
 
 
 def is_unlike_others(call: Call, training: bool) -> bool:

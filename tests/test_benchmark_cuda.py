@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import seqcells
 from benchmarks import run
 from benchmarks.case import Case
 from benchmarks.providers import BASELINE, NULL, PROVIDERS, Prepared
@@ -138,14 +139,13 @@ def test_flags_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose runs are by flags, and no other's; none where no programs wait."""
     pytest.importorskip("triton")
     from benchmarks.providers.seqcells_backends import Seqcells
-    from seqcells.kernels.triton import configurations
 
     provider = PROVIDERS["seqcells triton-persistent flags"]
-    monkeypatch.setattr(Seqcells, "prepare", lambda *_: Prepared(lambda index: configurations.flags, dict))
+    monkeypatch.setattr(Seqcells, "prepare", lambda *_: Prepared(lambda index: seqcells.current_settings().flags, dict))
     monkeypatch.setattr(Seqcells, "refuses", lambda *_: None)
     cases = [Case("sequence", "lstm", Shape(16, hidden, 100), "bfloat16", "cuda") for hidden in (64, 512)]
     assert [provider.refuses(case) for case in cases] == ["a program that has all units waits for nobody", None]
-    assert provider.prepare(cases[1], None, []).run(0) and not configurations.flags
+    assert provider.prepare(cases[1], None, []).run(0) and not seqcells.current_settings().flags
 
 
 def test_the_persistent_plans_own_model_stands_beside_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

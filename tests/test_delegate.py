@@ -1,5 +1,7 @@
 """Torch's own operator where it fails on this machine: asked once, unseen, and then ours runs by default."""
 
+import sys
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -7,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqcells
-from seqcells import delegate, dispatch, trial
+from seqcells import delegate, dispatch, functional, trial
 from seqcells.kernels import cpu
 
 # What the default takes where torch's operator cannot run.
@@ -114,3 +116,22 @@ def test_nobody_sees_what_is_tried(watching, failing, tables):
         assert layer.plan(INPUT).backend == OURS
     assert len(failing) == 1 and type(failing[0]) is torch.Tensor
     assert not seen and torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("settings", "most"), (({}, 25), ({"num_layers": 2, "bidirectional": True}, 31)), ids=str)
+def test_few_functions_of_ours_are_called_around_torchs_operator(settings, most, monkeypatch):
+    """Each takes some half a microsecond: counted, for a clock is everybody's."""
+    module = seqcells.LSTM(4, 5, **settings)
+    states = [torch.zeros(len(module._weights()), 2, 5)] * 2
+    monkeypatch.setitem(delegate.OPERATORS, "lstm", (lambda *arguments: arguments[1] * 2, None))
+    monkeypatch.delitem(sys.modules, functional._EXPANDED, raising=False)  # as long as nobody uses them
+    arguments = module.cell, INPUT, states, module._weights()
+    options = {"bidirectional": module.bidirectional, "backend": "torch"}
+    called = []
+    functional.layers(*arguments, **options)
+    sys.setprofile(lambda frame, event, _: event == "call" and called.append(frame.f_code.co_name))
+    try:
+        functional.layers(*arguments, **options)
+    finally:
+        sys.setprofile(None)
+    assert 5 < len(called) <= most, called

@@ -231,9 +231,10 @@ def test_programs_meet_where_it_takes_less_time(hopper):
 
 
 def test_programs_that_meet_can_be_switched_off(hopper, monkeypatch):
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.meeting", False)
     layer = seqcells.LSTM(4, 500, backend="triton")
-    assert "not persistent: configurations.meeting is off" in layer.plan(torch.randn(50, 16, 4)).reason
+    with seqcells.settings(meeting=False):
+        reason = layer.plan(torch.randn(50, 16, 4)).reason
+    assert "not persistent: by seqcells.settings(meeting=False)" in reason and "; settings: meeting=False" in reason
 
 
 def test_stacks_of_layers_run_at_once(hopper):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import seqcells
 from seqcells import dispatch, estimates, info, results, tune
 from seqcells.cells import REGISTRY
 from seqcells.kernels import triton
@@ -130,9 +131,8 @@ def test_two_gpus_of_a_machine_have_each_its_table(gpu, tables):
 
 def test_kernels_other_than_those_measured_are_not_taken(gpu, tables, monkeypatch):
     tables(own=[table(0.5)])
-    with monkeypatch.context() as patch:
-        patch.setattr("seqcells.kernels.triton.configurations.meeting", False)
-        assert chosen().backend == "torch" and "configurations.meeting is off" in chosen().reason
+    with seqcells.settings(meeting=False):
+        assert chosen().backend == "torch" and "settings(meeting=False)" in chosen().reason
     monkeypatch.setattr(triton, "interpreted", lambda: True)
     assert chosen().backend == "torch" and "interpreter" in chosen().reason
 

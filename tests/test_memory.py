@@ -14,6 +14,7 @@ from torch.profiler import profile
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs Triton's interpreter", allow_module_level=True)
 
+import seqcells
 from seqcells.kernels.triton import configurations, gradients, launch, products, recomputed, stepwise
 
 T, B, H = 512, 16, 64
@@ -60,7 +61,7 @@ def test_training_step(name, backend, recompute, wide, monkeypatch):
     states = [state.bfloat16() for state in random_states(name, 1, B, H)]
     given = torch.zeros(*shape, H, dtype=torch.bfloat16)
     leaves = [*module.parameters(), *[input] * batch_first]
-    with configurations.recomputing(recompute):
+    with seqcells.settings(recompute=recompute):
         (output, _), forward = peak(lambda: module(input, like_module(states)))
         _, backward = peak(lambda: torch.autograd.grad(output, leaves, given))
     unit = output.nbytes

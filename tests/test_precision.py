@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import seqcells
-from seqcells.kernels.triton import configurations, interpreted, precision, products, tiles
+from seqcells.kernels.triton import interpreted, precision, products, tiles
 
 KERNELS = Path(seqcells.__file__).parents[1] / "kernels" / "triton"
 BACKENDS = torch.backends
@@ -70,9 +70,9 @@ def test_the_switch_of_products_alone_is_another():
     assert precision.mode(torch.float32) == "tf32"
 
 
-def test_three_products_in_place_of_one_are_asked_for_by_configuration(monkeypatch):
-    monkeypatch.setattr(configurations, "precision", "tf32x3")
-    assert precision.mode(torch.float32) == "tf32x3" and precision.mode(torch.float64) == "ieee"
+def test_three_products_in_place_of_one_are_asked_for_by_a_setting():
+    with seqcells.settings(precision="tf32x3"):
+        assert precision.mode(torch.float32) == "tf32x3" and precision.mode(torch.float64) == "ieee"
 
 
 def matmul():

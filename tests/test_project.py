@@ -168,7 +168,7 @@ ORDER = [
     {"layers", "timing"},
     {"recurrent_layer"},
     {"cell_modules"},
-    {"convert", "stream", "tracing"},
+    {"convert", "stream", "tracing", "flattened"},
     {"freezing"},
     {"prepared", "patches"},
     {"trained", "functional"},
@@ -182,7 +182,7 @@ ORDER = [
     {"checks"},
     {"recurrence"},
     {"weights", "derive", "boundaries", "precision", "call", "flat_weights", "subclasses", "flops"},
-    {"cells", "version", "machine", "cache", "constant", "likeness"},
+    {"cells", "version", "machine", "cache", "constant", "likeness", "settings", "chunk"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 SEQCELLS = sorted(path for path in (ROOT / "seqcells").rglob("*.py") if "kernels" not in path.parts)

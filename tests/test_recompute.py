@@ -4,6 +4,7 @@ import pytest
 import torch
 from support import as_tuple, assert_equal_to, backends, gradients, layer, like_module, random_states
 
+import seqcells
 from seqcells.cells import REGISTRY
 
 T, B, H = 4, 3, 6
@@ -30,7 +31,7 @@ def run(module, x, states, options):
 @pytest.mark.parametrize("boundaries", (False, True), ids=("plain", "boundaries"))
 @pytest.mark.parametrize(("backend", "name", "proj_size"), CASES)
 def test_gradients_and_memory(backend, name, proj_size, boundaries, window, device, monkeypatch):
-    from seqcells.kernels.triton import configurations, recomputed
+    from seqcells.kernels.triton import recomputed
     from seqcells.kernels.triton.cells import CELLS
 
     like = {"dtype": torch.float64, "device": device}
@@ -45,7 +46,7 @@ def test_gradients_and_memory(backend, name, proj_size, boundaries, window, devi
     monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: window)
 
     saved, kept = run(module, x, states, options)
-    with configurations.recomputing():
+    with seqcells.settings(recompute=True):
         again, kept_again = run(module, x, states, options)
     assert_equal_to(again, saved)
     values = 2 * T * B * H * len(CELLS[name].saved)

@@ -22,11 +22,12 @@ pytestmark = [
 ONE = "gru and not ligru and not mingru"
 LSTM = "lstm and not peephole and not slstm"
 QUICK = (
-    "test_recurrence.py test_triton_kernels.py test_recompute.py test_memory.py test_wanted_gradients.py -k '"
+    "test_recurrence.py test_triton_kernels.py test_recompute.py test_memory.py test_wanted_gradients.py"
+    " test_settings.py -k '"
     f"test_recurrence and triton and both-both and {ONE}"
     f" or test_triton_kernels and (options and (float32 or bfloat16) and {ONE} or products or plans)"
     f" or test_recompute and stepwise and 3-at and boundaries and {ONE}"
-    " or test_memory or test_wanted_gradients and persistent and after'",
+    " or test_memory or test_wanted_gradients and persistent and after or test_settings and outside and stepwise'",
 )
 HEAVY = (
     f"test_recurrence.py -k 'triton and ({ONE} or peephole or indrnn or both-both)'",

@@ -5,13 +5,14 @@ import torch
 from support import TORCH_LAYERS, as_tuple, distance, gradients, layer, random_states, results
 from test_parity import ALLOWED
 
+import seqcells
 from seqcells.cells import REGISTRY
 
 pytestmark = pytest.mark.cuda
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-from seqcells.kernels.triton import configurations, gates  # noqa: E402, these import triton
+from seqcells.kernels.triton import gates  # noqa: E402, these import triton
 
 PLANS = ("triton-stepwise", "triton-persistent", "triton")
 DEVICE = "cuda"
@@ -88,7 +89,7 @@ def test_layers_at_once_are_as_near(name, layers, dtype, request):
 @pytest.mark.parametrize("dtype", ALLOWED, ids=str)
 @pytest.mark.parametrize("name", TORCH_LAYERS)
 def test_recomputed_they_are_as_near(name, dtype):
-    with configurations.recomputing():
+    with seqcells.settings(recompute=True):
         assert_as_near_as_torch(name, dtype, (100, 64, 512), backend="triton-persistent")
 
 
@@ -98,7 +99,7 @@ def test_recomputed_they_are_as_near(name, dtype):
 def test_the_same_bits_by_flags(name, batch, dtype):
     module, input, states = problem(name, dtype, 60, batch, 512, backend="triton-persistent")
     by_barrier = everything(module, input, states)
-    with configurations.flagging():
+    with seqcells.settings(flags=True):
         assert all(torch.equal(a, b) for a, b in zip(by_barrier, everything(module, input, states), strict=True))
 
 
@@ -121,7 +122,7 @@ def test_boundaries_at_full_size_equal_the_reference(name, plan, recompute, dtyp
         which.backend = backend
         precision = which.weight_ih_l0.dtype
         leaves = [tensor.detach().to(precision).requires_grad_() for tensor in (input, *states)]
-        with configurations.recomputing(recompute):
+        with seqcells.settings(recompute=recompute):
             found.append(everything(which, leaves[0], leaves[1:], lengths=lengths, reset=reset))
     if name == "slstm" and dtype == torch.bfloat16 and not (recompute and plan == "triton-stepwise"):
         reason = "the stabiliser's gradient is a difference of rounded numbers"
@@ -239,7 +240,7 @@ def test_one_step_and_no_sequences(name, sizes, backend):
 
 
 @pytest.mark.parametrize("backend", PLANS)
-def test_float32_is_as_exact_as_recurrent_layers_are_allowed_to_be(backend, monkeypatch):
+def test_float32_is_as_exact_as_recurrent_layers_are_allowed_to_be(backend):
     """TF32 by default, as in torch.nn; without it, or by three products, hundreds of times nearer."""
     hidden = 256 if backend == "triton-persistent" else 512  # more weights for exact products do not fit on the chip
     q_layer, input, states = problem("gru", torch.float32, 20, 16, hidden, backend=backend)
@@ -251,8 +252,7 @@ def test_float32_is_as_exact_as_recurrent_layers_are_allowed_to_be(backend, monk
         return distance(results(q_layer, input, states)[0], truth)
 
     switch = torch.backends.cudnn.rnn
-    with monkeypatch.context() as patch:
-        patch.setattr(configurations, "precision", "tf32x3")
+    with seqcells.settings(precision="tf32x3"):
         by_three = far()
     assert switch.fp32_precision == "tf32"
     loose = far()
@@ -305,7 +305,7 @@ def test_memory_of_a_training_step(backend, recompute, record_property):
     used = []
     for each in ("torch", backend):
         module, input, states = problem("lstm", torch.bfloat16, 256, 64, 512, backend=each)
-        with configurations.recomputing(recompute):
+        with seqcells.settings(recompute=recompute):
             for _ in range(2):
                 torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated()

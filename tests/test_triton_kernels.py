@@ -11,6 +11,7 @@ import pytest
 import torch
 from support import UNLIKE, distance, heavy_if, random_states
 
+import seqcells
 from seqcells import reference
 from seqcells.cells import REGISTRY
 from seqcells.recurrence import Backward, Recurrence
@@ -99,7 +100,7 @@ CASES = [(name, chosen) for name in REGISTRY for chosen in plans_of(name)]
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "chosen"), CASES)
 def test_both_directions_with_all_options(name, chosen, dtype):
-    with configurations.recomputing(dtype == torch.bfloat16):
+    with seqcells.settings(recompute=dtype == torch.bfloat16):
         check(problem(name, dtype), chosen)
 
 
@@ -115,7 +116,7 @@ def test_more_tiles_than_one(chosen):
 def test_projected(name, ways, recompute, monkeypatch):
     monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: 1)
     q = problem(name, torch.float32, 2 if ways == "both" else 1, hidden=21, proj_size=9)
-    with configurations.recomputing(recompute):
+    with seqcells.settings(recompute=recompute):
         check(q._replace(reverse=ways == "backwards"), "stepwise")
 
 
@@ -125,19 +126,19 @@ def test_recomputed_some_steps_at_once(ways, steps_at_once, monkeypatch):
     q = problem("gru", torch.float32, 2 if ways == "both" else 1, hidden=21, steps=5)
     q = q._replace(reverse=ways == "backwards")
     monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, steps_at_once))
-    with configurations.recomputing():
+    with seqcells.settings(recompute=True):
         check(q, "stepwise")
 
 
 @pytest.mark.parametrize("mode", ("ieee", "tf32", "tf32x3"))
 @pytest.mark.parametrize("batch", (1, 2, 16, 19))
-def test_fused_step_of_any_batch(batch, mode, monkeypatch):
+def test_fused_step_of_any_batch(batch, mode):
     """All of its ways to sum, and more than one tile of the batch."""
-    monkeypatch.setattr(configurations, "precision", mode)
     if not INTERPRETED and mode == "tf32":
         pytest.skip("rounds more than the reference does")
     for dtype, directions in itertools.product((torch.float32, torch.float16), (1, 2)):
-        check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
+        with seqcells.settings(precision=mode):
+            check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
 
 
 @pytest.mark.parametrize("chosen", PLANS)

@@ -9,6 +9,7 @@ import torch
 from support import UNLIKE, assert_equal_to, distance, gradients, heavy_if, plain_if
 from test_triton import run_interpreted
 
+import seqcells
 from seqcells import ops
 from seqcells.cells import REGISTRY
 from seqcells.recurrence import Recurrence
@@ -54,9 +55,7 @@ def divided(monkeypatch):
 @pytest.fixture
 def flags(request):
     """Whether programs wait by flags."""
-    from seqcells.kernels.triton import configurations
-
-    with configurations.flagging(request.param):
+    with seqcells.settings(flags=request.param):
         yield
 
 
@@ -154,8 +153,8 @@ def test_chosen_but_for_a_switch(divided, monkeypatch):
     monkeypatch.setattr(configurations, "alone", lambda *layer: False)
     q = layer("rnn_tanh")
     check(q, [3, 3], "triton")
-    monkeypatch.setattr(configurations, "meeting", False)
-    assert plan.plan(plan.Shape.of(q)).name == "fused step"
+    with seqcells.settings(meeting=False):
+        assert plan.plan(plan.Shape.of(q)).name == "fused step"
 
 
 @here
@@ -176,15 +175,11 @@ def test_weights_in_shared_memory(name, flags, divided):
 
 @pytest.fixture
 def recomputing(monkeypatch):
-    """Backward computes the cells' values once more, for three steps at a time."""
-    from seqcells.kernels.triton import configurations, recomputed
+    """Inside, backward computes the cells' values once more, for three steps at a time."""
+    from seqcells.kernels.triton import recomputed
 
-    def recompute(q, window=3):
-        monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, window))
-        monkeypatch.setattr(configurations, "recompute", True)
-        return q
-
-    return recompute
+    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, 3))
+    return seqcells.settings(recompute=True)
 
 
 def of_two_windows(name, programs):
@@ -201,7 +196,8 @@ def of_two_windows(name, programs):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_recomputed_window_by_window(name, reverse, divided, recomputing):
     """Backward is persistent all the same: before its programs' launch for each window is one for the values."""
-    check(recomputing(layer(name, reverse=reverse, **boundaries(B))), of_two_windows(name, [3, 6, 3, 6, 3]))
+    with recomputing:
+        check(layer(name, reverse=reverse, **boundaries(B)), of_two_windows(name, [3, 6, 3, 6, 3]))
 
 
 @here
@@ -209,7 +205,8 @@ def test_recomputed_window_by_window(name, reverse, divided, recomputing):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", REGISTRY)
 def test_recomputed_in_both_directions(name, divided, recomputing):
-    check(recomputing(layer(name, 2, **boundaries(B))), of_two_windows(name, [6, 12, 6, 12, 6]))
+    with recomputing:
+        check(layer(name, 2, **boundaries(B)), of_two_windows(name, [6, 12, 6, 12, 6]))
 
 
 @here
@@ -218,19 +215,22 @@ def test_recomputing_keeps_less_than_half(name, recomputing):
     """Of what the plan keeps for backward, its output included."""
     from seqcells.kernels.triton import persistent
 
-    q, found = layer(name), []
-    for _ in range(2):
+    q = layer(name)
+
+    def kept():
         output, _, saved = persistent.forward(q, save=True)
-        found.append(sum(tensor.nbytes for tensor in (output, *saved)))
-        recomputing(q)
-    assert 2 * found[1] < found[0]
+        return sum(tensor.nbytes for tensor in (output, *saved))
+
+    everything = kept()
+    with recomputing:
+        assert 2 * kept() < everything
 
 
 @here
 @pytest.mark.heavy
 def test_recomputed_to_the_same_bits_every_time(divided, recomputing):
-    q = recomputing(layer("gru", dtype=torch.float32))
-    with concurrent_programs.concurrent():
+    q = layer("gru", dtype=torch.float32)
+    with recomputing, concurrent_programs.concurrent():
         assert all(map(torch.equal, results(q, "triton-persistent"), results(q, "triton-persistent")))
 
 
@@ -252,25 +252,21 @@ def test_narrow_storage_is_as_near_as_the_stepwise_plan(dtype, divided):
 @pytest.mark.heavy
 def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
     """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
-    from seqcells.kernels.triton import configurations
-
     q = layer("rnn_tanh", dtype=torch.float32, steps=2)
     with concurrent_programs.concurrent():
         whole = results(q, "triton-persistent")
-        monkeypatch.setattr(configurations, "precision", "tf32x3")
         monkeypatch.setattr(torch.version, "hip", None)
-        assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
+        with seqcells.settings(precision="tf32x3"):
+            assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
 
 
 @here
 @pytest.mark.heavy
 def test_the_same_bits_every_time_and_with_flags(divided):
-    from seqcells.kernels.triton import configurations
-
     q = layer("rnn_tanh", dtype=torch.float32)
     with concurrent_programs.concurrent():
         first, again = (results(q, "triton-persistent") for _ in range(2))
-        with configurations.flagging():
+        with seqcells.settings(flags=True):
             by_flags = results(q, "triton-persistent")
     assert all(map(torch.equal, first, again)) and all(map(torch.equal, first, by_flags))
 

@@ -169,14 +169,12 @@ def test_narrow_storage_is_as_near_as_layer_by_layer(dtype, divided):
 @pytest.mark.heavy
 def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
     """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
-    from seqcells.kernels.triton import configurations
-
     q = stack("rnn_tanh", dtype=torch.float32, steps=2)
     with concurrent_programs.concurrent():
         whole = results(q, "triton-persistent")
-        monkeypatch.setattr(configurations, "precision", "tf32x3")
         monkeypatch.setattr(torch.version, "hip", None)
-        assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
+        with seqcells.settings(precision="tf32x3"):
+            assert_equal_to(results(q, "triton-persistent"), whole, 1e-5)
 
 
 @here

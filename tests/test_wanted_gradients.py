@@ -3,11 +3,11 @@
 The Triton engines in their interpreter too: `test_triton` runs this file so.
 """
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from support import ENGINES, MAIN, assert_equal_to, cases, layer, like_module, plain_if, random_states
+
+import seqcells
 
 T, B, F, H = 4, 3, 5, 6
 LIKE = {"dtype": torch.float64}
@@ -31,14 +31,6 @@ def output_of(module, given):
     return module(given["input"], like_module(states))[0]
 
 
-def recomputing(recompute):
-    if not recompute:
-        return nullcontext()
-    from seqcells.kernels.triton import configurations
-
-    return configurations.recomputing()
-
-
 @plain_if(lambda name, kind, frozen, **_: name in MAIN or (kind == "hx" and frozen))
 @pytest.mark.parametrize("frozen", (False, True), ids=("alone", "frozen"))
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +40,7 @@ def test_of_some_tensors(name, backend, kind, frozen, recompute, device):
     module, given = case(name, backend, device, **LIKE)
     if not any(own.startswith(kind) for own in given):
         pytest.skip("the cell has none")
-    with recomputing(recompute):
+    with seqcells.settings(recompute=recompute):
         for tensor in given.values():
             tensor.requires_grad_()
         every = torch.autograd.grad(output_of(module, given).sin().sum(), [*given.values()], allow_unused=True)
@@ -85,7 +77,7 @@ def test_what_is_detached_after_forward_had_a_gradient(backend, device):
 def test_autocast_around_backward_changes_nothing(backend, again, recompute, device):
     module, given = case("lstm", backend, device)
     leaves = [tensor.requires_grad_() for tensor in given.values()]
-    with recomputing(recompute):
+    with seqcells.settings(recompute=recompute):
         output = output_of(module, given).sin().sum()
         expected = torch.autograd.grad(output, leaves, create_graph=again, retain_graph=True)
         with torch.autocast(device, torch.bfloat16):

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+import seqcells
 from seqcells import dispatch
 from seqcells.cells import REGISTRY
 
@@ -52,9 +53,9 @@ def test_how_many_at_once_and_why(given, expected, hopper):
 
 
 def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
-    from seqcells.kernels.triton import configurations, wavefront
+    from seqcells.kernels.triton import wavefront
 
-    with configurations.recomputing():
+    with seqcells.settings(recompute=True):
         assert "once more" in wavefront.wavefront_refuses(call(), True)
         assert wavefront.wavefront_refuses(call(), False) is None
 

@@ -123,12 +123,10 @@ class SeqcellsFlags(Seqcells):
         return "a program that has all units waits for nobody" if configurations.alone(*layer) else None
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
-        from seqcells.kernels.triton import configurations
-
         prepared = super().prepare(case, weights, inputs)
 
         def run(index: int) -> Any:
-            with configurations.flagging():
+            with seqcells.settings(flags=True):
                 return prepared.run(index)
 
         return prepared._replace(run=run)

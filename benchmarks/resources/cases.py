@@ -4,14 +4,13 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from unittest import mock
 
 import torch
 from torch import Tensor
 
+import seqcells
 from seqcells import dispatch
 from seqcells.cells import REGISTRY, Cell
-from seqcells.kernels.triton import configurations
 from seqcells.kernels.triton.plan import Shape
 from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
@@ -87,13 +86,11 @@ class Case:
         engine = dispatch.engine(self.backend)
         with ExitStack() as stack:
             if self.backend == "triton":  # what it runs by programs that meet has its rows under triton-persistent
-                stack.enter_context(mock.patch.object(configurations, "meeting", False))
-            if "recompute" in self.options:
-                stack.enter_context(configurations.recomputing())
-            if "flags" in self.options:
-                stack.enter_context(configurations.flagging())
+                stack.enter_context(seqcells.settings(meeting=False))
+            asked = {name: True for name in ("recompute", "flags") if name in self.options}
             if "ieee" in self.options:
-                stack.enter_context(mock.patch.object(configurations, "precision", "ieee"))
+                asked["precision"] = "ieee"
+            stack.enter_context(seqcells.settings(**asked))
             q = self._recurrence(steps, next((BATCHES[name] for name in BATCHES if name in self.options), batch))
             if hasattr(engine, "refuses") and engine.refuses(Shape.of(q)):
                 return

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -24,16 +22,11 @@ REGISTERS = 255
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
 
-# Whether backward computes the cells' values once more, by large products over many steps, in place of keeping them:
-# forward then keeps the states alone. Read at each call of an engine; see `recomputing`.
-recompute = False
-# That is done for a window of steps at a time: so many parts of the sequence, or fewer, of steps that fit in so many
-# bytes. An LSTM's window of all steps would take some twenty times what its output does.
+# Backward computes what was not kept (`seqcells.settings(recompute=True)`) for a window of steps at a time: so many
+# parts of the sequence, or fewer, of steps that fit in so many bytes. An LSTM's window of all steps would take some
+# twenty times what its output does.
 RECOMPUTE_PARTS = 16
 RECOMPUTE_BYTES = 16 << 20
-
-# "ieee", "tf32" or "tf32x3" for float32 products, whatever torch's switches say; see `precision`.
-precision: str | None = None
 
 # Up to so many sequences a fused step is one tile of the batch: it reads each weight once, as a product by itself does.
 FUSED_ROWS = 16
@@ -87,35 +80,6 @@ def nvidia() -> bool:
     """Whether kernels are compiled, and for NVIDIA's GPUs."""
     return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
 
-
-def recomputing(on: bool = True) -> AbstractContextManager[None]:
-    """Inside, forward keeps no more than the states, and backward computes the rest once more."""
-    return _set("recompute", on)
-
-
-def flagging(on: bool = True) -> AbstractContextManager[None]:
-    """Inside, programs of the persistent plan wait for each other by flags."""
-    return _set("flags", on)
-
-
-@contextmanager
-def _set(name: str, value: Any) -> Iterator[None]:
-    before = globals()[name]
-    globals()[name] = value
-    try:
-        yield
-    finally:
-        globals()[name] = before
-
-
-# Whether `plan` may take the persistent plan where programs meet, or the backend of that name alone. For who must not
-# launch cooperatively, which a launch of programs that wait for each other is.
-meeting = True
-
-# Whether its programs have a flag each, and wait for those whose units they read next, or meet at a barrier, whose
-# counter takes one addition after the other, and is waited for before anything is read; see `barrier`. But a program
-# looks at one line of the cache for each flag. Read at each launch.
-flags = False
 
 # How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
 PATIENCE = 1 << 24

@@ -1,4 +1,4 @@
-"""The persistent plan where it is chosen, and not asked for by name: by its model, but for `configurations.meeting`.
+"""The persistent plan where it is chosen, and not asked for by name: by its model, but for the setting `meeting`.
 
 A CUDA graph captures it as it captures others: the cooperative launch is a node, and so is what is set to zero before.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import configurations, persistent
+from ...settings import current_settings
+from . import persistent
 from .persistent import backward, forward, saved_like
 
 if TYPE_CHECKING:
@@ -20,6 +21,6 @@ def refuses(shape: Shape) -> str | None:
     """Why a layer is not for programs that meet, or None."""
     if not shape.recurrent:
         return "the cell has no recurrent product, whose steps are one launch in any plan"
-    if not configurations.meeting:
-        return "configurations.meeting is off, so it is taken by name alone"
+    if not current_settings().meeting:
+        return "by seqcells.settings(meeting=False) it is taken by name alone"
     return persistent.refuses(shape) or persistent.nobody_to_meet(shape) or persistent.slower(shape)

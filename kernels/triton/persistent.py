@@ -4,8 +4,8 @@ It runs where the recurrent weights fit on the chip, divided among programs that
 state is not projected. Where one program holds all of them it needs no others, and no two ever meet.
 
 Of each step and unit an LSTM's training keeps six numbers in the storage dtype (output, c and four values), and with
-`configurations.recomputing` two; a GRU's five, or one. The input's projection, four and three, there is besides while
-forward runs, and its gradient while backward does; recomputing, both are of a `recomputed.Window` alone.
+`seqcells.settings(recompute=True)` two; a GRU's five, or one. The input's projection, four and three, there is besides
+while forward runs, and its gradient while backward does; recomputing, both are of a `recomputed.Window` alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import triton
 from torch import Tensor
 
 from ...recurrence import Backward, Recurrence
+from ...settings import current_settings
 from . import barrier, configurations, interpreted, precision, sequence, stepwise
 from .gradients import Gradients
 from .launch import Launch
@@ -102,7 +103,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     output = q.empty(q.steps, q.batch, q.directions * q.hidden)
-    saved = q.saved(configurations.recompute) if save else None
+    recompute = current_settings().recompute
+    saved = q.saved(recompute) if save else None
     final = [torch.empty_like(state) for state in q.states]
     _run(
         sequence.forward,
@@ -120,7 +122,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         led=False,
         saved=saved and some(saved.values),
         after=saved and some(saved.after),
-        **q.counts(configurations.recompute),
+        **q.counts(recompute),
     )
     kept = list(saved or ())
     if q.is_stack:
@@ -222,7 +224,7 @@ class Meeting(NamedTuple):
     def of(division: configurations.Division, batch: int, directions: int, dtype: torch.dtype, stack: bool) -> Meeting:
         rows = division.tile["ROWS"]
         groups = triton.cdiv(batch, rows) * directions
-        flags = division.meet and configurations.flags and not stack
+        flags = division.meet and current_settings().flags and not stack
         if not division.meet:
             return Meeting(groups, flags, 0, 0)
         exchanged = 2 * groups * rows * sum(division.tile["CHUNKS"]) * dtype.itemsize

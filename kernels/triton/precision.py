@@ -7,7 +7,8 @@ from threading import RLock
 import torch
 from torch import Tensor
 
-from . import configurations, since_ampere
+from ...settings import current_settings
+from . import since_ampere
 
 _lock = RLock()
 _REDUCED = {
@@ -22,12 +23,13 @@ def mode(dtype: torch.dtype) -> str:
     ``torch.backends.cudnn.rnn.fp32_precision`` is asked, as torch.nn's layers ask it: it inherits from
     ``torch.backends.cudnn`` and ``torch.backends`` where nothing was set for recurrent layers, obeys
     ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"``, three products in place of one and about as near as
-    float32's own, is had from `configurations` alone. There is no TF32 on a machine with a GPU from before Ampere.
+    float32's own, is had from `seqcells.settings` alone. There is no TF32 on a machine with a GPU from before Ampere.
     """
     if dtype != torch.float32 or torch.version.hip or not since_ampere():
         return "ieee"
-    if configurations.precision is not None:
-        return configurations.precision
+    asked = current_settings().precision
+    if asked is not None:
+        return asked
     return "tf32" if torch.backends.cudnn.rnn.fp32_precision == "tf32" else "ieee"
 
 

@@ -17,8 +17,9 @@ from torch.nn.functional import linear
 from ... import fits
 from ...call import Call
 from ...recurrence import Recurrence
+from ...settings import current_settings
 from ...weights import Weights
-from . import configurations, precision, sequence, wavefront
+from . import precision, sequence, wavefront
 from .gradients import of_weights
 from .launch import Part, Repeated
 from .persistent import Meeting, division_of, launches
@@ -372,7 +373,7 @@ def _why_not(q: Recurrence, trains: bool) -> str | None:
     shape = Shape.of(q)
     if q.cell.parameters or not shape.recurrent:
         return "its cell has parameters of each unit, or no recurrent product"
-    if configurations.recompute or torch.version.hip:
+    if current_settings().recompute or torch.version.hip:
         return "backward computes values once more, or addresses are of two kinds"
     if plan(shape).name not in PLANS:
         return "its steps are launched one by one"

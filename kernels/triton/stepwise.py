@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...recurrence import Backward, Recurrence
+from ...settings import current_settings
 from . import configurations, gates, precision
 from .gradients import Gradients
 from .launch import Launch
@@ -29,7 +30,7 @@ def refuses(shape: Shape) -> None:
 
 def saved_like(q: Recurrence) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
-    return list(Problem(q).saved(configurations.recompute))
+    return list(Problem(q).saved(current_settings().recompute))
 
 
 def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -46,7 +47,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     output = q.empty(q.steps, q.batch, q.directions * q.width)
-    saved = q.saved(configurations.recompute) if save else None
+    recompute = current_settings().recompute
+    saved = q.saved(recompute) if save else None
     states, fresh, hidden = q.stacked(q.states, q.work), q.fresh(), q.first_hidden()
     product = ring = None
     if q.recurrent and not fused:
@@ -85,7 +87,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         saved=saved and some(saved.values),
         after=saved and some(saved.after),
         **own_product,
-        **q.counts(configurations.recompute),
+        **q.counts(recompute),
         **result,
         **common,
     )

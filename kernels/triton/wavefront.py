@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import configurations
+from ...settings import current_settings
 from .persistent import backward, forward, refuses, saved_like, seconds
 from .plan import Shape
 
@@ -60,7 +60,7 @@ def _found(call: Call, gradients: bool) -> int | str:
         return "a layer begins with the last step of the one below, for it has two directions"
     if call.dropout:
         return "there is dropout between them"
-    if gradients and configurations.recompute:
+    if gradients and current_settings().recompute:
         return "backward is to compute once more what forward does not keep"
     shape = Shape.called(call)
     if not shape.recurrent:
