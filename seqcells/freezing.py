@@ -32,11 +32,10 @@ class Freezable(nn.Module):
     """A module whose weights may be kept in the form that its kernels multiply."""
 
     backend: str
+    batch_first: bool
     _prepared: Prepared
     _roles: tuple[str, ...]
 
-    batch_first = False
-    """Of modules that take no sequences; layers have their own."""
     _frozen = 0
     """How often the module was frozen, 0 while it is not."""
     _freezings = 0
