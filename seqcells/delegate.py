@@ -93,6 +93,8 @@ def layers(
         _check_sizes(cell, input.shape[-1], states, weights, len(weights) // num_layers)
     flat = [tensor for w in weights for tensor in w.present()]
     bias, bidirectional = weights[0].bias_ih is not None, len(weights) == 2 * num_layers
+    # Of states that lie otherwise, a row of a batch's say, cuDNN's operator raises an error.
+    states = [state.contiguous() for state in states]
     hx = tuple(states) if len(states) > 1 else states[0]
     if not training:
         # cuDNN keeps what backward needs only in training mode; without dropout the two modes are the same.
