@@ -6,6 +6,8 @@ One such sum among tens of thousands makes a gradient a thousand times as far fr
 import torch
 from torch.nn.functional import linear
 
+CELLS = ("rnn_relu", "indrnn", "ligru")
+"""With ReLU in their equations."""
 CLEAR = 64
 """Of float32's epsilon: a sum that is further from zero is on the same side in whatever order it was made."""
 SPARE = 4

@@ -137,6 +137,8 @@ def test_boundaries_at_full_size_equal_the_reference(name, plan, recompute, dtyp
     if name == "slstm" and dtype == torch.bfloat16 and not (recompute and plan == "triton-stepwise"):
         reason = "the stabiliser's gradient is a difference of rounded numbers"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    if name in kinks.CELLS:
+        found = [each[: 1 + len(states)] for each in found]  # no gradients
     # The reference keeps float32 between steps where kernels round what a product reads to the storage's dtype.
     bound = 4 * torch.finfo(dtype).eps
     far = [(distance(mine, truth), distance(other, truth)) for truth, other, mine in zip(*found, strict=True)]
