@@ -98,6 +98,8 @@ def layers(
             projected = 0 if weights[0].hr is None else width
             sizes = features, hidden, projected, num_layers
             flat = chunk.together(flat, chunk.Form(cell.name.upper(), *sizes, bias, bidirectional))
+    # Of states that lie otherwise, a row of a batch's say, cuDNN's operator raises an error.
+    states = [state.contiguous() for state in states]
     hx = tuple(states) if len(states) > 1 else states[0]
     if not training:
         # cuDNN keeps what backward needs only in training mode; without dropout the two modes are the same.

@@ -1,7 +1,8 @@
 """The oracle: any cell over time as a loop of its `step` in torch.
 
 Runs in any dtype on any device, under any transform of torch.func, and is differentiable any number of
-times. Every other backend is judged by it; where none of them can run, it does.
+times. Every other backend is judged by it; where none of them can run, it does. Of float16 and bfloat16 it rounds to
+the storage's dtype what it gives, outputs and gradients, and nothing in between, as cuDNN keeps sums in float32.
 """
 
 from collections.abc import Sequence
@@ -32,10 +33,17 @@ def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weight
 
 def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer, or all layers of a stack → output, final states."""
+    storage = q.outside.dtype
+    work = WORKING_DTYPE.get(storage, storage)
+    # The input and its weights too: else each short sum of `_gates_x` would round its part of their gradients.
+    q = q.replaced([tensor.to(work) for tensor in q.differentiable()])
     if q.input is not None:
         q = q._replace(gates_x=_gates_x(q), input=None)
-    if q.stacked:
-        return _stack(q)
+    output, final = _stack(q) if q.stacked else _directions(q)
+    return output.to(storage), tuple(state.to(storage) for state in final)
+
+
+def _directions(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
     outputs, finals = [], []
     for d, gates_x in enumerate(q.gates_x.chunk(len(q.weights), -1)):
         output, final = recurrence(
@@ -68,7 +76,7 @@ def _stack(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
         states = [state[k : k + 1] for state in q.states]
         fresh = None if q.reset_states is None else [state[k : k + 1] for state in q.reset_states]
         own = q._replace(gates_x=gates_x, states=states, weights=[w], reset_states=fresh, stacked=False)
-        output, final = layer(own)
+        output, final = _directions(own)
         finals.append(final)
     return output, tuple(torch.cat(state) for state in zip(*finals, strict=True))
 
@@ -85,22 +93,18 @@ def recurrence(
     reverse: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """One layer in one direction; arguments as `seqcells.functional.recurrence` → output, final states."""
-    storage = gates_x.dtype
-    work = WORKING_DTYPE.get(storage, storage)
-    weights = weights.recurrent
-    weights = weights.replaced([w.to(work) for w in weights.present()])
-    current = tuple(state.to(work) for state in states)
+    current, weights = tuple(states), weights.recurrent
     steps = gates_x.shape[0]
 
     valid = None if lengths is None else valid_steps(lengths, steps)
     boundary = None
     if reset is not None:
         boundary = boundaries(reset, valid, reverse).unsqueeze(-1)
-        fresh = [torch.zeros_like(s) for s in current] if reset_states is None else [s.to(work) for s in reset_states]
+        fresh = [torch.zeros_like(s) for s in current] if reset_states is None else reset_states
     if valid is not None:
         valid = valid.unsqueeze(-1)
 
-    inputs = gates_x.to(work).unbind(0)
+    inputs = gates_x.unbind(0)
     outputs: list[Tensor] = [gates_x] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         if boundary is not None:
@@ -111,4 +115,4 @@ def recurrence(
             new = tuple(torch.where(valid[t], n, s) for n, s in zip(new, current, strict=True))
             outputs[t] = torch.where(valid[t], outputs[t], 0)
         current = new
-    return torch.stack(outputs).to(storage), tuple(state.to(storage) for state in current)
+    return torch.stack(outputs), current

@@ -53,6 +53,14 @@ def cell(name, *args, **kwargs):
     return (_CELLS.get(name) or _defined(name)[1])(*args, **kwargs)
 
 
+def pair(name, backend, sizes, device="cpu", dtype=torch.float64, **options):
+    """torch.nn's layer and ours with its weights; ``sizes``: features, hidden units."""
+    theirs = TORCH_LAYERS[name](*sizes, device=device, dtype=dtype, **options)
+    ours = layer(name, *sizes, device=device, dtype=dtype, backend=backend, **options)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 

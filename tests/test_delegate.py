@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from support import assert_equal_to, gradients, layer, results
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -99,6 +100,31 @@ def test_single_precision_is_not_tried(failing, tables):
     for dtype in (torch.float32, torch.float64):
         seqcells.LSTM(4, 5, dtype=dtype).plan(INPUT.to(dtype))
     assert not failing
+
+
+@pytest.mark.parametrize("form", ("rows", "transposed", "expanded"))
+@pytest.mark.parametrize("name", delegate.OPERATORS)
+def test_states_may_lie_in_memory_as_they_like(name, form, monkeypatch):
+    """As if on a GPU, where torch's operator refuses those that are not contiguous, and torch.nn with it."""
+    operator, step = delegate.OPERATORS[name]
+
+    def refusing(input, hx, *rest):
+        for state in hx if isinstance(hx, tuple) else (hx,):
+            assert state.is_contiguous(), "rnn: hx is not contiguous"
+        return operator(input, hx, *rest)
+
+    module = layer(name, 4, 5, 2, backend="torch")
+    states = {
+        "rows": lambda: torch.randn(2, 6, 5)[:, ::3],
+        "transposed": lambda: torch.randn(2, 2, 5).transpose(0, 1),
+        "expanded": lambda: torch.randn(2, 1, 5).expand(2, 2, 5),
+    }
+    hx = [states[form]().requires_grad_() for _ in module.cell.states]
+    assert not any(state.is_contiguous() for state in hx)
+    expected = results(module, INPUT, hx)
+    monkeypatch.setitem(delegate.OPERATORS, name, (refusing, step))
+    found = results(module, INPUT, hx)
+    assert_equal_to([*found, *gradients(found, hx)], [*expected, *gradients(expected, hx)])
 
 
 @pytest.mark.parametrize("watching", (TorchDispatchMode, FakeTensorMode), ids=lambda each: each.__name__)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from nearness import ALLOWED, too_far
 from support import (
     MAIN,
     TORCH_CELLS,
@@ -11,10 +12,9 @@ from support import (
     backends,
     cases,
     cell,
-    distance,
     gradients,
-    layer,
     like_module,
+    pair,
     plain_if,
     random_states,
     results,
@@ -30,14 +30,6 @@ OPTIONS = [
     for bias in (True, False)
     for batch_first in (False, True)
 ]
-
-
-def pair(name, backend, device="cpu", dtype=torch.float64, sizes=(F, H), **options):
-    """torch.nn's layer and ours with its weights."""
-    theirs = TORCH_LAYERS[name](*sizes, device=device, dtype=dtype, **options)
-    ours = layer(name, *sizes, device=device, dtype=dtype, backend=backend, **options)
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
 
 
 def check(theirs, ours, name, form, device, given_states=True):
@@ -71,7 +63,7 @@ def check(theirs, ours, name, form, device, given_states=True):
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(int(v)) for v in o.values()))
 @pytest.mark.parametrize(("name", "backend"), cases(TORCH_LAYERS))
 def test_layers_equal_torch(name, backend, options, form, device):
-    theirs, ours = pair(name, backend, device, **options)
+    theirs, ours = pair(name, backend, (F, H), device, **options)
     check(theirs, ours, name, form, device, given_states=options["bias"])
 
 
@@ -79,7 +71,7 @@ def test_layers_equal_torch(name, backend, options, form, device):
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(int(v)) for v in o.values()))
 @pytest.mark.parametrize("backend", backends("lstm", options=("projection",)))
 def test_projected_lstm_equals_torch(backend, options, form, device):
-    theirs, ours = pair("lstm", backend, device, proj_size=P, **options)
+    theirs, ours = pair("lstm", backend, (F, H), device, proj_size=P, **options)
     check(theirs, ours, "lstm", form, device, given_states=options["bias"])
 
 
@@ -105,7 +97,7 @@ def test_cells_equal_torch(name, backend, bias, batched, device):
 @pytest.mark.parametrize("backend", backends("lstm"))
 @pytest.mark.parametrize("name", TORCH_LAYERS)
 def test_dropout_between_layers_draws_torchs_numbers(name, backend):
-    theirs, ours = pair(name, backend, num_layers=3, dropout=0.4, bidirectional=True)
+    theirs, ours = pair(name, backend, (F, H), num_layers=3, dropout=0.4, bidirectional=True)
     input = torch.randn(T, B, F, dtype=torch.float64)
     for training in (True, False):
         outputs = []
@@ -116,42 +108,18 @@ def test_dropout_between_layers_draws_torchs_numbers(name, backend):
     assert not torch.equal(ours.train()(input)[0], ours.eval()(input)[0])
 
 
-# Not further from float64 than this many times torch.nn's own distance at the same precision.
-ALLOWED = {torch.float32: 1.5, torch.bfloat16: 2.0, torch.float16: 2.0}
-
-
 @pytest.mark.parametrize("dtype", ALLOWED, ids=str)
 @pytest.mark.parametrize("options", ({}, {"num_layers": 2, "bidirectional": True}), ids=("plain", "deep"))
 @pytest.mark.parametrize(("name", "backend"), cases(TORCH_LAYERS))
 def test_as_near_to_float64_as_torch(name, backend, options, dtype, device):
-    theirs, ours = pair(name, backend, device, dtype, (32, 48), **options)
-    exact = TORCH_LAYERS[name](32, 48, device=device, dtype=torch.float64, **options)
-    exact.load_state_dict(theirs.state_dict())
-    count = theirs.num_layers * (2 if theirs.bidirectional else 1)
-    data = [torch.randn(40, 8, 32, device=device), *random_states(name, count, 8, 48, device=device)]
-    data = [tensor.to(dtype) for tensor in data]
-    found = []
-    for module in (exact, theirs, ours):
-        weights = list(module.parameters())
-        input, *hx = (tensor.to(weights[0].dtype).requires_grad_() for tensor in data)
-        outputs = results(module, input, hx)
-        found.append([*outputs, *gradients(outputs, [input, *hx, *weights])])
-    truth, torchs, mine = found
-    names = ["output", "h_n", "c_n"][: 1 + len(hx)] + ["input", "h_0", "c_0"][: 1 + len(hx)]
-    names += [n for n, _ in ours.named_parameters()]
-    too_far = {
-        what: (distance(m, t), distance(o, t))
-        for what, t, o, m in zip(names, truth, torchs, mine, strict=True)
-        if distance(m, t) > ALLOWED[dtype] * distance(o, t)
-    }
-    assert not too_far
+    assert not too_far(name, backend, (40, 8, 32, 48), dtype, device, **options)
 
 
 @pytest.mark.parametrize("bidirectional", (False, True))
 @pytest.mark.parametrize(("name", "backend"), cases(TORCH_LAYERS, dtype=torch.float64, devices=["cpu"]))
 def test_dropout_of_packed_sequences_draws_torchs_numbers(name, backend, bidirectional):
     options = {"num_layers": 3, "dropout": 0.4, "bidirectional": bidirectional}
-    theirs, ours = pair(name, backend, **options)
+    theirs, ours = pair(name, backend, (F, H), **options)
     input = pack_sequence([torch.randn(t, F, dtype=torch.float64) for t in (2, 6, 3)], enforce_sorted=False)
     found = []
     for module in (theirs, ours):

@@ -141,25 +141,56 @@ def test_a_backward_that_is_watched_is_the_same(name, backend, wanted, settings,
     assert_equal_to(found, torch.autograd.grad(output, leaves))
 
 
+def constants(graph):
+    """The results of a traced graph that do not depend on what it is given."""
+    depend = set()
+    for node in graph.graph.nodes:
+        if node.op == "placeholder" or depend.intersection(node.all_input_nodes):
+            depend.add(node)
+    return [result.name for result in graph.graph.output_node().all_input_nodes if result not in depend]
+
+
+def assert_is_traced(run, first, second):
+    """A graph of ``run`` with ``first`` does with that and with another input what ``run`` does: by kernels, and where
+    its own gradients may be asked for by the reference. Says of both which was another and by how much."""
+    graph = make_fx(run)(first)
+    assert not constants(graph), f"{constants(graph)} are constants of{graph.code}"
+    wrong = {}
+    for which, input in (("what was traced", first), ("another input", second)):
+        expected = [result.detach() for result in run(input)]
+        for differentiable in (False, True):
+            with torch.set_grad_enabled(differentiable):
+                found = [result.detach() for result in graph(input)]
+            try:
+                assert_equal_to(found, expected)
+            except AssertionError as error:
+                wrong[which, "by the reference" if differentiable else "by kernels"] = str(error)
+    assert not wrong, f"{wrong}, by{graph.code}"
+
+
 @pytest.mark.parametrize("backend", ENGINES)
 def test_what_is_traced_depends_on_its_input(backend, device):
     """Whatever went past the operators would be a constant of the graph."""
     module = layer("gru", F, H, backend=backend, device=device, **LIKE)
-    first, second = torch.randn(2, T, B, F, device=device, **LIKE)
 
     def trained(input):
-        output, _ = module(input)
-        return output, *torch.autograd.grad(output.sin().sum(), [*module.parameters()])
+        with torch.enable_grad():
+            output, _ = module(input)
+            return output, *torch.autograd.grad(output.sin().sum(), [*module.parameters()])
 
-    graph = make_fx(trained)(first)
-    assert_equal_to(graph(second), trained(second))
-    output, _ = module(first)
-    loss, weights = output.sum(), [*module.parameters()]
-    backward = make_fx(lambda scale: torch.autograd.grad(loss, weights, scale, retain_graph=True))(
-        torch.ones_like(loss)
-    )
-    twice = torch.full_like(loss, 2)
-    assert_equal_to(backward(twice), torch.autograd.grad(loss, weights, twice))
+    assert_is_traced(trained, *torch.randn(2, T, B, F, device=device, **LIKE))
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_what_is_traced_of_a_backward_depends_on_its_input(backend, device):
+    """Of a layer that ran before anybody traced."""
+    module = layer("gru", F, H, backend=backend, device=device, **LIKE)
+    loss = module(torch.randn(T, B, F, device=device, **LIKE))[0].sum()
+
+    def backward(scale):
+        return torch.autograd.grad(loss, [*module.parameters()], scale, retain_graph=True)
+
+    assert_is_traced(backward, torch.ones_like(loss), torch.full_like(loss, 2))
 
 
 @pytest.mark.parametrize("gradients", (False, True))
