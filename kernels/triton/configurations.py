@@ -30,6 +30,10 @@ RECOMPUTE_BYTES = 16 << 20
 
 # Up to so many sequences a fused step is one tile of the batch: it reads each weight once, as a product by itself does.
 FUSED_ROWS = 16
+# Of a single step's kernel a tile's rows, and the sequences beyond which it would read the weights too often, where the
+# products of the library take less time. Reckoned, not measured.
+MOST_STEP_ROWS = 32
+STEP_BATCH = 128
 
 
 def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
@@ -64,6 +68,21 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
         width //= 2  # every read wants an address: with many short ones some cells spill
     tile = _tiled(batch, hidden, directions, rows, units, 1)
     return {**tile, "ALIGNED": aligned, "WIDTH": width, "DOT": rows == 16}
+
+
+def single_step(
+    batch: int, hidden: int, features: int, directions: int, storage: torch.dtype, precision: str
+) -> dict[str, Any]:
+    """Of the kernel of a single step, which makes both products: as `fused_step`, but for tiles of more rows, so that
+    the weights are read fewer times."""
+    tile = fused_step(batch, hidden, directions, storage, precision)
+    aligned = math.gcd(features, THREAD_BYTES // storage.itemsize)
+    if tile["DOT"] and aligned * storage.itemsize < 8 <= tile["ALIGNED"] * storage.itemsize:
+        tile["WIDTH"] //= 2
+    if tile["DOT"]:
+        rows = min(MOST_STEP_ROWS, max(16, triton.next_power_of_2(batch)))
+        tile |= _tiled(batch, hidden, directions, rows, tile["UNITS"], 1)
+    return {**tile, "ALIGNED_FEATURES": aligned}
 
 
 def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divisor: int) -> dict[str, Any]:

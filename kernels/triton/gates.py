@@ -23,9 +23,10 @@ from .tiles import (
     load_each,
     place_in_window,
     place_of_tile,
-    recurrent_product,
+    product_of_rows,
     states_around,
     store,
+    store_each,
     store_some,
     time,
     where,
@@ -78,8 +79,9 @@ def forward(
             else:
                 before = hidden + (i % slots) * plane + direction * batch * size
                 own = weight + direction * recurrent * size * size
-                r = recurrent_product(
-                    before, own, recurrent, size // ALIGNED * ALIGNED, rows, units, present, work, precision,
+                aligned = size // ALIGNED * ALIGNED
+                r = product_of_rows(
+                    before, own, recurrent, aligned, aligned, rows, units, present, work, precision,
                     ROWS, UNITS, WIDTH, DOT,
                 )  # fmt: skip
             if bias is not None:
@@ -110,14 +112,16 @@ def forward(
 @triton.jit(do_not_specialize=VARYING)
 def backward(
     cell: tl.constexpr, again: tl.constexpr, x, product, bias, saved, before, first, after, result, parameters, fresh,
-    lengths, reset, grad_output, grad_read, grad_states, grad_fresh, grad_parameters, grad_x, grad_r, grad_product,
+    lengths, reset, grad_output, grad_read, grad_final, grad_states, grad_initial, grad_fresh, grad_parameters, grad_x,
+    grad_r, grad_product,
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those steps, the last first: grad_states, of the states after step stop - 1, becomes that of the
-    states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it).
+    states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it). In its place
+    there may be grad_final, to be read, and grad_initial, to be written if given, of each state by itself.
 
     grad_read (D, B, H) is what of the hidden state's gradient came through the product that read it, in the step after;
     grad_product, where given, takes dr for that of this step. Read where needed: before to result, as `states_around`
@@ -127,7 +131,7 @@ def backward(
     step. grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut`` states do not cross steps, so
     no boundary cuts them, and grad_fresh has nothing of theirs.
     """
-    work: tl.constexpr = grad_states.dtype.element_ty
+    work: tl.constexpr = tl.float64 if grad_x.dtype.element_ty == tl.float64 else tl.float32
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
@@ -137,7 +141,10 @@ def backward(
     )
     beside = direction * batch + rows
 
-    d = load(grad_states, count, plane, at, inside, work)
+    if grad_final is not None:
+        d = load_each(grad_final, at, inside, work)
+    else:
+        d = load(grad_states, count, plane, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     i = stop - 1
     while i >= start:
@@ -186,7 +193,10 @@ def backward(
         if grad_parameters is not None:
             accumulate(grad_parameters, dp, plane, at, inside)
         i -= 1
-    store(grad_states, d, plane, at, inside)
+    if grad_initial is not None:
+        store_each(grad_initial, d, at, inside)
+    if grad_states is not None:
+        store(grad_states, d, plane, at, inside)
 
 
 @triton.jit(do_not_specialize=VARYING)

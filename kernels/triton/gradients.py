@@ -17,13 +17,15 @@ def of_weights(q: Problem, want: Weights, x: Tensor, r: Tensor, input: Tensor | 
     Args:
         want: whether each is.
         x, r: (T, B, G·H), (T, B, R·H), of all steps; the same where every gate's part of the two is.
-        input: (T, B, features); read: (T, B, P), what the recurrent products read; each if its product is wanted.
+        input: (T, B, features); read: (T, B, P), what the recurrent products read; each if its product is wanted. All
+            may lack the axis of time.
     """
     bias = bias_hh = None
+    rows = [*range(x.dim() - 1)]
     if want.bias_ih or (want.bias_hh and q.shared):
-        bias = x.sum((0, 1))
+        bias = x.sum(rows)
     if want.bias_hh:
-        bias_hh = r.sum((0, 1)) if not q.shared else bias.clone() if want.bias_ih else bias
+        bias_hh = r.sum(rows) if not q.shared else bias.clone() if want.bias_ih else bias
     return Weights(
         ih=over_time(x, input) if want.ih else None,
         hh=over_time(r, read) if want.hh else None,

@@ -65,6 +65,12 @@ class Launch:
         return tuple(form)
 
 
+def once(kernel: Any, grid: tuple[int, int, int], **arguments: Any) -> None:
+    """Launch a kernel; arguments not given are None, and what else is given by name are options of the compiler."""
+    ordered = [arguments.pop(name, None) for name in kernel.arg_names]
+    kernel[grid](*ordered, **arguments)
+
+
 class Part(NamedTuple):
     """A tensor's memory from one of its numbers on, taken for numbers of a dtype: what only kernels read and write."""
 

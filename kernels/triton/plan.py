@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Of each plan its module, and what it does in words; the one that is taken where it can comes first.
 PLANS = {
+    "single step": ("single_step", "one step: both products, the gates and the states in one launch"),
     "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),
     "persistent": (
         "meeting",

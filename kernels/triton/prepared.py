@@ -1,34 +1,31 @@
 """Calls of a stack of layers that differ only in where their tensors lie, prepared once: of layers that the persistent
-plan runs, one after the other. A later call makes its products and launches, and takes one piece of memory for each of
-its results, for what backward needs, and for what programs meet by."""
+plan runs, one after the other, or the plan of a single step. A later call makes its products and launches, and takes
+one piece of memory for each of its results, for what backward needs, and for what programs meet by."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from ... import fits
 from ...call import Call
 from ...recurrence import Recurrence
 from ...settings import current_settings
-from ...weights import Weights
-from . import precision, sequence, wavefront
-from .gradients import of_weights
-from .launch import Part, Repeated
-from .persistent import Meeting, division_of, launches
+from . import precision, wavefront
+from .persistent import division_of
 from .plan import Shape, plan
-from .problem import Problem
+from .prepared_sequence import PreparedSequence
+from .prepared_step import PreparedStep
 
 Makers = Sequence[Callable[[], Tensor] | None]
 
-PLANS = ("single launch", "persistent")
+PLANS = ("single step", "single launch", "persistent")
 """Those whose calls are prepared."""
 
 
@@ -41,6 +38,8 @@ def output_maker(like: Tensor) -> Callable[[], Tensor]:
     """The same for a layer's output (T, B, ·) in training, with room for a step before its first and one after its
     last: see `sequence.forward`."""
     steps, batch, width = like.shape
+    if steps == 1:
+        return maker(like)  # whose plan reads nothing around it
     whole, step = (steps + 2, batch, width), batch * width
 
     def make() -> Tensor:
@@ -49,166 +48,6 @@ def output_maker(like: Tensor) -> Callable[[], Tensor]:
         return tensor.set_(tensor.untyped_storage(), step, like.shape, (step, width, 1))
 
     return make
-
-
-class _Pass:
-    """A pass of one layer: its launches, and the memory by which programs meet in it."""
-
-    def __init__(
-        self, kernel: Any, q: Problem, sums: tuple[int, int], varying: Mapping[str, Any], fixed: Mapping[str, Any]
-    ) -> None:
-        division = division_of(Shape.of(q.recurrence), *sums)
-        self._dtype, self._device = q.dtype, q.device
-        self._meeting = meeting = Meeting.of(division, q.batch, q.directions, q.dtype, False)
-        dtypes = dict(varying)
-        if meeting.room:
-            dtypes |= {"arrived": torch.int32, "ring": q.dtype}
-        common = {"steps": q.steps, "batch": q.batch, "size": q.hidden, "directions": q.directions, "reverse": 0}
-        self._launches = [
-            Repeated(kernel, grid, dtypes, start=start, stop=stop, **common, **more, **fixed, **q.counts(False))
-            for grid, start, stop, more in launches(division, meeting, q.batch, q.directions, q.dtype)
-        ]
-
-    def __call__(self, tensors: dict[str, Any]) -> None:
-        if self._meeting.room:
-            room = torch.zeros(self._meeting.room, dtype=torch.int32, device=self._device)
-            at = self._meeting.counters * room.itemsize // self._dtype.itemsize
-            tensors |= {"arrived": room, "ring": Part(room, at, self._dtype)}
-        for launch in self._launches:
-            launch(tensors)
-
-
-class _Layer:
-    """A layer of a stack, and where its weights are among those of all.
-
-    Args:
-        q: the layer; of all tensors only shapes, dtypes and the device count.
-        place: its number in the stack.
-        weights: where its weights begin.
-        kept: where what it keeps for backward begins, in the block of all; None where nothing is kept.
-        has_states: whether there are initial states; else they are zeros.
-        wanted: whether the gradients of initial states are.
-    """
-
-    def __init__(
-        self, q: Recurrence, place: int, weights: int, kept: int | None, has_states: bool, wanted: bool
-    ) -> None:
-        self.problem = problem = Problem(q)
-        self.end = weights
-        self._weights: list[tuple[Weights, slice]] = []
-        for w in q.weights:
-            own = slice(self.end, self.end + len(w.present()))
-            self._weights.append((w, own))
-            self.end = own.stop
-        self._ahead = place * problem.directions * problem.batch * problem.hidden  # in states of all layers
-        self.size = problem.steps, problem.batch, problem.directions * problem.hidden  # of its output
-        counts = {"saved": len(problem.kernels.saved), "after": max(problem.kept(False)) + 1}
-        self._kept: dict[str, int] = {}
-        self.kept_end = kept
-        for name, count in counts.items() if kept is not None else ():
-            if count:
-                self._kept[name] = self.kept_end
-                self.kept_end += count * math.prod(self.size)
-        states = (problem.dtype,) * len(problem.states)
-        self._given = {"weight": problem.dtype, **dict.fromkeys(self._kept, problem.dtype)}
-        forward = {"x": problem.dtype, "output": problem.dtype, "final": states, **self._given}
-        if problem.bias is not None:
-            forward["bias"] = problem.dtype
-        if has_states:
-            forward["initial"] = states
-        fixed = {"cell": problem.kernels.forward, "led": kept is not None}
-        self._forward = _Pass(sequence.forward, problem, (1, 1), forward, fixed)
-        if kept is not None:
-            self._backward = self._backward_pass(has_states, wanted)
-
-    def _backward_pass(self, has_states: bool, wanted: bool) -> _Pass:
-        q = self.problem
-        states = (q.dtype,) * len(q.states)
-        given = {"result": q.dtype, "grad_output": q.dtype, "grad_final": states, "grad_x": q.dtype, **self._given}
-        given |= {"first": states} if has_states else {}
-        given |= {"grad_initial": states} if wanted else {}
-        given |= {} if q.shared else {"grad_r": q.dtype}
-        fixed = {"cell": q.kernels.backward, "values": len(q.kernels.saved), "begin": 0, "end": q.steps}
-        fixed |= {"previous": q.kernels.previous, "next": q.kernels.next, "shared": q.shared}
-        return _Pass(sequence.backward, q, (q.recurrent, q.gates), given, fixed)
-
-    def forward(
-        self,
-        input: Tensor,
-        initial: Sequence[Tensor] | None,
-        final: Sequence[Tensor],
-        output: Tensor,
-        kept: Tensor | None,
-        weights: Sequence[Tensor],
-    ) -> None:
-        """Arguments are those of the whole stack but for input and output."""
-        own = self._own(weights)
-        x = linear(input, _side_by_side([w.ih for w in own]), _side_by_side([w.bias_ih for w in own]))
-        tensors = {
-            "x": x,
-            "weight": _side_by_side([w.hh for w in own]),
-            "bias": _side_by_side([w.bias_hh for w in own]),
-        }
-        tensors |= {"initial": self._states(initial), "output": output, "final": self._states(final)}
-        self._forward(tensors | self._saved(kept))
-
-    def backward(
-        self,
-        input: Tensor,
-        initial: Sequence[Tensor] | None,
-        output: Tensor,
-        led: bool,
-        kept: Tensor,
-        grad_output: Tensor,
-        grad_final: Sequence[Tensor],
-        grad_initial: Sequence[Tensor] | None,
-        weights: Sequence[Tensor],
-        wanted: Recurrence,
-    ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The gradients of the input and of the weights, those that are wanted; arguments likewise.
-
-        Args:
-            led: whether the output lies where `output_maker` made it.
-        """
-        q, own = self.problem, self._own(weights)
-        grad_x = q.outside.new_empty((q.steps, q.batch, q.directions * q.gates * q.hidden))
-        grad_r = grad_x if q.shared else q.outside.new_empty((q.steps, q.batch, q.directions * q.recurrent * q.hidden))
-        tensors = {"weight": _side_by_side([w.hh for w in own]), "first": self._states(initial), "result": output}
-        tensors |= {"grad_output": grad_output, "grad_final": self._states(grad_final), "grad_x": grad_x}
-        tensors |= {"grad_r": grad_r, "grad_initial": self._states(grad_initial), **self._saved(kept)}
-        self._backward(tensors)
-        flat: list[Tensor | None] = []
-        for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
-            read = self._read(output, led, initial, d) if want.hh else None
-            flat += w.matching(of_weights(q, want, x, r, input, read))
-        of_input = torch.matmul(grad_x, _side_by_side([w.ih for w in own])) if wanted.input else None
-        return of_input, flat
-
-    def _own(self, weights: Sequence[Tensor]) -> list[Weights]:
-        return [like.replaced(weights[place]) for like, place in self._weights]
-
-    def _states(self, states: Sequence[Tensor] | None) -> tuple[Any, ...] | None:
-        """Of states of all layers this one's."""
-        if states is None or not self._ahead:
-            return states and tuple(states)
-        return tuple(Part(state, self._ahead, state.dtype) for state in states)
-
-    def _saved(self, kept: Tensor | None) -> dict[str, Part]:
-        return {name: Part(kept, first, kept.dtype) for name, first in self._kept.items()}
-
-    def _read(self, output: Tensor, led: bool, initial: Sequence[Tensor] | None, d: int) -> Tensor:
-        """(T, B, H): what the recurrent product of each step read, in one direction."""
-        q = self.problem
-        size, strides = (q.steps, q.batch, q.hidden), output.stride()
-        if led:
-            ahead = output.storage_offset() + (strides[0] if d else -strides[0]) + d * q.hidden
-            return output.as_strided(size, strides, ahead)
-        part = q.parts(output)[d]
-        if initial is None:
-            begin = torch.zeros_like(part[:1])
-        else:
-            begin = initial[0].view(-1, q.batch, q.hidden)[self._ahead // (q.batch * q.hidden) + d].unsqueeze(0)
-        return torch.cat([part[1:], begin] if d else [begin, part[:-1]])
 
 
 class _Prepared:
@@ -221,33 +60,43 @@ class _Prepared:
         zeros: whether there are no initial states.
         wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted. Default: none
             is
+        reads_output: whether backward may read the output, which is else a final state of one step. Default: True
     """
 
     def __init__(
-        self, layers: Sequence[Recurrence], turned: bool, zeros: bool, wanted: Sequence[Recurrence] | None = None
+        self,
+        layers: Sequence[Recurrence],
+        turned: bool,
+        zeros: bool,
+        wanted: Sequence[Recurrence] | None = None,
+        reads_output: bool = True,
     ) -> None:
         for q in layers:
             fits.check(q)
-        self._input_like, self._turned = layers[0].input, turned
-        self._states, self._mode = len(layers[0].states), precision.mode(layers[0].input.dtype)
+        self._dtype, self._turned, self._states = layers[0].input.dtype, turned, len(layers[0].states)
+        self._mode = precision.mode(self._dtype)
         self.in_place = not _are_at_once(layers, wanted is not None)
         self.in_place &= all(_why_not(q, wanted is not None) is None for q in layers)
         self._zeros, self._layers = zeros, []
         weights, kept = 0, None if wanted is None else 0
         for k, q in enumerate(layers if self.in_place else ()):
-            layer = _Layer(q, k, weights, kept, not zeros, wanted is not None and any(wanted[k].states))
+            asked = {"zeros": zeros, "wanted": wanted is not None and any(wanted[k].states)}
+            if q.input.shape[0] == 1:
+                layer = PreparedStep(q, k, weights, kept, **asked, reads_output=reads_output)
+            else:
+                layer = PreparedSequence(q, k, weights, kept, **asked)
             weights, kept = layer.end, layer.kept_end
             self._layers.append(layer)
         self._kept = kept
 
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""
-        return self._mode == precision.mode(self._input_like.dtype)
+        return self._mode == precision.mode(self._dtype)
 
     @contextmanager
-    def _circumstances(self) -> Iterator[None]:
+    def _circumstances(self, input: Tensor) -> Iterator[None]:
         """Inside, torch's products are as the kernels', and all is done on the input's device."""
-        with precision.obeyed_by_torch(self._mode), torch.cuda.device_of(self._input_like):
+        with precision.obeyed_by_torch(self._mode), torch.cuda.device_of(input):
             yield
 
     def _steps_first(self, input: Tensor) -> Tensor:
@@ -268,7 +117,7 @@ class Inference(_Prepared):
         input, *rest = tensors
         initial, final, rest = rest[: self._states], rest[self._states : 2 * self._states], rest[2 * self._states :]
         outputs, weights = rest[: len(self._layers)], rest[len(self._layers) :]
-        with self._circumstances():
+        with self._circumstances(input):
             x = self._steps_first(input)
             for layer, output in zip(self._layers, outputs, strict=True):
                 layer.forward(x, None if self._zeros else initial, final, output, None, weights)
@@ -276,11 +125,7 @@ class Inference(_Prepared):
 
 
 class Training(_Prepared):
-    """A stack's forward and backward, prepared likewise.
-
-    Args:
-        reads_output: whether backward may read the output, as the kernels do.
-    """
+    """A stack's forward and backward, prepared likewise."""
 
     def __init__(
         self,
@@ -290,9 +135,8 @@ class Training(_Prepared):
         zeros: bool,
         reads_output: bool,
     ) -> None:
-        super().__init__(layers, turned, zeros, wanted)
-        self.in_place &= reads_output
-        self._wanted = wanted
+        super().__init__(layers, turned, zeros, wanted, reads_output)
+        self._wanted, self._reads_output = wanted, reads_output
         # All outputs but the highest are kept too, each with room around it.
         self._below = []
         for layer in self._layers[:-1]:
@@ -306,7 +150,7 @@ class Training(_Prepared):
         input, *rest = tensors
         initial, final, rest = rest[: self._states], rest[self._states : 2 * self._states], rest[2 * self._states :]
         output, *weights = rest
-        with self._circumstances():
+        with self._circumstances(input):
             kept = input.new_empty(self._kept)
             x = self._steps_first(input)
             for layer, each in zip(self._layers, [*self._outputs(kept), output], strict=True):
@@ -328,7 +172,7 @@ class Training(_Prepared):
         grad_final, weights = rest[:count], rest[count:]
         grad_initial = [make() for make in makers[1 : 1 + count]] if makers[1] else None
         of_weights: list[Tensor | None] = []
-        with self._circumstances():
+        with self._circumstances(input):
             inputs = [self._steps_first(input), *self._outputs(kept)]
             outputs = [*inputs[1:], output]
             for k in reversed(range(len(self._layers))):
@@ -354,11 +198,6 @@ class Training(_Prepared):
         return [kept.as_strided(*place) for place in self._below]
 
 
-def _side_by_side(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """Those of all directions, one below the other; of one it is no copy."""
-    return tensors[0] if len(tensors) == 1 or tensors[0] is None else torch.cat(list(tensors))
-
-
 def _are_at_once(layers: Sequence[Recurrence], gradients: bool) -> bool:
     """Whether several layers run at once."""
     first = layers[0]
@@ -377,6 +216,6 @@ def _why_not(q: Recurrence, trains: bool) -> str | None:
         return "backward computes values once more, or addresses are of two kinds"
     if plan(shape).name not in PLANS:
         return "its steps are launched one by one"
-    if trains and isinstance(division_of(shape, shape.recurrent, len(q.cell.gates)), str):
+    if trains and shape.steps > 1 and isinstance(division_of(shape, shape.recurrent, len(q.cell.gates)), str):
         return "the persistent plan has no backward for it"
     return None

@@ -33,9 +33,11 @@ def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def over_time(a: Tensor, b: Tensor) -> Tensor:
-    """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype; halves are summed in float32."""
+    """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype; halves are summed in float32.
+    Without the axis of time too."""
+    axes = [*range(a.dim() - 1)]
     with precision.summed_in_float32(a):
-        return torch.tensordot(a, b, ([0, 1], [0, 1]))
+        return torch.tensordot(a, b, (axes, axes))
 
 
 def sum_of_products(pairs: Sequence[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Tensor:

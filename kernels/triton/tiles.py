@@ -199,14 +199,14 @@ def states_around(
 
 
 @triton.jit
-def recurrent_product(
-    h, weight, count: tl.constexpr, size, rows, units, present, work: tl.constexpr, precision: tl.constexpr,
+def product_of_rows(
+    h, weight, count: tl.constexpr, size, depth, rows, units, present, work: tl.constexpr, precision: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """h Wᵀ for the units of each of ``count`` gates, from h (B, H) and W (count·H, H): tiles (ROWS, UNITS).
+    """h Wᵀ for the units of each of ``count`` gates, from h (B, depth) and W (count·H, depth): tiles (ROWS, UNITS).
 
-    H is cut into pieces of WIDTH. Summed by `tl.dot`, or, without DOT, element by element and across at the end: for
-    tiles of fewer rows than tensor cores take, or where there are none for the precision.
+    The depth is cut into pieces of WIDTH. Summed by `tl.dot`, or, without DOT, element by element and across at the
+    end: for tiles of fewer rows than tensor cores take, or where there are none for the precision.
     """
     columns = tl.trans(units)
     sums = ()
@@ -215,13 +215,13 @@ def recurrent_product(
             sums = sums + (tl.zeros((ROWS, UNITS), work),)
         else:
             sums = sums + (tl.zeros((ROWS, UNITS, WIDTH), work),)
-    for first in range(0, size, WIDTH):
+    for first in range(0, depth, WIDTH):
         across = first + tl.arange(0, WIDTH)[None, :]
-        read = tl.load(h + rows * size + across, present & (across < size), other=0.0)
+        read = tl.load(h + rows * depth + across, present & (across < depth), other=0.0)
         added = ()
         for k in tl.static_range(count):
-            row_of_weight = (k * size + columns).to(tl.int64) * size
-            w = tl.load(weight + row_of_weight + across, (columns < size) & (across < size), other=0.0)
+            row_of_weight = (k * size + columns).to(tl.int64) * depth
+            w = tl.load(weight + row_of_weight + across, (columns < size) & (across < depth), other=0.0)
             if DOT:
                 added = added + (tl.dot(read, tl.trans(w), sums[k], input_precision=precision, out_dtype=work),)
             else:

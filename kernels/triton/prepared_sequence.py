@@ -1,0 +1,148 @@
+"""Calls of a layer by the persistent plan that differ only in where their tensors lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ...recurrence import Recurrence
+from . import sequence
+from .cells import CELLS
+from .gradients import of_weights
+from .launch import Part, Repeated
+from .persistent import Meeting, division_of, launches
+from .plan import Shape
+from .prepared_layer import PreparedLayer, side_by_side
+from .problem import Problem
+
+
+class _Pass:
+    """A pass of one layer: its launches, and the memory by which programs meet in it."""
+
+    def __init__(
+        self, kernel: Any, q: Problem, sums: tuple[int, int], varying: Mapping[str, Any], fixed: Mapping[str, Any]
+    ) -> None:
+        division = division_of(Shape.of(q.recurrence), *sums)
+        self._dtype, self._device = q.dtype, q.device
+        self._meeting = meeting = Meeting.of(division, q.batch, q.directions, q.dtype, False)
+        dtypes = dict(varying)
+        if meeting.room:
+            dtypes |= {"arrived": torch.int32, "ring": q.dtype}
+        common = {"steps": q.steps, "batch": q.batch, "size": q.hidden, "directions": q.directions, "reverse": 0}
+        self._launches = [
+            Repeated(kernel, grid, dtypes, start=start, stop=stop, **common, **more, **fixed, **q.counts(False))
+            for grid, start, stop, more in launches(division, meeting, q.batch, q.directions, q.dtype)
+        ]
+
+    def __call__(self, tensors: dict[str, Any]) -> None:
+        if self._meeting.room:
+            room = torch.zeros(self._meeting.room, dtype=torch.int32, device=self._device)
+            at = self._meeting.counters * room.itemsize // self._dtype.itemsize
+            tensors |= {"arrived": room, "ring": Part(room, at, self._dtype)}
+        for launch in self._launches:
+            launch(tensors)
+
+
+class PreparedSequence(PreparedLayer):
+    """A layer by the persistent plan. Arguments as `PreparedLayer`, and:
+
+    Args:
+        zeros: whether there are no initial states.
+        wanted: whether the gradients of initial states are.
+    """
+
+    def __init__(self, q: Recurrence, place: int, weights: int, kept: int | None, *, zeros: bool, wanted: bool) -> None:
+        kernels = CELLS[q.cell.name]
+        counts = {"saved": len(kernels.saved), "after": max(Problem(q).kept(False)) + 1}
+        super().__init__(q, place, weights, kept, counts)
+        dtype, states = self.problem.dtype, (self.problem.dtype,) * len(self.problem.states)
+        self._given = {"weight": dtype, **dict.fromkeys(self._kept, dtype)}
+        forward = {"x": dtype, "output": dtype, "final": states, **self._given}
+        forward |= {} if zeros else {"initial": states}
+        forward |= {} if self.problem.bias is None else {"bias": dtype}
+        fixed = {"cell": kernels.forward, "led": kept is not None}
+        self._forward = _Pass(sequence.forward, self.problem, (1, 1), forward, fixed)
+        if kept is not None:
+            self._backward = self._backward_pass(zeros, wanted)
+        self.forget()
+
+    def _backward_pass(self, zeros: bool, wanted: bool) -> _Pass:
+        q = self.problem
+        states = (q.dtype,) * len(q.states)
+        given = {"result": q.dtype, "grad_output": q.dtype, "grad_final": states, "grad_x": q.dtype, **self._given}
+        given |= {} if zeros else {"first": states}
+        given |= {"grad_initial": states} if wanted else {}
+        given |= {} if q.shared else {"grad_r": q.dtype}
+        fixed = {"cell": q.kernels.backward, "values": len(q.kernels.saved), "begin": 0, "end": q.steps}
+        fixed |= {"previous": q.kernels.previous, "next": q.kernels.next, "shared": q.shared}
+        return _Pass(sequence.backward, q, (q.recurrent, q.gates), given, fixed)
+
+    def forward(
+        self,
+        input: Tensor,
+        initial: Sequence[Tensor] | None,
+        final: Sequence[Tensor],
+        output: Tensor,
+        kept: Tensor | None,
+        weights: Sequence[Tensor],
+    ) -> None:
+        """Arguments are those of the whole stack but for input and output."""
+        own = self.own(weights)
+        x = linear(input, side_by_side([w.ih for w in own]), side_by_side([w.bias_ih for w in own]))
+        tensors = {
+            "x": x,
+            "weight": side_by_side([w.hh for w in own]),
+            "bias": side_by_side([w.bias_hh for w in own]),
+        }
+        tensors |= {"initial": self.states(initial), "output": output, "final": self.states(final)}
+        self._forward(tensors | self.saved(kept))
+
+    def backward(
+        self,
+        input: Tensor,
+        initial: Sequence[Tensor] | None,
+        output: Tensor,
+        led: bool,
+        kept: Tensor,
+        grad_output: Tensor,
+        grad_final: Sequence[Tensor],
+        grad_initial: Sequence[Tensor] | None,
+        weights: Sequence[Tensor],
+        wanted: Recurrence,
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """The gradients of the input and of the weights, those that are wanted; arguments likewise.
+
+        Args:
+            led: whether the output lies where `output_maker` made it.
+        """
+        q, own = self.problem, self.own(weights)
+        grad_x = kept.new_empty((q.steps, q.batch, q.directions * q.gates * q.hidden))
+        grad_r = grad_x if q.shared else kept.new_empty((q.steps, q.batch, q.directions * q.recurrent * q.hidden))
+        tensors = {"weight": side_by_side([w.hh for w in own]), "first": self.states(initial), "result": output}
+        tensors |= {"grad_output": grad_output, "grad_final": self.states(grad_final), "grad_x": grad_x}
+        tensors |= {"grad_r": grad_r, "grad_initial": self.states(grad_initial), **self.saved(kept)}
+        self._backward(tensors)
+        flat: list[Tensor | None] = []
+        for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
+            read = self._read(output, led, initial, d) if want.hh else None
+            flat += w.matching(of_weights(q, want, x, r, input, read))
+        of_input = torch.matmul(grad_x, side_by_side([w.ih for w in own])) if wanted.input else None
+        return of_input, flat
+
+    def _read(self, output: Tensor, led: bool, initial: Sequence[Tensor] | None, d: int) -> Tensor:
+        """(T, B, H): what the recurrent product of each step read, in one direction."""
+        q = self.problem
+        size, strides = (q.steps, q.batch, q.hidden), output.stride()
+        if led:
+            ahead = output.storage_offset() + (strides[0] if d else -strides[0]) + d * q.hidden
+            return output.as_strided(size, strides, ahead)
+        part = q.parts(output)[d]
+        if initial is None:
+            begin = torch.zeros_like(part[:1])
+        else:
+            begin = self.initial_hidden(initial, d)
+        return torch.cat([part[1:], begin] if d else [begin, part[:-1]])
