@@ -200,7 +200,8 @@ def test_a_named_backend_is_the_reason():
         (seqcells.LSTM(4, 500), torch.randn(50, 16, 4), "by fused step (not single launch: one multiprocessor does"),
         (seqcells.LSTM(4, 5, batch_first=True), torch.randn(17, 2, 4), "by stepwise (not single launch: "),
         (seqcells.LSTM(4, 5, proj_size=2), INPUT, "by stepwise (not single launch: a projection"),
-        (seqcells.GRUCell(4, 5), INPUT[0], "by fused step"),
+        (seqcells.GRUCell(4, 5), INPUT[0], "by single step"),
+        (seqcells.LSTM(4, 5), torch.randn(1, 129, 4), "by stepwise (not single step: more than 128 sequences"),
     ),
 )
 def test_a_plan_says_how_triton_would_run_it(module, input, words, kernels_of_a_gpu):

@@ -29,11 +29,12 @@ from seqcells.kernels.triton import (  # noqa: E402, these import triton
     products,
     recomputed,
     single,
+    single_step,
     stepwise,
 )
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
-PLANS = {"stepwise": stepwise, "fused": fused, "single": single}
+PLANS = {"stepwise": stepwise, "fused": fused, "single": single, "single step": single_step}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 STEPS, BATCH, HIDDEN = 3, 5, 21
 
@@ -79,8 +80,8 @@ def by_reference(q, dtype, gradients):
 
 def check(q, chosen):
     """A plan is as near to float64 as the reference in the same dtype, but for what is rounded between steps."""
-    dtype = q.gates_x.dtype
-    outputs = [q.gates_x[..., : len(q.weights) * q.states[0].shape[-1]], *q.states]
+    dtype, (steps, batch, _) = q.outside.dtype, q.outside.shape
+    outputs = [q.outside.new_empty(steps, batch, len(q.weights) * q.states[0].shape[-1]), *q.states]
     gradients = [torch.randn_like(o) for o in outputs]
     found = by_plan(q, chosen, gradients), by_reference(q, dtype, gradients), by_reference(q, torch.float64, gradients)
     bound = 4 * torch.finfo(dtype).eps
@@ -90,7 +91,7 @@ def check(q, chosen):
 
 
 def plans_of(name):
-    return PLANS if REGISTRY[name].recurrent_gates else ("stepwise",)
+    return ("stepwise", "fused", "single") if REGISTRY[name].recurrent_gates else ("stepwise",)
 
 
 CASES = [(name, chosen) for name in REGISTRY for chosen in plans_of(name)]
@@ -141,20 +142,41 @@ def test_fused_step_of_any_batch(batch, mode):
             check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
 
 
+@heavy_if(lambda name, **_: name not in ("lstm", "gru"))
+@pytest.mark.parametrize("boundaries", (False, True), ids=("", "boundaries"))
+@pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].recurrent_gates])
+def test_a_single_step_of_any_batch(name, boundaries):
+    """With gates_x, and with an input of a size that is not the hidden one, in all ways to sum."""
+    dtypes = (torch.float32, torch.float64) if boundaries else DTYPES
+    for dtype, batch in itertools.product(dtypes, (2, 19) if boundaries else (1, 2, 16, 40)):
+        check(problem(name, dtype, 2, batch, 9, boundaries=boundaries, steps=1), "single step")
+    for dtype, batch in itertools.product(DTYPES, (1, 19)):
+        q = problem(name, dtype, 2, batch, 9, boundaries=False, steps=1)
+        weights, input = (
+            [torch.randn(9 * len(q.cell.gates), 5).to(q.gates_x) for _ in q.weights],
+            torch.randn(1, batch, 5),
+        )
+        bias = [torch.randn(len(w)).to(w) for w in weights]
+        own = [w._replace(ih=ih, bias_ih=b) for w, ih, b in zip(q.weights, weights, bias, strict=True)]
+        check(q._replace(gates_x=None, input=input.to(q.gates_x), weights=own), "single step")
+
+
 @pytest.mark.parametrize("chosen", PLANS)
 def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatch):
     """torch's own switch for products reads so while they are made, forward and backward, and as before afterwards."""
-    seen, multiply = [], stepwise.multiply
-    switch = torch.backends.cuda.matmul
+    seen, switch = [], torch.backends.cuda.matmul
 
-    def watched(*operands):
-        seen.append(switch.fp32_precision)
-        return multiply(*operands)
+    def watched(product):
+        def watching(*operands):
+            seen.append(switch.fp32_precision)
+            return product(*operands)
 
-    for module in (stepwise, products):
-        monkeypatch.setattr(module, "multiply", watched)
+        return watching
+
+    for module, name in ((stepwise, "multiply"), (products, "multiply"), (torch, "tensordot")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
     before = switch.fp32_precision
-    q = problem("gru", torch.float32, hidden=5)
+    q = problem("gru", torch.float32, hidden=5, steps=1 if chosen == "single step" else STEPS)
     gradients = [torch.ones_like(q.gates_x[..., :10]), *(torch.ones_like(s) for s in q.states)]
     for mode, expected in (("tf32", {"tf32"}), ("ieee", {"ieee", "none"}), ("tf32x3", {"ieee", "none"})):
         seen.clear()
@@ -171,7 +193,8 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
         ("lstm", {"steps": 100, "hidden": 64}, "single launch", ""),
         ("lstm", {"steps": 100, "hidden": 65}, "fused step", "not single launch: one multiprocessor does not hold"),
         ("rnn_tanh", {"steps": 100, "hidden": 128, "dtype": torch.bfloat16, "directions": 2}, "single launch", ""),
-        ("gru", {"steps": 1}, "fused step", "not single launch: launching each of its steps takes less time"),
+        ("gru", {"steps": 1}, "single step", ""),
+        ("gru", {"steps": 1, "batch": 129}, "stepwise", "not single step: more than 128 sequences"),
         ("gru", {"batch": configurations.FUSED_ROWS, "steps": 2}, "fused step", "not single launch"),
         ("gru", {"batch": configurations.FUSED_ROWS + 1}, "stepwise", "; not fused step: more than 16"),
         ("gru", {"steps": 100, "batch": 1 << 16, "hidden": 64}, "stepwise", "not single launch: launching each"),

@@ -1,7 +1,7 @@
 """Which of the Triton engine's plans runs a layer, and why. Nothing here imports triton by itself.
 
 A plan is a module with an engine's functions and ``refuses(shape)``, which says why it does not take a layer, or None,
-of a `Shape` or a `Problem`.
+of a `Shape` or a `Problem`. It says "" where nobody would ask.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def plan(shape: Shape) -> Plan:
         why_not = chosen.module.refuses(shape)
         if why_not is None:
             return chosen
-        against.append(f"not {name}: {why_not}")
+        against += [f"not {name}: {why_not}"] if why_not else []
     raise RuntimeError(f"no plan for this layer: {'; '.join(against)}")
 
 

@@ -4,7 +4,6 @@ one piece of memory for each of its results, for what backward needs, and for wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from ...settings import current_settings
 from . import precision, wavefront
 from .persistent import division_of
 from .plan import Shape, plan
+from .prepared_layer import aligned
 from .prepared_sequence import PreparedSequence
 from .prepared_step import PreparedStep
 
@@ -40,12 +40,14 @@ def output_maker(like: Tensor) -> Callable[[], Tensor]:
     steps, batch, width = like.shape
     if steps == 1:
         return maker(like)  # whose plan reads nothing around it
-    whole, step = (steps + 2, batch, width), batch * width
+    step = batch * width
+    ahead, shape = aligned(step, like.dtype), like.shape
+    whole = partial(torch.empty, ahead + (steps + 1) * step, dtype=like.dtype, device=like.device)
 
     def make() -> Tensor:
-        tensor = torch.empty(whole, dtype=like.dtype, device=like.device)
+        tensor = whole()
         # Not viewed: of a view autograd forbids much that is allowed for a tensor of its own.
-        return tensor.set_(tensor.untyped_storage(), step, like.shape, (step, width, 1))
+        return tensor.set_(tensor.untyped_storage(), ahead, shape, (step, width, 1))
 
     return make
 
@@ -140,9 +142,10 @@ class Training(_Prepared):
         # All outputs but the highest are kept too, each with room around it.
         self._below = []
         for layer in self._layers[:-1]:
-            steps, *of_a_step = layer.size
-            self._below.append((layer.size, (math.prod(of_a_step), of_a_step[1], 1), self._kept + math.prod(of_a_step)))
-            self._kept += (steps + 2) * math.prod(of_a_step)
+            steps, batch, width = layer.size
+            first = self._kept + aligned(batch * width, self._dtype)
+            self._below.append((layer.size, (batch * width, width, 1), first))
+            self._kept = first + aligned((steps + 1) * batch * width, self._dtype)
 
     def forward(self, *tensors: Tensor | None) -> Tensor:
         """Read the input, initial states (None for zeros); write final states and the output, which `output_maker` has

@@ -41,7 +41,7 @@ class PreparedLayer:
         for name, count in counts.items() if kept is not None else ():
             if count:
                 self._kept[name] = self.kept_end
-                self.kept_end += count * math.prod(self.size)
+                self.kept_end += aligned(count * math.prod(self.size), problem.dtype)
 
     def forget(self) -> None:
         """Keep no tensor of the caller's, once all is compiled."""
@@ -66,6 +66,13 @@ class PreparedLayer:
     def saved(self, kept: Tensor | None) -> dict[str, Part]:
         """What it keeps, where it lies in the block of all."""
         return {name: Part(kept, first, kept.dtype) for name, first in self._kept.items()}
+
+
+def aligned(count: int, dtype: torch.dtype) -> int:
+    """So many numbers or a few more, that what comes after them begins where torch's own memory might: libraries take
+    other ways elsewhere, and give other bits."""
+    whole = 256 // dtype.itemsize
+    return -(-count // whole) * whole
 
 
 def side_by_side(tensors: Sequence[Tensor | None]) -> Tensor | None:

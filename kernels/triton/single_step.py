@@ -23,7 +23,7 @@ __all__ = ["backward", "fixed", "forward", "refuses", "saved_like"]
 def refuses(shape: Shape) -> str | None:
     """Why a layer is not for the kernel of a single step, or None."""
     if shape.steps != 1 or shape.layers > 1:
-        return "there is more than one step"
+        return ""
     if not shape.recurrent:
         return "the cell has no recurrent product"
     if shape.projected:
