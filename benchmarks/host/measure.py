@@ -31,7 +31,9 @@ class Counts(NamedTuple):
 def counts(call: Callable[[], Any], device: str) -> Counts:
     """Of one call; backward's too, whichever thread it runs in."""
     call()  # of what the first call takes besides, nothing is to be seen
-    with profiler.profile(use_device="cuda" if device == "cuda" else None, profile_memory=True) as profile:
+    # By kineto, without which CUDA's functions are not seen.
+    use_device = "cuda" if device == "cuda" else None
+    with profiler.profile(use_device=use_device, use_kineto=True, profile_memory=True) as profile:
         call()
         wait_for(device)
     events = profile.function_events
