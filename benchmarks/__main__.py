@@ -16,12 +16,10 @@ from pathlib import Path
 
 import torch
 
-from . import presets
+from . import files, presets
 from .case import DTYPES
 from .providers import PROVIDERS
 from .suites import SUITES
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--wheels", type=Path, metavar="FOLDER", help="take rivals' wheels from there")
     write = commands.add_parser("report", help="rewrite the README's table from result files")
     write.add_argument("results", nargs="*", type=Path, help="default: all in benchmarks/results")
-    write.add_argument("--readme", type=Path, default=RESULTS.parent.parent / "README.md")
+    write.add_argument("--readme", type=Path, default=files.RESULTS.parents[1] / "README.md")
     write.add_argument("--plots", type=Path, help="draw them there too")
     two = commands.add_parser("compare", help="two runs side by side")
     two.add_argument("before", type=Path)
@@ -72,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "report":
         from . import report
 
-        return report.write(options.results or sorted(RESULTS.glob("*.json")), options.readme, options.plots)
+        return report.write(options.results or files.reports(), options.readme, options.plots)
     if options.command == "compare":
         from . import compare
 
@@ -96,8 +94,7 @@ def measure(options: argparse.Namespace) -> int:
     report = run.start(options.device, options.threads, words, measured)
     path = options.json
     if options.save:
-        commit = report.commit.replace("-dirty", "+")
-        path = RESULTS / f"{options.device}-{report.date[:10]}-{commit}.json"
+        path = files.named(options.device, report.date, report.commit)
     plan.timer.deadline = began + plan.budget if plan.budget else None
     with plan.timer as timer, progress.bar() as advance:
         run.run(report, timer, plan.cases, path, advance)

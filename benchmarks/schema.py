@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from . import files
 
 VERSION = 2
 OLDER = (1,)
@@ -199,13 +200,8 @@ class Report:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Written whole or not at all, so that a run cut short leaves the last whole one."""
-        text = json.dumps(dataclasses.asdict(self.check()), indent=1)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text + "\n")
-        temporary.replace(path)
+        """Written whole or not at all."""
+        files.write(self.check(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

@@ -12,7 +12,7 @@ import torch
 from support import own_signal_stack
 
 from benchmarks import case as cases
-from benchmarks import compare, floors, machine, parity, plots, report, run, schema, tables, units, wheels
+from benchmarks import compare, files, floors, machine, parity, plots, report, run, schema, tables, units, wheels
 from benchmarks.case import Case
 from benchmarks.providers import BASELINE, NULL, ONE_THREAD, PROVIDERS, TWICE, Prepared, Provider
 from benchmarks.providers.torch_nn import TorchNN
@@ -178,7 +178,7 @@ def test_a_report_survives_its_file_and_only_a_report_does(measured: schema.Repo
         schema.Report.load(path)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", files.reports(), ids=lambda path: path.stem)
 def test_results_of_every_version_are_read(path: Path) -> None:
     read = schema.Report.load(path)
     assert read.rows and read.schema == schema.VERSION

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from .. import wheels
+from ..files import RESULTS
 from . import merge, tasks
 from .session import RESULT, Session, cores
 from .stages import STAGES, run
 
-RESULTS = Path(__file__).parents[1] / "results"
 ASKED_FOR = ("engine",)
 """Stages that are left out where nobody asks for them."""
 

@@ -1,0 +1,115 @@
+"""``python -m benchmarks.host``: what the host does for one call before a kernel runs; no GPU is needed.
+
+python -m benchmarks.host                       count and time, print
+python -m benchmarks.host --json out/host.json  and write a file, which grows by each kind of call
+python -m benchmarks.host --save                and keep it among benchmarks/results
+python -m benchmarks.host --counts              nothing is timed
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqcells import dispatch
+
+from .. import files, run
+from . import absent, extension, measure
+from .calls import CELLS, KINDS, STUB, TORCH, Kind, call
+from .report import Report, Row, show
+
+RIVALS = (STUB, TORCH)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks.host", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [kind.name for kind in KINDS]
+    top.add_argument("--kinds", nargs="+", choices=names, default=names, metavar="KIND", help=", ".join(names))
+    top.add_argument("--cells", nargs="+", choices=tuple(CELLS), default=list(CELLS), metavar="CELL")
+    top.add_argument("--samples", type=int, default=40, help="of each call (default: 40)")
+    top.add_argument("--counts", action="store_true", help="count, but do not time")
+    top.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
+    top.add_argument("--save", action="store_true", help="write them to benchmarks/results, named by date and commit")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit status."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    here = torch.cuda.is_available()
+    words = " ".join(["python -m benchmarks.host", *(sys.argv[1:] if arguments is None else arguments)])
+    report = Report.begun("cuda" if here else "cpu", words, absent=not here)
+    providers, launches = _providers(here, report.notes)
+    path = files.named(files.HOST, report.date, report.commit) if options.save else options.json
+    for kind in (kind for kind in KINDS if kind.name in options.kinds):
+        for cell in options.cells:
+            for device, names in providers.items():
+                report.rows += rows(kind, cell, device, names, launches, 0 if options.counts else options.samples)
+            if path:
+                report.save(path)
+    report.complete = True
+    show(report)
+    if path:
+        report.save(path)
+        print(f"written to {path}")
+    return 0
+
+
+def _providers(here: bool, notes: list[str]) -> tuple[dict[str, list[str]], list[Any]]:
+    """Who is measured, by device, and what grows by each launch on a GPU that is not ``here``."""
+    devices = {"cuda": ["triton"], "cpu": ["cpu"]} if here else {"cpu": ["cpu"]}  # what is rarely at hand comes first
+    launches: list[Any] = []
+    if not here and absent.why_not():
+        notes.append(f"no Triton engine: {absent.why_not()}")
+    elif not here:
+        launches = absent.act_out()
+        devices["cpu"].append("triton")
+        notes.append("no GPU is here: the Triton engine's launches do nothing, and its products are the CPU's")
+    for backends in devices.values():
+        for backend in [each for each in backends if dispatch.BACKENDS[each].unavailable()]:
+            notes.append(f"no backend {backend!r}: {dispatch.BACKENDS[backend].unavailable()}")
+            backends.remove(backend)
+    return {device: [*backends, *RIVALS] for device, backends in devices.items()}, launches
+
+
+def rows(kind: Kind, cell: str, device: str, names: list[str], launches: list[Any], samples: int) -> list[Row]:
+    """Of one kind of call all providers, counted, and timed by turns if there are to be ``samples``."""
+    with torch.set_grad_enabled(kind.trains):
+        found = {name: _counted(kind, cell, device, name, launches) for name in names}
+        if samples:
+            _time(found, kind, cell, device, samples)
+    return [*found.values()]
+
+
+def _counted(kind: Kind, cell: str, device: str, name: str, launches: list[Any]) -> Row:
+    """A row without times."""
+    with extension.counted() as into_extension:
+        made = call(kind, cell, name, device)
+        before = len(launches) + len(into_extension)
+        made.run()
+        launched = len(launches) + len(into_extension) - before
+        seen = measure.counts(made.run, device)
+    provider = name if name in RIVALS else f"seqcells {name}"
+    numbers = sum(seen.operators.values()), seen.allocations, launched + seen.launches
+    return Row(kind.name, cell, device, provider, *numbers, seen.operators, made.plan)
+
+
+def _time(found: dict[str, Row], kind: Kind, cell: str, device: str, samples: int) -> None:
+    """Fill in the figures of rows by their providers."""
+    with extension.idle():
+        calls = {(name, ""): call(kind, cell, name, device).run for name in found}
+    if "cpu" in found:
+        calls["cpu", "with kernels"] = call(kind, cell, "cpu", device).run
+    figures = {which: run.figure(times, 1) for which, times in measure.seconds(calls, samples, device).items()}
+    for name, row in found.items():
+        row.figure, row.with_kernels = figures[name, ""], figures.get((name, "with kernels"))
+        row.to_stub = row.figure.median / figures[STUB, ""].median
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""How a call is counted and timed."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch.autograd import profiler
+
+Key = TypeVar("Key")
+OPERATOR = "aten::"
+MEMORY = "[memory]"
+LAUNCH = re.compile(r"cu(da)?Launch\w*Kernel")
+"""CUDA's functions that launch one, the runtime's and the driver's."""
+IN_A_ROW = 10
+"""Calls of a sample: few enough that their launches fit in a GPU's queue."""
+
+
+class Counts(NamedTuple):
+    """What the profiler sees of one call."""
+
+    operators: dict[str, int]
+    """Those with none around them, by name."""
+    allocations: int
+    launches: int
+    """By CUDA; 0 on the CPU."""
+
+
+def counts(call: Callable[[], Any], device: str) -> Counts:
+    """Of one call; backward's too, whichever thread it runs in."""
+    call()  # of what the first call takes besides, nothing is to be seen
+    # By kineto, without which CUDA's functions are not seen.
+    use_device = "cuda" if device == "cuda" else None
+    with profiler.profile(use_device=use_device, use_kineto=True, profile_memory=True) as profile:
+        call()
+        wait_for(device)
+    events = profile.function_events
+    operators = Counter(event.name for event in events if _is_operator(event) and not _is_inside_one(event))
+    allocations = sum(e.name() == MEMORY and e.nbytes() > 0 for e in profile.kineto_results.events())
+    launches = sum(LAUNCH.match(event.name) is not None for event in events)
+    return Counts({name.removeprefix(OPERATOR): n for name, n in operators.items()}, allocations, launches)
+
+
+def _is_operator(event: Any) -> bool:
+    return event.name.startswith(OPERATOR)
+
+
+def _is_inside_one(event: Any) -> bool:
+    around = event.cpu_parent
+    while around is not None and not _is_operator(around):
+        around = around.cpu_parent
+    return around is not None
+
+
+def seconds(calls: Mapping[Key, Callable[[], Any]], samples: int, device: str) -> dict[Key, list[float]]:
+    """Of a call, by name, a figure for each sample; all take turns, and who begins changes."""
+    found: dict[Key, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    for _ in range(samples):
+        order.append(order.pop(0))
+        for name in order:
+            call = calls[name]
+            call()  # another's turn has cooled the caches
+            wait_for(device)
+            began = time.perf_counter()
+            for _ in range(IN_A_ROW):
+                call()
+            found[name].append((time.perf_counter() - began) / IN_A_ROW)
+    return found
+
+
+def wait_for(device: str) -> None:
+    """Until all that was launched has run."""
+    if device == "cuda":
+        torch.cuda.synchronize()

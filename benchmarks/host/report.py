@@ -1,0 +1,99 @@
+"""The file of results, and the tables."""
+
+import json
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from .. import files, machine, schema, tables, units
+from .calls import BATCH, FEATURES, HIDDEN, KINDS, STEPS
+from .measure import IN_A_ROW
+
+VERSION = 1
+HEADER = ("provider", "median", "p20–p80", "× stub", "with kernels", "operators", "allocations", "launches", "plan")
+
+
+@dataclass
+class Row:
+    """A provider's call of one kind."""
+
+    kind: str
+    """One of `calls.KINDS`, by name."""
+    cell: str
+    device: str
+    """Where its tensors are."""
+    provider: str
+    """``stub``, ``torch.nn``, or ``seqcells`` and a backend."""
+    operators: int
+    allocations: int
+    launches: int
+    by_name: dict[str, int]
+    """The operators."""
+    plan: str = ""
+    """Of ours, how it runs."""
+    figure: schema.Figure | None = None
+    """Seconds of a call, up to its launches; None where calls were counted alone."""
+    to_stub: float | None = None
+    """Its median over the stub's."""
+    with_kernels: schema.Figure | None = None
+    """Of the CPU engine, the same with what it computes."""
+
+
+@dataclass
+class Report:
+    """A run."""
+
+    schema: int
+    date: str
+    commit: str
+    command: str
+    absent: bool
+    """Whether the GPU was acted out: launches of the Triton engine did nothing, and its tensors were on the CPU."""
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    sizes: dict[str, int]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    @classmethod
+    def begun(cls, device: str, command: str, absent: bool) -> "Report":
+        """One without rows, of this machine."""
+        described = machine.describe(device, threads=1)
+        sizes = {"steps": STEPS, "batch": BATCH, "features": FEATURES, "hidden": HIDDEN}
+        return cls(VERSION, machine.now(), machine.commit(), command, absent, described, machine.versions(), sizes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """From a file; SchemaError where it is not one of these."""
+        data = json.loads(Path(path).read_text())
+        if not isinstance(data, dict) or data.get("schema") != VERSION:
+            raise schema.SchemaError(f"{path}: not a host report of version {VERSION}")
+        return schema.read(cls, data, str(path))
+
+    def save(self, path: str | Path) -> None:
+        files.write(self, path)
+
+
+def show(report: Report) -> None:
+    """All of it."""
+    versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
+    tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
+    sizes = " ".join(f"{name} {size}" for name, size in report.sizes.items())
+    tables.say(f"one layer, one direction, states given, float32; {sizes}; a sample is {IN_A_ROW} calls")
+    for (kind, cell, device), rows in groupby(report.rows, lambda row: (row.kind, row.cell, row.device)):
+        tables.table(f"{kind} · {cell} · tensors on {device}", HEADER, map(_line, rows), range(1, 8))
+    for note in report.notes:
+        tables.say(f"note: {note}")
+
+
+def _line(row: Row) -> list[str]:
+    limit = next(kind.limit for kind in KINDS if kind.name == row.kind)
+    operators = f"{row.operators}" + (f" of {limit}" if row.provider.startswith("seqcells") else "")
+    time = [""] * 4
+    if row.figure:
+        spread = " – ".join(map(units.seconds, (row.figure.p20, row.figure.p80)))
+        computed = units.seconds(row.with_kernels.median) if row.with_kernels else ""
+        time = [units.seconds(row.figure.median), spread, units.ratio(row.to_stub), computed]
+    return [row.provider, *time, operators, str(row.allocations), str(row.launches), row.plan]
