@@ -77,7 +77,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps, of several layers where they fit",
-        "seqcells.kernels.triton.wavefront",
+        "seqcells.kernels.triton.by_name",
         triton.unavailable,
         triton.refuses_persistently,
         triton.persistently_in_words,

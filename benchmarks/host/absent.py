@@ -2,6 +2,7 @@
 H200, and a launch does nothing but count."""
 
 import os
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -29,8 +30,10 @@ def act_out() -> list[Any]:
     from triton.compiler import CompiledKernel
     from triton.runtime.jit import JITFunction
 
-    from seqcells.kernels.triton import configurations, persistent, sequence
+    from seqcells.kernels.triton import configurations, persistent, plan, sequence
 
+    for module, _ in plan.PLANS.values():
+        import_module(f"seqcells.kernels.triton.{module}")
     if not isinstance(sequence.forward, JITFunction):
         raise RuntimeError("the Triton engine was imported while TRITON_INTERPRET was set")
     os.environ["TRITON_INTERPRET"] = "1"

@@ -79,11 +79,9 @@ class Gradients:
         Args:
             output: (T, B, D·P), forward's.
             before: (stop - first, B, D·P), the hidden state before each of these steps; None where they are all, and it
-                is the output before it.
+                is the output before it. That takes less memory, and a product more.
         """
         q = self.q
-        if before is None and self.whole and q.recurrent and not q.is_stack:
-            before = q.hidden_before(output)
         x, r = (q.parts(gradients[: stop - first]) for gradients in (self.x, self.r))
         read = [None] * q.directions if before is None else q.parts(before)
         sums = [self._of_weights(d, q.span(d, first, stop), x[d], r[d], read[d], output) for d in range(q.directions)]
@@ -122,7 +120,7 @@ class Gradients:
     def _of_weights(self, d: int, times: slice, x: Tensor, r: Tensor, read: Tensor | None, output: Tensor) -> Weights:
         """Of one direction's weights that products are made with, summed over some steps."""
         q, want = self.q, self.wanted.used[d]
-        if self.whole and not q.is_stack:
+        if self.whole and read is not None:
             return of_weights(q, want, x, r, q.input, read)
         bias = sum_of_rows(r, q.work) if want.bias_hh else None
         bias_ih = None

@@ -1,6 +1,6 @@
 """Launching one kernel many times over."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +90,8 @@ class Repeated:
     """A kernel that is compiled at once, and bound to all that is the same in many calls.
 
     Args:
-        varying: of what each call brings, by name, the dtype; of a tuple of tensors a tuple.
+        varying: of what each call brings, by name and in the order that it does, the dtype; of a tuple of tensors a
+            tuple.
         arguments: the others, and the compiler's options, as `Launch` has them.
     """
 
@@ -98,18 +99,17 @@ class Repeated:
         self._kernel, self._grid = kernel, grid
         self._fixed = [arguments.pop(name, None) for name in kernel.arg_names]
         self._options = arguments
-        self._varying = [(kernel.arg_names.index(name), name) for name in varying]
+        self._places = [kernel.arg_names.index(name) for name in varying]
         self._run: Callable[..., None] | None = None
         if isinstance(kernel, JITFunction):
-            like = self._filled({name: _like(dtype) for name, dtype in varying.items()})
+            like = self._filled([*map(_like, varying.values())])
             compiled = kernel.warmup(*like, grid=grid, **self._options)
             self._run = compiled[grid]  # loads it too, which is not to happen while a CUDA graph is captured
 
-    def __call__(self, tensors: Mapping[str, Any]) -> None:
+    def __call__(self, values: Sequence[Any]) -> None:
         """Launch it for tensors, tuples of them, or parts of their memory, which is to be there until it has run."""
         arguments, together = self._fixed.copy(), 0
-        for place, name in self._varying:
-            value = tensors[name]
+        for place, value in zip(self._places, values, strict=True):
             if type(value) is tuple:
                 address = tuple([each.data_ptr() for each in value])
                 for each in address:
@@ -119,14 +119,14 @@ class Repeated:
                 together |= address
             arguments[place] = address
         if self._run is None or together % 16:  # it is compiled for wide reads
-            self._kernel[self._grid](*self._filled(tensors), **self._options)
+            self._kernel[self._grid](*self._filled(values), **self._options)
         else:
             self._run(*arguments)
 
-    def _filled(self, tensors: Mapping[str, Any]) -> list[Any]:
+    def _filled(self, values: Sequence[Any]) -> list[Any]:
         arguments = self._fixed.copy()
-        for place, name in self._varying:
-            arguments[place] = _whole(tensors[name])
+        for place, value in zip(self._places, values, strict=True):
+            arguments[place] = _whole(value)
         return arguments
 
 

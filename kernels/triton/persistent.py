@@ -136,7 +136,9 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
     recompute = len(q.kernels.saved) > len(saved.values)
     states = {"first": q.each(q.states), "after": some(saved.after), "fresh": q.each(q.fresh())}
     window = Window(q, output, **states) if recompute else None
-    before = q.hidden_before(output) if q.bounded and not window else None
+    # One product with it, as in prepared calls, whose bits are then the same.
+    reads = q.bounded or (q.recurrent and not q.is_stack)
+    before = q.hidden_before(output) if reads and not window else None
     d = Gradients(q, given, window.steps if window else q.steps)
     d.read = None  # the kernel adds what came through the product to the rest
     for begin, end in window.compute() if window else ((0, q.steps),):
@@ -151,7 +153,7 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
             saved=window.saved if window else some(saved.values),
             window=window and window.steps,
             values=len(q.kernels.saved),
-            before=window.before if window else before,
+            before=window.before if window else before if q.bounded else None,
             result=output,
             previous=q.kernels.previous,
             next=q.kernels.next,

@@ -11,10 +11,13 @@ from ...settings import current_settings
 from . import since_ampere
 
 _lock = RLock()
-_REDUCED = {
+# What the properties of `torch.backends` ask and set, at a fraction of their time: each call asks.
+_setting, _set = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+HALVES = {
     torch.float16: "allow_fp16_reduced_precision_reduction",
     torch.bfloat16: "allow_bf16_reduced_precision_reduction",
 }
+"""Torch's switches for how products of half precision are summed."""
 
 
 def mode(dtype: torch.dtype) -> str:
@@ -30,30 +33,36 @@ def mode(dtype: torch.dtype) -> str:
     asked = current_settings().precision
     if asked is not None:
         return asked
-    return "tf32" if torch.backends.cudnn.rnn.fp32_precision == "tf32" else "ieee"
+    return "tf32" if _setting("cuda", "rnn") == "tf32" else "ieee"
 
 
-@contextmanager
-def obeyed_by_torch(mode: str) -> Iterator[None]:
+class obeyed_by_torch:
     """Inside, torch's own products on CUDA are of that mode; of ``"tf32x3"``, which they lack, the exact one.
 
     Their switch is another than recurrent layers have, and one for all threads: it is touched only where the two
     disagree, and one of our threads has it at a time. Products that other threads launch meanwhile see it too. What
     a CUDA graph captures keeps the precision it was captured with.
     """
-    wanted, switch = "tf32" if mode == "tf32" else "ieee", torch.backends.cuda.matmul
-    with _lock:
-        before = switch.fp32_precision
-        if (before == "tf32") == (wanted == "tf32"):
-            yield
+
+    def __init__(self, mode: str) -> None:
+        self._wanted = "tf32" if mode == "tf32" else "ieee"
+        self._back: str | None = None
+
+    def __enter__(self) -> None:
+        _lock.acquire()
+        before = _setting("cuda", "matmul")
+        if (before == "tf32") == (self._wanted == "tf32"):
             return
         # What is asked tells what holds, not who said so: what is as all of CUDA's is goes back to following that.
-        followed = before == torch.backends.cudnn.fp32_precision
-        switch.fp32_precision = wanted
+        self._back = "none" if before == _setting("cuda", "all") else before
+        _set("cuda", "matmul", self._wanted)
+
+    def __exit__(self, *_: object) -> None:
         try:
-            yield
+            if self._back is not None:
+                _set("cuda", "matmul", self._back)
         finally:
-            switch.fp32_precision = "none" if followed else before
+            _lock.release()
 
 
 @contextmanager
@@ -62,7 +71,7 @@ def summed_in_float32(like: Tensor) -> Iterator[None]:
 
     Torch's switch is one for all threads, as with `obeyed_by_torch`.
     """
-    name, switch = _REDUCED.get(like.dtype), torch.backends.cuda.matmul
+    name, switch = HALVES.get(like.dtype), torch.backends.cuda.matmul
     if name is None or not like.is_cuda:
         yield
         return

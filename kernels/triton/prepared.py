@@ -4,8 +4,8 @@ one piece of memory for each of its results, for what backward needs, and for wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from ... import fits
 from ...call import Call
 from ...recurrence import Recurrence
 from ...settings import current_settings
-from . import precision, wavefront
+from . import persistent, precision, wavefront
 from .persistent import division_of
 from .plan import Shape, plan
 from .prepared_layer import aligned
@@ -27,6 +27,7 @@ Makers = Sequence[Callable[[], Tensor] | None]
 
 PLANS = ("single step", "single launch", "persistent")
 """Those whose calls are prepared."""
+_NOTHING = nullcontext()
 
 
 def maker(like: Tensor) -> Callable[[], Tensor]:
@@ -35,11 +36,13 @@ def maker(like: Tensor) -> Callable[[], Tensor]:
 
 
 def output_maker(like: Tensor) -> Callable[[], Tensor]:
-    """The same for a layer's output (T, B, ·) in training, with room for a step before its first and one after its
-    last: see `sequence.forward`."""
+    """The same for a layer's output (T, B, ·) in training."""
+    return maker(like) if len(like) == 1 else led_maker(like)  # the plan of a single step reads nothing around it
+
+
+def led_maker(like: Tensor) -> Callable[[], Tensor]:
+    """The same with room for a step before its first and one after its last: see `sequence.forward`."""
     steps, batch, width = like.shape
-    if steps == 1:
-        return maker(like)  # whose plan reads nothing around it
     step = batch * width
     ahead, shape = aligned(step, like.dtype), like.shape
     whole = partial(torch.empty, ahead + (steps + 1) * step, dtype=like.dtype, device=like.device)
@@ -65,6 +68,9 @@ class _Prepared:
         reads_output: whether backward may read the output, which is else a final state of one step. Default: True
     """
 
+    by_name = False
+    """Whether the persistent plan was asked for by name, and runs whatever it can."""
+
     def __init__(
         self,
         layers: Sequence[Recurrence],
@@ -78,12 +84,12 @@ class _Prepared:
         self._dtype, self._turned, self._states = layers[0].input.dtype, turned, len(layers[0].states)
         self._mode = precision.mode(self._dtype)
         self.in_place = not _are_at_once(layers, wanted is not None)
-        self.in_place &= all(_why_not(q, wanted is not None) is None for q in layers)
+        self.in_place &= all(self._why_not(q, wanted is not None) is None for q in layers)
         self._zeros, self._layers = zeros, []
         weights, kept = 0, None if wanted is None else 0
         for k, q in enumerate(layers if self.in_place else ()):
             asked = {"zeros": zeros, "wanted": wanted is not None and any(wanted[k].states)}
-            if q.input.shape[0] == 1:
+            if q.input.shape[0] == 1 and not self.by_name:
                 layer = PreparedStep(q, k, weights, kept, **asked, reads_output=reads_output)
             else:
                 layer = PreparedSequence(q, k, weights, kept, **asked)
@@ -91,15 +97,27 @@ class _Prepared:
             self._layers.append(layer)
         self._kept = kept
 
+    def _why_not(self, q: Recurrence, trains: bool) -> str | None:
+        """Why a layer's calls are not prepared, or None."""
+        shape = Shape.of(q)
+        if q.cell.parameters or not shape.recurrent:
+            return "its cell has parameters of each unit, or no recurrent product"
+        if current_settings().recompute or torch.version.hip:
+            return "backward computes values once more, or addresses are of two kinds"
+        if persistent.refuses(shape) if self.by_name else plan(shape).name not in PLANS:
+            return "its steps are launched one by one"
+        alone = shape.steps == 1 and not self.by_name
+        if trains and not alone and isinstance(division_of(shape, shape.recurrent, len(q.cell.gates)), str):
+            return "the persistent plan has no backward for it"
+        return None
+
     def holds(self) -> bool:
         """Whether it would be prepared alike now."""
         return self._mode == precision.mode(self._dtype)
 
-    @contextmanager
-    def _circumstances(self, input: Tensor) -> Iterator[None]:
-        """Inside, torch's products are as the kernels', and all is done on the input's device."""
-        with precision.obeyed_by_torch(self._mode), torch.cuda.device_of(input):
-            yield
+    def _precision(self) -> AbstractContextManager[None]:
+        """Inside, torch's products are as the kernels'."""
+        return precision.obeyed_by_torch(self._mode) if self._dtype == torch.float32 else _NOTHING
 
     def _steps_first(self, input: Tensor) -> Tensor:
         return input.transpose(0, 1).contiguous() if self._turned else input
@@ -119,7 +137,7 @@ class Inference(_Prepared):
         input, *rest = tensors
         initial, final, rest = rest[: self._states], rest[self._states : 2 * self._states], rest[2 * self._states :]
         outputs, weights = rest[: len(self._layers)], rest[len(self._layers) :]
-        with self._circumstances(input):
+        with self._precision(), torch.cuda.device_of(input):
             x = self._steps_first(input)
             for layer, output in zip(self._layers, outputs, strict=True):
                 layer.forward(x, None if self._zeros else initial, final, output, None, weights)
@@ -153,7 +171,7 @@ class Training(_Prepared):
         input, *rest = tensors
         initial, final, rest = rest[: self._states], rest[self._states : 2 * self._states], rest[2 * self._states :]
         output, *weights = rest
-        with self._circumstances(input):
+        with self._precision(), torch.cuda.device_of(input):
             kept = input.new_empty(self._kept)
             x = self._steps_first(input)
             for layer, each in zip(self._layers, [*self._outputs(kept), output], strict=True):
@@ -175,7 +193,7 @@ class Training(_Prepared):
         grad_final, weights = rest[:count], rest[count:]
         grad_initial = [make() for make in makers[1 : 1 + count]] if makers[1] else None
         of_weights: list[Tensor | None] = []
-        with self._circumstances(input):
+        with self._precision(), torch.cuda.device_of(input):
             inputs = [self._steps_first(input), *self._outputs(kept)]
             outputs = [*inputs[1:], output]
             for k in reversed(range(len(self._layers))):
@@ -208,17 +226,3 @@ def _are_at_once(layers: Sequence[Recurrence], gradients: bool) -> bool:
     sizes |= {"directions": len(first.weights), "hidden": first.hidden, "width": first.hidden, "layers": len(layers)}
     call = Call(first.cell, "layers", first.input.device, first.input.dtype, **sizes)
     return wavefront.at_once(call, gradients) > 1
-
-
-def _why_not(q: Recurrence, trains: bool) -> str | None:
-    """Why a layer's calls are not prepared, or None."""
-    shape = Shape.of(q)
-    if q.cell.parameters or not shape.recurrent:
-        return "its cell has parameters of each unit, or no recurrent product"
-    if current_settings().recompute or torch.version.hip:
-        return "backward computes values once more, or addresses are of two kinds"
-    if plan(shape).name not in PLANS:
-        return "its steps are launched one by one"
-    if trains and shape.steps > 1 and isinstance(division_of(shape, shape.recurrent, len(q.cell.gates)), str):
-        return "the persistent plan has no backward for it"
-    return None

@@ -28,12 +28,13 @@ class PreparedLayer:
 
     def __init__(self, q: Recurrence, place: int, weights: int, kept: int | None, counts: dict[str, int]) -> None:
         self.problem = problem = Problem(q)
-        self.end = weights
         self._weights: list[tuple[Weights, slice]] = []
+        self.end = weights
         for w in q.weights:
             own = slice(self.end, self.end + len(w.present()))
-            self._weights.append((w, own))
+            self._weights.append((w.replaced([*range(own.start, own.stop)]), own))
             self.end = own.stop
+        self._places = [*zip(*(places[:4] for places, _ in self._weights), strict=True)]
         self._ahead = place * problem.directions * problem.batch * problem.hidden  # in states of all layers
         self.size = problem.steps, problem.batch, problem.directions * problem.hidden  # of its output
         self._kept: dict[str, int] = {}
@@ -49,8 +50,12 @@ class PreparedLayer:
         self.problem = Problem(q.replaced([tensor.to("meta") for tensor in q.differentiable()]))
 
     def own(self, weights: Sequence[Tensor]) -> list[Weights]:
-        """Of the weights of all layers this one's."""
+        """Of the weights of all layers this one's, direction by direction."""
         return [like.replaced(weights[place]) for like, place in self._weights]
+
+    def together(self, weights: Sequence[Tensor]) -> list[Tensor | None]:
+        """The same, of all directions one below the other: ih, hh, bias_ih and bias_hh. Of one direction no copies."""
+        return [side_by_side([None if k is None else weights[k] for k in places]) for places in self._places]
 
     def states(self, states: Sequence[Tensor] | None) -> tuple[Any, ...] | None:
         """Of states of all layers this one's."""
@@ -63,9 +68,9 @@ class PreparedLayer:
         q = self.problem
         return initial[0].view(-1, q.batch, q.hidden)[self._ahead // (q.batch * q.hidden) + d].unsqueeze(0)
 
-    def saved(self, kept: Tensor | None) -> dict[str, Part]:
-        """What it keeps, where it lies in the block of all."""
-        return {name: Part(kept, first, kept.dtype) for name, first in self._kept.items()}
+    def saved(self, kept: Tensor | None) -> list[Part]:
+        """What it keeps, where it lies in the block of all; in the order of ``counts``."""
+        return [Part(kept, first, kept.dtype) for first in self._kept.values()]
 
 
 def aligned(count: int, dtype: torch.dtype) -> int:

@@ -16,7 +16,7 @@ from .gradients import of_weights
 from .launch import Part, Repeated
 from .persistent import Meeting, division_of, launches
 from .plan import Shape
-from .prepared_layer import PreparedLayer, side_by_side
+from .prepared_layer import PreparedLayer
 from .problem import Problem
 
 
@@ -29,6 +29,7 @@ class _Pass:
         division = division_of(Shape.of(q.recurrence), *sums)
         self._dtype, self._device = q.dtype, q.device
         self._meeting = meeting = Meeting.of(division, q.batch, q.directions, q.dtype, False)
+        self._ring = meeting.counters * torch.int32.itemsize // q.dtype.itemsize  # where it begins, as numbers of q's
         dtypes = dict(varying)
         if meeting.room:
             dtypes |= {"arrived": torch.int32, "ring": q.dtype}
@@ -38,13 +39,13 @@ class _Pass:
             for grid, start, stop, more in launches(division, meeting, q.batch, q.directions, q.dtype)
         ]
 
-    def __call__(self, tensors: dict[str, Any]) -> None:
+    def __call__(self, values: list[Any]) -> None:
+        """In the order of ``varying``, without those that are None."""
         if self._meeting.room:
             room = torch.zeros(self._meeting.room, dtype=torch.int32, device=self._device)
-            at = self._meeting.counters * room.itemsize // self._dtype.itemsize
-            tensors |= {"arrived": room, "ring": Part(room, at, self._dtype)}
+            values += room, Part(room, self._ring, self._dtype)
         for launch in self._launches:
-            launch(tensors)
+            launch(values)
 
 
 class PreparedSequence(PreparedLayer):
@@ -60,23 +61,23 @@ class PreparedSequence(PreparedLayer):
         counts = {"saved": len(kernels.saved), "after": max(Problem(q).kept(False)) + 1}
         super().__init__(q, place, weights, kept, counts)
         dtype, states = self.problem.dtype, (self.problem.dtype,) * len(self.problem.states)
-        self._given = {"weight": dtype, **dict.fromkeys(self._kept, dtype)}
-        forward = {"x": dtype, "output": dtype, "final": states, **self._given}
-        forward |= {} if zeros else {"initial": states}
+        self._zeros, self._kept_dtypes = zeros, dict.fromkeys(self._kept, dtype)
+        forward = {"x": dtype, "output": dtype, "final": states, "weight": dtype}
         forward |= {} if self.problem.bias is None else {"bias": dtype}
+        forward |= ({} if zeros else {"initial": states}) | self._kept_dtypes
         fixed = {"cell": kernels.forward, "led": kept is not None}
         self._forward = _Pass(sequence.forward, self.problem, (1, 1), forward, fixed)
         if kept is not None:
-            self._backward = self._backward_pass(zeros, wanted)
+            self._backward = self._backward_pass(wanted)
         self.forget()
 
-    def _backward_pass(self, zeros: bool, wanted: bool) -> _Pass:
+    def _backward_pass(self, wanted: bool) -> _Pass:
         q = self.problem
         states = (q.dtype,) * len(q.states)
-        given = {"result": q.dtype, "grad_output": q.dtype, "grad_final": states, "grad_x": q.dtype, **self._given}
-        given |= {} if zeros else {"first": states}
-        given |= {"grad_initial": states} if wanted else {}
+        given = {"weight": q.dtype, "result": q.dtype, "grad_output": q.dtype, "grad_final": states, "grad_x": q.dtype}
         given |= {} if q.shared else {"grad_r": q.dtype}
+        given |= {} if self._zeros else {"first": states}
+        given |= ({"grad_initial": states} if wanted else {}) | self._kept_dtypes
         fixed = {"cell": q.kernels.backward, "values": len(q.kernels.saved), "begin": 0, "end": q.steps}
         fixed |= {"previous": q.kernels.previous, "next": q.kernels.next, "shared": q.shared}
         return _Pass(sequence.backward, q, (q.recurrent, q.gates), given, fixed)
@@ -91,15 +92,13 @@ class PreparedSequence(PreparedLayer):
         weights: Sequence[Tensor],
     ) -> None:
         """Arguments are those of the whole stack but for input and output."""
-        own = self.own(weights)
-        x = linear(input, side_by_side([w.ih for w in own]), side_by_side([w.bias_ih for w in own]))
-        tensors = {
-            "x": x,
-            "weight": side_by_side([w.hh for w in own]),
-            "bias": side_by_side([w.bias_hh for w in own]),
-        }
-        tensors |= {"initial": self.states(initial), "output": output, "final": self.states(final)}
-        self._forward(tensors | self.saved(kept))
+        ih, hh, bias_ih, bias_hh = self.together(weights)
+        values = [linear(input, ih, bias_ih), output, self.states(final), hh]
+        if bias_hh is not None:
+            values.append(bias_hh)
+        if not self._zeros:
+            values.append(self.states(initial))
+        self._forward(values + self.saved(kept))
 
     def backward(
         self,
@@ -122,16 +121,17 @@ class PreparedSequence(PreparedLayer):
         q, own = self.problem, self.own(weights)
         grad_x = kept.new_empty((q.steps, q.batch, q.directions * q.gates * q.hidden))
         grad_r = grad_x if q.shared else kept.new_empty((q.steps, q.batch, q.directions * q.recurrent * q.hidden))
-        tensors = {"weight": side_by_side([w.hh for w in own]), "first": self.states(initial), "result": output}
-        tensors |= {"grad_output": grad_output, "grad_final": self.states(grad_final), "grad_x": grad_x}
-        tensors |= {"grad_r": grad_r, "grad_initial": self.states(grad_initial), **self.saved(kept)}
-        self._backward(tensors)
+        ih, hh, _, _ = self.together(weights)
+        values = [hh, output, grad_output, self.states(grad_final), grad_x]
+        if not q.shared:
+            values.append(grad_r)
+        values += [self.states(each) for each in (None if self._zeros else initial, grad_initial) if each is not None]
+        self._backward(values + self.saved(kept))
         flat: list[Tensor | None] = []
         for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
             read = self._read(output, led, initial, d) if want.hh else None
             flat += w.matching(of_weights(q, want, x, r, input, read))
-        of_input = torch.matmul(grad_x, side_by_side([w.ih for w in own])) if wanted.input else None
-        return of_input, flat
+        return torch.matmul(grad_x, ih) if wanted.input else None, flat
 
     def _read(self, output: Tensor, led: bool, initial: Sequence[Tensor] | None, d: int) -> Tensor:
         """(T, B, H): what the recurrent product of each step read, in one direction."""

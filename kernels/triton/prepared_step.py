@@ -15,7 +15,7 @@ from . import configurations, gates, single_step, step
 from .cells import CELLS
 from .gradients import of_weights
 from .launch import Repeated
-from .prepared_layer import PreparedLayer, side_by_side
+from .prepared_layer import PreparedLayer
 from .problem import Problem
 
 
@@ -46,28 +46,29 @@ class PreparedStep(PreparedLayer):
         self.reads_output = reads_output
         own = self.problem
         dtype, states = own.dtype, (own.dtype,) * len(own.states)
+        self._zeros, self._keeps_result = zeros, "result" in self._kept
         given = {name: dtype for name in ("saved", "after") if name in self._kept}
-        forward = {"input": dtype, "weight_ih": dtype, "weight": dtype, "final": states, **given}
+        forward = {"input": dtype, "final": states, "weight_ih": dtype, "weight": dtype}
         forward |= {} if own.bias is None else {"bias_ih": dtype, "bias": dtype}
-        forward |= {} if zeros else {"initial": states}
+        forward |= ({} if zeros else {"initial": states}) | given
         arguments = single_step.fixed(own)
         grid = arguments.pop("grid")
         self._with_output, self._without = (
             Repeated(step.forward, grid, forward | output, **arguments) for output in ({"output": dtype}, {})
         )
         if kept is not None:
-            self._backward = self._backward_launch(given, zeros, wanted)
+            self._backward = self._backward_launch(given, wanted)
         self.forget()
 
-    def _backward_launch(self, given: dict[str, Any], zeros: bool, wanted: bool) -> Repeated:
+    def _backward_launch(self, given: dict[str, Any], wanted: bool) -> Repeated:
         q = self.problem
         states = (q.dtype,) * len(q.states)
-        varying = {"grad_final": states, "grad_x": q.dtype, **given}
-        varying |= {"result": q.dtype} if q.kernels.next[0] else {}
-        varying |= {"grad_output": q.dtype} if self.reads_output else {}
-        varying |= {} if zeros else {"first": states}
-        varying |= {"grad_initial": states} if wanted else {}
+        varying = {"grad_final": states, "grad_x": q.dtype}
         varying |= {} if q.shared else {"grad_r": q.dtype}
+        varying |= {"grad_output": q.dtype} if self.reads_output else {}
+        varying |= {} if self._zeros else {"first": states}
+        varying |= ({"grad_initial": states} if wanted else {}) | given
+        varying |= {"result": q.dtype} if q.kernels.next[0] else {}
         tile = configurations.gates(q.batch, q.hidden, q.directions, q.work)
         fixed = {"cell": q.kernels.backward, "values": len(q.kernels.saved), "start": 0, "stop": 1, "steps": 1}
         fixed |= {"previous": q.kernels.previous, "next": q.kernels.next, "uncut": 0}
@@ -84,13 +85,17 @@ class PreparedStep(PreparedLayer):
         weights: Sequence[Tensor],
     ) -> None:
         """Arguments as `PreparedSequence.forward`; the output of a cell is its first final state."""
-        own = self.own(weights)
-        tensors = self.saved(kept)
-        result = tensors.pop("result", None if output is final[0] else output)
-        tensors |= {"input": input, "initial": self.states(initial), "final": self.states(final), "output": result}
-        for name, parts in (("weight_ih", "ih"), ("bias_ih", "bias_ih"), ("weight", "hh"), ("bias", "bias_hh")):
-            tensors[name] = side_by_side([getattr(w, parts) for w in own])
-        (self._without if result is None else self._with_output)(tensors)
+        ih, hh, bias_ih, bias_hh = self.together(weights)
+        values = [input, self.states(final), ih, hh]
+        if bias_hh is not None:
+            values += bias_ih, bias_hh
+        if not self._zeros:
+            values.append(self.states(initial))
+        values += self.saved(kept)  # with the result last, if that is kept
+        if self._keeps_result or output is final[0]:
+            (self._with_output if self._keeps_result else self._without)(values)
+        else:
+            self._with_output([*values, output])
 
     def backward(
         self,
@@ -114,9 +119,16 @@ class PreparedStep(PreparedLayer):
             input = input.view(*rows, -1)
         grad_x = kept.new_empty((*rows, q.directions * q.gates * q.hidden))
         grad_r = grad_x if q.shared else kept.new_empty((*rows, q.directions * q.recurrent * q.hidden))
-        tensors = {"grad_final": self.states(grad_final), "grad_initial": self.states(grad_initial), "result": output}
-        tensors |= {"grad_output": grad_output, "first": self.states(initial), "grad_x": grad_x, "grad_r": grad_r}
-        self._backward(tensors | self.saved(kept))
+        values = [self.states(grad_final), grad_x]
+        if not q.shared:
+            values.append(grad_r)
+        if self.reads_output:
+            values.append(grad_output)
+        values += [self.states(each) for each in (None if self._zeros else initial, grad_initial) if each is not None]
+        values += self.saved(kept)
+        if q.kernels.next[0] and not self._keeps_result:
+            values.append(output)
+        self._backward(values)
         flat: list[Tensor | None] = []
         for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
             read = self._hidden(initial, d, r) if initial is not None and want.hh else None
@@ -128,7 +140,7 @@ class PreparedStep(PreparedLayer):
             self._add_what_was_read(grad_initial, grad_r, own)
         if not wanted.input:
             return None, flat
-        of_input = torch.matmul(grad_x, side_by_side([w.ih for w in own]))
+        of_input = torch.matmul(grad_x, self.together(weights)[0])
         return of_input if of_input.shape == given else of_input.view(given), flat
 
     def _add_what_was_read(self, grad_initial: Sequence[Tensor], grad_r: Tensor, own: Sequence[Weights]) -> None:

@@ -116,7 +116,7 @@ class Problem:
 
     def parts(self, sequence: Tensor) -> tuple[Tensor, ...]:
         """(T, B, D·K) → D views (T, B, K)."""
-        return sequence.chunk(self.directions, -1)
+        return sequence.chunk(self.directions, -1) if self.directions > 1 else (sequence,)
 
     def at_steps(self, sequence: Tensor) -> list[tuple[Tensor, ...]]:
         """(T, B, D·K) → for each step, in the order of travel, D views (B, K)."""

@@ -36,6 +36,8 @@ def over_time(a: Tensor, b: Tensor) -> Tensor:
     """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype; halves are summed in float32.
     Without the axis of time too."""
     axes = [*range(a.dim() - 1)]
+    if a.dtype not in precision.HALVES:
+        return torch.tensordot(a, b, (axes, axes))
     with precision.summed_in_float32(a):
         return torch.tensordot(a, b, (axes, axes))
 
