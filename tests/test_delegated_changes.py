@@ -147,7 +147,10 @@ def test_attributes_that_torch_nn_reads(name):
             return type(error), str(error)
 
     expected = outcome(fresh)
-    change(prepare(module, states=hx, training=True))
+    for _ in range(TIMES):
+        outcome(module)
+    assert module._prepared.has(gradients=True)
+    change(module)
     for _ in range(TIMES):
         found = outcome(module)
         assert type(found) is type(expected)
@@ -155,22 +158,32 @@ def test_attributes_that_torch_nn_reads(name):
         assert isinstance(found, list) or found == expected
 
 
-def test_a_cells_nonlinearity_and_lone_bias():
-    theirs, ours = both("RNNCell", {})
+def _replaced(name, value):
+    def change(module):
+        module.bias = False  # as far as our check of missing weights goes
+        setattr(module, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    (
+        ("RNNCell", [_replaced("nonlinearity", "relu"), _replaced("nonlinearity", "tanh")]),
+        ("GRUCell", [_replaced("bias_ih", None), _replaced("bias_ih", nn.Parameter(torch.ones(3 * H)))]),
+        ("GRUCell", [_replaced("bias_hh", None), _replaced("bias_ih", None)]),
+    ),
+    ids=("nonlinearity", "hidden bias alone", "input bias alone"),
+)
+def test_what_a_cell_may_have(kind, changes):
+    theirs, ours = both(kind, {})
     ours.backend = "torch"
-    for change in (
-        lambda m: None,
-        lambda m: setattr(m, "nonlinearity", "relu"),
-        lambda m: setattr(m, "bias_ih", None),
-        lambda m: setattr(m, "bias_hh", None),
-        lambda m: setattr(m, "bias_ih", nn.Parameter(torch.ones(H))),
-    ):
-        outcomes = []
+    for change in (lambda module: None, *changes):
+        found = []
         for module in (theirs, ours):
-            module.bias = False  # as far as our check of missing weights goes
             change(module)
-            outcomes.append([everything(module, example(module), [], True) for _ in range(TIMES)])
-        for their, our in zip(*outcomes, strict=True):
+            found.append([everything(module, example(module), [], True) for _ in range(TIMES)])
+        for their, our in zip(*found, strict=True):
             same(our, their)
 
 

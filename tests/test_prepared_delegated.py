@@ -174,18 +174,19 @@ def test_nobody_can_write_to_the_zeros_that_are_kept():
 
 
 def test_zeros_that_were_made_in_inference_mode_are_saved_later():
-    module = make(seqcells, "GRU", {}).requires_grad_(False)
-    module.backend = "torch"
-    with torch.inference_mode():
-        for _ in range(TIMES):
-            module(example(module))
-    assert module._prepared.has(gradients=False)
-    with torch.no_grad():
-        for _ in range(TIMES):
-            module(example(module))
-    module.requires_grad_(True)
-    with torch.inference_mode(False):
-        same(everything(module, example(module), [], True), everything(module.to_torch(), example(module), [], True))
+    module = make(seqcells, "GRU", NAMED)
+    input, theirs = example(module), module.to_torch()
+    for mode in (torch.no_grad, torch.enable_grad):
+        with torch.inference_mode(), mode():
+            for _ in range(TIMES):
+                module(input)
+        assert module._prepared.has(gradients=mode is torch.enable_grad)
+    for _ in range(TIMES):
+        for training in (False, True):
+            same(everything(module, input, [], training), everything(theirs, input, [], training))
+        same(
+            gradients([module(input)[0]], [*module.parameters()]), gradients([theirs(input)[0]], [*theirs.parameters()])
+        )
 
 
 def test_on_other_devices_zeros_are_new_each_time(monkeypatch):
