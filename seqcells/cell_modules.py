@@ -29,7 +29,6 @@ class RecurrentCell(Freezable):
     """
 
     cell: type[cells.Cell]
-    batch_first = False  # a cell's input has no axis of time; the layer's calls and its own are told apart by this too
     torch_class: ClassVar[type[nn.Module] | None] = None
     """torch.nn's class for the same cell, if it has one."""
 

@@ -276,7 +276,8 @@ class Prepared:
         mode, choice = torch.is_grad_enabled(), dispatch.choose(call, module.backend)
         if choice.backend == "torch":
             order = _order(module, input, weights)
-            rest = order, call, module.backend, input, states, weights, final, module.batch_first, module.training
+            batch_first = call.form == "layers" and module.batch_first
+            rest = order, call, module.backend, input, states, weights, final, batch_first, module.training
             made = None if order is None else Delegated.of(*rest)
         else:
             example = Example(choice, call.cell, input, states, weights, call.layers, zeros)
@@ -297,15 +298,15 @@ def _plain_states(input: Tensor, hx: States) -> Sequence[Tensor] | None:
     return states
 
 
-_FIXED = "input_size", "hidden_size", "bias", "num_layers", "bidirectional", "proj_size"
-"""Attributes of layers and cells that torch.nn reads at each call, though nobody changes them."""
+_ATTRIBUTES = "input_size", "hidden_size", "bias", "num_layers", "batch_first", "bidirectional", "proj_size"
+"""Those of layers, or cells, that torch.nn reads at each call: they may be assigned at any time."""
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    own = module.cell, module.backend, module._frozen, module.batch_first, module.training
+    own = module.cell, module.backend, module._frozen, module.training
     # The choice of a backend depends on torch's threads, and on whether it may use oneDNN.
     switches = torch.get_num_threads(), torch._C._get_mkldnn_enabled(), current_settings()
-    return type(module), *own, *map(module.__dict__.get, _FIXED), type(hx), *switches
+    return type(module), *own, *map(module.__dict__.get, _ATTRIBUTES), type(hx), *switches
 
 
 def _undisturbed() -> bool:
