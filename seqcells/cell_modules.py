@@ -29,7 +29,6 @@ class RecurrentCell(Freezable):
     """
 
     cell: type[cells.Cell]
-    batch_first = False  # a cell's input has no axis of time; the layer's calls and its own are told apart by this too
     torch_class: ClassVar[type[nn.Module] | None] = None
     """torch.nn's class for the same cell, if it has one."""
 
@@ -89,10 +88,9 @@ class RecurrentCell(Freezable):
             ValueError, RuntimeError: as torch.nn.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
         """
-        found = self._prepared.run(self, input, hx)
+        found, like = self._prepared.run(self, input, hx)
         if found:
             return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        like = self._prepared.likeness(self, input, hx)
         node = tracing.leaf(self, input, hx)
         if node is not None:
             return node
@@ -125,8 +123,8 @@ class RecurrentCell(Freezable):
             new = tuple(state.squeeze(0) for state in new)
         if like:
             states = [state.unsqueeze(0) for state in hx]
-            call = (self.cell, self.plan(input), input.unsqueeze(0), states, [weights], 1, zeros)
-            self._prepared.remember(like, self, *call, new[0], new)
+            given = self._call(input, weights), input.unsqueeze(0), states, [weights], zeros
+            self._prepared.remember(like, self, *given, new[0], new)
         return new if count > 1 else new[0]
 
     _forward = forward
@@ -136,7 +134,11 @@ class RecurrentCell(Freezable):
 
     def plan(self, input: Tensor) -> dispatch.Choice:
         """The backend that ``forward`` would run for such an input, and why."""
-        return dispatch.explain(functional.call_of(self.cell, "step", input, self._weights()), self.backend)
+        return dispatch.explain(self._call(input, self._weights()), self.backend)
+
+    def _call(self, input: Tensor, weights: Weights) -> dispatch.Call:
+        """What `dispatch` needs to know of such an input."""
+        return functional.call_of(self.cell, "step", input, weights)
 
     def _weights(self) -> Weights:
         tensors = [getattr(self, role) for role in self._roles]

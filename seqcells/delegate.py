@@ -6,8 +6,9 @@ They take a whole stack of layers and its unprojected input at once, so this bac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from .weights import Weights
 if TYPE_CHECKING:
     from .call import Call
     from .cells import Cell
+
+Run = Callable[..., tuple[Tensor, Sequence[Tensor]]]
+"""What calls torch's operator: from states, weights and input to output and final states."""
 
 # cell → (layers operator, step operator)
 OPERATORS = {
@@ -88,27 +92,68 @@ def layers(
     training: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers and directions; arguments as `seqcells.functional.layers`."""
-    operator = OPERATORS[cell.name][0]
+    packed = batch_sizes is not None
+    form = {"num_layers": num_layers, "batch_first": None if packed else batch_first}
+    run = layers_like(cell, input, states, weights, **form, dropout=dropout, training=training)
     flat = [tensor for w in weights for tensor in w.present()]
-    bias, bidirectional = weights[0].bias_ih is not None, len(weights) == 2 * num_layers
+    return run(states, flat, input, batch_sizes) if packed else run(states, flat, input)
+
+
+def layers_like(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    *,
+    num_layers: int,
+    batch_first: bool | None,
+    dropout: float,
+    training: bool,
+) -> Run:
+    """What makes all calls like one: of its tensors only sizes, dtypes and devices count.
+
+    Args:
+        batch_first: None for a packed input, which has no such axis.
+        the others: as `seqcells.functional.layers` has them.
+
+    Returns:
+        A function of the states, the weights one after the other and the input, of a packed one its batch sizes too. It
+        is for calls with, or without, grad mode, as it is now. It gives the output and the final states.
+    """
+    bias, bidirectional, form = weights[0].bias_ih is not None, len(weights) == 2 * num_layers, None
     if not torch.jit.is_tracing():  # where sizes are tensors
         features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
         _check_sizes(cell, features, states, weights, len(weights) // num_layers)
         if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
             projected = 0 if weights[0].hr is None else width
             sizes = features, hidden, projected, num_layers
-            flat = chunk.together(flat, chunk.Form(cell.name.upper(), *sizes, bias, bidirectional))
-    # Of states that lie otherwise, a row of a batch's say, cuDNN's operator raises an error.
-    states = [state.contiguous() for state in states]
-    hx = tuple(states) if len(states) > 1 else states[0]
+            form = chunk.Form(cell.name.upper(), *sizes, bias, bidirectional)
     if not training:
         # cuDNN keeps what backward needs only in training mode; without dropout the two modes are the same.
         dropout, training = 0.0, torch.is_grad_enabled()
-    rest = (bias, num_layers, dropout, training, bidirectional)
-    if batch_sizes is not None:
-        output, *final = operator(input, batch_sizes, hx, flat, *rest)
-    else:
-        output, *final = operator(input, hx, flat, *rest, batch_first)
+    rest = bias, num_layers, dropout, training, bidirectional, *(() if batch_first is None else (batch_first,))
+    return partial(_run, OPERATORS[cell.name][0], form, rest)
+
+
+def _run(
+    operator: Callable[..., Sequence[Tensor]],
+    form: chunk.Form | None,
+    rest: tuple[Any, ...],
+    states: Sequence[Tensor],
+    flat: Sequence[Tensor],
+    *data: Tensor,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The operator's output and final states.
+
+    Args:
+        form: that of the weights where they are to lie in one chunk.
+        rest: what the operator takes after its tensors.
+    """
+    if form is not None:
+        flat = chunk.together(flat, form)
+    # Of states that lie otherwise, a row of a batch's say, cuDNN's operator raises an error.
+    states = [state.contiguous() for state in states]
+    output, *final = operator(*data, tuple(states) if len(states) > 1 else states[0], flat, *rest)
     return output, tuple(final)
 
 
@@ -129,6 +174,18 @@ def _check_sizes(
 
 def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
     """One step of a cell module; arguments as `seqcells.functional.step`."""
-    hx = tuple(states) if len(states) > 1 else states[0]
-    new = OPERATORS[cell.name][1](input, hx, weights.ih, weights.hh, weights.bias_ih, weights.bias_hh)
-    return new if isinstance(new, tuple) else (new,)
+    flat = weights.ih, weights.hh, weights.bias_ih, weights.bias_hh
+    return step_like(cell)(states, flat, input)[1]
+
+
+def step_like(cell: type[Cell]) -> Run:
+    """The same for a step: the weights are two matrices, and two biases if there are any. The output is that of the
+    cell, its first state."""
+    return partial(_step, OPERATORS[cell.name][1])
+
+
+def _step(
+    operator: Callable[..., Any], states: Sequence[Tensor], flat: Sequence[Tensor | None], input: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    new = operator(input, tuple(states) if len(states) > 1 else states[0], *flat)
+    return (new[0], new) if isinstance(new, tuple) else (new, (new,))

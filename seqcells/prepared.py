@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,9 @@ from torch.autograd import _profiler_enabled
 from torch.autograd.profiler import record_function
 
 from . import dispatch
+from .call import Call
 from .cells import Cell
+from .delegated import Delegated, Order
 from .likeness import Likeness
 from .recurrence import Recurrence
 from .settings import current_settings
@@ -64,8 +67,8 @@ class Inference(NamedTuple):
 
     engine: Any
     call: Any
-    order: Sequence[int] | None
-    """Which of the `parameters` it takes, one after the other; None where it is all of them as they come."""
+    order: Order
+    """Of the weights that it takes."""
 
     @staticmethod
     def of(module: nn.Module, example: Example) -> Inference | None:
@@ -84,30 +87,31 @@ class Inference(NamedTuple):
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
         """Of the tensors that the engine's takes those before the weights."""
         if not _profiler_enabled():
-            self.call(*tensors, *_in_order(parameters, self.order))
+            self.call(*tensors, *self.order(parameters))
             return
         with record_function("seqcells::inference"):
-            self.call(*tensors, *_in_order(parameters, self.order))
+            self.call(*tensors, *self.order(parameters))
 
 
-def _engine(module: nn.Module, example: Example, kind: str) -> tuple[Any, Sequence[int] | None]:
-    """The engine that prepares calls of a kind, None where there is none or where the weights are no parameters; and
-    which of the `parameters` it takes, one after the other, None where it is all of them as they come."""
-    nothing = None, None
-    read = [tensor for w in example.weights for tensor in w.present()]
-    backend, input = example.choice.backend, example.input
-    if not dispatch.BACKENDS[backend].engine or dispatch.is_observed([input, *read]) or not input.numel():
-        return nothing
-    engine, own = dispatch.engine(backend), parameters(module)
+def _engine(module: nn.Module, example: Example, kind: str) -> tuple[Any, Order | None]:
+    """The engine that prepares calls of a kind, and the order of its weights; None where there is none."""
+    backend = example.choice.backend
+    engine = dispatch.engine(backend) if dispatch.BACKENDS[backend].engine else None
+    order = _order(module, example.input, example.weights)
+    return (None, None) if order is None or not hasattr(engine, kind) else (engine, order)
+
+
+def _order(module: nn.Module, input: Tensor, weights: Sequence[Weights]) -> Order | None:
+    """That of a call's weights among the `parameters`; None where they are none, or the call is not of numbers."""
+    own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
     place = {id(parameter): k for k, parameter in enumerate(own)}
     ids = [id(tensor) for tensor in read]
-    if not hasattr(engine, kind) or not place.keys() >= {*ids}:
-        return nothing
-    return engine, None if ids == [id(parameter) for parameter in own] else [place[each] for each in ids]
-
-
-def _in_order(parameters: Sequence[Tensor], order: Sequence[int] | None) -> Sequence[Tensor]:
-    return parameters if order is None else [parameters[k] for k in order]
+    if dispatch.is_observed([input, *read]) or not input.numel() or not place.keys() >= {*ids}:
+        return None
+    if ids == [id(parameter) for parameter in own]:
+        return itemgetter(slice(None))
+    places = [place[each] for each in ids]
+    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
 
 
 def _stack(example: Example) -> list[Recurrence]:
@@ -158,7 +162,7 @@ class _Training(NamedTuple):
     """The same with gradients."""
 
     training: Training
-    order: Sequence[int] | None
+    order: Order
 
     @staticmethod
     def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
@@ -179,7 +183,25 @@ class _Training(NamedTuple):
         return self.training.call.holds()
 
     def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
-        return self.training(input, states, _in_order(parameters, self.order))
+        return self.training(input, states, self.order(parameters))
+
+
+@torch.no_grad()
+def _by_engine(
+    module: nn.Module, example: Example, output: Tensor, final: Sequence[Tensor]
+) -> _Inferring | _Training | None:
+    """Of an example, its tensors the caller's, and its results; None where that cannot be prepared."""
+    kind = _Training if output.requires_grad else _Inferring
+    turned = output.dim() == 3 and module.batch_first and not example.input.is_contiguous()
+    input, of_output = (t.transpose(0, 1) if turned else t for t in (example.input, output))
+    read = [tensor for w in example.weights for tensor in w.present()]
+    if not all(map(Tensor.is_contiguous, (input, of_output, *final, *example.states, *read))):
+        return None
+    # What is prepared keeps no tensor of the caller's.
+    size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
+    input = input.new_empty(size).requires_grad_(input.requires_grad)
+    example = example._replace(input=input, turned=turned)
+    return kind.of(module, example, None if output is final[0] else of_output, final)
 
 
 class _Known(NamedTuple):
@@ -187,7 +209,7 @@ class _Known(NamedTuple):
     module at once."""
 
     like: Likeness
-    call: _Inferring | _Training | None = None
+    call: _Inferring | _Training | Delegated | None = None
     in_vain: bool = False
     """Whether it cannot be prepared."""
 
@@ -207,50 +229,37 @@ class Prepared:
         """Whether calls are prepared that are made with, or without, grad mode."""
         return any(known.call for known in self._known[gradients])
 
-    def run(self, module: nn.Module, input: Tensor, hx: States) -> Results | None:
-        """Output and final states, shaped as those of a call like this one; None where none is known."""
-        if not _undisturbed():
-            return None
-        grad_mode = torch.is_grad_enabled()
-        all_known = self._known[grad_mode]
-        if not all_known or not _are_plain(input, hx):
-            return None
-        states, weights = _states(hx), parameters(module)
-        tensors, options = (input, *states, *weights), _options(module, hx)
-        for known in all_known:
-            if known.call and known.like.fits(module, tensors, *options):
-                if known is not all_known[0]:  # the next call will probably be like this one
-                    self._known[grad_mode] = (known, *(other for other in all_known if other is not known))
-                return known.call(input, states, weights) if known.call.holds(weights) else None
-        return None
+    def run(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Results | None, Likeness | None]:
+        """Output and final states, shaped as those of a call like this one; None where none is prepared.
 
-    def likeness(self, module: nn.Module, input: Tensor, hx: States) -> Likeness | None:
-        """That of a call and an earlier one; only then it is worth while to prepare for the next. None where no earlier
-        one is like it, the call is for others to see, or that was tried in vain."""
-        if not _undisturbed() or not _are_plain(input, hx):
-            return None
-        tensors, options = (input, *_states(hx), *parameters(module)), _options(module, hx)
-        if dispatch.is_observed(tensors) or not all(map(Tensor.is_contiguous, tensors)):
-            return None
-        mode = torch.is_grad_enabled()
-        for known in self._known[mode]:
+        Then also what this call has in common with an earlier one, if it has: only then it is worth while to
+        `remember` it. None where no earlier one is like it, the call is for others to see, or that was tried in vain.
+        """
+        states = _plain_states(input, hx)
+        if states is None or not _undisturbed():
+            return None, None
+        mode, weights = torch.is_grad_enabled(), parameters(module)
+        all_known, tensors, options = self._known[mode], (input, *states, *weights), _options(module, hx)
+        for known in all_known:
             if known.like.fits(module, tensors, *options):
-                return None if known.in_vain else known.like
-        like = Likeness.of(module, tensors, *options)
+                if known is not all_known[0]:  # the next call will probably be like this one
+                    self._known[mode] = (known, *(other for other in all_known if other is not known))
+                if known.call and known.call.holds(weights):
+                    return known.call(input, states, weights), None
+                return None, None if known.in_vain else known.like
+        like = None if dispatch.is_observed(tensors) else Likeness.of(module, tensors, *options)
         if like is not None:
-            self._known[mode] = (_Known(like), *self._known[mode][: MOST - 1])
-        return None
+            self._known[mode] = (_Known(like), *all_known[: MOST - 1])
+        return None, None
 
     def remember(
         self,
         like: Likeness,
         module: nn.Module,
-        cell: type[Cell],
-        choice: dispatch.Choice,
+        call: Call,
         input: Tensor,
         states: Sequence[Tensor],
         weights: Sequence[Weights],
-        layers: int,
         zeros: bool,
         output: Tensor,
         final: Sequence[Tensor],
@@ -259,43 +268,45 @@ class Prepared:
 
         Args:
             like: of that call.
-            input, states, weights, layers, zeros: as `Example` has them; the input may be a view of one that lies as
+            call: what its backend was chosen for.
+            input, states, weights, zeros: as `Example` has them; the input may be a view of one that lies as
                 (B, T, features).
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
         """
-        kind = _Training if output.requires_grad else _Inferring
-        turned = output.dim() == 3 and not input.is_contiguous()
-        with torch.no_grad():
-            # What is prepared keeps no tensor of the caller's.
-            input, of_output = (t.transpose(0, 1) if turned else t for t in (input, output))
-            call, plain = None, all(map(Tensor.is_contiguous, (input, of_output, *final)))
-            if plain:
-                size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
-                input = input.new_empty(size).requires_grad_(input.requires_grad)
-                example = Example(choice, cell, input, states, weights, layers, zeros, turned)
-                call = kind.of(module, example, None if output is final[0] else of_output, final)
-        mode = torch.is_grad_enabled()
+        mode, choice = torch.is_grad_enabled(), dispatch.choose(call, module.backend)
+        if choice.backend == "torch":
+            order = _order(module, input, weights)
+            batch_first = call.form == "layers" and module.batch_first
+            rest = order, call, module.backend, input, states, weights, final, batch_first, module.training
+            made = None if order is None else Delegated.of(*rest)
+        else:
+            example = Example(choice, call.cell, input, states, weights, call.layers, zeros)
+            made = _by_engine(module, example, output, final)
         others = [known for known in self._known[mode] if known.like is not like]
-        self._known[mode] = (_Known(like, call, in_vain=call is None), *others[: MOST - 1])
+        self._known[mode] = (_Known(like, made, in_vain=made is None), *others[: MOST - 1])
 
 
-def _states(hx: States) -> Sequence[Tensor]:
-    return () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
-
-
-def _are_plain(input: Tensor, hx: States) -> bool:
-    """Whether they are what the check can be asked about: of nested tensors it does not return."""
+def _plain_states(input: Tensor, hx: States) -> Sequence[Tensor] | None:
+    """Those of hx; None where they, or the input, are not what the check can be asked about: of nested tensors it does
+    not return."""
     if not (hx is None or isinstance(hx, (Tensor, tuple, list))):
-        return False
-    for tensor in (input, *_states(hx)):  # noqa: SIM110 - a generator takes twice as long
+        return None
+    states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+    for tensor in (input, *states):
         if type(tensor) is not Tensor or tensor.is_nested:
-            return False
-    return True
+            return None
+    return states
+
+
+_ATTRIBUTES = "input_size", "hidden_size", "bias", "num_layers", "batch_first", "bidirectional", "proj_size"
+"""Those of layers, or cells, that torch.nn reads at each call: they may be assigned at any time."""
 
 
 def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
-    own = module.cell, module.backend, module._frozen, module.batch_first
-    return type(module), *own, type(hx), current_settings()
+    own = module.cell, module.backend, module._frozen, module.training
+    # The choice of a backend depends on torch's threads, and on whether it may use oneDNN.
+    switches = torch.get_num_threads(), torch._C._get_mkldnn_enabled(), current_settings()
+    return type(module), *own, *map(module.__dict__.get, _ATTRIBUTES), type(hx), *switches
 
 
 def _undisturbed() -> bool:

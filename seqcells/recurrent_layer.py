@@ -176,10 +176,9 @@ class RecurrentLayer(Flattened):
         packed = isinstance(input, PackedSequence)
         like = None
         if lengths is None and reset is None and reset_state is None and not (self.training and self.dropout):
-            found = self._prepared.run(self, input, hx)
+            found, like = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-            like = self._prepared.likeness(self, input, hx)
         node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state)
         if node is not None:
             return node
@@ -225,9 +224,8 @@ class RecurrentLayer(Flattened):
             final = tuple(state.squeeze(1) for state in final)
         if like:
             steps_first = input.transpose(0, 1) if self.batch_first else input
-            choice = dispatch.explain(self._call(input, weights), self.backend)
-            call = (self.cell, choice, steps_first, self._states(hx), weights, self.num_layers, zeros)
-            self._prepared.remember(like, self, *call, output, final)
+            given = self._call(input, weights), steps_first, self._states(hx), weights, zeros
+            self._prepared.remember(like, self, *given, output, final)
         return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
 
     _forward = forward

@@ -95,6 +95,25 @@ def test_a_call_that_is_not_like_it_goes_the_whole_way():
         torch.func.vmap(lambda x: module(x, hx)[0])(torch.stack([input, -input]))
 
 
+@pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
+@pytest.mark.parametrize("batch_first", (False, True), ids=("steps first", "batch first"))
+def test_tensors_that_lie_otherwise_again_and_again(batch_first, training):
+    module = layer("gru", 5, 7, batch_first=batch_first, backend="cpu", **LIKE)
+    theirs = module.to_torch()
+    plain = torch.randn(4, 4, 5, **LIKE), torch.randn(1, 4, 7, **LIKE)
+    others = (
+        (plain[0].transpose(0, 1), plain[1]),
+        (torch.randn(4, 8, 5, **LIKE)[:, ::2], plain[1]),
+        (torch.randn(4, 4, 10, **LIKE)[..., ::2], plain[1]),
+        (plain[0], plain[1][:, :1].expand(-1, 4, -1)),
+        (plain[0], torch.randn(1, 8, 7, **LIKE)[:, ::2]),
+    )
+    with torch.set_grad_enabled(training):
+        for arguments in (plain, *others, plain):
+            for _ in range(4):
+                assert_equal_to(flat(module(*arguments)), flat(theirs(*arguments)))
+
+
 def test_what_is_wrong_is_told_as_ever_once_a_call_is_prepared():
     module, cell = layer("lstm", 5, 7, backend="cpu", **LIKE), seqcells.LSTMCell(5, 7, backend="cpu", **LIKE)
     input = torch.randn(3, 2, 5, **LIKE)

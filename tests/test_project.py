@@ -171,7 +171,7 @@ ORDER = [
     {"convert", "stream", "tracing", "flattened"},
     {"freezing"},
     {"prepared", "patches"},
-    {"trained", "functional"},
+    {"trained", "delegated", "functional"},
     {"ops"},
     {"operators"},
     {"execute"},
