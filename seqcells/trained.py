@@ -17,7 +17,7 @@ from .likeness import guard
 from .recurrence import Recurrence
 
 SMALL = 1 << 16
-"""Bytes: zeros below are kept."""
+"""Bytes: tensors below are kept, as zeros or as what others are made like."""
 
 
 class Training:
@@ -50,15 +50,16 @@ class Training:
         flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
         self._stack = flat
         self._likes: Sequence[Like | None] | None = None
-        self._guard: Any = None  # what tells at once that all that was saved, and given, is as backward reads it
+        # What tells at once that all that was saved, and given, is as backward reads it; by which of these there were.
+        self._guards: dict[tuple[bool, ...], Any] = {}
         weights = [want for q in wanted for w in q.weights for want in w.present()]
         self._wanted = wanted[0].input, *wanted[0].states, *weights
         self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
         final = [empty() for empty in empty_final]
-        self._zeros = [torch.zeros_like(state) for state in final]
         output = empty_output() if empty_output else final[0]
-        self._zero_output = torch.zeros_like(output) if output.nbytes < SMALL else None
         self._given = Like.of(output), *map(Like.of, final)
+        # On a GPU a captured graph might read them when they are gone.
+        self._zeros = [_kept_zeros(tensor) for tensor in (output, *final)]
 
     def __call__(
         self, input: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
@@ -76,42 +77,43 @@ class Training:
         if self._likes is not None:
             return
         input, *others = tensors[:-2]
-        differentiable = input, *self.zeros(others[: self.states]), *others[self.states :]
+        differentiable = input, *self.states_of(others), *others[self.states :]
         pairs = zip(differentiable, self._wanted, strict=True)
         # Not of the pool: they become ``.grad``, stay, and may be resized.
-        self._empty = [partial(torch.empty_like, torch.empty_like(t)) if want else None for t, want in pairs]
+        self._empty = [_maker(t) if want else None for t, want in pairs]
         self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
 
-    def are_as_before(self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> bool:
+    def are_as_before(self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> bool:
         """Whether all are like those of an earlier backward, which were fit for kernels."""
-        return self._guard is not None and self._guard.check(*(t for t in saved if t is not None), *gradients)
+        every = *saved, *gradients
+        check = self._guards.get(tuple([tensor is not None for tensor in every]))
+        return check is not None and check.check(*[tensor for tensor in every if tensor is not None])
 
     def as_forward_left(self, saved: Sequence[Tensor | None]) -> list[Tensor | None]:
         """What was saved: hooks may have given it back in another form."""
         return [t if t is None else as_left(t, like) for t, like in zip(saved, self._likes, strict=True)]
 
     def as_read(
-        self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor]]:
+        self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]
+    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         """What was saved, and the gradients of output and final states, as kernels read them."""
         left = self.as_forward_left(saved)
-        read = [as_left(grad, like) for grad, like in zip(gradients, self._given, strict=True)]
-        there = [tensor for tensor in (*saved, *gradients) if tensor is not None]
-        plain = all(map(operator.is_, (*left, *read), (*saved, *gradients))) and len({*map(id, there)}) == len(there)
+        read = [g if g is None else as_left(g, like) for g, like in zip(gradients, self._given, strict=True)]
+        every = *saved, *gradients
+        there = [tensor for tensor in every if tensor is not None]
+        plain = all(map(operator.is_, (*left, *read), every)) and len({*map(id, there)}) == len(there)
         if plain and not dispatch.is_observed(there):
-            self._guard = guard(there)
+            self._guards[tuple(tensor is not None for tensor in every)] = guard(there)
         return left, read
 
-    def zeros(self, states: Sequence[Tensor | None]) -> list[Tensor]:
-        """The same, with zeros for those that are None."""
-        return [zero if state is None else state for state, zero in zip(states, self._zeros, strict=True)]
+    def states_of(self, others: Sequence[Tensor | None]) -> list[Tensor]:
+        """The initial states, which come first, with zeros for those that are None."""
+        return [self.zeros(k) if others[k - 1] is None else others[k - 1] for k in range(1, 1 + self.states)]
 
-    def output_like(self, grad: Tensor | None) -> Tensor:
-        """The gradient of the output, zeros if nothing was made of it."""
-        if grad is not None:
-            return grad
-        like, zeros = self._given[0], self._zero_output
-        return torch.zeros(like.shape, dtype=like.dtype, device=like.device) if zeros is None else zeros
+    def zeros(self, k: int) -> Tensor:
+        """Like the output, or like a state, the first of which is 1."""
+        kept, like = self._zeros[k], self._given[k]
+        return torch.zeros(like.shape, dtype=like.dtype, device=like.device) if kept is None else kept
 
     def gradients(
         self,
@@ -119,10 +121,11 @@ class Training:
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
         kept: Sequence[Tensor],
-        gradients: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
         as_made: bool,
     ) -> list[Tensor | None]:
-        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states.
+        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states, of
+        these None for zeros.
 
         Args:
             kept: the output, None where it is not read, and what the engine's forward returned.
@@ -159,6 +162,16 @@ class Training:
         return tuple(result.view(like.shape) for result, like in zip((x, *final), self._given, strict=True))
 
 
+def _maker(like: Tensor) -> Callable[[], Tensor]:
+    if like.nbytes < SMALL and like.device.type == "cpu":
+        return partial(torch.empty_like, torch.empty_like(like))
+    return partial(torch.empty, like.shape, dtype=like.dtype, device=like.device)
+
+
+def _kept_zeros(like: Tensor) -> Tensor | None:
+    return torch.zeros_like(like) if like.nbytes < SMALL and like.device.type == "cpu" else None
+
+
 class _Stack(torch.autograd.Function):
     """The node. Of what backward needs autograd keeps all, so that hooks see it and changes are found out."""
 
@@ -181,16 +194,18 @@ class _Stack(torch.autograd.Function):
         training = ctx.training
         saved = execute.saved_tensors(ctx)
         grad_output, *grad_final = (None, *given) if training.empty_output is None else given
-        gradients = [training.output_like(grad_output), *training.zeros(grad_final)]
+        gradients = [training.zeros(0) if grad_output is None else grad_output, *grad_final]
         disturbed = torch.compiler.is_compiling() or torch.is_grad_enabled() or dispatch.is_watched()
         if disturbed or not training.are_as_before(saved, gradients):
-            disturbed = disturbed or dispatch.is_observed(gradients) or dispatch.are_batched(gradients)
+            there = [grad for grad in gradients if grad is not None]
+            disturbed = disturbed or dispatch.is_observed(there) or dispatch.are_batched(there)
             if disturbed:
+                gradients = [training.zeros(k) if grad is None else grad for k, grad in enumerate(gradients)]
                 saved = training.as_forward_left(saved)
             else:
                 saved, gradients = training.as_read(saved, gradients)
         input, *others, output, kept = saved
-        states, weights = training.zeros(others[: training.states]), others[training.states :]
+        states, weights = training.states_of(others), others[training.states :]
         if disturbed:
             of_input, *of_others = training.differentiable_gradients(input, states, weights, gradients)
         else:

@@ -21,6 +21,7 @@ from .tiles import (
     is_valid,
     load,
     load_each,
+    load_states,
     place_in_window,
     place_of_tile,
     product_of_rows,
@@ -121,7 +122,8 @@ def backward(
 ):  # fmt: skip
     """Gradients of those steps, the last first: grad_states, of the states after step stop - 1, becomes that of the
     states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it). In its place
-    there may be grad_final, to be read, and grad_initial, to be written if given, of each state by itself.
+    there may be grad_final, to be read, None for zeros, and grad_initial, to be written if given, of each state by
+    itself.
 
     grad_read (D, B, H) is what of the hidden state's gradient came through the product that read it, in the step after;
     grad_product, where given, takes dr for that of this step. Read where needed: before to result, as `states_around`
@@ -141,10 +143,10 @@ def backward(
     )
     beside = direction * batch + rows
 
-    if grad_final is not None:
-        d = load_each(grad_final, at, inside, work)
-    else:
+    if grad_states is not None:
         d = load(grad_states, count, plane, at, inside, work)
+    else:
+        d = load_states(grad_final, count, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     i = stop - 1
     while i >= start:

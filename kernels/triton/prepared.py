@@ -86,9 +86,13 @@ class _Prepared:
         self.in_place = not _are_at_once(layers, wanted is not None)
         self.in_place &= all(self._why_not(q, wanted is not None) is None for q in layers)
         self._zeros, self._layers = zeros, []
+        with torch.cuda.device_of(layers[0].input):  # kernels are compiled for it
+            self._prepare(layers if self.in_place else (), wanted, reads_output)
+
+    def _prepare(self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence] | None, reads_output: bool) -> None:
         weights, kept = 0, None if wanted is None else 0
-        for k, q in enumerate(layers if self.in_place else ()):
-            asked = {"zeros": zeros, "wanted": wanted is not None and any(wanted[k].states)}
+        for k, q in enumerate(layers):
+            asked = {"zeros": self._zeros, "wanted": wanted is not None and any(wanted[k].states)}
             if q.input.shape[0] == 1 and not self.by_name:
                 layer = PreparedStep(q, k, weights, kept, **asked, reads_output=reads_output)
             else:
@@ -181,7 +185,8 @@ class Training(_Prepared):
 
     def backward(self, tensors: Sequence[Tensor | None], makers: Makers, as_made: bool) -> list[Tensor | None]:
         """Read the input, initial states, the output, what forward returned, the gradients of output and final states,
-        and the weights. Returns the gradients of the input, of initial states, and of weights, those that are wanted.
+        of these None for zeros, and the weights. Returns the gradients of the input, of initial states, and of weights,
+        those that are wanted.
 
         Args:
             makers: make those of initial states that are wanted.
@@ -190,7 +195,11 @@ class Training(_Prepared):
         count = self._states
         input, *rest = tensors
         initial, (output, kept, grad_output), rest = rest[:count], rest[count : count + 3], rest[count + 3 :]
-        grad_final, weights = rest[:count], rest[count:]
+        given, weights = rest[:count], rest[count:]
+        grad_final = None
+        if any(grad is not None for grad in given):
+            likes = zip(given, initial, strict=True)
+            grad_final = [torch.zeros_like(state) if grad is None else grad for grad, state in likes]
         grad_initial = [make() for make in makers[1 : 1 + count]] if makers[1] else None
         of_weights: list[Tensor | None] = []
         with self._precision(), torch.cuda.device_of(input):

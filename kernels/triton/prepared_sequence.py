@@ -68,13 +68,15 @@ class PreparedSequence(PreparedLayer):
         fixed = {"cell": kernels.forward, "led": kept is not None}
         self._forward = _Pass(sequence.forward, self.problem, (1, 1), forward, fixed)
         if kept is not None:
-            self._backward = self._backward_pass(wanted)
+            # Without gradients of final states, and with.
+            self._backward = [self._backward_pass(wanted, given) for given in (False, True)]
         self.forget()
 
-    def _backward_pass(self, wanted: bool) -> _Pass:
+    def _backward_pass(self, wanted: bool, given_final: bool) -> _Pass:
         q = self.problem
         states = (q.dtype,) * len(q.states)
-        given = {"weight": q.dtype, "result": q.dtype, "grad_output": q.dtype, "grad_final": states, "grad_x": q.dtype}
+        given = {"weight": q.dtype, "result": q.dtype, "grad_output": q.dtype, "grad_x": q.dtype}
+        given |= {"grad_final": states} if given_final else {}
         given |= {} if q.shared else {"grad_r": q.dtype}
         given |= {} if self._zeros else {"first": states}
         given |= ({"grad_initial": states} if wanted else {}) | self._kept_dtypes
@@ -108,7 +110,7 @@ class PreparedSequence(PreparedLayer):
         led: bool,
         kept: Tensor,
         grad_output: Tensor,
-        grad_final: Sequence[Tensor],
+        grad_final: Sequence[Tensor] | None,
         grad_initial: Sequence[Tensor] | None,
         weights: Sequence[Tensor],
         wanted: Recurrence,
@@ -122,11 +124,13 @@ class PreparedSequence(PreparedLayer):
         grad_x = kept.new_empty((q.steps, q.batch, q.directions * q.gates * q.hidden))
         grad_r = grad_x if q.shared else kept.new_empty((q.steps, q.batch, q.directions * q.recurrent * q.hidden))
         ih, hh, _, _ = self.together(weights)
-        values = [hh, output, grad_output, self.states(grad_final), grad_x]
+        values = [hh, output, grad_output, grad_x]
+        if grad_final is not None:
+            values.append(self.states(grad_final))
         if not q.shared:
             values.append(grad_r)
         values += [self.states(each) for each in (None if self._zeros else initial, grad_initial) if each is not None]
-        self._backward(values + self.saved(kept))
+        self._backward[grad_final is not None](values + self.saved(kept))
         flat: list[Tensor | None] = []
         for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
             read = self._read(output, led, initial, d) if want.hh else None

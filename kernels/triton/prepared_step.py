@@ -57,13 +57,13 @@ class PreparedStep(PreparedLayer):
             Repeated(step.forward, grid, forward | output, **arguments) for output in ({"output": dtype}, {})
         )
         if kept is not None:
-            self._backward = self._backward_launch(given, wanted)
+            self._backward = [self._backward_launch(given, wanted, final) for final in (False, True)]
         self.forget()
 
-    def _backward_launch(self, given: dict[str, Any], wanted: bool) -> Repeated:
+    def _backward_launch(self, given: dict[str, Any], wanted: bool, given_final: bool) -> Repeated:
         q = self.problem
         states = (q.dtype,) * len(q.states)
-        varying = {"grad_final": states, "grad_x": q.dtype}
+        varying = {"grad_x": q.dtype} | ({"grad_final": states} if given_final else {})
         varying |= {} if q.shared else {"grad_r": q.dtype}
         varying |= {"grad_output": q.dtype} if self.reads_output else {}
         varying |= {} if self._zeros else {"first": states}
@@ -105,7 +105,7 @@ class PreparedStep(PreparedLayer):
         led: bool,
         kept: Tensor,
         grad_output: Tensor | None,
-        grad_final: Sequence[Tensor],
+        grad_final: Sequence[Tensor] | None,
         grad_initial: Sequence[Tensor] | None,
         weights: Sequence[Tensor],
         wanted: Recurrence,
@@ -119,7 +119,7 @@ class PreparedStep(PreparedLayer):
             input = input.view(*rows, -1)
         grad_x = kept.new_empty((*rows, q.directions * q.gates * q.hidden))
         grad_r = grad_x if q.shared else kept.new_empty((*rows, q.directions * q.recurrent * q.hidden))
-        values = [self.states(grad_final), grad_x]
+        values = [grad_x] if grad_final is None else [grad_x, self.states(grad_final)]
         if not q.shared:
             values.append(grad_r)
         if self.reads_output:
@@ -128,7 +128,7 @@ class PreparedStep(PreparedLayer):
         values += self.saved(kept)
         if q.kernels.next[0] and not self._keeps_result:
             values.append(output)
-        self._backward(values)
+        self._backward[grad_final is not None](values)
         flat: list[Tensor | None] = []
         for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
             read = self._hidden(initial, d, r) if initial is not None and want.hh else None

@@ -170,8 +170,8 @@ def backward(
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Gradients of those rows and steps ``begin`` to ``end``, the last first: from grad_final, of the states after the
-    last of them, to grad_initial, if given, of those before the first (but for a boundary there: the caller cuts it).
-    In the place of both there may be grad_states (S, D, B, H), where they are from launch to launch in full precision.
+    last of them, None for zeros, to grad_initial, if given, of those before the first (but for a boundary there: the
+    caller cuts it). In the place of both there may be grad_states (S, D, B, H), where they are from launch to launch in full precision.
 
     Read where needed: saved, as forward wrote it; before to result, as `states_around` has them. With ``window`` saved,
     before, grad_x and grad_r are of so many steps alone, as `gates.values` has them. ``previous`` and ``next`` say
@@ -194,10 +194,10 @@ def backward(
         pitch: tl.constexpr = WIDTH * recurrent
         here = tl.arange(0, ROWS)[:, None] * pitch + units
 
-    if grad_final is not None:
-        d = load_each(grad_final, at, inside, work)
-    else:
+    if grad_states is not None:
         d = load(grad_states, count, plane, at, inside, work)
+    else:
+        d = load_states(grad_final, count, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     sums = load(grad_parameters, rows_of_parameters, plane, at, inside, work)
     if recurrent > 0:
