@@ -81,8 +81,9 @@ def check(case: Case, backends: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
     given = _given(case)
     truth = _results(layer, given, case, torch.float64, "cpu", "reference")
     own = _results(layer, given, case, case.dtype, "cpu", "reference")
-    # Where the reference happens to hit the mark, others need not.
-    least = 8 * torch.finfo(case.dtype).eps
+    # Where the reference happens to hit the mark, others need not. In float64 it is the mark, with roundings of its
+    # own, which show where a sum comes near zero: there what all tests ask is asked.
+    least = 1e-12 if case.dtype == torch.float64 else 8 * torch.finfo(case.dtype).eps
     allowed = [2 * _distance(a, b) + least for a, b in zip(own, truth, strict=True)]
     for backend, device in backends:
         try:

@@ -201,7 +201,7 @@ def test_loads_in_files_tables_and_pictures(told: schema.Report, tmp_path: Path,
 )
 def test_rows_that_cannot_be(told: schema.Report, tmp_path: Path, field: str, value: object, problem: str) -> None:
     with pytest.raises(schema.SchemaError, match=problem):
-        schema._read(schema.Row, dataclasses.asdict(told.rows[0]) | {field: value}, "row")
+        schema.read(schema.Row, dataclasses.asdict(told.rows[0]) | {field: value}, "row")
         dataclasses.replace(told, rows=[dataclasses.replace(told.rows[0], **{field: value})]).check()
 
 

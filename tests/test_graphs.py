@@ -136,9 +136,18 @@ class Lambda(Cell):
     step = lambda x, r, s, p: s.h + (tanh(x.h + r.h) - s.h) * p.a  # noqa: E731
 
 
+@pytest.fixture
+def defined():
+    """`seqcells.define`, whose cells are forgotten afterwards: other tests go through the registry."""
+    before = dict(REGISTRY)
+    yield seqcells.define
+    REGISTRY.clear()
+    REGISTRY.update(before)
+
+
 @pytest.mark.parametrize("cell", (Commented, InOneLine, Lambda))
-def test_a_cell_of_ones_own_is_compiled_and_exported(cell):
-    kind, _ = seqcells.define(cell)
+def test_a_cell_of_ones_own_is_compiled_and_exported(cell, defined):
+    kind, _ = defined(cell)
     module, input = kind(F, H), torch.randn(T, B, F)
     torch._dynamo.reset()
     expected = module(input)[0]

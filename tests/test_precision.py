@@ -159,8 +159,8 @@ def test_the_projection_of_the_input_too(mode, monkeypatch):
 def _product(h, weight, output, batch, size, precision: tl.constexpr):
     rows = tl.arange(0, 16)[:, None].to(tl.int64)
     units = tl.arange(0, 16)[None, :]
-    sums = tiles.recurrent_product(
-        h, weight, 1, size, rows, units, rows < batch, tl.float32, precision, 16, 16, 32, True
+    sums = tiles.product_of_rows(
+        h, weight, 1, size, size, rows, units, rows < batch, tl.float32, precision, 16, 16, 32, True
     )
     tl.store(output + rows * 16 + units, sums[0])
 

@@ -9,11 +9,14 @@ from unittest import mock
 
 import pytest
 import torch
-from support import as_tuple, assert_equal_to, like_module, random_states
+from support import as_tuple, assert_equal_to, like_module, plain_if, random_states
 from test_triton import run_interpreted
 
 import seqcells
 from seqcells.cell_modules import RecurrentCell
+from seqcells.cells import REGISTRY
+from seqcells.recurrence import Recurrence
+from seqcells.weights import Weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -27,12 +30,20 @@ if INTERPRETED:
 DEEP = {"num_layers": 2, "bidirectional": True, "batch_first": True}
 NAMES = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}
 TIMES = 4
+PLAIN = ("GRU", {}), ("LSTM", DEEP)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no triton")
 def test_in_a_process_that_interprets():
-    run_interpreted("test_triton_prepared.py")
+    run_interpreted("test_triton_prepared.py -m 'not heavy'")
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(INTERPRETED, reason="this is the child process")
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no triton")
+def test_the_rest_in_a_process_that_interprets():
+    run_interpreted("test_triton_prepared.py -m heavy")
 
 
 def problem(kind, sizes, given, dtype=torch.float64, cell=False, **options):
@@ -73,6 +84,7 @@ def check(module, input, states, tolerance=1e-12):
 
 
 @here
+@plain_if(lambda kind, options, given, gradients, **_: given and gradients and (kind, options) in PLAIN)
 @pytest.mark.parametrize("gradients", (False, True), ids=("", "gradients"))
 @pytest.mark.parametrize("given", (False, True), ids=("zeros", "states"))
 @pytest.mark.parametrize("options", ({}, DEEP, {"bias": False, "num_layers": 2}), ids=("", "deep", "unbiased"))
@@ -84,6 +96,7 @@ def test_layers(kind, sizes, options, given, gradients):
 
 
 @here
+@plain_if(lambda kind, given, gradients: given and gradients and kind == "LSTM")
 @pytest.mark.parametrize("gradients", (False, True), ids=("", "gradients"))
 @pytest.mark.parametrize("given", (False, True), ids=("zeros", "states"))
 @pytest.mark.parametrize("kind", NAMES)
@@ -93,6 +106,7 @@ def test_cells(kind, given, gradients):
 
 
 @here
+@plain_if(lambda dtype, sizes: dtype == torch.bfloat16 and sizes[0] > 1)
 @pytest.mark.parametrize("sizes", ((1, 3), (4, 3)), ids=("step", "sequence"))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
 def test_narrow_numbers(dtype, sizes):
@@ -101,6 +115,7 @@ def test_narrow_numbers(dtype, sizes):
 
 
 @here
+@plain_if(lambda sizes, which: which == "all but the input")
 @pytest.mark.parametrize("which", ("input", "weights", "states", "all but the input"))
 @pytest.mark.parametrize("sizes", ((1, 3), (4, 3)), ids=("step", "sequence"))
 def test_gradients_that_nobody_wants_are_not_made(sizes, which):
@@ -177,3 +192,40 @@ def test_what_is_prepared_keeps_nothing_of_the_callers():
     del input, states
     gc.collect()
     assert [ref() for ref in seen] == [None] * len(seen)
+
+
+class Compiled:
+    def __getitem__(self, grid):
+        return lambda *arguments: None
+
+
+@pytest.mark.skipif(INTERPRETED, reason="of compiled kernels")
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no triton")
+@pytest.mark.parametrize("steps", (1, 64))
+@pytest.mark.parametrize("kind", ("lstm", "gru"))
+def test_what_is_prepared_is_compiled_for_what_calls_bring(kind, steps, monkeypatch):
+    """Ahead of the tensors: for their types and alignments, one by one in tuples too."""
+    from triton.runtime.jit import JITFunction
+
+    from benchmarks.resources.launches import TARGETS, recorded
+    from seqcells.kernels.triton import engine
+
+    cell, roles = REGISTRY[kind], Weights.roles(REGISTRY[kind], True, False)
+
+    def empty(*shape):
+        return torch.empty(shape, dtype=torch.bfloat16, device="meta")
+
+    w = Weights.of(roles, [empty(*Weights.shape(role, cell, 512, 512, 0)) for role in roles])
+    q = Recurrence(cell, None, [empty(1, 16, 512) for _ in cell.states], [w], input=empty(steps, 16, 512))
+    with recorded(TARGETS["sm_90"]) as brought:
+        engine.forward(q, True)
+    with recorded(TARGETS["sm_90"]) as prepared:
+        record = JITFunction._do_compile
+        monkeypatch.setattr(JITFunction, "_do_compile", lambda *a, **k: record(*a, **k) or Compiled())
+        wanted = q.replaced([True] * len(q.differentiable()))
+        assert engine.Training([q], [wanted], turned=False, zeros=False, reads_output=True).in_place
+    (mine,), theirs = brought, next(each for each in prepared if each.function is brought[0].function)
+    assert theirs.signature == mine.signature and theirs.attributes == mine.attributes
+    assert theirs.options == mine.options
+    led = (mine.function.arg_names.index("led"),) if steps > 1 else None
+    assert {place for place in mine.constants if mine.constants[place] != theirs.constants[place]} == {led} - {None}

@@ -120,13 +120,13 @@ class Gradients:
     def _of_weights(self, d: int, times: slice, x: Tensor, r: Tensor, read: Tensor | None, output: Tensor) -> Weights:
         """Of one direction's weights that products are made with, summed over some steps."""
         q, want = self.q, self.wanted.used[d]
+        below = q.parts(output)[d - 1] if q.is_stack and d else q.input
         if self.whole and read is not None:
-            return of_weights(q, want, x, r, q.input, read)
+            return of_weights(q, want, x, r, below, read)
         bias = sum_of_rows(r, q.work) if want.bias_hh else None
         bias_ih = None
         if want.bias_ih:
             bias_ih = bias if q.shared and bias is not None else sum_of_rows(x, q.work)
-        below = q.parts(output)[d - 1] if q.is_stack and d else q.input
         return Weights(
             ih=sum_of_products([(x, below[times])], q.work) if want.ih else None,
             hh=sum_of_products(self._read(d, r, read, output), q.work) if want.hh else None,

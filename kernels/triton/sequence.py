@@ -171,7 +171,8 @@ def backward(
 ):  # fmt: skip
     """Gradients of those rows and steps ``begin`` to ``end``, the last first: from grad_final, of the states after the
     last of them, None for zeros, to grad_initial, if given, of those before the first (but for a boundary there: the
-    caller cuts it). In the place of both there may be grad_states (S, D, B, H), where they are from launch to launch in full precision.
+    caller cuts it). In the place of both there may be grad_states (S, D, B, H), where they are from launch to launch in
+    full precision.
 
     Read where needed: saved, as forward wrote it; before to result, as `states_around` has them. With ``window`` saved,
     before, grad_x and grad_r are of so many steps alone, as `gates.values` has them. ``previous`` and ``next`` say
