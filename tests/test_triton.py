@@ -46,7 +46,7 @@ HEAVY = (
 EXHAUSTIVE = (
     "test_parity.py -k '(stepwise or persistent) and (as_near and plain or 2-1-1-1)'",
     "test_recurrence.py -k 'triton'",
-    "test_triton_kernels.py test_triton_persistent.py test_triton_wavefront.py -m exhaustive",
+    "test_triton_kernels.py test_triton_persistent.py test_triton_prepared.py test_triton_wavefront.py -m exhaustive",
     "test_boundaries.py -k '(stepwise or persistent) and not any_lengths'",
     "test_sequences.py -k 'triton and (any_size or one_step or extreme)'",
     "test_gradcheck.py -k 'triton and operator and gru'",

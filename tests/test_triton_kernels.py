@@ -142,6 +142,7 @@ def test_fused_step_of_any_batch(batch, mode):
             check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
 
 
+@heavy_if(lambda name, **_: name in UNLIKE)
 @plain_if(lambda name, **_: name in ("lstm", "gru"))
 @pytest.mark.parametrize("boundaries", (False, True), ids=("", "boundaries"))
 @pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].recurrent_gates])

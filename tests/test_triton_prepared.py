@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
-from support import as_tuple, assert_equal_to, like_module, plain_if, random_states
+from support import as_tuple, assert_equal_to, heavy_if, like_module, plain_if, random_states
 from test_triton import run_interpreted
 
 import seqcells
@@ -43,7 +43,7 @@ def test_in_a_process_that_interprets():
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no triton")
 def test_the_rest_in_a_process_that_interprets():
-    run_interpreted("test_triton_prepared.py -m heavy")
+    run_interpreted("test_triton_prepared.py -m 'heavy and not exhaustive'")
 
 
 def problem(kind, sizes, given, dtype=torch.float64, cell=False, **options):
@@ -84,6 +84,7 @@ def check(module, input, states, tolerance=1e-12):
 
 
 @here
+@heavy_if(lambda kind, **_: kind != "RNN")
 @plain_if(lambda kind, options, given, gradients, **_: given and gradients and (kind, options) in PLAIN)
 @pytest.mark.parametrize("gradients", (False, True), ids=("", "gradients"))
 @pytest.mark.parametrize("given", (False, True), ids=("zeros", "states"))
@@ -96,6 +97,7 @@ def test_layers(kind, sizes, options, given, gradients):
 
 
 @here
+@heavy_if(lambda kind, **_: kind != "RNN")
 @plain_if(lambda kind, given, gradients: given and gradients and kind == "LSTM")
 @pytest.mark.parametrize("gradients", (False, True), ids=("", "gradients"))
 @pytest.mark.parametrize("given", (False, True), ids=("zeros", "states"))
