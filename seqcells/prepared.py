@@ -175,7 +175,7 @@ class _Training(NamedTuple):
         if not any(wanted[0].differentiable()):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
         empties = [*map(engine.maker, final)]
-        of_output = None if output is None else engine.output_maker(output)
+        of_output = None if output is None else engine.output_maker(output, len(stack[0].input))
         training = Training(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
@@ -192,6 +192,7 @@ def _by_engine(
 ) -> _Inferring | _Training | None:
     """Of an example, its tensors the caller's, and its results; None where that cannot be prepared."""
     kind = _Training if output.requires_grad else _Inferring
+    wanted = example.input.requires_grad  # a view that is made here would take it from what the input is a view of
     turned = output.dim() == 3 and module.batch_first and not example.input.is_contiguous()
     input, of_output = (t.transpose(0, 1) if turned else t for t in (example.input, output))
     read = [tensor for w in example.weights for tensor in w.present()]
@@ -199,7 +200,7 @@ def _by_engine(
         return None
     # What is prepared keeps no tensor of the caller's.
     size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
-    input = input.new_empty(size).requires_grad_(input.requires_grad)
+    input = input.new_empty(size).requires_grad_(wanted)
     example = example._replace(input=input, turned=turned)
     return kind.of(module, example, None if output is final[0] else of_output, final)
 

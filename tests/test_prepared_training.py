@@ -328,3 +328,12 @@ def test_threads_may_train_a_module_at_once():
         for k, found in enumerate(pool.map(train, range(4))):
             for turn, each in enumerate(found):
                 same([each], expected[(k + turn) % 4])
+
+
+def test_an_input_that_is_itself_a_view():
+    """Made without grad mode, a view of it would take from what it is a view of whether it wants a gradient."""
+    module, data = seqcells.GRU(3, 4, batch_first=True, backend="cpu"), torch.randn(10, 5, 3)
+    for call in range(TIMES):
+        input = data[2 * call : 2 * call + 2].requires_grad_()
+        module(input)[0].sum().backward()
+        assert input.grad is not None

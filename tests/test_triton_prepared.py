@@ -46,10 +46,10 @@ def test_the_rest_in_a_process_that_interprets():
     run_interpreted("test_triton_prepared.py -m 'heavy and not exhaustive'")
 
 
-def problem(kind, sizes, given, dtype=torch.float64, cell=False, **options):
+def problem(kind, sizes, given, dtype=torch.float64, cell=False, backend="triton", **options):
     """A module, its input and states; all with gradients."""
     module = getattr(seqcells, kind + ("Cell" if cell else ""))
-    module = module(5, 7, backend="triton", dtype=dtype, device=DEVICE, **options)
+    module = module(5, 7, backend=backend, dtype=dtype, device=DEVICE, **options)
     like = {"dtype": dtype, "device": DEVICE}
     steps, batch = sizes
     shape = (batch,) if cell else (batch, steps) if module.batch_first else sizes
@@ -231,3 +231,43 @@ def test_what_is_prepared_is_compiled_for_what_calls_bring(kind, steps, monkeypa
     assert theirs.options == mine.options
     led = (mine.function.arg_names.index("led"),) if steps > 1 else None
     assert {place for place in mine.constants if mine.constants[place] != theirs.constants[place]} == {led} - {None}
+
+
+@here
+@pytest.mark.parametrize(
+    ("kind", "shape", "options"),
+    (
+        ("GRU", (1, 4), {"batch_first": True}),
+        ("LSTM", (2, 1), {"batch_first": True, "bidirectional": True}),
+        ("LSTM", (4,), {"bidirectional": True}),
+        ("GRU", (1,), {"num_layers": 2}),
+        ("LSTM", (), {"cell": True}),
+        ("LSTM", (1, 2), {"backend": "triton-persistent"}),
+    ),
+    ids=str,
+)
+def test_whatever_axes_its_tensors_lack_or_have_of_one(kind, shape, options):
+    module, input, states = problem(kind, (1, 1), True, **options)
+    batch = () if len(shape) < 2 else (shape[0] if options.get("batch_first") else shape[1],)
+    input = torch.randn(*shape, 5, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    sizes = [(*state.shape[:-2], *batch, 7) for state in states]
+    states = [torch.randn(size, dtype=torch.float64, device=DEVICE, requires_grad=True) for size in sizes]
+    calls = [everything(module, input, states) for _ in range(TIMES)]
+    assert module._prepared.has(gradients=True)
+    module.backend = "reference"
+    truth = everything(module, input, states)
+    for found in calls:
+        assert_equal_to(found, truth)
+
+
+@here
+@pytest.mark.parametrize("which", (0, 1))
+@pytest.mark.parametrize("sizes", ((1, 3), (4, 3)), ids=("step", "sequence"))
+def test_a_state_of_two_that_wants_a_gradient(sizes, which):
+    module, input, states = problem("LSTM", sizes, True)
+    states[which].requires_grad_(False)
+    leaves = [input, states[1 - which], *module.parameters()]
+    found = [everything(module, input, states, leaves) for _ in range(TIMES)]
+    assert module._prepared.has(gradients=True)
+    module.backend = "reference"
+    assert_equal_to(found[-1], everything(module, input, states, leaves))

@@ -13,7 +13,11 @@ from .library import kernels, maker, pooled
 from .linear import gemm, linear, linear_gradients
 from .prepared import Inference, Training
 
-output_maker = maker
+
+def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
+    """What makes a layer's output in training."""
+    return maker(like)
+
 
 __all__ = ["Inference", "Training", "backward", "forward", "kernels", "maker", "output_maker", "saved_like"]
 

@@ -35,22 +35,21 @@ def maker(like: Tensor) -> Callable[[], Tensor]:
     return partial(torch.empty, like.shape, dtype=like.dtype, device=like.device)
 
 
-def output_maker(like: Tensor) -> Callable[[], Tensor]:
-    """The same for a layer's output (T, B, ·) in training."""
-    return maker(like) if len(like) == 1 else led_maker(like)  # the plan of a single step reads nothing around it
+def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
+    """The same for a layer's output in training, which may lack an axis of one sequence."""
+    return maker(like) if steps == 1 else led_maker(like, steps)  # the plan of a single step reads nothing around it
 
 
-def led_maker(like: Tensor) -> Callable[[], Tensor]:
+def led_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
     """The same with room for a step before its first and one after its last: see `sequence.forward`."""
-    steps, batch, width = like.shape
-    step = batch * width
-    ahead, shape = aligned(step, like.dtype), like.shape
+    step, shape, strides = like.numel() // steps, like.shape, like.contiguous().stride()
+    ahead = aligned(step, like.dtype)
     whole = partial(torch.empty, ahead + (steps + 1) * step, dtype=like.dtype, device=like.device)
 
     def make() -> Tensor:
         tensor = whole()
         # Not viewed: of a view autograd forbids much that is allowed for a tensor of its own.
-        return tensor.set_(tensor.untyped_storage(), ahead, shape, (step, width, 1))
+        return tensor.set_(tensor.untyped_storage(), ahead, shape, strides)
 
     return make
 
@@ -82,6 +81,7 @@ class _Prepared:
         for q in layers:
             fits.check(q)
         self._dtype, self._turned, self._states = layers[0].input.dtype, turned, len(layers[0].states)
+        self._shape = layers[0].input.shape  # (T, B, features)
         self._mode = precision.mode(self._dtype)
         self.in_place = not _are_at_once(layers, wanted is not None)
         self.in_place &= all(self._why_not(q, wanted is not None) is None for q in layers)
@@ -124,7 +124,12 @@ class _Prepared:
         return precision.obeyed_by_torch(self._mode) if self._dtype == torch.float32 else _NOTHING
 
     def _steps_first(self, input: Tensor) -> Tensor:
-        return input.transpose(0, 1).contiguous() if self._turned else input
+        """As (T, B, features), but that a step may lack the axis of time, or have it second."""
+        if self._turned:
+            return input.transpose(0, 1).contiguous()
+        a_step = self._shape[0] == 1 and input.dim() > 1 and not self.by_name
+        as_it_lies = a_step or input.shape == self._shape
+        return input if as_it_lies else input.view(self._shape)
 
 
 class Inference(_Prepared):
@@ -200,7 +205,10 @@ class Training(_Prepared):
         if any(grad is not None for grad in given):
             likes = zip(given, initial, strict=True)
             grad_final = [torch.zeros_like(state) if grad is None else grad for grad, state in likes]
-        grad_initial = [make() for make in makers[1 : 1 + count]] if makers[1] else None
+        of_states, grad_initial = makers[1 : 1 + count], None
+        if any(of_states):
+            pairs = zip(of_states, initial, strict=True)
+            grad_initial = [torch.empty_like(state) if make is None else make() for make, state in pairs]
         of_weights: list[Tensor | None] = []
         with self._precision(), torch.cuda.device_of(input):
             inputs = [self._steps_first(input), *self._outputs(kept)]
@@ -219,9 +227,10 @@ class Training(_Prepared):
                     self._wanted[k] if k == 0 else self._wanted[k]._replace(input=True),
                 )
                 of_weights = own + of_weights
-        if self._turned and grad_output is not None:
-            grad_output = grad_output.transpose(0, 1)
-        return [grad_output, *(grad_initial or [None] * count), *of_weights]
+        if grad_output is not None and grad_output.shape != input.shape:
+            grad_output = grad_output.transpose(0, 1) if self._turned else grad_output.view(input.shape)
+        pairs = zip(of_states, grad_initial or of_states, strict=True)
+        return [grad_output, *(None if make is None else grad for make, grad in pairs), *of_weights]
 
     def _outputs(self, kept: Tensor) -> list[Tensor]:
         """Those that are kept."""

@@ -140,11 +140,12 @@ class PreparedSequence(PreparedLayer):
     def _read(self, output: Tensor, led: bool, initial: Sequence[Tensor] | None, d: int) -> Tensor:
         """(T, B, H): what the recurrent product of each step read, in one direction."""
         q = self.problem
-        size, strides = (q.steps, q.batch, q.hidden), output.stride()
+        _, batch, width = self.size
+        size, strides = (q.steps, q.batch, q.hidden), (batch * width, width, 1)
         if led:
             ahead = output.storage_offset() + (strides[0] if d else -strides[0]) + d * q.hidden
             return output.as_strided(size, strides, ahead)
-        part = q.parts(output)[d]
+        part = q.parts(output.view(self.size))[d]
         if initial is None:
             begin = torch.zeros_like(part[:1])
         else:

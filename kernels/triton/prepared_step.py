@@ -154,5 +154,7 @@ class PreparedStep(PreparedLayer):
 
     def _hidden(self, states: Sequence[Tensor], d: int, like: Tensor) -> Tensor:
         """Of the hidden state of all layers this one's in one direction, with as many axes as what it is used with."""
-        whole = states[0].numel() == math.prod(like.shape[:-1]) * self.problem.hidden
-        return states[0] if whole else self.initial_hidden(states, d)
+        shape, whole = (*like.shape[:-1], self.problem.hidden), states[0]
+        if whole.numel() > math.prod(shape):
+            whole = self.initial_hidden(states, d)
+        return whole if whole.shape == shape else whole.view(shape)
