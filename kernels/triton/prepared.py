@@ -165,7 +165,7 @@ class Training(_Prepared):
         reads_output: bool,
     ) -> None:
         super().__init__(layers, turned, zeros, wanted, reads_output)
-        self._wanted, self._reads_output = wanted, reads_output
+        self._wanted = wanted
         # All outputs but the highest are kept too, each with room around it.
         self._below = []
         for layer in self._layers[:-1]:
