@@ -85,6 +85,7 @@ class _Prepared:
         self._mode = precision.mode(self._dtype)
         self.in_place = not _are_at_once(layers, wanted is not None)
         self.in_place &= all(self._why_not(q, wanted is not None) is None for q in layers)
+        self.in_place &= reads_output or not self.by_name  # by name, output and room around it are read
         self._zeros, self._layers = zeros, []
         with torch.cuda.device_of(layers[0].input):  # kernels are compiled for it
             self._prepare(layers if self.in_place else (), wanted, reads_output)

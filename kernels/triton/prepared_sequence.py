@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from ...recurrence import Recurrence
 from . import sequence
@@ -18,6 +17,7 @@ from .persistent import Meeting, division_of, launches
 from .plan import Shape
 from .prepared_layer import PreparedLayer
 from .problem import Problem
+from .products import product, projected
 
 
 class _Pass:
@@ -95,7 +95,7 @@ class PreparedSequence(PreparedLayer):
     ) -> None:
         """Arguments are those of the whole stack but for input and output."""
         ih, hh, bias_ih, bias_hh = self.together(weights)
-        values = [linear(input, ih, bias_ih), output, self.states(final), hh]
+        values = [projected(input, ih, bias_ih), output, self.states(final), hh]
         if bias_hh is not None:
             values.append(bias_hh)
         if not self._zeros:
@@ -135,7 +135,7 @@ class PreparedSequence(PreparedLayer):
         for d, (w, want, x, r) in enumerate(zip(own, wanted.weights, q.parts(grad_x), q.parts(grad_r), strict=True)):
             read = self._read(output, led, initial, d) if want.hh else None
             flat += w.matching(of_weights(q, want, x, r, input, read))
-        return torch.matmul(grad_x, ih) if wanted.input else None, flat
+        return product(grad_x, ih) if wanted.input else None, flat
 
     def _read(self, output: Tensor, led: bool, initial: Sequence[Tensor] | None, d: int) -> Tensor:
         """(T, B, H): what the recurrent product of each step read, in one direction."""

@@ -17,6 +17,7 @@ from .gradients import of_weights
 from .launch import Repeated
 from .prepared_layer import PreparedLayer
 from .problem import Problem
+from .products import product
 
 
 class PreparedStep(PreparedLayer):
@@ -140,15 +141,15 @@ class PreparedStep(PreparedLayer):
             self._add_what_was_read(grad_initial, grad_r, own)
         if not wanted.input:
             return None, flat
-        of_input = torch.matmul(grad_x, self.together(weights)[0])
+        of_input = product(grad_x, self.together(weights)[0])
         return of_input if of_input.shape == given else of_input.view(given), flat
 
     def _add_what_was_read(self, grad_initial: Sequence[Tensor], grad_r: Tensor, own: Sequence[Weights]) -> None:
         """To the gradient of the initial hidden state what comes through the products."""
         if len(own) == 1:
-            self._hidden(grad_initial, 0, grad_r).add_(torch.matmul(grad_r, own[0].hh))
+            self._hidden(grad_initial, 0, grad_r).add_(product(grad_r, own[0].hh))
             return
-        both = torch.bmm(torch.cat(self.problem.parts(grad_r)), torch.stack([w.hh for w in own]))
+        both = product(torch.cat(self.problem.parts(grad_r)), torch.stack([w.hh for w in own]))
         for d, through in enumerate(both.split(1)):
             self.initial_hidden(grad_initial, d).add_(through)
 

@@ -5,23 +5,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import precision
+from . import interpreted, precision
+
+
+IN_FLOAT64 = interpreted()
+"""Whether products are made in float64, and rounded once. It is the kernels that the interpreter's tests judge, not the
+CPU's library; and whoever makes a product, its bits are the same."""
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     """out = a b: (M, K), (K, N), (M, N), or several of each, summed in the dtype of ``out``, which may be the wider."""
-    if not a.is_cuda:
-        # Only the interpreter's tests come here. It is the kernels they judge, not the CPU's library.
+    if IN_FLOAT64:
         return out.copy_(a.double() @ b.double())
     wider = {} if a.dtype == out.dtype else {"out_dtype": out.dtype}
     return (torch.mm if a.dim() == 2 else torch.bmm)(a, b, **wider, out=out)
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b in their dtype, as `torch.matmul` has their axes."""
+    return torch.matmul(a.double(), b.double()).to(a.dtype) if IN_FLOAT64 else torch.matmul(a, b)
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`torch.nn.functional.linear` in the precision of recurrent layers, which is cuDNN's; not differentiable."""
+    """`projected` in the precision of recurrent layers, which is cuDNN's; not differentiable."""
     with precision.obeyed_by_torch(precision.mode(input.dtype)):
         # Of an input that is not contiguous torch would add the bias to its product in a pass of its own.
-        return torch.nn.functional.linear(input.contiguous(), weight, bias)
+        return projected(input.contiguous(), weight, bias)
+
+
+def projected(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear` in whatever precision is set."""
+    if not IN_FLOAT64:
+        return torch.nn.functional.linear(input, weight, bias)
+    wide = (None if tensor is None else tensor.double() for tensor in (input, weight, bias))
+    return torch.nn.functional.linear(*wide).to(input.dtype)
 
 
 def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -36,6 +53,8 @@ def over_time(a: Tensor, b: Tensor) -> Tensor:
     """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype; halves are summed in float32.
     Without the axis of time too."""
     axes = [*range(a.dim() - 1)]
+    if IN_FLOAT64:
+        return torch.tensordot(a.double(), b.double(), (axes, axes)).to(a.dtype)
     if a.dtype not in precision.HALVES:
         return torch.tensordot(a, b, (axes, axes))
     with precision.summed_in_float32(a):
