@@ -7,7 +7,6 @@ from torch import Tensor
 
 from . import interpreted, precision
 
-
 IN_FLOAT64 = interpreted()
 """Whether products are made in float64, and rounded once. It is the kernels that the interpreter's tests judge, not the
 CPU's library; and whoever makes a product, its bits are the same."""
