@@ -31,6 +31,7 @@ def without_kernels(monkeypatch):
     monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
     for module in (products, stepwise, recomputed, gradients):
         monkeypatch.setattr(module, "multiply", lambda a, b, out: out.zero_())
+    monkeypatch.setattr(products, "IN_FLOAT64", False)
 
 
 def peak(run):
