@@ -25,7 +25,7 @@ engine = Extension(
     "seqcells.kernels.cpu._engine",
     sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
     depends=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.h")),
-    extra_compile_args=["-std=c++17", "-O3", "-g0", "-pthread", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-g0", "-pthread", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-pthread", *(["-ldl"] if platform.system() == "Linux" else [])],
     language="c++",
     optional=True,

@@ -52,12 +52,15 @@ def check(q: Recurrence) -> None:
         _is_there("bias_hh", w.bias_hh, first.bias_hh is not None)
         if first.hr is not None and not cell.projection:
             raise RuntimeError(f"the {cell.name} cell has no projection: weight_hr should be None")
-        _has(f"{cell.name} expects {{}} per-unit parameters, got {{}}", len(cell.parameters), len(w.unit))
-        expected += [("weight_hh", w.hh, (products, width)), ("bias_hh", w.bias_hh, (products,))]
+        shapes = cell.own_shapes(hidden)
+        unbiased = {name: shape for name, shape in shapes.items() if not name.startswith("bias")}
+        shapes = unbiased if len(w.own) == len(unbiased) else shapes
+        _has(f"{cell.name} expects {{}} parameters of its own, got {{}}", len(shapes), len(w.own))
+        expected += [("weight_hh", w.hh, (products, width // cell.heads())), ("bias_hh", w.bias_hh, (products,))]
         expected.append(("weight_hr", w.hr, (width, hidden)))
-        for (name, rows), tensor in zip(cell.parameters.items(), w.unit, strict=True):
-            _is_there(f"weight_{name}", tensor, True)
-            expected.append((f"weight_{name}", tensor, (len(rows), hidden)))
+        for (name, shape), tensor in zip(shapes.items(), w.own, strict=True):
+            _is_there(name, tensor, True)
+            expected.append((name, tensor, shape))
     if first.hr is None and width != hidden:
         raise RuntimeError(f"Expected {cell.states[0]} of {hidden} units, got {width}, without a projection")
     for name, tensor, shape in expected:

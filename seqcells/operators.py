@@ -75,7 +75,7 @@ def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
     named = [("gates_x", q.gates_x), *((f"state_{name}", s) for name, s in zip(states, q.states, strict=True))]
     for d, w in enumerate(q.weights):
         named += [(f"{name}_{d}", getattr(w, role)) for role, name in _ROLES.items()]
-        named += [(f"weight_{name}_{d}", rows) for name, rows in zip(q.cell.parameters, w.unit, strict=True)]
+        named += [(f"{name}_{d}", tensor) for name, tensor in w.named(q.cell).items()]
     named += [(f"reset_state_{name}", s) for name, s in zip(states, q.reset_states or (), strict=False)]
     named += [("lengths", q.lengths), ("reset", q.reset)]
     return ((name, tensor) for name, tensor in named if tensor is not None)
@@ -129,7 +129,11 @@ class _Call:
         weights = tuple(
             Weights(
                 **{role: rest.pop(f"{name}_{d}", None) for role, name in _ROLES.items()},
-                unit=tuple(needed(f"weight_{name}_{d}") for name in cell.parameters),
+                own=tuple(
+                    needed(f"{name}_{d}")
+                    for name in cell.own_shapes(1)
+                    if not name.startswith("bias") or f"{name}_{d}" in rest
+                ),
             )
             for d in range(directions)
         )

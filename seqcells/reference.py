@@ -5,7 +5,7 @@ times. Every other backend is judged by it; where none of them can run, it does.
 the storage's dtype what it gives, outputs and gradients, and nothing in between, as cuDNN keeps sums in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,14 +21,33 @@ STEPS_OF_A_SUM = 4
 """Of the input's projection."""
 
 
-def step(cell: type[Cell], x: Sequence[Tensor], states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
-    """One step for all rows: x, the gates' parts from the input (B, H) each → the new states."""
-    r: Sequence[Tensor] = ()
-    if cell.recurrent_gates:
-        r = linear(states[0], weights.hh, weights.bias_hh).chunk(len(cell.recurrent_gates), -1)
-    rows = [row for parameter in weights.unit for row in parameter.unbind(0)]
-    new = cell.advance(tuple(x), tuple(r), tuple(states), tuple(rows))
-    return new if weights.hr is None else (linear(new[0], weights.hr), *new[1:])
+def stepping(cell: type[Cell], weights: Weights) -> Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, ...]]:
+    """One step for all rows: of the gates' parts from the input and of the states, (B, H) each, it makes new states."""
+    own, heads = weights.named(cell), cell.heads()
+    blocks = {name: len(rows) for name, rows in cell.rows_of_products().items()}
+
+    def multiply(name: str, operand: Tensor) -> Sequence[Tensor]:
+        return _product(operand, own[f"weight_{name}"], own.get(f"bias_{name}"), blocks[name], heads)
+
+    parameters = [row for name in cell.parameters for row in own[f"weight_{name}"].unbind(0)]
+    parameters += [own[f"weight_{name}"] for name in cell.scalars]
+    given, gates = cell.given(parameters, multiply), len(cell.recurrent_gates)
+
+    def step(x: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        r = _product(states[0], weights.hh, weights.bias_hh, gates, heads) if gates else ()
+        new = cell.advance(x, r, states, given)
+        return new if weights.hr is None else (linear(new[0], weights.hr), *new[1:])
+
+    return step
+
+
+def _product(operand: Tensor, weight: Tensor, bias: Tensor | None, blocks: int, heads: int) -> Sequence[Tensor]:
+    """The row blocks of W v + b, (B, H) each; W has a diagonal block (H / heads, H / heads) for each head."""
+    if heads == 1:
+        return linear(operand, weight, bias).chunk(blocks, -1)
+    by_head = weight.view(blocks, heads, -1, weight.shape[1])
+    parts = torch.einsum("...ni,knoi->k...no", operand.unflatten(-1, (heads, -1)), by_head).flatten(-2)
+    return parts.unbind(0) if bias is None else [part + b for part, b in zip(parts, bias.chunk(blocks), strict=True)]
 
 
 def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -104,12 +123,12 @@ def recurrence(
     if valid is not None:
         valid = valid.unsqueeze(-1)
 
-    inputs = gates_x.unbind(0)
+    inputs, step = gates_x.unbind(0), stepping(cell, weights)
     outputs: list[Tensor] = [gates_x] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         if boundary is not None:
             current = tuple(torch.where(boundary[t], f, s) for f, s in zip(fresh, current, strict=True))
-        new = step(cell, inputs[t].chunk(len(cell.gates), -1), current, weights)
+        new = step(inputs[t].chunk(len(cell.gates), -1), current)
         outputs[t] = new[0]
         if valid is not None:
             new = tuple(torch.where(valid[t], n, s) for n, s in zip(new, current, strict=True))

@@ -15,7 +15,8 @@ class Weights(NamedTuple):
     * ``hh``: (R·H, H or P), or None for a cell without a recurrent product;
     * ``bias_ih``, ``bias_hh``: (G·H,), (R·H,), or None;
     * ``hr``: (P, H), the projection of the hidden state, or None;
-    * ``unit``: per-unit parameters in the order of ``cell.parameters``, each (rows, H).
+    * ``own``: the cell's own parameters in the order of `Cell.own_shapes`: of each unit (rows, H), of products
+      (row blocks · H, H / heads) and their biases (row blocks · H,) if there are any, numbers (1,).
     """
 
     ih: Tensor | None = None
@@ -23,11 +24,11 @@ class Weights(NamedTuple):
     bias_ih: Tensor | None = None
     bias_hh: Tensor | None = None
     hr: Tensor | None = None
-    unit: tuple[Tensor, ...] = ()
+    own: tuple[Tensor, ...] = ()
 
     @staticmethod
     def roles(cell: type[Cell], bias: bool, projection: bool) -> tuple[str, ...]:
-        """What a layer of ``cell`` has, in the order its module registers them (torch.nn's, then per-unit)."""
+        """What a layer of ``cell`` has, in the order its module registers them (torch.nn's, then the cell's own)."""
         roles = ["weight_ih"]
         if cell.recurrent_gates:
             roles.append("weight_hh")
@@ -37,40 +38,47 @@ class Weights(NamedTuple):
                 roles.append("bias_hh")
         if projection:
             roles.append("weight_hr")
-        return tuple(roles) + tuple(f"weight_{name}" for name in cell.parameters)
+        return *roles, *(role for role in cell.own_shapes(1) if bias or not role.startswith("bias"))
 
     @staticmethod
     def shape(role: str, cell: type[Cell], input_size: int, hidden_size: int, proj_size: int) -> tuple[int, ...]:
         """The shape of the parameter in that role."""
-        shapes = {
+        shapes = cell.own_shapes(hidden_size) | {
             "weight_ih": (len(cell.gates) * hidden_size, input_size),
-            "weight_hh": (len(cell.recurrent_gates) * hidden_size, proj_size or hidden_size),
+            "weight_hh": (len(cell.recurrent_gates) * hidden_size, (proj_size or hidden_size) // cell.heads()),
             "bias_ih": (len(cell.gates) * hidden_size,),
             "bias_hh": (len(cell.recurrent_gates) * hidden_size,),
             "weight_hr": (proj_size, hidden_size),
         }
-        return shapes[role] if role in shapes else (len(cell.parameters[role[len("weight_") :]]), hidden_size)
+        return shapes[role]
 
     @classmethod
     def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> "Weights":
         """From tensors in the order of ``roles``."""
         fields = {role.removeprefix("weight_"): tensor for role, tensor in zip(roles, tensors, strict=True)}
         known = {name: fields.pop(name) for name in ("ih", "hh", "bias_ih", "bias_hh", "hr") if name in fields}
-        return cls(**known, unit=tuple(fields.values()))
+        return cls(**known, own=tuple(tensor for tensor in fields.values() if tensor is not None))
+
+    def named(self, cell: type[Cell]) -> dict[str, Tensor]:
+        """The cell's own parameters by name: those of `Cell.own_shapes`, but for biases where there are none."""
+        names = [*cell.own_shapes(1)]
+        if len(self.own) < len(names):
+            names = [name for name in names if not name.startswith("bias")]
+        return dict(zip(names, self.own, strict=True))
 
     def present(self) -> list[Tensor]:
         """The tensors that there are, in the order of ``roles``."""
-        return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.unit)
+        return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.own)
 
     def replaced(self, tensors: Sequence[Tensor]) -> "Weights":
         """The same, with other tensors in the places of the present ones."""
         rest = iter(tensors)
         fixed = [None if w is None else next(rest) for w in self[:5]]
-        return Weights(*fixed, unit=tuple(rest))
+        return Weights(*fixed, own=tuple(rest))
 
     def matching(self, other: "Weights") -> list[Tensor | None]:
         """What another has in the places of the present tensors."""
-        both = zip([*self[:5], *self.unit], [*other[:5], *other.unit], strict=True)
+        both = zip([*self[:5], *self.own], [*other[:5], *other.own], strict=True)
         return [theirs for own, theirs in both if own is not None]
 
     @property

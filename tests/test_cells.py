@@ -213,7 +213,7 @@ def test_own_cell_trains(defined):
 def test_own_cell_reaches_the_operators_and_the_derivation(defined):
     assert dispatch.cell("leaky") is Leaky
     torch.manual_seed(0)
-    weights = Weights(hh=torch.randn(H, H), bias_hh=torch.randn(H), unit=(torch.randn(1, H),))
+    weights = Weights(hh=torch.randn(H, H), bias_hh=torch.randn(H), own=(torch.randn(1, H),))
     q = Recurrence(Leaky, torch.randn(T, B, H), [torch.zeros(1, B, H)], (weights,))
     output, (final,) = ops.recurrence(q, "reference")
     torch.testing.assert_close(output[-1], final[0])

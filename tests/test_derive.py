@@ -24,13 +24,16 @@ def cell_with(activation: Activation) -> type[Cell]:
     def step(x, r, s, p):
         return activation(x.a * r.a + p.u) * s.h
 
+    def of_positive(x, r, s, p):
+        return activation(x.a * x.a + r.a * r.a + 0.5 + 0 * p.u) * s.h
+
     def chooses(x, r, s, p):
         larger = maximum(x.a * r.a, s.h)
         return where(x.a > p.u, larger * p.u, stop(larger) * x.a - larger / r.a)
 
-    several = activation.name in ("where", "maximum", "stop")
+    steps = {"rsqrt": of_positive} | dict.fromkeys(("where", "maximum", "stop"), chooses)
     fields = {"name": f"with_{activation.name}", "gates": ("a",), "states": ("h",), "parameters": {"unit": ("u",)}}
-    return type(f"With_{activation.name}", (Cell,), fields | {"step": staticmethod(chooses if several else step)})
+    return type(f"With_{activation.name}", (Cell,), fields | {"step": staticmethod(steps.get(activation.name, step))})
 
 
 OTHERS = {cell.name: cell for cell in map(cell_with, ACTIVATIONS.values())}

@@ -53,7 +53,7 @@ def problem(name, dtype=torch.float64, directions=1, reverse=False, lengths=Fals
             hh=tensor(recurrent, width) if recurrent else None,
             bias_hh=tensor(recurrent) if recurrent and bias else None,
             hr=tensor(projected, H) if projected else None,
-            unit=tuple(tensor(len(rows), H) for rows in cell.parameters.values()),
+            own=tuple(tensor(len(rows), H) for rows in cell.parameters.values()),
         )
         for _ in range(directions)
     ]
@@ -187,7 +187,7 @@ BAD = {
     "no recurrent weight": (lambda q: _weights(q, hh=None), "Expected weight_hh to be a tensor, got None"),
     "a short recurrent weight": (lambda q: _weights(q, hh=q.weights[0].hh[:-1]), "Expected weight_hh of size"),
     "a short bias": (lambda q: _weights(q, bias_hh=q.weights[0].bias_hh[1:]), "Expected bias_hh of size"),
-    "rows of another cell": (lambda q: _weights(q, unit=(torch.ones(1, H),)), "lstm expects 0 per-unit parameters"),
+    "rows of another cell": (lambda q: _weights(q, own=(torch.ones(1, H),)), "lstm expects 0 parameters of its own"),
     "no weights": (lambda q: q._replace(weights=()), "weights of one or two directions"),
     "no steps": (lambda q: q._replace(gates_x=q.gates_x[:0]), "Expected sequence length to be larger than 0 in RNN"),
     "short gates": (lambda q: q._replace(gates_x=q.gates_x[..., 1:]), "Expected gates_x of size"),

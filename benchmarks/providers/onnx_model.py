@@ -51,8 +51,8 @@ def model(case: Case, weights: Weights) -> bytes:
     }
     states = list(case.cell.states)
     names = ["X", "W", "R", "B", "", *states]
-    if weights.unit:
-        constants["P"] = weights.unit[0][[0, 2, 1]].reshape(1, -1).numpy()  # i, o, f
+    if weights.own:
+        constants["P"] = weights.own[0][[0, 2, 1]].reshape(1, -1).numpy()  # i, o, f
         names.append("P")
     outputs = ["Y", *(f"{state}_n" for state in states)]
     node = helper.make_node(operator, names, outputs, hidden_size=hidden, **attributes)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -86,6 +87,27 @@ SEQCELLS_INLINE V absolute(V x) {
 template <class V>
 SEQCELLS_INLINE V with_sign_of(V x, V size) {
     return (V)(((mask<V>)x & std::numeric_limits<scalar<mask<V>>>::min()) | ((mask<V>)size & std::numeric_limits<scalar<mask<V>>>::max()));
+}
+
+template <class V>
+SEQCELLS_INLINE V square_root(V x) {
+#pragma GCC unroll 16
+    for (std::size_t lane = 0; lane < sizeof(V) / sizeof(x[0]); ++lane) {
+        if constexpr (sizeof(x[0]) == sizeof(float))
+            x[lane] = __builtin_sqrtf(x[lane]);
+        else
+            x[lane] = __builtin_sqrt(x[lane]);
+    }
+    return x;
+}
+template <class V, int N>
+SEQCELLS_INLINE Several<V, N> square_root(const Several<V, N>& x) {
+    return Several<V, N>::each([&](int n) { return square_root(x.part[n]); });
+}
+
+template <class V>
+SEQCELLS_INLINE V rsqrt(V x) {
+    return scalar<V>(1) / square_root(x);
 }
 
 template <class T, int N>

@@ -153,7 +153,7 @@ def _of(direction: int, tensors: Sequence[Tensor] | None) -> list[Tensor] | None
 
 
 def _unit(weights: Weights) -> Tensor | None:
-    return torch.cat(weights.unit) if len(weights.unit) > 1 else next(iter(weights.unit), None)
+    return torch.cat(weights.own) if len(weights.own) > 1 else next(iter(weights.own), None)
 
 
 def has_path(row: Kernels, weights: Weights) -> list[bool]:

@@ -62,7 +62,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
             bias_ih=call.working_like(w.bias_ih) if want.bias_ih else None,
             bias_hh=call.working_like(w.bias_hh) if want.bias_hh else None,
             hr=None if w.hr is None else call.empty(call.steps, call.batch, call.projected),
-            unit=() if unit is None else (call.working_like(unit),),
+            own=() if unit is None else (call.working_like(unit),),
         )
         for w, want, unit in zip(q.weights, wanted.weights, call.unit, strict=True)
     ]
@@ -79,7 +79,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
         grad_projected=[g.hr for g in grads],
         grad_initial=_by_direction(grad_states),
         grad_reset=_by_direction(grad_reset),
-        grad_unit=[next(iter(g.unit), None) for g in grads],
+        grad_unit=[next(iter(g.own), None) for g in grads],
         grad_bias_ih=[g.bias_ih for g in grads],
         grad_bias_hh=[g.bias_hh for g in grads],
     )
@@ -96,8 +96,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
             g = g._replace(hh=_grad_hh(call, w, previous[d], grad_x, grad_product[d]))
         if w.hr is not None:
             g = g._replace(hr=gemm(g.hr.flatten(0, 1).T, call.plain(path[0][d].flatten(0, 1))))
-        if w.unit:
-            g = g._replace(unit=g.unit[0].split([len(rows) for rows in w.unit]))
+        if w.own:
+            g = g._replace(own=g.own[0].split([len(rows) for rows in w.own]))
         flat += q.used[d].matching(g)
     return [grad if grad is None else call.stored(grad) for grad in [*flat, *(grad_reset or ())]]
 

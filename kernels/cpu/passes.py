@@ -190,7 +190,7 @@ class Passes:
     def _wanted_of(self, k: int, d: int) -> dict[str, Any]:
         """The weights of a direction whose gradients are wanted, by their fields."""
         wanted = self._wanted[k].weights[d]
-        of = dict(zip(WEIGHTS, (*wanted[:5], any(wanted.unit)), strict=True))
+        of = dict(zip(WEIGHTS, (*wanted[:5], any(wanted.own)), strict=True))
         return {field: name for field, name in named(k, d, self._calls[k].weights[d]).items() if of[field]}
 
     def _previous(self, program: Program, k: int, d: int) -> At:

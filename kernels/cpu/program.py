@@ -103,10 +103,10 @@ class Program:
 def are_read_in_place(q: Recurrence, call: EngineCall) -> bool:
     """Whether weights are read where the layer has them; otherwise they were converted, or laid out anew."""
     pairs = zip(q.weights, call.weights, strict=True)
-    return all(len(w.unit) < 2 and all(map(operator.is_, w.present(), own.present())) for w, own in pairs)
+    return all(len(w.own) < 2 and all(map(operator.is_, w.present(), own.present())) for w, own in pairs)
 
 
 def named(k: int, d: int, weights: Weights) -> dict[str, tuple[int, int, str]]:
     """The arguments of a direction's weights, by their fields."""
-    given = zip(WEIGHTS, (*weights[:5], next(iter(weights.unit), None)), strict=True)
+    given = zip(WEIGHTS, (*weights[:5], next(iter(weights.own), None)), strict=True)
     return {field: (k, d, field) for field, tensor in given if tensor is not None}

@@ -29,6 +29,11 @@ def exp(x):
 
 
 @triton.jit
+def rsqrt(x):
+    return 1.0 / (tl.sqrt(x) if x.dtype == tl.float64 else tl.sqrt_rn(x))
+
+
+@triton.jit
 def expm1(x):
     """By the Taylor series where exp(x) - 1 would lose digits of what it cancels."""
     terms: tl.constexpr = 18 if x.dtype == tl.float64 else 11

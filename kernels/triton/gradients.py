@@ -103,7 +103,7 @@ class Gradients:
             if w.hr is not None:
                 own = own._replace(hr=sum_of_products([(q.parts(self.projected)[d], q.parts(raw[0])[d])], q.work))
             if self.parameters is not None:
-                own = own._replace(unit=self.parameters[:, d].sum(1).split([len(unit) for unit in w.unit]))
+                own = own._replace(own=self.parameters[:, d].sum(1).split([len(unit) for unit in w.own]))
             like += w.present()
             sums += w.matching(own)
         like += q.reset_states or ()

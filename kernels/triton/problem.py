@@ -74,7 +74,7 @@ class Problem:
         # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
         self.hh = _stacked([w.hh for w in q.weights])
         self.bias = _stacked([w.bias_hh for w in q.weights])
-        self.parameters = _stacked([torch.cat(list(w.unit)) if w.unit else None for w in q.weights])
+        self.parameters = _stacked([torch.cat(list(w.own)) if w.own else None for w in q.weights])
         # Of all layers of a stack but the lowest: (L - 1, G·H, H), (L - 1, G·H).
         self.ih = _stacked([w.ih for w in self.weights[1:]]) if q.stacked else None
         self.bias_ih = _stacked([w.bias_ih for w in self.weights[1:]]) if q.stacked else None

@@ -46,6 +46,8 @@ where = Activation("where", torch.where, lambda d, y, c, a, b: (None, where(c, d
 exp = Activation("exp", torch.exp, lambda d, y, x: d * y)
 expm1 = Activation("expm1", torch.expm1, lambda d, y, x: d * (y + 1))
 
+rsqrt = Activation("rsqrt", torch.rsqrt, lambda d, y, x: -0.5 * d * y * y * y)
+
 sigmoid = Activation("sigmoid", torch.sigmoid, lambda d, y, x: d * y * (1 - y))
 tanh = Activation("tanh", torch.tanh, lambda d, y, x: d * (1 - y * y))
 softsign = Activation("softsign", functional.softsign, lambda d, y, x: d * _square(1 - where(y > 0, y, -y)))

@@ -4,13 +4,14 @@ import hashlib
 
 from ..cells import Cell
 from ..cells.activations import Activation
-from .trace import Expression, reachable, trace
+from .expressions import Expression, reachable
+from .trace import equations
 
 
 def identity(cell: type[Cell]) -> str:
     """A hash of a cell's equations and of the names that its tensors go by; DerivationError where it has no graph."""
-    _, states = trace(cell)
-    values = reachable(list(states))
+    states = equations(cell).new
+    values = reachable(states)
     places = {value: place for place, value in enumerate(values)}
 
     def spelled(value: Expression) -> str:
@@ -18,5 +19,6 @@ def identity(cell: type[Cell]) -> str:
         return f"{name} {' '.join(f'#{places[a]}' if isinstance(a, Expression) else repr(a) for a in value.args)}"
 
     names = cell.gates, cell.recurrent_gates, cell.states, sorted(cell.parameters.items()), cell.projection
+    names = *names, sorted(cell.rows_of_products().items()), cell.scalars
     lines = [repr(names), *map(spelled, values), *(f"= #{places[state]}" for state in states)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

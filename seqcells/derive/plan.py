@@ -6,7 +6,8 @@ from typing import NamedTuple
 from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation
 from .differentiate import gradients
-from .trace import Expression, reachable, trace
+from .expressions import DerivationError, Expression, Graph, reachable
+from .trace import equations
 
 # What the printed functions call their own arguments and results.
 RESERVED = {*ACTIVATIONS, "x", "r", "s", "p", "n", "d", "saved", "dx", "dr", "ds", "dp", "zero", "tl", "T", "V"}
@@ -39,20 +40,22 @@ def plan(cell: type[Cell]) -> Plan:
     Raises:
         DerivationError: its `step` cannot be derived.
     """
-    graph, states = trace(cell)
+    graph, _, states = equations(cell)
+    if any(value.gathers for value in reachable(states)):
+        raise DerivationError(f"step of {cell.__name__} gathers over units more than once: its kernels are not printed")
     new = dict(zip(states, cell.states, strict=True))
-    total = gradients(states, [graph.leaf("d", state) for state in cell.states])
+    total = gradients(states, [graph.leaf(f"d.{state}", "BH") for state in cell.states]).total
     fields = {"x": cell.gates, "r": cell.recurrent_gates, "s": cell.states, "p": cell.P._fields}
-    wanted = {f"d{k}": tuple(total.get(graph.leaf(k, f)) for f in names) for k, names in fields.items()}
+    wanted = {f"d{k}": tuple(total.get(_leaf(graph, k, f)) for f in names) for k, names in fields.items()}
 
     # The first state of a projected cell is kept only after its projection.
-    given = {v: graph.leaf("n", state) for v, state in new.items() if state in cell.states[cell.projection :]}
+    given = {v: _leaf(graph, "n", state) for v, state in new.items() if state in cell.states[cell.projection :]}
     saved = _to_save(_present(wanted), reachable(states), given)
     called = {value: state for value, state in new.items() if value.inner} | graph.names()
     forward = _block({"n": states, "saved": tuple(saved)}, called)
 
     # Backward in terms of what it is given.
-    given |= {value: graph.leaf("saved", forward.names[value]) for value in saved}
+    given |= {value: _leaf(graph, "saved", forward.names[value]) for value in saved}
     for value in reachable(_present(wanted)):
         if value not in given:
             given[value] = graph.make(value.op, *(given[arg] for arg in value.args)) if value.inner else value
@@ -66,8 +69,19 @@ def plan(cell: type[Cell]) -> Plan:
 
     fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}
     shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
-    reads = (tuple(graph.leaf(k, state) in backward.values for state in cell.states) for k in ("s", "n"))
+    reads = (tuple(_leaf(graph, k, state) in backward.values for state in cell.states) for k in ("s", "n"))
     return Plan(cell, fields, forward, backward, shared, *reads)
+
+
+def _leaf(graph: Graph, record: str, field: str) -> Expression:
+    """What a printed function is given."""
+    axes = {"x": "TBH", "p": "H"}.get(record, "BH")
+    return graph.leaf(f"{record}.{field}", axes)
+
+
+def _record(value: Expression) -> str:
+    """What a leaf is a field of; of any other value ""."""
+    return value.args[0].partition(".")[0] if value.op == "leaf" else ""
 
 
 def _present(results: dict[str, tuple]) -> list[Expression]:
@@ -81,7 +95,7 @@ def _to_save(roots: list[Expression], forward: list[Expression], given: Mapping)
         known, saved = set(), []
         for value in forward:
             follows = value.inner and known.issuperset(value.inner)
-            if value in given or value.op in ("s", "p", "constant") or follows:
+            if value in given or value.op == "constant" or _record(value) in ("s", "p") or follows:
                 known.add(value)
             elif value in mentioned:
                 known.add(value)
@@ -116,7 +130,8 @@ def _block(results: dict[str, tuple], names: Mapping[Expression, str]) -> Block:
 def _made_up(value: Expression, names: Mapping[Expression, str]) -> str:
     """A name from the parts of a value that the source gives none."""
     if not value.inner:
-        return value.args[0] if value.op == "saved" else f"{value.op}_{value.args[0]}"
+        record, _, field = value.args[0].partition(".")
+        return field if record == "saved" else f"{record}_{field}"
     named = names.get(value.inner[-1])
     if value.op == "-" and value.args[0].args == (1,) and named:
         return f"one_minus_{named}"

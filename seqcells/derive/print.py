@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Sequence
 
 from ..cells.activations import Activation
+from .expressions import Expression
 from .plan import Block, Plan
-from .trace import Expression
 
 TRITON = """
 from collections import namedtuple
@@ -128,8 +128,8 @@ def _cpp_function(plan: Plan, kind: str) -> str:
 
 def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
     """For each record that is read: the leaves' names and where they are."""
-    read = {(v.op, *v.args): name for v, name in block.names.items() if not v.inner}
-    places = ({(k, f): f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in plan.fields.items())
+    read = {v.args[0]: name for v, name in block.names.items() if v.op == "leaf"}
+    places = ({f"{k}.{f}": f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in plan.fields.items())
     return [loads for at in places if (loads := {read[leaf]: place for leaf, place in at.items() if leaf in read})]
 
 

@@ -69,7 +69,7 @@ def calls(draw):
             hh=tensor(recurrent, width or hidden) if recurrent else None,
             bias_hh=tensor(recurrent) if recurrent else None,
             hr=tensor(width, hidden) if width else None,
-            unit=tuple(tensor(len(rows), hidden) for rows in cell.parameters.values()),
+            own=tuple(tensor(len(rows), hidden) for rows in cell.parameters.values()),
         )
         for _ in range(directions)
     )

@@ -1,0 +1,154 @@
+"""The values of one step, as a graph: what `step` makes when it is run on symbols."""
+
+import sys
+from collections.abc import Iterable
+from types import CodeType
+from typing import Any, NamedTuple
+
+from ..cells.activations import Activation
+from ..cells.units import Reduction
+
+
+class DerivationError(ValueError):
+    """A cell's `step` cannot be turned into kernels; the message names the line."""
+
+
+class Product(NamedTuple):
+    """An operation: row blocks of a weight applied to a vector, or, transposed, to one vector for each row block.
+
+    With ``heads`` the weight has one diagonal block for each head. ``axis`` is that of the result's units.
+    """
+
+    weight: str
+    blocks: tuple[int, ...]
+    heads: int = 1
+    transposed: bool = False
+    axis: str = "H"
+
+
+def _binary(op: str) -> tuple[Any, Any]:
+    return lambda a, b: a.graph.make(op, a, b), lambda a, b: a.graph.make(op, b, a)
+
+
+class Expression:
+    """A value of one step. Equal ones are one object.
+
+    * ``op``: one of ``+ - * / neg >``, an `Activation`, a `Reduction`, a `Product`, ``"constant"`` or ``"leaf"``;
+    * ``args``: expressions; of a constant its number, of a leaf its name and its axes;
+    * ``axes``: along which the value varies within a step: ``"B"`` for sequences, a letter for units, ``"H"`` unless
+      they are of another number. ``"B"`` alone is a number of each sequence. A leaf with T is another in each step;
+    * ``index`` counts as they are made.
+    """
+
+    def __init__(self, graph: "Graph", op: Any, args: tuple, axes: str) -> None:
+        self.graph, self.op, self.args, self.axes, self.index = graph, op, args, axes, len(graph.made)
+
+    @property
+    def inner(self) -> tuple["Expression", ...]:
+        """The expressions that this one is made of; none for constants and leaves."""
+        return tuple(arg for arg in self.args if isinstance(arg, Expression))
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it needs other units than its own."""
+        return isinstance(self.op, Reduction | Product)
+
+    @property
+    def unit_axis(self) -> str:
+        """The letter of its units, or "" where it has none."""
+        return self.axes.replace("B", "")
+
+    def units(self) -> "Expression":
+        """The number of its units."""
+        return self.graph.leaf(f"units.{self.unit_axis}", "")
+
+    def apply(self, activation: Activation, *values: Any) -> "Expression":
+        return self.graph.make(activation, *values)
+
+    __add__, __radd__ = _binary("+")
+    __sub__, __rsub__ = _binary("-")
+    __mul__, __rmul__ = _binary("*")
+    __truediv__, __rtruediv__ = _binary("/")
+    __gt__, __lt__ = _binary(">")
+
+    def __neg__(self) -> "Expression":
+        return self.graph.make("neg", self)
+
+    def __bool__(self) -> bool:
+        raise DerivationError("a step cannot branch on values; use where(condition, a, b)")
+
+
+class Graph:
+    """Makes expressions, each once, and remembers the names that the code of `step` gave them."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.code, self.frame = code, None
+        self.made: dict[tuple, Expression] = {}
+
+    def make(self, op: Any, *args: Any) -> Expression:
+        """``op`` of ``args``, numbers among them allowed."""
+        if self.frame is None:
+            self.frame = sys._getframe(1)
+            while self.frame is not None and self.frame.f_code is not self.code:
+                self.frame = self.frame.f_back
+        values = tuple(arg if isinstance(arg, Expression) else self.constant(arg) for arg in args)
+        simpler = _simpler(op, *values)
+        if simpler is not None:
+            return simpler
+        places = [value.index for value in values]
+        return self._once((op, *(sorted(places) if op in ("+", "*") else places)), op, values, _axes(op, values))
+
+    def leaf(self, name: str, axes: str) -> Expression:
+        """What the step is given, such as ``x.i``."""
+        return self._once(("leaf", name), "leaf", (name, axes), axes.replace("T", ""))
+
+    def constant(self, value: Any) -> Expression:
+        return self._once(("constant", float(value)), "constant", (float(value),), "")
+
+    def _once(self, key: tuple, op: Any, args: tuple, axes: str) -> Expression:
+        if key not in self.made:
+            self.made[key] = Expression(self, op, args, axes)
+        return self.made[key]
+
+    def names(self) -> dict[Expression, str]:
+        """What `step` called its values; the first name of those that have several."""
+        values = reversed((self.frame.f_locals if self.frame else {}).items())
+        return {value: name for name, value in values if isinstance(value, Expression) and value.inner}
+
+
+def _axes(op: Any, values: tuple[Expression, ...]) -> str:
+    """Those of a value, from those of what it is made of."""
+    if isinstance(op, Product):
+        return f"B{op.axis}"
+    units = {value.unit_axis for value in values} - {""}
+    if len(units) > 1:
+        raise DerivationError(f"{op} of vectors of different numbers of units ({', '.join(sorted(units))})")
+    sequences = "B" if any("B" in value.axes for value in values) else ""
+    if isinstance(op, Reduction):
+        if not units:
+            raise DerivationError(f"{op} over the units of a value that has none")
+        return sequences
+    return sequences + "".join(units)
+
+
+def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression) -> Expression | None:
+    """The same value in fewer operations, where floating point agrees exactly: signs move, factors of 1 go."""
+    if op == "neg" and a.op in ("neg", "-"):
+        return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
+    if op in ("*", "/") and "neg" in (a.op, b.op):
+        return -a.graph.make(op, a.args[0], b) if a.op == "neg" else -a.graph.make(op, a, b.args[0])
+    if op in ("+", "-") and b.op == "neg":
+        return a.graph.make("-" if op == "+" else "+", a, b.args[0])
+    if op in ("*", "/") and b.args == (1,):
+        return a
+    return b if op == "*" and a.args == (1,) else None
+
+
+def reachable(roots: Iterable[Expression]) -> list[Expression]:
+    """``roots`` and all they are made of, in the order they were made."""
+    todo, found = [*roots], set()
+    while todo:
+        value = todo.pop()
+        todo += () if value in found else value.inner
+        found.add(value)
+    return sorted(found, key=lambda value: value.index)
