@@ -62,6 +62,8 @@ def program(
             stages.append(Stage([], []))
         if value.inner:
             (stages[stage].gathers if value.gathers else stages[stage].block).append(value)
+    if len(stages) == 1:  # a step is followed by the next one's first stage, and so has at least one more
+        stages.append(Stage([], []))
     return Program(stages, carried, outputs, outers, names)
 
 

@@ -85,11 +85,11 @@ def _products(cell: type[Cell], graph: Graph) -> Any:
     def multiply(name: str, operand: Any) -> list[Expression]:
         if not isinstance(operand, Expression) or not operand.unit_axis:
             raise DerivationError(f"the product {name} of what is no vector of units")
-        made = []
-        for block, row in enumerate(rows[name]):
-            product = graph.make(Product(f"weight_{name}", (block,), cell.heads()), operand)
-            made.append(product + graph.leaf(f"bias_{name}.{row}", "H"))
-        return made
+        # All row blocks before what is made of them: they are differentiated together.
+        blocks = range(len(rows[name]))
+        products = [graph.make(Product(f"weight_{name}", (block,), cell.heads()), operand) for block in blocks]
+        biases = [graph.leaf(f"bias_{name}.{row}", "H") for row in rows[name]]
+        return [product + bias for product, bias in zip(products, biases, strict=True)]
 
     return multiply
 

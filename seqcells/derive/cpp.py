@@ -1,0 +1,269 @@
+"""Last, in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from ..cells import Cell
+from ..cells.activations import ACTIVATIONS, Activation
+from .derivation import derive
+from .expressions import Expression, Product
+from .layout import Layout, Slot, layouts
+
+# Names that the printed functions use, or that C++ keeps to itself and Python does not.
+RESERVED = {*ACTIVATIONS, "v", "T", "V", "valid", "reset"} | {
+    *[
+        "asm",
+        "auto",
+        "bool",
+        "case",
+        "catch",
+        "char",
+        "const",
+        "default",
+        "delete",
+        "do",
+        "double",
+        "enum",
+        "explicit",
+        "export",
+        "extern",
+        "false",
+        "float",
+        "friend",
+        "goto",
+        "inline",
+        "int",
+        "long",
+        "mutable",
+        "namespace",
+        "new",
+        "operator",
+        "private",
+        "protected",
+        "public",
+        "register",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "throw",
+        "true",
+        "typedef",
+        "typename",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+    ]
+}
+BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
+"""How tightly each operator binds; the right operand of a binary one has to bind more tightly."""
+AXES = {"TBH": "TBH", "BH": "BH", "H": "H", "TB": "TB", "B": "B", "": "NONE"}
+
+
+def cpp_struct(cell: type[Cell]) -> str:
+    """The text of a cell's struct: ``Forward`` and ``Backward``, derived with all boundaries."""
+    derived = derive(cell, reset=True, lengths=True)
+    passes = zip(("Forward", "Backward"), layouts(cell, derived), strict=True)
+    parts = [_Printed(layout).struct(kind, len(cell.gates)) for kind, layout in passes]
+    head = f'static constexpr const char* name = "{cell.name}";'
+    return f"struct {cell.__name__} {{\n{textwrap.indent(head + chr(10) + chr(10).join(parts), '    ')}\n}};\n"
+
+
+class _Printed:
+    """One pass."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.program = layout, layout.program
+        self.stages = layout.blocks
+        self.arrays = layout.arrays
+        written = [each.value for results in layout.results for each in results]
+        written += [each.value for each in layout.kept] + [v for each in layout.operands for v in each.values]
+        gathers = [v for stage in self.program.stages for v in stage.gathers]
+        leaves = [v for v in layout.slots if v.op == "leaf"]
+        numbers = [v for block in self.stages for v in block if not v.unit_axis]
+        numbered = dict.fromkeys(v for v in [*leaves, *gathers, *written, *numbers] if v.op != "constant")
+        self.number = {v: k for k, v in enumerate(numbered)}
+        self.stage = {v: k for k, stage in enumerate(self.program.stages) for v in (*stage.gathers, *stage.block)}
+        self.names = self._names()
+        self.slots = dict(layout.slots)
+        self._gathered()
+
+    def _names(self) -> dict[Expression, str]:
+        """Of all that is in memory, has a name in the cell's source, or is used more than once."""
+        values = [*self.number, *(v for block in self.stages for v in block)]
+        used = [arg for v in dict.fromkeys(values) for arg in v.inner]
+        names: dict[Expression, str] = {}
+        taken, counts = set(RESERVED), dict[str, int]()
+        for v in dict.fromkeys(values):
+            if v in self.number or v in self.program.names or used.count(v) > 1:
+                name = base = _identifier(self.program.names.get(v) or self._made_up(v))
+                while name in taken:
+                    counts[base] = counts.get(base, 1) + 1
+                    name = f"{base}_{counts[base]}"
+                taken.add(name)
+                names[v] = name
+        return names
+
+    def _made_up(self, v: Expression) -> str:
+        if v.op == "leaf":
+            return v.args[0]
+        if isinstance(v.op, Product):
+            weight = v.op.weight.removeprefix("weight_")
+            return f"back_{weight}" if v.op.transposed else f"{weight}_{v.op.blocks[0]}"
+        return f"{v.op.name}_of" if isinstance(v.op, Activation) else "t"
+
+    def _gathered(self) -> None:
+        for k, each in enumerate(self.layout.products):
+            for block, v in enumerate(each.values):
+                self.slots.setdefault(v, Slot("PRODUCT", "BH", str(k), block))
+        for k, (_, v) in enumerate(self.layout.reductions):
+            self.slots[v] = Slot("NUMBER", "B", column=k)
+
+    def struct(self, kind: str, gates: int) -> str:
+        """Its text."""
+        layout = self.layout
+        kept = ", ".join(f"{{{_bool(k.twice)}, {_bool(k.bounded)}}}" for k in layout.kept)
+        operands = ", ".join(
+            f"{{{len(o.values)}, {{{', '.join(str(self.number[v]) for v in o.values)}}}, {_bool(o.twice)}}}"
+            for o in layout.operands
+        )
+        products = ", ".join(
+            f"{{{m.stage}, {self.arrays.index(m.weight)}, {m.operand}, {m.of[0]}, {len(m.of)}, {m.heads},"
+            f" {_bool(m.transposed)}}}"
+            for m in layout.products
+        )
+        reductions = ", ".join(
+            f"{{{stage}, Reduced::{v.op.name.upper()}, {self._slot(v.args[0])}}}" for stage, v in layout.reductions
+        )
+        totals = ", ".join(
+            f"{{{self.arrays.index(array)}, {column}, {_bool(axes != '')}, {k}, {_bool(bool(each.value.unit_axis))}}}"
+            for k, each in enumerate(layout.sums)
+            for array, column, axes in each.to
+        )
+        lines = [
+            f"static constexpr int values = {len(self.number)}, stages = {len(self.stages)};",
+            f"static constexpr int sums = {len(layout.sums)}, gates = {gates}, by = {1 if kind == 'Forward' else -1};",
+            f"static constexpr int ahead = {8 if kind == 'Forward' else 4};",
+            f"static constexpr bool side_by_side = {_bool(kind == 'Forward')};",
+            _list("int", "made_at", [str(self._made_at(v)) for v in self.number]),
+            _list("const char* const", "names", [f'"{name}"' for name in self.arrays]),
+            f"static constexpr std::array<Kept, {len(layout.kept)}> keep{{{{{kept}}}}};",
+            f"static constexpr std::array<Multiplicand, {len(layout.operands)}> operands{{{{{operands}}}}};",
+            f"static constexpr std::array<Multiplied, {len(layout.products)}> products{{{{{products}}}}};",
+            f"static constexpr std::array<Reduction, {len(layout.reductions)}> reductions{{{{{reductions}}}}};",
+            f"static constexpr std::array<Total, {sum(len(s.to) for s in layout.sums)}> totals{{{{{totals}}}}};",
+        ]
+        reads, results = zip(*map(self._places, range(len(self.stages))), strict=True)
+        for name, lists in (("reads", reads), ("results", results)):
+            lines += [_list("Slot", f"{name}{k}", slots) for k, slots in enumerate(lists)]
+            each = ", ".join(f"{name}{k}" for k in range(len(lists)))
+            lines.append(f"static constexpr auto {name} = std::make_tuple({each});")
+        onward = self._onward()
+        lines.append(_list("std::pair<int, int>", "onward", [f"{{{a}, {b}}}" for a, b in onward]))
+        for k, block in enumerate(self.stages):
+            lines += self._functions(k, block)
+        for name in ("row", "units"):
+            cases = "\n".join(
+                f"    if constexpr (K == {k}) {name}{k}(v, valid, reset);" for k in range(len(self.stages))
+            )
+            head = "template <int K, class V, class Valid, class Reset>\n"
+            lines.append(f"{head}SEQCELLS_INLINE static void {name}(V* v, Valid valid, Reset reset) {{\n{cases}\n}}")
+        return f"struct {kind} {{\n{textwrap.indent(chr(10).join(lines), '    ')}\n}};"
+
+    def _onward(self) -> list[tuple[int, int]]:
+        """What becomes what is carried: values of the last stage, and those that the first one reads."""
+        pairs = []
+        for leaf, slot in self.slots.items():
+            if slot.where == "CARRIED":
+                pairs.append((self.number[self.program.carried[leaf.args[0]].value], self.number[leaf]))
+        return pairs
+
+    def _places(self, k: int) -> tuple[list[str], list[str]]:
+        """What a stage reads and writes."""
+        made = {v for v in self.stages[k]}
+        needed = [v for v in self.stages[k] for v in v.inner] + [r.value for r in self.layout.results[k]]
+        last = k == len(self.stages) - 1
+        if last:
+            needed += [value.value for value in self.program.carried.values()]
+        reads = [v for v in dict.fromkeys(needed) if v not in made and v.op != "constant"]
+        reads = [v for v in reads if v.op != "leaf" or v.args[0] not in ("valid", "reset")]
+        results = [self._slot(r.value, r.slot, r.adds) for r in self.layout.results[k]]
+        results += [self._slot(each.value) for each in self.layout.kept if self._made_at(each.value) == k]
+        return [self._slot(v) for v in reads], results
+
+    def _made_at(self, v: Expression) -> int:
+        return self.stage.get(v, 0)
+
+    def _slot(self, v: Expression, slot: Slot | None = None, adds: bool = False) -> str:
+        slot = slot or self.slots[v]
+        array = int(slot.array) if slot.where == "PRODUCT" else self.arrays.index(slot.array) if slot.array else 0
+        initial = 0
+        if slot.where == "BEFORE":
+            initial = self.arrays.index(f"initial.{v.args[0].removeprefix('before.')}")
+        parts = [self.number[v], f"Where::{slot.where}", f"Axes::{AXES[slot.axes]}", array, slot.column, initial]
+        return f"{{{', '.join(map(str, parts))}, {_bool(slot.working)}, {_bool(adds)}}}"
+
+    def _functions(self, k: int, block: Sequence[Expression]) -> list[str]:
+        """A stage's values: those of a row, then those of each unit."""
+        row = [v for v in block if not v.unit_axis]
+        units = [v for v in block if v.unit_axis]
+        return [self._function(f"row{k}", row), self._function(f"units{k}", units)]
+
+    def _function(self, name: str, block: Sequence[Expression]) -> str:
+        own = set(block)
+        read = dict.fromkeys(a for v in block for a in v.inner if a not in own and a in self.number)
+        lines = [f"const V {self.names[a]} = v[{self.number[a]}];" for a in read if a.args[0] not in ("valid", "reset")]
+        for v in block:
+            if v in self.names:
+                lines.append(f"const auto {self.names[v]} = {self._formula(v, whole=True)};")
+        lines += [f"v[{self.number[v]}] = {self.names[v]};" for v in block if v in self.number]
+        if any("T(" in line for line in lines):
+            lines.insert(0, "using T = scalar<V>;")
+        head = "template <class V, class Valid, class Reset>\n"
+        head += f"SEQCELLS_INLINE static void {name}([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {{\n"
+        return head + textwrap.indent("\n".join(lines), "    ") + "\n}"
+
+    def _formula(self, v: Expression, whole: bool = False) -> str:
+        if v.op == "constant":
+            return f"T({v.args[0]!r})"
+        if v.op == "leaf" and v.args[0] in ("valid", "reset"):
+            return v.args[0]
+        if v in self.names and not whole:
+            return self.names[v]
+        if isinstance(v.op, Activation):
+            return f"{v.op.name}({', '.join(map(self._formula, v.args))})"
+
+        def operand(arg: Expression, least: int) -> str:
+            text = self._formula(arg)
+            return text if arg in self.names or BINDS.get(arg.op, least) >= least else f"({text})"
+
+        level = BINDS[v.op]
+        if v.op == "neg":
+            return f"-{operand(v.args[0], level)}"
+        return f"{operand(v.args[0], level)} {v.op} {operand(v.args[1], level + 1)}"
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def _bool(value: bool) -> str:
+    return str(bool(value)).lower()
+
+
+def _list(kind: str, name: str, items: Iterable[str]) -> str:
+    items = [*items]
+    body = ",\n    ".join(items)
+    return (
+        f"static constexpr std::array<{kind}, {len(items)}> {name}{{{{\n    {body}\n}}}};"
+        if items
+        else (f"static constexpr std::array<{kind}, 0> {name}{{}};")
+    )
