@@ -10,59 +10,13 @@ from .derivation import derive
 from .expressions import Expression, Product
 from .layout import Layout, Slot, layouts
 
-# Names that the printed functions use, or that C++ keeps to itself and Python does not.
-RESERVED = {*ACTIVATIONS, "v", "T", "V", "valid", "reset"} | {
-    *[
-        "asm",
-        "auto",
-        "bool",
-        "case",
-        "catch",
-        "char",
-        "const",
-        "default",
-        "delete",
-        "do",
-        "double",
-        "enum",
-        "explicit",
-        "export",
-        "extern",
-        "false",
-        "float",
-        "friend",
-        "goto",
-        "inline",
-        "int",
-        "long",
-        "mutable",
-        "namespace",
-        "new",
-        "operator",
-        "private",
-        "protected",
-        "public",
-        "register",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "template",
-        "this",
-        "throw",
-        "true",
-        "typedef",
-        "typename",
-        "union",
-        "unsigned",
-        "using",
-        "virtual",
-        "void",
-        "volatile",
-    ]
-}
+# Names that C++ keeps to itself and Python does not.
+CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
+friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
+static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
+RESERVED = {*ACTIVATIONS, *CPP_WORDS.split(), "v", "T", "V", "valid", "reset"}
+"""Names that the printed functions use, and those that they cannot."""
+ARGUMENTS = "[[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset"
 BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 """How tightly each operator binds; the right operand of a binary one has to bind more tightly."""
 AXES = {"TBH": "TBH", "BH": "BH", "H": "H", "TB": "TB", "B": "B", "": "NONE"}
@@ -188,7 +142,7 @@ class _Printed:
 
     def _places(self, k: int) -> tuple[list[str], list[str]]:
         """What a stage reads and writes."""
-        made = {v for v in self.stages[k]}
+        made = set(self.stages[k])
         needed = [v for v in self.stages[k] for v in v.inner] + [r.value for r in self.layout.results[k]]
         last = k == len(self.stages) - 1
         if last:
@@ -228,7 +182,7 @@ class _Printed:
         if any("T(" in line for line in lines):
             lines.insert(0, "using T = scalar<V>;")
         head = "template <class V, class Valid, class Reset>\n"
-        head += f"SEQCELLS_INLINE static void {name}([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {{\n"
+        head += f"SEQCELLS_INLINE static void {name}({ARGUMENTS}) {{\n"
         return head + textwrap.indent("\n".join(lines), "    ") + "\n}"
 
     def _formula(self, v: Expression, whole: bool = False) -> str:

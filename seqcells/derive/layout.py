@@ -16,7 +16,7 @@ from .program import Program
 
 
 class Slot(NamedTuple):
-    """Where a value is: ``where`` and ``axes`` as pass.h has them, and a column of units, or of numbers, of an array."""
+    """Where a value is: ``where`` and ``axes`` as pass.h has them, and a column, of units or numbers, of an array."""
 
     where: str
     axes: str
@@ -299,10 +299,8 @@ class _Places:
             made = {*block}
             ends = [each.value for each in self._results[k]]
             read = [arg for v in block for arg in v.inner] + ends
-            unended = [self._unended(arg) for v in block if v is self._unended(v) for arg in v.inner] + [
-                *map(self._unended, ends)
-            ]
-            plain |= {v for v in unended if v not in made}
+            unended = [arg for v in block if v is self._unended(v) for arg in v.inner] + ends
+            plain |= {v for v in map(self._unended, unended) if v not in made}
             for v in read:
                 if v.inner and v.unit_axis and v not in made and self.stage(v) < k:
                     later.setdefault(v, v in reduced and self.stage(v) == 0)
