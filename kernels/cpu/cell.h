@@ -2,87 +2,20 @@
 
 #pragma once
 
+#include "arrays.h"
 #include "cells.h"
 #include "step.h"
-#include "vector.h"
+#include "sums.h"
 
 namespace seqcells {
 namespace {
 
-// Numbers of T, or of bfloat16 in its place: the caller's arrays.
-template <class T>
-class Array {
-  public:
-    Array(const void* at, bool halves) : at_(const_cast<void*>(at)), halves_(halves) {}
-    Array(const void* at, const Problem& p) : Array(at, p.halves) {}
-
-    template <class V = Vector<T>>
-    SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<T>) const {
-        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
-            if (halves_) return load_as<V>(static_cast<const bfloat16*>(at_) + from, count);
-        return load_as<V>(static_cast<const T*>(at_) + from, count);
-    }
-    template <class V>
-    SEQCELLS_INLINE void store(int64_t to, V value, int64_t count) const {
-        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
-            if (halves_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
-        seqcells::store(static_cast<T*>(at_) + to, value, count);
-    }
-    T operator[](int64_t k) const {
-        if constexpr (std::is_same_v<T, float>)
-            if (halves_) return static_cast<const bfloat16*>(at_)[k];
-        return static_cast<const T*>(at_)[k];
-    }
-    void set(int64_t k, T value) const {
-        if constexpr (std::is_same_v<T, float>)
-            if (halves_) {
-                static_cast<bfloat16*>(at_)[k] = value;
-                return;
-            }
-        static_cast<T*>(at_)[k] = value;
-    }
-    // Some numbers to memory of T; zeros where there is no array.
-    void copy(int64_t from, int64_t count, T* to) const {
-        if (count <= 0) return;
-        if (!at_)
-            std::memset(static_cast<void*>(to), 0, count * sizeof(T));
-        else if (halves_)
-            for (int64_t k = 0; k < count; ++k) to[k] = (*this)[from + k];
-        else
-            std::memcpy(to, static_cast<const T*>(at_) + from, count * sizeof(T));
-    }
-    // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
-    // little for the hardware to foresee the next.
-    template <int WRITE>
-    SEQCELLS_INLINE void expect(int64_t from, int64_t count) const {
-        const int64_t size = halves_ ? sizeof(bfloat16) : sizeof(T);
-        const char *line = static_cast<const char*>(at_) + from * size, *last = line + count * size;
-        for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
-    }
-    explicit operator bool() const { return at_; }
-
-  private:
-    void* at_;
-    bool halves_;
-};
-
-// Which step comes when, and what happens to a row before and in it.
-struct Times {
-    const Problem& p;
-
-    int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }
-    bool valid(int64_t t, int64_t row) const { return !p.lengths || t < p.lengths[row]; }
-    // Whether the state is reset just before step t, in the direction of travel.
-    bool boundary(int64_t t, int64_t row) const {
-        const int64_t flag = p.reverse ? t + 1 : t;
-        return p.reset && flag < p.steps && valid(flag, row) && p.reset[flag * p.batch + row];
-    }
-};
+using Times = TimesOf<Problem>;
 
 // What a state becomes at a boundary.
 template <class T, class V = Vector<T>>
 SEQCELLS_INLINE V fresh(const Problem& p, int state, int64_t row, int64_t unit, int64_t count) {
-    return p.reset_states[state] ? Array<T>(p.reset_states[state], p).template load<V>(row * (state ? p.hidden : p.projected) + unit, count) : V{};
+    return p.reset_states[state] ? Array<T>(p.reset_states[state], p.halves).template load<V>(row * (state ? p.hidden : p.projected) + unit, count) : V{};
 }
 
 // The hidden state after a step: what the next one reads, or the final one.
@@ -115,13 +48,13 @@ SEQCELLS_INLINE void expect_forward(const Step<T>& s, int64_t row) {
     const int64_t place = Times{p}.at(index) * p.batch + row;
     if (p.gates_x)
         for (int gate = 0; gate < Cell::gates; ++gate)
-            Array<T>(p.gates_x, p).template expect<0>(place * p.gates_width + gate * H + unit, count);
+            Array<T>(p.gates_x, p.halves).template expect<0>(place * p.gates_width + gate * H + unit, count);
     if (p.saved)
         for (int k = 0; k < Cell::saves; ++k)
             Array<T>(p.saved, false).template expect<1>((place * Cell::saves + k) * H + unit, count);
     for (int state = 0; state < Cell::states; ++state)
         if (p.path[state]) Array<T>(p.path[state], false).template expect<1>(place * H + unit, count);
-    if (!p.weight_hr) Array<T>(p.output, p).template expect<1>(place * p.output_width + unit, count);
+    if (!p.weight_hr) Array<T>(p.output, p.halves).template expect<1>(place * p.output_width + unit, count);
 }
 
 // Whether vectors of units are computed two and three side by side. That takes time to compile, so only float32 has it, and
@@ -218,8 +151,8 @@ SEQCELLS_INLINE void expect_backward(const Step<T>& s, int64_t row) {
     const int64_t place = times.at(index) * p.batch + row;
     for (int k = 0; k < Cell::saves; ++k) Array<T>(p.saved, false).template expect<0>((place * Cell::saves + k) * H + unit, count);
     for (int gate = 0; gate < Cell::gates; ++gate)
-        Array<T>(p.grad_gates_x, p).template expect<1>(place * p.gates_width + gate * H + unit, count);
-    if (!p.weight_hr) Array<T>(p.grad_output, p).template expect<0>(place * p.output_width + unit, count);
+        Array<T>(p.grad_gates_x, p.halves).template expect<1>(place * p.gates_width + gate * H + unit, count);
+    if (!p.weight_hr) Array<T>(p.grad_output, p.halves).template expect<0>(place * p.output_width + unit, count);
     for (int state = 1; state < Cell::states && index; ++state)
         if (Cell::previous[state])
             Array<T>(p.path[state], false).template expect<0>((times.at(index - 1) * p.batch + row) * H + unit, count);
@@ -234,32 +167,6 @@ SEQCELLS_INLINE Vector<T> previous(const Problem& p, int state, int64_t index, i
     if (boundary) return fresh<T>(p, state, row, unit, count);
     if (index == 0) return Array<T>(p.initial[state], halves).load(row * H + unit, count);
     return load(static_cast<const T*>(p.path[state]) + (times.at(index - 1) * p.batch + row) * H + unit, count);
-}
-
-constexpr int64_t SUMMED = 8;  // terms of a sum in the type that is computed in; sums of those are float64
-
-template <class T>
-SEQCELLS_INLINE void add_in_double(double* totals, Vector<T> value, int64_t count) {
-    typedef double Doubles __attribute__((vector_size(LANES<T> * sizeof(double))));
-    if (count < LANES<T>) {
-        for (int lane = 0; lane < count; ++lane) totals[lane] += value[lane];
-        return;
-    }
-    Doubles all;
-    std::memcpy(&all, totals, sizeof all);
-    all += __builtin_convertvector(value, Doubles);
-    std::memcpy(totals, &all, sizeof all);
-}
-
-// A term of a sum over steps and rows.
-template <class T>
-SEQCELLS_INLINE void add_up(const Step<T>& s, int64_t place, Vector<T> value, bool full, int64_t count) {
-    value += load(s.sums + place, count);
-    if (full) {
-        add_in_double<T>(s.totals + place, value, count);
-        value = Vector<T>{};
-    }
-    store(s.sums + place, value, count);
 }
 
 // One vector of units of one row; PLAIN as in forward.
@@ -301,7 +208,7 @@ SEQCELLS_INLINE void backward_units(const Step<T>& s, int64_t row, int sub, bool
     }
     for (int gate = 0; gate < G; ++gate) Array<T>(p.grad_gates_x, halves).store(place * p.gates_width + gate * H + unit, x[gate], count);
     if (s.with_biases)
-        for (int gate = 0; gate < G; ++gate) add_up(s, gate * H + unit, x[gate], full, count);
+        for (int gate = 0; gate < G; ++gate) add_up<T>(s, gate * H + unit, x[gate], full, count);
     int own = 0;
     for (int gate = 0; gate < R; ++gate) {
         if (s.pairs)
@@ -310,11 +217,11 @@ SEQCELLS_INLINE void backward_units(const Step<T>& s, int64_t row, int sub, bool
             store(static_cast<T*>(s.operands) + row * s.operands_width + gate * H + unit, r[gate], count);
         if (Cell::shared[gate] < 0) {
             Array<T>(p.grad_product, halves).store((place * U + own) * H + unit, r[gate], count);
-            if (s.with_biases) add_up(s, (G + own) * H + unit, r[gate], full, count);
+            if (s.with_biases) add_up<T>(s, (G + own) * H + unit, r[gate], full, count);
             ++own;
         }
     }
-    for (int k = 0; k < Cell::parameters; ++k) add_up(s, (G + U + k) * H + unit, du[k], full, count);
+    for (int k = 0; k < Cell::parameters; ++k) add_up<T>(s, (G + U + k) * H + unit, du[k], full, count);
     // At a boundary what was carried goes to the reset states instead.
     for (int state = 1; state < S && boundary; ++state) {
         T* carried = s.states + (state * p.batch + row) * s.states_width + unit;

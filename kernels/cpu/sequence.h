@@ -2,39 +2,15 @@
 
 #pragma once
 
-#include <unistd.h>
-
 #include <vector>
 
 #include "buffer.h"
 #include "cell.h"
-#include "product.h"
 #include "team.h"
+#include "work.h"
 
 namespace seqcells {
 namespace {
-
-// f(first, last) for about equal parts of the rows, of at most BATCH each.
-template <class F>
-SEQCELLS_INLINE void each_batch(int64_t rows, F f) {
-    const Parts parts(rows, BATCH);
-    for (int64_t part = 0; part < parts.count; ++part) f(parts.of(part).first, parts.of(part).last);
-}
-
-// Passes so far: single steps, of one pass each, go to and fro as well.
-std::atomic<unsigned> passes{0};
-
-// What weights may take of the cache that a thread has to itself, the second level: all of it, in bytes.
-inline int64_t cache_bytes() {
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-    static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    if (bytes > 0) return bytes;
-#endif
-    return 1 << 19;  // where the system does not say: the size that most have at least
-}
-
-// Multiply-adds that an item should have, so that nobody waits for long: 20 to 50 µs.
-constexpr int64_t ITEM = 1 << 21;
 
 // Computed in T, by products of O.
 template <class T, class O>
@@ -57,7 +33,7 @@ class Sequence {
     // result depends on the order.
     bool back(int64_t index) const { return (index + turn) % 2; }
 
-    Array<T> as(const void* pointer) const { return {pointer, p}; }
+    Array<T> as(const void* pointer) const { return {pointer, bool(p.halves)}; }
     static T* in_full(const void* pointer) { return static_cast<T*>(const_cast<void*>(pointer)); }
 
     // The last of some rows that has not ended: what lies behind it needs no products.

@@ -8,7 +8,7 @@ from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation
 from .derivation import derive
 from .expressions import Expression, Product
-from .layout import Layout, Slot, layouts
+from .layout import Kept, Layout, Slot, layouts
 
 # Names that C++ keeps to itself and Python does not.
 CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
@@ -84,7 +84,9 @@ class _Printed:
     def struct(self, kind: str, gates: int) -> str:
         """Its text."""
         layout = self.layout
-        kept = ", ".join(f"{{{_bool(k.twice)}, {_bool(k.bounded)}}}" for k in layout.kept)
+        kept = ", ".join(
+            f"{{{_bool(k.twice)}, {_bool(k.bounded)}, {', '.join(map(str, self._operand_of(k)))}}}" for k in layout.kept
+        )
         operands = ", ".join(
             f"{{{len(o.values)}, {{{', '.join(str(self.number[v]) for v in o.values)}}}, {_bool(o.twice)}}}"
             for o in layout.operands
@@ -131,6 +133,13 @@ class _Printed:
             head = "template <int K, class V, class Valid, class Reset>\n"
             lines.append(f"{head}SEQCELLS_INLINE static void {name}(V* v, Valid valid, Reset reset) {{\n{cases}\n}}")
         return f"struct {kind} {{\n{textwrap.indent(chr(10).join(lines), '    ')}\n}};"
+
+    def _operand_of(self, kept: Kept) -> tuple[int, int]:
+        """The operand, and its block, that is the same value and lives as long; -1 where there is none."""
+        for k, operand in enumerate(self.layout.operands):
+            if operand.twice and self.stage.get(kept.value, 0) == 0 and kept.value in operand.values:
+                return k, operand.values.index(kept.value)
+        return -1, 0
 
     def _onward(self) -> list[tuple[int, int]]:
         """What becomes what is carried: values of the last stage, and those that the first one reads."""

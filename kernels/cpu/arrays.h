@@ -1,0 +1,81 @@
+// The caller's arrays, and which step comes when.
+
+#pragma once
+
+#include "vector.h"
+
+namespace seqcells {
+namespace {
+
+// Numbers of T, or of bfloat16 in its place: the caller's arrays.
+template <class T>
+class Array {
+  public:
+    Array(const void* at, bool halves) : at_(const_cast<void*>(at)), halves_(halves) {}
+
+    template <class V = Vector<T>>
+    SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<T>) const {
+        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+            if (halves_) return load_as<V>(static_cast<const bfloat16*>(at_) + from, count);
+        return load_as<V>(static_cast<const T*>(at_) + from, count);
+    }
+    template <class V>
+    SEQCELLS_INLINE void store(int64_t to, V value, int64_t count) const {
+        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+            if (halves_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
+        seqcells::store(static_cast<T*>(at_) + to, value, count);
+    }
+    T operator[](int64_t k) const {
+        if constexpr (std::is_same_v<T, float>)
+            if (halves_) return static_cast<const bfloat16*>(at_)[k];
+        return static_cast<const T*>(at_)[k];
+    }
+    void set(int64_t k, T value) const {
+        if constexpr (std::is_same_v<T, float>)
+            if (halves_) {
+                static_cast<bfloat16*>(at_)[k] = value;
+                return;
+            }
+        static_cast<T*>(at_)[k] = value;
+    }
+    // Some numbers to memory of T; zeros where there is no array.
+    void copy(int64_t from, int64_t count, T* to) const {
+        if (count <= 0) return;
+        if (!at_)
+            std::memset(static_cast<void*>(to), 0, count * sizeof(T));
+        else if (halves_)
+            for (int64_t k = 0; k < count; ++k) to[k] = (*this)[from + k];
+        else
+            std::memcpy(to, static_cast<const T*>(at_) + from, count * sizeof(T));
+    }
+    // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
+    // little for the hardware to foresee the next.
+    template <int WRITE>
+    SEQCELLS_INLINE void expect(int64_t from, int64_t count) const {
+        const int64_t size = halves_ ? sizeof(bfloat16) : sizeof(T);
+        const char *line = static_cast<const char*>(at_) + from * size, *last = line + count * size;
+        for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
+    }
+    explicit operator bool() const { return at_; }
+
+  private:
+    void* at_;
+    bool halves_;
+};
+
+// Which step comes when, and what happens to a row before and in it.
+template <class Problem>
+struct TimesOf {
+    const Problem& p;
+
+    int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }
+    bool valid(int64_t t, int64_t row) const { return !p.lengths || t < p.lengths[row]; }
+    // Whether the state is reset just before step t, in the direction of travel.
+    bool boundary(int64_t t, int64_t row) const {
+        const int64_t flag = p.reverse ? t + 1 : t;
+        return p.reset && flag < p.steps && valid(flag, row) && p.reset[flag * p.batch + row];
+    }
+};
+
+}  // namespace
+}  // namespace seqcells

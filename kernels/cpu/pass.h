@@ -1,0 +1,90 @@
+// What a printed cell tells of a pass, forward or backward: its stages, and where the values of a step are.
+//
+// Between stages threads meet; each but the first begins with what is gathered over units. After a step's last stage comes
+// the first one of the next step, so what is carried passes in registers.
+
+#pragma once
+
+#include <cstdint>
+
+namespace seqcells {
+
+constexpr int MAX_ARRAYS = 40, MAX_STAGES = 8, MAX_PRODUCTS = 8;
+
+// Axes: time, sequences, units.
+enum class Axes : uint8_t { TBH, BH, H, TB, B, NONE };
+
+enum class Where : uint8_t {
+    LOCAL,    // nowhere but in its stage
+    GIVEN,    // in an array of the caller's
+    GATE,     // of the input's product: in an array, or made for a few steps at a time
+    BEFORE,   // in the history of a state, as it was before the step
+    CARRIED,  // passed on; before the first step, and after the last, in an array of the caller's
+    KEPT,     // in memory of the engine's, from stage to stage
+    PRODUCT,  // gathered: a row block of a product
+    NUMBER,   // gathered: a number of each row
+    COUNT,    // the number of units
+    SUM       // summed up over steps and rows
+};
+
+// Where a value is read, or written.
+struct Slot {
+    int value;          // its number among the values of a step
+    Where where;
+    Axes axes;
+    int array;          // of the caller's; BEFORE: of the values after steps; PRODUCT: which product
+    int column;         // of units, of an array or among row blocks; else the number of what is kept, reduced, summed up
+    int initial;        // BEFORE: the array of initial states
+    bool working;       // whether the array is of the type that is computed in, where the caller's own may be of bfloat16
+    bool adds;          // a result: to what the array holds
+};
+
+// What a later stage reads.
+struct Kept {
+    bool twice;         // written for the next step while it is read for this one
+    bool bounded;       // needed where there are boundaries alone
+    int operand, block; // where products read it too, unless in another type; or -1
+};
+
+// What products read: values side by side.
+struct Multiplicand {
+    int blocks, values[8];
+    bool twice;
+};
+
+// Row blocks from `first` on of a weight, applied to an operand; transposed, to the operand's row blocks.
+struct Multiplied {
+    int stage, weight, operand, first, blocks, heads;
+    bool transposed;
+};
+
+enum class Reduced : uint8_t { SUM, MEAN, MAX, VARIANCE, LOGSUMEXP };
+struct Reduction {
+    int stage;
+    Reduced how;
+    Slot from;          // KEPT, or GIVEN or GATE for all steps
+};
+
+struct Total {
+    int array, column;
+    bool units;         // whether it is one of each unit
+    int sum;
+    bool varies;        // whether what is summed up differs from unit to unit
+};
+
+// A pass of a cell as the loop sees it. Pointers are to constants of the printed struct.
+struct Pass {
+    int stages, arrays, kept, operands, products, reductions, sums, totals;
+    int by;             // 1, or -1 for one that goes back
+    int gates;          // of the input
+    const char* const* names;  // of the arrays
+    const Kept* keep;
+    const Multiplicand* operand;
+    const Multiplied* product;
+    const Reduction* reduction;
+    const Total* total;
+    void (*run[MAX_STAGES])(const void* stage);  // the elementwise part, of a `Stage` of the type
+    void (*begin)(const void* stage);            // the first stage of the first step
+};
+
+}  // namespace seqcells

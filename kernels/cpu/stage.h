@@ -1,0 +1,392 @@
+// The elementwise part of a stage over the rows of a block of units: all that is compiled for each cell.
+
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
+#include "arrays.h"
+#include "call.h"
+#include "sums.h"
+
+namespace seqcells {
+namespace {
+
+// What a stage is given: rows [row0, row1) of `vectors` vectors of units from `unit` on. Arrays that begin at a row begin at row0.
+template <class T>
+struct Stage {
+    const Call* p;
+    int64_t index;              // of the step, in the order of travel
+    int64_t row0, row1, unit;
+    int vectors;
+    bool pairs;                 // whether operands are of bfloat16, not of T
+    bool last;                  // whether no step comes after this one
+
+    const T* products[MAX_PRODUCTS];  // row blocks of vectors, side by side
+    int64_t products_width[MAX_PRODUCTS];
+    const T* inputs;            // of the gates, as products; null: they are in an array
+    int64_t inputs_width;
+    const T* numbers;           // (reductions, B)
+    T *kept, *kept_twice[2];    // (·, B, kept_width); where it is needed twice, of this step and of the next
+    int64_t kept_width, kept_by_array;
+    char* operands[2][MAX_PRODUCTS];
+    int64_t operands_width[MAX_PRODUCTS];
+    T* sums;                    // (sums, H), and in full
+    double* totals;
+    int64_t terms;              // summed up so far
+
+    int64_t next_unit;          // what is likely to come next, to be asked for ahead of time; -1 for nothing
+    int next_vectors;
+    int64_t next_index;
+};
+
+// Where a sequence has not ended, in a pass without boundaries and in one with them; whether it begins anew.
+struct Always {};
+struct Never {};
+struct Whether {
+    bool is;
+};
+template <class V>
+SEQCELLS_INLINE const V& where(Always, const V& a, const V&) {
+    return a;
+}
+template <class V>
+SEQCELLS_INLINE const V& where(Always, const V& a, scalar<V>) {
+    return a;
+}
+template <class V>
+SEQCELLS_INLINE V where(Always, scalar<V> a, const V&) {
+    return V{} + a;
+}
+template <class V>
+SEQCELLS_INLINE const V& where(Never, const V&, const V& b) {
+    return b;
+}
+template <class V>
+SEQCELLS_INLINE V where(Never, const V&, scalar<V> b) {
+    return V{} + b;
+}
+template <class V>
+SEQCELLS_INLINE const V& where(Never, scalar<V>, const V& b) {
+    return b;
+}
+template <class V>
+SEQCELLS_INLINE V where(Whether w, V a, V b) {
+    return w.is ? a : b;
+}
+template <class V>
+SEQCELLS_INLINE V where(Whether w, V a, scalar<V> b) {
+    return w.is ? a : V{} + b;
+}
+template <class V>
+SEQCELLS_INLINE V where(Whether w, scalar<V> a, V b) {
+    return w.is ? V{} + a : b;
+}
+
+using Times = TimesOf<Call>;
+
+template <class T, class V, int N>
+SEQCELLS_INLINE void add_up(const Stage<T>& s, int64_t place, const Several<V, N>& value, bool full, int64_t count) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) add_up<T>(s, place + n * LANES<T>, value.part[n], full, N == 1 ? count : LANES<T>);
+}
+
+// One row of a stage, or of the first one of the next step: where its arrays are.
+template <class Pass, class T>
+struct Place {
+    const Stage<T>& s;
+    const Call& p;
+    const int64_t index, row, time;  // index: of the step whose values they are
+    bool ahead;           // whether that step comes after `s.index`
+    bool full;            // whether sums go to those in full
+    bool pairs;           // whether operands are of another type than what is kept
+
+    // A value's vector of units; `halves`: whether the caller's arrays may be of bfloat16. `Of::slot` says where it is.
+    template <class Of, class V>
+    SEQCELLS_INLINE void read(V& value, int sub, int64_t count, bool halves) const {
+        constexpr Slot slot = Of::slot;
+        constexpr int L = LANES<T>;
+        const int64_t H = p.hidden, unit = s.unit + sub * L, place = time * p.batch + row;
+        const bool own = !slot.working && halves;
+        if constexpr (slot.where == Where::GATE) {
+            if (s.inputs) {
+                load(s.inputs + (row - s.row0) * s.inputs_width + (slot.column * s.vectors + sub) * L, value, L);
+                if (p.bias_ih) value += Array<T>(p.bias_ih, own).template load<V>(slot.column * H + unit, count);
+            } else {
+                value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * H + unit, count);
+            }
+        } else if constexpr (slot.where == Where::GIVEN && slot.axes == Axes::TBH) {
+            value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * H + unit, count);
+        } else if constexpr (slot.where == Where::GIVEN && (slot.axes == Axes::BH || slot.axes == Axes::H)) {
+            const Array<T> array(p.arrays[slot.array], own);
+            value = array ? array.template load<V>((slot.axes == Axes::H ? slot.column : row) * H + unit, count) : V{};
+        } else if constexpr (slot.where == Where::GIVEN) {
+            const Array<T> array(p.arrays[slot.array], own);
+            value = V{} + array[slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : slot.axes == Axes::B ? row : 0];
+        } else if constexpr (slot.where == Where::BEFORE) {
+            if (index == 0)
+                value = Array<T>(p.arrays[slot.initial], halves).template load<V>(row * H + unit, count);
+            else
+                value = Array<T>(p.arrays[slot.array], own).template load<V>((Times{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * H + unit, count);
+        } else if constexpr (slot.where == Where::CARRIED) {
+            value = Array<T>(p.arrays[slot.array], halves).template load<V>(row * H + unit, count);
+        } else if constexpr (slot.where == Where::KEPT) {
+            constexpr Kept one = Pass::keep[slot.column];
+            if (one.operand >= 0 && !pairs)
+                load(reinterpret_cast<const T*>(s.operands[0][one.operand]) + row * s.operands_width[one.operand] + one.block * H + unit, value, count);
+            else
+                load(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
+        } else if constexpr (slot.where == Where::PRODUCT) {
+            load(s.products[slot.array] + (row - s.row0) * s.products_width[slot.array] + (slot.column * s.vectors + sub) * L, value, L);
+        } else if constexpr (slot.where == Where::NUMBER) {
+            value = V{} + s.numbers[slot.column * p.batch + row];
+        } else {
+            value = V{} + T(H);
+        }
+    }
+
+    template <class Of, class V>
+    SEQCELLS_INLINE void write(const V& value, int sub, int64_t count, bool halves) const {
+        constexpr Slot slot = Of::slot;
+        constexpr int L = LANES<T>;
+        const int64_t H = p.hidden, unit = s.unit + sub * L, place = time * p.batch + row;
+        const bool own = !slot.working && halves;
+        if constexpr (slot.where == Where::GIVEN) {
+            const Array<T> array(p.arrays[slot.array], own);
+            if (!array) return;
+            if constexpr (slot.axes == Axes::TB) {
+                if (unit == 0) array.set(place * p.widths[slot.array] + slot.column, lane(value));
+            } else {
+                const int64_t to = slot.axes == Axes::BH ? row * H + unit : place * p.widths[slot.array] + slot.column * H + unit;
+                if constexpr (slot.adds)
+                    array.store(to, array.template load<V>(to, count) + value, count);
+                else
+                    array.store(to, value, count);
+            }
+        } else if constexpr (slot.where == Where::CARRIED) {
+            Array<T>(p.arrays[slot.array], own).store(row * H + unit, value, count);
+        } else if constexpr (slot.where == Where::KEPT) {
+            if (Pass::keep[slot.column].operand < 0 || pairs)
+                store(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
+        } else if constexpr (slot.where == Where::SUM) {
+            add_up<T>(s, slot.column * H + unit, value, full, count);
+        }
+    }
+
+    template <class V>
+    SEQCELLS_INLINE void operand(int k, int block, const V& value, int sub, int64_t count) const {
+        const int64_t to = row * s.operands_width[k] + block * p.hidden + s.unit + sub * LANES<T>;
+        char* array = s.operands[Pass::operands[k].twice && ahead][k];
+        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+            if (s.pairs) return store(reinterpret_cast<bfloat16*>(array) + to, value, count);
+        store(reinterpret_cast<T*>(array) + to, value, count);
+    }
+
+    template <int K>
+    SEQCELLS_INLINE T* kept() const {
+        return Pass::keep[K].twice ? s.kept_twice[ahead] : s.kept;
+    }
+    static T lane(const Vector<T>& value) { return value[0]; }
+    template <class V, int N>
+    static T lane(const Several<V, N>& value) {
+        return value.part[0][0];
+    }
+};
+
+#define SEQCELLS_LAMBDA __attribute__((always_inline))
+
+// f of each number below N, as a constant.
+template <int N, class F, std::size_t... I>
+SEQCELLS_INLINE void each_constant(F f, std::index_sequence<I...>) {
+    (f(std::integral_constant<int, int(I)>{}), ...);
+}
+template <int N, class F>
+SEQCELLS_INLINE void each_constant(F f) {
+    each_constant<N>(f, std::make_index_sequence<N>{});
+}
+
+constexpr bool is_of_row(Axes axes) { return axes == Axes::TB || axes == Axes::B || axes == Axes::NONE; }
+
+// A slot of those that a stage reads, or writes, as a type.
+template <class Pass, int K, int I>
+struct Read {
+    static constexpr Slot slot = std::get<K>(Pass::reads)[I];
+};
+template <class Pass, int K, int I>
+struct Written {
+    static constexpr Slot slot = std::get<K>(Pass::results)[I];
+};
+
+// Whether a value is there; what boundaries alone need is zero without them, or not looked at.
+template <class Pass, bool BOUNDED>
+constexpr bool is_needed(const Slot slot) {
+    return BOUNDED || slot.where != Where::KEPT || !Pass::keep[slot.column].bounded;
+}
+
+// What a stage reads that is one number of a row, or what differs from unit to unit.
+template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool BEGINS, class T, class V>
+SEQCELLS_INLINE void read_all(const Place<Pass, T>& row, V* v, int sub, int64_t count, bool halves) {
+    each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA {
+        using Of = Read<Pass, K, k>;
+        constexpr Slot slot = Of::slot;
+        if constexpr (is_of_row(slot.axes) == OF_ROW) {
+            if constexpr (slot.where == Where::CARRIED && BEGINS) {
+                if (row.p.arrays[slot.array])
+                    row.template read<Of>(v[slot.value], sub, count, halves);
+                else
+                    v[slot.value] = V{};
+            } else if constexpr (slot.where != Where::CARRIED) {
+                if constexpr (is_needed<Pass, BOUNDED>(slot))
+                    row.template read<Of>(v[slot.value], sub, count, halves);
+                else
+                    v[slot.value] = V{};
+            }
+        }
+    });
+}
+
+template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool LAST, class T, class V>
+SEQCELLS_INLINE void write_all(const Place<Pass, T>& row, const V* v, int sub, int64_t count, bool halves) {
+    each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA {
+        using Of = Written<Pass, K, k>;
+        constexpr Slot slot = Of::slot;
+        if constexpr (is_needed<Pass, BOUNDED>(slot) && (slot.axes == Axes::TB) == OF_ROW) {
+            if constexpr (slot.where == Where::CARRIED) {
+                if (LAST && row.s.last) row.template write<Of>(v[slot.value], sub, count, halves);
+            } else {
+                row.template write<Of>(v[slot.value], sub, count, halves);
+            }
+        }
+    });
+    if constexpr (!OF_ROW)
+        each_constant<int(Pass::operands.size())>([&](auto k) SEQCELLS_LAMBDA {
+            constexpr int which = k;
+            each_constant<Pass::operands[which].blocks>([&](auto block) SEQCELLS_LAMBDA {
+                constexpr int value = Pass::operands[which].values[block];
+                if constexpr (Pass::made_at[value] == K) row.operand(which, block, v[value], sub, count);
+            });
+        });
+}
+
+// Some vectors of units of one row: N whole ones, where no array is of bfloat16, or by 0 one of any kind.
+template <class Pass, int K, bool BOUNDED, class T, int N, bool BEGINS>
+SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, int sub) {
+    // Of those that are also computed side by side one alone is of the same type: the compiler then joins the same products and
+    // sums to one rounding.
+    using V = std::conditional_t<Pass::side_by_side, Several<Vector<T>, N ? N : 1>, Vector<T>>;
+    using Valid = std::conditional_t<BOUNDED, Whether, Always>;
+    using Reset = std::conditional_t<BOUNDED, Whether, Never>;
+    constexpr int L = LANES<T>;
+    constexpr bool LAST = K + 1 == Pass::stages;
+    const Call& p = *s.p;
+    const bool halves = N == 0 && p.halves;
+    const int64_t after = BEGINS ? s.index : s.index + Pass::by;
+    const Place<Pass, T> now{s, p, s.index, of_row, Times{p}.at(s.index), false, full, N == 0 && s.pairs},
+        next{s, p, after, of_row, Times{p}.at(after), true, full, N == 0 && s.pairs};
+    const int64_t count = N ? L : p.hidden - (s.unit + sub * L);
+    const Times times{p};
+    const auto valid = [&](const Place<Pass, T>& row) {
+        if constexpr (BOUNDED) return Valid{times.valid(times.at(row.index), row.row)};
+        else return Valid{};
+    };
+    const auto reset = [&](const Place<Pass, T>& row) {
+        if constexpr (BOUNDED) return Reset{times.boundary(times.at(row.index), row.row)};
+        else return Reset{};
+    };
+    V v[Pass::values + 1];
+    if constexpr (!BEGINS) {
+        read_all<Pass, K, BOUNDED, true, false>(now, v, sub, count, halves);
+        Pass::template row<K>(v, valid(now), reset(now));
+        read_all<Pass, K, BOUNDED, false, false>(now, v, sub, count, halves);
+        Pass::template units<K>(v, valid(now), reset(now));
+        write_all<Pass, K, BOUNDED, true, LAST>(now, v, sub, count, halves);
+        write_all<Pass, K, BOUNDED, false, LAST>(now, v, sub, count, halves);
+        if (!LAST || s.last) return;
+        each_constant<int(Pass::onward.size())>([&](auto k) SEQCELLS_LAMBDA { v[Pass::onward[k].second] = v[Pass::onward[k].first]; });
+    }
+    if constexpr (BEGINS || LAST) {
+        read_all<Pass, 0, BOUNDED, true, BEGINS>(next, v, sub, count, halves);
+        Pass::template row<0>(v, valid(next), reset(next));
+        read_all<Pass, 0, BOUNDED, false, BEGINS>(next, v, sub, count, halves);
+        Pass::template units<0>(v, valid(next), reset(next));
+        write_all<Pass, 0, BOUNDED, true, false>(next, v, sub, count, halves);
+        write_all<Pass, 0, BOUNDED, false, false>(next, v, sub, count, halves);
+    }
+}
+
+template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
+__attribute__((noinline)) void any_units(const Stage<T>& s, int64_t row, bool full, int sub) {
+    stage_units<Pass, K, BOUNDED, T, 0, BEGINS>(s, row, full, sub);
+}
+
+// Rows behind the last are the first ones of what is likely to come next. Returns whether there is such a row.
+template <class T>
+SEQCELLS_INLINE bool looks_ahead(const Stage<T>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
+    if (row < s.row1) return true;
+    unit = s.next_unit, vectors = s.next_vectors, index = s.next_index;
+    return unit >= 0 && (row += s.row0 - s.row1) < s.row1;
+}
+
+// Asks for some units of a row in a step that a stage will read and write. By force: a function of nothing else has no
+// effects, as compilers see it.
+template <class Pass, int K, class T>
+SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
+    const int64_t place = Times{p}.at(index) * p.batch + row;
+    const auto ask = [&](auto of, auto writes) SEQCELLS_LAMBDA {
+        constexpr Slot slot = decltype(of)::slot;
+        if constexpr (slot.axes == Axes::TBH && (slot.where == Where::GIVEN || slot.where == Where::GATE))
+            if (p.arrays[slot.array])
+                Array<T>(p.arrays[slot.array], p.halves && !slot.working).template expect<writes>(place * p.widths[slot.array] + slot.column * p.hidden + unit, count);
+    };
+    each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Read<Pass, K, k>{}, std::integral_constant<int, 0>{}); });
+    each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Written<Pass, K, k>{}, std::integral_constant<int, 1>{}); });
+}
+
+// Asks for what a row of a block will read and write.
+template <class Pass, int K, class T>
+SEQCELLS_INLINE void expect(const Stage<T>& s, int64_t row) {
+    const Call& p = *s.p;
+    int64_t unit = s.unit, vectors = s.vectors, index = s.index;
+    if (!looks_ahead(s, row, unit, vectors, index)) return;
+    const int64_t H = p.hidden, count = H - unit < vectors * LANES<T> ? H - unit : vectors * LANES<T>;
+    expect_units<Pass, K, T>(p, index, row, unit, count);
+    if (K + 1 == Pass::stages && !s.last) expect_units<Pass, 0, T>(p, index + Pass::by, row, unit, count);
+}
+
+template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
+SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
+    const Call& p = *s.p;
+    const int64_t whole = p.halves || s.pairs ? 0 : (p.hidden - s.unit) / LANES<T>;
+    const int wide = whole < s.vectors ? int(whole) : s.vectors;
+    for (int64_t row = s.row0; row < s.row1; ++row) {
+        expect<Pass, K>(s, row + Pass::ahead);
+        const bool full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
+        int sub = 0;
+        // All of these take long to compile, so only what is often called is there for whole vectors.
+        if constexpr (BEGINS) {
+        } else if constexpr (Pass::side_by_side && !BOUNDED && std::is_same_v<T, float> && VECTOR_BYTES > 16) {
+            for (; wide - sub > 1; sub += 2)
+                if ((wide - sub) % 2)
+                    stage_units<Pass, K, BOUNDED, T, 3, BEGINS>(s, row, full, sub++);
+                else
+                    stage_units<Pass, K, BOUNDED, T, 2, BEGINS>(s, row, full, sub);
+        } else {
+            for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
+        }
+        for (; sub < s.vectors; ++sub) any_units<Pass, K, BOUNDED, T, BEGINS>(s, row, full, sub);
+    }
+}
+
+template <class Pass, int K, class T, bool BEGINS = false>
+void run_stage(const void* stage) {
+    const auto& s = *static_cast<const Stage<T>*>(stage);
+    if (s.p->lengths || s.p->reset)
+        stage_rows<Pass, K, true, T, BEGINS>(s);
+    else
+        stage_rows<Pass, K, false, T, BEGINS>(s);
+}
+
+}  // namespace
+}  // namespace seqcells

@@ -1,0 +1,37 @@
+// Sums over steps and rows: short ones in the type that is computed in, and of those in float64.
+
+#pragma once
+
+#include "vector.h"
+
+namespace seqcells {
+namespace {
+
+constexpr int64_t SUMMED = 8;  // terms of a sum in the type that is computed in; sums of those are float64
+
+template <class T>
+SEQCELLS_INLINE void add_in_double(double* totals, Vector<T> value, int64_t count) {
+    typedef double Doubles __attribute__((vector_size(LANES<T> * sizeof(double))));
+    if (count < LANES<T>) {
+        for (int lane = 0; lane < count; ++lane) totals[lane] += value[lane];
+        return;
+    }
+    Doubles all;
+    std::memcpy(&all, totals, sizeof all);
+    all += __builtin_convertvector(value, Doubles);
+    std::memcpy(totals, &all, sizeof all);
+}
+
+// A term of a sum over steps and rows: in `sums`, and in full in `totals`.
+template <class T, class S>
+SEQCELLS_INLINE void add_up(const S& s, int64_t place, Vector<T> value, bool full, int64_t count) {
+    value += load(s.sums + place, count);
+    if (full) {
+        add_in_double<T>(s.totals + place, value, count);
+        value = Vector<T>{};
+    }
+    store(s.sums + place, value, count);
+}
+
+}  // namespace
+}  // namespace seqcells
