@@ -71,7 +71,13 @@ def test_what_was_measured_before_a_kill_is_in_the_file(tmp_path):
 
 @needs_triton
 @pytest.mark.heavy
-@pytest.mark.parametrize(("number", "before"), ((signal.SIGTERM, ("--stages", "timing")), (signal.SIGKILL, ())))
+@pytest.mark.parametrize(
+    ("number", "before"),
+    (
+        (signal.SIGKILL, ()),
+        pytest.param(signal.SIGTERM, ("--stages", "timing"), marks=pytest.mark.exhaustive),
+    ),
+)
 def test_a_rehearsal_cut_short_goes_on_where_it_was(number, before, tmp_path):
     folder = tmp_path / "out"
     process = rehearsing(folder, *before)

@@ -234,7 +234,7 @@ def test_another_triton_too(other, tmp_path):
     dtypes = ("--dtypes", "bfloat16", "float32", "--hidden")
     meeting = ("1024", "--options", "boundaries+batched")
     for given in (
-        (*UNASKED, "--targets", "sm_90", "gfx942", *SOME, *dtypes, "512"),
+        (*UNASKED, "--targets", "sm_90", *SOME, *dtypes, "512"),
         (*PERSISTENT, "--targets", "sm_90", *dtypes, *meeting),
     ):
         found = rows(tmp_path, *given, PYTHONPATH=str(folder))

@@ -97,7 +97,7 @@ def plans_of(name):
 CASES = [(name, chosen) for name in REGISTRY for chosen in plans_of(name)]
 
 
-@heavy_if(lambda name, dtype, **_: name in UNLIKE or dtype in (torch.float32, torch.bfloat16))
+@heavy_if(lambda name, dtype, **_: name in UNLIKE and dtype in (torch.float32, torch.bfloat16))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "chosen"), CASES)
 def test_both_directions_with_all_options(name, chosen, dtype):
@@ -105,6 +105,7 @@ def test_both_directions_with_all_options(name, chosen, dtype):
         check(problem(name, dtype), chosen)
 
 
+@heavy_if(lambda chosen, **_: chosen == "fused")
 @pytest.mark.parametrize("chosen", PLANS)
 def test_more_tiles_than_one(chosen):
     """Of units and of the batch, the last of them not full."""
@@ -142,7 +143,7 @@ def test_fused_step_of_any_batch(batch, mode):
             check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
 
 
-@heavy_if(lambda name, **_: name in UNLIKE)
+@heavy_if(lambda name, boundaries, **_: name in ("lstm", "gru") or (name in UNLIKE and boundaries))
 @plain_if(lambda name, **_: name in ("lstm", "gru"))
 @pytest.mark.parametrize("boundaries", (False, True), ids=("", "boundaries"))
 @pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].recurrent_gates])
