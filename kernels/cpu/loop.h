@@ -382,30 +382,40 @@ class Loop {
         const Array<T> array(p.arrays[r.from.array], p.halves && !r.from.working);
         return reduce(r.how, [&](int64_t unit) { return array.load(place + unit, H - unit); });
     }
-    // Of all units; sums in float64.
+    // Of all units, in their order, whoever asks: lane by lane, and the lanes in float64.
     template <class F>
     T reduce(Reduced how, F at) const {
-        double sum = 0, mean = 0;
-        T most = -std::numeric_limits<T>::infinity();
-        const auto each = [&](auto f) {
+        const auto sum = [&](auto f) {
+            Vector<T> lanes{};
+            double total = 0;
+            const int64_t whole = H / L * L;
+            for (int64_t unit = 0; unit < whole; unit += L) lanes += f(at(unit));
+            for (int lane = 0; lane < L; ++lane) total += lanes[lane];
+            const Vector<T> rest = whole < H ? f(at(whole)) : lanes;
+            for (int64_t lane = 0; lane < H - whole; ++lane) total += rest[lane];
+            return total;
+        };
+        const auto largest = [&] {
+            T most = -std::numeric_limits<T>::infinity();
             for (int64_t unit = 0; unit < H; unit += L) {
                 const Vector<T> value = at(unit);
-                for (int lane = 0; lane < L && unit + lane < H; ++lane) f(value[lane]);
+                for (int64_t lane = 0; lane < L && unit + lane < H; ++lane) most = value[lane] > most || value[lane] != value[lane] ? value[lane] : most;
             }
+            return most;
         };
+        const auto as_it_is = [](Vector<T> value) { return value; };
         switch (how) {
-            case Reduced::SUM: each([&](T x) { sum += x; }); return T(sum);
-            case Reduced::MEAN: each([&](T x) { sum += x; }); return T(sum / double(H));
-            case Reduced::MAX: each([&](T x) { most = x > most || x != x ? x : most; }); return most;
-            case Reduced::VARIANCE:
-                each([&](T x) { sum += x; });
-                mean = sum / double(H), sum = 0;
-                each([&](T x) { sum += (x - mean) * (x - mean); });
-                return T(sum / double(H));
-            default:
-                each([&](T x) { most = x > most || x != x ? x : most; });
-                each([&](T x) { sum += std::exp(double(x) - double(most)); });
-                return T(std::log(sum) + double(most));
+            case Reduced::SUM: return T(sum(as_it_is));
+            case Reduced::MEAN: return T(sum(as_it_is) / double(H));
+            case Reduced::MAX: return largest();
+            case Reduced::VARIANCE: {
+                const T mean = T(sum(as_it_is) / double(H));
+                return T(sum([mean](Vector<T> value) { return (value - mean) * (value - mean); }) / double(H));
+            }
+            default: {
+                const T most = largest();
+                return T(std::log(sum([most](Vector<T> value) { return exp(value - most); }))) + most;
+            }
         }
     }
     T* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
