@@ -37,11 +37,17 @@ class Loop {
     Buffer<double> totals;
     Buffer<O> operands, input_rows;
     Word<O>* weights[MAX_PRODUCTS + 1] = {};  // packed: of each product, and of the input's
+    int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // asked for with every block
 
   public:
     Loop(const Pass& of, const Call& call)
         : pass(of), p(call), times{p}, B(p.batch), H(p.hidden),
-          group(B < BATCH ? BATCH / (B ? B : 1) : 1), all(H, L, 1), lots(0, 1) {}
+          group(B < BATCH ? BATCH / (B ? B : 1) : 1), all(H, L, 1), lots(0, 1), kept_width(padded<T>(all.vectors * L)) {
+        for (int k = 0; k < pass.operands; ++k) {
+            operand_width[k] = padded<O>(pass.operand[k].blocks * H);
+            operands_before[k + 1] = operands_before[k] + B * operand_width[k];
+        }
+    }
 
     int64_t threads() const {
         const int64_t work = B * (work_of_row(all.vectors * L) + 8 * H), most = 1 + work / (p.steps > 1 ? 16384 : 147456);
@@ -65,7 +71,7 @@ class Loop {
         if (p.input && !input_fits()) input_rows = Buffer<O>(group * B * filled<O>(p.features));
         if (p.input) inputs = Buffer<T>(group * B * pass.gates * width);
         kept = Buffer<T>(2 * pass.kept * kept_by_array());
-        operands = Buffer<O>(2 * operands_before(pass.operands));
+        operands = Buffer<O>(2 * operands_before[pass.operands]);
         sums = Buffer<T>(parts().count * pass.sums * H), totals = Buffer<double>(parts().count * pass.sums * H);
         if (!(packed_.there() && kept.there() && inputs.there() && operands.there() && input_rows.there() && sums.there() && totals.there()))
             return false;
@@ -73,7 +79,7 @@ class Loop {
         for (int k = 0; k < pass.operands && rounds; ++k)
             for (int64_t row = 0; row < 2 * B; ++row)
                 for (int64_t c = pass.operand[k].blocks * H; c < filled<O>(pass.operand[k].blocks * H); ++c)
-                    operand_of(row / B, k)[row % B * operand_width(k) + c] = O(0);
+                    operand_of(row / B, k)[row % B * operand_width[k] + c] = O(0);
         return true;
     }
 
@@ -194,17 +200,9 @@ class Loop {
         const int64_t whole = (count + line - 1) / line * line;
         return whole % (8 * line) ? whole : whole + line;
     }
-    int64_t kept_width() const { return padded<T>(all.vectors * L); }
-    int64_t kept_by_array() const { return B * kept_width(); }
-    int64_t operand_width(int k) const { return padded<O>(pass.operand[k].blocks * H); }
-    int64_t operands_before(int k) const {
-        int64_t count = 0;
-        for (int n = 0; n < k; ++n) count += B * operand_width(n);
-        return count;
-    }
+    int64_t kept_by_array() const { return B * kept_width; }
     O* operand_of(int64_t parity, int k) const {
-        const bool twice = pass.operand[k].twice;
-        return operands.get() + 2 * operands_before(k) + (twice ? parity : 0) * B * operand_width(k);
+        return operands.get() + 2 * operands_before[k] + (pass.operand[k].twice ? parity : 0) * B * operand_width[k];
     }
 
     // Packing reads and writes all weights once: as long as some thirty rows take on weights as they lie.
@@ -375,7 +373,7 @@ class Loop {
     T reduced(int k, int64_t step, int64_t row) const {
         const Reduction& r = pass.reduction[k];
         if (r.from.where == Where::KEPT) {
-            const T* from = kept_at(step, r.from.column) + row * kept_width();
+            const T* from = kept_at(step, r.from.column) + row * kept_width;
             return reduce(r.how, [&](int64_t unit) { return load(from + unit); });
         }
         const int64_t place = (times.at(index(step)) * B + row) * p.widths[r.from.array] + r.from.column * H;
@@ -426,13 +424,13 @@ class Loop {
         Stage<T> s;  // of its arrays only what the pass has is set
         s.p = &p, s.index = index(step), s.row0 = rows.first, s.row1 = rows.last, s.pairs = rounds, s.last = step + 1 == p.steps;
         s.unit = units.first * L, s.vectors = int(units.count());
-        s.kept = kept.get(), s.kept_width = kept_width(), s.kept_by_array = kept_by_array();
+        s.kept = kept.get(), s.kept_width = kept_width, s.kept_by_array = kept_by_array();
         for (int ahead = 0; ahead < 2; ++ahead) {
             const int64_t parity = (step + ahead) % 2;
             s.kept_twice[ahead] = kept.get() + parity * pass.kept * kept_by_array();
             for (int k = 0; k < pass.operands; ++k) s.operands[ahead][k] = reinterpret_cast<char*>(operand_of(parity, k));
         }
-        for (int k = 0; k < pass.operands; ++k) s.operands_width[k] = operand_width(k);
+        for (int k = 0; k < pass.operands; ++k) s.operands_width[k] = operand_width[k];
         s.sums = sums.get() + part * pass.sums * H, s.totals = totals.get() + part * pass.sums * H;
         s.terms = step * rows.count();
         s.inputs = nullptr, s.inputs_width = 0, s.numbers = nullptr;
@@ -489,13 +487,13 @@ class Loop {
 
     void multiply(int m, int64_t step, Share units, int64_t row, int64_t count, T* to) const {
         const Multiplied& one = pass.product[m];
-        const O* from = operand_of(step % 2, one.operand) + row * operand_width(one.operand);
+        const O* from = operand_of(step % 2, one.operand) + row * operand_width[one.operand];
         if (one.heads > 1)
-            multiply_heads(m, units, from, operand_width(one.operand), count, to);
+            multiply_heads(m, units, from, operand_width[one.operand], count, to);
         else if (packed())
-            product<O>(of_block(m, units, columns(m), depth(m)), int(columns(m) * units.count()), depth(m), from, operand_width(one.operand), count, to);
+            product<O>(of_block(m, units, columns(m), depth(m)), int(columns(m) * units.count()), depth(m), from, operand_width[one.operand], count, to);
         else
-            unpacked(p.arrays[one.weight], one.first, one.blocks, H, units, from, operand_width(one.operand), count, to);
+            unpacked(p.arrays[one.weight], one.first, one.blocks, H, units, from, operand_width[one.operand], count, to);
     }
 
     void clear_sums(Share units) const {
