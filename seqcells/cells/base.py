@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, ClassVar
 
-from .declared import Product, Times, expanded, grouped, lettered, read, spelled
+from .declared import Product, expanded, grouped, lettered, read, spelled
 
 Multiply = Callable[[str, Any], Sequence[Any]]
 """The name of a product and the vector that it is applied to → its row blocks, with their biases."""
@@ -102,7 +102,7 @@ class Cell:
             raise TypeError(f"cell {cls.__name__} must state its gates")
         if cls.step is Cell.step:
             raise TypeError(f"cell {cls.__name__} must define step(x, r, s, p)")
-        if "gates" in own and "recurrent_gates" not in own or not hasattr(cls, "recurrent_gates"):
+        if ("gates" in own and "recurrent_gates" not in own) or not hasattr(cls, "recurrent_gates"):
             cls.recurrent_gates = cls.gates
         if "base" not in own:
             cls.base, cls.words = cls, ""
@@ -140,8 +140,8 @@ class Cell:
     @classmethod
     def advance(cls, x: Sequence[Any], r: Sequence[Any], s: Sequence[Any], p: Sequence[Any]) -> tuple[Any, ...]:
         """`step` on plain sequences, always returning a tuple of all ``results``; ``p`` as `given` makes it."""
-        s = s if len(cls._states) == len(cls.states) else grouped(cls._states, cls.options, s)
-        new = cls.step(cls.X(*x), cls.R(*r), cls.S(*s), cls.P(*p))
+        s = cls.S(*s) if cls.S._fields == cls.states else cls.S(*grouped(cls._states, cls.options, s))
+        new = cls.step(cls.X(*x), cls.R(*r), s, cls.P(*p))
         if not isinstance(new, tuple):
             return (new,)
         return tuple(each for value in new for each in (value if isinstance(value, tuple) else (value,)))
@@ -281,7 +281,7 @@ def _check(cell: type[Cell]) -> None:
     def error(words: str) -> TypeError:
         return TypeError(f"cell {cell.__name__} {words}")
 
-    names = [*cell.parameters, *cell.rows_of_products(), *cell.scalars]
+    names = [*cell.parameters, *expanded(cell.products, cell.options), *cell.scalars]
     kept_for_others = {"ih", "hh"} | ({"hr"} if cell.state_sizes[cell.states[0]] != "P" else set())
     taken = {name for name in names if name in kept_for_others or names.count(name) > 1}
     if taken:
@@ -305,4 +305,3 @@ def _check(cell: type[Cell]) -> None:
     strange = cell.initial_values().keys() - {row for role in roles for row in cell.rows_of(role)}
     if strange:
         raise error(f"has an initial value for {min(strange)}, which is no row, scalar or bias of it")
-

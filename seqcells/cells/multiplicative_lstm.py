@@ -3,7 +3,7 @@ from .base import Cell
 
 
 class MultiplicativeLSTM(Cell):
-    """Multiplicative LSTM (Krause et al. 2016, arXiv:1609.07959): the gates see m, the product of x's and h's, not h."""
+    """Multiplicative LSTM (Krause et al. 2016, arXiv:1609.07959): the gates see m, made of x and h, in place of h."""
 
     name = "multiplicative_lstm"
     gates, recurrent_gates, states = ("m", "i", "f", "g", "o"), ("m",), ("h", "c")

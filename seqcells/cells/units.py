@@ -21,24 +21,21 @@ class Reduction(Activation):
     is given the heads besides: d and y are such numbers, the gradient of the argument is a vector.
     """
 
-    def __init__(
-        self, name: str, tensor: Callable[..., Tensor], pullback: Callable[..., Any], heads: int = 1
-    ) -> None:
+    def __init__(self, name: str, tensor: Callable[..., Tensor], pullback: Callable[..., Any], heads: int = 1) -> None:
         super().__init__(name, tensor, lambda d, y, v: pullback(d, y, v, heads))
-        self.heads, self._of_heads = heads, pullback
+        self.heads, self.pullback_of_heads = heads, pullback
 
     def __call__(self, v: Any, heads: int = 1) -> Any:
-        return super().__call__(v) if heads == self.heads else self.by_head(heads)(v, heads)
+        return super().__call__(v) if heads == self.heads else _by_head(self, heads)(v, heads)
 
-    @cache  # noqa: B019: there are few, and they stay
-    def by_head(self, heads: int) -> "Reduction":
-        """The same of each head."""
 
-        def tensor(v: Tensor) -> Tensor:
-            parted = v.unflatten(-1, (heads, -1))
-            return self.tensor(parted).expand_as(parted).flatten(-2)
+@cache
+def _by_head(whole: Reduction, heads: int) -> Reduction:
+    def tensor(v: Tensor) -> Tensor:
+        parted = v.unflatten(-1, (heads, -1))
+        return whole.tensor(parted).expand_as(parted).flatten(-2)
 
-        return Reduction(self.name, tensor, self._of_heads, heads)
+    return Reduction(whole.name, tensor, whole.pullback_of_heads, heads)
 
 
 def count(v: Any, heads: int = 1) -> Any:

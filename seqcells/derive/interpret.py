@@ -61,10 +61,11 @@ def measured(program: Program, given: Mapping[str, Tensor]) -> Sizes:
     """The sizes of the letters of leaves and weights."""
     leaves = {name: axes for name, axes in program.leaves.items() if not name.startswith("units.")}
     found = {a: size for name, axes in leaves.items() for a, size in zip(axes, given[name].shape, strict=True)}
-    gathers = [v.op for stage in program.stages for v in stage.gathers]
-    heads = max((op.heads for op in gathers if not isinstance(op, Product)), default=1)
+    ops = [v.op for stage in program.stages for v in stage.gathers]
+    heads = max((op.heads for op in ops if not isinstance(op, Product)), default=1)
     found |= {"N": heads} if heads > 1 else {}
-    found |= {op.of: given[op.weight].shape[1] * op.heads for op in gathers if isinstance(op, Product) if not op.transposed}
+    products = [op for op in ops if isinstance(op, Product) and not op.transposed]
+    found |= {op.of: given[op.weight].shape[1] * op.heads for op in products}
     return found | {o.axes[1]: given[o.weight].shape[1] * o.heads for o in program.outers}
 
 

@@ -37,9 +37,7 @@ class Traced(NamedTuple):
     valid: Expression | None
 
 
-def trace(
-    cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None
-) -> Traced:
+def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None) -> Traced:
     """One step of a cell, with the boundaries that there may be: they are `where`s, and differentiated like the rest.
 
     A state enters as ``fresh`` where ``reset`` holds. In a sequence that has ended, where ``valid`` does not hold,
