@@ -61,6 +61,10 @@ def multiplies_a_number(x, r, s, p):
     return p.m(units.mean(s.h))
 
 
+def returns_a_parameter(x, r, s, p):
+    return p.u
+
+
 def returns_no_output(x, r, s, p):
     return x.h + r.h
 
@@ -74,6 +78,7 @@ REFUSED = [
     (returns_vector_for_heads, "state l is of size N, its next value of size H", {"states": {"h": "H", "l": "N"}}),
     (branches, "cannot branch on values", {}),
     (multiplies_a_number, "the product m of what is no vector of units", {"products": {"m": ("a",)}}),
+    (returns_a_parameter, "its next value the same for all", {"parameters": {"u": ("u",)}}),
     (returns_no_output, r"returns 1 of its results \(h, y\)", {"output": "y"}),
 ]
 
@@ -298,13 +303,6 @@ def test_constant_states_and_outputs():
         return x.h * s.c + s.k, s.h * 0 + 1.0, s.k, x.h
 
     check(declared(step=step, recurrent_gates=(), states=("h", "c", "k"), output="y"))
-
-
-def test_a_parameter_may_be_the_next_state():
-    def step(x, r, s, p):
-        return x.h + s.c * s.h, p.u
-
-    check(declared(step=step, recurrent_gates=(), states=("h", "c"), parameters={"u": ("u",)}))
 
 
 @pytest.mark.parametrize("kept", [(), ("attention",)])

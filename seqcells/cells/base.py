@@ -2,7 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ClassVar
 
 from .declared import Product, expanded, grouped, lettered, read, spelled
@@ -79,8 +79,10 @@ class Cell:
     projection: ClassVar[bool] = False
 
     # Made from the above. `states` becomes the names of all states one by one, `state_sizes` has their letters.
+    # `base` is the cell with its own options, `configurations` has it and the others by the words that name them.
     base: ClassVar[type["Cell"]]
-    words: ClassVar[str] = ""
+    words: ClassVar[str]
+    configurations: ClassVar[dict[str, type["Cell"]]]
     state_sizes: ClassVar[dict[str, str]]
     row_sizes: ClassVar[dict[str, str]]
     every_product: ClassVar[dict[str, Product]]
@@ -105,7 +107,7 @@ class Cell:
         if ("gates" in own and "recurrent_gates" not in own) or not hasattr(cls, "recurrent_gates"):
             cls.recurrent_gates = cls.gates
         if "base" not in own:
-            cls.base, cls.words = cls, ""
+            cls.base, cls.words, cls.configurations = cls, "", {"": cls}
         cls.options = dict.fromkeys(cls.sizes.values()) | dict(cls.options)
         if "states" in own:
             cls._states = lettered(cls.states)
@@ -245,7 +247,10 @@ class Cell:
     @classmethod
     def with_words(cls, words: str) -> type["Cell"]:
         """The same cell with the options that are spelled in a configured cell's name; ValueError where none are."""
-        return _configured(cls.base, words) if words else cls.base
+        there = cls.base.configurations
+        if words not in there:
+            there[words] = _configured(cls.base, words)
+        return there[words]
 
     @classmethod
     def projected(cls) -> type["Cell"]:
@@ -265,7 +270,6 @@ class Cell:
         return type(f"Projected{cls.__name__}", (cls,), own)
 
 
-@cache
 def _configured(cell: type[Cell], words: str) -> type[Cell]:
     pairs = [word.split("=", 1) for word in words.split(",")]
     if any(len(pair) < 2 or pair[0] not in cell.options for pair in pairs):

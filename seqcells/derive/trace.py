@@ -137,6 +137,8 @@ def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply:
         if not isinstance(value, Expression) or value.op == ">" or (kind == "state" and not value.unit_axis):
             raise error(last, f"returns no number for its {kind} {name}")
     for (name, size), value in zip(cell.state_sizes.items(), new, strict=False):
+        if "B" not in value.axes:
+            raise error(last, f"its state {name} is one of each sequence, its next value the same for all")
         if value.unit_axis != size and not wider(size, value.unit_axis):
             raise error(last, f"its state {name} is of size {size}, its next value of size {value.unit_axis}")
     if cell.projection and before[0] in reachable([*new]) and not _only_multiplied(before[0], new):
