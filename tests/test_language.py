@@ -104,6 +104,7 @@ def test_a_projected_cell_may_not_read_its_first_state():
     ("words", "attributes"),
     [
         ("must state its gates", {"gates": ()}),
+        ("must state a name without brackets", {"name": "c[d=2]"}),
         ("cannot have a parameter hh", {"products": {"hh": ("h",)}}),
         ("cannot have a parameter a", {"products": {"a": ("h",)}, "scalars": ("a",)}),
         ("cannot have an option dropout", {"options": {"dropout": 0.5}}),
@@ -188,6 +189,11 @@ def test_options_are_checked(name, options, words):
         OWN[name].configured(**options)
 
 
+def test_there_is_no_negative_number_of_products():
+    with pytest.raises(ValueError, match="there cannot be -1 of deeper: depth=0"):
+        cells.RecurrentHighway.configured(depth=0)
+
+
 def test_an_option_may_be_an_activation():
     check(OWN["echo_state"].configured(activation=relu, leak=1.0))
 
@@ -249,6 +255,7 @@ def test_what_is_no_state_leaves_the_loop(name, blocks):
         assert sum(len(v.op.blocks) for stage in loop.stages for v in stage.gathers) == blocks
 
 
+@plain_if(lambda name: CELLS[name].heads() > 1 or {*CELLS[name].state_sizes.values()} != {"H"})
 @pytest.mark.parametrize("name", CELLS)
 def test_what_is_carried_on_needs_no_gather(name):
     """The gradient of a state of another size than the step's vectors is summed within the step."""

@@ -107,6 +107,8 @@ class Cell:
         if ("gates" in own and "recurrent_gates" not in own) or not hasattr(cls, "recurrent_gates"):
             cls.recurrent_gates = cls.gates
         if "base" not in own:
+            if "[" in cls.name:
+                raise TypeError(f"cell {cls.__name__} must state a name without brackets, in which options are named")
             cls.base, cls.words, cls.configurations = cls, "", {"": cls}
         cls.options = dict.fromkeys(cls.sizes.values()) | dict(cls.options)
         if "states" in own:

@@ -1,7 +1,7 @@
 """How a cell declares what it has: products, what there is several times, sizes by letter, options."""
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Times(NamedTuple):
     """
 
     what: Any
-    times: Any
+    times: Callable[[Any], int]
 
 
 def lettered(names: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -44,13 +44,20 @@ def lettered(names: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expanded(declared: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Each thing by itself; of those that there are several of the name is followed by a number, from 1."""
+    """Each thing by itself; of those that there are several of the name is followed by a number, from 1.
+
+    Raises:
+        ValueError: the options say a negative number of them.
+    """
     found = {}
     for name, what in declared.items():
-        if isinstance(what, Times):
-            found |= {f"{name}{k + 1}": what.what for k in range(what.times(SimpleNamespace(**options)))}
-        else:
+        if not isinstance(what, Times):
             found[name] = what
+            continue
+        times = what.times(SimpleNamespace(**options))
+        if times < 0:
+            raise ValueError(f"there cannot be {times} of {name}: {', '.join(f'{k}={v}' for k, v in options.items())}")
+        found |= {f"{name}{k + 1}": what.what for k in range(times)}
     return found
 
 
