@@ -209,20 +209,26 @@ MANY = cells.REGISTRY.keys() | {"softmax_rnn", "head_attention", "mixed_sizes", 
 @pytest.mark.parametrize("run", ["interpreted", "hoisted"])
 @pytest.mark.parametrize("name", CELLS)
 def test_padding_may_be_anything(name, run):
-    """NaN in every stream after a sequence's end: results and gradients are those of zeros there, and finite."""
+    """NaN after a sequence's end, in every stream and in what is kept for backward: results and gradients are those of
+    zeros there, and finite."""
     cell, run = CELLS[name], {"interpreted": interpret, "hoisted": hoisted}[run]
     derived = derive(cell, reset=True, lengths=True)
     given = {name: v.detach() for name, v in make(cell, derived).items()}
     ended, found = ~given["valid"], []
+
+    def filled(values, axes, filler):
+        of_steps = [leaf for leaf in values if axes.get(leaf, "").startswith("TB") and leaf not in ("valid", "reset")]
+        return values | {
+            leaf: values[leaf].clone().index_put((ended,), torch.tensor(filler).double()) for leaf in of_steps
+        }
+
     for filler in (0.0, float("nan")):
-        filled = dict(given)
-        for leaf, axes in derived.forward.leaves.items():
-            if axes.startswith("TB") and leaf not in ("valid", "reset"):
-                filled[leaf] = given[leaf].clone()
-                filled[leaf][ended] = filler
-        results = forward(cell, derived, filled, range(T), run)
+        inputs = filled(given, derived.forward.leaves, filler)
+        results = forward(cell, derived, inputs, range(T), run)
         seeds = {n: torch.ones_like(v) for n, v in results.items() if n.startswith(("output", "kept", "carried"))}
-        found.append({f"d.{n}": d for n, d in backward(cell, derived, filled, results, seeds, range(T), run).items()})
+        saved = {leaf: axes for leaf, axes in derived.backward.leaves.items() if leaf.startswith("saved")}
+        results = filled(results, saved, filler)
+        found.append({f"d.{n}": d for n, d in backward(cell, derived, inputs, results, seeds, range(T), run).items()})
         found[-1] |= {n: results[n] for n in seeds}
     for leaf, v in found[0].items():
         assert v.isfinite().all(), leaf

@@ -147,3 +147,19 @@ def test_a_graph_names_a_configured_cell():
 
 
 OTHER_WEIGHTS = {"Symmetric": lambda w: {"hh": w.hh + w.hh.mT}, "Lower": lambda w: {"hh": w.hh.tril()}}
+
+
+def test_a_graph_knows_of_heads():
+    """A reduction over all units is another than one over those of each head, as is a product's weight."""
+
+    def whole(x, r, s, p):
+        return x.h + units.max(s.h)
+
+    def each(x, r, s, p):
+        return x.h + units.max(s.h, p.heads)
+
+    def cell(step, heads):
+        own = {"name": "c", "gates": ("h",), "states": ("h",), "options": {"heads": heads}, "step": staticmethod(step)}
+        return type("Declared", (Cell,), own)
+
+    assert len({program(cell(step, heads)) for step in (whole, each) for heads in (2, 4)}) == 4
