@@ -218,9 +218,8 @@ def test_padding_may_be_anything(name, run):
 
     def filled(values, axes, filler):
         of_steps = [leaf for leaf in values if axes.get(leaf, "").startswith("TB") and leaf not in ("valid", "reset")]
-        return values | {
-            leaf: values[leaf].clone().index_put((ended,), torch.tensor(filler).double()) for leaf in of_steps
-        }
+        anything = torch.tensor(filler, dtype=torch.float64)
+        return values | {leaf: values[leaf].index_put((ended,), anything) for leaf in of_steps}
 
     for filler in (0.0, float("nan")):
         inputs = filled(given, derived.forward.leaves, filler)
