@@ -119,9 +119,13 @@ class Cell:
         cls.every_product = cls._products()
         cls.results = tuple(dict.fromkeys([*cls.states, cls.output or cls.states[0], *cls.kept]))
         _check(cls)
-        given = [*cls.row_sizes, *cls.scalars, *cls.options, *cls.products]
+        rows = [row for rows in cls.parameters.values() for row in rows]
+        given = [*rows, *cls.scalars, *cls.options, *cls.products]
         of_x = [*cls.gates, *cls.streams]
         for field, names in (("X", of_x), ("R", cls.recurrent_gates), ("S", cls._states), ("P", given)):
+            twice = {name for name in names if [*names].count(name) > 1}
+            if twice:
+                raise TypeError(f"cell {cls.__name__} has two things that step knows as {field.lower()}.{min(twice)}")
             setattr(cls, field, namedtuple(field, names))
 
     @staticmethod
