@@ -20,15 +20,16 @@ class RecurrentCell(Freezable):
         bias: whether there are ``bias_ih`` and ``bias_hh``; otherwise they are None. Default: True
         device, dtype: of the parameters.
         backend: see `seqcells.dispatch`. Default: ``"auto"``
+        options: those of the cell, by name.
 
     Parameters are ``weight_ih`` (G·H, input_size), ``weight_hh`` (R·H, H), ``bias_ih``, ``bias_hh`` and the
-    cell's per-unit parameters, all drawn from U(-1/√H, 1/√H).
+    cell's own parameters, all drawn from U(-1/√H, 1/√H), but for those that the cell gives initial values.
 
     Raises:
         ValueError: for an unknown backend.
+        TypeError: for options that the cell has not, and for a cell that needs what modules lack.
     """
 
-    cell: type[cells.Cell]
     torch_class: ClassVar[type[nn.Module] | None] = None
     """torch.nn's class for the same cell, if it has one."""
 
@@ -41,8 +42,10 @@ class RecurrentCell(Freezable):
         dtype: Any = None,
         *,
         backend: str = "auto",
+        **options: Any,
     ) -> None:
         nn.Module.__init__(self)
+        self._configure(options, hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
@@ -65,14 +68,15 @@ class RecurrentCell(Freezable):
         }
 
     def reset_parameters(self) -> None:
-        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
+        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration; then set what the cell says."""
         stdv = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
         for weight in self.parameters():
             nn.init.uniform_(weight, -stdv, stdv)
+        self._initialise(zip(self._roles, self._roles, strict=True))
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNCellBase.extra_repr(self) + chosen
+        return nn.RNNCellBase.extra_repr(self) + self._told_options() + chosen
 
     def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
         """One step.

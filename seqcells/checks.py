@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import precision
+from .cells import Cell
 from .weights import Weights
 
 
@@ -51,6 +52,38 @@ def constructor(
         raise ValueError("proj_size should be a positive integer or zero to disable projections")
     if proj_size >= hidden_size:
         raise ValueError("proj_size has to be smaller than hidden_size")
+
+
+def cell(kind: type[Cell]) -> None:
+    """TypeError for a cell that needs what layers do not have yet, or a size that it is not given."""
+    others = [f"{state} of size {size}" for state, size in kind.state_sizes.items() if size != "H"]
+    of_input = [name for name, product in kind.every_product.items() if "F" in product.axes]
+    of_input += [row for row, size in kind.row_sizes.items() if size == "F"]
+    lacking = {
+        "streams besides the gates": [*kind.streams],
+        "states of other sizes": others,
+        "weights of the input's size besides weight_ih": of_input,
+        "values that are kept": [*kind.kept],
+        "an output that is not the first state": [kind.output] if kind.output not in ("", kind.states[0]) else [],
+    }
+    words = [f"{what} ({', '.join(names)})" for what, names in lacking.items() if names]
+    if words:
+        raise TypeError(f"the {kind.name} cell needs what layers and cell modules do not have yet: {'; '.join(words)}")
+    for option, value in kind.options.items():
+        if value is None:
+            raise TypeError(f"the {kind.name} cell is missing a required keyword argument: {option!r}")
+
+
+def sizes(kind: type[Cell], hidden_size: int) -> None:
+    """ValueError where the sizes that a cell's options say are none, or do not fit to its hidden units."""
+    for option in kind.sizes.values():
+        if kind.options[option] <= 0:
+            raise ValueError(f"{option} must be greater than zero")
+    heads = kind.heads()
+    if heads <= 0:
+        raise ValueError("heads must be greater than zero")
+    if hidden_size % heads:
+        raise ValueError(f"hidden_size must be divisible by heads, got {hidden_size} and {heads}")
 
 
 def _outside() -> int:

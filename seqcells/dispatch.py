@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from . import delegate, estimates, trial
 from .call import Call, Choice
-from .cells import REGISTRY, Cell
+from .cells import Cell, named
 from .kernels import cpu, triton
 from .kernels.triton import plan
 from .recurrence import Recurrence
@@ -212,10 +212,8 @@ def is_differentiated(tensors: Iterable[Tensor]) -> bool:
 
 
 def cell(name: str) -> type[Cell]:
-    """The cell registered under ``name``."""
-    if name not in REGISTRY:
-        raise ValueError(f"unknown cell {name!r}: the registry has {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    """The cell of that name, as a graph has it: see `seqcells.cells.named`."""
+    return named(name)
 
 
 def backend_for(q: Recurrence, asked: str) -> str:

@@ -15,6 +15,7 @@ def check(q: Recurrence) -> None:
             dtype that does not fit to the others'.
     """
     cell, x, directions = q.cell, q.outside, len(q.weights)
+    checks.cell(cell)
     checks.dtype(x.dtype)
     _has(f"{cell.name} expects {{}} hidden states, got {{}}", len(cell.states), len(q.states))
     if q.reset_states is not None:

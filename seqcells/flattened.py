@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from . import cells, chunk, delegate, flat_weights
+from . import chunk, delegate, flat_weights
 from .flat_weights import FlatWeights
 from .freezing import Freezable
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class Flattened(Freezable):
     """A layer's weights by name, as a list that may be written to, and where they lie."""
 
-    cell: type[cells.Cell]
     input_size: int
     hidden_size: int
     proj_size: int

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
-from . import dispatch
+from . import cells, checks, dispatch
 from .prepared import Prepared
+from .weights import Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,8 +30,9 @@ def is_plain(module: nn.Module, call: Callable[..., Any] = _CALL) -> bool:
 
 
 class Freezable(nn.Module):
-    """A module whose weights may be kept in the form that its kernels multiply."""
+    """A module of a cell, whose weights may be kept in the form that its kernels multiply."""
 
+    cell: type[cells.Cell]
     backend: str
     batch_first: bool
     _prepared: Prepared
@@ -41,6 +43,44 @@ class Freezable(nn.Module):
     _freezings = 0
     _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend")
     """The names of those that `_settle` sets, and of what comes to them later."""
+    _options: str = ""
+    """The cell's options as its name spells them: a file names no class that is made as a program runs."""
+    _declared: type[cells.Cell]
+    """The cell as the class states it, where it has options."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cell = vars(cls).get("cell")
+        if isinstance(cell, type) and cell.options:
+            cls._options, cls._declared = cell.words, cell
+            cls.cell = property(lambda module: cell.configurations[module._options])
+
+    def _configure(self, options: dict[str, Any], hidden_size: int) -> None:
+        """Take the cell with such options.
+
+        Raises:
+            TypeError: it has no such option, or none of such a kind; an option without a default is not given; or
+                modules lack what the cell needs.
+            ValueError: a size is none, or heads do not divide the hidden units.
+        """
+        for name in options:
+            if name not in self.cell.options:
+                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
+        if options:
+            self._options = self.cell.configured(**options).words
+        checks.cell(self.cell)
+        checks.sizes(self.cell, hidden_size)
+
+    def _initialise(self, names: Iterable[tuple[str, str]]) -> None:
+        """Set the initial values that the cell says; ``names`` are roles and the parameters that are in them."""
+        if self.cell.initial_values():
+            for role, name in names:
+                if self._parameters.get(name) is not None:
+                    Weights.initialise(role, self.cell, self._parameters[name])
+
+    def _told_options(self) -> str:
+        """For a module's representation."""
+        return "".join(f", {word}" for word in self._options.split(",") if word)
 
     def _settle(self, backend: str) -> None:
         """Set the attributes that torch.nn's module for the same cell has not; it has all others."""
@@ -68,6 +108,8 @@ class Freezable(nn.Module):
 
     def _begin_from_state(self) -> None:
         """What is to be done once a copy, or a module of a file, has its attributes."""
+        if self._options:
+            self._declared.with_words(self._options)
         self._begin_anew()
 
     def freeze(self) -> Self:

@@ -28,8 +28,6 @@ class UnprojectedLayer(RecurrentLayer):
     ) -> None:
         if "proj_size" in others:
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
-        if others:
-            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {next(iter(others))!r}")
         super().__init__(
             input_size,
             hidden_size,
@@ -41,6 +39,7 @@ class UnprojectedLayer(RecurrentLayer):
             device=device,
             dtype=dtype,
             backend=backend,
+            **others,
         )
 
 

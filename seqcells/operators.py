@@ -131,7 +131,7 @@ class _Call:
                 **{role: rest.pop(f"{name}_{d}", None) for role, name in _ROLES.items()},
                 own=tuple(
                     needed(f"{name}_{d}")
-                    for name in cell.own_shapes(1)
+                    for name in cell.own_names()
                     if not name.startswith("bias") or f"{name}_{d}" in rest
                 ),
             )

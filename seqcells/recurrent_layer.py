@@ -33,13 +33,15 @@ class RecurrentLayer(Flattened):
         proj_size: size P of a projection of the hidden state, 0 for none (cells that allow one). Default: 0
         device, dtype: of the parameters.
         backend: see `seqcells.dispatch`. Default: ``"auto"``
+        options: those of the cell, by name.
 
     Shapes are those of torch.nn: parameters ``weight_ih_l{k}{_reverse}`` (G·H, features), ``weight_hh_…``
-    (R·H, P or H), ``bias_ih_…``, ``bias_hh_…``, ``weight_hr_…`` (P, H), then the cell's per-unit
-    parameters; all drawn from U(-1/√H, 1/√H), in that order.
+    (R·H, P or H), ``bias_ih_…``, ``bias_hh_…``, ``weight_hr_…`` (P, H), then the cell's own parameters;
+    all drawn from U(-1/√H, 1/√H), in that order, but for those that the cell gives initial values.
 
     Raises:
-        ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend.
+        ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend;
+            TypeError for options that the cell has not, and for a cell that needs what layers lack.
     """
 
     mode: str
@@ -60,11 +62,13 @@ class RecurrentLayer(Flattened):
         dtype: Any = None,
         *,
         backend: str = "auto",
+        **options: Any,
     ) -> None:
         nn.Module.__init__(self)
         self.dropout = float(dropout)
         checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
-        self.mode = self.cell.name.upper()
+        self._configure(options, hidden_size)
+        self.mode = self.cell.base.name.upper()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -96,10 +100,11 @@ class RecurrentLayer(Flattened):
         return sizes
 
     def reset_parameters(self) -> None:
-        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration."""
+        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration; then set what the cell says."""
         stdv = 1.0 / math.sqrt(self.hidden_size)
         for weight in self.parameters():
             nn.init.uniform_(weight, -stdv, stdv)
+        self._initialise(zip(self._roles * len(self._all_weights), self._flat_weights_names, strict=True))
 
     __prepare_scriptable__ = tracing.refuse_script
 
@@ -136,7 +141,7 @@ class RecurrentLayer(Flattened):
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNBase.extra_repr(self) + chosen
+        return nn.RNNBase.extra_repr(self) + self._told_options() + chosen
 
     def forward(
         self,

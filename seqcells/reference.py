@@ -6,6 +6,7 @@ the storage's dtype what it gives, outputs and gradients, and nothing in between
 """
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -21,31 +22,52 @@ STEPS_OF_A_SUM = 4
 """Of the input's projection."""
 
 
-def stepping(cell: type[Cell], weights: Weights) -> Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, ...]]:
+def stepping(
+    cell: type[Cell], weights: Weights, hidden: int
+) -> Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, ...]]:
     """One step for all rows: of the gates' parts from the input and of the states, (B, H) each, it makes new states."""
-    own, heads = weights.named(cell), cell.heads()
-    blocks = {name: len(rows) for name, rows in cell.rows_of_products().items()}
+    own, each = weights.named(cell), hidden // cell.heads()
+    matrices = _made(cell, {name: own.get(f"weight_{name}", weights.hh) for name in cell.every_product})
+    biases = {name: own.get(f"bias_{name}") for name in cell.rows_of_products()} | {"hh": weights.bias_hh}
 
     def multiply(name: str, operand: Tensor) -> Sequence[Tensor]:
-        return _product(operand, own[f"weight_{name}"], own.get(f"bias_{name}"), blocks[name], heads)
+        rows, (out, into), _, heads = cell.every_product[name]
+        # Numbers of heads are stored one for each head, and computed with one for each unit.
+        operand = operand[..., ::each] if into == "N" else operand
+        parts = _product(operand, matrices[name], biases[name], len(rows), heads)
+        return [part.repeat_interleave(each, -1) for part in parts] if out == "N" else parts
 
     parameters = [row for name in cell.parameters for row in own[f"weight_{name}"].unbind(0)]
-    parameters += [own[f"weight_{name}"] for name in cell.scalars]
-    given, gates = cell.given(parameters, multiply), len(cell.recurrent_gates)
+    sizes = cell.row_sizes.values()
+    parameters = [p.repeat_interleave(each) if size == "N" else p for p, size in zip(parameters, sizes, strict=True)]
+    given = cell.given(parameters + [own[f"weight_{name}"] for name in cell.scalars], multiply)
 
     def step(x: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        r = _product(states[0], weights.hh, weights.bias_hh, gates, heads) if gates else ()
+        r = multiply("hh", states[0]) if cell.recurrent_gates else ()
         new = cell.advance(x, r, states, given)
         return new if weights.hr is None else (linear(new[0], weights.hr), *new[1:])
 
     return step
 
 
+def _made(cell: type[Cell], learnt: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that `step` multiplies by: the learnt ones, but for those that the cell makes of them."""
+    if cell.weights is Cell.weights:
+        return learnt
+    blocks = {name: len(product.rows) * product.heads for name, product in cell.every_product.items()}
+    parted = {name: weight.unflatten(0, (blocks[name], -1)) for name, weight in learnt.items()}
+    made = {name: weight.flatten(0, 1) for name, weight in cell.weights(SimpleNamespace(**parted)).items()}
+    for name, weight in made.items():
+        if name not in learnt or weight.shape != learnt[name].shape:
+            raise RuntimeError(f"weights of {cell.__name__} makes {name}, which is no weight or has another size")
+    return learnt | made
+
+
 def _product(operand: Tensor, weight: Tensor, bias: Tensor | None, blocks: int, heads: int) -> Sequence[Tensor]:
-    """The row blocks of W v + b, (B, H) each; W has a diagonal block (H / heads, H / heads) for each head."""
+    """The row blocks of W v + b, each (B, units out); W has for each head a diagonal block."""
     if heads == 1:
         return linear(operand, weight, bias).chunk(blocks, -1)
-    by_head = weight.view(blocks, heads, -1, weight.shape[1])
+    by_head = weight.unflatten(0, (blocks, heads, -1))
     parts = torch.einsum("...ni,knoi->k...no", operand.unflatten(-1, (heads, -1)), by_head).flatten(-2)
     return parts.unbind(0) if bias is None else [part + b for part, b in zip(parts, bias.chunk(blocks), strict=True)]
 
@@ -123,15 +145,28 @@ def recurrence(
     if valid is not None:
         valid = valid.unsqueeze(-1)
 
-    inputs, step = gates_x.unbind(0), stepping(cell, weights)
+    inputs, step = gates_x.unbind(0), stepping(cell, weights, gates_x.shape[-1] // len(cell.gates))
     outputs: list[Tensor] = [gates_x] * steps
-    for t in reversed(range(steps)) if reverse else range(steps):
+    order = range(steps)[::-1] if reverse else range(steps)
+    for t in order:
         if boundary is not None:
             current = tuple(torch.where(boundary[t], f, s) for f, s in zip(fresh, current, strict=True))
         new = step(inputs[t].chunk(len(cell.gates), -1), current)
+        if t == order[0] and not torch.jit.is_tracing():  # sizes are tensors there
+            _check(cell, new, current)
         outputs[t] = new[0]
         if valid is not None:
             new = tuple(torch.where(valid[t], n, s) for n, s in zip(new, current, strict=True))
             outputs[t] = torch.where(valid[t], outputs[t], 0)
         current = new
     return torch.stack(outputs), current
+
+
+def _check(cell: type[Cell], new: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """RuntimeError where `step` returns other states than there were."""
+    if len(new) != len(before):
+        raise RuntimeError(f"step of {cell.__name__} returns {len(new)} of its {len(before)} states")
+    for name, after, state in zip(cell.states, new, before, strict=True):
+        if after.shape != state.shape:
+            found, expected = list(after.shape), tuple(state.shape)
+            raise RuntimeError(f"step of {cell.__name__} returns {name} of size {found}, expected {expected}")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .cells import Cell
@@ -15,8 +16,9 @@ class Weights(NamedTuple):
     * ``hh``: (R·H, H or P), or None for a cell without a recurrent product;
     * ``bias_ih``, ``bias_hh``: (G·H,), (R·H,), or None;
     * ``hr``: (P, H), the projection of the hidden state, or None;
-    * ``own``: the cell's own parameters in the order of `Cell.own_shapes`: of each unit (rows, H), of products
-      (row blocks · H, H / heads) and their biases (row blocks · H,) if there are any, numbers (1,).
+    * ``own``: the cell's own parameters in the order of `Cell.own_names`: of each unit (rows, H), of products
+      (row blocks · H, H / heads) and their biases (row blocks · H,) if there are any, numbers (1,). In the place of H
+      may be what the cell's sizes say.
     """
 
     ih: Tensor | None = None
@@ -38,7 +40,7 @@ class Weights(NamedTuple):
                 roles.append("bias_hh")
         if projection:
             roles.append("weight_hr")
-        return *roles, *(role for role in cell.own_shapes(1) if bias or not role.startswith("bias"))
+        return *roles, *(role for role in cell.own_names() if bias or not role.startswith("bias"))
 
     @staticmethod
     def shape(role: str, cell: type[Cell], input_size: int, hidden_size: int, proj_size: int) -> tuple[int, ...]:
@@ -52,6 +54,15 @@ class Weights(NamedTuple):
         }
         return shapes[role]
 
+    @staticmethod
+    def initialise(role: str, cell: type[Cell], parameter: Tensor) -> None:
+        """Give the row blocks of the parameter in that role the initial values that the cell says, if it says any."""
+        initial, rows = cell.initial_values(), cell.rows_of(role)
+        with torch.no_grad():
+            for row, block in zip(rows, parameter.unflatten(0, (len(rows), -1)) if rows else (), strict=True):
+                if row in initial:
+                    block.fill_(initial[row])
+
     @classmethod
     def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> "Weights":
         """From tensors in the order of ``roles``."""
@@ -60,8 +71,8 @@ class Weights(NamedTuple):
         return cls(**known, own=tuple(tensor for tensor in fields.values() if tensor is not None))
 
     def named(self, cell: type[Cell]) -> dict[str, Tensor]:
-        """The cell's own parameters by name: those of `Cell.own_shapes`, but for biases where there are none."""
-        names = [*cell.own_shapes(1)]
+        """The cell's own parameters by name: those of `Cell.own_names`, but for biases where there are none."""
+        names = [*cell.own_names()]
         if len(self.own) < len(names):
             names = [name for name in names if not name.startswith("bias")]
         return dict(zip(names, self.own, strict=True))

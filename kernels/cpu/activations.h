@@ -110,6 +110,15 @@ SEQCELLS_INLINE V rsqrt(V x) {
     return scalar<V>(1) / square_root(x);
 }
 
+template <class V>
+SEQCELLS_INLINE V floor(V x) {
+    using T = scalar<V>;
+    constexpr T fractions_end = T(std::int64_t(1) << Format<T>::mantissa);
+    const V size = absolute(x);
+    const V nearest = with_sign_of(x, (size + fractions_end) - fractions_end);
+    return where(size < fractions_end, where(nearest > x, nearest - T(1), nearest), x);
+}
+
 template <class T, int N>
 constexpr std::array<T, N + 1> inverse_factorials() {
     std::array<T, N + 1> values{};

@@ -34,6 +34,11 @@ def rsqrt(x):
 
 
 @triton.jit
+def floor(x):
+    return tl.floor(x)
+
+
+@triton.jit
 def expm1(x):
     """By the Taylor series where exp(x) - 1 would lose digits of what it cancels."""
     terms: tl.constexpr = 18 if x.dtype == tl.float64 else 11

@@ -1,15 +1,24 @@
 """The cells, each its equations in one file, and the registry that names them."""
 
 from .base import Cell
+from .block_gru import BlockGRU
 from .cifg import CIFG
+from .declared import Product, Times
 from .gru import GRU
+from .gru_reset_before import GRUResetBefore
 from .indrnn import IndRNN
 from .janet import JANET
 from .jordan import Jordan
+from .layer_norm_gru import LayerNormGRU
+from .layer_norm_lstm import LayerNormLSTM
 from .ligru import LiGRU
 from .lstm import LSTM
+from .mgu import MGU
 from .mingru import MinGRU
+from .multi_head_slstm import MultiHeadSLSTM
+from .multiplicative_lstm import MultiplicativeLSTM
 from .peephole_lstm import PeepholeLSTM
+from .recurrent_highway import RecurrentHighway
 from .rnn import RNNReLU, RNNTanh
 from .slstm import SLSTM
 
@@ -32,15 +41,29 @@ RNN_BY_NONLINEARITY: dict[str, type[Cell]] = {"tanh": RNNTanh, "relu": RNNReLU}
 
 
 def register(cell: type[Cell]) -> None:
-    """Give a cell its name in the registry; the same class defined again, as in a notebook, replaces itself.
+    """Give a cell its name in the registry, a configured one the name of the cell that it is of; the same class defined
+    again, as in a notebook, replaces itself.
 
     Raises:
         ValueError: the name is another cell's.
     """
+    cell = cell.base
     there = REGISTRY.setdefault(cell.name, cell)
     if (there.__module__, there.__qualname__) != (cell.__module__, cell.__qualname__):
         raise ValueError(f"the name {cell.name!r} is taken by {there.__module__}.{there.__qualname__}")
     REGISTRY[cell.name] = cell
+
+
+def named(name: str) -> type[Cell]:
+    """The cell of that name, in the registry; of a configured one the name says the options, ``cell[option=value]``.
+
+    Raises:
+        ValueError: the registry has no such cell, or the cell no such options.
+    """
+    key, bracket, words = name.partition("[")
+    if key not in REGISTRY or (bracket and not words.endswith("]")):
+        raise ValueError(f"unknown cell {name!r}: the registry has {', '.join(REGISTRY)}")
+    return REGISTRY[key].with_words(words[:-1]).configured()
 
 
 __all__ = [
@@ -48,16 +71,27 @@ __all__ = [
     "GRU",
     "JANET",
     "LSTM",
+    "MGU",
     "REGISTRY",
     "RNN_BY_NONLINEARITY",
     "SLSTM",
+    "BlockGRU",
     "Cell",
+    "GRUResetBefore",
     "IndRNN",
     "Jordan",
+    "LayerNormGRU",
+    "LayerNormLSTM",
     "LiGRU",
     "MinGRU",
+    "MultiHeadSLSTM",
+    "MultiplicativeLSTM",
     "PeepholeLSTM",
+    "Product",
     "RNNReLU",
     "RNNTanh",
+    "RecurrentHighway",
+    "Times",
+    "named",
     "register",
 ]

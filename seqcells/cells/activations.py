@@ -47,6 +47,8 @@ exp = Activation("exp", torch.exp, lambda d, y, x: d * y)
 expm1 = Activation("expm1", torch.expm1, lambda d, y, x: d * (y + 1))
 
 rsqrt = Activation("rsqrt", torch.rsqrt, lambda d, y, x: -0.5 * d * y * y * y)
+# A step, whose gradient is none where there is one.
+floor = Activation("floor", torch.floor, lambda d, y, x: None)
 
 sigmoid = Activation("sigmoid", torch.sigmoid, lambda d, y, x: d * y * (1 - y))
 tanh = Activation("tanh", torch.tanh, lambda d, y, x: d * (1 - y * y))

@@ -2,72 +2,93 @@
 
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from functools import wraps
+from typing import Any, ClassVar
+
+from .declared import Product, expanded, grouped, lettered, read, spelled
 
 Multiply = Callable[[str, Any], Sequence[Any]]
 """The name of a product and the vector that it is applied to → its row blocks, with their biases."""
 
-
-class Repeated(NamedTuple):
-    """Row blocks of a product that a cell has several times, each time with a weight of its own.
-
-    Args:
-        rows: the names of the row blocks.
-        times: how many products there are, from the cell's options by name.
-    """
-
-    rows: tuple[str, ...]
-    times: Callable[[Any], int]
+_OF_THE_CONSTRUCTOR = {
+    *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"),
+    *("device", "dtype", "backend"),
+}
 
 
 class Cell:
     """A recurrent cell: the equations of one step, for all hidden units of a sequence.
 
-    A subclass states its names and one static method:
+    A subclass states its names and one static method. Each declaration but the first three has a default:
 
     * ``name``: the registry key, and in upper case the ``mode`` of its modules;
     * ``gates``: the row blocks of ``weight_ih`` (and of the biases), in order;
+    * ``states``: what is carried from step to step. The first is the hidden state: what the recurrent product reads,
+      and the layer's output unless ``output`` names another;
     * ``recurrent_gates``: the row blocks of ``weight_hh``; the same as ``gates`` unless given, ``()`` for a
       cell without a recurrent product;
-    * ``states``: what is carried from step to step. The first is the hidden state: the layer's output, and
-      what the recurrent product reads;
     * ``parameters``: per-unit parameters, ``{"peephole": ("i", "f", "o")}`` becoming the module parameter
       ``weight_peephole_l{k}`` of shape (3, H);
     * ``products``: further products, ``{"candidate": ("n",)}`` becoming ``weight_candidate_l{k}`` (H, H) and
-      ``bias_candidate_l{k}`` (H); several row blocks lie one below the other. `Repeated` has one for each of several;
-    * ``scalars``: learnable numbers, ``("rate",)`` becoming ``weight_rate_l{k}`` of shape (1,);
-    * ``options``: constants by name, and their defaults, which are arguments of the module's constructor. The option
-      ``heads`` divides every product's weight into so many diagonal blocks: (row blocks · H, H / heads);
-    * ``initial``: initial values of rows, gates' biases and scalars that are not drawn as torch.nn's are;
+      ``bias_candidate_l{k}`` (H); several row blocks lie one below the other. `Product` says other sizes, no bias or
+      other heads; `Times` has one for each of several, ``weight_deeper1_l{k}`` and so on;
+    * ``scalars``: learnable numbers, ``("rate",)`` or ``{"rate": -3.0}`` with their initial values, becoming
+      ``weight_rate_l{k}`` of shape (1,);
+    * ``options``: constants by name, and their defaults: numbers, truths and activations, which are keyword arguments
+      of the module's constructor. The option ``heads`` divides each weight of axes HH into so many diagonal blocks:
+      (row blocks · H, H / heads);
+    * ``initial``: initial values of rows, ``{"gain": 1.0}``, and of biases, ``{"bias_ih.f": 1.0}``. All others are
+      drawn as torch.nn draws its own;
+    * ``sizes``: letters of sizes that are no others', and the options that give them, ``{"K": "rank"}``;
+    * ``streams``: what `step` is given of the outside besides the gates, ``{"mask": "BH"}`` becoming ``x.mask``. The
+      one called ``input`` is the layer's own input: "TBF" for products of it, "TBH" where it is as large as a state;
+    * ``output``: what the layer returns for all steps; ``kept``: values that it returns besides. Those that are no
+      states `step` returns after the states, in this order;
     * ``projection``: whether ``proj_size`` applies. It does where ``step`` reads the hidden state only
       through the recurrent product, since the projected one has another size.
 
+    Letters are axes, T for steps and B for sequences, and sizes: H for hidden units, F for the input's features, N for
+    a number of each head, which counts as a vector of equal units in each head. A tuple of names means size H; a dict
+    gives each name its letter, ``states = {"h": "H", "last": "F"}``. The rows of one parameter have one size.
+
     ``step(x, r, s, p)`` returns the new states in the order of ``states`` (a bare value where there is one):
 
-    * ``x.<gate>``: W_ih x_t + b_ih, that gate's part;
+    * ``x.<gate>``: W_ih x_t + b_ih, that gate's part; ``x.<stream>``;
     * ``r.<recurrent gate>``: W_hh h_{t-1} + b_hh, that gate's part;
     * ``s.<state>``: the states after step t-1;
     * ``p.<row>``, ``p.<scalar>``, ``p.<option>``: the parameters and constants;
-    * ``p.<product>(v)``: W v + b for any vector v of the units: its row blocks by name, a bare value where there is
-      one. Of a `Repeated` product ``p.<product>`` is a tuple of such functions.
+    * ``p.<product>(v)``: W v + b for any vector v: its row blocks by name, a bare value where there is one.
 
-    Only arithmetic and the functions of `seqcells.cells.activations` and `seqcells.cells.units` may be used: the same
-    lines are run on tensors (the reference) and on symbols (to derive the kernels).
+    Only arithmetic and the functions of `seqcells.cells.activations` and `seqcells.cells.units` may be used, and ``if``
+    of options: the same lines are run on tensors (the reference) and on symbols (to derive the kernels).
     """
 
     name: ClassVar[str]
-    gates: ClassVar[tuple[str, ...]]
+    gates: ClassVar[tuple[str, ...]] = ()
     recurrent_gates: ClassVar[tuple[str, ...]]
-    states: ClassVar[tuple[str, ...]]
-    parameters: ClassVar[dict[str, tuple[str, ...]]] = {}
-    products: ClassVar[Mapping[str, tuple[str, ...] | Repeated]] = {}
-    scalars: ClassVar[tuple[str, ...]] = ()
-    options: ClassVar[Mapping[str, float]] = {}
+    states: ClassVar[Any]
+    parameters: ClassVar[Mapping[str, Any]] = {}
+    products: ClassVar[Mapping[str, Any]] = {}
+    scalars: ClassVar[Any] = ()
+    options: ClassVar[Mapping[str, Any]] = {}
     initial: ClassVar[Mapping[str, float]] = {}
+    sizes: ClassVar[Mapping[str, str]] = {}
+    streams: ClassVar[Mapping[str, str]] = {}
+    output: ClassVar[str] = ""
+    kept: ClassVar[tuple[str, ...]] = ()
     projection: ClassVar[bool] = False
 
-    # The records `step` is given, made from the names above.
+    # Made from the above. `states` becomes the names of all states one by one, `state_sizes` has their letters.
+    # `base` is the cell with its own options, `configurations` has it and the others by the words that name them.
+    base: ClassVar[type["Cell"]]
+    words: ClassVar[str]
+    configurations: ClassVar[dict[str, type["Cell"]]]
+    state_sizes: ClassVar[dict[str, str]]
+    row_sizes: ClassVar[dict[str, str]]
+    every_product: ClassVar[dict[str, Product]]
+    results: ClassVar[tuple[str, ...]]
+    _states: ClassVar[dict[str, Any]]
+    # The records `step` is given.
     X: ClassVar[type]
     R: ClassVar[type]
     S: ClassVar[type]
@@ -75,53 +96,96 @@ class Cell:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for attribute in ("name", "gates", "states"):
+        own = vars(cls)
+        for attribute in ("name", "states"):
             if not getattr(cls, attribute, None):
                 raise TypeError(f"cell {cls.__name__} must state its {attribute}")
-        if "step" not in cls.__dict__:
+        if not cls.gates and not cls.streams:
+            raise TypeError(f"cell {cls.__name__} must state its gates")
+        if cls.step is Cell.step:
             raise TypeError(f"cell {cls.__name__} must define step(x, r, s, p)")
-        if "recurrent_gates" not in cls.__dict__:
+        if ("gates" in own and "recurrent_gates" not in own) or not hasattr(cls, "recurrent_gates"):
             cls.recurrent_gates = cls.gates
-        names = [*cls.parameters, *cls.rows_of_products(), *cls.scalars]
-        taken = {name for name in names if name in ("ih", "hh", "hr") or names.count(name) > 1}
-        if taken:
-            raise TypeError(f"cell {cls.__name__} cannot have a parameter {min(taken)}: its weight has that name")
-        given = [*cls.rows(), *cls.scalars, *cls.options, *cls.products]
-        for field, own in (("X", cls.gates), ("R", cls.recurrent_gates), ("S", cls.states), ("P", given)):
-            setattr(cls, field, namedtuple(field, own))
+        if "base" not in own:
+            if "[" in cls.name:
+                raise TypeError(f"cell {cls.__name__} must state a name without brackets, in which options are named")
+            cls.base, cls.words, cls.configurations = cls, "", {"": cls}
+        cls.options = dict.fromkeys(cls.sizes.values()) | dict(cls.options)
+        if "states" in own:
+            cls._states = lettered(cls.states)
+        cls.state_sizes = expanded(cls._states, cls.options)
+        cls.states = tuple(cls.state_sizes)
+        cls.row_sizes = {row: size for rows in cls.parameters.values() for row, size in lettered(rows).items()}
+        cls.every_product = cls._products()
+        cls.results = tuple(dict.fromkeys([*cls.states, cls.output or cls.states[0], *cls.kept]))
+        _check(cls)
+        rows = [row for rows in cls.parameters.values() for row in rows]
+        given = [*rows, *cls.scalars, *cls.options, *cls.products]
+        of_x = [*cls.gates, *cls.streams]
+        for field, names in (("X", of_x), ("R", cls.recurrent_gates), ("S", cls._states), ("P", given)):
+            twice = {name for name in names if [*names].count(name) > 1}
+            if twice:
+                raise TypeError(f"cell {cls.__name__} has two things that step knows as {field.lower()}.{min(twice)}")
+            setattr(cls, field, namedtuple(field, names))
 
     @staticmethod
     def step(x: Any, r: Any, s: Any, p: Any) -> Any:
         """The equations of one step; see the class."""
         raise NotImplementedError
 
+    @staticmethod
+    def weights(w: Any) -> Mapping[str, Any]:
+        """What `step` multiplies by in the place of the learnt weights, made of them once for all steps.
+
+        Args:
+            w: tensors ``w.hh``, ``w.<product>`` of shape (row blocks · heads, units out, units in), those of a head.
+
+        Returns:
+            Those to be replaced by name, in the same shapes: ``{"hh": w.hh - w.hh.mT}``.
+        """
+        return {}
+
     @classmethod
     def advance(cls, x: Sequence[Any], r: Sequence[Any], s: Sequence[Any], p: Sequence[Any]) -> tuple[Any, ...]:
-        """`step` on plain sequences, always returning a tuple of the new states; ``p`` as `given` makes it."""
-        new = cls.step(cls.X(*x), cls.R(*r), cls.S(*s), cls.P(*p))
-        return tuple(new) if isinstance(new, tuple) else (new,)
+        """`step` on plain sequences, always returning a tuple of all ``results``; ``p`` as `given` makes it."""
+        s = cls.S(*s) if cls.S._fields == cls.states else cls.S(*grouped(cls._states, cls.options, s))
+        new = cls.step(cls.X(*x), cls.R(*r), s, cls.P(*p))
+        if not isinstance(new, tuple):
+            return (new,)
+        return tuple(each for value in new for each in (value if isinstance(value, tuple) else (value,)))
 
     @classmethod
     def rows(cls) -> tuple[str, ...]:
         """The names of all rows of per-unit parameters, in order."""
-        return tuple(row for names in cls.parameters.values() for row in names)
+        return tuple(cls.row_sizes)
 
     @classmethod
     def rows_of_products(cls) -> dict[str, tuple[str, ...]]:
         """The row blocks of each product besides the recurrent one, by the name of its weight."""
-        found: dict[str, tuple[str, ...]] = {}
-        for name, rows in cls.products.items():
-            found |= {each: _rows(rows) for each in cls._names(name)}
-        return found
+        return {name: product.rows for name, product in cls.every_product.items() if name != "hh"}
 
     @classmethod
-    def _names(cls, product: str) -> tuple[str, ...]:
-        """The weights of a product: of a repeated one its name is followed by a number, from 1."""
-        rows = cls.products[product]
-        if not isinstance(rows, Repeated):
-            return (product,)
-        options = namedtuple("Options", cls.options)(**cls.options)
-        return tuple(f"{product}{k + 1}" for k in range(rows.times(options)))
+    def rows_of(cls, role: str) -> tuple[str, ...]:
+        """The names that ``initial`` may have for the row blocks of the parameter in a role, such as ``bias_ih``."""
+        kind, _, name = role.partition("_")
+        if kind == "bias":
+            rows = {"ih": cls.gates} | {each: product.rows for each, product in cls.every_product.items()}
+            return tuple(f"{role}.{row}" for row in rows[name])
+        return (name,) if name in cls.scalars else tuple(cls.parameters.get(name, ()))
+
+    @classmethod
+    def initial_values(cls) -> dict[str, float]:
+        """``initial``, and the scalars that are given with theirs."""
+        return {**(cls.scalars if isinstance(cls.scalars, Mapping) else {}), **cls.initial}
+
+    @classmethod
+    def _products(cls) -> dict[str, Product]:
+        """The recurrent one, ``hh``, and the others one by one, each with its heads."""
+        first = next(iter(cls.state_sizes.values()))
+        found = {"hh": Product(tuple(cls.recurrent_gates), f"H{first}")} if cls.recurrent_gates else {}
+        for name, what in expanded(cls.products, cls.options).items():
+            found[name] = what if isinstance(what, Product) else Product(tuple(what))
+        return {n: v._replace(heads=v.heads or (cls.heads() if v.axes == "HH" else 1)) for n, v in found.items()}
 
     @classmethod
     def given(cls, parameters: Sequence[Any], multiply: Multiply) -> tuple[Any, ...]:
@@ -136,47 +200,118 @@ class Cell:
             record = namedtuple(name, rows)
             return lambda v: record(*multiply(name, v)) if len(rows) > 1 else multiply(name, v)[0]
 
-        made = []
-        for name, rows in cls.products.items():
-            own = tuple(product(each, _rows(rows)) for each in cls._names(name))
-            made.append(own if isinstance(rows, Repeated) else own[0])
-        return (*parameters, *cls.options.values(), *made)
+        made = (product(name, rows) for name, rows in cls.rows_of_products().items())
+        return (*parameters, *cls.options.values(), *grouped(cls.products, cls.options, made))
 
     @classmethod
     def heads(cls) -> int:
-        """Into how many diagonal blocks weights of products are divided."""
-        return int(cls.options.get("heads", 1))
+        """Into how many diagonal blocks weights of axes HH are divided, and how many numbers the letter N has."""
+        return cls.options.get("heads", 1)
+
+    @classmethod
+    def own_names(cls) -> tuple[str, ...]:
+        """The names of the cell's own parameters, those that torch.nn's cells have not, in order."""
+        names = [f"weight_{name}" for name in cls.parameters]
+        for name, product in cls.every_product.items():
+            if name != "hh":
+                names += [f"weight_{name}", f"bias_{name}"][: 1 + product.bias]
+        return *names, *(f"weight_{name}" for name in cls.scalars)
 
     @classmethod
     def own_shapes(cls, hidden_size: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of the cell's own parameters, those that torch.nn's cells have not, by their names."""
-        shapes: dict[str, tuple[int, ...]] = {f"weight_{k}": (len(v), hidden_size) for k, v in cls.parameters.items()}
-        for name, rows in cls.rows_of_products().items():
-            shapes[f"weight_{name}"] = len(rows) * hidden_size, hidden_size // cls.heads()
-            shapes[f"bias_{name}"] = (len(rows) * hidden_size,)
-        return shapes | {f"weight_{name}": (1,) for name in cls.scalars}
+        """The shapes of the cell's own parameters by their names, in the order of `own_names`."""
+        sizes = {letter: cls.options[option] for letter, option in cls.sizes.items()}
+        sizes |= {"H": hidden_size, "N": cls.heads()}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, rows in cls.parameters.items():
+            shapes[f"weight_{name}"] = len(rows), sizes[cls.row_sizes[next(iter(rows))]]
+        for name, product in cls.every_product.items():
+            rows = len(product.rows) * sizes[product.axes[0]]
+            shapes[f"weight_{name}"] = rows, sizes[product.axes[1]] // product.heads
+            shapes[f"bias_{name}"] = (rows,)
+        shapes |= {f"weight_{name}": (1,) for name in cls.scalars}
+        return {name: shapes[name] for name in cls.own_names()}
 
     @classmethod
-    def configured(cls, **options: float) -> "type[Cell]":
+    def configured(cls, **options: Any) -> type["Cell"]:
         """The same cell with other options, whose name says which; always one class for one set of options.
 
         Raises:
-            TypeError: the cell has no such option.
+            TypeError: the cell has no such option, or the value is of another kind than its default.
         """
         unknown = options.keys() - cls.options.keys()
         if unknown:
-            raise TypeError(f"the {cls.name} cell got an unexpected option {min(unknown)!r}")
-        others = {name: value for name, value in options.items() if value != cls.options[name]}
-        return _configured(cls, tuple(sorted(others.items()))) if others else cls
+            raise TypeError(f"the {cls.base.name} cell got an unexpected option {min(unknown)!r}")
+        defaults, words = cls.base.options, []
+        for name, value in sorted({**cls.options, **options}.items()):
+            if value is not defaults[name]:
+                word, default = spelled(cls.base.name, name, defaults[name], value), defaults[name]
+                if default is None or word != spelled(cls.base.name, name, default, default):
+                    words.append(f"{name}={word}")
+        return cls.base.with_words(",".join(words))
+
+    @classmethod
+    def with_words(cls, words: str) -> type["Cell"]:
+        """The same cell with the options that are spelled in a configured cell's name; ValueError where none are."""
+        there = cls.base.configurations
+        if words not in there:
+            there[words] = _configured(cls.base, words)
+        return there[words]
+
+    @classmethod
+    def projected(cls) -> type["Cell"]:
+        """The same cell with a first state of size P, a product of what its step returns (LSTM: Sak et al. 2014)."""
+        first, *others = cls.state_sizes
+        products = {**cls.products, "hr": Product((first,), "PH", bias=False)}
+
+        @wraps(cls.step)
+        def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+            new = cls.step(x, r, s, p)
+            new = new if isinstance(new, tuple) else (new,)
+            return p.hr(new[0]), *new[1:]
+
+        own = {"name": f"projected_{cls.name}", "step": staticmethod(step), "products": products}
+        own |= {"states": {first: "P"} | {name: cls.state_sizes[name] for name in others}, "projection": False}
+        own |= {"sizes": {**cls.sizes, "P": "proj_size"}, "__module__": cls.__module__}
+        return type(f"Projected{cls.__name__}", (cls,), own)
 
 
-def _rows(rows: tuple[str, ...] | Repeated) -> tuple[str, ...]:
-    return rows.rows if isinstance(rows, Repeated) else rows
+def _configured(cell: type[Cell], words: str) -> type[Cell]:
+    pairs = [word.split("=", 1) for word in words.split(",")]
+    if any(len(pair) < 2 or pair[0] not in cell.options for pair in pairs):
+        raise ValueError(f"the {cell.name} cell has no options {words!r}")
+    options = {**cell.options, **{name: read(cell.options[name], word) for name, word in pairs}}
+    own = {"name": f"{cell.name}[{words}]", "options": options, "base": cell, "words": words}
+    return type(cell.__name__, (cell,), {**own, "__module__": cell.__module__, "__doc__": cell.__doc__})
 
 
-@cache
-def _configured(cell: type[Cell], options: tuple[tuple[str, float], ...]) -> type[Cell]:
-    words = ",".join(f"{name}={value:g}" for name, value in options)
-    own = {"name": f"{cell.name}[{words}]", "options": {**cell.options, **dict(options)}, "__module__": cell.__module__}
-    own |= {"step": staticmethod(cell.step), "recurrent_gates": cell.recurrent_gates, "__doc__": cell.__doc__}
-    return type(cell.__name__, (cell,), own)
+def _check(cell: type[Cell]) -> None:
+    """TypeError where declarations do not fit together."""
+
+    def error(words: str) -> TypeError:
+        return TypeError(f"cell {cell.__name__} {words}")
+
+    names = [*cell.parameters, *expanded(cell.products, cell.options), *cell.scalars]
+    kept_for_others = {"ih", "hh"} | ({"hr"} if cell.state_sizes[cell.states[0]] != "P" else set())
+    taken = {name for name in names if name in kept_for_others or names.count(name) > 1}
+    if taken:
+        raise error(f"cannot have a parameter {min(taken)}: its weight has that name")
+    reached = _OF_THE_CONSTRUCTOR & cell.options.keys()
+    if reached:
+        raise error(f"cannot have an option {min(reached)}: its modules have an argument of that name")
+    known = {"H", "F", *cell.sizes, *("N" if "heads" in cell.options else "")}
+    axes = [*cell.state_sizes.values(), *cell.row_sizes.values()]
+    axes += ["".join(product.axes) for product in cell.every_product.values()]
+    axes += [axes.removeprefix("T").removeprefix("B") for axes in cell.streams.values()]
+    unknown = {letter for letter in "".join(axes) if letter not in known}
+    if unknown:
+        raise error(f"has no size {min(unknown)}: it is to be named in sizes")
+    for name, rows in cell.parameters.items():
+        letters = sorted({cell.row_sizes[row] for row in rows})
+        if len(letters) > 1:
+            raise error(f"has rows of different sizes in {name}: {' and '.join(letters)}")
+    roles = ["bias_ih", *(f"bias_{name}" for name, product in cell.every_product.items() if product.bias)]
+    roles += [f"weight_{name}" for name in (*cell.parameters, *cell.scalars)]
+    strange = cell.initial_values().keys() - {row for role in roles for row in cell.rows_of(role)}
+    if strange:
+        raise error(f"has an initial value for {min(strange)}, which is no row, scalar or bias of it")

@@ -18,31 +18,36 @@ class Derivation(NamedTuple):
     saved: dict[str, Expression]
 
 
-def derive(cell: type[Cell], *, reset: bool = False, lengths: bool = False) -> Derivation:
-    """Both programs of a cell, with the boundaries that a call has.
+def derive(
+    cell: type[Cell], *, reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None
+) -> Derivation:
+    """Both programs of a cell, with the boundaries that a call has and the ``kept`` values that it asks for (all).
 
     Forward reads the leaves of `trace`. Backward reads them too, the states ``before.<state>`` and ``after.<state>``
-    each step, what is ``saved.<name>``, and the gradients ``d.carried.<state>`` and ``d.output``; it leaves those of
-    all leaves, each under its name after ``d.``.
+    each step, what is ``saved.<name>``, and the gradients ``d.carried.<state>``, ``d.output`` and ``d.kept.<name>``; it
+    leaves those of all leaves, each under its name after ``d.``.
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
     """
-    graph, carried, entering, new, leaving, values, valid = trace(cell, reset, lengths)
+    graph, carried, entering, new, leaving, values, valid = trace(cell, reset, lengths, kept)
     ends = [*leaving, *values.values()]
+    axes = {name: f"TB{value.unit_axis}" for name, value in values.items()}
+    states = {state: f"TB{size}" for state, size in cell.state_sizes.items()}
     seeds = [graph.leaf(f"d.{c.args[0]}", c.axes) for c in carried]
-    seeds += [graph.leaf(f"d.{name}", f"T{value.axes}") for name, value in values.items()]
+    seeds += [graph.leaf(f"d.{name}", axes[name]) for name in values]
     total, outers = gradients(ends, seeds, valid, {*entering, *(ends if lengths else ())})
 
     onward = {f"d.{c.args[0]}": Output(c.axes, total.get(c, graph.constant(0))) for c in carried}
     inputs = [v for v in reachable(ends) if v.op == "leaf" and v in total and v not in carried]
+    inputs = [v for v in inputs if not v.args[0].startswith("units.")]
     wanted = {f"d.{v.args[0]}": Output(v.args[1], total[v]) for v in inputs}
     roots = roots_of(onward, wanted, outers)
 
     # Where a sequence has ended, `after` is not what `step` returned, but no gradient leaves the step there.
-    given = {c: graph.leaf(f"before.{state}", f"T{c.axes}") for state, c in zip(cell.states, carried, strict=True)}
-    made = {v: state for state, v in zip(cell.states, new, strict=True) if v.inner}
-    given |= {v: graph.leaf(f"after.{state}", f"T{v.axes}") for v, state in made.items()}
+    given = {c: graph.leaf(f"before.{state}", states[state]) for state, c in zip(states, carried, strict=True)}
+    made = {v: state for state, v in zip(states, new, strict=True) if v.inner}
+    given |= {v: graph.leaf(f"after.{state}", states[state]) for v, state in made.items()}
     called = made | graph.names()
     saved = _named(_to_save(roots, reachable(ends), given, {f"x.{gate}" for gate in cell.gates}), called)
     given |= {v: graph.leaf(f"saved.{name}", f"T{v.axes}") for name, v in saved.items()}
@@ -57,11 +62,11 @@ def derive(cell: type[Cell], *, reset: bool = False, lengths: bool = False) -> D
         [outer._replace(d=given[outer.d], operand=given[outer.operand]) for outer in outers],
         names,
     )
-    outputs = {name: Output(f"T{value.axes}", value) for name, value in values.items()}
+    outputs = {name: Output(axes[name], value) for name, value in values.items()}
     outputs |= {f"saved.{name}": Output(f"T{v.axes}", v) for name, v in saved.items()}
     for state, value in zip(cell.states, leaving, strict=True):
         if {f"before.{state}", f"after.{state}"} & backward.leaves.keys():
-            outputs[f"after.{state}"] = Output(f"T{value.axes}", value)
+            outputs[f"after.{state}"] = Output(states[state], value)
     onward = {c.args[0]: Output(c.axes, value) for c, value in zip(carried, leaving, strict=True)}
     return Derivation(program(onward, outputs, [], called), backward, saved)
 
@@ -92,7 +97,7 @@ def _to_save(
 
     known = set(given) | {v for v in forward if not v.inner and v.args[0] not in gates}
     free = follow(known)[0]
-    numbers = {v for v in forward if v.axes == "B" and v not in free and v.op != ">"}
+    numbers = {v for v in forward if v.axes in ("B", "BN") and v not in free and v.op != ">"}
     known |= numbers
     free = follow(known)[0]
     mentioned = _first(roots, {v for v in forward if v not in free and v.op != ">"}, {*given, *numbers})

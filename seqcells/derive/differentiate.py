@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..cells import units
 from ..cells.activations import Activation, where
 from ..cells.units import Reduction
-from .expressions import Expression, Product, reachable
+from .expressions import Expression, Product, reachable, wider
 
 # (d, y, a, b): the gradient of the value, the value, the arguments → the gradients of the arguments.
 RULES = {
@@ -31,6 +31,8 @@ class Outer(NamedTuple):
     heads: int
     d: Expression
     operand: Expression
+    axes: str = "HH"
+    """The letters of their units."""
 
 
 class Gradients(NamedTuple):
@@ -78,18 +80,20 @@ def gradients(
             met = [z for z in order if z in total and _are_of_one_product(z, y)]
             if y is not met[0]:
                 continue
-            outers += [Outer(y.op.weight, *z.op.blocks, y.op.heads, guarded(total[z]), guarded(y.args[0])) for z in met]
-            blocks, axis = tuple(z.op.blocks[0] for z in met), y.args[0].unit_axis
-            transposed = y.op._replace(blocks=blocks, transposed=True, axis=axis)
+            d, operand = [guarded(total[z]) for z in met], guarded(y.args[0])
+            axes, blocks = y.op.axis + y.op.of, tuple(z.op.blocks[0] for z in met)
+            outers += [Outer(y.op.weight, k, y.op.heads, dk, operand, axes) for k, dk in zip(blocks, d, strict=True)]
+            transposed = y.op._replace(blocks=blocks, transposed=True, axis=y.op.of, of=y.op.axis)
             parts = (y.graph.make(transposed, *(total[z] for z in met)),)
         else:
-            rule = y.op.pullback if isinstance(y.op, Activation) else RULES[y.op]
-            summed = isinstance(y.op, Reduction) and total[y].unit_axis
-            parts = rule(units.sum(total[y]) if summed else total[y], y, *y.args)
+            rule, d = y.op.pullback if isinstance(y.op, Activation) else RULES[y.op], total[y]
+            if isinstance(y.op, Reduction) and wider(d.unit_axis, y.unit_axis):
+                d = _summed(d, y.unit_axis)
+            parts = rule(d, y, *y.args)
         for argument, part in zip(y.args, parts if isinstance(parts, tuple) else (parts,), strict=True):
             if part is not None:
                 leaves_step = y not in boundary and (not argument.inner or argument in boundary)
-                part = _narrowed(part, y, argument)
+                part = _narrowed(part, y, argument, bool(argument.inner) or argument in boundary)
                 add(argument, guarded(part) if leaves_step else part)
     return Gradients(total, outers)
 
@@ -99,28 +103,46 @@ def _are_of_one_product(z: Expression, y: Expression) -> bool:
     return isinstance(z.op, Product) and z.op.weight == y.op.weight and z.args == y.args
 
 
-def _narrowed(part: Expression, y: Expression, argument: Expression) -> Expression:
-    """The gradient of a broadcast over the units: a sum over them; a leaf's is left to who reads it."""
-    if not y.unit_axis or argument.unit_axis:
+def _narrowed(part: Expression, y: Expression, argument: Expression, read_here: bool) -> Expression:
+    """The gradient of a broadcast over the units: a sum over them; a leaf's, but a state's, is left to who reads it."""
+    to = argument.unit_axis
+    size = y.op.of if isinstance(y.op, Product) else y.unit_axis
+    size = to.replace("N", "H") if isinstance(y.op, Reduction) else size  # what it says is for each unit
+    if not wider(size, to):
         return part
-    if not part.unit_axis:
-        return part * y.units()
-    return units.sum(part) if argument.inner and "B" in argument.axes else part
+    has, count = part.unit_axis, part.graph.size
+    if wider(size, has):  # it is the same for all of those that it lacks
+        part = part * (count(size) / count(has if wider(has, to) else to))
+    return _summed(part, to) if wider(has, to) and read_here and "B" in argument.axes else part
+
+
+def _summed(v: Expression, to: str) -> Expression:
+    """The sum over all units, or over those of each head."""
+    if v.unit_axis == "N":
+        return units.sum(v) / (v.graph.size("H") / v.graph.size("N"))
+    return units.sum(v, v.graph.heads if to == "N" else 1)
 
 
 def _alike(a: Expression, b: Expression, of: Expression) -> tuple[Expression, Expression]:
     """Two parts of one gradient; a sum over units and a term of such a sum do not add up as they are."""
-    if of.unit_axis or bool(a.unit_axis) == bool(b.unit_axis):
+    size, count = of.unit_axis, of.graph.size
+    over_a, over_b = (v.unit_axis if wider(v.unit_axis, size) else size for v in (a, b))
+    if over_a == over_b:
         return a, b
-    return (a, b / a.units()) if a.unit_axis else (a / b.units(), b)
+    if wider(over_a, over_b):
+        return a, b / (count(over_a) / count(over_b))
+    if wider(over_b, over_a):
+        return a / (count(over_b) / count(over_a)), b
+    return _summed(a, size), _summed(b, size)  # sums over units of different numbers
 
 
 def _sum(a: Expression, b: Expression) -> Expression:
     """a + b, what they share taken out: d - d·z becomes d·(1 - z), which is fewer roundings too; two sums over units
     become one, and two `where`s."""
     a, b = (b, a) if a.op == "neg" else (a, b)
-    if a.op is units.sum and b.op is units.sum:
-        return units.sum(_sum(a.args[0], b.args[0]))
+    summed = isinstance(a.op, Reduction) and a.op.name == "sum" and a.op is b.op
+    if summed and a.args[0].unit_axis == b.args[0].unit_axis:
+        return units.sum(_sum(a.args[0], b.args[0]), a.op.heads)
     if a.op == b.op == where and a.args[0] is b.args[0]:
         shared = [i for i in (1, 2) if a.args[i] is b.args[i] and a.args[i].args == (0.0,)]
         if len(shared) == 1:

@@ -16,7 +16,8 @@ class DerivationError(ValueError):
 class Product(NamedTuple):
     """An operation: row blocks of a weight applied to a vector, or, transposed, to one vector for each row block.
 
-    With ``heads`` the weight has one diagonal block for each head. ``axis`` is that of the result's units.
+    With ``heads`` the weight has one diagonal block for each head. ``axis`` is that of the result's units, ``of`` that
+    of the operand's.
     """
 
     weight: str
@@ -24,6 +25,12 @@ class Product(NamedTuple):
     heads: int = 1
     transposed: bool = False
     axis: str = "H"
+    of: str = "H"
+
+
+def wider(a: str, b: str) -> bool:
+    """Whether units of one letter, or of none, are equal where those of another differ: ``wider("H", "N")``."""
+    return a != b and a != "" and (b == "" or (a, b) == ("H", "N"))
 
 
 def _binary(op: str) -> tuple[Any, Any]:
@@ -35,8 +42,8 @@ class Expression:
 
     * ``op``: one of ``+ - * / neg >``, an `Activation`, a `Reduction`, a `Product`, ``"constant"`` or ``"leaf"``;
     * ``args``: expressions; of a constant its number, of a leaf its name and its axes;
-    * ``axes``: along which the value varies within a step: ``"B"`` for sequences, a letter for units, ``"H"`` unless
-      they are of another number. ``"B"`` alone is a number of each sequence. A leaf with T is another in each step;
+    * ``axes``: along which the value varies within a step: ``"B"`` for sequences, and the letter of its units' number.
+      ``"B"`` alone is a number of each sequence, ``"BN"`` one of each head. A leaf with T is another in each step;
     * ``index`` counts as they are made.
     """
 
@@ -59,8 +66,8 @@ class Expression:
         return self.axes.replace("B", "")
 
     def units(self) -> "Expression":
-        """The number of its units."""
-        return self.graph.leaf(f"units.{self.unit_axis}", "")
+        """The number of its units; numbers of heads count as vectors of all units."""
+        return self.graph.size(self.unit_axis.replace("N", "H"))
 
     def apply(self, activation: Activation, *values: Any) -> "Expression":
         return self.graph.make(activation, *values)
@@ -79,10 +86,13 @@ class Expression:
 
 
 class Graph:
-    """Makes expressions, each once, and remembers the names that the code of `step` gave them."""
+    """Makes expressions, each once, and remembers the names that the code of `step` gave them.
 
-    def __init__(self, code: CodeType) -> None:
-        self.code, self.frame = code, None
+    ``heads``: how many numbers the letter N stands for.
+    """
+
+    def __init__(self, code: CodeType, heads: int = 1) -> None:
+        self.code, self.heads, self.frame = code, heads, None
         self.made: dict[tuple, Expression] = {}
 
     def make(self, op: Any, *args: Any) -> Expression:
@@ -100,7 +110,13 @@ class Graph:
 
     def leaf(self, name: str, axes: str) -> Expression:
         """What the step is given, such as ``x.i``."""
-        return self._once(("leaf", name), "leaf", (name, axes), axes.replace("T", ""))
+        return self._once(("leaf", name, axes), "leaf", (name, axes), axes.replace("T", ""))
+
+    def size(self, letter: str) -> Expression:
+        """The number of units that a letter stands for; of none, one."""
+        if letter in ("", "N"):
+            return self.constant(self.heads if letter else 1)
+        return self.leaf(f"units.{letter}", "")
 
     def constant(self, value: Any) -> Expression:
         return self._once(("constant", float(value)), "constant", (float(value),), "")
@@ -118,17 +134,21 @@ class Graph:
 
 def _axes(op: Any, values: tuple[Expression, ...]) -> str:
     """Those of a value, from those of what it is made of."""
-    if isinstance(op, Product):
-        return f"B{op.axis}"
     units = {value.unit_axis for value in values} - {""}
+    units -= {"N"} if "H" in units else set()
     if len(units) > 1:
-        raise DerivationError(f"{op} of vectors of different numbers of units ({', '.join(sorted(units))})")
+        raise DerivationError(f"{op} of values of different sizes: {' and '.join(sorted(units))}")
+    unit = "".join(units)
+    if isinstance(op, Product):
+        if unit != op.of and not wider(op.of, unit):
+            raise DerivationError(f"{op.weight} is applied to a value of size {unit}, not {op.of}")
+        return f"B{op.axis}"
     sequences = "B" if any("B" in value.axes for value in values) else ""
     if isinstance(op, Reduction):
-        if not units:
+        if not unit:
             raise DerivationError(f"{op} over the units of a value that has none")
-        return sequences
-    return sequences + "".join(units)
+        return sequences + ("N" if op.heads > 1 else "")
+    return sequences + unit
 
 
 def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression) -> Expression | None:

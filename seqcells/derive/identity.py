@@ -2,9 +2,12 @@
 
 import hashlib
 
+from torch import fx
+
 from ..cells import Cell
 from ..cells.activations import Activation
-from .expressions import Expression, reachable
+from ..cells.units import Reduction
+from .expressions import DerivationError, Expression, reachable
 from .trace import equations
 
 
@@ -16,9 +19,20 @@ def identity(cell: type[Cell]) -> str:
 
     def spelled(value: Expression) -> str:
         name = value.op.name if isinstance(value.op, Activation) else value.op
+        name = f"{name} by {value.op.heads}" if isinstance(value.op, Reduction) else name
         return f"{name} {' '.join(f'#{places[a]}' if isinstance(a, Expression) else repr(a) for a in value.args)}"
 
     names = cell.gates, cell.recurrent_gates, cell.states, sorted(cell.parameters.items()), cell.projection
-    names = *names, sorted(cell.rows_of_products().items()), cell.scalars
-    lines = [repr(names), *map(spelled, values), *(f"= #{places[state]}" for state in states)]
+    names = *names, sorted(cell.every_product.items()), [*cell.scalars], sorted(cell.sizes.items())
+    lines = [repr(names), *map(spelled, values), *(f"= #{places[state]}" for state in states), _made(cell)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _made(cell: type[Cell]) -> str:
+    """What a cell's `weights` does, of one that has it."""
+    if cell.weights is Cell.weights:
+        return ""
+    try:
+        return str(fx.Tracer().trace(cell.weights))
+    except Exception as reason:
+        raise DerivationError(f"weights of {cell.__name__} has no graph: {reason}") from reason

@@ -1,18 +1,20 @@
 """First: run a cell's `step` on symbols. What comes back is one step as a graph, its boundaries included."""
 
+import inspect
 import traceback
 from collections.abc import Sequence
+from types import CodeType
 from typing import Any, NamedTuple
 
 from ..cells import Cell
 from ..cells.activations import where
-from .expressions import DerivationError, Expression, Graph, Product, reachable
+from .expressions import DerivationError, Expression, Graph, Product, reachable, wider
 
 
 class Equations(NamedTuple):
-    """What a cell's `step` makes of the states ``before`` it: new ones.
+    """What a cell's `step` makes of the states ``before`` it: its results, the new states first.
 
-    Leaves are ``x.<gate>``, ``p.<row>``, ``p.<scalar>`` and ``bias_<product>.<row block>``.
+    Leaves are ``x.<gate>``, ``x.<stream>``, ``p.<row>``, ``p.<scalar>`` and ``bias_<product>.<row block>``.
     """
 
     graph: Graph
@@ -35,24 +37,30 @@ class Traced(NamedTuple):
     valid: Expression | None
 
 
-def trace(cell: type[Cell], reset: bool = False, lengths: bool = False) -> Traced:
+def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None) -> Traced:
     """One step of a cell, with the boundaries that there may be: they are `where`s, and differentiated like the rest.
 
     A state enters as ``fresh`` where ``reset`` holds. In a sequence that has ended, where ``valid`` does not hold,
     states leave as they entered, and outputs are zero.
 
+    Args:
+        kept: which of the cell's kept values are asked for. Default: all
+
     Raises:
         DerivationError: `step` cannot be run on symbols.
     """
-    graph = Graph(cell.step.__code__)
-    carried = [graph.leaf(f"carried.{state}", "BH") for state in cell.states]
+    graph = Graph(_code(cell), cell.heads())
+    carried = [graph.leaf(f"carried.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
     entering = carried
     if reset:
         boundary = graph.leaf("reset", "TB")
-        fresh = [graph.leaf(f"fresh.{state}", "BH") for state in cell.states]
+        fresh = [graph.leaf(f"fresh.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
         entering = [where(boundary, f, c) for f, c in zip(fresh, carried, strict=True)]
-    new = [*_run(cell, graph, entering, _products(cell, graph))]
-    leaving, outputs, valid = new, {"output": new[0]}, None
+    results = dict(zip(cell.results, _run(cell, graph, entering, _products(cell, graph)), strict=True))
+    new = [results[state] for state in cell.states]
+    outputs = {"output": results[cell.output or cell.states[0]]}
+    outputs |= {f"kept.{name}": results[name] for name in (cell.kept if kept is None else kept)}
+    leaving, valid = new, None
     if lengths:
         valid = graph.leaf("valid", "TB")
         leaving = [where(valid, n, e) for n, e in zip(new, entering, strict=True)]
@@ -66,8 +74,8 @@ def equations(cell: type[Cell]) -> Equations:
     Raises:
         DerivationError: `step` cannot be run on symbols.
     """
-    graph = Graph(cell.step.__code__)
-    before = [graph.leaf(f"s.{state}", "BH") for state in cell.states]
+    graph = Graph(_code(cell), cell.heads())
+    before = [graph.leaf(f"s.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
     others = _products(cell, graph)
 
     def multiply(name: str, operand: Any) -> list[Expression]:
@@ -78,43 +86,61 @@ def equations(cell: type[Cell]) -> Equations:
     return Equations(graph, before, _run(cell, graph, before, multiply))
 
 
+def _code(cell: type[Cell]) -> CodeType:
+    """That of `step` as its author wrote it."""
+    return inspect.unwrap(cell.step).__code__
+
+
 def _products(cell: type[Cell], graph: Graph) -> Any:
     """What makes a product's row blocks, biases added."""
-    rows = {"hh": cell.recurrent_gates} | cell.rows_of_products()
 
     def multiply(name: str, operand: Any) -> list[Expression]:
+        rows, (axis, of), bias, heads = cell.every_product[name]
         if not isinstance(operand, Expression) or not operand.unit_axis:
             raise DerivationError(f"the product {name} of what is no vector of units")
         # All row blocks before what is made of them: they are differentiated together.
-        blocks = range(len(rows[name]))
-        products = [graph.make(Product(f"weight_{name}", (block,), cell.heads()), operand) for block in blocks]
-        biases = [graph.leaf(f"bias_{name}.{row}", "H") for row in rows[name]]
+        ops = [Product(f"weight_{name}", (block,), heads, axis=axis, of=of) for block in range(len(rows))]
+        products = [graph.make(op, operand) for op in ops]
+        if not bias:
+            return products
+        biases = [graph.leaf(f"bias_{name}.{row}", axis) for row in rows]
         return [product + bias for product, bias in zip(products, biases, strict=True)]
 
     return multiply
 
 
 def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply: Any) -> tuple[Expression, ...]:
-    """The new states of `step`; DerivationError where there are none."""
-    code = cell.step.__code__
+    """The results of `step`; DerivationError where there are none."""
+    code = _code(cell)
 
     def error(line: int, words: object) -> DerivationError:
         return DerivationError(f"{code.co_filename}:{line}: step of {cell.__name__}: {words}")
 
     try:
         x = [graph.leaf(f"x.{gate}", "TBH") for gate in cell.gates]
+        x += [graph.leaf(f"x.{name}", axes) for name, axes in cell.streams.items()]
         r = multiply("hh", before[0]) if cell.recurrent_gates else ()
-        own = [graph.leaf(f"p.{row}", "H") for row in cell.rows()] + [graph.leaf(f"p.{s}", "") for s in cell.scalars]
+        own = [graph.leaf(f"p.{row}", size) for row, size in cell.row_sizes.items()]
+        own += [graph.leaf(f"p.{name}", "") for name in cell.scalars]
         new = cell.advance(x, r, before, cell.given(own, multiply))
     except Exception as reason:
         lines = [line for frame, line in traceback.walk_tb(reason.__traceback__) if frame.f_code is code]
         raise error(lines[0] if lines else code.co_firstlineno, reason) from reason
     last = max(line for *_, line in code.co_lines() if line)
-    if len(new) != len(cell.states):
-        raise error(last, f"returns {len(new)} of its {len(cell.states)} states ({', '.join(cell.states)})")
-    for state, value in zip(cell.states, new, strict=True):
-        if not isinstance(value, Expression) or value.op == ">" or not value.unit_axis:
-            raise error(last, f"returns no number for its state {state}")
+    states = len(cell.states)
+    if len(new) != len(cell.results):
+        if len(new) < states or states == len(cell.results):
+            raise error(last, f"returns {len(new)} of its {states} states ({', '.join(cell.states)})")
+        raise error(last, f"returns {len(new)} of its results ({', '.join(cell.results)})")
+    for name, value in zip(cell.results, new, strict=True):
+        kind = "state" if name in cell.states else "result"
+        if not isinstance(value, Expression) or value.op == ">" or (kind == "state" and not value.unit_axis):
+            raise error(last, f"returns no number for its {kind} {name}")
+    for (name, size), value in zip(cell.state_sizes.items(), new, strict=False):
+        if "B" not in value.axes:
+            raise error(last, f"its state {name} is one of each sequence, its next value the same for all")
+        if value.unit_axis != size and not wider(size, value.unit_axis):
+            raise error(last, f"its state {name} is of size {size}, its next value of size {value.unit_axis}")
     if cell.projection and before[0] in reachable([*new]) and not _only_multiplied(before[0], new):
         raise error(last, f"reads s.{cell.states[0]}, which has another size under the projection that it allows")
     return new

@@ -1,0 +1,31 @@
+from . import units
+from .activations import sigmoid, tanh
+from .base import Cell
+
+
+class LayerNormLSTM(Cell):
+    """LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450) of both pre-activations, all gates together, and of c."""
+
+    name = "layer_norm_lstm"
+    gates, states = ("i", "f", "g", "o"), ("h", "c")
+    parameters = {
+        "norm_x": ("xi", "xf", "xg", "xo"),
+        "norm_h": ("hi", "hf", "hg", "ho"),
+        "norm_bias": ("bi", "bf", "bg", "bo"),
+        "norm_c": ("gain", "bias"),
+    }
+    initial = {
+        **dict.fromkeys(("xi", "xf", "xg", "xo", "hi", "hf", "hg", "ho", "gain"), 1.0),
+        **dict.fromkeys(("bi", "bf", "bg", "bo", "bias"), 0.0),
+    }
+
+    @staticmethod
+    def step(x, r, s, p):
+        xi, xf, xg, xo = units.normalised(*x)
+        hi, hf, hg, ho = units.normalised(*r)
+        input = sigmoid(p.xi * xi + p.hi * hi + p.bi)
+        forget = sigmoid(p.xf * xf + p.hf * hf + p.bf)
+        candidate = tanh(p.xg * xg + p.hg * hg + p.bg)
+        output = sigmoid(p.xo * xo + p.ho * ho + p.bo)
+        cell = forget * s.c + input * candidate
+        return output * tanh(units.layer_norm(cell, p.gain, p.bias)), cell

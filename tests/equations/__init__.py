@@ -1,0 +1,16 @@
+"""Published cells that the language of equations must be able to say, and a few invented ones that use all of it."""
+
+import importlib
+from pathlib import Path
+
+from seqcells.cells import Cell
+
+
+def every() -> dict[str, type[Cell]]:
+    """The cells of this folder by name."""
+    found = {}
+    for file in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        module = importlib.import_module(f"{__name__}.{file.stem}")
+        own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__)
+        found |= {cell.name: cell for cell in own if isinstance(cell, type)}
+    return found

@@ -1,0 +1,13 @@
+from seqcells.cells import Cell
+from seqcells.cells.activations import sigmoid
+
+
+class ATR(Cell):
+    """Addition-subtraction twin-gated network (Zhang et al. 2018, arXiv:1810.12546): two gates of the same parts."""
+
+    name = "atr"
+    gates, states = ("h",), ("h",)
+
+    @staticmethod
+    def step(x, r, s, p):
+        return sigmoid(x.h + r.h) * x.h + sigmoid(x.h - r.h) * s.h

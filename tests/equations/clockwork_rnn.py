@@ -1,0 +1,19 @@
+from seqcells.cells import Cell
+from seqcells.cells.activations import tanh
+
+
+class ClockworkRNN(Cell):
+    """Clockwork RNN (Koutnik et al. 2014, arXiv:1402.3511): ``clock`` says which units are due in which step; units see
+    those as slow as themselves or slower (here: later ones)."""
+
+    name = "clockwork_rnn"
+    gates, states = ("h",), ("h",)
+    streams = {"clock": "TH"}
+
+    @staticmethod
+    def weights(w):
+        return {"hh": w.hh.triu()}
+
+    @staticmethod
+    def step(x, r, s, p):
+        return s.h + x.clock * (tanh(x.h + r.h) - s.h)

@@ -1,0 +1,23 @@
+from seqcells.cells import Cell
+from seqcells.cells.activations import tanh
+
+
+class CoRNN(Cell):
+    """Coupled oscillators (Rusch & Mishra 2021, arXiv:2010.00951): positions y, velocities z, a product of each.
+
+    ``implicit``: damping by the new velocity, as the paper analyses it.
+    """
+
+    name = "cornn"
+    gates, states = ("z",), ("y", "z")
+    products = {"velocity": ("z",)}
+    options = {"dt": 0.1, "gamma": 1.0, "epsilon": 1.0, "implicit": False}
+
+    @staticmethod
+    def step(x, r, s, p):
+        force = tanh(x.z + r.z + p.velocity(s.z)) - p.gamma * s.y
+        if p.implicit:
+            velocity = (s.z + p.dt * force) / (1 + p.dt * p.epsilon)
+        else:
+            velocity = s.z + p.dt * (force - p.epsilon * s.z)
+        return s.y + p.dt * velocity, velocity

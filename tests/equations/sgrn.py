@@ -1,0 +1,13 @@
+from seqcells.cells import Cell
+from seqcells.cells.activations import sigmoid, tanh
+
+
+class SGRN(Cell):
+    """Simple gated recurrent network (doi:10.1049/gtd2.12056): input and recurrent parts serve gate and candidate."""
+
+    name = "sgrn"
+    gates, states = ("h",), ("h",)
+
+    @staticmethod
+    def step(x, r, s, p):
+        return tanh(x.h + sigmoid(x.h + r.h) * (s.h - x.h))
