@@ -5,14 +5,23 @@ import torch
 from loop import TARGETS, Loop, needs_compiler
 from support import distance
 
-from seqcells import reference
+from seqcells import cells, reference
 from seqcells.cells import REGISTRY
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
-OTHERS: dict[str, type] = {}
-CELLS = REGISTRY | OTHERS
-PLAIN = "gru"
+OTHERS = (
+    cells.GRUResetBefore,
+    cells.LayerNormLSTM,
+    cells.LayerNormGRU,
+    cells.MGU,
+    cells.MultiplicativeLSTM,
+    cells.RecurrentHighway,
+    cells.BlockGRU.configured(heads=4),
+    cells.MultiHeadSLSTM.configured(heads=2),
+)
+CELLS = REGISTRY | {cell.name: cell for cell in OTHERS}
+PLAIN = "gru_reset_before"
 SIZES = {"odd": (5, 3, 20), "one": (1, 1, 8), "many": (4, 30, 40)}
 WHEN = {"": (False, False), "lengths": (True, False), "resets": (False, True), "both": (True, True)}
 

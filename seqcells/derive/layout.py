@@ -11,7 +11,7 @@ from ..cells import Cell
 from ..cells.activations import where
 from .derivation import Derivation
 from .differentiate import Outer
-from .expressions import Expression, Product, reachable
+from .expressions import DerivationError, Expression, Product, reachable
 from .program import Program
 
 
@@ -106,7 +106,17 @@ class Layout(NamedTuple):
 
 
 def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
-    """Those of both passes, derived with all boundaries."""
+    """Those of both passes, derived with all boundaries.
+
+    Raises:
+        DerivationError: the cell has what the loop of kernels/cpu does not run: streams, sizes besides H, reductions of
+            heads, weights made of weights.
+    """
+    values = reachable([*derived.forward.roots, *derived.backward.roots])
+    of_heads = any(getattr(v.op, "heads", 1) > 1 and not isinstance(v.op, Product) for v in values)
+    streams = cell.streams or cell.kept or cell.output or cell.weights is not Cell.weights
+    if of_heads or streams or any(v.unit_axis not in ("", "H") for v in values):
+        raise DerivationError(f"{cell.__name__} has streams, sizes, or reductions of heads, which no loop runs yet")
     columns = _columns(cell, derived)
     forward, backward = (_Places(columns, cell.states, p) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
@@ -190,7 +200,7 @@ class _Places:
         if entered.op == "leaf" and entered.args[0] == f"before.{first}":
             to = "previous", 0
         else:
-            to = self._history(operand, "multiplied")
+            to = self._history(outer.operand, "multiplied")  # zero where a sequence has ended: there may be anything
         return Term(outer.weight, outer.block, outer.heads, self._history(outer.d, "grad_products"), to)
 
     def _history(self, value: Expression, array: str) -> tuple[str, int]:
