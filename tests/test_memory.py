@@ -29,6 +29,7 @@ RECOMPUTED = {"lstm": (6, 4), "gru": (4, 3)}
 def without_kernels(monkeypatch):
     """Products neither, whose operands on the CPU are copied."""
     monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
+    monkeypatch.setattr(launch.Repeated, "__call__", lambda self, values: None)
     for module in (products, stepwise, recomputed, gradients):
         monkeypatch.setattr(module, "multiply", lambda a, b, out: out.zero_())
     monkeypatch.setattr(products, "IN_FLOAT64", False)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from seqcells.boundaries import boundaries, valid_steps
-from seqcells.derive.cpp import cpp_struct
 from seqcells.derive.derivation import derive
 from seqcells.derive.layout import Layout, layouts
+from seqcells.derive.print_loop import cpp_struct
 from seqcells.recurrence import Recurrence
 
 HERE = Path(__file__).parent
