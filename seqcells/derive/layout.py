@@ -302,7 +302,7 @@ class _Places:
 
     def _kept(self, gathers: list[Expression], blocks: list[list[Expression]]) -> list[Kept]:
         """What a later stage reads of an earlier one, and what is reduced."""
-        reduced = {v.args[0] for v in gathers if not isinstance(v.op, Product)}
+        reduced = dict.fromkeys(v.args[0] for v in gathers if not isinstance(v.op, Product))
         later: dict[Expression, bool] = {}
         plain: set[Expression] = {*reduced}
         for k, block in enumerate(blocks):

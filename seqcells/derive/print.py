@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..cells.activations import Activation
 from .expressions import Expression
@@ -73,7 +73,7 @@ def triton(plans: Sequence[Plan]) -> str:
 def _triton_function(plan: Plan, kind: str) -> str:
     block, about = _spelled(getattr(plan, kind), "{}", words=""), _about(plan, kind)
     lines = [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
-    lines += [f"{block.names[v]} = {formula(v, block, whole=True)}" for v in block.assigned]
+    lines += [f"{block.names[v]} = {formula(v, block.names, whole=True)}" for v in block.assigned]
     results = [_tuple(*("zero" if v is None else block.names[v] for v in vs)) for vs in block.results.values()]
     if any("zero" in result for result in results):
         lines.append("zero = tl.zeros_like(d[0])")
@@ -114,7 +114,7 @@ def _cpp_function(plan: Plan, kind: str) -> str:
     arguments, results = (names.split() for names in SIGNATURES[kind])
     block = _spelled(getattr(plan, kind), "T({})", CPP_WORDS)
     lines = [f"const V {', '.join(f'{k} = {v}' for k, v in loads.items())};" for loads in _loads(plan, block)]
-    lines += [f"const auto {block.names[v]} = {formula(v, block, whole=True)};" for v in block.assigned]
+    lines += [f"const auto {block.names[v]} = {formula(v, block.names, whole=True)};" for v in block.assigned]
     if any("T(" in line for line in lines):
         lines.insert(0, "using T = scalar<V>;")
     for target, values in zip(results, block.results.values(), strict=True):
@@ -140,16 +140,16 @@ def _spelled(block: Block, number: str, words: str) -> Block:
     return block._replace(names=names | numbers)
 
 
-def formula(value: Expression, block: Block, whole: bool = False) -> str:
+def formula(value: Expression, names: Mapping[Expression, str], whole: bool = False) -> str:
     """An expression as both languages write it; ``whole`` spells it out though it has a name."""
-    if value in block.names and not whole:
-        return block.names[value]
+    if value in names and not whole:
+        return names[value]
     if isinstance(value.op, Activation):
-        return f"{value.op.name}({', '.join(formula(arg, block) for arg in value.args)})"
+        return f"{value.op.name}({', '.join(formula(arg, names) for arg in value.args)})"
 
     def operand(arg: Expression, least: int) -> str:
-        text = formula(arg, block)
-        return text if arg in block.names or BINDS.get(arg.op, least) >= least else f"({text})"
+        text = formula(arg, names)
+        return text if arg in names or BINDS.get(arg.op, least) >= least else f"({text})"
 
     level = BINDS[value.op]
     if value.op == "neg":

@@ -9,16 +9,11 @@ from ..cells.activations import ACTIVATIONS, Activation
 from .derivation import derive
 from .expressions import Expression, Product
 from .layout import Kept, Layout, Slot, layouts
+from .print import CPP_WORDS, formula
 
-# Names that C++ keeps to itself and Python does not.
-CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
-friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
-static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
 RESERVED = {*ACTIVATIONS, *CPP_WORDS.split(), "v", "T", "V", "valid", "reset"}
 """Names that the printed functions use, and those that they cannot."""
 ARGUMENTS = "[[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset"
-BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
-"""How tightly each operator binds; the right operand of a binary one has to bind more tightly."""
 AXES = {"TBH": "TBH", "BH": "BH", "H": "H", "TB": "TB", "B": "B", "": "NONE"}
 
 
@@ -47,6 +42,10 @@ class _Printed:
         self.number = {v: k for k, v in enumerate(numbered)}
         self.stage = {v: k for k, stage in enumerate(self.program.stages) for v in (*stage.gathers, *stage.block)}
         self.names = self._names()
+        every = [v for block in self.stages for u in block for v in (u, *u.inner)]
+        numbers = {v: f"T({v.args[0]!r})" for v in every if v.op == "constant"}
+        masks = {v: v.args[0] for v in every if v.op == "leaf" and v.args[0] in ("valid", "reset")}
+        self.spelled = {**self.names, **numbers, **masks}
         self.slots = dict(layout.slots)
         self._gathered()
 
@@ -186,32 +185,13 @@ class _Printed:
         lines = [f"const V {self.names[a]} = v[{self.number[a]}];" for a in read if a.args[0] not in ("valid", "reset")]
         for v in block:
             if v in self.names:
-                lines.append(f"const auto {self.names[v]} = {self._formula(v, whole=True)};")
+                lines.append(f"const auto {self.names[v]} = {formula(v, self.spelled, whole=True)};")
         lines += [f"v[{self.number[v]}] = {self.names[v]};" for v in block if v in self.number]
         if any("T(" in line for line in lines):
             lines.insert(0, "using T = scalar<V>;")
         head = "template <class V, class Valid, class Reset>\n"
         head += f"SEQCELLS_INLINE static void {name}({ARGUMENTS}) {{\n"
         return head + textwrap.indent("\n".join(lines), "    ") + "\n}"
-
-    def _formula(self, v: Expression, whole: bool = False) -> str:
-        if v.op == "constant":
-            return f"T({v.args[0]!r})"
-        if v.op == "leaf" and v.args[0] in ("valid", "reset"):
-            return v.args[0]
-        if v in self.names and not whole:
-            return self.names[v]
-        if isinstance(v.op, Activation):
-            return f"{v.op.name}({', '.join(map(self._formula, v.args))})"
-
-        def operand(arg: Expression, least: int) -> str:
-            text = self._formula(arg)
-            return text if arg in self.names or BINDS.get(arg.op, least) >= least else f"({text})"
-
-        level = BINDS[v.op]
-        if v.op == "neg":
-            return f"-{operand(v.args[0], level)}"
-        return f"{operand(v.args[0], level)} {v.op} {operand(v.args[1], level + 1)}"
 
 
 def _identifier(name: str) -> str:
