@@ -1,5 +1,6 @@
 """Build and packaging; what pyproject.toml cannot say: the version, and where `seqcells.kernels` lies."""
 
+import hashlib
 import os
 import platform
 import re
@@ -19,12 +20,17 @@ packages = [
 ]
 kernels = ["seqcells.kernels"] + [f"seqcells.kernels.{d.name}" for d in (root / "kernels").iterdir() if d.is_dir()]
 
+# Cells that are compiled later are compiled with these headers, and run only where the engine was too.
+headers = sorted((root / "kernels" / "cpu").glob("*.h"))
+stamp = hashlib.sha256(b"".join(path.read_bytes() for path in headers)).hexdigest()[:16]
+
 # Plain C++: no libtorch, so one binary serves every torch. Optional: without a compiler the package works all the
 # same, and `python -m seqcells.info` says what is missing.
 engine = Extension(
     "seqcells.kernels.cpu._engine",
     sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
-    depends=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.h")),
+    depends=[str(path.relative_to(root)) for path in headers],
+    define_macros=[("SEQCELLS_HEADERS", f'"{stamp}"')],
     extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-g0", "-pthread", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-pthread", *(["-ldl"] if platform.system() == "Linux" else [])],
     language="c++",
@@ -53,5 +59,5 @@ setup(
     version=version,
     packages=packages + sorted(name for name in kernels if "__pycache__" not in name),
     package_dir={"seqcells.kernels": "kernels"},
-    package_data={"seqcells": ["py.typed", "tables/*.json"]},
+    package_data={"seqcells": ["py.typed", "tables/*.json"], "seqcells.kernels.cpu": ["*.h"]},
 )

@@ -37,7 +37,16 @@ def own_cache(tmp_path_factory):
     """No test reads or writes what lies in the user's home, and no process that it starts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEQCELLS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Nothing is compiled but where a test is about that.
+        patch.setenv("SEQCELLS_COMPILE", "never")
         yield
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """Cells that the CPU engine was built without are compiled at first use, sooner than they would run."""
+    monkeypatch.delenv("SEQCELLS_COMPILE")
+    monkeypatch.setenv("CXXFLAGS", "-O1")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import shutil
 from functools import cache, partial
 
 import pytest
@@ -11,6 +12,11 @@ from torch import nn
 import seqcells
 from seqcells import dispatch
 from seqcells.cells import REGISTRY
+from seqcells.kernels import cpu
+
+needs_compiler = pytest.mark.skipif(
+    cpu.unavailable() is not None or shutil.which("c++") is None, reason="no C++ compiler, or no engine to go with it"
+)
 
 TORCH_LAYERS = {
     "lstm": nn.LSTM,

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
-from loop import TARGETS, Loop, needs_compiler
-from support import distance
+from support import distance, needs_compiler
 
-from seqcells import cells, reference
+from seqcells import cells, execute, reference
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
+from seqcells.kernels import cpu
+from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
+
+if not cpu.unavailable():
+    from seqcells.kernels.cpu import call, engine
 
 OTHERS = (
     cells.GRUResetBefore,
@@ -25,7 +28,15 @@ PLAIN = "gru_reset_before"
 SIZES = {"odd": (5, 3, 20), "one": (1, 1, 8), "many": (4, 30, 40)}
 WHEN = {"": (False, False), "lengths": (True, False), "resets": (False, True), "both": (True, True)}
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.usefixtures("compiling", "by_loop_alone")]
+
+
+@pytest.fixture
+def by_loop_alone(monkeypatch):
+    """The loop runs cells, too, that the engine was built with."""
+    monkeypatch.setattr(call, "built", lambda *_: None)
+
+
 every_cell = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == PLAIN else pytest.mark.heavy) for name in CELLS]
 )
@@ -58,68 +69,68 @@ def seeds(q):
     steps, batch, _ = q.gates_x.shape
     output = torch.randn(steps, batch, q.hidden, generator=generator, dtype=torch.float64)
     finals = [torch.randn(state.shape, generator=generator, dtype=torch.float64) for state in q.states]
-    return output.to(q.gates_x.dtype), [final.to(q.gates_x.dtype) for final in finals]
+    return [each.to(q.gates_x.dtype) for each in (output, *finals)]
 
 
 def by_reference(q):
-    """Results and gradients by name, as the loop names them."""
+    """Output, final states and all gradients."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in q.differentiable()]
     output, final = reference.layer(q.replaced(leaves))
-    grad_output, grad_final = seeds(q)
-    flat = torch.autograd.grad([output, *final], leaves, [grad_output, *grad_final], materialize_grads=True)
-    g, found = q.replaced(flat), {"output": output}
-    found |= {f"final.{state}": value[0] for state, value in zip(q.cell.states, final, strict=True)}
-    found |= {f"initial.{state}": value[0] for state, value in zip(q.cell.states, g.states, strict=True)}
-    found |= {f"fresh.{state}": value[0] for state, value in zip(q.cell.states, g.reset_states or (), strict=False)}
-    w, d = q.weights[0], g.weights[0]
-    found |= {"weight_hh": d.hh, "bias_hh": d.bias_hh, **d.named(q.cell)}
-    found |= {"gates_x": g.gates_x, "bias_ih": g.gates_x.sum((0, 1))}
-    assert len(w.own) == len(d.own)
-    return {name: value.detach() for name, value in found.items() if value is not None}
+    grads = torch.autograd.grad([output, *final], leaves, seeds(q), materialize_grads=True)
+    return [tensor.detach() for tensor in (output, *final, *grads)]
 
 
-def by_loop(loop, q, threads=1):
-    arrays = loop.forward(q, threads)
-    grads = loop.backward(q, arrays, *seeds(q), threads)
-    results = {name: value for name, value in arrays.items() if name == "output" or name.startswith("final.")}
-    return {**grads, **results}
+def by_loop(q):
+    """The same."""
+    output, final, saved = engine.forward(q, True)
+    wanted = q.replaced([True] * len(q.differentiable()))
+    grad_output, *grad_final = seeds(q)
+    grads = engine.backward(q, Backward(output, saved, grad_output, grad_final, wanted))
+    return [output, *final, *grads]
 
 
 @every_cell
-@pytest.mark.parametrize(
-    "target", [t if t != "portable" else pytest.param(t, marks=pytest.mark.heavy) for t in TARGETS]
-)
-def test_as_the_reference(name, target):
-    loop = Loop(CELLS[name], target, False)
+def test_as_the_reference(name, target, threads):
     for size in SIZES:
         for lengths, resets in WHEN.values():
             for reverse in (False, True):
+                threads(1 + reverse)
                 q = problem(name, size, lengths, resets, reverse)
-                found, truth = by_loop(loop, q, threads=1 + reverse), by_reference(q)
-                for key, value in truth.items():
-                    scale = value.abs().clamp_min(1)
-                    error = ((found[key] - value).abs() / scale).max().item()
-                    assert error <= 1e-11, (size, lengths, resets, reverse, key, error)
+                for place, (found, truth) in enumerate(zip(by_loop(q), by_reference(q), strict=True)):
+                    error = ((found - truth).abs() / truth.abs().clamp_min(1)).max().item()
+                    assert error <= 1e-11, (size, lengths, resets, reverse, place, error)
+
+
+@every_cell
+def test_the_input_may_be_projected_inside(name):
+    for size in SIZES:
+        q = problem(name, size, True, True, True)
+        features = len(q.cell.gates) * q.hidden
+        weights = q.weights[0]._replace(ih=torch.randn(features, 5).double(), bias_ih=torch.randn(features).double())
+        q = q._replace(gates_x=None, input=torch.randn(*q.gates_x.shape[:2], 5).double(), weights=(weights,))
+        output, final, _ = engine.forward(q, False)
+        judged = reference.layer(execute.projected(q))
+        for found, truth in zip((output, *final), (judged[0], *judged[1]), strict=True):
+            assert ((found - truth).abs() / truth.abs().clamp_min(1)).max() <= 1e-11
 
 
 @every_cell
 @pytest.mark.parametrize("when", WHEN)
-def test_same_bits_for_any_number_of_threads(name, when):
-    loop = Loop(CELLS[name], [*TARGETS][-1], False)
+def test_same_bits_for_any_number_of_threads(name, when, threads):
+    threads(1)
     q = problem(name, "many", *WHEN[when], False)
-    alone = by_loop(loop, q)
-    for threads in (2, 3, 5):
-        together = by_loop(loop, q, threads)
-        assert all(torch.equal(together[key], alone[key]) for key in alone if not alone[key].isnan().any())
+    alone = by_loop(q)
+    for count in (2, 3, 5):
+        threads(count)
+        assert all(map(torch.equal, by_loop(q), alone))
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", CELLS)
-def test_as_near_to_float64_as_the_reference(name):
-    loop = Loop(CELLS[name], [*TARGETS][-1], True)
-    q = problem(name, "many", True, True, False, torch.float32)
+def test_as_near_to_float64_as_the_reference(name, dtype, target):
+    q = problem(name, "many", True, True, False, dtype)
     wide = q.replaced([tensor.double() for tensor in q.differentiable()])
-    found, judged, truth = by_loop(loop, q), by_reference(q), by_reference(wide)
-    for key, value in truth.items():
-        least = 4 * torch.finfo(torch.float32).eps
-        assert distance(found[key], value) <= 2 * distance(judged[key], value) + least, key
+    for place, (found, judged, truth) in enumerate(zip(by_loop(q), by_reference(q), by_reference(wide), strict=True)):
+        least = 4 * torch.finfo(dtype).eps
+        assert distance(found, truth) <= 2 * distance(judged, truth) + least, place

@@ -123,7 +123,7 @@ from seqcells.kernels.cpu import library
 def test_a_row_too_many():
     a, b, c = torch.ones(4, 8), torch.ones(8, 4), torch.empty(4, 4)
     fields = 5, 4, 8, 1, a.data_ptr(), 8, 1, b.data_ptr(), 4, 1, 0, c.data_ptr()
-    library._engine.gemm(library.gemm_handle("float32"), *fields)
+    library._engine.gemm(library.precision_handle("float32"), *fields)
 """
 
 

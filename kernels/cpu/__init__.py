@@ -1,4 +1,4 @@
-"""The CPU engine: C++, one call for all steps, generic over the derived cells of ``cells.h``.
+"""The CPU engine: C++, one call for all steps, generic over cells that are derived from their equations.
 
 `engine` is what the operators call. Nothing here loads the extension by itself.
 """
@@ -36,11 +36,16 @@ def empty_cache() -> int:
     return _engine.release()
 
 
-@constant
-def _lacks(cell_name: str) -> bool:
-    from .library import kernels
+def _why_not(call: Call) -> str | None:
+    """Why no kernels run the call's cell, or None; those that the extension was built without are compiled here."""
+    from . import compiled
+    from .built import built
 
-    return kernels(cell_name) is None
+    if built(call.cell) is not None:
+        return None
+    if "projection" in call.options:
+        return f"it was built without the {call.cell.name} cell, and compiles none with a projection"
+    return compiled.why_not(call.cell, call.dtype)
 
 
 def lacks_bfloat16_unit() -> bool:
@@ -56,6 +61,4 @@ def refuses(call: Call) -> str | None:
         return f"its kernels run on a CPU, and the input is on {call.device}"
     if not call.dtype.is_floating_point:
         return f"its kernels take floating-point numbers, not {call.dtype}"
-    if _lacks(call.cell.name):
-        return f"it was built without the {call.cell.name} cell"
-    return None
+    return _why_not(call)

@@ -1,115 +1,107 @@
-"""A call as the kernels want it: the fields of ``Problem``, and the tensors that they are the addresses of.
+"""A call as the kernels want it: its tensors by the names that kernels know arrays by, and the fields that are handed
+over.
 
 States and sums are float32 or float64; float16 and bfloat16 are storage, bfloat16 also what is multiplied where the
 machine has a unit for that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...boundaries import boundaries, valid_steps
+from ...cells import Cell
 from ...precision import WORKING_DTYPE
 from ...recurrence import Recurrence
 from ...weights import Weights
-from . import _engine
-from .library import PRECISIONS, Kernels, kernels, pooled, precision, threads
+from .built import Built, built
+from .library import PRECISIONS, pooled, precision, threads
+from .loop import Compiled, compiled
 
-MAX_STATES = 4
-# fmt: off
-_FIELDS = (
-    "steps", "batch", "hidden", "projected", "reverse", "threads", "halves", "gates_width", "output_width",
-    "gates_x", "input", "weight_ih", "bias_ih", "features", "initial", "weight_hh", "bias_hh", "weight_hr", "unit",
-    "lengths", "reset", "reset_states", "packed", "output", "final", "saved", "path", "previous_hidden",
-    "grad_output", "grad_final", "grad_gates_x", "grad_product", "grad_projected", "grad_initial", "grad_reset",
-    "grad_unit", "grad_bias_ih", "grad_bias_hh",
-)
-# fmt: on
-"""The fields of ``Problem`` in problem.h, in order."""
-_PER_STATE = {"initial", "reset_states", "final", "path", "grad_final", "grad_initial", "grad_reset"}
+Kernels = Built | Compiled
+Arrays = Mapping[str, Tensor | None]
 
 
-_PLACES: dict[str, int] = {}
-"""Where each field begins; those of one address a state are followed by room for the others."""
-COUNT = 0
-for _name in _FIELDS:
-    _PLACES[_name] = COUNT
-    COUNT += MAX_STATES if _name in _PER_STATE else 1
+def kernels_of(cell: type[Cell], dtype: torch.dtype) -> Kernels:
+    """What runs a cell in layers of a dtype: what the extension was built with, else what is compiled of it."""
+    return built(cell, precision(dtype)) or compiled(cell, precision(dtype))
 
 
-def place(name: str | tuple[str, int]) -> int:
-    """Of a field, or of a state's."""
-    return _PLACES[name] if isinstance(name, str) else _PLACES[name[0]] + name[1]
-
-
-def _fields(given: dict[str, Any]) -> list[int]:
-    """All fields of ``Problem``, in order; zero for those not given."""
-    flat = [0] * COUNT
-    for name, value in given.items():
-        place = _PLACES[name]
-        if isinstance(value, Tensor):
-            flat[place] = value.data_ptr()
-        elif isinstance(value, int):
-            flat[place] = value
-        elif value is not None:
-            for state, tensor in enumerate(value, place):
-                flat[state] = 0 if tensor is None else tensor.data_ptr()
-    return flat
-
-
-class EngineCall:
-    """A recurrence as the kernels want it: contiguous, of the dtype that they read; its input projected by others, or
-    inside the loop."""
+class LayerCall:
+    """A recurrence as kernels read it: contiguous, of their dtype; its input projected by others, or inside the
+    loop."""
 
     def __init__(self, q: Recurrence, inside: bool = False) -> None:
         x = q.outside
         self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
         self.working, self.precision = WORKING_DTYPE.get(x.dtype, x.dtype), precision(x.dtype)
         self.dtype = PRECISIONS[self.precision]
+        self.kernels = kernels_of(q.cell, x.dtype)
         self.steps, self.batch = x.shape[:2]
         self.directions, _, self.projected = q.states[0].shape
         self.hidden = q.hidden
-        self.kernels = kernels(q.cell.name, self.precision)
         self.states = [self.plain(state) for state in q.states]
         weights = [w if inside else w.recurrent for w in q.weights]
         self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in weights]
-        self.unit = [_unit(w) for w in self.weights]
         self.lengths = None if q.lengths is None else q.lengths.to(torch.int64).contiguous()
         self.reset = None if q.reset is None else q.reset.contiguous()
         self.reset_states = None if q.reset_states is None else [self.plain(state) for state in q.reset_states]
+        self._features = q.input.shape[2] if inside else 0
 
-    def run(self, backward: bool, **fields: Any) -> None:
-        _engine.run(self.kernels.handle, backward, *self.flat(fields))
+    def given(self, d: int) -> dict[str, Tensor | None]:
+        """The arrays of a direction that both passes read."""
+        found: dict[str, Tensor | None] = {"lengths": self.lengths, "reset": self.reset}
+        return found | named(self.cell, self.weights[d]) | self.by_state("initial", self.states, d) | self.fresh(d)
 
-    def flat(self, fields: dict[str, Any]) -> list[int]:
-        """The fields of all directions' ``Problem``: a field is shared, or a list of what each of them has."""
-        flat: list[int] = []
-        for d, weights in enumerate(self.weights):
-            flat += _fields(
-                {
-                    "steps": self.steps,
-                    "batch": self.batch,
-                    "hidden": self.hidden,
-                    "projected": self.projected,
-                    "reverse": int(self.reverse(d)),
-                    "threads": threads(),
-                    "halves": int(self.dtype == torch.bfloat16),
-                    "gates_width": self.directions * len(self.cell.gates) * self.hidden,
-                    "output_width": self.directions * self.projected,
-                    "initial": _of(d, self.states),
-                    "weight_hh": weights.hh,
-                    "bias_hh": weights.bias_hh,
-                    "weight_hr": weights.hr,
-                    "unit": self.unit[d],
-                    "lengths": self.lengths,
-                    "reset": self.reset,
-                    "reset_states": _of(d, self.reset_states),
-                    **{name: value[d] if isinstance(value, list) else value for name, value in fields.items()},
-                }
-            )
+    def fresh(self, d: int) -> dict[str, Tensor | None]:
+        return self.by_state("fresh", self.reset_states, d)
+
+    def by_state(self, name: str, states: Sequence[Tensor] | None, d: int) -> dict[str, Tensor | None]:
+        """A direction's part of the states, as ``initial.h`` and so on."""
+        return {f"{name}.{s}": each[d] for s, each in zip(self.cell.states, states or (), strict=states is not None)}
+
+    def circumstances(self, d: int) -> list[int]:
+        """Whether the direction goes back, the threads, and whether arrays are of bfloat16."""
+        return [int(self.reverse(d)), threads(), int(self.dtype == torch.bfloat16)]
+
+    def widths(self) -> dict[str, int]:
+        """How many numbers each array over all steps has from row to row."""
+        gates, output = self.directions * len(self.cell.gates) * self.hidden, self.directions * self.projected
+        found = {"gates_x": gates, "grad_gates_x": gates, "output": output, "grad_output": output}
+        return found | {"previous": self.projected} | self.keeps() | self.makes()
+
+    def keeps(self) -> dict[str, int]:
+        """The arrays over all steps that forward leaves for backward, besides the output, and how wide they are."""
+        return self.kernels.keeps(self.hidden, self.has_projection)
+
+    def makes(self) -> dict[str, int]:
+        """Those that backward leaves for the weights' gradients, besides that of the gates."""
+        return self.kernels.makes(self.hidden, self.projected if self.has_projection else None)
+
+    @property
+    def has_projection(self) -> bool:
+        return self.weights[0].hr is not None
+
+    def fields(self, backward: bool, features: int | None = None) -> list[int]:
+        """Those of all directions, without addresses. ``features``: of an input that is projected inside."""
+        widths, flat = self.widths(), []
+        for d in range(self.directions):
+            own = self.kernels.fields(self, d, widths, backward)
+            own[self.kernels.places[backward]["features"]] = self._features if features is None else features
+            flat += own
         return flat
+
+    def run(self, backward: bool, directions: Sequence[Arrays]) -> None:
+        """A pass over all directions, each with its arrays besides those `given`."""
+        fields, places = self.fields(backward), self.kernels.places[backward]
+        for d, arrays in enumerate(directions):
+            first = d * self.kernels.count
+            for name, tensor in (self.given(d) | arrays).items():
+                if tensor is not None and name in places:
+                    fields[first + places[name]] = tensor.data_ptr()
+        self.kernels.run(fields, backward)
 
     def plain(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype == self.dtype and tensor.is_contiguous() else tensor.to(self.dtype).contiguous()
@@ -148,17 +140,16 @@ class EngineCall:
         return before
 
 
-def _of(direction: int, tensors: Sequence[Tensor] | None) -> list[Tensor] | None:
-    return None if tensors is None else [tensor[direction] for tensor in tensors]
+def named(cell: type[Cell], weights: Weights) -> dict[str, Any]:
+    """A direction's weights that are there, or what is in their places, by the names of their roles."""
+    fixed = zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), weights, strict=False)
+    return {name: each for name, each in fixed if each is not None} | weights.named(cell)
 
 
-def _unit(weights: Weights) -> Tensor | None:
-    return torch.cat(weights.own) if len(weights.own) > 1 else next(iter(weights.own), None)
-
-
-def has_path(row: Kernels, weights: Weights) -> list[bool]:
-    """For each state whether its values are kept: a hidden state that is the output needs no second copy."""
-    return [weights.hr is not None, *map(bool, row.path[1:])]
+def row_blocks(cell: type[Cell], weight: str) -> int:
+    """How many a weight of a product has."""
+    product = cell.every_product.get(weight.removeprefix("weight_"))
+    return 1 if product is None else len(product.rows)
 
 
 def several_steps(q: Recurrence) -> bool:

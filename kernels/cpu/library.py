@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +25,8 @@ PRECISIONS = {
 """What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is
 multiplied is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
 
+WORKING = {name: torch.float64 if name == "float64" else torch.float32 for name in PRECISIONS}
+"""In what each computes."""
 
 SMALL = 1 << 16
 """Bytes: arrays below are torch's own, others of the pool."""
@@ -36,69 +37,19 @@ def threads() -> int:
     return min(torch.get_num_threads(), cores())
 
 
-class Kernels(NamedTuple):
-    """A cell's row in the tables."""
-
-    handle: int
-    saves: int
-    """Values that forward keeps of each unit."""
-    shared: tuple[int, ...]
-    """For each recurrent gate the gate whose gradient is the same, or -1."""
-    path: tuple[int, ...]
-    """Whether backward reads a state's values after each step."""
-
-    def runs(self) -> list["Run"]:
-        """The recurrent gates, in as few runs as possible."""
-        runs: list[Run] = []
-        own = 0
-        for gate, shared in enumerate(self.shared):
-            here = Run(gate, 1, shared < 0, own if shared < 0 else shared)
-            own += shared < 0
-            if runs and runs[-1].goes_on_with(here):
-                runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
-            else:
-                runs.append(here)
-        return runs
-
-
-class Run(NamedTuple):
-    """Recurrent gates whose gradients lie side by side."""
-
-    first: int
-    count: int
-    own: bool
-    """Whether among those of the product's own; else they are those of gates."""
-    column: int
-    """The first one's place there."""
-
-    def goes_on_with(self, gate: "Run") -> bool:
-        return self.own == gate.own and self.column + self.count == gate.column
-
-
 @cache
-def _kernels(cell_name: str, precision: str, target: str) -> Kernels | None:
-    found = _engine.find(target, precision, cell_name)
-    return None if found is None else Kernels(*found)
+def _precision_handle(precision: str, target: str) -> int | None:
+    return _engine.find_precision(target, precision)
 
 
-def kernels(cell_name: str, precision: str = "float32") -> Kernels | None:
-    """The kernels in use for a cell, or None where the tables lack it."""
-    return _kernels(cell_name, precision, target)
-
-
-@cache
-def _gemm_handle(precision: str, target: str) -> int | None:
-    return _engine.find_gemm(target, precision)
-
-
-def gemm_handle(precision: str) -> int | None:
-    """The product of matrices in use, or None where the instruction set lacks the precision."""
-    return _gemm_handle(precision, target)
+def precision_handle(precision: str) -> int | None:
+    """What the instruction set in use has for all cells: products, the loop. None where it lacks the precision."""
+    return _precision_handle(precision, target)
 
 
 def multiplies_bfloat16() -> bool:
     """Whether the instruction set in use has a unit for products of bfloat16, and so more of float32 than one way."""
-    return gemm_handle("float32 by bfloat16") is not None
+    return precision_handle("float32 by bfloat16") is not None
 
 
 def precision(dtype: torch.dtype) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import _engine
-from .library import gemm_handle, pooled, precision, reads, threads
+from .library import pooled, precision, precision_handle, reads, threads
 
 
 def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -16,7 +16,7 @@ def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | 
         out = pooled((left.shape[0], right.shape[1]), left.dtype)
     fields = (*out.shape, left.shape[1], threads(), left.data_ptr(), *left.stride())
     fields += (right.data_ptr(), *right.stride(), 0 if bias is None else bias.data_ptr(), out.data_ptr())
-    _engine.gemm(gemm_handle(precision(left.dtype)), *fields)
+    _engine.gemm(precision_handle(precision(left.dtype)), *fields)
     return out
 
 

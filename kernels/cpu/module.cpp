@@ -18,6 +18,11 @@
 #include "buffer.h"
 #include "problem.h"
 
+// What libraries of single cells are compiled with must be what this was.
+#ifndef SEQCELLS_HEADERS
+#define SEQCELLS_HEADERS ""
+#endif
+
 namespace seqcells {
 
 #define SEQCELLS_TABLES(target) \
@@ -109,7 +114,7 @@ PyObject* tuple(int count, F item) {
 }
 
 // A target's tables of a precision, or null where it or this machine lacks them.
-const Precision* find_precision(const char* target_name, const char* precision) {
+const Precision* tables_of(const char* target_name, const char* precision) {
     for (const Target& target : targets)
         if (!std::strcmp(target.name, target_name) && target.supported()) return target.find(precision);
     return nullptr;
@@ -132,7 +137,7 @@ struct Kernels {
 PyObject* find(PyObject*, PyObject* args) {
     const char *target, *precision, *cell;
     if (!PyArg_ParseTuple(args, "sss", &target, &precision, &cell)) return nullptr;
-    if (const Precision* tables = find_precision(target, precision))
+    if (const Precision* tables = tables_of(target, precision))
         for (const Cell* row = tables->cells; row->name; ++row)
             if (!std::strcmp(row->name, cell)) {
                 auto* kernels = new Kernels{*tables, *row};
@@ -143,11 +148,11 @@ PyObject* find(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
-// find_gemm(target, precision) -> a handle for gemm, or None
-PyObject* find_gemm(PyObject*, PyObject* args) {
+// find_precision(target, precision) -> a handle for gemm and loop, or None
+PyObject* find_precision(PyObject*, PyObject* args) {
     const char *target, *precision;
     if (!PyArg_ParseTuple(args, "ss", &target, &precision)) return nullptr;
-    if (const Precision* tables = find_precision(target, precision))
+    if (const Precision* tables = tables_of(target, precision))
         return PyLong_FromVoidPtr(const_cast<Precision*>(tables));
     Py_RETURN_NONE;
 }
@@ -210,6 +215,44 @@ PyObject* gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
     Gemm product;
     if (PyErr_Occurred() || !fill(&product, 1, args + 1, count - 1)) return nullptr;
     return unlocked([&] { return precision->gemm(product); });
+}
+
+// A pass of a cell's library, for one precision and instruction set.
+struct Looped {
+    const Precision& precision;
+    const Pass& pass;
+
+    int operator()(const Call* directions, int count) const { return precision.loop(pass, directions, count); }
+};
+
+// find_loop(handle of a precision, address of a pass) -> a handle for loop. Handles are few, and kept.
+PyObject* find_loop(PyObject*, PyObject* args) {
+    PyObject *precision, *pass;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyLong_Type, &precision, &PyLong_Type, &pass)) return nullptr;
+    const auto *tables = static_cast<const Precision*>(PyLong_AsVoidPtr(precision));
+    const auto *own = static_cast<const Pass*>(PyLong_AsVoidPtr(pass));
+    return PyErr_Occurred() ? nullptr : PyLong_FromVoidPtr(new Looped{*tables, *own});
+}
+
+// loop(handle, *fields of each direction's Call)
+PyObject* loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count < 1) return PyErr_Format(PyExc_TypeError, "loop takes a handle and the fields");
+    const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));
+    Call directions[2];
+    if (PyErr_Occurred()) return nullptr;
+    const int given = fill(directions, 2, args + 1, count - 1);
+    if (!given) return nullptr;
+    return unlocked([&] { return (*looped)(directions, given); });
+}
+
+// pack_for_loop(handle, address, *fields of a direction's Call): as pack
+PyObject* pack_for_loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count < 2) return PyErr_Format(PyExc_TypeError, "pack_for_loop takes a handle, an address and the fields");
+    const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));
+    void* memory = PyLong_AsVoidPtr(args[1]);
+    Call direction;
+    if (PyErr_Occurred() || !fill(&direction, 1, args + 2, count - 2)) return nullptr;
+    return PyLong_FromLongLong(looped->precision.pack_for_loop(looped->pass, direction, memory));
 }
 
 // release() -> bytes given back to the system
@@ -283,32 +326,35 @@ struct Copy {
 };
 
 struct Run {
-    char what;  // the first letter of: forward, backward, gemm, copy
+    char what;  // the first letter of: forward, backward, loop, gemm, copy
     const void* handle;
     int directions;
     union {
         Problem problems[2];
+        Call calls[2];
         Gemm gemm;
         Copy copy;
     };
     std::vector<Place> places;
 
-    Run() : problems() {}
+    Run() : calls() {}
 
     int operator()(const std::vector<int64_t>& addresses) const {
         switch (what) {
             case 'g': return static_cast<const Precision*>(handle)->gemm(filled(gemm, addresses));
             case 'c': return filled(copy, addresses)();
         }
-        struct Both {
-            Problem of[2];
-        };
-        const Both both = filled(Both{{problems[0], problems[1]}}, addresses);
+        if (what == 'l') return (*static_cast<const Looped*>(handle))(filled(Both<Call>{{calls[0], calls[1]}}, addresses).of, directions);
+        const auto both = filled(Both<Problem>{{problems[0], problems[1]}}, addresses);
         const auto* kernels = static_cast<const Kernels*>(handle);
         return what == 'b' ? kernels->backward(both.of, directions) : kernels->forward(both.of, directions);
     }
 
   private:
+    template <class Struct>
+    struct Both {
+        Struct of[2];
+    };
     template <class Struct>
     Struct filled(Struct fields, const std::vector<int64_t>& addresses) const {
         for (const Place& place : places) {
@@ -337,6 +383,7 @@ bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
     switch (run.what) {
         case 'f':
         case 'b': run.directions = fill(run.problems, 2, values, count); break;
+        case 'l': run.directions = fill(run.calls, 2, values, count); break;
         case 'g': run.directions = fill(&run.gemm, 1, values, count); break;
         case 'c': run.directions = fill(&run.copy, 1, values, count); break;
         default: return PyErr_Format(PyExc_ValueError, "there is no run of the kind %s", what);
@@ -412,9 +459,12 @@ PyType_Spec prepared_spec = {"seqcells.kernels.cpu._engine.prepared", sizeof(Pre
 PyMethodDef methods[] = {
     {"targets", targets_here, METH_NOARGS, nullptr},
     {"find", find, METH_VARARGS, nullptr},
-    {"find_gemm", find_gemm, METH_VARARGS, nullptr},
+    {"find_precision", find_precision, METH_VARARGS, nullptr},
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
     {"pack", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack)), METH_FASTCALL, nullptr},
+    {"find_loop", find_loop, METH_VARARGS, nullptr},
+    {"loop", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(loop)), METH_FASTCALL, nullptr},
+    {"pack_for_loop", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack_for_loop)), METH_FASTCALL, nullptr},
     {"release", release, METH_NOARGS, nullptr},
     {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(gemm)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
@@ -433,5 +483,6 @@ PyMODINIT_FUNC PyInit__engine() {
         if (module && (!type || PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(type)))) Py_CLEAR(module);
         Py_XDECREF(type);
     }
+    if (module && (PyModule_AddStringConstant(module, "headers", SEQCELLS_HEADERS) || PyModule_AddIntMacro(module, MAX_ARRAYS))) Py_CLEAR(module);
     return module;
 }

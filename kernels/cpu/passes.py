@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ... import fits
 from ...recurrence import Recurrence
-from .call import EngineCall, has_path, several_steps
-from .program import MEMORY, WEIGHTS, At, Block, Program, are_read_in_place, named
+from .call import LayerCall, kernels_of, named, row_blocks, several_steps
+from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of
+
+AGAIN = "output once more"
+"""A copy of the output of a single step, for backward: the caller may change his, which is the hidden state, too."""
+OF_INPUT = "weight_ih", "bias_ih"
 
 
 class Passes:
@@ -17,21 +23,22 @@ class Passes:
     ) -> None:
         for q in layers:
             fits.check(q)
+        # Of several steps, and where a cell has it so, the input is projected by a product of its own.
         self._several_steps = several_steps(layers[0])
+        self._inside = not self._several_steps and kernels_of(layers[0].cell, layers[0].input.dtype).gates_inside
         self._wanted, self._batch_first, self._reads_output = wanted, batch_first, reads_output
-        self._calls = [EngineCall(q, inside=True) for q in layers]
+        self._calls = [LayerCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
         self._size, self._features = dtype.itemsize, [q.input.shape[2] for q in layers]
         # What is kept between the passes is of the working dtype, and all lies in one block.
-        self.in_place = self._calls[0].working == self._calls[0].dtype == dtype and all(
-            are_read_in_place(q, call) and all(w.hr is None for w in q.weights)
-            for q, call in zip(layers, self._calls, strict=True)
-        )
+        first = self._calls[0]
+        self.in_place = first.working == first.dtype == dtype and first.kernels.writes_gradients_once
+        for q, call in zip(layers, self._calls, strict=True):
+            self.in_place &= are_read_in_place(q, call) and not call.has_projection
         self.kept, self._memory = Block("kept"), Block(MEMORY)
         self._saved = [self._keep(k) for k in range(len(layers))]
-        self._weights = [
-            n for k, q in enumerate(layers) for d, w in enumerate(q.weights) for n in named(k, d, w).values()
-        ]
+        each = [arguments_of(call, k, d) for k, call in enumerate(self._calls) for d in range(call.directions)]
+        self._weights = [argument for arguments in each for argument in arguments.values()]
         states = range(len(layers[0].states))
         self._initial, self._final = ([(end, state) for state in states] for end in ("initial", "final"))
 
@@ -59,34 +66,38 @@ class Passes:
             passed = self._backward(program, k, passed, between[k % 2] if k else None)
         return program.done(self._memory.bytes)
 
-    def _keep(self, k: int) -> dict[Any, At]:
+    def _keep(self, k: int) -> dict[str, At]:
         """Where a layer's values lie until backward."""
         call = self._calls[k]
-        rows, hidden = call.steps * call.batch * self._size, call.hidden
-        kept: dict[Any, At] = {"saved": self.kept.take(call.directions * rows * call.kernels.saves * hidden)}
+        rows = call.directions * call.steps * call.batch * self._size
+        kept = {name: self.kept.take(rows * width) for name, width in call.keeps().items()}
         last = k == len(self._calls) - 1
-        paths = has_path(call.kernels, call.weights[0])
         if last and not self._reads_output:
-            paths[0] = True  # read in the output's place
-        for state, has in enumerate(paths):
-            if has:
-                kept["path", state] = self.kept.take(call.directions * rows * hidden)
-        kept["output"] = At("output") if last else self.kept.take(rows * call.directions * hidden)
+            kept[AGAIN] = self.kept.take(rows * call.hidden)
+        kept["output"] = At("output") if last else self.kept.take(rows * call.hidden)
         return kept
 
-    def _common(self, k: int) -> list[dict[Any, At]]:
-        """The addresses of each direction that both passes have."""
+    def _common(self, k: int) -> list[dict[str, At]]:
+        """The addresses of each direction that both passes have, but for the input's weights."""
         call, kept = self._calls[k], self._saved[k]
-        units, rows = call.hidden * self._size, call.steps * call.batch
-        directions = []
-        for d, w in enumerate(call.weights):
-            at = {field: At(name) for field, name in named(k, d, w).items() if field not in ("weight_ih", "bias_ih")}
-            at["output"] = kept["output"] + d * units
-            at["saved"] = kept["saved"] + d * rows * call.kernels.saves * units
-            at |= {field: place + d * rows * units for field, place in kept.items() if field[0] == "path"}
-            at |= {("initial", s): self._state("initial", k, d, s) for s in range(len(call.states))}
-            directions.append(at)
+        rows, widths, directions = call.steps * call.batch * self._size, call.keeps(), []
+        for d in range(call.directions):
+            at = {name: At(argument) for name, argument in arguments_of(call, k, d).items() if name not in OF_INPUT}
+            at |= {name: kept[name] + d * rows * width for name, width in widths.items()}
+            at["output"] = kept["output"] + d * call.hidden * self._size
+            directions.append(at | self._states("initial", "initial", k, d))
         return directions
+
+    def _of_input(self, k: int) -> list[dict[str, At]]:
+        """Likewise the input's weights."""
+        call = self._calls[k]
+        each = (arguments_of(call, k, d) for d in range(call.directions))
+        return [{name: At(arguments[name]) for name in OF_INPUT if name in arguments} for arguments in each]
+
+    def _states(self, name: str, end: str, k: int, d: int, of: str | None = None) -> dict[str, At]:
+        """A direction's part of all states, or of their gradients, as arrays of that name."""
+        states = self._calls[k].cell.states
+        return {f"{name}.{state}": self._state(end, k, d, s, of) for s, state in enumerate(states)}
 
     def _state(self, end: str, k: int, d: int, state: int, of: str | None = None) -> At:
         """A direction's part of the states that are an argument, or of their gradients."""
@@ -102,83 +113,57 @@ class Passes:
             return At("input")
         return program.steps_first(self._calls[0], self._features[0] * self._size, self._memory)
 
-    def _side_by_side(self, program: Program, k: int, field: str, bytes: int) -> At | None:
-        """A weight of all directions, one below the other."""
-        call = self._calls[k]
-        names = [named(k, d, w).get(field) for d, w in enumerate(call.weights)]
-        if None in names or len(names) == 1:
-            return None if None in names else At(names[0])
-        place = self._memory.take(len(names) * bytes)
-        for d, name in enumerate(names):
-            program.copy((1, 1, bytes), (place + d * bytes, 0, 0), (At(name), 0, 0))
-        return place
-
     def _forward(self, program: Program, k: int) -> None:
-        call, size = self._calls[k], self._size
-        features, units = self._features[k], len(call.cell.gates) * call.hidden
-        rows, columns = call.steps * call.batch, call.directions * units
+        call, kept, features = self._calls[k], self._saved[k], self._features[k]
+        input, of_input, gates = self._input(program, k), self._of_input(k), []
+        if not self._inside:
+            gates = program.projected(call, input, features, of_input, self._memory)
         directions = self._common(k)
         for d, at in enumerate(directions):
-            at |= {("final", s): self._state("final", k, d, s) for s in range(len(call.states))}
-        if not self._several_steps:
-            input = self._input(program, k)
-            for d, (w, at) in enumerate(zip(call.weights, directions, strict=True)):
-                own = named(k, d, w)
-                at |= {field: At(own[field]) for field in ("weight_ih", "bias_ih") if field in own}
-                at["input"] = input
-            program.layer("forward", call, call.flat({"features": features}), directions)
-            return
-        gates_x = self._memory.take(rows * columns * size)
-        weight = self._side_by_side(program, k, "weight_ih", units * features * size)
-        bias = self._side_by_side(program, k, "bias_ih", units * size)
-        input = self._input(program, k)
-        program.gemm(call, (rows, columns, features), (input, features, 1), (weight, 1, features), gates_x, bias)
-        for d, at in enumerate(directions):
-            at["gates_x"] = gates_x + d * units * size
-        program.layer("forward", call, call.flat({"weight_ih": 0, "bias_ih": 0}), directions)
+            at |= {"gates_x": gates[d]} if gates else {"input": input} | of_input[d]
+            at |= self._states("final", "final", k, d)
+        program.layer(False, call, call.fields(False, 0 if gates else features), directions)
+        if AGAIN in kept:
+            bytes = call.directions * call.steps * call.batch * call.hidden * self._size
+            program.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
 
     def _backward(self, program: Program, k: int, grad_output: At, grad_input: At | None) -> At | None:
         """A layer's gradients; that of its input where it is told, or where the caller has it. Returns where."""
         call, size, wanted = self._calls[k], self._size, self._wanted[k]
-        features, hidden, gates = self._features[k], call.hidden, len(call.cell.gates)
-        rows, units = call.steps * call.batch, gates * hidden
-        columns, own = call.directions * units, call.kernels.shared.count(-1) * hidden
+        features, units = self._features[k], len(call.cell.gates) * call.hidden
+        rows, columns = call.steps * call.batch, call.directions * units
         grad_gates = self._memory.take(rows * columns * size)
-        grad_products = [self._memory.take(rows * own * size) for _ in call.weights]
         previous = [self._previous(program, k, d) for d in range(call.directions)]
-        directions = self._common(k)
+        directions, again = self._common(k), self._saved[k].get(AGAIN)
         for d, at in enumerate(directions):
-            at["previous_hidden"], at["grad_output"] = previous[d], grad_output + d * hidden * size
-            at["grad_gates_x"], at["grad_product"] = grad_gates + d * units * size, grad_products[d]
-            for s in range(len(call.states)):
-                at["grad_final", s] = self._state("final", k, d, s, "given")
-                at["grad_initial", s] = self._state("initial", k, d, s, "gradient")
-                if not wanted.states[s]:
-                    at["grad_initial", s] = self._memory.take(call.states[s][d].nbytes)
-            at |= {
-                f"grad_{field}": At(("gradient", name))
-                for field, name in self._wanted_of(k, d).items()
-                if field in ("bias_ih", "bias_hh", "unit")
-            }
-            if call.unit[d] is not None and "grad_unit" not in at:
-                at["grad_unit"] = self._memory.take(call.unit[d].nbytes)
-        program.layer("backward", call, call.flat({}), directions)
+            if again:
+                at["output"] = again + d * call.hidden * size
+            at |= {name: self._memory.take(rows * width * size) for name, width in call.makes().items()}
+            at |= {"previous": previous[d], "grad_output": grad_output + d * call.hidden * size}
+            at |= {"grad_gates_x": grad_gates + d * units * size} | self._states("grad_final", "final", k, d, "given")
+            at |= self._states("grad_initial", "initial", k, d, "gradient")
+            for state, like, want in zip(call.cell.states, call.states, wanted.states, strict=True):
+                if not want:
+                    at[f"grad_initial.{state}"] = self._memory.take(like[d].nbytes)
+            for name, tensor in named(call.cell, call.weights[d]).items():
+                if name in self._wanted_of(k, d):
+                    at[f"grad_{name}"] = At(("gradient", (k, d, name)))
+                elif name not in OF_INPUT and call.kernels.sums(name):
+                    at[f"grad_{name}"] = self._memory.take(tensor.nbytes)
+        program.layer(True, call, call.fields(True, 0), directions)
 
-        input = self._input(program, k)
-        for d in range(call.directions):
-            names = self._wanted_of(k, d)
-            gates_of = (grad_gates + d * units * size, 1, columns)
-            if "weight_ih" in names:
-                out = At(("gradient", names["weight_ih"]))
-                program.gemm(call, (units, features, rows), gates_of, (input, features, 1), out)
-            for run in call.kernels.runs() if "weight_hh" in names else ():
-                source, *by = (grad_products[d], 1, own) if run.own else gates_of
-                out = At(("gradient", names["weight_hh"])) + run.first * hidden * hidden * size
-                part = source + run.column * hidden * size, *by
-                program.gemm(call, (run.count * hidden, hidden, rows), part, (previous[d], hidden, 1), out)
+        input, widths = self._input(program, k), call.widths()
+        for d, at in enumerate(directions):
+            for name in self._wanted_of(k, d):
+                tensor = named(call.cell, call.weights[d])[name]
+                if name == "weight_ih":
+                    gates_of = grad_gates + d * units * size, 1, columns
+                    program.gemm(call, (units, features, rows), gates_of, (input, features, 1), at["grad_weight_ih"])
+                elif not call.kernels.sums(name):
+                    self._grad_weight(program, call, name, tensor, at, widths)
         if not k and not wanted.input:
             return None
-        weight = self._side_by_side(program, k, "weight_ih", units * features * size)
+        weight = program.side_by_side(self._of_input(k), "weight_ih", units * features * size, self._memory)
         out, row = At(("gradient", "input")), features * size
         turned = not k and self._batch_first
         place = grad_input or (self._memory.take(rows * row) if turned else out)
@@ -187,11 +172,32 @@ class Passes:
             program.copy((call.steps, call.batch, row), (out, row, call.steps * row), (place, call.batch * row, row))
         return place
 
-    def _wanted_of(self, k: int, d: int) -> dict[str, Any]:
-        """The weights of a direction whose gradients are wanted, by their fields."""
-        wanted = self._wanted[k].weights[d]
-        of = dict(zip(WEIGHTS, (*wanted[:5], any(wanted.own)), strict=True))
-        return {field: name for field, name in named(k, d, self._calls[k].weights[d]).items() if of[field]}
+    def _grad_weight(
+        self, program: Program, call: LayerCall, name: str, weight: Tensor, at: dict[str, At], widths: dict[str, int]
+    ) -> None:
+        """The products that make a weight's gradient; see `gradients.gradient`."""
+        count, size = call.steps * call.batch, self._size
+        blocks = row_blocks(call.cell, name)
+        rows, columns = weight.shape[0] // blocks, weight.shape[1]
+        for run in call.kernels.runs:
+            if run.weight != name:
+                continue
+            left, right = at[run.d.array], at[run.operand.array]
+            for begin, height, of_block, of_operand in run.parts(rows, columns):
+                factors = (
+                    (left + (run.d.column * rows + of_block) * size, 1, widths[run.d.array]),
+                    (
+                        right + (run.operand.column * columns * run.heads + of_operand) * size,
+                        widths[run.operand.array],
+                        1,
+                    ),
+                )
+                program.gemm(call, (height, columns, count), *factors, at[f"grad_{name}"] + begin * columns * size)
+
+    def _wanted_of(self, k: int, d: int) -> list[str]:
+        """The weights of a direction whose gradients are wanted, by their names."""
+        call, wanted = self._calls[k], self._wanted[k].weights[d]
+        return [name for name, want in named(call.cell, wanted).items() if want]
 
     def _previous(self, program: Program, k: int, d: int) -> At:
         """(T, B, H): the hidden state that each step's product read."""

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ... import fits
 from ...recurrence import Recurrence
-from . import _engine, library
-from .call import COUNT, EngineCall, place
+from . import library
+from .call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads
 from .passes import Passes
-from .program import MEMORY, At, Block, Program, are_read_in_place, named
+from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of
 
 
 def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
@@ -45,41 +45,51 @@ class Inference:
         self._storage = layers[0].input.dtype
         self._made_for = _circumstances(self._storage)
         self.in_place, memory, input = True, Block(MEMORY), At("input")
-        states, weights = range(len(layers[0].states)), []
-        for k, q in enumerate(layers):
-            weights += [name for d, w in enumerate(q.weights) for name in named(k, d, w).values()]
-        ends = [(end, state) for end in ("initial", "final") for state in states]
-        program = Program(["input", *ends, *(("output", k) for k in range(len(layers))), *weights])
-        for k, q in enumerate(layers):
+        cell = layers[0].cell
+        inside = kernels_of(cell, self._storage).gates_inside
+        calls = [LayerCall(q, inside=True) for q in layers]
+        ends = [(end, state) for end in ("initial", "final") for state in range(len(cell.states))]
+        weights = [arguments_of(call, k, d) for k, call in enumerate(calls) for d in range(call.directions)]
+        names = [name for each in weights for name in each.values()]
+        program = Program(["input", *ends, *(("output", k) for k in range(len(layers))), *names])
+        for k, (q, call) in enumerate(zip(layers, calls, strict=True)):
             fits.check(q)
-            call = EngineCall(q, inside=True)
             self.in_place &= are_read_in_place(q, call)
-            size, directions = call.dtype.itemsize, []
+            size, features = call.dtype.itemsize, q.input.shape[2]
             if batch_first and not k:
-                input = program.steps_first(call, q.input.shape[2] * size, memory)
-            for d, w in enumerate(call.weights):
-                at = {field: At(name) for field, name in named(k, d, w).items()}
-                at["input"] = At(("output", k - 1)) if k else input
+                input = program.steps_first(call, features * size, memory)
+            source = At(("output", k - 1)) if k else input
+            own = [
+                {name: At(argument) for name, argument in arguments_of(call, k, d).items()}
+                for d in range(call.directions)
+            ]
+            gates = [] if inside else program.projected(call, source, features, own, memory)
+            directions = []
+            for d, at in enumerate(own):
+                at |= {"gates_x": gates[d]} if gates else {"input": source}
                 at["output"] = At(("output", k), d * call.projected * size)
-                for state, like in enumerate(call.states):
+                for state, (name, like) in enumerate(zip(cell.states, call.states, strict=True)):
                     ahead = (k * call.directions + d) * like[0].numel() * size
-                    at |= {(end, state): At((end, state), ahead) for end in ("initial", "final")}
+                    at |= {f"{end}.{name}": At((end, state), ahead) for end in ("initial", "final")}
                 directions.append(at)
-            sizes = {"features": q.input.shape[2]}
-            fields = call.flat(sizes)
+            fields = call.fields(False, features if inside else 0)
             if self.keeps and self.in_place:
-                whole = call.flat({**sizes, "weight_ih": [w.ih for w in call.weights]})
-                for first in range(0, len(whole), COUNT):
-                    fields[first + place("packed")] = self._pack(call, whole[first : first + COUNT])
-            program.layer("forward", call, fields, directions)
+                self._pack(call, fields)
+            program.layer(False, call, fields, directions)
         self._run = program.done(memory.bytes)
 
-    def _pack(self, call: EngineCall, fields: list[int]) -> int:
-        """The address of a direction's packed weights, which live as long as this does."""
-        memory = pooled((-(-_engine.pack(call.kernels.handle, 0, *fields) // 4),), torch.float32)
-        _engine.pack(call.kernels.handle, memory.data_ptr(), *fields)
-        self._kept.append(memory)
-        return memory.data_ptr()
+    def _pack(self, call: LayerCall, fields: list[int]) -> None:
+        """Packed copies of each direction's weights, which live as long as this does; their addresses are put among the
+        fields."""
+        places, count = call.kernels.places[False], call.kernels.count
+        for d in range(call.directions):
+            own = fields[d * count : (d + 1) * count]
+            for name, tensor in named(call.cell, call.weights[d]).items():
+                own[places[name]] = tensor.data_ptr()
+            memory = pooled((-(-call.kernels.pack(own, 0) // 4),), torch.float32)
+            call.kernels.pack(own, memory.data_ptr())
+            self._kept.append(memory)
+            fields[d * count + places["packed"]] = memory.data_ptr()
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Read and write the input, initial states (None for zeros), final states, each layer's output, and the weights

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "call.h"
+
 namespace seqcells {
 
 constexpr int MAX_STATES = 4;
@@ -86,6 +88,9 @@ struct Precision {
     // Packs a direction's weights into memory, if there is any, for the `packed` of many calls; returns how many bytes they take.
     int64_t (*pack)(const Cell&, const Problem&, void* memory);
     int (*gemm)(const Gemm&);
+    // The loop over a pass of a cell, of one or two directions; and its weights packed, likewise.
+    int (*loop)(const Pass&, const Call* directions, int count);
+    int64_t (*pack_for_loop)(const Pass&, const Call&, void* memory);
 };
 
 }  // namespace seqcells

@@ -6,13 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...recurrence import Recurrence
-from ...weights import Weights
 from . import _engine
-from .call import COUNT, EngineCall, place
-from .library import gemm_handle, threads
-
-WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "unit"
-"""The fields of a direction's `Weights`, in order."""
+from .call import LayerCall, named
+from .library import precision_handle, threads
 
 
 class At(NamedTuple):
@@ -62,15 +58,17 @@ class Program:
         places = [(field, self._which[at.argument], at.ahead) for field, at in addresses.items()]
         self._runs.append((what, handle, fields, places))
 
-    def layer(self, what: str, call: EngineCall, fields: list[int], directions: Sequence[Mapping[Any, At]]) -> None:
-        """A layer's pass, ``"forward"`` or ``"backward"``, with the addresses of each direction by their fields."""
-        each = enumerate(directions)
-        at = {d * COUNT + place(name): address for d, addresses in each for name, address in addresses.items()}
-        self.add(what, call.kernels.handle, fields, at)
+    def layer(self, backward: bool, call: LayerCall, fields: list[int], directions: Sequence[Mapping[str, At]]) -> None:
+        """A layer's pass, with the addresses of each direction by the names of arrays; of no others that it knows."""
+        kernels, at = call.kernels, {}
+        places = kernels.places[backward]
+        for d, addresses in enumerate(directions):
+            at |= {d * kernels.count + places[name]: at for name, at in addresses.items() if name in places}
+        self.add(kernels.kind[backward], kernels.handles[backward], fields, at)
 
     def gemm(
         self,
-        call: EngineCall,
+        call: LayerCall,
         sizes: tuple[int, int, int],
         left: tuple[At, int, int],
         right: tuple[At, int, int],
@@ -81,14 +79,36 @@ class Program:
         (a, *a_by), (b, *b_by) = left, right
         fields = [*sizes, threads(), 0, *a_by, 0, *b_by, 0, 0]
         at = {4: a, 7: b, 11: out} | ({} if bias is None else {10: bias})
-        self.add("gemm", gemm_handle(call.precision), fields, at)
+        self.add("gemm", precision_handle(call.precision), fields, at)
 
     def copy(self, sizes: tuple[int, int, int], to: tuple[At, int, int], source: tuple[At, int, int]) -> None:
         """Planes of rows of bytes; each array with its strides, in bytes."""
         (to_at, *to_by), (from_at, *from_by) = to, source
         self.add("copy", 0, [*sizes, 0, *to_by, 0, *from_by], {3: to_at, 6: from_at})
 
-    def steps_first(self, call: EngineCall, row: int, memory: Block) -> At:
+    def side_by_side(self, directions: Sequence[Mapping[str, At]], name: str, bytes: int, memory: Block) -> At | None:
+        """A weight of all directions, one below the other, of so many bytes each."""
+        at = [each.get(name) for each in directions]
+        if None in at or len(at) == 1:
+            return None if None in at else at[0]
+        place = memory.take(len(at) * bytes)
+        for d, each in enumerate(at):
+            self.copy((1, 1, bytes), (place + d * bytes, 0, 0), (each, 0, 0))
+        return place
+
+    def projected(
+        self, call: LayerCall, input: At, features: int, weights: Sequence[Mapping[str, At]], memory: Block
+    ) -> list[At]:
+        """The gates that a product makes of the input (T, B, features), for each direction."""
+        size, units = call.dtype.itemsize, len(call.cell.gates) * call.hidden
+        rows, columns = call.steps * call.batch, call.directions * units
+        gates_x = memory.take(rows * columns * size)
+        weight = self.side_by_side(weights, "weight_ih", units * features * size, memory)
+        bias = self.side_by_side(weights, "bias_ih", units * size, memory)
+        self.gemm(call, (rows, columns, features), (input, features, 1), (weight, 1, features), gates_x, bias)
+        return [gates_x + d * units * size for d in range(call.directions)]
+
+    def steps_first(self, call: LayerCall, row: int, memory: Block) -> At:
         """A copy of the input (B, T, ·), whose rows have so many bytes, as (T, B, ·)."""
         place = memory.take(call.steps * call.batch * row)
         turned = At("input"), row, call.steps * row
@@ -100,13 +120,12 @@ class Program:
         return _engine.prepared(self._runs, self._arguments, bytes)
 
 
-def are_read_in_place(q: Recurrence, call: EngineCall) -> bool:
+def are_read_in_place(q: Recurrence, call: LayerCall) -> bool:
     """Whether weights are read where the layer has them; otherwise they were converted, or laid out anew."""
     pairs = zip(q.weights, call.weights, strict=True)
-    return all(len(w.own) < 2 and all(map(operator.is_, w.present(), own.present())) for w, own in pairs)
+    return all(all(map(operator.is_, w.present(), own.present())) for w, own in pairs)
 
 
-def named(k: int, d: int, weights: Weights) -> dict[str, tuple[int, int, str]]:
-    """The arguments of a direction's weights, by their fields."""
-    given = zip(WEIGHTS, (*weights[:5], next(iter(weights.own), None)), strict=True)
-    return {field: (k, d, field) for field, tensor in given if tensor is not None}
+def arguments_of(call: LayerCall, k: int, d: int) -> dict[str, tuple[int, int, str]]:
+    """The arguments of a direction's weights, by their names."""
+    return {name: (k, d, name) for name in named(call.cell, call.weights[d])}

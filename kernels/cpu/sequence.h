@@ -6,8 +6,7 @@
 
 #include "buffer.h"
 #include "cell.h"
-#include "team.h"
-#include "work.h"
+#include "directions.h"
 
 namespace seqcells {
 namespace {
@@ -84,66 +83,11 @@ class Sequence {
     }
 
   public:
+    using What = Cell;
+    using Arrays = Problem;
+
     int64_t weight_bytes() const { return R * H * P * int64_t(sizeof(O)); }
 };
-
-// A pass over all directions of a layer. Two run at once, each on half of the threads, so that fewer meet at a step, if a
-// direction's weights fit in the cache that a thread has to itself; else one after another, each thread with its share.
-template <class Pass>
-class Directions : public Job {
-  public:
-    Directions(const Cell& cell, const Problem* directions, int count) : problems_(directions, directions + count) {
-        passes_.reserve(count);
-        int64_t threads = 0;
-        for (const Problem& problem : problems_) threads += passes_.emplace_back(cell, problem).threads();
-        if (threads > directions->threads) threads = directions->threads;
-        size_ = int(threads < 1 ? 1 : threads);
-        at_once_ = passes_[0].weight_bytes() <= cache_bytes() && size_ >= count;
-        for (int d = 0; d < count; ++d) {
-            const int members = at_once_ ? int(Share(size_, d, count).count()) : size_;
-            passes_[d].share_among(members);
-            if (size_ > 1) progress_.emplace_back(new team::Progress(members));
-        }
-    }
-    int size() const { return size_; }
-    bool allocate() {
-        for (Pass& pass : passes_)
-            if (!pass.allocate()) return false;
-        return true;
-    }
-    void run(int worker) override {
-        const int count = int(passes_.size());
-        int home = 0;
-        while (at_once_ && worker >= Share(size_, home, count).last) ++home;
-        for (int k = 0; k < count; ++k) {
-            const int d = (home + k) % count;
-            if (size_ == 1) {
-                Member alone;
-                passes_[d].run(alone);
-                continue;
-            }
-            const Share members = at_once_ ? Share(size_, d, count) : Share(size_, 0, 1);
-            const bool here = worker >= members.first && worker < members.last;
-            Member member(*progress_[d], here ? worker - int(members.first) : -1, int(members.count()));
-            passes_[d].run(member);
-        }
-    }
-
-  private:
-    const std::vector<Problem> problems_;
-    std::vector<Pass> passes_;
-    std::vector<std::unique_ptr<team::Progress>> progress_;
-    int size_ = 1;
-    bool at_once_ = false;
-};
-
-template <class Pass>
-int run_directions(const Cell& cell, const Problem* directions, int count) {
-    const auto job = std::make_shared<Directions<Pass>>(cell, directions, count);
-    if (!job->allocate()) return -1;
-    team::run(job, job->size());
-    return 0;
-}
 
 }  // namespace
 }  // namespace seqcells

@@ -2,11 +2,6 @@
 
 #pragma once
 
-#include <array>
-#include <cmath>
-#include <tuple>
-#include <utility>
-
 #include "arrays.h"
 #include "call.h"
 #include "sums.h"
@@ -85,8 +80,6 @@ SEQCELLS_INLINE V where(Whether w, scalar<V> a, V b) {
     return w.is ? V{} + a : b;
 }
 
-using Times = TimesOf<Call>;
-
 template <class T, class V, int N>
 SEQCELLS_INLINE void add_up(const Stage<T>& s, int64_t place, const Several<V, N>& value, bool full, int64_t count) {
 #pragma GCC unroll 8
@@ -129,7 +122,7 @@ struct Place {
             if (index == 0)
                 value = Array<T>(p.arrays[slot.initial], halves).template load<V>(row * H + unit, count);
             else
-                value = Array<T>(p.arrays[slot.array], own).template load<V>((Times{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * H + unit, count);
+                value = Array<T>(p.arrays[slot.array], own).template load<V>((TimesOf<Call>{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * H + unit, count);
         } else if constexpr (slot.where == Where::CARRIED) {
             value = Array<T>(p.arrays[slot.array], halves).template load<V>(row * H + unit, count);
         } else if constexpr (slot.where == Where::KEPT) {
@@ -283,10 +276,10 @@ SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, i
     const Call& p = *s.p;
     const bool halves = N == 0 && p.halves;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
-    const Place<Pass, T> now{s, p, s.index, of_row, Times{p}.at(s.index), false, full, N == 0 && s.pairs},
-        next{s, p, after, of_row, Times{p}.at(after), true, full, N == 0 && s.pairs};
+    const Place<Pass, T> now{s, p, s.index, of_row, TimesOf<Call>{p}.at(s.index), false, full, N == 0 && s.pairs},
+        next{s, p, after, of_row, TimesOf<Call>{p}.at(after), true, full, N == 0 && s.pairs};
     const int64_t count = N ? L : p.hidden - (s.unit + sub * L);
-    const Times times{p};
+    const TimesOf<Call> times{p};
     const auto valid = [&](const Place<Pass, T>& row) {
         if constexpr (BOUNDED) return Valid{times.valid(times.at(row.index), row.row)};
         else return Valid{};
@@ -333,7 +326,7 @@ SEQCELLS_INLINE bool looks_ahead(const Stage<T>& s, int64_t& row, int64_t& unit,
 // effects, as compilers see it.
 template <class Pass, int K, class T>
 SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
-    const int64_t place = Times{p}.at(index) * p.batch + row;
+    const int64_t place = TimesOf<Call>{p}.at(index) * p.batch + row;
     const auto ask = [&](auto of, auto writes) SEQCELLS_LAMBDA {
         constexpr Slot slot = decltype(of)::slot;
         if constexpr (slot.axes == Axes::TBH && (slot.where == Where::GIVEN || slot.where == Where::GATE))
@@ -386,6 +379,18 @@ void run_stage(const void* stage) {
         stage_rows<Pass, K, true, T, BEGINS>(s);
     else
         stage_rows<Pass, K, false, T, BEGINS>(s);
+}
+
+template <class Program, class T, int... K>
+constexpr Pass pass_of(std::integer_sequence<int, K...>) {
+    return {Program::stages, int(Program::names.size()), int(Program::keep.size()), int(Program::operands.size()), int(Program::products.size()),
+            int(Program::reductions.size()), Program::sums, int(Program::totals.size()), Program::by, Program::gates,
+            Program::names.data(), Program::keep.data(), Program::operands.data(), Program::products.data(), Program::reductions.data(), Program::totals.data(),
+            {nullptr, run_stage<Program, K + 1, T>...}, run_stage<Program, 0, T, true>};
+}
+template <class Program, class T>
+constexpr Pass pass_of() {
+    return pass_of<Program, T>(std::make_integer_sequence<int, Program::stages - 1>{});
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "backward.h"
 #include "forward.h"
 #include "gemm.h"
+#include "loop.h"
 
 namespace seqcells {
 namespace SEQCELLS_TARGET {
@@ -14,7 +15,8 @@ namespace SEQCELLS_TARGET {
 using namespace SEQCELLS_BASE;
 #define SEQCELLS_PRECISION(name, From) \
     {name, single_cells, run_directions<Forward<float, bfloat16>>, run_directions<Backward<float, bfloat16>>, \
-     Forward<float, bfloat16>::pack, gemm<float, bfloat16, From>}
+     Forward<float, bfloat16>::pack, gemm<float, bfloat16, From>, \
+     run_directions<Loop<float, bfloat16>>, Products<float, bfloat16>::pack}
 extern const Precision precisions[] = {SEQCELLS_PRECISION("bfloat16", bfloat16), SEQCELLS_PRECISION("float32 by bfloat16", float), {}};
 
 #else
@@ -25,7 +27,8 @@ extern const Cell single_cells[] = {SEQCELLS_CELLS(SEQCELLS_SINGLE)Cell{}};
 const Cell double_cells[] = {SEQCELLS_CELLS(SEQCELLS_DOUBLE)Cell{}};
 // Without a unit for it, bfloat16 is storage alone.
 #define SEQCELLS_PRECISION(name, cells, T, From) \
-    {name, cells, run_directions<Forward<T>>, run_directions<Backward<T>>, Forward<T>::pack, gemm<T, T, From>}
+    {name, cells, run_directions<Forward<T>>, run_directions<Backward<T>>, Forward<T>::pack, gemm<T, T, From>, \
+     run_directions<Loop<T>>, Products<T, T>::pack}
 extern const Precision precisions[] = {SEQCELLS_PRECISION("bfloat16", single_cells, float, bfloat16),
                                        SEQCELLS_PRECISION("float32", single_cells, float, float),
                                        SEQCELLS_PRECISION("float64", double_cells, double, double),

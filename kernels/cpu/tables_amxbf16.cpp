@@ -1,15 +1,6 @@
 // The engine for AMX, whose unit multiplies tiles of bfloat16.
 
-#include <array>
-#include <atomic>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <type_traits>
-#include <utility>
-#include <vector>
+#include "std.h"
 
 #if defined(__x86_64__) && __has_include(<amxbf16intrin.h>)
 #include <immintrin.h>

@@ -1,15 +1,6 @@
 // The engine for avx512's products of pairs of bfloat16.
 
-#include <array>
-#include <atomic>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <type_traits>
-#include <utility>
-#include <vector>
+#include "std.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

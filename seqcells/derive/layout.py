@@ -104,6 +104,25 @@ class Layout(NamedTuple):
         found += [f"initial.{v.args[0].removeprefix('before.')}" for v, s in self.slots.items() if s.where == "BEFORE"]
         return [*dict.fromkeys(name for name in found if name)]
 
+    @property
+    def histories(self) -> dict[str, bool]:
+        """The arrays over all steps that are written besides the output, and whether each has vectors of units."""
+        slots = [each.slot for results in self.results for each in results if each.slot.axes.startswith("T")]
+        return {slot.array: slot.axes.endswith("H") for slot in slots if slot.array != "output"}
+
+    @property
+    def gates_inside(self) -> bool:
+        """Whether the input's gates may be made step by step: no reduction reads them, and no stage that precedes all
+        products, since that runs with the step before."""
+        read = [arg for v in self.blocks[0] for arg in v.inner] + [each.value for each in self.results[0]]
+        read += [v.args[0] for _, v in self.reductions] + [v for each in self.operands for v in each.values]
+        return not any(v in self.slots and self.slots[v].where == "GATE" for v in read)
+
+    def columns(self, array: str) -> int:
+        """How many columns of an array are written, each of all units or of one number."""
+        slots = [each.slot for results in self.results for each in results]
+        return 1 + max((slot.column for slot in slots if slot.array == array), default=-1)
+
 
 def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     """Those of both passes, derived with all boundaries.

@@ -1,0 +1,202 @@
+"""Cells that the extension was built without, compiled at first use: a library for each pass, which the cache keeps.
+
+A library's key is what it is made of, the printed cell and the headers, never the cell's name: a cell that is defined
+once more gets kernels of its own. ``SEQCELLS_COMPILE=never`` leaves such cells to the reference; ``$CXX`` is the
+compiler, and ``$CXXFLAGS`` are options besides ours.
+"""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ... import cache as files
+from ...cells import Cell
+from ...derive.derivation import derive
+from ...derive.expressions import DerivationError
+from ...derive.layout import Layout, layouts
+from ...derive.print_loop import cpp_struct
+from ...precision import WORKING_DTYPE
+from . import _engine, library
+
+HEADERS = Path(__file__).parent
+BASES = {"amxbf16": "avx512", "avx512bf16": "avx512"}
+"""Instruction sets that add products to another, whose cells they run."""
+TYPES = {torch.float32: "float", torch.float64: "double"}
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-g0", "-fvisibility=hidden", "-Wno-psabi", "-fPIC", "-shared")
+PATIENCE = 600.0
+"""Seconds to wait for another process that compiles the same."""
+
+
+class Pass(NamedTuple):
+    """A compiled pass: where its values are, the names of its arrays in order, the address of what the library has."""
+
+    layout: Layout
+    arrays: tuple[str, ...]
+    address: int
+
+
+class Passes(NamedTuple):
+    """Both passes of a cell, for one instruction set and the dtype that is computed in."""
+
+    forward: Pass
+    backward: Pass
+
+
+class CannotCompileError(Exception):
+    """Why there is no library of a cell."""
+
+
+def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
+    """Why a cell cannot run, or None; it is compiled for that, with a line on stderr, unless it was before."""
+    found = _found(cell, WORKING_DTYPE.get(dtype, dtype))
+    return found if isinstance(found, str) else None
+
+
+def passes(cell: type[Cell], dtype: torch.dtype) -> Passes:
+    """A cell's passes, computed in a dtype, float32 or float64.
+
+    Raises:
+        RuntimeError: it cannot be compiled; see `why_not`.
+    """
+    found = _found(cell, dtype)
+    if isinstance(found, str):
+        raise RuntimeError(f"the CPU engine cannot run the {cell.name} cell: {found}")
+    return found
+
+
+def _found(cell: type[Cell], dtype: torch.dtype) -> Passes | str:
+    if os.environ.get("SEQCELLS_COMPILE") == "never":
+        return f"it was built without the {cell.name} cell, and SEQCELLS_COMPILE=never"
+    return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target))
+
+
+@cache
+def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str) -> Passes | str:
+    try:
+        both = layouts(cell, derive(cell, reset=True, lengths=True))
+        texts = [_text(cell, target, kind, TYPES[dtype]) for kind in ("Forward", "Backward")]
+        what = f"{cell.name} for {target}, {str(dtype).removeprefix('torch.')}"
+        addresses = map(_address, _libraries(texts, what))
+        return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))
+    except (DerivationError, CannotCompileError) as reason:
+        words = f"it was built without the {cell.name} cell, and cannot compile it: {reason}"
+        warnings.warn(f"the reference runs the {cell.name} cell on the CPU: {words}", stacklevel=2)
+        return words
+
+
+def _text(cell: type[Cell], target: str, kind: str, type: str) -> str:
+    """A library's source."""
+    lines = [f'#include "target_{target}.h"', '#include "unit.h"', "SEQCELLS_UNIT_BEGIN", cpp_struct(cell)]
+    return "\n\n".join([*lines, "SEQCELLS_UNIT_END", f"SEQCELLS_PASS({cell.__name__}::{kind}, {type})", ""])
+
+
+@cache
+def _compiler() -> tuple[str, ...] | None:
+    """The command of the system's C++ compiler, ``$CXX`` before others; None where there is none."""
+    own = os.environ.get("CXX")
+    for command in [own] if own else ["c++", "g++", "clang++"]:
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
+            return tuple(words)
+    return None
+
+
+@cache
+def _version(compiler: tuple[str, ...]) -> str:
+    return subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
+
+
+@cache
+def _stamp() -> str:
+    """Of the headers here; the extension has that of those which it was compiled with."""
+    headers = sorted(HEADERS.glob("*.h"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in headers)).hexdigest()[:16]
+
+
+def _libraries(texts: Sequence[str], what: str) -> list[Path]:
+    """The libraries of some sources, of which the cache lacks some or none."""
+    if _engine.headers != _stamp():
+        raise CannotCompileError("the extension was built from other headers than these: build it once more")
+    compiler, flags = _compiler(), (*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")))
+    keys = [_hash(text, _engine.headers, *flags) for text in texts]
+    if compiler is None:
+        # Whoever compiled it, elsewhere or before: it fits to these headers.
+        found = [next(iter(sorted(files.folder("kernels").glob(f"{key}-*.so"))), None) for key in keys]
+        if None in found:
+            raise CannotCompileError("no C++ compiler was found: neither $CXX nor c++, g++ or clang++")
+        return found
+    names = [f"{key}-{_hash(*compiler, _version(compiler))}.so" for key in keys]
+    try:
+        return _compiled([*compiler, *flags], texts, names, what, files.folder("kernels"))
+    except OSError as problem:
+        folder = _own_folder()
+        print(f"seqcells: {problem}; kernels are kept in {folder} while this process runs", file=sys.stderr)
+        return _compiled([*compiler, *flags], texts, names, what, folder)
+
+
+def _compiled(
+    command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
+) -> list[Path]:
+    paths = [folder / name for name in names]
+    if all(path.exists() for path in paths):
+        return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.lock(names[0].removesuffix(".so"), PATIENCE):
+            missing = [(text, path) for text, path in zip(texts, paths, strict=True) if not path.exists()]
+            if missing:
+                print(f"seqcells: compiling {what}, once; this takes some seconds", file=sys.stderr, flush=True)
+                _compile(command, missing)
+    except TimeoutError as reason:
+        raise CannotCompileError(str(reason)) from None
+    return paths
+
+
+def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]]) -> None:
+    """Side by side, in a folder of their own; each is moved in whole."""
+    with tempfile.TemporaryDirectory(dir=wanted[0][1].parent, prefix=".") as aside:
+        running = []
+        for text, path in wanted:
+            source, made = Path(aside, f"{path.stem}.cpp"), Path(aside, path.name)
+            source.write_text(text)
+            whole = [*command, f"-I{HEADERS}", str(source), "-o", str(made)]
+            pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+            running.append(subprocess.Popen(whole, **pipes, text=True, cwd=aside))
+        said = [process.communicate()[1] for process in running]
+        for process, words in zip(running, said, strict=True):
+            if process.returncode:
+                lines = [line for line in words.splitlines() if "error" in line] or words.splitlines()
+                raise CannotCompileError(f"{command[0]} fails: {'; '.join(lines[:3]) or process.returncode}")
+        for _, path in wanted:
+            os.replace(Path(aside, path.name), path)
+
+
+@cache
+def _own_folder() -> Path:
+    """A folder of this process's own."""
+    return Path(tempfile.mkdtemp(prefix="seqcells-"))
+
+
+@cache
+def _address(path: Path) -> int:
+    """That of a library's pass. Libraries stay loaded: a late thread may run what a call has left."""
+    try:
+        return ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(str(path)), "seqcells_pass"))
+    except OSError as problem:
+        raise CannotCompileError(f"{path} cannot be loaded: {problem}") from None
+
+
+def _hash(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:24]

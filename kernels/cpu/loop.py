@@ -1,0 +1,93 @@
+"""Cells that are compiled at first use: their passes for the loop, and the fields of ``Call`` in call.h."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ...cells import Cell
+from . import _engine, library
+from .compiled import Pass, passes
+from .gradients import Columns, Run, runs
+
+if TYPE_CHECKING:
+    from .call import LayerCall
+
+_SIZES = ["steps", "batch", "hidden", "reverse", "threads", "halves", "features"]
+_FIELDS = [*_SIZES, *["input", "weight_ih", "bias_ih", "lengths", "reset", "packed"]]
+"""The fields of ``Call`` before its arrays and their widths, in order."""
+_FOR_WEIGHTS = "grad_products", "multiplied"
+
+
+class Compiled:
+    """A cell's two passes, for a precision and the instruction set in use."""
+
+    kind = "loop", "loop"
+
+    def __init__(self, cell: type[Cell], precision: str) -> None:
+        self.cell, self.passes = cell, passes(cell, library.WORKING[precision])
+        handle = library.precision_handle(precision)
+        self.handles = tuple(_engine.find_loop(handle, each.address) for each in self.passes)
+        self.count = len(_FIELDS) + 2 * _engine.MAX_ARRAYS
+        self.places = tuple(map(_places, self.passes))
+        forward, backward = (each.layout for each in self.passes)
+        self.gates_inside = forward.gates_inside
+        terms = [Run(t.weight, t.block, 1, t.heads, Columns(*t.d), Columns(*t.operand)) for t in backward.terms]
+        self.runs = runs(terms)
+        self._weights = {run.weight for run in self.runs}
+        own, made = [*cell.own_names(), "bias_hh"], {*self.places[True], *(f"grad_{each}" for each in self._weights)}
+        written = sum(run.count for run in self.runs) == sum(len(each.rows) for each in cell.every_product.values())
+        self.writes_gradients_once = written and not any(run.adds for run in self.runs)
+        self.writes_gradients_once &= all(
+            f"grad_{name}" in made for name in own if name != "bias_hh" or cell.recurrent_gates
+        )
+        # What is kept is vectors of units, or numbers.
+        self._kept = {name: (forward.columns(name), units) for name, units in forward.histories.items()}
+        self._made = {name: backward.columns(name) for name in _FOR_WEIGHTS}
+
+    def keeps(self, hidden: int, projected: bool) -> dict[str, int]:
+        """The arrays over all steps that forward leaves for backward, besides the output: how wide they are."""
+        return {name: count * (hidden if units else 1) for name, (count, units) in self._kept.items()}
+
+    def makes(self, hidden: int, projected: int | None) -> dict[str, int]:
+        """Those that backward leaves for the weights' gradients, besides that of the gates."""
+        return {name: count * hidden for name, count in self._made.items()}
+
+    def sums(self, name: str) -> bool:
+        """Whether backward sums up the gradient of a parameter by itself, and must have room for it."""
+        return name not in self._weights
+
+    def fields(self, call: LayerCall, d: int, widths: Mapping[str, int], backward: bool) -> list[int]:
+        """Those of a direction, without addresses."""
+        arrays = self.passes[backward].arrays
+        own = [call.steps, call.batch, call.hidden, *call.circumstances(d)]
+        own += [0] * (len(_FIELDS) - len(own) + _engine.MAX_ARRAYS)
+        return [*own, *(widths.get(name, 0) for name in arrays), *[0] * (_engine.MAX_ARRAYS - len(arrays))]
+
+    def run(self, fields: Sequence[int], backward: bool) -> None:
+        """All directions' fields, with their addresses."""
+        _engine.loop(self.handles[backward], *fields)
+
+    def pack(self, fields: Sequence[int], memory: int) -> int:
+        """Forward's weights packed into memory, if there is any, of one direction; returns how many bytes they take."""
+        return _engine.pack_for_loop(self.handles[0], memory, *fields)
+
+
+def _places(which: Pass) -> dict[str, int]:
+    """Where each field is, by name."""
+    return {name: k for k, name in enumerate([*_FIELDS, *which.arrays])}
+
+
+@cache
+def _compiled(cell: type[Cell], precision: str, target: str) -> Compiled:
+    return Compiled(cell, precision)
+
+
+def compiled(cell: type[Cell], precision: str = "float32") -> Compiled:
+    """The kernels in use for a cell.
+
+    Raises:
+        RuntimeError: it cannot be compiled.
+    """
+    return _compiled(cell, precision, library.target)

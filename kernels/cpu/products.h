@@ -1,0 +1,238 @@
+// The products of a pass with its weights, block of units by block.
+
+#pragma once
+
+#include "arrays.h"
+#include "buffer.h"
+#include "call.h"
+#include "work.h"
+
+namespace seqcells {
+namespace {
+
+// Vectors of what is gathered for a block at most.
+constexpr int64_t MOST_BLOCKS = 16;
+
+// Computed in T, by products of O. Weights are packed, each block's together, or read as they lie.
+template <class T, class O>
+class Products {
+    static constexpr int L = LANES<T>;
+    static constexpr int64_t HEAD = 64;  // bytes before the words that are packed for other calls: the number of blocks
+
+    const Pass& pass;
+    const Call& p;
+    const int64_t H;
+    Blocks all;
+    Buffer<Word<O>> own;
+    Word<O>* weights[MAX_PRODUCTS + 1] = {};  // packed: of each product, and of the input's
+
+  public:
+    Products(const Pass& of, const Call& call) : pass(of), p(call), H(p.hidden), all(H, L, 1) {}
+
+    const Blocks& blocks() const { return all; }
+    // Cuts the units for so many threads, or as packed weights are.
+    void share_among(int64_t members) {
+        const auto* cut = static_cast<const int64_t*>(p.packed);
+        all = cut ? Blocks(H, L, cut[0]) : Blocks(H, L, units(), members);
+    }
+    // Memory for packed weights, if they are to be packed; false where there is none.
+    bool allocate() {
+        if (packs()) own = Buffer<Word<O>>(layout(nullptr));
+        if (!own.there()) return false;
+        layout(p.packed ? words_of(p.packed) : own.get());
+        return true;
+    }
+    // Packs a block of the units, where weights are packed for this call.
+    void prepare(int64_t block) const {
+        if (packs()) pack_block(all.of(block));
+    }
+
+    // The weights packed into memory for other calls, with how they are cut; returns how many bytes they take.
+    static int64_t pack(const Pass& of, const Call& call, void* memory) {
+        Products products(of, call);
+        products.share_among(call.threads);
+        const int64_t bytes = HEAD + products.layout(nullptr) * int64_t(sizeof(Word<O>));
+        if (memory) {
+            static_cast<int64_t*>(memory)[0] = products.all.count;
+            products.layout(words_of(memory));
+            for (int64_t block = 0; block < products.all.count; ++block) products.pack_block(products.all.of(block));
+        }
+        return bytes;
+    }
+
+    // Row blocks of a product's result, and what of the depth each takes.
+    int64_t columns(int k) const { return pass.product[k].transposed ? 1 : pass.product[k].blocks; }
+    int64_t depth(int k) const { return (pass.product[k].transposed ? pass.product[k].blocks : 1) * span(k); }
+    int64_t work_of_row(int64_t width) const {
+        int64_t work = p.input ? pass.gates * width * p.features : 0;
+        for (int k = 0; k < pass.products; ++k) work += columns(k) * width * depth(k);
+        return work;
+    }
+
+    int64_t weight_bytes() const {
+        int64_t count = p.input ? pass.gates * p.features : 0;
+        for (int k = 0; k < pass.products; ++k) count += depth(k) * columns(k);
+        return count * H * int64_t(sizeof(O));
+    }
+
+    // Vectors of units of a block: so many that its row blocks are whole panels, and enough sums for one row.
+    int units() const {
+        int most = p.input ? pass.gates : 1, sum[MAX_STAGES] = {};
+        for (int k = 0; k < pass.products; ++k) {
+            const int all_of_stage = sum[pass.product[k].stage] += int(columns(k));
+            most = columns(k) > most ? int(columns(k)) : most, most = all_of_stage > most ? all_of_stage : most;
+        }
+        const int wanted = VECTOR_REGISTERS >= 32 ? 8 / most : most > 3 ? 3 : 6 / most;
+        return wanted < 1 || wanted * most > MOST ? 1 : wanted;
+    }
+
+    bool packed() const { return p.packed || !few(); }
+
+    // The product of `rows` rows of an operand, `stride` from row to row, for a block: its vectors side by side.
+    void multiply(int k, Share units, const O* from, int64_t stride, int64_t rows, T* to) const {
+        const Multiplied& one = pass.product[k];
+        if (one.heads > 1)
+            multiply_heads(k, units, from, stride, rows, to);
+        else if (packed())
+            product<O>(of_block(k, units, columns(k), depth(k)), int(columns(k) * units.count()), depth(k), from, stride, rows, to);
+        else
+            unpacked(p.arrays[one.weight], one.first, one.blocks, H, units, from, stride, rows, to);
+    }
+    // Likewise of the input, for the gates.
+    void project(Share units, const O* from, int64_t stride, int64_t rows, T* to) const {
+        if (packed())
+            product<O>(of_block(pass.products, units, pass.gates, p.features), int(pass.gates * units.count()), p.features, from, stride, rows, to);
+        else
+            unpacked(p.weight_ih, 0, pass.gates, p.features, units, from, stride, rows, to);
+    }
+
+    // f(from) with the caller's array in the type that it is of.
+    template <class F>
+    SEQCELLS_INLINE void in_its_type(const void* from, F f) const {
+        if constexpr (std::is_same_v<T, float>)
+            if (p.halves) return f(static_cast<const bfloat16*>(from));
+        f(static_cast<const T*>(from));
+    }
+
+  private:
+    static Word<O>* words_of(const void* packed) {
+        return reinterpret_cast<Word<O>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
+    }
+
+    // Packing reads and writes all weights once: as long as some thirty rows take on weights as they lie.
+    bool few() const {
+        for (int k = 0; k < pass.products; ++k)
+            if (pass.product[k].transposed || pass.product[k].heads > 1) return false;
+        return p.steps * p.batch <= 32;
+    }
+    bool packs() const { return !p.packed && !few(); }
+
+    // Of several heads each unit has its own's part of the depth: what those of a vector have together, and where that begins.
+    int64_t units_of_head(int k) const { return H / pass.product[k].heads; }
+    int64_t span(int k) const {
+        const int64_t own = units_of_head(k), most = own % L ? own * ((L + own - 2) / own + 1) : own;
+        return most < H ? most : H;
+    }
+    int64_t begin_of(int k, int64_t unit) const {
+        const int64_t own = units_of_head(k), first = unit / own * own, last = H - span(k);
+        return first < last ? first : last;
+    }
+
+    // Where packed weights lie from `at` on; returns how many words they take.
+    int64_t layout(Word<O>* at) {
+        const int64_t width = all.vectors * L;
+        int64_t taken = 0;
+        for (int k = 0; k <= pass.products; ++k) {
+            if (at) weights[k] = at + taken;
+            if (k < pass.products)
+                taken += columns(k) * width * words<O>(depth(k));
+            else if (p.input)
+                taken += pass.gates * width * words<O>(p.features);
+        }
+        return taken;
+    }
+    Word<O>* of_block(int k, Share units, int64_t blocks, int64_t depth) const { return weights[k] + blocks * units.first * L * words<O>(depth); }
+
+    void pack_rows(const void* weight, int64_t first, int64_t blocks, int64_t depth, Share units, Word<O>* to) const {
+        const int vectors = int(blocks * units.count());
+        for (int n = 0; n < vectors; ++n) {
+            const int64_t unit = (units.first + n % units.count()) * L, block = first + n / units.count();
+            int64_t width;
+            Word<O>* column = place<O>(to, vectors, depth, n, width);
+            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + (block * H + unit) * depth, 1, depth, depth, H - unit, column, width); });
+        }
+    }
+    void pack_columns(const void* weight, int64_t first, int64_t depth, Share units, Word<O>* to) const {
+        for (int n = 0; n < units.count(); ++n) {
+            const int64_t unit = (units.first + n) * L;
+            int64_t width;
+            Word<O>* column = place<O>(to, int(units.count()), depth, n, width);
+            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + first * H * H + unit, H, 1, depth, H - unit, column, width); });
+        }
+    }
+    // Vector by vector and row block by row block; a depth that is not of a unit's head has zeros.
+    Word<O>* of_vector(int k, int64_t vector, int64_t block) const {
+        return weights[k] + (vector * pass.product[k].blocks + block) * words<O>(span(k)) * L;
+    }
+    void pack_heads(int k, Share units) const {
+        const Multiplied& m = pass.product[k];
+        const int64_t own = units_of_head(k), wide = span(k);
+        Buffer<T> rows(L * wide);
+        for (int64_t vector = units.first; vector < units.last; ++vector)
+            for (int block = 0; block < m.blocks; ++block) {
+                const int64_t begin = begin_of(k, vector * L), first = (m.first + block) * H;
+                for (int64_t n = 0; n < L * wide; ++n) rows.get()[n] = T(0);
+                const Array<T> weight(p.arrays[m.weight], p.halves);
+                for (int64_t unit = vector * L, lane = 0; lane < L && unit < H; ++lane, ++unit)
+                    for (int64_t n = 0, head = unit / own * own; n < own; ++n) {
+                        const int64_t place = m.transposed ? (first + head + n) * own + unit - head : (first + unit) * own + n;
+                        rows.get()[lane * wide + head - begin + n] = weight[place];
+                    }
+                seqcells::pack<O>(rows.get(), 1, wide, wide, L, of_vector(k, vector, block), L);
+            }
+    }
+    void pack_block(Share units) const {
+        for (int k = 0; k < pass.products; ++k) {
+            const Multiplied& m = pass.product[k];
+            Word<O>* to = of_block(k, units, columns(k), depth(k));
+            if (m.heads > 1)
+                pack_heads(k, units);
+            else if (m.transposed)
+                pack_columns(p.arrays[m.weight], m.first, depth(k), units, to);
+            else
+                pack_rows(p.arrays[m.weight], m.first, m.blocks, H, units, to);
+        }
+        if (p.input) pack_rows(p.weight_ih, 0, pass.gates, p.features, units, of_block(pass.products, units, pass.gates, p.features));
+    }
+
+
+    void multiply_heads(int k, Share units, const O* from, int64_t stride, int64_t count, T* to) const {
+        alignas(64) T part[BATCH * L];
+        const Multiplied& m = pass.product[k];
+        const int64_t width = columns(k) * units.count() * L;
+        for (int64_t n = 0; n < units.count(); ++n)
+            for (int block = 0; block < m.blocks; ++block) {
+                const int64_t vector = units.first + n, begin = begin_of(k, vector * L);
+                const O* operand = from + (m.transposed ? block * H : 0) + begin;
+                product<O>(of_vector(k, vector, block), 1, span(k), operand, stride, count, part);
+                T* out = to + ((m.transposed ? 0 : block) * units.count() + n) * L;
+                for (int64_t row = 0; row < count; ++row) {
+                    const Vector<T> value = load(part + row * L);
+                    store(out + row * width, m.transposed && block ? load(out + row * width) + value : value);
+                }
+            }
+    }
+
+    void unpacked(const void* weight, int64_t first, int64_t blocks, int64_t depth, Share units, const O* a, int64_t stride, int64_t rows, T* out) const {
+        const int64_t width = blocks * units.count() * L;
+        in_its_type(weight, [&](const auto* from) {
+            for (int64_t n = 0; n < blocks * units.count(); ++n) {
+                const int64_t unit = (units.first + n % units.count()) * L, block = first + n / units.count();
+                dots<O>(from + (block * H + unit) * depth, H - unit, depth, a, stride, rows, out + n * L, width);
+            }
+        });
+    }
+};
+
+}  // namespace
+}  // namespace seqcells

@@ -1,0 +1,12 @@
+// avx2, and what all its processors have besides.
+
+#pragma once
+
+#include "std.h"
+
+#include <immintrin.h>
+#pragma GCC target("avx2,fma")
+#define SEQCELLS_TARGET avx2
+#define SEQCELLS_MASKS {-1, -1, -1, -1, -1, -1, -1, -1}
+#define SEQCELLS_VECTOR_BYTES 32
+#define SEQCELLS_VECTOR_REGISTERS 16

@@ -1,0 +1,10 @@
+// avx512, as servers have it.
+
+#pragma once
+
+#include "std.h"
+
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#define SEQCELLS_TARGET avx512
+#define SEQCELLS_VECTOR_BYTES 64
+#define SEQCELLS_VECTOR_REGISTERS 32
