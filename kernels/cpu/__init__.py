@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...constant import constant
+from ...constant import constant, untraced
 
 if TYPE_CHECKING:
+    import torch
+
+    from ...cells import Cell
     from ...dispatch import Call
 
 
@@ -36,16 +39,17 @@ def empty_cache() -> int:
     return _engine.release()
 
 
-def _why_not(call: Call) -> str | None:
-    """Why no kernels run the call's cell, or None; those that the extension was built without are compiled here."""
+@untraced
+def _why_not(cell: type[Cell], dtype: torch.dtype, projected: bool) -> str | None:
+    """Why no kernels run a cell, or None; a cell that the extension was built without is compiled here."""
     from . import compiled
     from .built import built
 
-    if built(call.cell) is not None:
+    if built(cell):
         return None
-    if "projection" in call.options:
-        return f"it was built without the {call.cell.name} cell, and compiles none with a projection"
-    return compiled.why_not(call.cell, call.dtype)
+    if projected:
+        return f"it was built without the {cell.name} cell, and compiles none with a projection"
+    return compiled.why_not(cell, dtype)
 
 
 def lacks_bfloat16_unit() -> bool:
@@ -61,4 +65,4 @@ def refuses(call: Call) -> str | None:
         return f"its kernels run on a CPU, and the input is on {call.device}"
     if not call.dtype.is_floating_point:
         return f"its kernels take floating-point numbers, not {call.dtype}"
-    return _why_not(call)
+    return _why_not(call.cell, call.dtype, "projection" in call.options)

@@ -64,7 +64,8 @@ def gradient(weight: Tensor, blocks: int, its_runs: Sequence[Run], arrays: Mappi
     there = sum(run.count for run in its_runs if not run.adds)
     grad = torch.empty_like(weight) if there == blocks else torch.zeros_like(weight)
     for run in its_runs:
-        left, right = (arrays[each.array].flatten(0, 1) for each in (run.d, run.operand))
+        # What is kept may be of the dtype that is computed in.
+        left, right = (arrays[each.array].flatten(0, 1).to(weight.dtype) for each in (run.d, run.operand))
         left = left[:, run.d.column * rows :]
         right = right[:, run.operand.column * columns * run.heads :]
         for begin, count, of_block, of_operand in run.parts(rows, columns):
