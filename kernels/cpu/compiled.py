@@ -131,37 +131,36 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
         raise CannotCompileError("the extension was built from other headers than these: build it once more")
     compiler, flags = _compiler(), (*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")))
     keys = [_hash(text, _engine.headers, *flags) for text in texts]
+    folder = files.folder("kernels")
     if compiler is None:
         # Whoever compiled it, elsewhere or before: it fits to these headers.
-        found = [next(iter(sorted(files.folder("kernels").glob(f"{key}-*.so"))), None) for key in keys]
+        found = [next(iter(sorted(folder.glob(f"{key}-*.so"))), None) for key in keys]
         if None in found:
             raise CannotCompileError("no C++ compiler was found: neither $CXX nor c++, g++ or clang++")
         return found
     names = [f"{key}-{_hash(*compiler, _version(compiler))}.so" for key in keys]
+    command = [*compiler, *flags]
     try:
-        return _compiled([*compiler, *flags], texts, names, what, files.folder("kernels"))
+        if not all((folder / name).exists() for name in names):
+            with files.lock(names[0].removesuffix(".so"), PATIENCE):
+                _compile_missing(command, texts, names, what, folder)
+    except TimeoutError as reason:
+        raise CannotCompileError(str(reason)) from None
     except OSError as problem:
         folder = _own_folder()
         print(f"seqcells: {problem}; kernels are kept in {folder} while this process runs", file=sys.stderr)
-        return _compiled([*compiler, *flags], texts, names, what, folder)
+        _compile_missing(command, texts, names, what, folder)
+    return [folder / name for name in names]
 
 
-def _compiled(
+def _compile_missing(
     command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
-) -> list[Path]:
-    paths = [folder / name for name in names]
-    if all(path.exists() for path in paths):
-        return paths
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with files.lock(names[0].removesuffix(".so"), PATIENCE):
-            missing = [(text, path) for text, path in zip(texts, paths, strict=True) if not path.exists()]
-            if missing:
-                print(f"seqcells: compiling {what}, once; this takes some seconds", file=sys.stderr, flush=True)
-                _compile(command, missing)
-    except TimeoutError as reason:
-        raise CannotCompileError(str(reason)) from None
-    return paths
+    wanted = [(text, folder / name) for text, name in zip(texts, names, strict=True) if not (folder / name).exists()]
+    if wanted:
+        print(f"seqcells: compiling {what}, once; this takes some seconds", file=sys.stderr, flush=True)
+        _compile(command, wanted)
 
 
 def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]]) -> None:

@@ -77,7 +77,7 @@ class Loop {
     }
 
     void run(Member& member) {
-        Numbers numbers(*this);
+        Own own(*this);
         member.each(all().count, false, [&](int64_t block) {
             multiplied.prepare(block);
             clear_sums(all().of(block));
@@ -98,10 +98,10 @@ class Loop {
                                 for (int64_t n = 0; n < all().count; ++n)
                                     each_batch(lots.of(item).count(), [&](int64_t from, int64_t to) {
                                         const Share rows = Share::range(lots.of(item).first + from, lots.of(item).first + to);
-                                        stage(numbers, step, k, back(step) ? all().count - 1 - n : n, rows, 0);
+                                        stage(own, step, k, back(step) ? all().count - 1 - n : n, rows, 0);
                                     });
                             else
-                                stage(numbers, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count);
+                                stage(own, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count);
                 });
             }
         } else {
@@ -109,7 +109,7 @@ class Loop {
                 if (p.input && !input_fits() && step % group == 0)
                     member.each(Parts(grouped_rows(step), BATCH).count, false, [&](int64_t part) { align_inputs(step, part); });
                 for (int k = 1; k < pass.stages; ++k)
-                    member.each(items, back(step), [&](int64_t item) { stage(numbers, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count); });
+                    member.each(items, back(step), [&](int64_t item) { stage(own, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count); });
             }
         }
         member.each(all().count, false, [&](int64_t block) { end(all().of(block)); });
@@ -175,45 +175,50 @@ class Loop {
         });
     }
 
-    // What has been reduced, for the thread that asks: each computes for itself what it needs.
-    struct Numbers {
+    // What a thread has for itself: what a stage is given, and what has been reduced, each for what it needs.
+    struct Own {
         const Loop& loop;
-        std::vector<T> values;        // (reductions, B)
+        Stage<T> given;
+        std::vector<T> numbers;       // (reductions, B)
         std::vector<int64_t> known;   // of each row up to which stage of which step
+        int64_t step = -1;            // that `given` is of
 
-        explicit Numbers(const Loop& of) : loop(of), values(of.pass.reductions * of.B), known(of.pass.reductions ? of.B : 0, -1) {}
+        explicit Own(const Loop& of) : loop(of), numbers(of.pass.reductions * of.B), known(of.pass.reductions ? of.B : 0, -1) {}
 
-        void know(int64_t step, int stage, Share rows) {
+        Stage<T>& at(int64_t of_step) {
+            if (step != of_step) loop.give(given, step = of_step, numbers.data());
+            return given;
+        }
+        void know(int stage, Share rows) {
             if (known.empty()) return;
             const int64_t until = step * MAX_STAGES + stage;
             for (int64_t row = rows.first; row < rows.last; ++row) {
                 if (known[row] >= until) continue;
                 for (int k = 0; k < loop.pass.reductions; ++k) {
-                    const int64_t at = step * MAX_STAGES + loop.pass.reduction[k].stage;
-                    if (at > known[row] && at <= until) values[k * loop.B + row] = loop.reduced(k, step, row);
+                    const Reduction& one = loop.pass.reduction[k];
+                    const int64_t at = step * MAX_STAGES + one.stage;
+                    if (at <= known[row] || at > until) continue;
+                    numbers[k * loop.B + row] = loop.reduced(k, step, row, one.mean < 0 ? nullptr : &numbers[one.mean * loop.B + row]);
                 }
                 known[row] = until;
             }
         }
     };
-    T reduced(int k, int64_t step, int64_t row) const {
+    T reduced(int k, int64_t step, int64_t row, const T* mean) const {
         const Reduction& r = pass.reduction[k];
         if (r.from.where == Where::KEPT) {
             const T* from = kept_at(step, r.from.column) + row * kept_width;
-            return reduce<T>(r.how, H, [&](int64_t unit) { return load(from + unit); });
+            return reduce<T>(r.how, H, mean, [&](int64_t unit) { return load(from + unit); });
         }
         const int64_t place = (times.at(index(step)) * B + row) * p.widths[r.from.array] + r.from.column * H;
         const Array<T> array(p.arrays[r.from.array], p.halves && !r.from.working);
-        return reduce<T>(r.how, H, [&](int64_t unit) { return array.load(place + unit, H - unit); });
+        return reduce<T>(r.how, H, mean, [&](int64_t unit) { return array.load(place + unit, H - unit); });
     }
     T* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
 
-    // What a stage is given, of a step in the order of the pass.
-    Stage<T> stage_of(int64_t step, int64_t block, Share rows, int64_t part) const {
-        const Share units = all().of(block);
-        Stage<T> s;  // of its arrays only what the pass has is set
-        s.p = &p, s.index = index(step), s.row0 = rows.first, s.row1 = rows.last, s.pairs = rounds, s.last = step + 1 == p.steps;
-        s.unit = units.first * L, s.vectors = int(units.count());
+    // What all blocks of a step have in common; steps in the order of the pass. Of the arrays only what the pass has is set.
+    void give(Stage<T>& s, int64_t step, const T* numbers) const {
+        s.p = &p, s.index = index(step), s.pairs = rounds, s.last = step + 1 == p.steps;
         s.kept = kept.get(), s.kept_width = kept_width, s.kept_by_array = kept_by_array();
         for (int ahead = 0; ahead < 2; ++ahead) {
             const int64_t parity = (step + ahead) % 2;
@@ -221,17 +226,21 @@ class Loop {
             for (int k = 0; k < pass.operands; ++k) s.operands[ahead][k] = reinterpret_cast<char*>(operand_of(parity, k));
         }
         for (int k = 0; k < pass.operands; ++k) s.operands_width[k] = operand_width[k];
+        s.inputs = nullptr, s.inputs_width = 0, s.numbers = numbers;
+        s.next_unit = -1, s.next_vectors = 0, s.next_index = s.index;
+    }
+    // And what a block of units and some rows have besides.
+    void narrow(Stage<T>& s, int64_t step, Share units, Share rows, int64_t part) const {
+        s.row0 = rows.first, s.row1 = rows.last, s.unit = units.first * L, s.vectors = int(units.count());
         s.sums = sums.get() + part * pass.sums * H, s.totals = totals.get() + part * pass.sums * H;
         s.terms = step * rows.count();
-        s.inputs = nullptr, s.inputs_width = 0, s.numbers = nullptr;
-        s.next_unit = -1, s.next_vectors = 0, s.next_index = s.index;
-        return s;
     }
 
     // The first stage of the first step.
     void begin(int64_t block, Share rows) const {
         if (!p.steps) return;
-        Stage<T> s = stage_of(0, block, rows, 0);
+        Stage<T> s;
+        give(s, 0, nullptr), narrow(s, 0, all().of(block), rows, 0);
         for (int ahead = 0; ahead < 2; ++ahead) {  // it is the next of one that is not there
             s.kept_twice[ahead] = kept.get();
             for (int k = 0; k < pass.operands; ++k) s.operands[ahead][k] = reinterpret_cast<char*>(operand_of(0, k));
@@ -239,10 +248,11 @@ class Loop {
         pass.begin(&s);
     }
 
-    void stage(Numbers& numbers, int64_t step, int k, int64_t block, Share rows, int64_t part) const {
+    void stage(Own& own, int64_t step, int k, int64_t block, Share rows, int64_t part) const {
         alignas(64) T products[BATCH * MOST_BLOCKS * L];
         const Share units = all().of(block);
-        Stage<T> s = stage_of(step, block, rows, part);
+        Stage<T>& s = own.at(step);
+        narrow(s, step, units, rows, part);
         if (p.input) gather_inputs(s, step, k, units, rows);
         int64_t last = rows.last;  // what lies behind the last row that has not ended needs no products
         while (last > rows.first && !times.valid(times.at(s.index), last - 1)) --last;
@@ -255,10 +265,10 @@ class Loop {
             if (count < rows.count()) std::memset(static_cast<void*>(to + count * width), 0, (rows.count() - count) * width * sizeof(T));
             to += rows.count() * width;
         }
-        numbers.know(step, k, rows);
-        s.numbers = numbers.values.data();
+        own.know(k, rows);
         const int64_t next = block + (back(step) ? -1 : 1);
-        if (next >= 0 && next < all().count) s.next_unit = all().of(next).first * L, s.next_vectors = int(all().of(next).count());
+        const Share coming = next >= 0 && next < all().count ? all().of(next) : Share(0, 0, 1);
+        s.next_unit = coming.count() ? coming.first * L : -1, s.next_vectors = int(coming.count());
         pass.run[k](&s);
     }
 

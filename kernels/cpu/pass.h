@@ -63,6 +63,7 @@ struct Reduction {
     int stage;
     Reduced how;
     Slot from;          // KEPT, or GIVEN or GATE for all steps
+    int mean;           // the reduction before this one that is the mean of the same; or -1
 };
 
 struct Total {

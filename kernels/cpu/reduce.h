@@ -9,9 +9,9 @@ namespace seqcells {
 namespace {
 
 // Of so many units, at(unit) being the vector from there on. They are taken in their order, lane by lane, and the lanes in
-// float64: the sum does not depend on who asks.
+// float64: the sum does not depend on who asks. `mean_of_all`: of the same units, or null.
 template <class T, class F>
-T reduce(Reduced how, int64_t units, F at) {
+T reduce(Reduced how, int64_t units, const T* mean_of_all, F at) {
     constexpr int L = LANES<T>;
     const auto sum = [&](auto f) {
         Vector<T> lanes{};
@@ -38,7 +38,7 @@ T reduce(Reduced how, int64_t units, F at) {
         case Reduced::MEAN: return T(sum(as_it_is) / double(units));
         case Reduced::MAX: return largest();
         case Reduced::VARIANCE: {
-            const T mean = T(sum(as_it_is) / double(units));
+            const T mean = mean_of_all ? *mean_of_all : T(sum(as_it_is) / double(units));
             return T(sum([mean](Vector<T> value) { return (value - mean) * (value - mean); }) / double(units));
         }
         default: {

@@ -263,6 +263,7 @@ class _Places:
                     products.append(one)
             else:
                 reductions.append((stage, v))
+        reductions.sort(key=lambda each: each[1].op.name != "mean")  # of which the variance of the same is made
         return Layout(program, blocks, self._slots, kept, operands, products, reductions, self._results, sums, terms)
 
     def _operands(self, gathers: list[Expression]) -> list[Operand]:

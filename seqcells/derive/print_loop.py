@@ -96,7 +96,8 @@ class _Printed:
             for m in layout.products
         )
         reductions = ", ".join(
-            f"{{{stage}, Reduced::{v.op.name.upper()}, {self._slot(v.args[0])}}}" for stage, v in layout.reductions
+            f"{{{stage}, Reduced::{v.op.name.upper()}, {self._slot(v.args[0])}, {self._mean_of(v)}}}"
+            for stage, v in layout.reductions
         )
         totals = ", ".join(
             f"{{{self.arrays.index(array)}, {column}, {_bool(axes != '')}, {k}, {_bool(bool(each.value.unit_axis))}}}"
@@ -132,6 +133,13 @@ class _Printed:
             head = "template <int K, class V, class Valid, class Reset>\n"
             lines.append(f"{head}SEQCELLS_INLINE static void {name}(V* v, Valid valid, Reset reset) {{\n{cases}\n}}")
         return f"struct {kind} {{\n{textwrap.indent(chr(10).join(lines), '    ')}\n}};"
+
+    def _mean_of(self, reduction: Expression) -> int:
+        """The mean that a variance needs not find once more; -1 where there is none."""
+        if reduction.op.name != "variance":
+            return -1
+        others = enumerate(v for _, v in self.layout.reductions)
+        return next((k for k, v in others if v.op.name == "mean" and v.args == reduction.args), -1)
 
     def _operand_of(self, kept: Kept) -> tuple[int, int]:
         """The operand, and its block, that is the same value and lives as long; -1 where there is none."""

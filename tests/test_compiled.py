@@ -1,0 +1,188 @@
+"""Cells are compiled at first use: once for what they are, safely, and with the reason where they cannot be."""
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from support import needs_compiler
+
+import seqcells
+from seqcells import cells
+from seqcells.cells.activations import sigmoid, tanh
+from seqcells.kernels import cpu
+
+if not cpu.unavailable():
+    from seqcells.kernels.cpu import compiled, library
+
+ROOT = Path(__file__).parents[1]
+FLOAT = torch.float32
+pytestmark = [needs_compiler, pytest.mark.usefixtures("compiling", "forgotten")]
+
+
+class Leaky(cells.Cell):
+    """A cell that is quick to compile."""
+
+    name = "leaky_of_the_tests"
+    gates = ("n",)
+    states = ("h",)
+
+    @staticmethod
+    def step(x, r, s, p):
+        return s.h + 0.5 * (tanh(x.n + r.n) - s.h)
+
+
+class Other(Leaky):
+    """Another one of the same name."""
+
+    @staticmethod
+    def step(x, r, s, p):
+        return s.h + 0.5 * (sigmoid(x.n + r.n) - s.h)
+
+
+@pytest.fixture
+def forgotten(monkeypatch, tmp_path):
+    """A cache of the test's own, and nothing remembered."""
+    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
+
+    def forget():
+        for each in (compiled._passes_or_reason, compiled._compiler, compiled._version, compiled._own_folder):
+            each.cache_clear()
+
+    forget()
+    yield forget
+    forget()
+
+
+def kept(path=None):
+    folder = Path(path or os.environ["SEQCELLS_CACHE"], "kernels")
+    return sorted(each.name for each in folder.glob("*.so"))
+
+
+def test_once(forgotten, capfd):
+    assert compiled.why_not(Leaky, FLOAT) is None
+    said, first = capfd.readouterr().err, kept()
+    target = compiled.BASES.get(library.target, library.target)
+    assert said == f"seqcells: compiling leaky_of_the_tests for {target}, float32, once; this takes some seconds\n"
+    assert len(first) == 2
+    forgotten()
+    assert compiled.why_not(Leaky, FLOAT) is None
+    assert (kept(), capfd.readouterr().err) == (first, "")
+    assert compiled.why_not(Leaky, torch.bfloat16) is None  # which is storage: the same kernels
+    assert (kept(), capfd.readouterr().err) == (first, "")
+
+
+@pytest.mark.heavy
+def test_the_key_is_what_a_cell_is_and_not_its_name():
+    assert compiled.why_not(Leaky, FLOAT) is compiled.why_not(Other, FLOAT) is None
+    assert len(kept()) == 4
+    one, other = (compiled.passes(cell, FLOAT).forward.address for cell in (Leaky, Other))
+    assert one != other
+
+
+def test_what_no_compiler_compiles_is_the_references(forgotten, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    layer = seqcells.define(Leaky)[0](3, 4)
+    with pytest.warns(
+        UserWarning, match="the reference runs the leaky_of_the_tests cell on the CPU.*no C\\+\\+ compiler"
+    ):
+        choice = layer.plan(torch.randn(2, 1, 3))
+    assert choice.backend == "reference" and "no C++ compiler was found" in choice.reason
+    layer.backend = "cpu"
+    with pytest.raises(RuntimeError, match=r"backend='cpu' cannot run this call: .*no C\+\+ compiler was found"):
+        layer(torch.randn(2, 1, 3))
+
+
+@pytest.mark.heavy
+def test_without_a_compiler_what_was_compiled_before_runs(forgotten, monkeypatch):
+    assert compiled.why_not(Leaky, FLOAT) is None
+    forgotten()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert compiled.why_not(Leaky, FLOAT) is None
+    with pytest.warns(UserWarning, match="the reference runs"):
+        assert "no C++ compiler" in compiled.why_not(Other, FLOAT)
+
+
+@pytest.mark.filterwarnings("ignore:the reference runs")
+def test_a_compiler_that_fails_is_quoted(forgotten, monkeypatch, tmp_path):
+    fails = tmp_path / "fails"
+    fails.write_text("#!/bin/sh\necho 'unit.cpp:1: error: it is Sunday' >&2\nexit 3\n")
+    fails.chmod(fails.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(fails))
+    assert compiled.why_not(Leaky, FLOAT).endswith(f"{fails} fails: unit.cpp:1: error: it is Sunday")
+    assert kept() == []
+
+
+@pytest.mark.filterwarnings("ignore:the reference runs")
+def test_headers_must_be_those_of_the_extension(monkeypatch):
+    monkeypatch.setattr(compiled._engine, "headers", "others")
+    assert "built from other headers" in compiled.why_not(Leaky, FLOAT)
+
+
+def test_never(monkeypatch):
+    monkeypatch.setenv("SEQCELLS_COMPILE", "never")
+    assert compiled.why_not(Leaky, FLOAT).endswith("SEQCELLS_COMPILE=never")
+    assert kept() == []
+
+
+@pytest.mark.heavy
+def test_where_the_cache_cannot_be_written_kernels_are_the_processs_own(forgotten, monkeypatch, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "file"))  # for root may write to any folder
+    assert compiled.why_not(Leaky, FLOAT) is None
+    assert "SEQCELLS_CACHE" in capfd.readouterr().err
+
+
+@pytest.mark.heavy
+def test_threads_compile_once(capfd):
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda _: compiled.why_not(Leaky, FLOAT), range(4))] == [None] * 4
+    assert capfd.readouterr().err.count("compiling") == 1
+
+
+@pytest.mark.heavy
+def test_processes_compile_once():
+    code = textwrap.dedent("""
+        import torch, seqcells
+        from seqcells import cells
+        layer = seqcells.define(cells.MGU)[0](3, 4, backend="cpu")
+        print(layer(torch.ones(2, 1, 3))[0].shape)
+    """)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for _ in range(4)
+    ]
+    said = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 4, said
+    assert sum(words.count("compiling") for words in said) == 1
+
+
+@pytest.mark.heavy
+def test_a_killed_compiler_leaves_nothing_that_is_loaded(forgotten):
+    code = "from seqcells import cells; from seqcells.kernels.cpu import compiled; import torch;"
+    code += "compiled.why_not(cells.MGU, torch.float32)"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert "compiling" in process.stderr.readline()
+    process.kill()
+    process.wait()
+    assert kept() == []
+    assert compiled.why_not(cells.MGU, FLOAT) is None
+    assert len(kept()) == 2
+
+
+@pytest.mark.heavy
+def test_a_forked_child_runs_what_its_parent_loaded():
+    layer = seqcells.define(Leaky)[0](3, 4, backend="cpu")
+    x = torch.randn(5, 2, 3)
+    expected = layer(x)[0].sum().item()
+    child = os.fork()
+    if not child:
+        os._exit(layer(x)[0].sum().item() != expected)
+    assert os.waitpid(child, 0)[1] == 0
