@@ -1,6 +1,7 @@
 """The cells as modules: one step per call, drop-in replacements of torch.nn's."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from . import cells, checks, convert, dispatch, functional, tracing
 from .freezing import Freezable
 from .weights import Weights
+
+States = Tensor | tuple[Tensor, ...]
 
 
 class RecurrentCell(Freezable):
@@ -78,24 +81,30 @@ class RecurrentCell(Freezable):
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
         return nn.RNNCellBase.extra_repr(self) + self._told_options() + chosen
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, input: Tensor, hx: States | None = None, *, keep: Sequence[str] = ()
+    ) -> States | tuple[States, dict[str, Tensor]]:
         """One step.
 
         Args:
             input: (N, input_size), or (input_size,) unbatched.
             hx: the states, a tensor or, for cells of several states, a tuple: (N, H) each, or (H,). Default: zeros
+            keep: names of values of the step that are returned besides, as of `RecurrentLayer`. Default: none
 
         Returns:
-            The new states, in the form of hx.
+            The new states, in the form of hx. With ``keep`` also a dict of the values by name, (N, ·) each.
 
         Raises:
             ValueError, RuntimeError: as torch.nn.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
+            TypeError, ValueError: for ``keep`` that names no value.
         """
-        found, like = self._prepared.run(self, input, hx)
-        if found:
-            return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        node = tracing.leaf(self, input, hx)
+        like = None
+        if not keep:
+            found, like = self._prepared.run(self, input, hx)
+            if found:
+                return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+        node = tracing.leaf(self, input, hx, **({"keep": keep} if keep else {}))
         if node is not None:
             return node
         name = type(self).__name__
@@ -122,27 +131,31 @@ class RecurrentCell(Freezable):
         elif not batched:
             hx = tuple(state.unsqueeze(0) for state in hx)
         weights = self._weights()
-        new = functional.step(self.cell, input, hx, weights, backend=self.backend)
+        new, kept = functional.step(self.cell, input, hx, weights, keep=keep, backend=self.backend), {}
+        if keep:
+            new, kept = new
         if not batched:
             new = tuple(state.squeeze(0) for state in new)
+            kept = {name: value.squeeze(0) for name, value in kept.items()}
         if like:
             states = [state.unsqueeze(0) for state in hx]
             given = self._call(input, weights), input.unsqueeze(0), states, [weights], zeros
             self._prepared.remember(like, self, *given, new[0], new)
-        return new if count > 1 else new[0]
+        states = new if count > 1 else new[0]
+        return (states, kept) if keep else states
 
     _forward = forward
     """What `forward` is for as long as nobody has put another in its place."""
 
     __prepare_scriptable__ = tracing.refuse_script
 
-    def plan(self, input: Tensor) -> dispatch.Choice:
-        """The backend that ``forward`` would run for such an input, and why."""
-        return dispatch.explain(self._call(input, self._weights()), self.backend)
+    def plan(self, input: Tensor, *, keep: Sequence[str] = ()) -> dispatch.Choice:
+        """The backend that ``forward`` would run for such arguments, and why."""
+        return dispatch.explain(self._call(input, self._weights(), keep=keep), self.backend)
 
-    def _call(self, input: Tensor, weights: Weights) -> dispatch.Call:
-        """What `dispatch` needs to know of such an input."""
-        return functional.call_of(self.cell, "step", input, weights)
+    def _call(self, input: Tensor, weights: Weights, **given: Any) -> dispatch.Call:
+        """What `dispatch` needs to know of such arguments."""
+        return functional.call_of(self.cell, "step", input, weights, **given)
 
     def _weights(self) -> Weights:
         tensors = [getattr(self, role) for role in self._roles]
@@ -216,9 +229,9 @@ class RNNCell(RecurrentCell):
         # As in torch.nn, the nonlinearity may be changed at any time.
         return cells.RNN_BY_NONLINEARITY.get(self.nonlinearity, cells.RNNTanh)
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, input: Tensor, hx: States | None = None, **others: Any) -> Any:
         if self.nonlinearity not in cells.RNN_BY_NONLINEARITY:
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
-        return super().forward(input, hx)
+        return super().forward(input, hx, **others)
 
     _forward = forward

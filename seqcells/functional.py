@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from . import checks, delegate, dispatch, fits, ops, precision, reference
 from .boundaries import valid_steps
 from .cells import Cell
+from .kept import by_layer, by_name, values
 from .recurrence import Recurrence
 from .weights import Weights
 
@@ -36,13 +37,20 @@ def call_of(
     lengths: object = None,
     reset: object = None,
     packed: Tensor | None = None,
+    keep: Sequence[str] = (),
     batch_first: bool = False,
     directions: int = 1,
     layers: int = 1,
     dropout: bool = False,
 ) -> dispatch.Call:
     """What `dispatch` needs to know of a call."""
-    used = ("lengths", lengths), ("reset", reset), ("packed", packed), ("projection", weights.hr)
+    used = (
+        ("lengths", lengths),
+        ("reset", reset),
+        ("packed", packed),
+        ("projection", weights.hr),
+        ("keep", keep or None),
+    )
     options = tuple([name for name, value in used if value is not None])
     if torch.compiler.is_compiling():
         return dispatch.Call(cell, form, like.device, like.dtype, options)
@@ -82,8 +90,9 @@ def layers(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     reset_states: Sequence[Tensor] | None = None,
+    keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
     """A stack of recurrent layers; T steps, N sequences, D directions, L layers, H hidden units.
 
     Args:
@@ -98,19 +107,22 @@ def layers(
             its state alone and give zeros.
         reset: (T, N) bool, whatever ``batch_first``: a boundary between t-1 and t that nothing crosses.
         reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
+        keep: the names of values of all steps that are wanted besides, see `seqcells.kept`. Default: none.
         backend: see `seqcells.dispatch`.
 
     Returns:
         The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
-        layer gives, whichever backend runs and whatever torch.nn has no argument for.
+        layer gives, whichever backend runs and whatever torch.nn has no argument for. With ``keep`` also a dict of
+        those values, each in the output's layout and dtype.
 
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
     directions = 2 if bidirectional else 1
+    wanted = by_layer(cell, keep, len(weights) // directions)
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
     stack = {"layers": len(weights) // directions, "dropout": bool(dropout and training)}
-    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, **sizes, **stack)
+    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, keep=keep, **sizes, **stack)
     choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.layers(
@@ -147,7 +159,8 @@ def layers(
 
     tensors = [input, *states, *(reset_states or ())]
     at_once = _layers_at_once(choice, call, tensors, weights)
-    finals: list[tuple[Tensor, ...]] = []
+    finals: list[Sequence[Tensor]] = []
+    kept: dict[str, Tensor] = {}
     with precision.without_autocast(input.device):
         for first in range(0, len(weights), directions * at_once):
             place = slice(first, min(first + directions * at_once, len(weights)))
@@ -162,9 +175,11 @@ def layers(
                 fresh,
                 stacked=place.stop - first > directions,
                 input=input,
+                kept=values(wanted[first // directions]),
             )
-            input, final = _layer(q, choice, backend)
-            finals.append(final)
+            input, others = _layer(q, choice, backend)
+            finals.append(others[: len(states)])
+            kept |= by_name(wanted[first // directions], others[len(states) :])
             if dropout and training and place.stop < len(weights):
                 # Of a packed input as many numbers are drawn as torch.nn draws, for the steps that exist.
                 if batch_sizes is None:
@@ -172,13 +187,17 @@ def layers(
                 else:
                     input = torch.zeros_like(input).index_put((valid,), dropout_(input[valid], dropout))
 
-    if batch_sizes is not None:
-        # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
-        input = input[valid]
-    elif batch_first:
-        input = input.transpose(0, 1)
+    def laid_out(values: Tensor) -> Tensor:
+        if batch_sizes is not None:
+            # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
+            values = values[valid]
+        elif batch_first:
+            values = values.transpose(0, 1)
+        return values if dtypes is None else values.to(dtypes[0])
+
     final = tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
-    return (input, final) if dtypes is None else (input.to(dtypes[0]), _in(dtypes, final))
+    results = laid_out(input), final if dtypes is None else _in(dtypes, final)
+    return (*results, {name: laid_out(kept[name]) for name in keep}) if keep else results
 
 
 def recurrence(
@@ -191,8 +210,9 @@ def recurrence(
     reset: Tensor | None = None,
     reset_states: Sequence[Tensor] | None = None,
     reverse: bool = False,
+    keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
     """One layer in one direction, the input's part of the gates given; G gates, H hidden units.
 
     Args:
@@ -206,10 +226,11 @@ def recurrence(
             ``reset_states``; with ``reverse``, before step t-1.
         reset_states: each shaped as its state. Default: zeros.
         reverse: whether to go from the last step to the first.
+        keep: the names of values of all steps that are wanted besides, as for `layers`. Default: none.
         backend: see `seqcells.dispatch`; ``"torch"`` has no such operator.
 
     Returns:
-        The output (T, N, H or P) and the final states.
+        The output (T, N, H or P) and the final states; with ``keep`` also a dict of those values, (T, N, ·) each.
 
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
@@ -217,11 +238,15 @@ def recurrence(
     checks.has_steps(gates_x)
     if lengths is not None:
         lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
-    choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
+    (wanted,) = by_layer(cell, keep, 1)
+    call = call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset, keep=keep)
+    choice = dispatch.choose(call, backend)
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
-    output, final = _layer(Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse), choice, backend)
-    return output, tuple(state.squeeze(0) for state in final)
+    q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse, kept=values(wanted))
+    output, others = _layer(q, choice, backend)
+    final = tuple(state.squeeze(0) for state in others[: len(one)])
+    return (output, final, by_name(wanted, others[len(one) :])) if keep else (output, final)
 
 
 def step(
@@ -230,10 +255,15 @@ def step(
     states: Sequence[Tensor],
     weights: Weights,
     *,
+    keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, ...]:
-    """One step: input (N, input size) and states (N, H) each → the new states."""
-    call = call_of(cell, "step", input, weights)
+) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """One step: input (N, input size) and states (N, H) each → the new states.
+
+    With ``keep`` there is also a dict of values of the step by name, (N, ·) each.
+    """
+    (wanted,) = by_layer(cell, keep, 1)
+    call = call_of(cell, "step", input, weights, keep=keep)
     choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.step(cell, input, states, weights)
@@ -242,11 +272,15 @@ def step(
     dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
+    q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), kept=values(wanted))
     with precision.without_autocast(input.device):
-        _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice, backend)
+        _, others = _layer(q, choice, backend)
     # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
-    final = tuple(torch.ops.aten._unsafe_view.default(state, state.shape[1:]) for state in final)
-    return final if dtypes is None else _in(dtypes, final)
+    others = tuple(torch.ops.aten._unsafe_view.default(each, each.shape[1:]) for each in others)
+    final, kept = others[: len(one)], by_name(wanted, others[len(one) :])
+    if dtypes is not None:
+        final, kept = _in(dtypes, final), {name: value.to(dtypes[0]) for name, value in kept.items()}
+    return (final, kept) if keep else final
 
 
 def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -218,10 +218,17 @@ class Cell:
         return *names, *(f"weight_{name}" for name in cls.scalars)
 
     @classmethod
-    def own_shapes(cls, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    def sizes_by_letter(cls, hidden_size: int) -> dict[str, int]:
+        """The sizes that a cell's letters stand for, all but that of the input's features."""
+        return {letter: cls.options[option] for letter, option in cls.sizes.items()} | {
+            "H": hidden_size,
+            "N": cls.heads(),
+        }
+
+    @classmethod
+    def own_shapes(cls, hidden_size: int, input_size: int = 0) -> dict[str, tuple[int, ...]]:
         """The shapes of the cell's own parameters by their names, in the order of `own_names`."""
-        sizes = {letter: cls.options[option] for letter, option in cls.sizes.items()}
-        sizes |= {"H": hidden_size, "N": cls.heads()}
+        sizes = cls.sizes_by_letter(hidden_size) | {"F": input_size}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, rows in cls.parameters.items():
             shapes[f"weight_{name}"] = len(rows), sizes[cls.row_sizes[next(iter(rows))]]
