@@ -13,10 +13,10 @@ formula calls the second, and later the third. What a graph holds is good on any
   ``gates_x``, the input projected, where compilers see it; ``state_h``; ``weight_hh_0``, of the first direction;
   ``reset``; ``stream_elapsed``, a stream of that name. (torch.jit.trace takes no lists of optional tensors or strings,
   AOTInductor none that is empty.)
-* ``kept``: the names of values that are kept, with spaces between them.
 * ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs. After it, with
   spaces between them, come the `seqcells.settings` that held and are not the defaults: shapes of what is saved depend
-  on them.
+  on them;
+* ``kept``, the last: the names of values that are kept, with spaces between them. Graphs of those who keep none lack it.
 
 No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
 the gradients of torch.func go through the reference's own operators.
@@ -39,18 +39,21 @@ from .recurrence import Backward, Recurrence
 from .settings import Settings, current_settings, holding
 from .weights import Weights
 
-_INPUTS = "str cell, str program, Tensor[] tensors, str names, str kept, bool reverse, str backend"
+_INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
 _ROLES = {"hh": "weight_hh", "bias_hh": "bias_hh", "hr": "weight_hr"}
 """The names of `Weights` that are used inside the time loop, and their tensors'."""
+COMMON = 6
+"""The number of the arguments that all operators have first."""
 _library = torch.library.Library("seqcells", "DEF")
-_library.define(f"recurrence({_INPUTS}) -> Tensor[]")
-_library.define(f"recurrence_forward({_INPUTS}) -> Tensor[]")
-_library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradients) -> Tensor[]")
+_KEPT = 'str kept=""'
+_library.define(f"recurrence({_INPUTS}, {_KEPT}) -> Tensor[]")
+_library.define(f"recurrence_forward({_INPUTS}, {_KEPT}) -> Tensor[]")
+_library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradients, {_KEPT}) -> Tensor[]")
 
 
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Output and the other results by the operator; ``backend`` as asked for."""
-    output, *others = torch.ops.seqcells.recurrence(*arguments(q, backend))
+    output, *others = torch.ops.seqcells.recurrence(*arguments(q, backend), *_kept(q))
     return output, tuple(others)
 
 
@@ -58,7 +61,7 @@ def recurrence_backward(
     q: Recurrence, backend: str, saved: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> Sequence[Tensor]:
     """The gradients of ``q.differentiable()`` by the operator; ``q`` is given its ``gates_x``."""
-    return torch.ops.seqcells.recurrence_backward(*arguments(q, backend), list(saved), list(gradients))
+    return torch.ops.seqcells.recurrence_backward(*arguments(q, backend), list(saved), list(gradients), *_kept(q))
 
 
 def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
@@ -67,7 +70,12 @@ def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     if not torch.compiler.is_compiling():
         flops.tell()
     asked = " ".join([backend, *current_settings().words()])
-    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), " ".join(q.kept), q.reverse, asked
+    return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, asked
+
+
+def _kept(q: Recurrence) -> tuple[str, ...]:
+    """The operators' last argument, where it is needed."""
+    return (" ".join(q.kept),) if q.kept else ()
 
 
 def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
@@ -98,7 +106,7 @@ class _Call:
     """The operators' common arguments: a `Recurrence`, the backend that runs it, and what settings hold."""
 
     def __init__(
-        self, cell: str, hash: str, tensors: Sequence[Any], names: str, kept: str, reverse: bool, asked: str
+        self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str, kept: str = ""
     ) -> None:
         kind, self.names = dispatch.cell(cell), names.split()
         if hash != program(kind):
@@ -183,8 +191,8 @@ def _forward(*args: Any, save: bool) -> list[Tensor]:
 
 
 def _backward(*args: Any) -> list[Tensor]:
-    *common, saved, gradients = args
-    call = _Call(*common)
+    *common, saved, gradients, kept = _with_kept(args)
+    call = _Call(*common, kept)
     q, leaves = call.q, call.q.differentiable()
     fits.check(q)
     x = q.gates_x
@@ -221,8 +229,9 @@ def _forward_fake(*args: Any) -> list[Tensor]:
 
 
 def _backward_fake(*args: Any) -> list[Tensor]:
-    call = _Call(*args[:-2])
-    _on_one_device([call.q.gates_x, *args[-2], *args[-1]])
+    *common, saved, gradients, kept = _with_kept(args)
+    call = _Call(*common, kept)
+    _on_one_device([call.q.gates_x, *saved, *gradients])
     likes = call.by_tensor(call.q.differentiable())
     return [like.new_empty(like.shape) for like in likes if like is not None]
 
@@ -238,7 +247,7 @@ class _Differentiated(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)  # zeros for what was saved would cost as much memory again
         ctx.others, *tensors = inputs
-        ctx.inputs, ctx.results = len(tensors), _results(ctx.others[0], ctx.others[3])
+        ctx.inputs, ctx.results = len(tensors), _results(ctx.others)
         ctx.mark_non_differentiable(*output[ctx.results :])
         ctx.save_for_backward(*tensors, output[0], *output[ctx.results :])
 
@@ -251,14 +260,21 @@ class _Differentiated(torch.autograd.Function):
         grad_output, grad_final = execute.gradients_given(call.q, saved[0], grad_output, grad_final)
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *grad_final]):
             return None, *call.by_tensor(execute.differentiable_gradients(call.q, grad_output, grad_final))
-        flat = iter(torch.ops.seqcells.recurrence_backward(*args, list(saved), [grad_output, *grad_final]))
+        common, kept = args[:COMMON], args[COMMON:]
+        given = list(saved), [grad_output, *grad_final]
+        flat = iter(torch.ops.seqcells.recurrence_backward(*common, *given, *kept))
         has = {*call.places}
         return None, *(next(flat) if place in has else None for place in range(ctx.inputs))
 
 
-def _results(cell: str, kept: str) -> int:
-    """Their number."""
-    return 1 + len(dispatch.cell(cell).states) + len(kept.split())
+def _results(others: tuple) -> int:
+    """Their number, from the arguments but for the tensors."""
+    return 1 + len(dispatch.cell(others[0]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
+
+
+def _with_kept(args: tuple) -> tuple[Any, ...]:
+    """The arguments of `recurrence_backward`, the last one too where it is none."""
+    return args if len(args) > COMMON + 2 else (*args, "")
 
 
 def _with(others: tuple, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -271,7 +287,7 @@ def _autograd(cell: str, hash: str, tensors: Sequence[Tensor], *rest: Any) -> li
         return _by_reference(cell, hash, tensors, *rest)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         results = _Differentiated.apply((cell, hash, *rest), *tensors)
-        return list(results[: _results(cell, rest[1])])
+        return list(results[: _results((cell, hash, *rest))])
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.seqcells.recurrence(cell, hash, tensors, *rest)
 
@@ -287,10 +303,10 @@ def _autograd_of_forward(*args: Any) -> list[Tensor]:
 
 
 def _autograd_of_backward(*args: Any) -> list[Tensor]:
-    *common, _, gradients = args
+    *common, _, gradients, kept = _with_kept(args)
     tensors = [*common[2], *gradients]
     if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
-        call = _Call(*common)
+        call = _Call(*common, kept)
         fits.check(call.q)
         flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
         return [gradient for gradient in flat if gradient is not None]
