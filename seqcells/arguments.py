@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from . import checks, flat_weights
 from .cell_modules import COUNT, States
 from .flattened import Flattened
+from .recurrence import letters_of
+from .streams import Layout
 
 
 class Arguments(Flattened):
@@ -31,13 +33,12 @@ class Arguments(Flattened):
     def check_forward_args(self, input: Tensor, hidden: States, batch_sizes: Tensor | None) -> None:
         """Raise as torch.nn does where input or hidden states have the wrong sizes."""
         self.check_input(input, batch_sizes)
-        size = self.get_expected_hidden_size(input, batch_sizes)
-        if len(self.cell.states) == 1:
-            self.check_hidden_size(hidden, size)
+        sizes = self._expected_sizes(input, batch_sizes)
+        if len(sizes) == 1:
+            self.check_hidden_size(hidden, sizes[0])
             return
-        for index, state in enumerate(hidden):
+        for index, (state, size) in enumerate(zip(hidden, sizes, strict=False)):
             self.check_hidden_size(state, size, f"Expected hidden[{index}] size {{}}, got {{}}")
-            size = (*size[:2], self.hidden_size)
 
     def permute_hidden(self, hx: States, permutation: Tensor | None) -> States:
         """Reorder the sequences of the states."""
@@ -48,10 +49,48 @@ class Arguments(Flattened):
         return tuple(state.index_select(1, permutation) for state in hx)
 
     def _zero_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
-        size = self.get_expected_hidden_size(input, batch_sizes)
-        states = [input.new_zeros(size)]
-        states += [input.new_zeros((*size[:2], self.hidden_size)) for _ in self.cell.states[1:]]
+        states = [input.new_zeros(size) for size in self._expected_sizes(input, batch_sizes)]
         return tuple(states) if len(states) > 1 else states[0]
+
+    def _expected_sizes(self, input: Tensor, batch_sizes: Tensor | None) -> list[tuple[int, int, int]]:
+        """Those of the states."""
+        size = self.get_expected_hidden_size(input, batch_sizes)
+        return [(*size[:2], units) for units in self._state_sizes()]
+
+    def _state_sizes(self) -> list[int]:
+        """The units of each state."""
+        sizes = self._sizes_by_letter(self.input_size)
+        first, *others = (sizes[letter] for letter in self.cell.state_sizes.values())
+        return [self.proj_size or first, *others]
+
+    def _sizes_by_letter(self, features: int) -> dict[str, int]:
+        """Those of a layer whose input has so many features."""
+        return self.cell.sizes_by_letter(self.hidden_size) | {"F": features, "": 1}
+
+    def _features(self) -> list[int]:
+        """Those of each layer's input."""
+        found, directions = [self.input_size], 2 if self.bidirectional else 1
+        output = self.cell.output or self.cell.states[0]
+        letter = letters_of(self.cell, output)[output] if self.num_layers > 1 else ""
+        for _ in range(self.num_layers - 1):
+            sizes = self._sizes_by_letter(found[-1])
+            found.append(directions * (self.proj_size or sizes[letter]))
+        return found
+
+    def _layout(
+        self, input: Tensor, batch_sizes: Tensor | None, sorted_indices: Tensor | None, batched: bool
+    ) -> Layout:
+        """How streams lie beside an input."""
+        sizes = self._sizes_by_letter(self.input_size) | dict(zip("TB", self._extent(input, batch_sizes), strict=True))
+        paths = self.num_layers * (2 if self.bidirectional else 1)
+        return Layout(sizes, paths, self.batch_first, batched, order=sorted_indices)
+
+    def _extent(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
+        """Steps and sequences of an input, of a packed one those of the padded."""
+        if batch_sizes is not None:
+            return batch_sizes.shape[0], int(batch_sizes[0])
+        steps, batch = input.shape[:2]
+        return (batch, steps) if self.batch_first else (steps, batch)
 
     def _batched_states(self, hx: States, batched: bool) -> States:
         """hx with its batch axis, its rank checked in torch.nn's words."""
@@ -94,11 +133,8 @@ class Arguments(Flattened):
             raise ValueError("reset_state should only be given with reset")
         if lengths is None and reset is None:
             return None, None, None
-        if batch_sizes is not None:
-            shape = (batch_sizes.shape[0], int(batch_sizes[0]))
-            shape = shape[::-1] if self.batch_first else shape
-        else:
-            shape = tuple(input.shape[:2])
+        shape = self._extent(input, batch_sizes)
+        shape = shape[::-1] if self.batch_first else shape
         batch_axis = 0 if self.batch_first else 1
         if lengths is not None and not batched:
             lengths = checks.as_tensor("lengths", lengths).reshape(-1)

@@ -8,7 +8,8 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,8 +23,10 @@ from .boundaries import valid_steps
 from .cells import Cell
 from .kept import by_layer, by_name, values
 from .recurrence import Recurrence
+from .streams import Layout, laid_out, of_paths, without_padding
 from .weights import Weights
 
+NONE: Mapping[str, Tensor] = MappingProxyType({})
 _EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
 """The module of expanded weights, loaded by those who use it."""
 
@@ -66,7 +69,7 @@ def call_of(
         steps, rows, _ = like.shape
         if batch_first:
             steps, rows = rows, steps
-    hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // len(cell.gates)
+    hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // max(len(cell.gates), 1)
     width = hidden if weights.hr is None else weights.hr.shape[0]
     device, dtype, input_dtype = like.device, like.dtype, None
     autocast = None if dtype == torch.float64 else precision.autocast_dtype(device)
@@ -90,6 +93,7 @@ def layers(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     reset_states: Sequence[Tensor] | None = None,
+    streams: Mapping[str, Tensor] = NONE,
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
@@ -99,7 +103,7 @@ def layers(
         cell: the cell's class, from `seqcells.cells`.
         input: (T, N, input size); (N, T, input size) with ``batch_first``; the data of a PackedSequence
             (sum of lengths, input size) with ``batch_sizes``.
-        states: the initial states in the order of ``cell.states``, each (L·D, N, H or proj_size).
+        states: the initial states in the order of ``cell.states``, each (L·D, N, H, proj_size or what the cell says).
         weights: L·D of them, a layer's directions side by side.
         batch_sizes: as in PackedSequence.
         dropout: probability of zeroing an output of any layer but the last, where ``training``.
@@ -107,6 +111,8 @@ def layers(
             its state alone and give zeros.
         reset: (T, N) bool, whatever ``batch_first``: a boundary between t-1 and t that nothing crosses.
         reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
+        streams: by name, what the cell reads besides its input, whatever ``batch_first``: as their axes say, (T, N, ·)
+            for "TB…", the same for all layers and directions, or after one axis more of these, (L·D, T, N, ·).
         keep: the names of values of all steps that are wanted besides, see `seqcells.kept`. Default: none.
         backend: see `seqcells.dispatch`.
 
@@ -136,9 +142,8 @@ def layers(
             dropout=dropout,
             training=training,
         )
-    checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].ih)
+    checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].first)
     dtypes = delegate.autocast_dtypes(call, input, states)
-    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
     if batch_sizes is not None:
         if lengths is not None:
@@ -151,11 +156,15 @@ def layers(
     if lengths is not None and batch_sizes is None:
         lengths = checks.lengths(lengths, *input.shape[:2], input.device)
 
+    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
+
+    streams = laid_out(cell, streams, input, _layout(cell, input, states, weights, directions))
     valid = None
     if lengths is not None:
         # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
         valid = valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
+        streams = without_padding(cell, streams, valid)
 
     tensors = [input, *states, *(reset_states or ())]
     at_once = _layers_at_once(choice, call, tensors, weights)
@@ -175,6 +184,7 @@ def layers(
                 fresh,
                 stacked=place.stop - first > directions,
                 input=input,
+                streams={name: of_paths(cell.streams[name], each, first, directions) for name, each in streams.items()},
                 kept=values(wanted[first // directions]),
             )
             input, others = _layer(q, choice, backend)
@@ -187,7 +197,8 @@ def layers(
                 else:
                     input = torch.zeros_like(input).index_put((valid,), dropout_(input[valid], dropout))
 
-    def laid_out(values: Tensor) -> Tensor:
+    def as_input(values: Tensor) -> Tensor:
+        """In the input's layout."""
         if batch_sizes is not None:
             # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
             values = values[valid]
@@ -196,8 +207,18 @@ def layers(
         return values if dtypes is None else values.to(dtypes[0])
 
     final = tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
-    results = laid_out(input), final if dtypes is None else _in(dtypes, final)
-    return (*results, {name: laid_out(kept[name]) for name in keep}) if keep else results
+    results = as_input(input), final if dtypes is None else _in(dtypes, final)
+    return (*results, {name: as_input(kept[name]) for name in keep}) if keep else results
+
+
+def _layout(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
+) -> Layout:
+    """How streams lie for an input of (T, N, ·)."""
+    if not cell.streams:
+        return Layout({})
+    lowest = Recurrence(cell, None, [state[:directions] for state in states], weights[:directions], input=input)
+    return Layout(lowest.sizes | dict(zip("TB", input.shape, strict=False)), len(weights))
 
 
 def recurrence(
@@ -210,6 +231,7 @@ def recurrence(
     reset: Tensor | None = None,
     reset_states: Sequence[Tensor] | None = None,
     reverse: bool = False,
+    streams: Mapping[str, Tensor] = NONE,
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
@@ -226,6 +248,7 @@ def recurrence(
             ``reset_states``; with ``reverse``, before step t-1.
         reset_states: each shaped as its state. Default: zeros.
         reverse: whether to go from the last step to the first.
+        streams: by name, each as its axes say; the layer's ``input`` too, of a cell that reads it.
         keep: the names of values of all steps that are wanted besides, as for `layers`. Default: none.
         backend: see `seqcells.dispatch`; ``"torch"`` has no such operator.
 
@@ -244,6 +267,7 @@ def recurrence(
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
     q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse, kept=values(wanted))
+    q = q._replace(streams={name: streams[name].unsqueeze(0) for name in cell.streams if name in streams})
     output, others = _layer(q, choice, backend)
     final = tuple(state.squeeze(0) for state in others[: len(one)])
     return (output, final, by_name(wanted, others[len(one) :])) if keep else (output, final)
@@ -255,24 +279,29 @@ def step(
     states: Sequence[Tensor],
     weights: Weights,
     *,
+    streams: Mapping[str, Tensor] = NONE,
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """One step: input (N, input size) and states (N, H) each → the new states.
 
-    With ``keep`` there is also a dict of values of the step by name, (N, ·) each.
+    ``streams`` have the axes that the cell says, but for T. With ``keep`` there is also a dict of values of the step by
+    name, (N, ·) each.
     """
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "step", input, weights, keep=keep)
     choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.step(cell, input, states, weights)
-    checks.step_sizes(input, states, weights, len(cell.gates))
-    checks.same_device_and_dtype(input, states, weights.ih)
+    checks.step_sizes(cell, input, states, weights)
+    checks.same_device_and_dtype(input, states, weights.first)
     dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
-    q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), kept=values(wanted))
+    layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
+    streams = laid_out(cell, streams, input, layout)
+    streams = {name: of_paths(cell.streams[name], stream, 0, 1) for name, stream in streams.items()}
+    q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), streams=streams, kept=values(wanted))
     with precision.without_autocast(input.device):
         _, others = _layer(q, choice, backend)
     # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.

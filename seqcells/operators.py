@@ -16,7 +16,7 @@ formula calls the second, and later the third. What a graph holds is good on any
 * ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs. After it, with
   spaces between them, come the `seqcells.settings` that held and are not the defaults: shapes of what is saved depend
   on them;
-* ``kept``, the last: the names of values that are kept, with spaces between them. Graphs of those who keep none lack it.
+* ``kept``, the last: the names of values that are kept, with spaces between them. Who keeps none leaves it out.
 
 No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
 the gradients of torch.func go through the reference's own operators.

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import checks, convert, dispatch, flat_weights, functional, tracing
 from .arguments import Arguments, States
 from .stream import Stream
+from .streams import laid_out
 from .weights import Weights
 
 Results = tuple[Tensor | PackedSequence, States]
@@ -42,7 +43,7 @@ class RecurrentLayer(Arguments):
 
     Raises:
         ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend;
-            TypeError for options that the cell has not, and for a cell that needs what layers lack.
+            ValueError for a cell that the layers' inputs do not fit to; TypeError for options that the cell has not.
     """
 
     mode: str
@@ -67,6 +68,8 @@ class RecurrentLayer(Arguments):
     ) -> None:
         nn.Module.__init__(self)
         self.dropout = float(dropout)
+        if proj_size and "proj_size" in self.cell.options:  # a size of the cell's own
+            options["proj_size"], proj_size = proj_size, 0
         checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
         self._configure(options, hidden_size)
         self.mode = self.cell.base.name.upper()
@@ -78,6 +81,7 @@ class RecurrentLayer(Arguments):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._settle(backend)
+        checks.features(self.cell, hidden_size, self._features())
         sizes, count = self._sizes(), len(self._roles)
         for name, size in sizes.items():
             setattr(self, name, nn.Parameter(torch.empty(size, device=device, dtype=dtype)))
@@ -92,8 +96,7 @@ class RecurrentLayer(Arguments):
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         sizes, directions = {}, 2 if self.bidirectional else 1
-        for layer in range(self.num_layers):
-            features = self.input_size if layer == 0 else directions * (self.proj_size or self.hidden_size)
+        for layer, features in enumerate(self._features()):
             for suffix in ("", "_reverse")[:directions]:
                 for role in self._roles:
                     own = Weights.shape(role, self.cell, features, self.hidden_size, self.proj_size)
@@ -122,6 +125,7 @@ class RecurrentLayer(Arguments):
         reset: Tensor | None = None,
         reset_state: States | None = None,
         keep: Sequence[str] = (),
+        **streams: Tensor,
     ) -> Results | tuple[Tensor | PackedSequence, States, Kept]:
         """Run the sequences through the layers.
 
@@ -129,7 +133,7 @@ class RecurrentLayer(Arguments):
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or
                 a PackedSequence.
             hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
-                others (L·D, N, H); without N if unbatched. Default: zeros
+                others (L·D, N, H), or as large as the cell says; without N if unbatched. Default: zeros
             lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
                 sequence's length, the final state is the one at it, and the backward direction starts there.
                 What the input holds past it does not matter. Not with a PackedSequence, which has its own.
@@ -145,16 +149,22 @@ class RecurrentLayer(Arguments):
                 (``"forget"``), or of a gate that it puts through one activation (``"f"``: the same). It means
                 the last layer, whose output is returned; ``"c_l0"`` means the first, as parameters are named.
                 Default: none
+            streams: by name what the cell reads besides its input, floating-point numbers of the input's dtype, or
+                truths or integers. Axes are as the cell says: "TBH" (T, N, H), "TB" (T, N), "BH" (N, H); with
+                ``batch_first`` N before T, without N if unbatched, padded for a PackedSequence. All layers and
+                directions read the same, unless one axis more comes first: (L·D, T, N, H). What they hold past a
+                sequence's length does not matter. Gradients flow to them
 
         Returns:
-            The output (…, D·H or D·P), in the form of the input, and the final states, in the form of hx. With
+            The output (…, D·H or D·P, or as large as the cell says), in the form of the input, and the final
+            states, in the form of hx. With
             ``keep`` also a dict of the values by name, each in the form of the output: (…, D·size), zero past a
             sequence's length; a number of each sequence or head counts as one unit of each.
 
         Raises:
             ValueError, RuntimeError: as torch.nn.
-            TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` of the wrong
-                dtype, value or size; for ``keep`` that names no value, and says which there are.
+            TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` or streams of the
+                wrong dtype, value or size; for a stream that is missing; for ``keep`` that names no value.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
         """
         packed = isinstance(input, PackedSequence)
@@ -164,7 +174,7 @@ class RecurrentLayer(Arguments):
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        given = {"keep": keep} if keep else {}
+        given = {**streams, "keep": keep} if keep else streams
         node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state, **given)
         if node is not None:
             return node
@@ -187,6 +197,9 @@ class RecurrentLayer(Arguments):
         lengths, reset, reset_state = self._boundaries(
             input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
         )
+        if streams or self.cell.streams:
+            layout = self._layout(input, batch_sizes, sorted_indices, batched)
+            streams = laid_out(self.cell, streams, input, layout)
         weights = self._weights()
         output, final, *kept = functional.layers(
             self.cell,
@@ -201,6 +214,7 @@ class RecurrentLayer(Arguments):
             lengths=lengths,
             reset=reset,
             reset_states=None if reset_state is None else self._states(reset_state),
+            streams=streams,
             keep=keep,
             backend=self.backend,
         )

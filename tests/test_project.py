@@ -180,6 +180,7 @@ ORDER = [
     {"estimates", "results", "trial"},
     {"unmeasured"},
     {"delegate", "reference", "fits", "kernels", "table"},
+    {"streams"},
     {"checks"},
     {"kept"},
     {"recurrence"},

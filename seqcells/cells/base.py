@@ -16,6 +16,9 @@ _OF_THE_CONSTRUCTOR = {
 }
 
 
+_OF_A_CALL = {"self", "hx", "lengths", "reset", "reset_state", "keep"}
+
+
 class Cell:
     """A recurrent cell: the equations of one step, for all hidden units of a sequence.
 
@@ -303,6 +306,9 @@ def _check(cell: type[Cell]) -> None:
     taken = {name for name in names if name in kept_for_others or names.count(name) > 1}
     if taken:
         raise error(f"cannot have a parameter {min(taken)}: its weight has that name")
+    reached = _OF_A_CALL & cell.streams.keys()
+    if reached:
+        raise error(f"cannot have a stream {min(reached)}: its modules have an argument of that name")
     reached = _OF_THE_CONSTRUCTOR & cell.options.keys()
     if reached:
         raise error(f"cannot have an option {min(reached)}: its modules have an argument of that name")
