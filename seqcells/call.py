@@ -21,8 +21,8 @@ class Call(NamedTuple):
     dtype: torch.dtype
     """What the call is computed in: under autocast, autocast's."""
     options: tuple[str, ...] = ()
-    """Which of ``lengths``, ``reset``, ``packed`` and ``projection`` the call uses, and ``expanded``: weights for which
-    torch.nn.utils gives the gradients of samples."""
+    """Which of ``lengths``, ``reset``, ``packed``, ``projection`` and ``keep`` the call uses, and ``expanded``: weights
+    for which torch.nn.utils gives the gradients of samples."""
     rows: int = 0
     """Sequences side by side; 0 where they were not counted."""
     steps: int = 0

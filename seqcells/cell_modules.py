@@ -1,6 +1,7 @@
 """The cells as modules: one step per call, drop-in replacements of torch.nn's."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor, nn
 
 from . import cells, checks, convert, dispatch, functional, tracing
 from .freezing import Freezable
+from .streams import of_one_sequence
 from .weights import Weights
+
+States = Tensor | tuple[Tensor, ...]
 
 
 class RecurrentCell(Freezable):
@@ -27,7 +31,8 @@ class RecurrentCell(Freezable):
 
     Raises:
         ValueError: for an unknown backend.
-        TypeError: for options that the cell has not, and for a cell that needs what modules lack.
+        ValueError: for a cell that the input does not fit to.
+        TypeError: for options that the cell has not.
     """
 
     torch_class: ClassVar[type[nn.Module] | None] = None
@@ -50,6 +55,7 @@ class RecurrentCell(Freezable):
         self.hidden_size = hidden_size
         self.bias = bias
         self._settle(backend)
+        checks.features(self.cell, hidden_size, [input_size])
         sizes = self._sizes()
         for role in self._roles:
             own = nn.Parameter(torch.empty(sizes[role], device=device, dtype=dtype)) if role in sizes else None
@@ -78,24 +84,33 @@ class RecurrentCell(Freezable):
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
         return nn.RNNCellBase.extra_repr(self) + self._told_options() + chosen
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, input: Tensor, hx: States | None = None, *, keep: Sequence[str] = (), **streams: Tensor) -> Any:
         """One step.
 
         Args:
             input: (N, input_size), or (input_size,) unbatched.
-            hx: the states, a tensor or, for cells of several states, a tuple: (N, H) each, or (H,). Default: zeros
+            hx: the states, a tensor or, for cells of several states, a tuple: (N, H) each, or as large as the cell
+                says, or (H,). Default: zeros
+            keep: names of values of the step that are returned besides, as of `RecurrentLayer`. Default: none
+            streams: by name what the cell reads besides its input, as of `RecurrentLayer`, but for the axis T:
+                (N, H) for "TBH" and "BH", (N,) for "TB"
 
         Returns:
-            The new states, in the form of hx.
+            The new states, in the form of hx; before them the output, if it is no state: (output, states). With
+            ``keep`` there comes also a dict of the values by name, (N, ·) each.
 
         Raises:
             ValueError, RuntimeError: as torch.nn.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
+            TypeError, ValueError, RuntimeError: for ``keep`` that names no value, and for streams that are missing, or
+                of the wrong dtype or size.
         """
-        found, like = self._prepared.run(self, input, hx)
-        if found:
-            return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        node = tracing.leaf(self, input, hx)
+        like = None
+        if not keep and not streams:
+            found, like = self._prepared.run(self, input, hx)
+            if found:
+                return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+        node = tracing.leaf(self, input, hx, **streams, **({"keep": keep} if keep else {}))
         if node is not None:
             return node
         name = type(self).__name__
@@ -118,31 +133,46 @@ class RecurrentCell(Freezable):
             input = input.unsqueeze(0)
         zeros = hx is None
         if hx is None:
-            hx = (input.new_zeros((input.size(0), self.hidden_size)),) * count
+            hx = self._zero_states(input)
         elif not batched:
             hx = tuple(state.unsqueeze(0) for state in hx)
+        if not batched:
+            streams = of_one_sequence(self.cell, streams)
         weights = self._weights()
-        new = functional.step(self.cell, input, hx, weights, backend=self.backend)
+        output = () if self.cell.output in ("", *self.cell.states) else (self.cell.output,)
+        given = {"streams": streams, "keep": (*keep, *output), "backend": self.backend}
+        new, kept = functional.step(self.cell, input, hx, weights, **given), {}
+        if given["keep"]:
+            new, kept = new
         if not batched:
             new = tuple(state.squeeze(0) for state in new)
+            kept = {name: value.squeeze(0) for name, value in kept.items()}
         if like:
             states = [state.unsqueeze(0) for state in hx]
             given = self._call(input, weights), input.unsqueeze(0), states, [weights], zeros
             self._prepared.remember(like, self, *given, new[0], new)
-        return new if count > 1 else new[0]
+        states = new if count > 1 else new[0]
+        results = *(kept[name] for name in output), states, *([{name: kept[name] for name in keep}] if keep else ())
+        return results if len(results) > 1 else states
+
+    def _zero_states(self, input: Tensor) -> tuple[Tensor, ...]:
+        sizes = self.cell.sizes_by_letter(self.hidden_size) | {"F": self.input_size}
+        letters = self.cell.state_sizes.values()
+        zeros = {letter: input.new_zeros((input.size(0), sizes[letter])) for letter in dict.fromkeys(letters)}
+        return tuple([zeros[letter] for letter in letters])
 
     _forward = forward
     """What `forward` is for as long as nobody has put another in its place."""
 
     __prepare_scriptable__ = tracing.refuse_script
 
-    def plan(self, input: Tensor) -> dispatch.Choice:
-        """The backend that ``forward`` would run for such an input, and why."""
-        return dispatch.explain(self._call(input, self._weights()), self.backend)
+    def plan(self, input: Tensor, *, keep: Sequence[str] = ()) -> dispatch.Choice:
+        """The backend that ``forward`` would run for such arguments, and why."""
+        return dispatch.explain(self._call(input, self._weights(), keep=keep), self.backend)
 
-    def _call(self, input: Tensor, weights: Weights) -> dispatch.Call:
-        """What `dispatch` needs to know of such an input."""
-        return functional.call_of(self.cell, "step", input, weights)
+    def _call(self, input: Tensor, weights: Weights, **given: Any) -> dispatch.Call:
+        """What `dispatch` needs to know of such arguments."""
+        return functional.call_of(self.cell, "step", input, weights, **given)
 
     def _weights(self) -> Weights:
         tensors = [getattr(self, role) for role in self._roles]
@@ -216,9 +246,9 @@ class RNNCell(RecurrentCell):
         # As in torch.nn, the nonlinearity may be changed at any time.
         return cells.RNN_BY_NONLINEARITY.get(self.nonlinearity, cells.RNNTanh)
 
-    def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, input: Tensor, hx: States | None = None, **others: Any) -> Any:
         if self.nonlinearity not in cells.RNN_BY_NONLINEARITY:
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
-        return super().forward(input, hx)
+        return super().forward(input, hx, **others)
 
     _forward = forward

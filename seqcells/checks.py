@@ -55,23 +55,28 @@ def constructor(
 
 
 def cell(kind: type[Cell]) -> None:
-    """TypeError for a cell that needs what layers do not have yet, or a size that it is not given."""
-    others = [f"{state} of size {size}" for state, size in kind.state_sizes.items() if size != "H"]
-    of_input = [name for name, product in kind.every_product.items() if "F" in product.axes]
-    of_input += [row for row, size in kind.row_sizes.items() if size == "F"]
-    lacking = {
-        "streams besides the gates": [*kind.streams],
-        "states of other sizes": others,
-        "weights of the input's size besides weight_ih": of_input,
-        "values that are kept": [*kind.kept],
-        "an output that is not the first state": [kind.output] if kind.output not in ("", kind.states[0]) else [],
-    }
-    words = [f"{what} ({', '.join(names)})" for what, names in lacking.items() if names]
-    if words:
-        raise TypeError(f"the {kind.name} cell needs what layers and cell modules do not have yet: {'; '.join(words)}")
+    """TypeError for a cell of whose sizes one is not given, or cannot be told from its tensors."""
     for option, value in kind.options.items():
         if value is None:
             raise TypeError(f"the {kind.name} cell is missing a required keyword argument: {option!r}")
+    if not kind.gates and "H" not in kind.state_sizes.values():
+        raise TypeError(f"the {kind.name} cell needs gates or a state of size H, which tell its hidden units")
+
+
+def features(kind: type[Cell], hidden_size: int, sizes: Sequence[int]) -> None:
+    """ValueError where a layer's cell cannot take an input of one of those sizes, each a layer's of the stack."""
+    letter = kind.streams.get("input", "F").removeprefix("TB")
+    wanted = sizes[0] if letter == "F" else kind.sizes_by_letter(hidden_size)[letter]
+    others = [name for name, size in kind.state_sizes.items() if size == "F"]
+    others += [name for name, axes in kind.streams.items() if axes.endswith("F") and name != "input"]
+    if letter != "F" and sizes[0] != wanted:
+        raise ValueError(f"the {kind.name} cell's input is as large as its state: expected {wanted}, got {sizes[0]}")
+    if (letter != "F" or others) and any(size != wanted for size in sizes):
+        what = ", ".join(others) or "the input"
+        raise ValueError(
+            f"the {kind.name} cell has {what} of the input's size: of several layers each must have an input of "
+            f"{wanted} features, got {list(sizes)}"
+        )
 
 
 def sizes(kind: type[Cell], hidden_size: int) -> None:
@@ -122,6 +127,14 @@ def size(name: str, tensor: Tensor, size: Sequence[int]) -> None:
         raise RuntimeError(f"Expected {name} of size {tuple(size)}, got {list(tensor.shape)}")
 
 
+def stream(name: str, tensor: Tensor, size: Sequence[int], paths: int) -> None:
+    """RuntimeError for a stream of another size, than which it may have one axis more, of layers and directions."""
+    size = tuple(size)
+    if tensor.shape != size and tensor.shape != (paths, *size):
+        each = f", or {(paths, *size)} with one for each layer and direction" if paths > 1 else ""
+        raise RuntimeError(f"Expected {name} of size {size}{each}, got {list(tensor.shape)}")
+
+
 def has_steps(input: Tensor) -> None:
     """RuntimeError for a sequence of no steps."""
     if input.shape[0] == 0:
@@ -158,21 +171,22 @@ def dtype(dtype: torch.dtype) -> None:
         )
 
 
-def step_sizes(input: Tensor, states: Sequence[Tensor], weights: Weights, gates: int) -> None:
+def step_sizes(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> None:
     """RuntimeError for a cell's input or states of the wrong size, or states of the wrong rank; in torch's order."""
-    assert weights.ih is not None
-    input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // gates
-    if input.shape[1] != input_size:
-        raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}")
-    for index, state in enumerate(states):
+    sizes = {"F": input.shape[1]}
+    if weights.ih is not None:
+        input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // len(cell.gates)
+        if input.shape[1] != input_size:
+            raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}")
+        sizes |= cell.sizes_by_letter(hidden_size)
+    for index, (state, letter) in enumerate(zip(states, cell.state_sizes.values(), strict=True)):
         if input.shape[0] != state.shape[0]:
             raise RuntimeError(
                 f"Input batch size {input.shape[0]} doesn't match hidden{index} batch size {state.shape[0]}"
             )
-        if state.dim() > 1 and state.shape[1] != hidden_size:
-            raise RuntimeError(
-                f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected {hidden_size}"
-            )
+        expected = sizes.get(letter)
+        if state.dim() > 1 and expected not in (None, state.shape[1]):
+            raise RuntimeError(f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, expected {expected}")
         if state.dim() != 2:
             raise RuntimeError(f"Expected 2D hidden{index} (batch x hidden_size), but got {state.dim()}D tensor")
 

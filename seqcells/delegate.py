@@ -39,7 +39,7 @@ def refuses(call: Call) -> str | None:
         return f"torch has no operator for the {call.cell.name} cell"
     if call.form == "recurrence":
         return "torch's operators take the layer's input, not its projection gates_x"
-    for option in ("lengths", "reset"):
+    for option in ("lengths", "reset", "keep"):
         if option in call.options:
             return f"torch's operators have no {option}="
     return None

@@ -100,7 +100,13 @@ def check_name(backend: str) -> str:
 
 def why_not_for(call: Call, backend: str) -> str | None:
     """Why a backend cannot run a call here, or None."""
-    return BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
+    chosen = BACKENDS[backend]
+    return chosen.unavailable() or chosen.refuses(call) or (chosen.engine and _why_no_kernels(call))
+
+
+def _why_no_kernels(call: Call) -> str | None:
+    """Why no kernels of ours can run a call, or None."""
+    return "its kernels keep no values of steps besides the output" if "keep" in call.options else None
 
 
 def choose(call: Call, backend: str = "auto") -> Choice:
@@ -222,7 +228,8 @@ def backend_for(q: Recurrence, asked: str) -> str:
     Raises:
         RuntimeError: the named backend does not exist here, cannot do this, or has no operator.
     """
-    options = () if q.weights[0].hr is None else ("projection",)
+    used = {"projection": q.weights[0].hr is not None, "keep": bool(q.kept)}
+    options = tuple(name for name, uses in used.items() if uses)
     call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options)
     if asked == "auto":
         kernels, why_not = _kernels_for(call)

@@ -2,7 +2,8 @@
 
 An engine is a module with three functions of a `Recurrence`, from its input or from ``gates_x``:
 
-* ``forward(q, save)`` → output, final states, and what backward needs besides those and ``q``, nothing unless ``save``;
+* ``forward(q, save)`` → output, the other results, and what backward needs besides those and ``q``, nothing unless
+  ``save``;
 * ``backward(q, given)``, a `Backward` → gradients of ``q.differentiable()``, in its order; None will do where it is
   not wanted;
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
@@ -25,13 +26,13 @@ from .recurrence import Backward, Recurrence
 
 
 def forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Output, final states, and what `backward` needs besides, nothing unless ``save``."""
+    """Output, the other results, and what `backward` needs besides, nothing unless ``save``."""
     fits.check(q)
     if backend == "reference":
-        output, final = reference.layer(q)
-        return output, list(final), []
-    output, final, saved = dispatch.engine(backend).forward(q, save)
-    return output, list(final), list(saved)
+        output, others = reference.layer(q)
+        return output, list(others), []
+    output, others, saved = dispatch.engine(backend).forward(q, save)
+    return output, list(others), list(saved)
 
 
 def backward(q: Recurrence, backend: str, given: Backward) -> Sequence[Tensor | None]:
@@ -41,8 +42,8 @@ def backward(q: Recurrence, backend: str, given: Backward) -> Sequence[Tensor | 
             return dispatch.engine(backend).backward(q, given)
         with _autograd_inside_operator():
             leaves = [tensor.detach().requires_grad_() for tensor in q.differentiable()]
-            outputs = by_reference(q, *leaves)
-            seeds = given.grad_output, *given.grad_final
+            results = zip(by_reference(q, *leaves), (given.grad_output, *given.grad_final), strict=True)
+            outputs, seeds = zip(*((v, seed) for v, seed in results if v.requires_grad), strict=True)
             gradients = torch.autograd.grad(outputs, leaves, seeds, materialize_grads=True)
     return [g.contiguous() for g in gradients]
 
@@ -53,9 +54,9 @@ def saved_like(q: Recurrence, backend: str) -> list[Tensor]:
 
 
 def by_reference(q: Recurrence, *differentiable: Tensor) -> tuple[Tensor, ...]:
-    """The reference as a function of the differentiable tensors → output and final states, flat."""
-    output, final = reference.layer(q.replaced(differentiable))
-    return (output, *final)
+    """The reference as a function of the differentiable tensors → the results."""
+    output, others = reference.layer(q.replaced(differentiable))
+    return (output, *others)
 
 
 def differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -70,12 +71,21 @@ def gradients_given(
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients of the results, zeros for those that nothing was made of."""
     grad_output = torch.zeros_like(output) if grad_output is None else grad_output
-    return grad_output, [torch.zeros_like(s) if g is None else g for s, g in zip(q.states, grad_final, strict=True)]
+    likes = [*q.states, *(q.shapes()[1 + len(q.states) :] if q.kept else ())]
+    made = [g if g is not None else _zeros(like, output) for like, g in zip(likes, grad_final, strict=True)]
+    return grad_output, made
+
+
+def _zeros(like: Tensor | Sequence[int], output: Tensor) -> Tensor:
+    return torch.zeros_like(like) if isinstance(like, Tensor) else output.new_zeros(like)
 
 
 def projected(q: Recurrence) -> Recurrence:
     """The same, with ``gates_x`` in the place of the input."""
-    return q if q.input is None else q._replace(gates_x=linear(q.input, *q.input_weights), input=None)
+    if q.input is None:
+        return q
+    weight, bias = q.input_weights
+    return q.projected(q.input[..., :0] if weight is None else linear(q.input, weight, bias))
 
 
 def saved_tensors(ctx: Any) -> tuple[Tensor | None, ...]:

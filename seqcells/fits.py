@@ -1,9 +1,12 @@
 """Whether the tensors of a recurrence are those of its cell, and fit together."""
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import Tensor
 
 from . import checks
+from .cells import Cell
 from .recurrence import Recurrence
 
 
@@ -34,36 +37,39 @@ def check(q: Recurrence) -> None:
         raise RuntimeError("Expected weight_hr of 2 dimensions")
     own, hidden, width = q.input is not None, q.hidden, q.states[0].shape[-1]
     steps, batch, features = x.shape
+    first, sizes = q.weights[0], q.sizes
     gates, products = len(cell.gates) * hidden, len(cell.recurrent_gates) * hidden
     side_by_side = 1 if q.stacked else directions
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = []
     if not own:
         expected.append(("gates_x", x, (steps, batch, side_by_side * gates)))
-    for states in (q.states, q.reset_states or ()):
-        for k, state in enumerate(states):
-            expected.append((cell.states[k], state, (directions, batch, hidden if k else width)))
-    first = q.weights[0]
+    for k, (name, letter) in enumerate(cell.state_sizes.items()):
+        units = width if not k and first.hr is not None else _size(cell, name, letter, sizes)
+        both = q.states[k], None if q.reset_states is None else q.reset_states[k]
+        expected += [(name, state, (directions, batch, units)) for state in both]
     for k, w in enumerate(q.weights):
         if own or (q.stacked and k):
             size = hidden if k and q.stacked else features
             expected += [("weight_ih", w.ih, (gates, size)), ("bias_ih", w.bias_ih, (gates,))]
-            _is_there("weight_ih", w.ih, True)
+            _is_there("weight_ih", w.ih, bool(cell.gates))
         _is_there("weight_hh", w.hh, bool(cell.recurrent_gates))
         _is_there("weight_hr", w.hr, first.hr is not None)
         _is_there("bias_hh", w.bias_hh, first.bias_hh is not None)
         if first.hr is not None and not cell.projection:
             raise RuntimeError(f"the {cell.name} cell has no projection: weight_hr should be None")
-        shapes = cell.own_shapes(hidden)
+        shapes = cell.own_shapes(hidden, sizes.get("F", 0))
         unbiased = {name: shape for name, shape in shapes.items() if not name.startswith("bias")}
         shapes = unbiased if len(w.own) == len(unbiased) else shapes
         _has(f"{cell.name} expects {{}} parameters of its own, got {{}}", len(shapes), len(w.own))
-        expected += [("weight_hh", w.hh, (products, width // cell.heads())), ("bias_hh", w.bias_hh, (products,))]
+        heads = cell.every_product["hh"].heads if products else 1
+        expected += [("weight_hh", w.hh, (products, width // heads)), ("bias_hh", w.bias_hh, (products,))]
         expected.append(("weight_hr", w.hr, (width, hidden)))
         for (name, shape), tensor in zip(shapes.items(), w.own, strict=True):
             _is_there(name, tensor, True)
             expected.append((name, tensor, shape))
-    if first.hr is None and width != hidden:
+    if first.hr is None and width != _size(cell, cell.states[0], cell.state_sizes[cell.states[0]], sizes):
         raise RuntimeError(f"Expected {cell.states[0]} of {hidden} units, got {width}, without a projection")
+    expected += _streams(q, batch)
     for name, tensor, shape in expected:
         if tensor is not None:
             _fits(name, tensor, shape, x.device)
@@ -81,6 +87,27 @@ def check(q: Recurrence) -> None:
         checks.integers("lengths", q.lengths)
     if q.reset_states is not None and q.reset is None:
         raise ValueError("reset_state should only be given with reset")
+
+
+def _streams(q: Recurrence, batch: int) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
+    """What streams there must be: their names, tensors and shapes; RuntimeError where there are others."""
+    cell, given = q.cell, q.input is not None
+    sizes = q.sizes | {"T": q.outside.shape[0], "B": batch}
+    wanted = {name: axes for name, axes in cell.streams.items() if not given or name != "input"}
+    if [*q.streams] != [*wanted]:
+        raise RuntimeError(f"{cell.name} expects streams {[*wanted]}, got {[*q.streams]}")
+    for name, axes in wanted.items():
+        shape = [_size(cell, name, axis, sizes) for axis in axes]
+        yield name, q.streams[name], (len(q.weights), *shape)
+    if given and "input" in cell.streams:
+        shape = tuple(_size(cell, "input", axis, sizes) for axis in cell.streams["input"])
+        yield "the input, which its step reads,", q.input, shape
+
+
+def _size(cell: type[Cell], name: str, letter: str, sizes: Mapping[str, int]) -> int:
+    if letter not in sizes:
+        raise RuntimeError(f"{cell.name} has no size for {name}: nothing that is given is as large as the input")
+    return sizes[letter]
 
 
 def _has(words: str, expected: int, found: int) -> None:

@@ -59,8 +59,7 @@ class Freezable(nn.Module):
         """Take the cell with such options.
 
         Raises:
-            TypeError: it has no such option, or none of such a kind; an option without a default is not given; or
-                modules lack what the cell needs.
+            TypeError: it has no such option, or none of such a kind; or an option without a default is not given.
             ValueError: a size is none, or heads do not divide the hidden units.
         """
         for name in options:

@@ -8,7 +8,8 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -20,9 +21,12 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from . import checks, delegate, dispatch, fits, ops, precision, reference
 from .boundaries import valid_steps
 from .cells import Cell
+from .kept import by_layer, by_name, values
 from .recurrence import Recurrence
+from .streams import Layout, laid_out, of_paths, without_padding
 from .weights import Weights
 
+NONE: Mapping[str, Tensor] = MappingProxyType({})
 _EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
 """The module of expanded weights, loaded by those who use it."""
 
@@ -36,13 +40,20 @@ def call_of(
     lengths: object = None,
     reset: object = None,
     packed: Tensor | None = None,
+    keep: Sequence[str] = (),
     batch_first: bool = False,
     directions: int = 1,
     layers: int = 1,
     dropout: bool = False,
 ) -> dispatch.Call:
     """What `dispatch` needs to know of a call."""
-    used = ("lengths", lengths), ("reset", reset), ("packed", packed), ("projection", weights.hr)
+    used = (
+        ("lengths", lengths),
+        ("reset", reset),
+        ("packed", packed),
+        ("projection", weights.hr),
+        ("keep", keep or None),
+    )
     options = tuple([name for name, value in used if value is not None])
     if torch.compiler.is_compiling():
         return dispatch.Call(cell, form, like.device, like.dtype, options)
@@ -58,7 +69,7 @@ def call_of(
         steps, rows, _ = like.shape
         if batch_first:
             steps, rows = rows, steps
-    hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // len(cell.gates)
+    hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // max(len(cell.gates), 1)
     width = hidden if weights.hr is None else weights.hr.shape[0]
     device, dtype, input_dtype = like.device, like.dtype, None
     autocast = None if dtype == torch.float64 else precision.autocast_dtype(device)
@@ -82,15 +93,17 @@ def layers(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     reset_states: Sequence[Tensor] | None = None,
+    streams: Mapping[str, Tensor] = NONE,
+    keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
     """A stack of recurrent layers; T steps, N sequences, D directions, L layers, H hidden units.
 
     Args:
         cell: the cell's class, from `seqcells.cells`.
         input: (T, N, input size); (N, T, input size) with ``batch_first``; the data of a PackedSequence
             (sum of lengths, input size) with ``batch_sizes``.
-        states: the initial states in the order of ``cell.states``, each (L·D, N, H or proj_size).
+        states: the initial states in the order of ``cell.states``, each (L·D, N, H, proj_size or what the cell says).
         weights: L·D of them, a layer's directions side by side.
         batch_sizes: as in PackedSequence.
         dropout: probability of zeroing an output of any layer but the last, where ``training``.
@@ -98,19 +111,24 @@ def layers(
             its state alone and give zeros.
         reset: (T, N) bool, whatever ``batch_first``: a boundary between t-1 and t that nothing crosses.
         reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
+        streams: by name, what the cell reads besides its input, whatever ``batch_first``: as their axes say, (T, N, ·)
+            for "TB…", the same for all layers and directions, or after one axis more of these, (L·D, T, N, ·).
+        keep: the names of values of all steps that are wanted besides, see `seqcells.kept`. Default: none.
         backend: see `seqcells.dispatch`.
 
     Returns:
         The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
-        layer gives, whichever backend runs and whatever torch.nn has no argument for.
+        layer gives, whichever backend runs and whatever torch.nn has no argument for. With ``keep`` also a dict of
+        those values, each in the output's layout and dtype.
 
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
     directions = 2 if bidirectional else 1
+    wanted = by_layer(cell, keep, len(weights) // directions)
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
     stack = {"layers": len(weights) // directions, "dropout": bool(dropout and training)}
-    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, **sizes, **stack)
+    call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, keep=keep, **sizes, **stack)
     choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.layers(
@@ -124,9 +142,8 @@ def layers(
             dropout=dropout,
             training=training,
         )
-    checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].ih)
+    checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].first)
     dtypes = delegate.autocast_dtypes(call, input, states)
-    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
     if batch_sizes is not None:
         if lengths is not None:
@@ -139,15 +156,20 @@ def layers(
     if lengths is not None and batch_sizes is None:
         lengths = checks.lengths(lengths, *input.shape[:2], input.device)
 
+    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
+
+    streams = laid_out(cell, streams, input, _layout(cell, input, states, weights, directions))
     valid = None
     if lengths is not None:
         # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
         valid = valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
+        streams = without_padding(cell, streams, valid)
 
     tensors = [input, *states, *(reset_states or ())]
     at_once = _layers_at_once(choice, call, tensors, weights)
-    finals: list[tuple[Tensor, ...]] = []
+    finals: list[Sequence[Tensor]] = []
+    kept: dict[str, Tensor] = {}
     with precision.without_autocast(input.device):
         for first in range(0, len(weights), directions * at_once):
             place = slice(first, min(first + directions * at_once, len(weights)))
@@ -162,9 +184,12 @@ def layers(
                 fresh,
                 stacked=place.stop - first > directions,
                 input=input,
+                streams={name: of_paths(cell.streams[name], each, first, directions) for name, each in streams.items()},
+                kept=values(wanted[first // directions]),
             )
-            input, final = _layer(q, choice, backend)
-            finals.append(final)
+            input, others = _layer(q, choice, backend)
+            finals.append(others[: len(states)])
+            kept |= by_name(wanted[first // directions], others[len(states) :])
             if dropout and training and place.stop < len(weights):
                 # Of a packed input as many numbers are drawn as torch.nn draws, for the steps that exist.
                 if batch_sizes is None:
@@ -172,13 +197,28 @@ def layers(
                 else:
                     input = torch.zeros_like(input).index_put((valid,), dropout_(input[valid], dropout))
 
-    if batch_sizes is not None:
-        # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
-        input = input[valid]
-    elif batch_first:
-        input = input.transpose(0, 1)
+    def as_input(values: Tensor) -> Tensor:
+        """In the input's layout."""
+        if batch_sizes is not None:
+            # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
+            values = values[valid]
+        elif batch_first:
+            values = values.transpose(0, 1)
+        return values if dtypes is None else values.to(dtypes[0])
+
     final = tuple(torch.cat(state) if len(finals) > 1 else state[0] for state in zip(*finals, strict=True))
-    return (input, final) if dtypes is None else (input.to(dtypes[0]), _in(dtypes, final))
+    results = as_input(input), final if dtypes is None else _in(dtypes, final)
+    return (*results, {name: as_input(kept[name]) for name in keep}) if keep else results
+
+
+def _layout(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
+) -> Layout:
+    """How streams lie for an input of (T, N, ·)."""
+    if not cell.streams:
+        return Layout({})
+    lowest = Recurrence(cell, None, [state[:directions] for state in states], weights[:directions], input=input)
+    return Layout(lowest.sizes | dict(zip("TB", input.shape, strict=False)), len(weights))
 
 
 def recurrence(
@@ -191,8 +231,10 @@ def recurrence(
     reset: Tensor | None = None,
     reset_states: Sequence[Tensor] | None = None,
     reverse: bool = False,
+    streams: Mapping[str, Tensor] = NONE,
+    keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
     """One layer in one direction, the input's part of the gates given; G gates, H hidden units.
 
     Args:
@@ -206,10 +248,12 @@ def recurrence(
             ``reset_states``; with ``reverse``, before step t-1.
         reset_states: each shaped as its state. Default: zeros.
         reverse: whether to go from the last step to the first.
+        streams: by name, each as its axes say; the layer's ``input`` too, of a cell that reads it.
+        keep: the names of values of all steps that are wanted besides, as for `layers`. Default: none.
         backend: see `seqcells.dispatch`; ``"torch"`` has no such operator.
 
     Returns:
-        The output (T, N, H or P) and the final states.
+        The output (T, N, H or P) and the final states; with ``keep`` also a dict of those values, (T, N, ·) each.
 
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
@@ -217,11 +261,16 @@ def recurrence(
     checks.has_steps(gates_x)
     if lengths is not None:
         lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
-    choice = dispatch.choose(call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset), backend)
+    (wanted,) = by_layer(cell, keep, 1)
+    call = call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset, keep=keep)
+    choice = dispatch.choose(call, backend)
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
-    output, final = _layer(Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse), choice, backend)
-    return output, tuple(state.squeeze(0) for state in final)
+    q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse, kept=values(wanted))
+    q = q._replace(streams={name: streams[name].unsqueeze(0) for name in cell.streams if name in streams})
+    output, others = _layer(q, choice, backend)
+    final = tuple(state.squeeze(0) for state in others[: len(one)])
+    return (output, final, by_name(wanted, others[len(one) :])) if keep else (output, final)
 
 
 def step(
@@ -230,23 +279,37 @@ def step(
     states: Sequence[Tensor],
     weights: Weights,
     *,
+    streams: Mapping[str, Tensor] = NONE,
+    keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, ...]:
-    """One step: input (N, input size) and states (N, H) each → the new states."""
-    call = call_of(cell, "step", input, weights)
+) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """One step: input (N, input size) and states (N, H) each → the new states.
+
+    ``streams`` have the axes that the cell says, but for T. With ``keep`` there is also a dict of values of the step by
+    name, (N, ·) each.
+    """
+    (wanted,) = by_layer(cell, keep, 1)
+    call = call_of(cell, "step", input, weights, keep=keep)
     choice = dispatch.choose(call, backend)
     if choice.backend == "torch":
         return delegate.step(cell, input, states, weights)
-    checks.step_sizes(input, states, weights, len(cell.gates))
-    checks.same_device_and_dtype(input, states, weights.ih)
+    checks.step_sizes(cell, input, states, weights)
+    checks.same_device_and_dtype(input, states, weights.first)
     dtypes = delegate.autocast_dtypes(call, input, states)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
+    layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
+    streams = laid_out(cell, streams, input, layout)
+    streams = {name: of_paths(cell.streams[name], stream, 0, 1) for name, stream in streams.items()}
+    q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), streams=streams, kept=values(wanted))
     with precision.without_autocast(input.device):
-        _, final = _layer(Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0)), choice, backend)
+        _, others = _layer(q, choice, backend)
     # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
-    final = tuple(torch.ops.aten._unsafe_view.default(state, state.shape[1:]) for state in final)
-    return final if dtypes is None else _in(dtypes, final)
+    others = tuple(torch.ops.aten._unsafe_view.default(each, each.shape[1:]) for each in others)
+    final, kept = others[: len(one)], by_name(wanted, others[len(one) :])
+    if dtypes is not None:
+        final, kept = _in(dtypes, final), {name: value.to(dtypes[0]) for name, value in kept.items()}
+    return (final, kept) if keep else final
 
 
 def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:

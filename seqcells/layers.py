@@ -26,7 +26,7 @@ class UnprojectedLayer(RecurrentLayer):
         backend: str = "auto",
         **others: Any,
     ) -> None:
-        if "proj_size" in others:
+        if "proj_size" in others and "proj_size" not in self.cell.options:
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         super().__init__(
             input_size,

@@ -1,9 +1,9 @@
 """The operators: one node each in a compiled, exported or traced graph, however long the sequence.
 
-* ``seqcells::recurrence`` runs one layer, all its directions → output, final states;
+* ``seqcells::recurrence`` runs one layer, all its directions → output, final states, and what is kept of all steps;
 * ``seqcells::recurrence_forward`` does the same, and returns after them what backward needs;
-* ``seqcells::recurrence_backward``, given output and what was saved, and the gradients of output and final states,
-  returns those of the tensors that have one, in their order.
+* ``seqcells::recurrence_backward``, given output and what was saved, and the gradients of all results, returns those of
+  the tensors that have one, in their order.
 
 Graphs hold the first, and what is saved is decided when one runs: where a gradient will be asked for, its autograd
 formula calls the second, and later the third. What a graph holds is good on any machine:
@@ -11,11 +11,12 @@ formula calls the second, and later the third. What a graph holds is good on any
 * ``cell`` and ``program``: the cell's name, and the hash of the equations that the cell of that name must have;
 * ``tensors`` and ``names``: what there is, and what each is (see `arguments`), the names with spaces between them:
   ``gates_x``, the input projected, where compilers see it; ``state_h``; ``weight_hh_0``, of the first direction;
-  ``reset``. Whatever else a step may once read has a name too. (torch.jit.trace takes no lists of optional tensors or
-  strings, AOTInductor none that is empty.)
+  ``reset``; ``stream_elapsed``, a stream of that name. (torch.jit.trace takes no lists of optional tensors or strings,
+  AOTInductor none that is empty.)
 * ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs. After it, with
   spaces between them, come the `seqcells.settings` that held and are not the defaults: shapes of what is saved depend
-  on them.
+  on them;
+* ``kept``, the last: the names of values that are kept, with spaces between them. Who keeps none leaves it out.
 
 No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
 the gradients of torch.func go through the reference's own operators.
@@ -41,23 +42,26 @@ from .weights import Weights
 _INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
 _ROLES = {"hh": "weight_hh", "bias_hh": "bias_hh", "hr": "weight_hr"}
 """The names of `Weights` that are used inside the time loop, and their tensors'."""
+COMMON = 6
+"""The number of the arguments that all operators have first."""
 _library = torch.library.Library("seqcells", "DEF")
-_library.define(f"recurrence({_INPUTS}) -> Tensor[]")
-_library.define(f"recurrence_forward({_INPUTS}) -> Tensor[]")
-_library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradients) -> Tensor[]")
+_KEPT = 'str kept=""'
+_library.define(f"recurrence({_INPUTS}, {_KEPT}) -> Tensor[]")
+_library.define(f"recurrence_forward({_INPUTS}, {_KEPT}) -> Tensor[]")
+_library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradients, {_KEPT}) -> Tensor[]")
 
 
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output and final states by the operator; ``backend`` as asked for."""
-    output, *final = torch.ops.seqcells.recurrence(*arguments(q, backend))
-    return output, tuple(final)
+    """Output and the other results by the operator; ``backend`` as asked for."""
+    output, *others = torch.ops.seqcells.recurrence(*arguments(q, backend), *_kept(q))
+    return output, tuple(others)
 
 
 def recurrence_backward(
     q: Recurrence, backend: str, saved: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> Sequence[Tensor]:
     """The gradients of ``q.differentiable()`` by the operator; ``q`` is given its ``gates_x``."""
-    return torch.ops.seqcells.recurrence_backward(*arguments(q, backend), list(saved), list(gradients))
+    return torch.ops.seqcells.recurrence_backward(*arguments(q, backend), list(saved), list(gradients), *_kept(q))
 
 
 def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
@@ -69,6 +73,11 @@ def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
     return q.cell.name, program(q.cell), list(named.values()), " ".join(named), q.reverse, asked
 
 
+def _kept(q: Recurrence) -> tuple[str, ...]:
+    """The operators' last argument, where it is needed."""
+    return (" ".join(q.kept),) if q.kept else ()
+
+
 def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
     """The tensors that there are, those that have gradients first and in the order of ``q.differentiable()``."""
     states = q.cell.states
@@ -77,6 +86,7 @@ def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
         named += [(f"{name}_{d}", getattr(w, role)) for role, name in _ROLES.items()]
         named += [(f"{name}_{d}", tensor) for name, tensor in w.named(q.cell).items()]
     named += [(f"reset_state_{name}", s) for name, s in zip(states, q.reset_states or (), strict=False)]
+    named += [(f"stream_{name}", stream) for name, stream in q.streams.items()]
     named += [("lengths", q.lengths), ("reset", q.reset)]
     return ((name, tensor) for name, tensor in named if tensor is not None)
 
@@ -95,7 +105,9 @@ def program(cell: type[Cell]) -> str:
 class _Call:
     """The operators' common arguments: a `Recurrence`, the backend that runs it, and what settings hold."""
 
-    def __init__(self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str) -> None:
+    def __init__(
+        self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str, kept: str = ""
+    ) -> None:
         kind, self.names = dispatch.cell(cell), names.split()
         if hash != program(kind):
             raise RuntimeError(f"the graph was made with other equations of the {cell} cell than it has now")
@@ -108,7 +120,7 @@ class _Call:
         # More than two, or none, is left to the checks of the whole.
         directions = 2 if first is not None and first.dim() == 3 and first.shape[0] == 2 else 1
         _on_one_device(tensors)
-        self.q = self._recurrence(kind, named, directions, reverse)
+        self.q = self._recurrence(kind, named, directions, reverse, tuple(kept.split()))
         numbered = {name: place for place, name in enumerate(self.names)}
         places = self._recurrence(kind, numbered, directions, reverse)
         self.places: list[int] = places.differentiable()
@@ -117,7 +129,9 @@ class _Call:
         self.backend, self.settings = dispatch.backend_for(self.q, backend), Settings.of(*words)
 
     @staticmethod
-    def _recurrence(cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool) -> Recurrence:
+    def _recurrence(
+        cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool, kept: tuple[str, ...] = ()
+    ) -> Recurrence:
         rest = named.copy()
 
         def needed(name: str) -> Any:
@@ -140,10 +154,13 @@ class _Call:
         reset_states = None
         if any(name.startswith("reset_state_") for name in rest):
             reset_states = [needed(f"reset_state_{name}") for name in cell.states]
+        streams = {name: needed(f"stream_{name}") for name in cell.streams}
         boundaries = rest.pop("lengths", None), rest.pop("reset", None)
         if rest:
             raise RuntimeError(f"{cell.name} reads no {', '.join(rest)}")
-        return Recurrence(cell, gates_x, states, weights, *boundaries, reset_states, reverse)
+        return Recurrence(
+            cell, gates_x, states, weights, *boundaries, reset_states, reverse, streams=streams, kept=kept
+        )
 
     def saved_like(self, gates_x: Tensor) -> list[Tensor]:
         """Empty tensors of the shapes that forward saves, where such ``gates_x`` lies."""
@@ -168,19 +185,19 @@ def _on_one_device(tensors: Sequence[Tensor]) -> None:
 def _forward(*args: Any, save: bool) -> list[Tensor]:
     call = _Call(*args)
     with holding(call.settings):
-        output, final, saved = execute.forward(call.q, call.backend, save)
-    return [*_as_promised([output, *final], [call.q.gates_x, *call.q.states]), *saved]
+        output, others, saved = execute.forward(call.q, call.backend, save)
+    like = call.q.gates_x
+    return [*_as_promised([output, *others], [like] * call.q.count), *saved]
 
 
 def _backward(*args: Any) -> list[Tensor]:
-    *common, saved, gradients = args
-    call = _Call(*common)
+    *common, saved, gradients, kept = _with_kept(args)
+    call = _Call(*common, kept)
     q, leaves = call.q, call.q.differentiable()
     fits.check(q)
-    x, shape = q.gates_x, _output_shape(q)
-    output = Like(torch.Size(shape), x.dtype, x.device)
-    likes = [output, *(Like.of(t, x.device) for t in call.saved_like(x.to("meta")))]
-    seeds = [output, *map(Like.of, q.states)]
+    x = q.gates_x
+    seeds = [Like(torch.Size(shape), x.dtype, x.device) for shape in q.shapes()]
+    likes = [seeds[0], *(Like.of(t, x.device) for t in call.saved_like(x.to("meta")))]
     for words, expected, found in (("saved tensors", likes, saved), ("gradients", seeds, gradients)):
         if len(found) != len(expected):
             raise RuntimeError(f"Expected {len(expected)} {words}, got {len(found)}")
@@ -200,15 +217,10 @@ def _as_promised(results: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Ten
     ]
 
 
-def _output_shape(q: Recurrence) -> tuple[int, int, int]:
-    directions, batch, size = q.states[0].shape
-    return q.gates_x.shape[0], batch, directions * size
-
-
 def _recurrence_fake(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
     fits.check(q)
-    return [q.gates_x.new_empty(shape) for shape in (_output_shape(q), *(state.shape for state in q.states))]
+    return [q.gates_x.new_empty(shape) for shape in q.shapes()]
 
 
 def _forward_fake(*args: Any) -> list[Tensor]:
@@ -217,8 +229,9 @@ def _forward_fake(*args: Any) -> list[Tensor]:
 
 
 def _backward_fake(*args: Any) -> list[Tensor]:
-    call = _Call(*args[:-2])
-    _on_one_device([call.q.gates_x, *args[-2], *args[-1]])
+    *common, saved, gradients, kept = _with_kept(args)
+    call = _Call(*common, kept)
+    _on_one_device([call.q.gates_x, *saved, *gradients])
     likes = call.by_tensor(call.q.differentiable())
     return [like.new_empty(like.shape) for like in likes if like is not None]
 
@@ -234,7 +247,7 @@ class _Differentiated(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)  # zeros for what was saved would cost as much memory again
         ctx.others, *tensors = inputs
-        ctx.inputs, ctx.results = len(tensors), 1 + len(dispatch.cell(ctx.others[0]).states)
+        ctx.inputs, ctx.results = len(tensors), _results(ctx.others)
         ctx.mark_non_differentiable(*output[ctx.results :])
         ctx.save_for_backward(*tensors, output[0], *output[ctx.results :])
 
@@ -247,9 +260,21 @@ class _Differentiated(torch.autograd.Function):
         grad_output, grad_final = execute.gradients_given(call.q, saved[0], grad_output, grad_final)
         if torch.is_grad_enabled() or dispatch.are_batched([grad_output, *grad_final]):
             return None, *call.by_tensor(execute.differentiable_gradients(call.q, grad_output, grad_final))
-        flat = iter(torch.ops.seqcells.recurrence_backward(*args, list(saved), [grad_output, *grad_final]))
+        common, kept = args[:COMMON], args[COMMON:]
+        given = list(saved), [grad_output, *grad_final]
+        flat = iter(torch.ops.seqcells.recurrence_backward(*common, *given, *kept))
         has = {*call.places}
         return None, *(next(flat) if place in has else None for place in range(ctx.inputs))
+
+
+def _results(others: tuple) -> int:
+    """Their number, from the arguments but for the tensors."""
+    return 1 + len(dispatch.cell(others[0]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
+
+
+def _with_kept(args: tuple) -> tuple[Any, ...]:
+    """The arguments of `recurrence_backward`, the last one too where it is none."""
+    return args if len(args) > COMMON + 2 else (*args, "")
 
 
 def _with(others: tuple, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -262,7 +287,7 @@ def _autograd(cell: str, hash: str, tensors: Sequence[Tensor], *rest: Any) -> li
         return _by_reference(cell, hash, tensors, *rest)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         results = _Differentiated.apply((cell, hash, *rest), *tensors)
-        return list(results[: 1 + len(dispatch.cell(cell).states)])
+        return list(results[: _results((cell, hash, *rest))])
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.seqcells.recurrence(cell, hash, tensors, *rest)
 
@@ -278,10 +303,10 @@ def _autograd_of_forward(*args: Any) -> list[Tensor]:
 
 
 def _autograd_of_backward(*args: Any) -> list[Tensor]:
-    *common, _, gradients = args
+    *common, _, gradients, kept = _with_kept(args)
     tensors = [*common[2], *gradients]
     if _is_transformed(tensors) or dispatch.is_differentiated(tensors):
-        call = _Call(*common)
+        call = _Call(*common, kept)
         fits.check(call.q)
         flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
         return [gradient for gradient in flat if gradient is not None]
@@ -307,22 +332,32 @@ def _vmap(
     info: Any, in_dims: tuple, cell: str, hash: str, tensors: Sequence[Tensor], names: str, *rest: Any
 ) -> tuple[list[Tensor], int | list[int]]:
     """Rows of one batch where all share their weights, else one call after another."""
-    count, dims = info.batch_size, in_dims[2]
+    count, dims, names_of = info.batch_size, in_dims[2], names.split()
     tensors = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
-    of_weights = [name.startswith(("weight_", "bias_")) for name in names.split()]
-    if any(dim is not None and weight for dim, weight in zip(dims, of_weights, strict=True)):
+    axes = [_batch_axis(cell, name) for name in names_of]
+    if any(dim is not None and axis is None for dim, axis in zip(dims, axes, strict=True)):
         each = [[t if dim is None else t[k] for t, dim in zip(tensors, dims, strict=True)] for k in range(count)]
         results = [torch.ops.seqcells.recurrence(cell, hash, some, names, *rest) for some in each]
         together = [torch.stack(result) for result in zip(*results, strict=True)]
         return together, [0] * len(together)
     rows = []
-    for tensor, dim, weight, name in zip(tensors, dims, of_weights, names.split(), strict=True):
-        if not weight:
+    for tensor, dim, axis in zip(tensors, dims, axes, strict=True):
+        if axis is not None:
             tensor = tensor.expand(count, *tensor.shape) if dim is None else tensor
-            tensor = tensor.flatten(0, 1) if name == "lengths" else tensor.movedim(0, 1).flatten(1, 2)
+            tensor = tensor.movedim(0, axis).flatten(axis, axis + 1)
         rows.append(tensor)
     results = torch.ops.seqcells.recurrence(cell, hash, rows, names, *rest)
     return [result.unflatten(1, (count, -1)) for result in results], [1] * len(results)
+
+
+def _batch_axis(cell: str, name: str) -> int | None:
+    """Which axis of a tensor by name has the sequences; None of one that all of them share."""
+    if name.startswith("stream_"):
+        axes = dispatch.cell(cell).streams[name.removeprefix("stream_")]
+        return 1 + axes.index("B") if "B" in axes else None
+    if name.startswith(("weight_", "bias_")):
+        return None
+    return 0 if name == "lengths" else 1
 
 
 def _vmap_of_backward(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tensor], list[int]]:

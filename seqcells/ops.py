@@ -12,14 +12,14 @@ from .settings import current_settings, holding
 
 
 def recurrence(q: Recurrence, backend: str, asked: str | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output and final states of a layer. Graphs hold the backend that was ``asked`` for. Default: ``backend``"""
+    """Output and the other results of a layer. Graphs hold the backend that was ``asked`` for. Default: ``backend``"""
     if torch.compiler.is_compiling() or dispatch.is_observed(q.differentiable()):
         return operators.recurrence(q, asked or backend)
     if dispatch.is_differentiated(q.differentiable()):
-        output, *final = _Eager.apply(q, backend, *q.differentiable())
+        output, *others = _Eager.apply(q, backend, *q.differentiable())
     else:
-        output, final, _ = execute.forward(q, backend, save=False)
-    return output, tuple(final)
+        output, others, _ = execute.forward(q, backend, save=False)
+    return output, tuple(others)
 
 
 class _Eager(torch.autograd.Function):
@@ -28,7 +28,7 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Recurrence, backend: str, *differentiable: Tensor) -> tuple[Tensor, ...]:
-        output, final, saved = execute.forward(q, backend, save=True)
+        output, others, saved = execute.forward(q, backend, save=True)
         ctx.set_materialize_grads(False)
         # Of q only the form: its tensors are saved where hooks see them, and autograd whether they were changed.
         form, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
@@ -36,7 +36,7 @@ class _Eager(torch.autograd.Function):
         kept = *differentiable, q.lengths, q.reset, output, *saved
         ctx.likes = [None if tensor is None else execute.Like.of(tensor) for tensor in kept]
         ctx.save_for_backward(*kept)
-        return (output, *final)
+        return (output, *others)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -70,8 +70,13 @@ def _gradients_from_input(q: Recurrence, backend: str, *given: Sequence[Tensor])
     if q.input is None:
         return flat
     g, (weight, bias) = projected.replaced(flat), q.input_weights
+    # A stream that is the input is none of the given ones.
+    of_input = g.streams["input"].sum(0) if "input" in g.streams else torch.zeros_like(q.input)
+    g = g._replace(streams={name: g.streams[name] for name in q.streams})
+    if weight is None:
+        return g._replace(input=of_input).differentiable()
     columns = g.gates_x.flatten(0, -2).T
     of_weight = (columns @ q.input.flatten(0, -2)).chunk(len(q.weights))
     of_bias = [None] * len(q.weights) if bias is None else columns.sum(1).chunk(len(q.weights))
     weights = [own._replace(ih=ih, bias_ih=b) for own, ih, b in zip(g.weights, of_weight, of_bias, strict=True)]
-    return g._replace(input=g.gates_x @ weight, weights=weights).differentiable()
+    return g._replace(input=of_input + g.gates_x @ weight, weights=weights).differentiable()

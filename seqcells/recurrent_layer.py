@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import checks, convert, dispatch, flat_weights, functional, tracing
-from .cell_modules import COUNT
-from .flattened import Flattened
+from .arguments import Arguments, States
 from .stream import Stream
+from .streams import laid_out
 from .weights import Weights
 
-States = Tensor | tuple[Tensor, ...]
+Results = tuple[Tensor | PackedSequence, States]
+Kept = dict[str, Tensor | PackedSequence]
 
 
-class RecurrentLayer(Flattened):
+class RecurrentLayer(Arguments):
     """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
 
     Args:
@@ -41,7 +43,7 @@ class RecurrentLayer(Flattened):
 
     Raises:
         ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend;
-            TypeError for options that the cell has not, and for a cell that needs what layers lack.
+            ValueError for a cell that the layers' inputs do not fit to; TypeError for options that the cell has not.
     """
 
     mode: str
@@ -66,6 +68,8 @@ class RecurrentLayer(Flattened):
     ) -> None:
         nn.Module.__init__(self)
         self.dropout = float(dropout)
+        if proj_size and "proj_size" in self.cell.options:  # a size of the cell's own
+            options["proj_size"], proj_size = proj_size, 0
         checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
         self._configure(options, hidden_size)
         self.mode = self.cell.base.name.upper()
@@ -77,6 +81,7 @@ class RecurrentLayer(Flattened):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._settle(backend)
+        checks.features(self.cell, hidden_size, self._features())
         sizes, count = self._sizes(), len(self._roles)
         for name, size in sizes.items():
             setattr(self, name, nn.Parameter(torch.empty(size, device=device, dtype=dtype)))
@@ -91,8 +96,7 @@ class RecurrentLayer(Flattened):
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
         sizes, directions = {}, 2 if self.bidirectional else 1
-        for layer in range(self.num_layers):
-            features = self.input_size if layer == 0 else directions * (self.proj_size or self.hidden_size)
+        for layer, features in enumerate(self._features()):
             for suffix in ("", "_reverse")[:directions]:
                 for role in self._roles:
                     own = Weights.shape(role, self.cell, features, self.hidden_size, self.proj_size)
@@ -108,37 +112,6 @@ class RecurrentLayer(Flattened):
 
     __prepare_scriptable__ = tracing.refuse_script
 
-    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
-        """Raise as torch.nn does where the input has the wrong dtype or sizes."""
-        first = (self._assigned() or [None])[0]
-        if first is None:
-            name = self._all_weights[0][0]
-            first = flat_weights.stored(self, name)
-            (first,) = checks.weights([name], [getattr(self, name) if first is None else first])
-        checks.input(input, batch_sizes, self.input_size, first.dtype)
-
-    get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
-    check_hidden_size = nn.RNNBase.check_hidden_size
-
-    def check_forward_args(self, input: Tensor, hidden: States, batch_sizes: Tensor | None) -> None:
-        """Raise as torch.nn does where input or hidden states have the wrong sizes."""
-        self.check_input(input, batch_sizes)
-        size = self.get_expected_hidden_size(input, batch_sizes)
-        if len(self.cell.states) == 1:
-            self.check_hidden_size(hidden, size)
-            return
-        for index, state in enumerate(hidden):
-            self.check_hidden_size(state, size, f"Expected hidden[{index}] size {{}}, got {{}}")
-            size = (*size[:2], self.hidden_size)
-
-    def permute_hidden(self, hx: States, permutation: Tensor | None) -> States:
-        """Reorder the sequences of the states."""
-        if permutation is None:
-            return hx
-        if isinstance(hx, Tensor):
-            return hx.index_select(1, permutation)
-        return tuple(state.index_select(1, permutation) for state in hx)
-
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
         return nn.RNNBase.extra_repr(self) + self._told_options() + chosen
@@ -151,14 +124,16 @@ class RecurrentLayer(Flattened):
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
         reset_state: States | None = None,
-    ) -> tuple[Tensor | PackedSequence, States]:
+        keep: Sequence[str] = (),
+        **streams: Tensor,
+    ) -> Results | tuple[Tensor | PackedSequence, States, Kept]:
         """Run the sequences through the layers.
 
         Args:
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or
                 a PackedSequence.
             hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
-                others (L·D, N, H); without N if unbatched. Default: zeros
+                others (L·D, N, H), or as large as the cell says; without N if unbatched. Default: zeros
             lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
                 sequence's length, the final state is the one at it, and the backward direction starts there.
                 What the input holds past it does not matter. Not with a PackedSequence, which has its own.
@@ -168,23 +143,39 @@ class RecurrentLayer(Flattened):
                 ``reset_state``, before step t, in the backward direction before step t-1. ``hx`` counts up
                 to the first boundary; flags past a length count for nothing.
             reset_state: shaped like hx, gradient flows to it. Default: zeros
+            keep: names of values of all steps that are returned besides, such as an LSTM's cell states,
+                ``keep=("c",)``. Each call says what it keeps: the next one is again as torch.nn has it. A name is
+                that of a state (after the step), of a value that the cell's `step` returns or names
+                (``"forget"``), or of a gate that it puts through one activation (``"f"``: the same). It means
+                the last layer, whose output is returned; ``"c_l0"`` means the first, as parameters are named.
+                Default: none
+            streams: by name what the cell reads besides its input, floating-point numbers of the input's dtype, or
+                truths or integers. Axes are as the cell says: "TBH" (T, N, H), "TB" (T, N), "BH" (N, H); with
+                ``batch_first`` N before T, without N if unbatched, padded for a PackedSequence. All layers and
+                directions read the same, unless one axis more comes first: (L·D, T, N, H). What they hold past a
+                sequence's length does not matter. Gradients flow to them
 
         Returns:
-            The output (…, D·H or D·P), in the form of the input, and the final states, in the form of hx.
+            The output (…, D·H or D·P, or as large as the cell says), in the form of the input, and the final
+            states, in the form of hx. With
+            ``keep`` also a dict of the values by name, each in the form of the output: (…, D·size), zero past a
+            sequence's length; a number of each sequence or head counts as one unit of each.
 
         Raises:
             ValueError, RuntimeError: as torch.nn.
-            TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` of the wrong
-                dtype, value or size.
+            TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` or streams of the
+                wrong dtype, value or size; for a stream that is missing; for ``keep`` that names no value.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
         """
         packed = isinstance(input, PackedSequence)
         like = None
-        if lengths is None and reset is None and reset_state is None and not (self.training and self.dropout):
+        plain = lengths is None and reset is None and reset_state is None and not keep
+        if plain and not (self.training and self.dropout):
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state)
+        given = {**streams, "keep": keep} if keep else streams
+        node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state, **given)
         if node is not None:
             return node
         batch_sizes = sorted_indices = unsorted_indices = None
@@ -206,8 +197,11 @@ class RecurrentLayer(Flattened):
         lengths, reset, reset_state = self._boundaries(
             input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
         )
+        if streams or self.cell.streams:
+            layout = self._layout(input, batch_sizes, sorted_indices, batched)
+            streams = laid_out(self.cell, streams, input, layout)
         weights = self._weights()
-        output, final = functional.layers(
+        output, final, *kept = functional.layers(
             self.cell,
             input,
             self._states(hx),
@@ -220,35 +214,45 @@ class RecurrentLayer(Flattened):
             lengths=lengths,
             reset=reset,
             reset_states=None if reset_state is None else self._states(reset_state),
+            streams=streams,
+            keep=keep,
             backend=self.backend,
         )
-        if packed:
-            output = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
-        elif not batched:
-            output = output.squeeze(0 if self.batch_first else 1)
+
+        def in_form(values: Tensor) -> Tensor | PackedSequence:
+            """In that of the input."""
+            if packed:
+                return PackedSequence(values, batch_sizes, sorted_indices, unsorted_indices)
+            return values if batched else values.squeeze(0 if self.batch_first else 1)
+
+        output = in_form(output)
+        if not batched:
             final = tuple(state.squeeze(1) for state in final)
         if like:
             steps_first = input.transpose(0, 1) if self.batch_first else input
             given = self._call(input, weights), steps_first, self._states(hx), weights, zeros
             self._prepared.remember(like, self, *given, output, final)
-        return output, self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+        hx = self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+        return (output, hx, *({name: in_form(values) for name, values in each.items()} for each in kept))
 
     _forward = forward
     """What `forward` is for as long as nobody has put another in its place."""
 
-    def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> dispatch.Choice:
+    def plan(
+        self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None, keep: Sequence[str] = ()
+    ) -> dispatch.Choice:
         """The backend that ``forward`` would run for such arguments, and why."""
-        return dispatch.explain(self._call(input, self._weights(), lengths, reset), self.backend)
+        return dispatch.explain(
+            self._call(input, self._weights(), lengths=lengths, reset=reset, keep=keep), self.backend
+        )
 
-    def _call(
-        self, input: Tensor | PackedSequence, weights: list[Weights], lengths: Any = None, reset: Any = None
-    ) -> dispatch.Call:
+    def _call(self, input: Tensor | PackedSequence, weights: list[Weights], **given: Any) -> dispatch.Call:
         """What `dispatch` needs to know of such arguments."""
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
         like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
         batch_first = self.batch_first and packed is None and input.dim() == 3
-        options = {"lengths": lengths, "reset": reset, "packed": packed, "batch_first": batch_first}
+        options = {**given, "packed": packed, "batch_first": batch_first}
         options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
         options["dropout"] = bool(self.dropout and self.training)
         return functional.call_of(self.cell, "layers", like, weights[0], **options)
@@ -266,8 +270,6 @@ class RecurrentLayer(Flattened):
         """torch.nn's module with the same parameters (not copies). Errors: `seqcells.convert`."""
         return convert.as_torch(self)
 
-    _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
-
     def _weights(self) -> list[Weights]:
         names, tensors = self._flat_weights_names, self._assigned()
         if tensors is None:
@@ -277,68 +279,3 @@ class RecurrentLayer(Flattened):
         tensors = checks.weights(names, tensors)
         count = len(self._roles)
         return [Weights.of(self._roles, tensors[k : k + count]) for k in range(0, len(names), count)]
-
-    def _zero_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
-        size = self.get_expected_hidden_size(input, batch_sizes)
-        states = [input.new_zeros(size)]
-        states += [input.new_zeros((*size[:2], self.hidden_size)) for _ in self.cell.states[1:]]
-        return tuple(states) if len(states) > 1 else states[0]
-
-    def _batched_states(self, hx: States, batched: bool) -> States:
-        """hx with its batch axis, its rank checked in torch.nn's words."""
-        rank = 3 if batched else 2
-        kind = "batched" if batched else "unbatched"
-        if len(self.cell.states) == 1:
-            if hx.dim() != rank:
-                raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
-            return hx if batched else hx.unsqueeze(1)
-        states = [hx[index] for index in range(len(self.cell.states))]
-        if any(state.dim() != rank for state in states):
-            names = "hx and cx" if len(states) == 2 else "hx"
-            ranks = ", ".join(f"{state.dim()}-D" for state in states)
-            raise RuntimeError(f"For {kind} {rank}-D input, {names} should also be {rank}-D but got ({ranks}) tensors")
-        return hx if batched else tuple(state.unsqueeze(1) for state in states)
-
-    def _states(self, hx: States) -> tuple[Tensor, ...]:
-        """hx, its sizes checked, as a tuple: what torch's operators would say of another number of states."""
-        count = len(self.cell.states)
-        if count == 1:
-            return (hx,)
-        if isinstance(hx, Tensor):
-            raise TypeError(f"hx should be a tuple of {count} tensors, not one Tensor")
-        if len(hx) != count:
-            raise RuntimeError(f"{self.cell.name} expects {COUNT.get(count, count)} hidden states")
-        return tuple(hx)
-
-    def _boundaries(
-        self,
-        input: Tensor,
-        batch_sizes: Tensor | None,
-        sorted_indices: Tensor | None,
-        batched: bool,
-        lengths: Any,
-        reset: Tensor | None,
-        reset_state: States | None,
-    ) -> tuple[Tensor | None, Tensor | None, States | None]:
-        """lengths, which it checks, reset and reset_state, checked, in the layout of `functional.layers`."""
-        if reset is None and reset_state is not None:
-            raise ValueError("reset_state should only be given with reset")
-        if lengths is None and reset is None:
-            return None, None, None
-        if batch_sizes is not None:
-            shape = (batch_sizes.shape[0], int(batch_sizes[0]))
-            shape = shape[::-1] if self.batch_first else shape
-        else:
-            shape = tuple(input.shape[:2])
-        batch_axis = 0 if self.batch_first else 1
-        if lengths is not None and not batched:
-            lengths = checks.as_tensor("lengths", lengths).reshape(-1)
-        if reset is not None:
-            reset = checks.as_tensor("reset", reset)
-            reset = reset if batched else reset.unsqueeze(batch_axis)
-            reset = checks.reset(reset, shape, self.batch_first, input.device)
-            reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)
-        if reset_state is not None:
-            reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
-            self.check_forward_args(input, reset_state, batch_sizes)
-        return lengths, reset, reset_state

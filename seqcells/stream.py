@@ -13,6 +13,7 @@ from .freezing import is_plain
 from .likeness import Likeness
 from .prepared import Example, Inference, parameters
 from .settings import current_settings
+from .streams import of_one_step
 
 if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer
@@ -40,9 +41,8 @@ class Stream:
             raise ValueError("a bidirectional layer cannot be stepped: its second direction begins at the end")
         self.layer = layer
         self.batch_size = batch_size
-        weight = layer._weights()[0].ih.detach()
-        sizes = [layer.proj_size or layer.hidden_size, *[layer.hidden_size] * (len(layer.cell.states) - 1)]
-        shapes = [(layer.num_layers, batch_size, size) for size in sizes]
+        weight = layer._weights()[0].first.detach()
+        shapes = [(layer.num_layers, batch_size, size) for size in layer._state_sizes()]
         # What is allocated in inference mode could not be written to outside of it.
         with torch.inference_mode(False):
             # Two of each: a step reads one and writes the other.
@@ -95,8 +95,10 @@ class Stream:
             else:
                 state.masked_fill_(rows.view(1, -1, 1), 0)
 
-    def __call__(self, input: Tensor) -> Tensor:
+    def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
         """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next.
+
+        ``streams`` are those of the cell by name, with the axes that it says but for T, perhaps after one of layers.
 
         Raises:
             RuntimeError: for an input of another size or dtype; where a hook of the layer, or a ``forward`` of somebody
@@ -106,20 +108,23 @@ class Stream:
             size, dtype = tuple(self._shape), self._dtype
             raise RuntimeError(f"Expected input of size {size} and {dtype}, got {list(input.shape)} and {input.dtype}")
         before, now = self._now, 1 - self._now
-        if self._by_kernels(input, before, now):
+        if not self.layer.cell.streams and not streams and self._by_kernels(input, before, now):
             output = self._outputs[now]
         else:
-            output, final = self._by_layer(input, before)
+            output, final = self._by_layer(input, before, streams)
             self._keep(now, final)
         self._now = now
         return output
 
     @torch.no_grad()
-    def _by_layer(self, input: Tensor, before: int) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+    def _by_layer(
+        self, input: Tensor, before: int, streams: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         """A call of the layer with T = 1 → the output of that step, the states."""
         layer, states = self.layer, self._states[before]
         given = self._batched(input)
-        found = layer(given, states[0] if len(states) == 1 else tuple(states))
+        own = of_one_step(layer.cell, streams, layer.batch_first)
+        found = layer(given, states[0] if len(states) == 1 else tuple(states), **own)
         if not isinstance(found, (tuple, list)) or len(found) != 2 or not isinstance(found[0], Tensor):
             raise RuntimeError(f"a stream's layer should give an output and states, got: {_described(found)}")
         output, final = found

@@ -12,7 +12,7 @@ from .cells import Cell
 class Weights(NamedTuple):
     """The weights of one layer in one direction; G gates, R recurrent gates, H hidden units, P projected ones.
 
-    * ``ih``: (G·H, input size), or None where the input is already projected;
+    * ``ih``: (G·H, input size), or None where the input is already projected, and for a cell without gates;
     * ``hh``: (R·H, H or P), or None for a cell without a recurrent product;
     * ``bias_ih``, ``bias_hh``: (G·H,), (R·H,), or None;
     * ``hr``: (P, H), the projection of the hidden state, or None;
@@ -31,11 +31,11 @@ class Weights(NamedTuple):
     @staticmethod
     def roles(cell: type[Cell], bias: bool, projection: bool) -> tuple[str, ...]:
         """What a layer of ``cell`` has, in the order its module registers them (torch.nn's, then the cell's own)."""
-        roles = ["weight_ih"]
+        roles = ["weight_ih"] if cell.gates else []
         if cell.recurrent_gates:
             roles.append("weight_hh")
         if bias:
-            roles.append("bias_ih")
+            roles += ["bias_ih"] if cell.gates else []
             if cell.recurrent_gates:
                 roles.append("bias_hh")
         if projection:
@@ -45,9 +45,11 @@ class Weights(NamedTuple):
     @staticmethod
     def shape(role: str, cell: type[Cell], input_size: int, hidden_size: int, proj_size: int) -> tuple[int, ...]:
         """The shape of the parameter in that role."""
-        shapes = cell.own_shapes(hidden_size) | {
+        first = (cell.sizes_by_letter(hidden_size) | {"F": input_size})[cell.state_sizes[cell.states[0]]]
+        heads = cell.every_product["hh"].heads if cell.recurrent_gates else 1
+        shapes = cell.own_shapes(hidden_size, input_size) | {
             "weight_ih": (len(cell.gates) * hidden_size, input_size),
-            "weight_hh": (len(cell.recurrent_gates) * hidden_size, (proj_size or hidden_size) // cell.heads()),
+            "weight_hh": (len(cell.recurrent_gates) * hidden_size, (proj_size or first) // heads),
             "bias_ih": (len(cell.gates) * hidden_size,),
             "bias_hh": (len(cell.recurrent_gates) * hidden_size,),
             "weight_hr": (proj_size, hidden_size),
@@ -76,6 +78,11 @@ class Weights(NamedTuple):
         if len(self.own) < len(names):
             names = [name for name in names if not name.startswith("bias")]
         return dict(zip(names, self.own, strict=True))
+
+    @property
+    def first(self) -> Tensor:
+        """One that there is."""
+        return self.present()[0] if self.ih is None else self.ih
 
     def present(self) -> list[Tensor]:
         """The tensors that there are, in the order of ``roles``."""

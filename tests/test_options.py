@@ -1,4 +1,4 @@
-"""The options of a cell as its modules have them, and what modules do not have yet."""
+"""The options of a cell as its modules have them."""
 
 import copy
 import pickle
@@ -87,27 +87,10 @@ def test_torchs_cells_have_no_options(kind):
         kind(IN, H, depth=2)
 
 
-LACKING = {
-    "zoneout_lstm": r"streams besides the gates \(keep_h, keep_c\)",
-    "tgru": r"states of other sizes \(last of size F\); weights of the input's size besides weight_ih \(last\)",
-    "dropout_lstm": r"values that are kept \(forget, c\)",
-    "control_gate_lstm": r"an output that is not the first state \(h\)",
-}
-
-
-@pytest.mark.parametrize("name", LACKING)
-def test_what_layers_lack_is_said_when_they_are_made(name):
-    made = seqcells.define(OWN[name])
-    del REGISTRY[name]
-    for kind in made:
-        with pytest.raises(TypeError, match=f"the {name} cell needs what layers .*{LACKING[name]}"):
-            kind(IN, H)
-
-
-def test_what_layers_lack_is_said_by_functions_too():
+def test_streams_that_are_missing_are_told_by_functions_too():
     cell = OWN["zoneout_lstm"]
     weights = Weights(hh=torch.randn(4 * H, H))
-    with pytest.raises(TypeError, match="streams besides the gates"):
+    with pytest.raises(RuntimeError, match=r"zoneout_lstm expects streams \['keep_h', 'keep_c'\], got \[\]"):
         functional.recurrence(cell, torch.randn(T, N, 4 * H), [torch.zeros(N, H)] * 2, weights)
 
 

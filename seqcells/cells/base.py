@@ -16,6 +16,9 @@ _OF_THE_CONSTRUCTOR = {
 }
 
 
+_OF_A_CALL = {"self", "hx", "lengths", "reset", "reset_state", "keep"}
+
+
 class Cell:
     """A recurrent cell: the equations of one step, for all hidden units of a sequence.
 
@@ -218,10 +221,17 @@ class Cell:
         return *names, *(f"weight_{name}" for name in cls.scalars)
 
     @classmethod
-    def own_shapes(cls, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    def sizes_by_letter(cls, hidden_size: int) -> dict[str, int]:
+        """The sizes that a cell's letters stand for, all but that of the input's features."""
+        return {letter: cls.options[option] for letter, option in cls.sizes.items()} | {
+            "H": hidden_size,
+            "N": cls.heads(),
+        }
+
+    @classmethod
+    def own_shapes(cls, hidden_size: int, input_size: int = 0) -> dict[str, tuple[int, ...]]:
         """The shapes of the cell's own parameters by their names, in the order of `own_names`."""
-        sizes = {letter: cls.options[option] for letter, option in cls.sizes.items()}
-        sizes |= {"H": hidden_size, "N": cls.heads()}
+        sizes = cls.sizes_by_letter(hidden_size) | {"F": input_size}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, rows in cls.parameters.items():
             shapes[f"weight_{name}"] = len(rows), sizes[cls.row_sizes[next(iter(rows))]]
@@ -296,6 +306,9 @@ def _check(cell: type[Cell]) -> None:
     taken = {name for name in names if name in kept_for_others or names.count(name) > 1}
     if taken:
         raise error(f"cannot have a parameter {min(taken)}: its weight has that name")
+    reached = _OF_A_CALL & cell.streams.keys()
+    if reached:
+        raise error(f"cannot have a stream {min(reached)}: its modules have an argument of that name")
     reached = _OF_THE_CONSTRUCTOR & cell.options.keys()
     if reached:
         raise error(f"cannot have an option {min(reached)}: its modules have an argument of that name")

@@ -68,15 +68,19 @@ def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Se
     return Traced(graph, carried, entering, new, leaving, outputs, valid)
 
 
-def equations(cell: type[Cell]) -> Equations:
+def equations(cell: type[Cell], biases: bool = True) -> Equations:
     """A cell's `step` alone, in which the recurrent product's row blocks are leaves: ``r.<recurrent gate>``.
+
+    Args:
+        biases: whether those of the other products are added to them, as leaves. Default: True; else a product is
+            what `step` is given as ``p.<product>``, biases included
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
     """
     graph = Graph(_code(cell), cell.heads())
     before = [graph.leaf(f"s.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
-    others = _products(cell, graph)
+    others = _products(cell, graph, biases)
 
     def multiply(name: str, operand: Any) -> list[Expression]:
         if name == "hh":
@@ -91,8 +95,8 @@ def _code(cell: type[Cell]) -> CodeType:
     return inspect.unwrap(cell.step).__code__
 
 
-def _products(cell: type[Cell], graph: Graph) -> Any:
-    """What makes a product's row blocks, biases added."""
+def _products(cell: type[Cell], graph: Graph, biases: bool = True) -> Any:
+    """What makes a product's row blocks, biases added if they are to be."""
 
     def multiply(name: str, operand: Any) -> list[Expression]:
         rows, (axis, of), bias, heads = cell.every_product[name]
@@ -101,10 +105,10 @@ def _products(cell: type[Cell], graph: Graph) -> Any:
         # All row blocks before what is made of them: they are differentiated together.
         ops = [Product(f"weight_{name}", (block,), heads, axis=axis, of=of) for block in range(len(rows))]
         products = [graph.make(op, operand) for op in ops]
-        if not bias:
+        if not (bias and biases):
             return products
-        biases = [graph.leaf(f"bias_{name}.{row}", axis) for row in rows]
-        return [product + bias for product, bias in zip(products, biases, strict=True)]
+        leaves = [graph.leaf(f"bias_{name}.{row}", axis) for row in rows]
+        return [product + leaf for product, leaf in zip(products, leaves, strict=True)]
 
     return multiply
 

@@ -1,0 +1,340 @@
+"""Layers and cells of all that the language can say: streams, sizes, outputs and kept values, as the equations are."""
+
+import pytest
+import torch
+from every_cell import LAYERS, MODULES, OWN, looped, make, random, states, streams
+from programs import B, H, T
+from support import as_tuple, like_module
+from torch.testing import assert_close
+from torch.utils._pytree import tree_leaves
+
+import seqcells
+from seqcells import cells, functional, operators
+from seqcells.recurrence import Recurrence
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    for cell in OWN.values():
+        cells.register(cell)
+    yield
+    for name in OWN:
+        del cells.REGISTRY[name]
+
+
+@pytest.mark.parametrize("form", ["plain", "bounded"])
+@pytest.mark.parametrize("name", OWN)
+def test_every_cell_is_a_layer(name, form):
+    """Output, final states, kept values, all gradients; bounded: both directions, lengths, resets to given states."""
+    bounded = form == "bounded"
+    layer, cell = make(name, bidirectional=bounded), make(name).cell
+    x, hx, given = random(cell, "TB" + cell.streams.get("input", "TBF")[2:]), states(cell, 1 + bounded), streams(cell)
+    bounds, fresh = {}, states(cell, 1 + bounded) if bounded else []
+    if bounded:
+        bounds = {"lengths": torch.tensor([T, 0, 3]), "reset": torch.rand(T, B) < 0.4}
+    given_fresh = {"reset_state": like_module(fresh)} if bounded else {}
+    output, final, *kept = layer(x, like_module(hx), keep=cell.kept, **bounds, **given_fresh, **given)
+    wanted, finals, together = looped(layer, x, hx, given, **bounds, fresh=fresh, keep=cell.kept)
+    ours = [output, *as_tuple(final), *(kept[0].values() if kept else ())]
+    theirs = [wanted, *finals, *together]
+    assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    seeds = [torch.randn_like(each) for each in ours]
+    leaves = [x, *hx, *layer.parameters(), *given.values(), *fresh]
+    found = [
+        torch.autograd.grad(results, leaves, seeds, allow_unused=True, materialize_grads=True)
+        for results in (ours, theirs)
+    ]
+    assert_close(*found, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_cell_module_is_the_layer(name):
+    layer, module = make(name), make(name, MODULES)
+    cell = layer.cell
+    module.load_state_dict({key.removesuffix("_l0"): value for key, value in layer.state_dict().items()})
+    x, hx, given = random(cell, "TB" + cell.streams.get("input", "TBF")[2:]), states(cell), streams(cell)
+    expected, final = layer(x, like_module(hx), **given)
+    now = like_module([state[0] for state in hx])
+    for t in range(T):
+        one = {key: value[t] if "T" in cell.streams[key] else value for key, value in given.items()}
+        now = module(x[t], now, **one)
+        if cell.output not in ("", *cell.states):
+            output, now = now
+            assert_close(output, expected[t])
+    assert_close([*as_tuple(now)], [state[0] for state in as_tuple(final)])
+    alone = {key: value[1] if "B" in cell.streams[key] else value for key, value in one.items()}
+    before = [torch.rand_like(state[0]) for state in hx]
+    together = module(x[-1], like_module(before), **one)
+    found = module(x[-1, 1], like_module([state[1] for state in before]), **alone)
+    assert_close([*tree_leaves(found)], [each[1] for each in tree_leaves(together)])
+
+
+# Streams in the layer's own layout.
+
+
+def test_streams_lie_as_the_input():
+    layer = make("head_attention", bidirectional=True)
+    cell = layer.cell
+    x, given = random(cell, "TBF"), streams(cell)
+    expected = layer(x, **given)[0]
+    lengths = torch.tensor([3, T, 2])
+    bounded = layer(x, lengths=lengths, **given)[0]
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    found = torch.nn.utils.rnn.pad_packed_sequence(layer(packed, **given)[0])[0]
+    assert_close(found, bounded)
+    one = layer(x[:, 1], decay=given["decay"][:, 1])[0]
+    assert_close(one, expected[:, 1])
+    layer.batch_first = True
+    turned = layer(x.transpose(0, 1), decay=given["decay"].transpose(0, 1))[0]
+    assert_close(turned.transpose(0, 1), expected)
+    assert_close(layer(x[:, 1], decay=given["decay"][:, 1])[0], expected[:, 1])
+
+
+def test_streams_of_each_layer_and_direction():
+    """One more axis first: (L·D, T, N); without it all read the same."""
+    layer = make("continuous_time_rnn", num_layers=2, bidirectional=True)
+    x, elapsed = random(layer.cell, "TBF"), random(layer.cell, "TB", 4)
+    expected = layer(x, elapsed=elapsed)[0]
+    lowest = make("continuous_time_rnn", bidirectional=True)
+    highest = LAYERS["continuous_time_rnn"](2 * H, H, bidirectional=True, dtype=torch.float64)
+    for k, one in enumerate((lowest, highest)):
+        own = {n.replace(f"_l{k}", "_l0"): v for n, v in layer.state_dict().items() if f"_l{k}" in n}
+        one.load_state_dict(own)
+    assert_close(highest(lowest(x, elapsed=elapsed[:2])[0], elapsed=elapsed[2:])[0], expected)
+    same = elapsed[:1].expand(4, -1, -1)
+    assert torch.equal(layer(x, elapsed=same)[0], layer(x, elapsed=elapsed[0])[0])
+    layer.batch_first = True
+    turned = layer(x.transpose(0, 1), elapsed=elapsed.transpose(1, 2))[0]
+    assert_close(turned.transpose(0, 1), expected)
+
+
+def test_what_streams_hold_past_the_end_does_not_matter():
+    layer = make("softmax_rnn", bidirectional=True)
+    x, elapsed, lengths = random(layer.cell, "TBF"), random(layer.cell, "TB"), torch.tensor([T, 0, 2])
+    anything = elapsed.detach().clone()
+    anything[torch.arange(T)[:, None] >= lengths] = float("nan")
+    results = []
+    for each in (elapsed.detach(), anything):
+        each.requires_grad_()
+        output = layer(x, elapsed=each, lengths=lengths)[0]
+        grads = torch.autograd.grad(output.square().sum(), [each, *layer.parameters()], allow_unused=True)
+        results.append([output, *(grad for grad in grads if grad is not None)])
+    assert_close(*results)
+
+
+def test_lists_arrays_truths_and_integers():
+    layer = make("continuous_time_rnn").float()
+    x = torch.rand(2, 1, 6)
+    expected = layer(x, elapsed=torch.tensor([[1.0], [2.0]]))[0]
+    for elapsed in (
+        [[1], [2]],
+        [[1.0], [2.0]],
+        torch.tensor([[1], [2]]),
+        torch.tensor([[1.0], [2.0]]).double().numpy(),
+    ):
+        assert torch.equal(layer(x, elapsed=elapsed)[0], expected)
+    masked = make("zoneout_lstm").float()
+    x, keep = torch.rand(T, B, 6), torch.rand(2, T, B, H) < 0.5
+    h, c = masked(x, keep_h=keep[0], keep_c=keep[1]), masked(x, keep_h=keep[0].float(), keep_c=keep[1].float())
+    assert torch.equal(h[0], c[0])
+
+
+NAME = "the continuous_time_rnn cell"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({}, TypeError, f"{NAME} is missing a required keyword argument: 'elapsed'"),
+        ({"elapsed": None}, TypeError, f"{NAME} is missing a required keyword argument: 'elapsed'"),
+        ({"elapsed": torch.ones(T, B), "mask": 1}, TypeError, f"{NAME} got an unexpected keyword argument 'mask'"),
+        ({"elapsed": torch.ones(B, T)}, RuntimeError, r"Expected elapsed of size \(5, 3\), or \(2, 5, 3\) with one"),
+        ({"elapsed": torch.ones(T)}, RuntimeError, r"Expected elapsed of size \(5, 3\), .*, got \[5\]"),
+        ({"elapsed": torch.ones(3, T, B)}, RuntimeError, r"for each layer and direction, got \[3, 5, 3\]"),
+        (
+            {"elapsed": torch.ones(T, B).double()},
+            RuntimeError,
+            "Input and elapsed tensors are not the same dtype, found",
+        ),
+        (
+            {"elapsed": torch.ones(T, B, device="meta")},
+            RuntimeError,
+            "Input and elapsed tensors are not at the same dev",
+        ),
+        ({"elapsed": "soon"}, TypeError, "elapsed should be a tensor, an array or a list, got str"),
+    ],
+)
+def test_bad_streams(given, error, words):
+    layer = LAYERS["continuous_time_rnn"](6, H, num_layers=2)
+    with pytest.raises(error, match=words):
+        layer(torch.ones(T, B, 6), **given)
+
+
+def test_bad_streams_of_a_cell_module():
+    module = MODULES["continuous_time_rnn"](6, H)
+    for given, error, words in (
+        ({}, TypeError, "missing a required keyword argument: 'elapsed'"),
+        ({"elapsed": torch.ones(T)}, RuntimeError, r"Expected elapsed of size \(3,\), got \[5\]"),
+        ({"elapsed": torch.ones(B), "mask": 1}, TypeError, "got an unexpected keyword argument 'mask'"),
+    ):
+        with pytest.raises(error, match=words):
+            module(torch.ones(B, 6), **given)
+
+
+@pytest.mark.parametrize("module", [seqcells.LSTM(6, H), seqcells.LSTMCell(6, H)])
+def test_torchs_cells_have_no_streams(module):
+    with pytest.raises(TypeError, match="the lstm cell got an unexpected keyword argument 'mask'"):
+        module(torch.ones(B, 6) if isinstance(module, seqcells.LSTMCell) else torch.ones(T, B, 6), mask=1)
+
+
+def test_a_stream_may_not_be_called_as_an_argument():
+    with pytest.raises(TypeError, match="cannot have a stream reset"):
+        type("Bad", (OWN["zoneout_lstm"],), {"streams": {"reset": "TBH"}})
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "layers", "words"),
+    [
+        ("mut1", (6, H), 1, "the mut1 cell's input is as large as its state: expected 8, got 6"),
+        (
+            "gru_d",
+            (6, H),
+            2,
+            r"has last, mask, elapsed of the input's size: of several layers .* 6 features, got \[6, 8\]",
+        ),
+        ("tgru", (6, H), 2, r"has last of the input's size"),
+    ],
+)
+def test_what_does_not_fit_is_told_when_a_layer_is_made(name, sizes, layers, words):
+    with pytest.raises(ValueError, match=words):
+        LAYERS[name](*sizes, num_layers=layers)
+    if layers == 1:
+        with pytest.raises(ValueError, match=words):
+            MODULES[name](*sizes)
+
+
+def test_stacks_of_outputs_of_another_size():
+    """SCRN's output, four units, is the next layer's input; states are of two sizes."""
+    layer = make("scrn", num_layers=2)
+    output, (h, s) = layer(random(layer.cell, "TBF"))
+    assert output.shape == (T, B, 4) and h.shape == (2, B, H) and s.shape == (2, B, 7)
+    assert layer.weight_ih_l1.shape == (H, 4) and layer.weight_slow_l1.shape == (7, 4)
+    with pytest.raises(RuntimeError, match=r"Expected hidden\[1\] size \(2, 3, 7\), got \[2, 3, 8\]"):
+        layer(random(layer.cell, "TBF"), (h, h))
+    as_large = LAYERS["tgru"](H, H, num_layers=2)
+    assert as_large(torch.randn(T, B, H))[1][1].shape == (2, B, H)
+
+
+def test_a_cell_must_tell_its_hidden_units():
+    cell = type("Untold", (OWN["low_rank_fast_grnn"],), {"states": {"h": "K"}, "name": "untold"})
+    with pytest.raises(TypeError, match="needs gates or a state of size H"):
+        seqcells.define(cell)[0](6, H, input_rank=2, recurrent_rank=3)
+    del cells.REGISTRY["untold"]
+
+
+def test_shapes_of_the_state_dict():
+    shapes = {key: tuple(value.shape) for key, value in make("gru_d").state_dict().items()}
+    assert shapes["weight_decay_l0"] == (3, 6) and shapes["weight_fade_l0"] == (H, 6)
+    assert not {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0"} & shapes.keys()
+    assert {key: tuple(v.shape) for key, v in make("tgru").state_dict().items()}["weight_last_l0"] == (3 * H, 6)
+
+
+# Step by step, functions, graphs, transforms.
+
+
+@pytest.mark.parametrize("name", ["zoneout_lstm", "dropout_lstm", "intersection_rnn", "gru_d"])
+def test_stream_of_steps(name):
+    for batch_first in (False, True):
+        layer = make(name, batch_first=batch_first)
+        cell = layer.cell
+        x, given = random(cell, "TB" + cell.streams.get("input", "TBF")[2:]).detach(), streams(cell)
+        turned = {k: v.transpose(0, 1) if batch_first and cell.streams[k][:2] == "TB" else v for k, v in given.items()}
+        expected = layer(x.transpose(0, 1) if batch_first else x, **turned)[0]
+        stream = layer.stream(B)
+        steps = []
+        for t in range(T):
+            one = {name: value[t] if "T" in cell.streams[name] else value for name, value in given.items()}
+            steps.append(stream(x[t], **one).clone())
+        assert_close(torch.stack(steps, 1 if batch_first else 0), expected)
+
+
+def test_functions_take_streams():
+    layer = make("phased_lstm")
+    (w,), x = layer._weights(), random(layer.cell, "TBF")
+    time, hx = random(layer.cell, "TB"), states(layer.cell)
+    expected, final = layer(x, tuple(hx), time=time)
+    gates_x = torch.nn.functional.linear(x, w.ih, w.bias_ih)
+    found = functional.recurrence(layer.cell, gates_x, [s[0] for s in hx], w, streams={"time": time})
+    assert_close([found[0], *found[1]], [expected, *(state[0] for state in final)])
+    with pytest.raises(RuntimeError, match=r"phased_lstm expects streams \['time'\], got \[\]"):
+        functional.recurrence(layer.cell, gates_x, [s[0] for s in hx], w)
+
+
+@pytest.mark.parametrize("name", ["gru_d", "dropout_lstm", "clockwork_rnn"])
+def test_compiled_and_exported(name):
+    layer = make(name)
+    cell = layer.cell
+    x, given, leaves = random(cell, "TBF"), streams(cell), []
+    leaves, found = [x, *given.values(), *layer.parameters()], []
+    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        output = run(x, **given)[0]
+        found.append([output, *torch.autograd.grad(output.sum(), leaves, allow_unused=True, materialize_grads=True)])
+    assert_close(*found)
+    detached = {k: v.detach() for k, v in given.items()}
+    program = torch.export.export(layer, (x.detach(),), detached)
+    assert_close(program.module()(x.detach(), **detached), layer(x, **given))
+
+
+@pytest.mark.parametrize("name", ["dropout_lstm", "clockwork_rnn", "softmax_rnn"])
+def test_transforms(name):
+    """vmap over streams with and without an axis of sequences; jvp against the gradient."""
+    layer = make(name)
+    cell = layer.cell
+    x = random(cell, "TBF").detach()
+    (stream,) = streams(cell)
+    many = torch.stack([random(cell, cell.streams[stream]).detach() for _ in range(2)])
+
+    def run(value):
+        return layer(x, **{stream: value})[0]
+
+    assert_close(torch.vmap(run)(many), torch.stack([run(each) for each in many]))
+    both = torch.stack([x, x.flip(0)])
+    found = torch.vmap(lambda x: layer(x, **{stream: many[0]})[0])(both)
+    assert_close(found, torch.stack([layer(each, **{stream: many[0]})[0] for each in both]))
+    tangent = torch.randn_like(many[0])
+    _, ours = torch.func.jvp(run, (many[0],), (tangent,))
+    assert_close(ours.sum(), (torch.func.grad(lambda v: run(v).sum())(many[0]) * tangent).sum())
+
+
+def test_operators_hold_what_they_promise():
+    """torch's own checks of an operator, given streams and what is kept: schema, fakes, autograd."""
+    layer = make("dropout_lstm", bidirectional=True)
+    x, given = random(layer.cell, "TBF"), streams(layer.cell)
+    each = {name: value.expand(2, *value.shape) for name, value in given.items()}
+    q = Recurrence(
+        layer.cell, None, states(layer.cell, 2), layer._weights(), input=x, streams=each, kept=("forget", "c")
+    )
+    operator = torch.ops.seqcells.recurrence.default
+    torch.library.opcheck(operator, (*operators.arguments(q, "reference"), "forget c"))
+
+
+def test_under_autocast():
+    layer = make("phased_lstm").float()
+    x, time = torch.rand(T, B, 6), torch.rand(T, B)
+    exact = layer(x, time=time)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(x, time=time)[0]
+    assert output.dtype == torch.bfloat16
+    assert_close(output.float(), exact, atol=0.05, rtol=0.05)
+
+
+def test_why_no_kernels():
+    layer = make("phased_lstm")
+    assert layer.plan(random(layer.cell, "TBF")).backend == "reference"
+    assert "phased_lstm" in layer.plan(random(layer.cell, "TBF")).reason
+    layer.backend = "cpu"
+    with pytest.raises(RuntimeError, match=r"backend='cpu' cannot run this call: .*phased_lstm"):
+        layer(random(layer.cell, "TBF"), time=random(layer.cell, "TB"))
