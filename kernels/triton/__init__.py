@@ -44,8 +44,9 @@ def unavailable() -> str | None:
 def refuses(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
     from .cells import CELLS
+    from .passes import staged
 
-    if call.cell.name not in CELLS:
+    if call.cell.name not in CELLS and staged(call.cell) is None:
         return f"no kernels have been derived for the {call.cell.name} cell"
     if call.device.type != "cuda" and not (interpreted() and call.device.type == "cpu"):
         return f"its kernels run on a GPU, and the input is on {call.device}"
@@ -56,6 +57,10 @@ def refuses(call: Call) -> str | None:
 
 def refuses_persistently(call: Call) -> str | None:
     """Why the persistent plan cannot run a call, whatever its sizes, or None."""
+    from .passes import staged
+
+    if staged(call.cell) is not None:
+        return "its cell has several stages in a step, of which the persistent plan runs one"
     if "projection" in call.options:
         return "a projection is a product of its own in each step, which the persistent plan does not do"
     if call.dtype == torch.float64 and not interpreted():

@@ -19,6 +19,9 @@ THREAD_BYTES = 16
 # sizes above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB
 # of reads in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
 REGISTERS = 255
+# Of a row that is reduced a program has all units, on as many warps as a program may have.
+MOST_ROW_WARPS = 32
+REGISTER_FILE = 65536
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
 
@@ -44,6 +47,17 @@ def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[s
     width = math.gcd(hidden, THREAD_BYTES // work.itemsize)
     units = min(UNITS, triton.next_power_of_2(hidden))
     return _tiled(batch, hidden, directions, 32 * WARPS * width // units, units, width)
+
+
+def whole_rows(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
+    """Of a stage's kernel that reduces rows: the same, of tiles that have all units. Stages have more values at hand
+    than a cell of one has: two to a thread of each, or one of float64."""
+    units = triton.next_power_of_2(hidden)
+    width = min(math.gcd(hidden, 2), 8 // work.itemsize)
+    warps = min(MOST_ROW_WARPS, max(WARPS, units // (32 * width)))
+    tile = _tiled(batch, hidden, directions, max(1, 32 * warps * width // units), units, width)
+    limit = {"maxnreg": min(REGISTERS, REGISTER_FILE // (32 * warps))} if registers() else {}
+    return {**tile, "num_warps": warps, **limit}
 
 
 def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, precision: str) -> dict[str, Any]:

@@ -29,6 +29,10 @@ PLANS = {
     "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }
+# Likewise of cells of several stages.
+STAGED_PLANS = {
+    "stepwise": ("staged", "several stages: of each its products by the GEMM library and one launch, a step"),
+}
 
 
 class Shape(NamedTuple):
@@ -71,18 +75,22 @@ class Plan(NamedTuple):
 
     name: str
     reason: str
+    staged: bool = False
+    """Whether the cell has several stages."""
 
     @property
     def module(self) -> ModuleType:
         """The plan's engine."""
-        return import_module(f".{PLANS[self.name][0]}", __package__)
+        plans = STAGED_PLANS if self.staged else PLANS
+        return import_module(f".{plans[self.name][0]}", __package__)
 
 
 def plan(shape: Shape) -> Plan:
-    """The first of `PLANS` that takes a layer of that shape."""
+    """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape."""
     against: list[str] = []
-    for name in PLANS:
-        chosen = Plan(name, "; ".join(against))
+    staged = import_module(".passes", __package__).staged(shape.cell) is not None
+    for name in STAGED_PLANS if staged else PLANS:
+        chosen = Plan(name, "; ".join(against), staged)
         why_not = chosen.module.refuses(shape)
         if why_not is None:
             return chosen
