@@ -1,4 +1,4 @@
-"""Cells of several stages on the Triton engine, against the reference in float64; in a child process that interprets."""
+"""Cells of several stages on the Triton engine against the reference, in a child process that interprets."""
 
 import os
 from importlib.util import find_spec

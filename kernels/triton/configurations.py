@@ -51,11 +51,12 @@ def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[s
 
 def whole_rows(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
     """Of a stage's kernel that reduces rows: the same, of tiles that have all units. Stages have more values at hand
-    than a cell of one has: two to a thread of each, or one of float64."""
+    than a cell of one has: two to a thread of each, or one of float64. Of longer rows than the registers have room for,
+    1024 units, or some 500 of float64, some spill."""
     units = triton.next_power_of_2(hidden)
-    width = min(math.gcd(hidden, 2), 8 // work.itemsize)
-    warps = min(MOST_ROW_WARPS, max(WARPS, units // (32 * width)))
-    tile = _tiled(batch, hidden, directions, max(1, 32 * warps * width // units), units, width)
+    each = max(1, 8 // work.itemsize)
+    warps = min(MOST_ROW_WARPS, max(WARPS, units // (32 * each)))
+    tile = _tiled(batch, hidden, directions, max(1, 32 * warps * each // units), units, math.gcd(hidden, each))
     limit = {"maxnreg": min(REGISTERS, REGISTER_FILE // (32 * warps))} if registers() else {}
     return {**tile, "num_warps": warps, **limit}
 
@@ -184,7 +185,7 @@ class Division(NamedTuple):
     @property
     def meet(self) -> bool:
         """Whether programs wait for each other, and so must all be there at once."""
-        return not self.tile["ALONE"]
+        return not self.tile.get("ALONE")
 
 
 def alone(hidden: int, recurrent: int, storage: torch.dtype, precision: str) -> bool:

@@ -9,12 +9,12 @@ from ...cells import Cell
 from ...recurrence import Recurrence
 from .problem import Layer, stacked
 from .staged_cells import CELLS
-from .tables import Columns, Multiplied, Pass, Staged
+from .tables import Multiplied, Pass, Staged
 
-OWN = "kept", "operand.", "product."
-"""What the names of a pass's own arrays begin with."""
 ADDED = "sums", "grad_fresh."
-"""Likewise of arrays to which steps add."""
+"""What the names of arrays begin with to which steps add."""
+Place = tuple[Any, ...]
+"""As `places` has it."""
 
 
 def staged(cell: type[Cell]) -> Staged | None:
@@ -55,50 +55,25 @@ class StagedLayer(Layer):
         return found
 
 
-class Product:
-    """A product: its operand and its result, (D · heads, B, ·) each, and the weight as it is multiplied by."""
-
-    def __init__(self, memory: "PassMemory", k: int, of: Multiplied) -> None:
-        self.stage, tensors = of.stage, memory.tensors
-        weight = memory.weight(of)
-        self.weight = weight if of.transposed else weight.mT
-        heads = memory.heads(of)
-        self.operand, self.result = (
-            tensors[name].view(memory.layer.directions * heads, memory.layer.batch, -1)
-            for name in (f"operand.{of.operand}", f"product.{k}")
-        )
-        if len(self.operand) == 1:  # as a product takes it that is not one of several
-            self.operand, self.weight, self.result = self.operand[0], self.weight[0], self.result[0]
-
-
 class PassMemory:
-    """Of a `Layer`.
+    """Of a layer. What is a plan's own, ``kept``, operands and products, is where `own_place` says.
 
     Args:
         tensors: the arrays that the caller has, by name: of axes TBH (T, B, D·columns·H), TB (T, B, D·columns), BH (D,
-            B, columns·H), H (D, columns·H), and of none (D, columns). Those it lacks are zero and not written, but for
-            the pass's own, which are made.
+            B, columns·H), H (D, columns·H), and of none (D, columns). Those it lacks are zero and not written.
     """
 
     def __init__(self, layer: StagedLayer, of: Pass, tensors: Mapping[str, Tensor]) -> None:
         self.layer, self.of = layer, of
-        self.tensors = {**self._weights(), **tensors}
-        for name, (axes, columns) in of.arrays.items():
-            if name.startswith(OWN):
-                dtype = None if name.startswith("operand.") else layer.work
-                units = columns * (layer.hidden if "H" in axes else 1)
-                self.tensors[name] = layer.empty(layer.directions, layer.batch, units, dtype=dtype)
-        self._numbers = {name: k for k, name in enumerate(name for name in of.arrays if name in self.tensors)}
+        self.tensors = {**self._parameters(), **tensors}
 
     @property
     def arrays(self) -> tuple[Tensor, ...]:
         """As kernels are given them."""
-        return tuple(self.tensors[name] for name in self._numbers)
-
-    def products(self) -> list[Product]:
-        return [Product(self, k, of) for k, of in enumerate(self.of.products)]
+        return tuple(self.tensors[name] for name in self._numbers())
 
     def heads(self, of: Multiplied) -> int:
+        """Of a product's weight."""
         return self.layer.cell.every_product[of.weight.removeprefix("weight_")].heads
 
     def weight(self, of: Multiplied) -> Tensor:
@@ -109,39 +84,42 @@ class PassMemory:
             blocks = blocks[:, list(of.blocks)]
         return blocks.transpose(1, 2).reshape(len(whole) * heads, -1, whole.shape[-1])
 
-    def places(self, columns: Columns) -> tuple[tuple[Any, ...], ...]:
-        """Columns as `places` has them."""
-        return tuple(self._place(name, column) for name, some in columns.items() for column in some)
+    def tables(self, number: int) -> dict[str, tuple[Any, ...]]:
+        """What a stage reads and writes, and which of this is added to what is there."""
+        reads, writes, _ = self.of.stages[number]
+        each = [(name, column) for name, columns in writes.items() for column in columns]
+        return {
+            "reads": tuple(self._place(name, column, False) for name, some in reads.items() for column in some),
+            "writes": tuple(self._place(name, column, True) for name, column in each),
+            "adds": tuple(name.startswith(ADDED) for name, _ in each),
+        }
 
-    def adds(self, columns: Columns) -> tuple[bool, ...]:
-        """Of the same, which are added to what is there."""
-        return tuple(name.startswith(ADDED) for name, some in columns.items() for _ in some)
+    def own_place(self, name: str, column: int, written: bool) -> Place:
+        """Of what is a plan's own."""
+        raise NotImplementedError
 
-    def _place(self, name: str, column: int) -> tuple[Any, ...]:
-        if name in ("carried", "units"):
+    def array_place(self, name: str, column: int, axes: str = "", heads: int = 1) -> Place:
+        """Of a column of one of the `arrays`; its axes are another kind of place, if it is told."""
+        return axes or self.of.arrays[name][0], self._numbers()[name], column, self.of.arrays[name][1], heads
+
+    def _place(self, name: str, column: int, written: bool) -> Place:
+        if name == "carried":
+            return ("carried" if written else "held"), 0, column, 1, 1
+        if name == "units":
             return name, 0, column, 1, 1
-        if name.startswith("before."):
-            state = name.removeprefix("before.")
-            return "before", self._numbers[name], self.layer.cell.states.index(state), 1, 1
+        if name.startswith(("kept", "operand.", "product.")):
+            return self.own_place(name, column, written)
         if name not in self.tensors:
             return "absent", 0, column, 1, 1
-        axes, columns = self.of.arrays[name]
-        heads = 1
-        if name.startswith(("operand.", "product.")):
-            axes, heads = "parts", self._heads_of(name)
-        return axes, self._numbers[name], column, columns, heads
+        if name.startswith("before."):
+            state = self.layer.cell.states.index(name.removeprefix("before."))
+            return "before", self._numbers()[name], state, 1, 1
+        return self.array_place(name, column)
 
-    def _heads_of(self, name: str) -> int:
-        kind, _, number = name.partition(".")
-        products = enumerate(self.of.products)
-        return next(self.heads(m) for k, m in products if (m.operand if kind == "operand" else k) == int(number))
+    def _numbers(self) -> dict[str, int]:
+        return {name: k for k, name in enumerate(name for name in self.of.arrays if name in self.tensors)}
 
-    def _weights(self) -> dict[str, Tensor]:
+    def _parameters(self) -> dict[str, Tensor]:
         """Rows, numbers and biases of all directions."""
-        found = {}
-        for name in self.of.arrays:
-            if name.startswith(("weight_", "bias_")):
-                tensor = self.layer.parameter(name)
-                if tensor is not None:
-                    found[name] = tensor.flatten(1)
-        return found
+        found = {name: self.layer.parameter(name) for name in self.of.arrays if name.startswith(("weight_", "bias_"))}
+        return {name: tensor.flatten(1) for name, tensor in found.items() if tensor is not None}

@@ -4,7 +4,8 @@ A place is a tuple of constants: kind, the array's number among those that the k
 number of columns, heads. Kinds are axes, and
 
 * ``"parts"``: what products read and give, (D, heads, B, columns · H / heads), which is (D, B, columns · H) for one;
-* ``"carried"``: of the column's state, in registers;
+* ``"held"``: in registers, the column's of what a kernel has there; ``"carried"``: there for the next step;
+* ``"ring"``: where programs that meet exchange what products read, see `staged_sequence`;
 * ``"before"``: of the column's state in its history, a step earlier;
 * ``"units"``: the number of units;
 * ``"absent"``: nowhere; it is read as zero.
@@ -17,33 +18,54 @@ import triton.language as tl
 
 
 @triton.jit
-def read(
-    places: tl.constexpr, arrays, carried, first, i, t, earlier, rows, units, present, batch, size,
+def loaded(
+    places: tl.constexpr, arrays, first, i, t, earlier, rows, units, present, batch, size,
     directions: tl.constexpr, direction, work: tl.constexpr,
 ):  # fmt: skip
-    """What is in some places in step i, at time t; ``first``: the states before all steps, (D, B, H) each."""
+    """What is in some places of memory in step i, at time t; ``first``: the states before all steps, (D, B, H) each."""
     tiles = ()
     for k in tl.static_range(len(places)):
-        place: tl.constexpr = places[k]
-        if place[0] == "carried":
-            tile = carried[place[2]]
-        elif place[0] == "units":
-            tile = tl.zeros((1, 1), work) + size
-        elif place[0] == "absent":
-            tile = tl.zeros((1, 1), work)
-        elif place[0] == "before":
-            inside = present & (units < size)
-            if i == 0:
-                at = (direction * batch + rows) * size + units
-                tile = tl.load(first[place[2]] + at, inside, other=0.0).to(work)
-            else:
-                at = ((earlier * batch + rows) * directions + direction) * size + units
-                tile = tl.load(arrays[place[1]] + at, inside, other=0.0).to(work)
-        else:
-            at = _at(place, t, rows, units, batch, size, directions, direction)
-            tile = tl.load(arrays[place[1]] + at, _there(place, units, present, size), other=0.0).to(work)
+        tile = _loaded(
+            places[k], arrays, first, i, t, earlier, rows, units, present, batch, size,
+            directions, direction, work,
+        )  # fmt: skip
         tiles = tiles + (tile,)
     return tiles
+
+
+@triton.jit
+def completed(places: tl.constexpr, tiles, held):
+    """The same tiles, and in their places those that are held in registers."""
+    found = ()
+    for k in tl.static_range(len(places)):
+        if places[k][0] == "held":
+            found = found + (held[places[k][2]],)
+        else:
+            found = found + (tiles[k],)
+    return found
+
+
+@triton.jit
+def _loaded(
+    place: tl.constexpr, arrays, first, i, t, earlier, rows, units, present, batch, size,
+    directions: tl.constexpr, direction, work: tl.constexpr,
+):  # fmt: skip
+    if place[0] == "units":
+        return tl.zeros((1, 1), work) + size
+    elif place[0] == "absent" or place[0] == "held":
+        return tl.zeros((1, 1), work)
+    elif place[0] == "before":
+        inside = present & (units < size)
+        if i == 0:
+            at = (direction * batch + rows) * size + units
+            tile = tl.load(first[place[2]] + at, inside, other=0.0).to(work)
+        else:
+            at = ((earlier * batch + rows) * directions + direction) * size + units
+            tile = tl.load(arrays[place[1]] + at, inside, other=0.0).to(work)
+        return tile
+    else:
+        at = _at(place, t, rows, units, batch, size, directions, direction)
+        return tl.load(arrays[place[1]] + at, _there(place, units, present, size), other=0.0).to(work)
 
 
 @triton.jit
@@ -51,12 +73,11 @@ def write(
     places: tl.constexpr, adds: tl.constexpr, tiles, arrays, t, rows, units, present, batch, size,
     directions: tl.constexpr, direction,
 ):  # fmt: skip
-    """Tiles to some places, but what is carried; those that ``adds`` names are added to what is there."""
+    """Tiles to some places of memory; those that ``adds`` names are added to what is there."""
     for k in tl.static_range(len(places)):
-        place: tl.constexpr = places[k]
-        if place[0] != "carried" and place[0] != "absent":
-            at = arrays[place[1]] + _at(place, t, rows, units, batch, size, directions, direction)
-            there = _there(place, units, present, size)
+        if not (places[k][0] == "carried" or places[k][0] == "absent" or places[k][0] == "ring"):
+            at = arrays[places[k][1]] + _at(places[k], t, rows, units, batch, size, directions, direction)
+            there = _there(places[k], units, present, size)
             if adds[k]:
                 tl.store(at, tl.load(at, there, other=0.0) + tiles[k], there)
             else:

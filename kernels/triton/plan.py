@@ -31,7 +31,7 @@ PLANS = {
 }
 # Likewise of cells of several stages.
 STAGED_PLANS = {
-    "stepwise": ("staged", "several stages: of each its products by the GEMM library and one launch, a step"),
+    "stepwise": ("staged_stepwise", "several stages: of each its products by the GEMM library and one launch, a step"),
 }
 
 

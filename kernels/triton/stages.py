@@ -82,9 +82,10 @@ def _run(
         valid = is_valid(lengths, t, rows, present)
     if reset is not None:
         boundary = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
-    read = places.read(
-        reads, arrays, carried, first, i, t, earlier, rows, units, present, batch, size, directions, direction, work
+    read = places.loaded(
+        reads, arrays, first, i, t, earlier, rows, units, present, batch, size, directions, direction, work
     )
+    read = places.completed(reads, read, carried)
     made = function(number, read, valid, boundary, (present & (units < size), size))
     places.write(writes, adds, made, arrays, t, rows, units, present, batch, size, directions, direction)
     return made
