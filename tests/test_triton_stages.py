@@ -17,6 +17,9 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 
+if INTERPRETED:
+    import concurrent_programs
+
 CELLS = {
     cell.name: cell
     for cell in (
@@ -145,6 +148,40 @@ def test_a_launch_for_each_stage_that_begins_with_a_product(name, launches, monk
     with torch.no_grad():
         ops.recurrence(layer(name, steps=5), "triton-stepwise")
     assert len(seen) == 1 + 5 * launches
+
+
+@pytest.fixture
+def divided(monkeypatch):
+    """Three programs for 24 hidden units, of which each has eight."""
+    from seqcells.kernels.triton import staged_divisions
+
+    def divide(groups=4, directions=2):
+        def division(hidden, batch, sides, *rest):
+            tile = {"ROWS": 16, "UNITS": 8, "BLOCKS": 4, "DIVISOR": 1, "num_warps": 8}
+            return staged_divisions.Division(tile, -(-hidden // 8), groups, min(sides, directions))
+
+        monkeypatch.setattr(staged_divisions, "division", division)
+
+    divide()
+    return divide
+
+
+def check_meeting(q, programs, **how):
+    with concurrent_programs.concurrent(**how) as launched:
+        found = results(q, "triton-persistent")
+    assert launched == programs
+    assert_equal_to(found, results(q, "reference"), 1e-10)
+
+
+@here
+@every_cell
+@pytest.mark.parametrize("form", FORMS)
+def test_programs_together_equal_the_reference(name, form, divided):
+    """In three steps: what is exchanged in the third takes the place of the first's."""
+    if CELLS[name].heads() > 3:
+        pytest.skip("three programs have units of two heads each")
+    q = layer(name, **FORMS[form])
+    check_meeting(q, [3 * len(q.weights)] * 2)
 
 
 @here

@@ -57,10 +57,6 @@ def refuses(call: Call) -> str | None:
 
 def refuses_persistently(call: Call) -> str | None:
     """Why the persistent plan cannot run a call, whatever its sizes, or None."""
-    from .passes import staged
-
-    if staged(call.cell) is not None:
-        return "its cell has several stages in a step, of which the persistent plan runs one"
     if "projection" in call.options:
         return "a projection is a product of its own in each step, which the persistent plan does not do"
     if call.dtype == torch.float64 and not interpreted():
@@ -69,7 +65,12 @@ def refuses_persistently(call: Call) -> str | None:
 
 
 def persistently_in_words(call: Call) -> str:
-    """How the persistent plan runs a call."""
-    from . import wavefront
+    """How the persistent plan runs a call, or cannot."""
+    from . import by_name, plan, wavefront
 
-    return wavefront.in_words(call)
+    if not call.rows:
+        return wavefront.in_words(call)
+    shape = plan.Shape.called(call)
+    why_not = by_name.refuses(shape)
+    words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
+    return "; ".join(filter(None, [*words, *plan.backward_in_words(by_name, shape)]))

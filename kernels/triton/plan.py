@@ -31,6 +31,10 @@ PLANS = {
 }
 # Likewise of cells of several stages.
 STAGED_PLANS = {
+    "persistent": (
+        "staged_meeting",
+        "several stages that fit on the chip: all steps in one launch, by programs that meet before each stage",
+    ),
     "stepwise": ("staged_stepwise", "several stages: of each its products by the GEMM library and one launch, a step"),
 }
 
@@ -98,12 +102,19 @@ def plan(shape: Shape) -> Plan:
     raise RuntimeError(f"no plan for this layer: {'; '.join(against)}")
 
 
+def backward_in_words(module: ModuleType, shape: Shape) -> list[str]:
+    """That backward is by another plan than forward, and why, where it is."""
+    why_not = getattr(module, "refuses_backward", lambda shape: None)(shape) if torch.is_grad_enabled() else None
+    return [f"backward by stepwise: {why_not}"] if why_not else []
+
+
 def in_words(call: Call) -> str:
     """The plan for a call, and why."""
     if not call.rows:
         return "its plan is chosen at the call, by size"
     chosen = plan(Shape.called(call))
     words = [f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")]
+    words += backward_in_words(chosen.module, Shape.called(call))
     if chosen.name == "persistent" and call.layers > 1:
         from . import wavefront
 
