@@ -44,8 +44,9 @@ def unavailable() -> str | None:
 def refuses(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
     from .cells import CELLS
+    from .passes import staged
 
-    if call.cell.name not in CELLS:
+    if call.cell.name not in CELLS and staged(call.cell) is None:
         return f"no kernels have been derived for the {call.cell.name} cell"
     if call.device.type != "cuda" and not (interpreted() and call.device.type == "cpu"):
         return f"its kernels run on a GPU, and the input is on {call.device}"
@@ -64,7 +65,12 @@ def refuses_persistently(call: Call) -> str | None:
 
 
 def persistently_in_words(call: Call) -> str:
-    """How the persistent plan runs a call."""
-    from . import wavefront
+    """How the persistent plan runs a call, or cannot."""
+    from . import by_name, plan, wavefront
 
-    return wavefront.in_words(call)
+    if not call.rows:
+        return wavefront.in_words(call)
+    shape = plan.Shape.called(call)
+    why_not = by_name.refuses(shape)
+    words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
+    return "; ".join(filter(None, [*words, *plan.backward_in_words(by_name, shape)]))

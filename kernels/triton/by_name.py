@@ -1,10 +1,17 @@
 """The engine of ``backend="triton-persistent"``: the persistent plan for whatever it can run, several layers at once
 where they fit, whether or not that is the fastest way."""
 
-from . import prepared
+from types import ModuleType
+
+from torch import Tensor
+
+from ...cells import Cell
+from ...recurrence import Backward, Recurrence
+from . import prepared, staged, staged_persistent, wavefront
+from .plan import Shape
 from .prepared import led_maker as output_maker
 from .prepared import maker
-from .wavefront import at_once, backward, forward, refuses, saved_like, seconds
+from .wavefront import at_once
 
 __all__ = [
     "Inference",
@@ -18,6 +25,35 @@ __all__ = [
     "saved_like",
     "seconds",
 ]
+
+
+def _plan(cell: type[Cell]) -> ModuleType:
+    return staged_persistent if staged.runs(cell) else wavefront
+
+
+def refuses(shape: Shape) -> str | None:
+    """Why the plan cannot run a layer, or None."""
+    return _plan(shape.cell).refuses(shape)
+
+
+def seconds(shape: Shape, gradients: bool = False) -> float | None:
+    """What a layer takes by the plan's model; None where it cannot run it."""
+    return _plan(shape.cell).seconds(shape, gradients)
+
+
+def saved_like(q: Recurrence) -> list[Tensor]:
+    """Empty tensors of the shapes that `forward` saves."""
+    return _plan(q.cell).saved_like(q)
+
+
+def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A layer, or a stack → output (T, B, D·H), final states, what backward needs."""
+    return _plan(q.cell).forward(q, save)
+
+
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    return _plan(q.cell).backward(q, given)
 
 
 class Inference(prepared.Inference):

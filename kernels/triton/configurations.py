@@ -19,6 +19,9 @@ THREAD_BYTES = 16
 # sizes above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB
 # of reads in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
 REGISTERS = 255
+# Of a row that is reduced a program has all units, on as many warps as a program may have.
+MOST_ROW_WARPS = 32
+REGISTER_FILE = 65536
 # Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
 UNITS = 128
 
@@ -44,6 +47,18 @@ def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[s
     width = math.gcd(hidden, THREAD_BYTES // work.itemsize)
     units = min(UNITS, triton.next_power_of_2(hidden))
     return _tiled(batch, hidden, directions, 32 * WARPS * width // units, units, width)
+
+
+def whole_rows(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
+    """Of a stage's kernel that reduces rows: the same, of tiles that have all units. Stages have more values at hand
+    than a cell of one has: two to a thread of each, or one of float64. Of longer rows than the registers have room for,
+    1024 units, or some 500 of float64, some spill."""
+    units = triton.next_power_of_2(hidden)
+    each = max(1, 8 // work.itemsize)
+    warps = min(MOST_ROW_WARPS, max(WARPS, units // (32 * each)))
+    tile = _tiled(batch, hidden, directions, max(1, 32 * warps * each // units), units, math.gcd(hidden, each))
+    limit = {"maxnreg": min(REGISTERS, REGISTER_FILE // (32 * warps))} if registers() else {}
+    return {**tile, "num_warps": warps, **limit}
 
 
 def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, precision: str) -> dict[str, Any]:
@@ -165,18 +180,18 @@ class Division(NamedTuple):
     directions: int
     """Side by side in a launch: all, or one, where together they do not fit on the chip."""
     cycles: int = 0
-    """A step takes by the model of `_cycles`, all launches together."""
+    """A step takes by the model of `step_cycles`, all launches together."""
 
     @property
     def meet(self) -> bool:
         """Whether programs wait for each other, and so must all be there at once."""
-        return not self.tile["ALONE"]
+        return not self.tile.get("ALONE")
 
 
 def alone(hidden: int, recurrent: int, storage: torch.dtype, precision: str) -> bool:
     """Whether one program of the persistent plan holds the recurrent weights of all units."""
     most = EXACT_BYTES // 2 if _exact(storage, precision) else ALONE_BYTES
-    return recurrent * _units(hidden) ** 2 * _bytes(storage, precision) <= most
+    return recurrent * _units(hidden) ** 2 * bytes_of(storage, precision) <= most
 
 
 @lru_cache(1024)
@@ -197,16 +212,16 @@ def persistent(
     """The division of a layer whose products sum over ``planes`` times its units, or why there is none; or of so many
     ``layers`` of a stack, side by side, where products between two sum over ``between`` times the units.
 
-    Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see `_cycles`.
-    A call asks several times, so what was found is kept.
+    Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see
+    `step_cycles`. A call asks several times, so what was found is kept.
     """
-    item, exact = _bytes(storage, precision), _exact(storage, precision)
+    item, exact = bytes_of(storage, precision), _exact(storage, precision)
     if not between and (not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision)):
         units = _units(hidden) if recurrent else min(_units(hidden), UNITS)
         groups = triton.cdiv(batch, 16)
         waves = triton.cdiv(groups * directions, processors)
         size = {"units": units, "rows": 16, "groups": min(groups, GRID_ROWS), "directions": directions}
-        size["cycles"] = waves * _cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
+        size["cycles"] = waves * step_cycles(16 * units * gates, recurrent * units**2 * item if recurrent else 0, 0)
         return division(hidden, recurrent, planes, storage, **size)
     found = []
     way, products, of_weights = ("forward", recurrent, recurrent) if planes == 1 else ("backward", 1, recurrent)
@@ -236,7 +251,7 @@ def persistent(
         chunks = len(each.tile["CHUNKS"]) + len(each.tile["BETWEEN"])
         most = MOST_CHUNKS_SHARED[way][rows > 16] // (1 + short) if shared else MOST_CHUNKS[way][several]
         if chunks <= most:
-            step = _cycles(rows * units * gates, shared * held, read, chunks)
+            step = step_cycles(rows * units * gates, shared * held, read, chunks)
             found.append(each._replace(cycles=launches * step))
     if not found:
         what = " for exact float32 products" if exact else ""
@@ -276,7 +291,7 @@ def division(
     ``shared``: weights are held in shared memory; products between layers sum over ``between`` times the units."""
     alone = not between and (not recurrent or units >= hidden)
     width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
-    chunks = (units,) * planes if alone else _powers_of_two(width * planes, chunk)
+    chunks = (units,) * planes if alone else powers_of_two(width * planes, chunk)
     ahead = 1
     if planes > 1 and not shared:
         # Backward sums one product, forward one for each gate: there are registers for more chunks on their way.
@@ -285,7 +300,7 @@ def division(
         "ROWS": rows,
         "UNITS": units,
         "CHUNKS": chunks,
-        "BETWEEN": _powers_of_two(width, chunk) * between,
+        "BETWEEN": powers_of_two(width, chunk) * between,
         "AHEAD": ahead,
         "WIDTH": width,
         "SPLIT": 1 if alone else parts,
@@ -302,7 +317,7 @@ def _units(hidden: int) -> int:
     return max(16, triton.next_power_of_2(hidden))
 
 
-def _bytes(storage: torch.dtype, precision: str) -> int:
+def bytes_of(storage: torch.dtype, precision: str) -> int:
     """Of a weight on the chip."""
     return storage.itemsize * (2 if precision == "tf32x3" else 1)
 
@@ -312,7 +327,7 @@ def _exact(storage: torch.dtype, precision: str) -> bool:
     return storage == torch.float32 and precision == "ieee"
 
 
-def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
+def powers_of_two(total: int, most: int) -> tuple[int, ...]:
     """That add up to ``total``, as few as may be."""
     terms = []
     while total:
@@ -321,7 +336,7 @@ def _powers_of_two(total: int, most: int) -> tuple[int, ...]:
     return tuple(terms)
 
 
-def _cycles(values: int, shared: int, read: int, chunks: int = 1) -> int:
+def step_cycles(values: int, shared: int, read: int, chunks: int = 1) -> int:
     """What a step takes, fitted to what an H200 took for 500 divisions, to 10 % in the mean: the values of gates;
     weights held in shared memory, by the byte; and, where programs meet, the way to the L2 cache and back, what is read
     there by the byte, and what comes in pieces."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from ...settings import current_settings
 from . import persistent
-from .persistent import backward, forward, saved_like
+from .persistent import backward, forward, refuses_backward, saved_like
 
 if TYPE_CHECKING:
     from .plan import Shape
 
-__all__ = ["backward", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like"]
 
 
 def refuses(shape: Shape) -> str | None:

@@ -28,21 +28,41 @@ from .problem import Problem, Saved, some
 from .recomputed import Window
 from .stepwise import saved_like
 
-__all__ = ["backward", "forward", "nobody_to_meet", "refuses", "saved_like", "seconds", "slower"]
+__all__ = [
+    "backward",
+    "forward",
+    "nobody_to_meet",
+    "refuses",
+    "refuses_backward",
+    "saved_like",
+    "seconds",
+    "slower",
+]
 
 
 def refuses(shape: Shape) -> str | None:
-    """Why the plan cannot run a layer, or None. What it cannot run backward alone, `stepwise` does."""
+    """Why the plan cannot run a layer, or None."""
     if shape.layers > 1 and not shape.recurrent:
         # What the layer above waits for is a sum of steps, whose terms say the same only where programs keep step.
         return "the programs of a layer without a recurrent product do not wait for each other"
     if shape.projected:
         return "a projection is a product of its own in each step"
+    found = division_of(shape, 1)
+    return why_no_programs_meet(shape) or (found if isinstance(found, str) else None)
+
+
+def why_no_programs_meet(shape: Shape) -> str | None:
+    """Why none do of any layer on that device, of that dtype, or None."""
     if not (interpreted() or configurations.nvidia()):
         return "its kernels are for NVIDIA's GPUs, in whose assembly its barrier is"
     if shape.dtype == torch.float64 and not interpreted():
         return "its kernels spill in float64, where the compiler takes them at all"
-    found = division_of(shape, 1)
+    return None
+
+
+def refuses_backward(shape: Shape) -> str | None:
+    """Why the plan cannot run a layer backward, which `stepwise` then does, or None."""
+    found = division_of(shape, shape.recurrent, len(shape.cell.gates))
     return found if isinstance(found, str) else None
 
 
@@ -53,8 +73,8 @@ def nobody_to_meet(shape: Shape) -> str | None:
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
-    """What a layer takes by the model of a step, `configurations._cycles`; backward too with ``gradients``. None where
-    the plan cannot."""
+    """What a layer takes by the model of a step, `configurations.step_cycles`; backward too with ``gradients``. None
+    where the plan cannot."""
     total = 0.0
     backwards = shape.recurrent, len(shape.cell.gates)
     for sums in ((1, 1), backwards) if gradients else ((1, 1),):

@@ -29,6 +29,14 @@ PLANS = {
     "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }
+# Likewise of cells of several stages.
+STAGED_PLANS = {
+    "persistent": (
+        "staged_meeting",
+        "several stages that fit on the chip: all steps in one launch, by programs that meet before each stage",
+    ),
+    "stepwise": ("staged_stepwise", "several stages: of each its products by the GEMM library and one launch, a step"),
+}
 
 
 class Shape(NamedTuple):
@@ -71,23 +79,33 @@ class Plan(NamedTuple):
 
     name: str
     reason: str
+    staged: bool = False
+    """Whether the cell has several stages."""
 
     @property
     def module(self) -> ModuleType:
         """The plan's engine."""
-        return import_module(f".{PLANS[self.name][0]}", __package__)
+        plans = STAGED_PLANS if self.staged else PLANS
+        return import_module(f".{plans[self.name][0]}", __package__)
 
 
 def plan(shape: Shape) -> Plan:
-    """The first of `PLANS` that takes a layer of that shape."""
+    """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape."""
     against: list[str] = []
-    for name in PLANS:
-        chosen = Plan(name, "; ".join(against))
+    staged = import_module(".passes", __package__).staged(shape.cell) is not None
+    for name in STAGED_PLANS if staged else PLANS:
+        chosen = Plan(name, "; ".join(against), staged)
         why_not = chosen.module.refuses(shape)
         if why_not is None:
             return chosen
         against += [f"not {name}: {why_not}"] if why_not else []
     raise RuntimeError(f"no plan for this layer: {'; '.join(against)}")
+
+
+def backward_in_words(module: ModuleType, shape: Shape) -> list[str]:
+    """That backward is by another plan than forward, and why, where it is."""
+    why_not = getattr(module, "refuses_backward", lambda shape: None)(shape) if torch.is_grad_enabled() else None
+    return [f"backward by stepwise: {why_not}"] if why_not else []
 
 
 def in_words(call: Call) -> str:
@@ -96,6 +114,7 @@ def in_words(call: Call) -> str:
         return "its plan is chosen at the call, by size"
     chosen = plan(Shape.called(call))
     words = [f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")]
+    words += backward_in_words(chosen.module, Shape.called(call))
     if chosen.name == "persistent" and call.layers > 1:
         from . import wavefront
 

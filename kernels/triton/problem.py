@@ -48,7 +48,7 @@ def some(stack: Tensor) -> Tensor | None:
     return stack if len(stack) else None
 
 
-class Problem:
+class Layer:
     """A `Recurrence` for the kernels; sizes T, B, D, H as `steps`, `batch`, `directions`, `hidden`.
 
     P, `width`, is the size of the hidden state that is carried: the projected one's, or H. In a sequence the directions
@@ -57,7 +57,7 @@ class Problem:
     """
 
     def __init__(self, q: Recurrence) -> None:
-        self.recurrence, self.cell, self.kernels = q, q.cell, CELLS[q.cell.name]
+        self.recurrence, self.cell = q, q.cell
         self.states = [state.contiguous() for state in q.states]
         self.weights, self.is_stack = q.used, q.stacked
         self.lengths = None if q.lengths is None else q.lengths.contiguous()
@@ -71,17 +71,8 @@ class Problem:
         self.gates, self.recurrent = len(q.cell.gates), len(q.cell.recurrent_gates)
         self.hidden, self.projected = q.hidden, q.weights[0].hr is not None
         self.work = WORKING_DTYPE.get(self.dtype, self.dtype)
-        # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
-        self.hh = _stacked([w.hh for w in q.weights])
-        self.bias = _stacked([w.bias_hh for w in q.weights])
-        self.parameters = _stacked([torch.cat(list(w.own)) if w.own else None for w in q.weights])
-        # Of all layers of a stack but the lowest: (L - 1, G·H, H), (L - 1, G·H).
-        self.ih = _stacked([w.ih for w in self.weights[1:]]) if q.stacked else None
-        self.bias_ih = _stacked([w.bias_ih for w in self.weights[1:]]) if q.stacked else None
         # For each direction whether it goes from the last step to the first.
         self.backwards = [q.reversed(d) for d in range(self.directions)]
-        # Whether dr, the gradients of the recurrent product's results, are dx, and so need not be written.
-        self.shared = self.kernels.shared == tuple(range(self.gates))
 
     @property
     def times(self) -> list[range]:
@@ -122,29 +113,6 @@ class Problem:
         """(T, B, D·K) → for each step, in the order of travel, D views (B, K)."""
         parts = zip(self.parts(sequence), self.backwards, strict=True)
         return list(zip(*(part.unbind()[:: -1 if backwards else 1] for part, backwards in parts), strict=True))
-
-    def kept(self, everything: bool) -> tuple[int, ...]:
-        """For each state its place in `Saved.after`, or -1; ``everything``: not only what the gradients mention."""
-        read = [a or b or everything for a, b in zip(self.kernels.previous, self.kernels.next, strict=True)]
-        return tuple(sum(read[1:k]) if k and needed else -1 for k, needed in enumerate(read))
-
-    def saved(self, recompute: bool) -> Saved:
-        """Memory for what forward keeps."""
-        counts = 0 if recompute else len(self.kernels.saved), max(self.kept(recompute)) + 1, int(self.projected)
-        width = self.directions * self.hidden
-        return Saved(*(self.empty(count, self.steps, self.batch, width) for count in counts))
-
-    def previous(self, recompute: bool) -> tuple[bool, ...]:
-        """Which of the states before a step backward reads."""
-        if not recompute:
-            return self.kernels.previous
-        return not self.cell.projection, *(True for _ in self.states[1:])
-
-    def counts(self, recompute: bool) -> dict[str, Any]:
-        """How many tiles the cell takes of each kind."""
-        rows = 0 if self.parameters is None else self.parameters.shape[1]
-        kept = self.kept(recompute)
-        return {"gates": self.gates, "recurrent": self.recurrent, "rows_of_parameters": rows, "kept": kept}
 
     def stacked(self, states: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """(S, D, B, H) of states; in the place of a projected hidden one, nothing."""
@@ -205,7 +173,47 @@ class Problem:
         return before
 
 
-def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
+class Problem(Layer):
+    """A `Layer` of a cell of one stage, whose kernels are in `cells`."""
+
+    def __init__(self, q: Recurrence) -> None:
+        super().__init__(q)
+        self.kernels = CELLS[q.cell.name]
+        # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
+        self.hh = stacked([w.hh for w in q.weights])
+        self.bias = stacked([w.bias_hh for w in q.weights])
+        self.parameters = stacked([torch.cat(list(w.own)) if w.own else None for w in q.weights])
+        # Of all layers of a stack but the lowest: (L - 1, G·H, H), (L - 1, G·H).
+        self.ih = stacked([w.ih for w in self.weights[1:]]) if q.stacked else None
+        self.bias_ih = stacked([w.bias_ih for w in self.weights[1:]]) if q.stacked else None
+        # Whether dr, the gradients of the recurrent product's results, are dx, and so need not be written.
+        self.shared = self.kernels.shared == tuple(range(self.gates))
+
+    def kept(self, everything: bool) -> tuple[int, ...]:
+        """For each state its place in `Saved.after`, or -1; ``everything``: not only what the gradients mention."""
+        read = [a or b or everything for a, b in zip(self.kernels.previous, self.kernels.next, strict=True)]
+        return tuple(sum(read[1:k]) if k and needed else -1 for k, needed in enumerate(read))
+
+    def saved(self, recompute: bool) -> Saved:
+        """Memory for what forward keeps."""
+        counts = 0 if recompute else len(self.kernels.saved), max(self.kept(recompute)) + 1, int(self.projected)
+        width = self.directions * self.hidden
+        return Saved(*(self.empty(count, self.steps, self.batch, width) for count in counts))
+
+    def previous(self, recompute: bool) -> tuple[bool, ...]:
+        """Which of the states before a step backward reads."""
+        if not recompute:
+            return self.kernels.previous
+        return not self.cell.projection, *(True for _ in self.states[1:])
+
+    def counts(self, recompute: bool) -> dict[str, Any]:
+        """How many tiles the cell takes of each kind."""
+        rows = 0 if self.parameters is None else self.parameters.shape[1]
+        kept = self.kept(recompute)
+        return {"gates": self.gates, "recurrent": self.recurrent, "rows_of_parameters": rows, "kept": kept}
+
+
+def stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
     """Those of all directions; of one it is no copy."""
     if tensors[0] is None:
         return None

@@ -3,7 +3,8 @@
 It runs every cell at any size. A cell without a recurrent product has no such steps: one launch runs them all. Both
 directions of a layer are in one launch and one product, but for a projection's.
 
-In fused steps the kernel makes the product too, so a step is one launch; backward is the same for both.
+In fused steps the kernel makes the product too, so a step is one launch; backward is the same for both. Of cells of
+several stages each stage is such a step: see `staged_stepwise`.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ...recurrence import Backward, Recurrence
 from ...settings import current_settings
-from . import configurations, gates, precision
+from . import configurations, gates, precision, staged, staged_stepwise
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
@@ -30,17 +31,23 @@ def refuses(shape: Shape) -> None:
 
 def saved_like(q: Recurrence) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
+    if staged.runs(q.cell):
+        return staged.saved_like(q)
     return list(Problem(q).saved(current_settings().recompute))
 
 
 def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """A layer → output (T, B, D·P), final states, what backward needs; ``fused``: by fused steps."""
+    if staged.runs(q.cell):
+        return staged_stepwise.forward(q, save)
     with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
         return _forward(Problem(q), save, fused)
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    if staged.runs(q.cell):
+        return staged_stepwise.backward(q, given)
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
         return _backward(Problem(q), given)
 

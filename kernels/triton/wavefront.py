@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...settings import current_settings
+from . import staged
 from .persistent import backward, forward, refuses, saved_like, seconds
 from .plan import Shape
 
@@ -62,6 +63,8 @@ def _found(call: Call, gradients: bool) -> int | str:
         return "there is dropout between them"
     if gradients and current_settings().recompute:
         return "backward is to compute once more what forward does not keep"
+    if staged.runs(call.cell):
+        return "its cell has several stages in a step"
     shape = Shape.called(call)
     if not shape.recurrent:
         return refuses(shape._replace(layers=2))

@@ -4,5 +4,6 @@ from .expressions import DerivationError
 from .identity import identity
 from .plan import Plan, plan
 from .print import cpp, triton
+from .print_stages import triton_stages
 
-__all__ = ["DerivationError", "Plan", "cpp", "identity", "plan", "triton"]
+__all__ = ["DerivationError", "Plan", "cpp", "identity", "plan", "triton", "triton_stages"]

@@ -2,15 +2,32 @@
 
 from pathlib import Path
 
+from .. import cells
 from ..cells import REGISTRY
-from . import cpp, plan, triton
+from . import cpp, plan, triton, triton_stages
+
+STAGED = (
+    cells.GRUResetBefore,
+    cells.MGU,
+    cells.MultiplicativeLSTM,
+    cells.RecurrentHighway,
+    cells.LayerNormLSTM,
+    cells.LayerNormGRU,
+    cells.BlockGRU,
+    cells.MultiHeadSLSTM,
+)
+"""Cells of several stages whose kernels are printed."""
 
 
 def printed() -> dict[Path, str]:
     """Every printed file's path and text: its head, written by hand, and below it all that is printed."""
     plans = [plan(cell) for cell in REGISTRY.values()]
     kernels = Path(__file__).parents[1] / "kernels"
-    files = {kernels / "triton" / "cells.py": triton(plans), kernels / "cpu" / "cells.h": cpp(plans)}
+    files = {
+        kernels / "triton" / "cells.py": triton(plans),
+        kernels / "triton" / "staged_cells.py": triton_stages(STAGED),
+        kernels / "cpu" / "cells.h": cpp(plans),
+    }
     return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}
 
 

@@ -190,6 +190,7 @@ class _Places:
     def __init__(self, columns: dict[str, Slot], states: tuple[str, ...], program: Program) -> None:
         self._columns, self._program = columns, program
         self._stage = {v: k for k, stage in enumerate(program.stages) for v in (*stage.gathers, *stage.block)}
+        self._between = {v for stage in program.stages for v in stage.gathers}
         self._slots: dict[Expression, Slot] = {}
         self._results: list[list[Result]] = [[] for _ in program.stages]
         self._others: dict[str, int] = {"grad_products": 0, "multiplied": 0}
@@ -285,7 +286,7 @@ class _Places:
         todo, made = [*wanted], set()
         while todo:
             v = todo.pop()
-            if v not in made and v.inner and not v.gathers and (self.stage(v) == stage or self._is_cheap(v)):
+            if v not in made and v.inner and v not in self._between and (self.stage(v) == stage or self._is_cheap(v)):
                 made.add(v)
                 todo += v.inner
         return made
@@ -321,7 +322,7 @@ class _Places:
         return value.op == "leaf" and self._slots[value].where == "CARRIED"
 
     def _kept(self, gathers: list[Expression], blocks: list[list[Expression]]) -> list[Kept]:
-        """What a later stage reads of an earlier one, and what is reduced."""
+        """What a later stage reads of an earlier one, and what is reduced between stages."""
         reduced = dict.fromkeys(v.args[0] for v in gathers if not isinstance(v.op, Product))
         later: dict[Expression, bool] = {}
         plain: set[Expression] = {*reduced}
@@ -332,7 +333,8 @@ class _Places:
             unended = [arg for v in block if v is self._unended(v) for arg in v.inner] + ends
             plain |= {v for v in map(self._unended, unended) if v not in made}
             for v in read:
-                if v.inner and v.unit_axis and v not in made and self.stage(v) < k:
+                of_units = v.unit_axis or v not in self._between
+                if v.inner and of_units and v not in made and self.stage(v) < k:
                     later.setdefault(v, v in reduced and self.stage(v) == 0)
         for v in reduced:
             if v.inner or self._is_carried(v):

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from ..cells import Cell
 from ..cells.activations import Activation
 from .expressions import Expression
 from .plan import Block, Plan
@@ -158,12 +159,17 @@ def formula(value: Expression, names: Mapping[Expression, str], whole: bool = Fa
 
 
 def _about(plan: Plan, kind: str) -> str:
-    """A printed function's documentation: forward's has the equations as their author wrote them."""
+    """A printed function's documentation."""
     if kind == "backward":
         return f"Gradients of {plan.cell.name}_forward, which saved {', '.join(plan.fields['saved']) or 'nothing'}."
-    title = (inspect.getdoc(plan.cell) or plan.cell.__name__).splitlines()[0]
+    return equations_of(plan.cell)
+
+
+def equations_of(cell: type[Cell]) -> str:
+    """What a cell is, and its equations as their author wrote them."""
+    title = (inspect.getdoc(cell) or cell.__name__).splitlines()[0]
     try:
-        source = textwrap.dedent(inspect.getsource(plan.cell.step))
+        source = textwrap.dedent(inspect.getsource(cell.step))
         body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)).body
     except (OSError, SyntaxError, StopIteration):  # typed into an interpreter, or no function of its own
         return title

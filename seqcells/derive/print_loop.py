@@ -1,6 +1,5 @@
 """Last, in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +8,7 @@ from ..cells.activations import ACTIVATIONS, Activation
 from .derivation import derive
 from .expressions import Expression, Product
 from .layout import Kept, Layout, Slot, layouts
+from .names import identifiers
 from .print import CPP_WORDS, formula
 
 RESERVED = {*ACTIVATIONS, *CPP_WORDS.split(), "v", "T", "V", "valid", "reset"}
@@ -51,19 +51,10 @@ class _Printed:
 
     def _names(self) -> dict[Expression, str]:
         """Of all that is in memory, has a name in the cell's source, or is used more than once."""
-        values = [*self.number, *(v for block in self.stages for v in block)]
-        used = [arg for v in dict.fromkeys(values) for arg in v.inner]
-        names: dict[Expression, str] = {}
-        taken, counts = set(RESERVED), dict[str, int]()
-        for v in dict.fromkeys(values):
-            if v in self.number or v in self.program.names or used.count(v) > 1:
-                name = base = _identifier(self.program.names.get(v) or self._made_up(v))
-                while name in taken:
-                    counts[base] = counts.get(base, 1) + 1
-                    name = f"{base}_{counts[base]}"
-                taken.add(name)
-                names[v] = name
-        return names
+        values = dict.fromkeys([*self.number, *(v for block in self.stages for v in block)])
+        used = [arg for v in values for arg in v.inner]
+        named = [v for v in values if v in self.number or v in self.program.names or used.count(v) > 1]
+        return identifiers(named, lambda v: self.program.names.get(v) or self._made_up(v), RESERVED)
 
     def _made_up(self, v: Expression) -> str:
         if v.op == "leaf":
@@ -200,10 +191,6 @@ class _Printed:
         head = "template <class V, class Valid, class Reset>\n"
         head += f"SEQCELLS_INLINE static void {name}({ARGUMENTS}) {{\n"
         return head + textwrap.indent("\n".join(lines), "    ") + "\n}"
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name)
 
 
 def _bool(value: bool) -> str:

@@ -1,10 +1,10 @@
 """What an engine runs: a loop over time whose step is a list of stages. Forward and backward are such loops alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from .differentiate import Outer
-from .expressions import Expression, reachable
+from .expressions import Expression, Product, reachable
 
 
 class Stage(NamedTuple):
@@ -53,18 +53,29 @@ def program(
     outputs: dict[str, Output],
     outers: list[Outer],
     names: dict[Expression, str],
+    cuts: Callable[[Expression], bool] = lambda value: value.gathers,
 ) -> Program:
-    """Cut wherever a value is gathered: its stage is the largest number of gathers in a row that lead to it."""
+    """Cut wherever a value is gathered: its stage is the largest number of gathers in a row that lead to it.
+
+    Args:
+        cuts: whether a value is gathered between stages. Default: all that needs other units
+    """
     stages, stage_of = [Stage([], [])], {}
     for value in reachable(roots_of(carried, outputs, outers)):
-        stage = stage_of[value] = max((stage_of[arg] for arg in value.inner), default=0) + value.gathers
+        stage = stage_of[value] = max((stage_of[arg] for arg in value.inner), default=0) + cuts(value)
         if stage == len(stages):
             stages.append(Stage([], []))
         if value.inner:
-            (stages[stage].gathers if value.gathers else stages[stage].block).append(value)
+            (stages[stage].gathers if cuts(value) else stages[stage].block).append(value)
     if len(stages) == 1:  # a step is followed by the next one's first stage, and so has at least one more
         stages.append(Stage([], []))
     return Program(stages, carried, outputs, outers, names)
+
+
+def cut_at_products(whole: Program) -> Program:
+    """The same, cut at products alone: for an engine whose blocks see whole rows, and so have reductions in them."""
+    parts = whole.carried, whole.outputs, whole.outers, whole.names
+    return program(*parts, cuts=lambda value: isinstance(value.op, Product))
 
 
 def rebuilt(roots: Sequence[Expression], given: Mapping[Expression, Expression]) -> dict[Expression, Expression]:

@@ -1,0 +1,138 @@
+"""How kernels read and write what the tables of cells of several stages tell: `tables` has them in words.
+
+A place is a tuple of constants: kind, the array's number among those that the kernel is given, column, the array's
+number of columns, heads. Kinds are axes, and
+
+* ``"parts"``: what products read and give, (D, heads, B, columns · H / heads), which is (D, B, columns · H) for one;
+* ``"held"``: in registers, the column's of what a kernel has there; ``"carried"``: there for the next step;
+* ``"ring"``: where programs that meet exchange what products read, see `staged_sequence`;
+* ``"before"``: of the column's state in its history, a step earlier;
+* ``"units"``: the number of units;
+* ``"absent"``: nowhere; it is read as zero.
+
+Tiles are (ROWS, UNITS), with one row where they are the same for all, and one unit where they are numbers of a row.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def loaded(
+    places: tl.constexpr, arrays, first, i, t, earlier, rows, units, present, batch, size,
+    directions: tl.constexpr, direction, work: tl.constexpr,
+):  # fmt: skip
+    """What is in some places of memory in step i, at time t; ``first``: the states before all steps, (D, B, H) each."""
+    tiles = ()
+    for k in tl.static_range(len(places)):
+        tile = _loaded(
+            places[k], arrays, first, i, t, earlier, rows, units, present, batch, size,
+            directions, direction, work,
+        )  # fmt: skip
+        tiles = tiles + (tile,)
+    return tiles
+
+
+@triton.jit
+def completed(places: tl.constexpr, tiles, held):
+    """The same tiles, and in their places those that are held in registers."""
+    found = ()
+    for k in tl.static_range(len(places)):
+        if places[k][0] == "held":
+            found = found + (held[places[k][2]],)
+        else:
+            found = found + (tiles[k],)
+    return found
+
+
+@triton.jit
+def _loaded(
+    place: tl.constexpr, arrays, first, i, t, earlier, rows, units, present, batch, size,
+    directions: tl.constexpr, direction, work: tl.constexpr,
+):  # fmt: skip
+    if place[0] == "units":
+        return tl.zeros((1, 1), work) + size
+    elif place[0] == "absent" or place[0] == "held":
+        return tl.zeros((1, 1), work)
+    elif place[0] == "before":
+        inside = present & (units < size)
+        if i == 0:
+            at = (direction * batch + rows) * size + units
+            tile = tl.load(first[place[2]] + at, inside, other=0.0).to(work)
+        else:
+            at = ((earlier * batch + rows) * directions + direction) * size + units
+            tile = tl.load(arrays[place[1]] + at, inside, other=0.0).to(work)
+        return tile
+    else:
+        at = _at(place, t, rows, units, batch, size, directions, direction)
+        return tl.load(arrays[place[1]] + at, _there(place, units, present, size), other=0.0).to(work)
+
+
+@triton.jit
+def write(
+    places: tl.constexpr, adds: tl.constexpr, tiles, arrays, t, rows, units, present, batch, size,
+    directions: tl.constexpr, direction,
+):  # fmt: skip
+    """Tiles to some places of memory; those that ``adds`` names are added to what is there."""
+    for k in tl.static_range(len(places)):
+        if not (places[k][0] == "carried" or places[k][0] == "absent" or places[k][0] == "ring"):
+            at = arrays[places[k][1]] + _at(places[k], t, rows, units, batch, size, directions, direction)
+            there = _there(places[k], units, present, size)
+            if adds[k]:
+                tl.store(at, tl.load(at, there, other=0.0) + tiles[k], there)
+            else:
+                tl.store(at, tiles[k], there)
+
+
+@triton.jit
+def carried_on(places: tl.constexpr, tiles):
+    """Of what a stage returns that which passes to the next step."""
+    states = ()
+    for k in tl.static_range(len(places)):
+        if places[k][0] == "carried":
+            states = states + (tiles[k],)
+    return states
+
+
+@triton.jit
+def _at(place: tl.constexpr, t, rows, units, batch, size, directions: tl.constexpr, direction):
+    """Where a place's elements are from the beginning of its array."""
+    kind: tl.constexpr = place[0]
+    column: tl.constexpr = place[2]
+    columns: tl.constexpr = place[3]
+    heads: tl.constexpr = place[4]
+    row = (t * batch + rows) * directions + direction
+    beside = direction * batch + rows
+    if kind == "TBH":
+        return row * (columns * size) + (column * size + units)
+    elif kind == "TB":
+        return row * columns + column
+    elif kind == "BH":
+        return beside * (columns * size) + (column * size + units)
+    elif kind == "B":
+        return beside * columns + column
+    elif kind == "H":
+        return direction * (columns * size) + (column * size + units)
+    elif kind == "parts":
+        if heads == 1:
+            return beside * (columns * size) + (column * size + units)
+        else:
+            of_head = size // heads
+            beside = (direction * heads + units // of_head) * batch + rows
+            return beside * (columns * of_head) + (column * of_head + units % of_head)
+    else:
+        return units[:, :1] * 0 + (direction * columns + column)
+
+
+@triton.jit
+def _there(place: tl.constexpr, units, present, size):
+    """Which of a place's elements there are."""
+    kind: tl.constexpr = place[0]
+    if kind == "TB" or kind == "B":
+        return present
+    elif kind == "H":
+        return units < size
+    elif kind == "":
+        return units[:, :1] >= 0
+    else:
+        return present & (units < size)

@@ -1,0 +1,91 @@
+"""How programs of the persistent plan divide a layer of a cell of several stages, of all of whose products each keeps
+its units' part on the chip."""
+
+import itertools
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import triton
+
+from . import configurations
+from .configurations import CHUNK, PERSISTENT_WARPS, Division
+
+ROWS = 16
+"""Of the batch in a tile: those of tensor cores. Stages have more values at hand than a cell of one has."""
+HELD_BYTES = 96 << 10
+"""Of weights, in registers."""
+CHUNK_BYTES = 16 << 10
+"""That a program reads at a time of what the others exchange."""
+
+
+class Depth(NamedTuple):
+    """Of a product: into how many parts, `resident` has it, the sum over a head's units is cut, their number padded to
+    whole parts, and the chunks of the sum over all row blocks that are summed over."""
+
+    parts: int
+    width: int
+    chunks: tuple[int, ...]
+    ahead: int
+
+
+class Weight(NamedTuple):
+    """What the division asks of a product: row blocks, heads, whether it is transposed."""
+
+    blocks: int
+    heads: int
+    transposed: bool
+
+
+def depth(weight: Weight, hidden: int, storage: torch.dtype) -> Depth:
+    of_head = hidden // weight.heads
+    parts = min(PERSISTENT_WARPS, max(1, triton.next_power_of_2(of_head) // 32))
+    width = triton.cdiv(of_head, 16 * parts) * 16 * parts
+    most = max(CHUNK, CHUNK_BYTES // (ROWS * storage.itemsize))
+    chunks = configurations.powers_of_two(width * (weight.blocks if weight.transposed else 1), most)
+    return Depth(parts, width, chunks, 1)
+
+
+@lru_cache(1024)
+def division(
+    hidden: int,
+    batch: int,
+    directions: int,
+    weights: tuple[Weight, ...],
+    meetings: int,
+    storage: torch.dtype,
+    precision: str,
+    processors: int,
+    shared_memory: int,
+) -> Division | str:
+    """The division, of those that fit the one with the least time by the model of `configurations`, or why there is
+    none. ``meetings``: how often programs meet in a step."""
+    if not weights:
+        return "no product of its steps reads what other programs compute"
+    if storage == torch.float32 and precision == "ieee" and processors > 1:
+        return "exact float32 products of several stages do not fit in its registers"
+    item = configurations.bytes_of(storage, precision)
+    found = []
+    split = "a program's units would be of two heads"
+    # One processor runs one program after the other, which cannot meet.
+    sizes = (max(16, triton.next_power_of_2(hidden)),) if processors == 1 else (16, 8, 32)
+    for units, beside in itertools.product(sizes, sorted({1, directions})):
+        if any(weight.heads > 1 and hidden // weight.heads % units for weight in weights):
+            continue
+        split = ""
+        blocks = triton.cdiv(hidden, units)
+        groups = processors // (blocks * beside) if processors > 1 else 1 << 16
+        held = sum(weight.blocks * units * depth(weight, hidden, storage).width * item for weight in weights)
+        if not groups or (held > HELD_BYTES and processors > 1):
+            continue
+        launches = triton.cdiv(triton.cdiv(batch, ROWS), groups) * (directions // beside)
+        read = ROWS * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights) // meetings
+        cycles = launches * meetings * configurations.step_cycles(ROWS * units, 0, read)
+        tile = {"ROWS": ROWS, "UNITS": units, "BLOCKS": triton.next_power_of_2(blocks)}
+        tile |= {"DIVISOR": math.gcd(hidden, configurations.THREAD_BYTES // storage.itemsize)}
+        tile |= {"num_warps": PERSISTENT_WARPS}
+        found.append(Division(tile, blocks, groups, beside, cycles))
+    if not found:
+        return split or "its weights do not fit in registers, divided among all multiprocessors"
+    return min(found, key=lambda each: each.cycles)

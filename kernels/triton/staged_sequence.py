@@ -1,0 +1,178 @@
+"""The kernel of the persistent plan for cells of several stages: all steps of a layer in one launch, either pass.
+
+The grid is (blocks of hidden units, blocks of the batch, directions), as in `sequence`; a group is the programs of one
+block of the batch and direction. A program keeps its units' part of all weights on the chip, and in registers what a
+later stage of the step reads. What products read goes through memory: programs meet before each stage that has some,
+and for each round of a stage's reductions.
+
+* ring: of each operand (2, groups, heads, ROWS, columns · WIDTH), one behind the other, for this step and the next,
+  zero at first. A place in it has, after the column, the number of columns, heads, WIDTH, and the numbers of a row of
+  the operands before it;
+* partials (rounds of reductions, groups, 2 · MOST, BLOCKS, ROWS), where reductions meet, as `reductions` has it;
+* arrived: for each of the groups a counter, every `barrier.APART`, zero at first.
+
+Two steps are room enough in the ring, and one in partials: between writing to a place and writing there again a program
+meets the others at least once, after they have read it.
+
+A product is a tuple of constants: its stage, the operand's place in the ring, whether it is transposed, row blocks, and
+CHUNKS, AHEAD and SPLIT as `resident` has them. ``weights`` has (D · heads, row blocks · H / heads, H / heads) of each.
+"""
+
+import triton
+import triton.language as tl
+
+from . import barrier, places, resident
+from .tiles import is_boundary, is_valid, load_states, place_of_tile, store_each, time
+
+# None of these makes the compiler start again.
+VARYING = ["start", "stop", "first_direction", "steps", "batch", "groups", "patience"]
+
+
+@triton.jit(do_not_specialize=VARYING)
+def run(
+    function: tl.constexpr, arrays, weights, states, first, left, lengths, reset, ring, partials, arrived,
+    start, stop, first_direction, steps, batch, size, groups, patience,
+    reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr, products: tl.constexpr,
+    meetings: tl.constexpr, rounds: tl.constexpr, way: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr, precision: tl.constexpr, FLAGS: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, BLOCKS: tl.constexpr, MOST: tl.constexpr, DIVISOR: tl.constexpr,
+):  # fmt: skip
+    """Rows ``start`` to ``stop`` of the batch, in order or with ``way`` -1 the last step first, from the states that
+    are carried to the first of them to those that are ``left`` by the last.
+
+    ``reads``, ``writes`` and ``adds`` are of each stage. Of each, too, ``meetings`` and ``rounds`` tell how often in a
+    step programs have met, and reduced, before it; the last number is of all stages.
+    """
+    direction = first_direction + tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    first_row = start + tl.program_id(1) * ROWS
+    rows, units, present, inside, at, _, _ = place_of_tile(
+        first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
+    group = (start // ROWS + tl.program_id(1)) * directions + direction
+    counter = arrived + group * barrier.APART
+    apart = groups * (2 * MOST * BLOCKS * ROWS)
+    partials += group * (2 * MOST * BLOCKS * ROWS)
+
+    held_weights = ()
+    for m in tl.static_range(len(products)):
+        held_weights = held_weights + (_hold(products[m], weights[m], direction, units, size, precision, UNITS),)
+    carried = load_states(states, len(states), at, inside, work)
+    step = tl.full((), 0, tl.int32)
+    while step < steps:
+        for _ in range(1):  # see `resident` for why there are two loops
+            i = step if way == 1 else steps - 1 - step
+            t, earlier = time(i, steps, backwards)
+            valid = True
+            boundary = False
+            if lengths is not None:
+                valid = is_valid(lengths, t, rows, present)
+            if reset is not None:
+                boundary = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
+            held = carried
+            for k in tl.static_range(len(reads)):
+                met = step * meetings[len(reads)] + meetings[k]
+                # What needs no other program is read while they are waited for.
+                read = places.loaded(
+                    reads[k], arrays, first, i, t, earlier, rows, units, present, batch, size,
+                    directions, direction, work,
+                )  # fmt: skip
+                for m in tl.static_range(len(products)):
+                    if products[m][0] == k:
+                        found, patience = _multiplied(
+                            products[m], ring, held_weights[m], counter, met, patience, step, group, groups, size,
+                            precision, work, ROWS, UNITS, FLAGS,
+                        )  # fmt: skip
+                        held = held + found
+                read = places.completed(reads[k], read, held)
+                row = inside, size, partials + rounds[k] * apart, apart, counter, met, patience, BLOCKS
+                made = function(k, read, valid, boundary, row)
+                if k + 1 < len(reads):
+                    _publish(writes[k], made, ring, step, group, groups, units, inside, size, precision, ROWS, UNITS)
+                    barrier.arrive(counter)
+                places.write(
+                    writes[k], adds[k], made, arrays, t, rows, units, present, batch, size, directions, direction
+                )
+                if k + 1 < len(reads):
+                    held = held + made
+                else:
+                    carried = _whole(places.carried_on(writes[k], made), inside, work)
+            step += 1
+    store_each(left, carried, at, inside)
+    barrier.tell(patience)
+
+
+@triton.jit
+def _whole(tiles, inside, work: tl.constexpr):
+    """Of the shape and dtype that what passes from step to step has."""
+    found = ()
+    for k in tl.static_range(len(tiles)):
+        found = found + (tl.zeros(inside.shape, work) + tiles[k],)
+    return found
+
+
+@triton.jit
+def _head(size, heads: tl.constexpr, UNITS: tl.constexpr):
+    """Which head a program's units are of, no program has several, and the units of a head."""
+    if heads == 1:
+        return 0, size
+    else:
+        of_head = size // heads
+        return tl.program_id(0) * UNITS // of_head, of_head
+
+
+@triton.jit
+def _hold(product: tl.constexpr, weight, direction, units, size, precision: tl.constexpr, UNITS: tl.constexpr):
+    """A program's part of a product's weight."""
+    heads: tl.constexpr = product[1][4]
+    blocks: tl.constexpr = product[3]
+    head, of_head = _head(size, heads, UNITS)
+    own = units - head * of_head
+    base = weight + (direction * heads + head) * (blocks * of_head * of_head)
+    if product[2]:
+        return resident.hold(base, 1, of_head, of_head, 1, own, product[4], product[1][5], product[6], precision)
+    else:
+        return resident.hold(base, blocks, of_head, 1, of_head, own, product[4], product[1][5], product[6], precision)
+
+
+@triton.jit
+def _multiplied(
+    product: tl.constexpr, ring, weights, counter, met, patience, step, group, groups, size,
+    precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, FLAGS: tl.constexpr,
+):  # fmt: skip
+    """A product's row blocks, or what comes back of all of them, once the others have written what it reads; and the
+    patience that is left."""
+    place: tl.constexpr = product[1]
+    pitch: tl.constexpr = place[3] * place[5]
+    planes: tl.constexpr = 1 if product[2] else product[3]
+    head, _ = _head(size, place[4], UNITS)
+    base = ring + _in_ring(place, step, group, groups, head, ROWS)
+    return resident.product(
+        base, pitch, weights, counter, met, patience, planes, precision, work,
+        ROWS, UNITS, product[4], product[5], place[5], product[6], FLAGS,
+    )  # fmt: skip
+
+
+@triton.jit
+def _publish(
+    writes: tl.constexpr, made, ring, step, group, groups, units, inside, size, precision: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr,
+):  # fmt: skip
+    """What products read, to the ring: stage 0's is of its own step, too."""
+    for k in tl.static_range(len(writes)):
+        if writes[k][0] == "ring":
+            head, of_head = _head(size, writes[k][4], UNITS)
+            here = ring + _in_ring(writes[k], step, group, groups, head, ROWS)
+            here += tl.arange(0, ROWS)[:, None] * (writes[k][3] * writes[k][5])
+            value = (tl.zeros(inside.shape, tl.float32) + made[k]).to(ring.dtype.element_ty)
+            own = writes[k][2] * writes[k][5] + units - head * of_head
+            tl.store(here + own, resident.rounded(value, precision), inside)
+
+
+@triton.jit
+def _in_ring(place: tl.constexpr, step, group, groups, head, ROWS: tl.constexpr):
+    """Where an operand of a step begins."""
+    size: tl.constexpr = ROWS * place[3] * place[5]
+    slot = (step % 2) * groups + group
+    return groups.to(tl.int64) * (2 * ROWS * place[6]) + (slot * place[4] + head) * size

@@ -1,0 +1,91 @@
+"""The kernels of cells of several stages, of which a launch runs one stage of a step, forward or backward.
+
+A program has a tile of the batch and of the units in one direction; where a stage has reductions a tile has all units.
+After the last stage of a step comes, in the same launch, what the next step does before its first product, so that
+what is carried passes in registers: before the first step stands the launch of `begin`.
+
+States, and backward their gradients, are tensors (D, B, H) each. All is computed in ``work``.
+"""
+
+import triton
+import triton.language as tl
+
+from . import places
+from .tiles import is_boundary, is_valid, load_each, place_of_tile, store_each, time
+
+VARYING = ["start", "stop", "batch", "size"]  # none of these makes the compiler start again
+
+
+@triton.jit(do_not_specialize=VARYING)
+def begin(
+    function: tl.constexpr, arrays, states, first, lengths, reset, start, stop, batch, size,
+    reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+):  # fmt: skip
+    """Stage 0 of step ``start``, one of ``stop`` steps, from the states that are carried to it."""
+    direction = tl.program_id(2) if directions > 1 else 0
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    rows, units, present, inside, at, _, _ = place_of_tile(
+        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
+    carried = load_each(states, at, inside, work)
+    _run(
+        function, 0, reads, writes, adds, carried, arrays, first, lengths, reset, start, stop, batch, size,
+        rows, units, present, directions, direction, direction != reverse, work,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=VARYING)
+def stage(
+    function: tl.constexpr, number: tl.constexpr, arrays, first, left, lengths, reset, start, stop, batch, size,
+    reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr,
+    next_reads: tl.constexpr, next_writes: tl.constexpr, next_adds: tl.constexpr, way: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+):  # fmt: skip
+    """A stage of step ``start``, one of ``stop`` steps; of the last one, which is given ``next_reads``, what follows is
+    stage 0 of the step after it: one later or, with ``way`` -1, one earlier. What no step takes up goes to ``left``."""
+    direction = tl.program_id(2) if directions > 1 else 0
+    backwards = direction != reverse
+    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    rows, units, present, inside, at, _, _ = place_of_tile(
+        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    )
+    made = _run(
+        function, number, reads, writes, adds, (), arrays, first, lengths, reset, start, stop, batch, size,
+        rows, units, present, directions, direction, backwards, work,
+    )  # fmt: skip
+    if next_reads is not None:
+        carried = places.carried_on(writes, made)
+        after = start + way
+        if (after >= 0) & (after < stop):
+            _run(
+                function, 0, next_reads, next_writes, next_adds, carried, arrays, first, lengths, reset, after, stop,
+                batch, size, rows, units, present, directions, direction, backwards, work,
+            )  # fmt: skip
+        else:
+            store_each(left, carried, at, inside)
+
+
+@triton.jit
+def _run(
+    function: tl.constexpr, number: tl.constexpr, reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr,
+    carried, arrays, first, lengths, reset, i, steps, batch, size, rows, units, present,
+    directions: tl.constexpr, direction, backwards, work: tl.constexpr,
+):  # fmt: skip
+    """A stage of step i → what its function returns, which is written, but for what is carried."""
+    t, earlier = time(i, steps, backwards)
+    valid = True
+    boundary = False
+    if lengths is not None:
+        valid = is_valid(lengths, t, rows, present)
+    if reset is not None:
+        boundary = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
+    read = places.loaded(
+        reads, arrays, first, i, t, earlier, rows, units, present, batch, size, directions, direction, work
+    )
+    read = places.completed(reads, read, carried)
+    made = function(number, read, valid, boundary, (present & (units < size), size))
+    places.write(writes, adds, made, arrays, t, rows, units, present, batch, size, directions, direction)
+    return made
