@@ -100,13 +100,7 @@ def check_name(backend: str) -> str:
 
 def why_not_for(call: Call, backend: str) -> str | None:
     """Why a backend cannot run a call here, or None."""
-    chosen = BACKENDS[backend]
-    return chosen.unavailable() or chosen.refuses(call) or (chosen.engine and _why_no_kernels(call))
-
-
-def _why_no_kernels(call: Call) -> str | None:
-    """Why no kernels of ours can run a call, or None."""
-    return "its kernels keep no values of steps besides the output" if "keep" in call.options else None
+    return BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
 
 
 def choose(call: Call, backend: str = "auto") -> Choice:

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from support import distance, needs_compiler
+from torch.utils._pytree import tree_flatten
 
+import seqcells
 from seqcells import cells, execute, reference
 from seqcells.cells import REGISTRY
+from seqcells.cells.activations import sigmoid, tanh
 from seqcells.kernels import cpu
 from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
@@ -66,10 +69,8 @@ def problem(name, size, lengths, resets, reverse, dtype=torch.float64):
 
 def seeds(q):
     generator = torch.Generator().manual_seed(7)
-    steps, batch, _ = q.gates_x.shape
-    output = torch.randn(steps, batch, q.hidden, generator=generator, dtype=torch.float64)
-    finals = [torch.randn(state.shape, generator=generator, dtype=torch.float64) for state in q.states]
-    return [each.to(q.gates_x.dtype) for each in (output, *finals)]
+    made = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in q.shapes()]
+    return [each.to(q.gates_x.dtype) for each in made]
 
 
 def by_reference(q):
@@ -134,3 +135,103 @@ def test_as_near_to_float64_as_the_reference(name, dtype, target):
     for place, (found, judged, truth) in enumerate(zip(by_loop(q), by_reference(q), by_reference(wide), strict=True)):
         least = 4 * torch.finfo(dtype).eps
         assert distance(found, truth) <= 2 * distance(judged, truth) + least, place
+
+
+# What a step reads besides the gates, and what it leaves besides the output.
+
+
+class Streamed(cells.Cell):
+    """It has a stream of each kind."""
+
+    name = "streamed_of_the_tests"
+    gates = ("a", "b")
+    states = ("h",)
+    streams = {"mask": "BH", "zone": "TBH", "elapsed": "TB", "age": "B", "gain": "H", "input": "TBH"}
+
+    @staticmethod
+    def step(x, r, s, p):
+        z = sigmoid(x.a + r.a * x.mask)
+        n = tanh(x.b * x.elapsed + r.b * x.age + x.gain) + x.input
+        return x.zone * (z * s.h + (1 - z) * n) + (1 - x.zone) * s.h
+
+
+def with_streams(dtype=torch.float64):
+    sizes = {"T": 5, "B": 3, "H": 12}
+    shapes = {name: [sizes[axis] for axis in axes] for name, axes in Streamed.streams.items() if name != "input"}
+    return {name: torch.rand(shape, dtype=dtype) for name, shape in shapes.items()}
+
+
+def by_layer(kind, backend, x, streams, boundaries, keep, **options):
+    """All results of a layer, and the gradients of the input, the parameters and the streams."""
+    torch.manual_seed(0)
+    layer = kind(x.shape[2], 12, backend=backend, dtype=x.dtype, **options)
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, *streams.values())]
+    kept = {"keep": keep} if keep else {}
+    found = layer(leaves[0], **dict(zip(streams, leaves[1:], strict=True)), **boundaries, **kept)
+    results = tree_flatten(found)[0]
+    torch.autograd.backward(results, [torch.rand_like(result) for result in results])
+    return [*results, *(leaf.grad for leaf in [*leaves, *layer.parameters()])]
+
+
+def assert_as_the_reference(*arguments, **options):
+    found, truth = (by_layer(arguments[0], backend, *arguments[1:], **options) for backend in ("cpu", "reference"))
+    for ours, theirs in zip(found, truth, strict=True):
+        assert ((ours - theirs).abs() / theirs.abs().clamp_min(1)).max() <= 1e-11
+
+
+BOUNDARIES = {
+    "": {},
+    "lengths": {"lengths": torch.tensor([5, 0, 3])},
+    "resets": {"reset": torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=torch.bool)},
+}
+
+
+@pytest.mark.parametrize("keep", [(), pytest.param(("z", "h"), marks=pytest.mark.heavy)], ids=str)
+@pytest.mark.parametrize("when", BOUNDARIES)
+def test_streams(when, keep):
+    layer, _ = seqcells.define(Streamed)
+    x, streams = torch.randn(5, 3, 12, dtype=torch.float64), with_streams()
+    for options in ({}, {"num_layers": 2}, {"bidirectional": True}):
+        assert_as_the_reference(layer, x, streams, BOUNDARIES[when], keep, **options)
+
+
+@pytest.mark.parametrize(
+    ("cell", "keep"),
+    [
+        ("gru", ("r",)),
+        pytest.param("lstm", ("c",), marks=pytest.mark.heavy),
+        pytest.param("lstm", ("f", "c_l0"), marks=pytest.mark.heavy),
+        pytest.param("layer_norm_lstm", ("c",), marks=pytest.mark.heavy),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("when", BOUNDARIES)
+def test_what_is_kept(cell, keep, when):
+    kinds = {"gru": seqcells.GRU, "lstm": seqcells.LSTM}
+    kind = kinds.get(cell) or seqcells.define(CELLS[cell])[0]
+    x = torch.randn(5, 3, 7, dtype=torch.float64)
+    for options in ({}, {"num_layers": 2, "bidirectional": True}):
+        assert_as_the_reference(kind, x, {}, BOUNDARIES[when], keep, **options)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_streams_of_other_dtypes(dtype):
+    layer, _ = seqcells.define(Streamed)
+    x, streams = torch.randn(5, 3, 12, dtype=dtype), with_streams(dtype)
+    q, wide = (
+        Recurrence(
+            Streamed,
+            torch.randn(5, 3, 24, generator=torch.Generator().manual_seed(1)).to(dtype).to(kind),
+            [torch.zeros(1, 3, 12, dtype=kind)],
+            (Weights(hh=layer(12, 12).weight_hh_l0.detach().to(dtype).to(kind)),),
+            streams={name: stream.to(kind).unsqueeze(0) for name, stream in {**streams, "input": x}.items()},
+            kept=("z",),
+        )
+        for kind in (dtype, torch.float64)
+    )
+    q, wide = (each._replace(streams={name: each.streams[name] for name in Streamed.streams}) for each in (q, wide))
+    wide = wide._replace(weights=tuple(w.replaced([t.double() for t in w.present()]) for w in q.weights))
+    for found, judged, truth in zip(by_loop(q), by_reference(q), by_reference(wide), strict=True):
+        assert found.dtype == dtype
+        assert distance(found, truth) <= 2 * distance(judged, truth) + 4 * torch.finfo(dtype).eps

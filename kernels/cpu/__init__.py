@@ -40,16 +40,20 @@ def empty_cache() -> int:
 
 
 @untraced
-def _why_not(cell: type[Cell], dtype: torch.dtype, projected: bool) -> str | None:
+def _why_not(cell: type[Cell], dtype: torch.dtype, options: tuple[str, ...]) -> str | None:
     """Why no kernels run a cell, or None; a cell that the extension was built without is compiled here."""
     from . import compiled
     from .built import built
 
-    if built(cell):
+    if built(cell) and "keep" not in options:
         return None
-    if projected:
-        return f"it was built without the {cell.name} cell, and compiles none with a projection"
-    return compiled.why_not(cell, dtype)
+    what = "its kernels keep no values of steps" if built(cell) else f"it was built without the {cell.name} cell"
+    if "projection" in options:
+        return f"{what}, and it compiles none with a projection"
+    if not built(cell):
+        return compiled.why_not(cell, dtype)
+    # What is kept is a program of its own, which is compiled when the layer runs.
+    return compiled.unable() and f"{what}, and it compiles none: {compiled.unable()}"
 
 
 def lacks_bfloat16_unit() -> bool:
@@ -65,4 +69,4 @@ def refuses(call: Call) -> str | None:
         return f"its kernels run on a CPU, and the input is on {call.device}"
     if not call.dtype.is_floating_point:
         return f"its kernels take floating-point numbers, not {call.dtype}"
-    return _why_not(call.cell, call.dtype, "projection" in call.options)
+    return _why_not(call.cell, call.dtype, call.options)

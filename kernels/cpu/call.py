@@ -24,9 +24,10 @@ Kernels = Built | Compiled
 Arrays = Mapping[str, Tensor | None]
 
 
-def kernels_of(cell: type[Cell], dtype: torch.dtype) -> Kernels:
-    """What runs a cell in layers of a dtype: what the extension was built with, else what is compiled of it."""
-    return built(cell, precision(dtype)) or compiled(cell, precision(dtype))
+def kernels_of(cell: type[Cell], dtype: torch.dtype, kept: tuple[str, ...] = ()) -> Kernels:
+    """What runs a cell in layers of a dtype: what the extension was built with, which keeps nothing besides the output,
+    else what is compiled of it."""
+    return (None if kept else built(cell, precision(dtype))) or compiled(cell, precision(dtype), kept)
 
 
 class LayerCall:
@@ -38,7 +39,7 @@ class LayerCall:
         self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
         self.working, self.precision = WORKING_DTYPE.get(x.dtype, x.dtype), precision(x.dtype)
         self.dtype = PRECISIONS[self.precision]
-        self.kernels = kernels_of(q.cell, x.dtype)
+        self.kernels, self.kept = kernels_of(q.cell, x.dtype, q.kept), q.kept
         self.steps, self.batch = x.shape[:2]
         self.directions, _, self.projected = q.states[0].shape
         self.hidden = q.hidden
@@ -48,15 +49,16 @@ class LayerCall:
         self.lengths = None if q.lengths is None else q.lengths.to(torch.int64).contiguous()
         self.reset = None if q.reset is None else q.reset.contiguous()
         self.reset_states = None if q.reset_states is None else [self.plain(state) for state in q.reset_states]
-        self._features = q.input.shape[2] if inside else 0
+        self.streams = {name: self.plain(stream) for name, stream in q.streams.items()}
+        if "input" in q.cell.streams and q.input is not None:
+            self.streams["input"] = self.plain(q.input).expand(self.directions, *q.input.shape)
+        self._features, self._widths_of_kept = q.input.shape[2] if inside else 0, [q.width(name) for name in q.kept]
 
     def given(self, d: int) -> dict[str, Tensor | None]:
         """The arrays of a direction that both passes read."""
         found: dict[str, Tensor | None] = {"lengths": self.lengths, "reset": self.reset}
-        return found | named(self.cell, self.weights[d]) | self.by_state("initial", self.states, d) | self.fresh(d)
-
-    def fresh(self, d: int) -> dict[str, Tensor | None]:
-        return self.by_state("fresh", self.reset_states, d)
+        found |= self.by_state("initial", self.states, d) | self.by_state("fresh", self.reset_states, d)
+        return found | named(self.cell, self.weights[d]) | {f"x.{k}": stream[d] for k, stream in self.streams.items()}
 
     def by_state(self, name: str, states: Sequence[Tensor] | None, d: int) -> dict[str, Tensor | None]:
         """A direction's part of the states, as ``initial.h`` and so on."""
@@ -70,7 +72,17 @@ class LayerCall:
         """How many numbers each array over all steps has from row to row."""
         gates, output = self.directions * len(self.cell.gates) * self.hidden, self.directions * self.projected
         found = {"gates_x": gates, "grad_gates_x": gates, "output": output, "grad_output": output}
+        found |= {
+            f"{grad}kept.{name}": width for grad in ("", "grad_") for name, width in self.widths_of_kept().items()
+        }
+        for name, stream in self.streams.items():
+            width = stream.shape[3] if stream.dim() == 4 else 1
+            found |= {f"x.{name}": width, f"grad_x.{name}": width}
         return found | {"previous": self.projected} | self.keeps() | self.makes()
+
+    def widths_of_kept(self) -> dict[str, int]:
+        """Those of what is kept of all steps besides the output, by name."""
+        return {name: self.directions * width for name, width in zip(self.kept, self._widths_of_kept, strict=True)}
 
     def keeps(self) -> dict[str, int]:
         """The arrays over all steps that forward leaves for backward, besides the output, and how wide they are."""

@@ -58,36 +58,50 @@ class CannotCompileError(Exception):
     """Why there is no library of a cell."""
 
 
+Kept = tuple[str, ...]
+"""The names of a cell's results that are kept of all steps."""
+
+
 def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
     """Why a cell cannot run, or None; it is compiled for that, with a line on stderr, unless it was before."""
     found = _found(cell, WORKING_DTYPE.get(dtype, dtype))
     return found if isinstance(found, str) else None
 
 
-def passes(cell: type[Cell], dtype: torch.dtype) -> Passes:
-    """A cell's passes, computed in a dtype, float32 or float64.
+def unable() -> str | None:
+    """Why nothing can be compiled here, or None."""
+    if os.environ.get("SEQCELLS_COMPILE") == "never":
+        return "SEQCELLS_COMPILE=never"
+    if _engine.headers != _stamp():
+        return "the extension was built from other headers than these: build it once more"
+    return None if _compiler() else "no C++ compiler was found: neither $CXX nor c++, g++ or clang++"
+
+
+def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
+    """A cell's passes, computed in a dtype, float32 or float64, of which forward leaves the ``kept`` results.
 
     Raises:
         RuntimeError: it cannot be compiled; see `why_not`.
     """
-    found = _found(cell, dtype)
+    found = _found(cell, dtype, kept)
     if isinstance(found, str):
         raise RuntimeError(f"the CPU engine cannot run the {cell.name} cell: {found}")
     return found
 
 
-def _found(cell: type[Cell], dtype: torch.dtype) -> Passes | str:
+def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | str:
     if os.environ.get("SEQCELLS_COMPILE") == "never":
         return f"it was built without the {cell.name} cell, and SEQCELLS_COMPILE=never"
-    return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target))
+    return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target), kept)
 
 
 @cache
-def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str) -> Passes | str:
+def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept) -> Passes | str:
     try:
-        both = layouts(cell, derive(cell, reset=True, lengths=True))
-        texts = [_text(cell, target, kind, TYPES[dtype]) for kind in ("Forward", "Backward")]
-        what = f"{cell.name} for {target}, {str(dtype).removeprefix('torch.')}"
+        both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
+        struct = cpp_struct(cell, kept)
+        texts = [_text(struct, target, f"{cell.__name__}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
+        what = f"{cell.name}{' and ' * bool(kept)}{', '.join(kept)} for {target}, {str(dtype).removeprefix('torch.')}"
         addresses = map(_address, _libraries(texts, what))
         return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))
     except (DerivationError, CannotCompileError) as reason:
@@ -96,10 +110,10 @@ def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str) -> Pass
         return words
 
 
-def _text(cell: type[Cell], target: str, kind: str, type: str) -> str:
+def _text(struct: str, target: str, program: str, type: str) -> str:
     """A library's source."""
-    lines = [f'#include "target_{target}.h"', '#include "unit.h"', "SEQCELLS_UNIT_BEGIN", cpp_struct(cell)]
-    return "\n\n".join([*lines, "SEQCELLS_UNIT_END", f"SEQCELLS_PASS({cell.__name__}::{kind}, {type})", ""])
+    lines = [f'#include "target_{target}.h"', '#include "unit.h"', "SEQCELLS_UNIT_BEGIN", struct]
+    return "\n\n".join([*lines, "SEQCELLS_UNIT_END", f"SEQCELLS_PASS({program}, {type})", ""])
 
 
 @cache
@@ -128,7 +142,7 @@ def _stamp() -> str:
 def _libraries(texts: Sequence[str], what: str) -> list[Path]:
     """The libraries of some sources, of which the cache lacks some or none."""
     if _engine.headers != _stamp():
-        raise CannotCompileError("the extension was built from other headers than these: build it once more")
+        raise CannotCompileError(unable())
     compiler, flags = _compiler(), (*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")))
     keys = [_hash(text, _engine.headers, *flags) for text in texts]
     folder = files.folder("kernels")
@@ -136,7 +150,7 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
         # Whoever compiled it, elsewhere or before: it fits to these headers.
         found = [next(iter(sorted(folder.glob(f"{key}-*.so"))), None) for key in keys]
         if None in found:
-            raise CannotCompileError("no C++ compiler was found: neither $CXX nor c++, g++ or clang++")
+            raise CannotCompileError(unable())
         return found
     names = [f"{key}-{_hash(*compiler, _version(compiler))}.so" for key in keys]
     command = [*compiler, *flags]

@@ -24,7 +24,8 @@ def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """As `seqcells.execute` has it. The input is projected inside the loop, where the cell allows it, unless several
     steps are to be differentiated."""
-    inside = q.input is not None and not (save and several_steps(q)) and kernels_of(q.cell, q.input.dtype).gates_inside
+    inside = q.input is not None and not (save and several_steps(q))
+    inside = inside and kernels_of(q.cell, q.input.dtype, q.kept).gates_inside
     call = LayerCall(q, inside)
     output, final = call.empty_output(), call.empty_states()
     saved = _saved(call, pooled) if save else {}
@@ -32,33 +33,40 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     if not inside:
         gates_x = call.each(call.plain(q.gates_x if q.input is None else linear(q.input, *q.input_weights)))
     input, each_output = call.plain(q.input) if inside else None, call.each(output)
+    kept = {name: call.empty(call.steps, call.batch, width) for name, width in call.widths_of_kept().items()}
     call.run(
         False,
         [
             {"input": input, "gates_x": gates_x[d], "output": each_output[d]}
             | call.by_state("final", final, d)
             | {name: tensor[d] for name, tensor in saved.items()}
+            | {f"kept.{name}": call.each(tensor)[d] for name, tensor in kept.items()}
             for d in range(call.directions)
         ],
     )
-    return call.stored(output), [call.stored(state) for state in final], [*saved.values()]
+    return call.stored(output), [call.stored(each) for each in (*final, *kept.values())], [*saved.values()]
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """As `seqcells.execute` has it."""
-    call, wanted = LayerCall(q), given.wanted
+    call, wanted, states = LayerCall(q), given.wanted, len(q.states)
     saved = dict(zip(call.keeps(), given.saved, strict=True))
     output, grad_output = call.plain(given.output), call.each(call.plain(given.grad_output))
-    grad_final = [call.plain(grad) for grad in given.grad_final]
+    grad_final, grad_kept = (
+        [call.plain(g) for g in part] for part in (given.grad_final[:states], given.grad_final[states:])
+    )
     grad_gates_x = call.empty(*output.shape[:2], call.directions * len(call.cell.gates) * call.hidden)
     grad_states = [call.working_like(state) for state in call.states]
     # What nothing has begun anew is added to nothing.
     fresh = None if q.reset_states is None else [torch.zeros_like(s, dtype=call.working) for s in call.states]
+    streams = {name: _empty_gradient(call, name, stream) for name, stream in call.streams.items()}
     each_grad_gates, directions = call.each(grad_gates_x), []
     for d, part in enumerate(call.each(output)):
         arrays = {name: tensor[d] for name, tensor in saved.items()} | call.by_state("grad_final", grad_final, d)
         arrays |= call.by_state("grad_initial", grad_states, d) | call.by_state("grad_fresh", fresh, d)
         arrays |= {"output": part, "previous": call.previous_hidden(part, d), "grad_output": grad_output[d]}
+        arrays |= {f"grad_kept.{name}": call.each(g)[d] for name, g in zip(call.kept, grad_kept, strict=True)}
+        arrays |= {f"grad_x.{name}": tensor[d] for name, tensor in streams.items()}
         arrays |= {name: call.empty(call.steps, call.batch, width) for name, width in call.makes().items()}
         arrays["grad_gates_x"] = each_grad_gates[d]
         directions.append(arrays | _summed(call, q.weights[d], wanted.weights[d]))
@@ -69,10 +77,21 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
         both = wanted.input, any(want.ih for want in wanted.weights)
         outside, whole = linear_gradients(outside, q.input, q.input_weights[0], both)
         grad_ih = grad_ih if whole is None else whole.chunk(call.directions)
+        if "input" in streams:
+            as_stream = call.stored(streams.pop("input").sum(0))
+            outside = outside if outside is None else outside + as_stream
     flat = [outside, *grad_states]
     for d, arrays in enumerate(directions):
         flat += q.used[d].matching(_grad_weights(call, d, wanted.weights[d], arrays, grad_ih[d]))
-    return [grad if grad is None else call.stored(grad) for grad in [*flat, *(fresh or ())]]
+    return [g if g is None else call.stored(g) for g in [*flat, *(fresh or ()), *streams.values()]]
+
+
+def _empty_gradient(call: LayerCall, name: str, stream: Tensor) -> Tensor:
+    """Room for a stream's gradient, which is written in each step, or added to."""
+    array, axes = f"grad_x.{name}", call.cell.streams[name]
+    if "T" in axes and array in call.kernels.places[True]:
+        return call.empty(*stream.shape)
+    return torch.zeros_like(stream, dtype=call.dtype if "T" in axes else call.working)
 
 
 def _summed(call: LayerCall, weights: Weights, wanted: Weights) -> dict[str, Tensor]:

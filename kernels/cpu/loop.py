@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ...cells import Cell
+from ...derive.keeping import keeping
 from . import _engine, library
 from .compiled import Pass, passes
 from .gradients import Columns, Run, runs
@@ -25,14 +26,14 @@ class Compiled:
 
     kind = "loop", "loop"
 
-    def __init__(self, cell: type[Cell], precision: str) -> None:
-        self.cell, self.passes = cell, passes(cell, library.WORKING[precision])
+    def __init__(self, cell: type[Cell], precision: str, kept: tuple[str, ...]) -> None:
+        self.cell, self.passes = cell, passes(cell, library.WORKING[precision], kept)
         handle = library.precision_handle(precision)
         self.handles = tuple(_engine.find_loop(handle, each.address) for each in self.passes)
         self.count = len(_FIELDS) + 2 * _engine.MAX_ARRAYS
         self.places = tuple(map(_places, self.passes))
         forward, backward = (each.layout for each in self.passes)
-        self.gates_inside = forward.gates_inside
+        self.gates_inside = forward.gates_inside and "input" not in cell.streams
         terms = [Run(t.weight, t.block, 1, t.heads, Columns(*t.d), Columns(*t.operand)) for t in backward.terms]
         self.runs = runs(terms)
         self._weights = {run.weight for run in self.runs}
@@ -80,14 +81,14 @@ def _places(which: Pass) -> dict[str, int]:
 
 
 @cache
-def _compiled(cell: type[Cell], precision: str, target: str) -> Compiled:
-    return Compiled(cell, precision)
+def _compiled(cell: type[Cell], precision: str, kept: tuple[str, ...], target: str) -> Compiled:
+    return Compiled(keeping(cell, kept), precision, kept)
 
 
-def compiled(cell: type[Cell], precision: str = "float32") -> Compiled:
-    """The kernels in use for a cell.
+def compiled(cell: type[Cell], precision: str = "float32", kept: tuple[str, ...] = ()) -> Compiled:
+    """The kernels in use for a cell, of which forward leaves the ``kept`` values of all steps.
 
     Raises:
         RuntimeError: it cannot be compiled.
     """
-    return _compiled(cell, precision, library.target)
+    return _compiled(cell, precision, kept, library.target)

@@ -33,6 +33,7 @@ class Passes:
         # What is kept between the passes is of the working dtype, and all lies in one block.
         first = self._calls[0]
         self.in_place = first.working == first.dtype == dtype and first.kernels.writes_gradients_once
+        self.in_place &= not first.cell.streams
         for q, call in zip(layers, self._calls, strict=True):
             self.in_place &= are_read_in_place(q, call) and not call.has_projection
         self.kept, self._memory = Block("kept"), Block(MEMORY)

@@ -44,8 +44,10 @@ class Inference:
         self._kept: list[Tensor] = []
         self._storage = layers[0].input.dtype
         self._made_for = _circumstances(self._storage)
-        self.in_place, memory, input = True, Block(MEMORY), At("input")
         cell = layers[0].cell
+        self.in_place, memory, input = not cell.streams, Block(MEMORY), At("input")
+        if not self.in_place:  # streams are tensors besides those that there is room for
+            return
         inside = kernels_of(cell, self._storage).gates_inside
         calls = [LayerCall(q, inside=True) for q in layers]
         ends = [(end, state) for end in ("initial", "final") for state in range(len(cell.states))]

@@ -86,6 +86,8 @@ SEQCELLS_INLINE void add_up(const Stage<T>& s, int64_t place, const Several<V, N
     for (int n = 0; n < N; ++n) add_up<T>(s, place + n * LANES<T>, value.part[n], full, N == 1 ? count : LANES<T>);
 }
 
+constexpr bool is_of_row(Axes axes) { return axes == Axes::TB || axes == Axes::B || axes == Axes::NONE; }
+
 // One row of a stage, or of the first one of the next step: where its arrays are.
 template <class Pass, class T>
 struct Place {
@@ -149,8 +151,9 @@ struct Place {
         if constexpr (slot.where == Where::GIVEN) {
             const Array<T> array(p.arrays[slot.array], own);
             if (!array) return;
-            if constexpr (slot.axes == Axes::TB) {
-                if (unit == 0) array.set(place * p.widths[slot.array] + slot.column, lane(value));
+            if constexpr (is_of_row(slot.axes)) {
+                const int64_t to = slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : row;
+                if (unit == 0) array.set(to, lane(value) + (slot.adds ? array[to] : T(0)));
             } else {
                 const int64_t to = slot.axes == Axes::BH ? row * H + unit : place * p.widths[slot.array] + slot.column * H + unit;
                 if constexpr (slot.adds)
@@ -200,8 +203,6 @@ SEQCELLS_INLINE void each_constant(F f) {
     each_constant<N>(f, std::make_index_sequence<N>{});
 }
 
-constexpr bool is_of_row(Axes axes) { return axes == Axes::TB || axes == Axes::B || axes == Axes::NONE; }
-
 // A slot of those that a stage reads, or writes, as a type.
 template <class Pass, int K, int I>
 struct Read {
@@ -245,7 +246,7 @@ SEQCELLS_INLINE void write_all(const Place<Pass, T>& row, const V* v, int sub, i
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Written<Pass, K, k>;
         constexpr Slot slot = Of::slot;
-        if constexpr (is_needed<Pass, BOUNDED>(slot) && (slot.axes == Axes::TB) == OF_ROW) {
+        if constexpr (is_needed<Pass, BOUNDED>(slot) && (slot.where == Where::GIVEN && is_of_row(slot.axes)) == OF_ROW) {
             if constexpr (slot.where == Where::CARRIED) {
                 if (LAST && row.s.last) row.template write<Of>(v[slot.value], sub, count, halves);
             } else {

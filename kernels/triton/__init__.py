@@ -52,7 +52,7 @@ def refuses(call: Call) -> str | None:
         return f"its kernels run on a GPU, and the input is on {call.device}"
     if call.dtype not in DTYPES:
         return f"its kernels take {', '.join(map(str, DTYPES))}, not {call.dtype}"
-    return None
+    return "its kernels keep no values of steps besides the output" if "keep" in call.options else None
 
 
 def refuses_persistently(call: Call) -> str | None:

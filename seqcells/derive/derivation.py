@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from ..cells import Cell
+from ..cells import Cell, units
 from .differentiate import gradients
 from .expressions import Expression, reachable
 from .program import Output, Program, program, rebuilt, replaced, roots_of
@@ -41,7 +41,7 @@ def derive(
     onward = {f"d.{c.args[0]}": Output(c.axes, total.get(c, graph.constant(0))) for c in carried}
     inputs = [v for v in reachable(ends) if v.op == "leaf" and v in total and v not in carried]
     inputs = [v for v in inputs if not v.args[0].startswith("units.")]
-    wanted = {f"d.{v.args[0]}": Output(v.args[1], total[v]) for v in inputs}
+    wanted = {f"d.{v.args[0]}": Output(v.args[1], _of_row(v.args[1], total[v])) for v in inputs}
     roots = roots_of(onward, wanted, outers)
 
     # Where a sequence has ended, `after` is not what `step` returned, but no gradient leaves the step there.
@@ -69,6 +69,11 @@ def derive(
             outputs[f"after.{state}"] = Output(states[state], value)
     onward = {c.args[0]: Output(c.axes, value) for c, value in zip(carried, leaving, strict=True)}
     return Derivation(program(onward, outputs, [], called), backward, saved)
+
+
+def _of_row(axes: str, gradient: Expression) -> Expression:
+    """A gradient; of what is one number of each sequence the sum over units, which is a gather."""
+    return units.sum(gradient) if axes in ("B", "TB") and gradient.unit_axis else gradient
 
 
 def _to_save(

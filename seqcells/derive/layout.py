@@ -106,9 +106,9 @@ class Layout(NamedTuple):
 
     @property
     def histories(self) -> dict[str, bool]:
-        """The arrays over all steps that are written besides the output, and whether each has vectors of units."""
+        """What forward leaves of all steps for backward, besides the output: arrays, and whether of units."""
         slots = [each.slot for results in self.results for each in results if each.slot.axes.startswith("T")]
-        return {slot.array: slot.axes.endswith("H") for slot in slots if slot.array != "output"}
+        return {slot.array: slot.axes.endswith("H") for slot in slots if slot.working}
 
     @property
     def gates_inside(self) -> bool:
@@ -128,14 +128,21 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     """Those of both passes, derived with all boundaries.
 
     Raises:
-        DerivationError: the cell has what the loop of kernels/cpu does not run: streams, sizes besides H, reductions of
-            heads, weights made of weights.
+        DerivationError: the loop of kernels/cpu does not run such a cell: without gates, with sizes besides H, with
+            reductions of heads, weights made of weights, or an output that is not its first state.
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
-    of_heads = any(getattr(v.op, "heads", 1) > 1 and not isinstance(v.op, Product) for v in values)
-    streams = cell.streams or cell.kept or cell.output or cell.weights is not Cell.weights
-    if of_heads or streams or any(v.unit_axis not in ("", "H") for v in values):
-        raise DerivationError(f"{cell.__name__} has streams, sizes, or reductions of heads, which no loop runs yet")
+    lacking = {
+        "no gates": not cell.gates,
+        "sizes besides H": any(v.unit_axis not in ("", "H") for v in values),
+        "reductions of heads": any(getattr(v.op, "heads", 1) > 1 and not isinstance(v.op, Product) for v in values),
+        "weights made of weights": cell.weights is not Cell.weights,
+        "an output that is not its first state": cell.output not in ("", cell.states[0]),
+    }
+    if any(lacking.values()):
+        raise DerivationError(
+            f"{cell.__name__} has {', '.join(k for k, v in lacking.items() if v)}: no loop runs that yet"
+        )
     columns = _columns(cell, derived)
     forward, backward = (_Places(columns, cell.states, p) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
@@ -150,13 +157,14 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     for name, output in derived.backward.outputs.items():
         slot = columns[name.removeprefix("d.")]
         to = f"grad_{slot.array}", slot.column
-        if name.startswith("d.x."):
+        if slot.where == "GATE":
             backward.write(output.value, slot._replace(where="GIVEN", array=to[0]))
             summed.setdefault(output.value, []).append(("grad_bias_ih", slot.column, "H"))
         elif output.axes in ("H", ""):
             summed.setdefault(output.value, []).append((*to, output.axes))
         else:
-            backward.write(output.value, slot._replace(array=to[0], working=True), adds="T" not in output.axes)
+            adds = "T" not in output.axes
+            backward.write(output.value, slot._replace(array=to[0], working=adds), adds)
     terms = [backward.term(outer, cell.states[0]) for outer in derived.backward.outers]
     sums = [Sum(value, tuple(to)) for value, to in summed.items()]
     return forward.layout([], []), backward.layout(sums, terms)
@@ -165,6 +173,11 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
 def _columns(cell: type[Cell], derived: Derivation) -> dict[str, Slot]:
     """Of each leaf and each result of forward its place."""
     found = {f"x.{gate}": Slot("GATE", "TBH", "gates_x", k) for k, gate in enumerate(cell.gates)}
+    found |= {f"x.{name}": Slot("GIVEN", axes, f"x.{name}") for name, axes in cell.streams.items()}
+    for name, value in derived.forward.outputs.items():
+        if name.startswith("kept."):
+            found[name] = Slot("GIVEN", value.axes, name)
+            found[f"d.{name}"] = Slot("GIVEN", value.axes, f"grad_{name}")
     for name, rows in cell.parameters.items():
         found |= {f"p.{row}": Slot("GIVEN", "H", f"weight_{name}", k) for k, row in enumerate(rows)}
     found |= {f"p.{name}": Slot("GIVEN", "", f"weight_{name}") for name in cell.scalars}
@@ -226,7 +239,7 @@ class _Places:
     def _history(self, value: Expression, array: str) -> tuple[str, int]:
         for results in self._results:
             for each in results:
-                if each.value is value and each.slot.axes == "TBH" and not each.slot.working:
+                if each.value is value and each.slot.array in ("grad_gates_x", *self._others):
                     return each.slot.array, each.slot.column
         column = self._others[array]
         self._others[array] += 1

@@ -17,9 +17,9 @@ ARGUMENTS = "[[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused
 AXES = {"TBH": "TBH", "BH": "BH", "H": "H", "TB": "TB", "B": "B", "": "NONE"}
 
 
-def cpp_struct(cell: type[Cell]) -> str:
-    """The text of a cell's struct: ``Forward`` and ``Backward``, derived with all boundaries."""
-    derived = derive(cell, reset=True, lengths=True)
+def cpp_struct(cell: type[Cell], kept: Sequence[str] = ()) -> str:
+    """The text of a cell's struct: ``Forward`` and ``Backward``, derived with all boundaries and what is ``kept``."""
+    derived = derive(cell, reset=True, lengths=True, kept=kept)
     passes = zip(("Forward", "Backward"), layouts(cell, derived), strict=True)
     parts = [_Printed(layout).struct(kind, len(cell.gates)) for kind, layout in passes]
     head = f'static constexpr const char* name = "{cell.name}";'
