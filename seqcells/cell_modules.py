@@ -106,11 +106,11 @@ class RecurrentCell(Freezable):
                 of the wrong dtype or size.
         """
         like = None
-        if not keep and not streams:
+        if isinstance(keep, tuple) and not keep and not streams:
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        node = tracing.leaf(self, input, hx, **streams, **({"keep": keep} if keep else {}))
+        node = tracing.leaf(self, input, hx, streams=streams, keep=keep)
         if node is not None:
             return node
         name = type(self).__name__

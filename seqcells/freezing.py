@@ -77,6 +77,10 @@ class Freezable(nn.Module):
                 if self._parameters.get(name) is not None:
                     Weights.initialise(role, self.cell, self._parameters[name])
 
+    def _beyond_torch(self) -> list[str]:
+        """The names of options in use that torch.nn's module for the same cell has not."""
+        return []
+
     def _told_options(self) -> str:
         """For a module's representation."""
         return "".join(f", {word}" for word in self._options.split(",") if word)

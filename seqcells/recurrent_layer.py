@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import checks, convert, dispatch, flat_weights, functional, tracing
-from .arguments import Arguments, States
+from .cell_modules import States
+from .regularised import Regularised
 from .stream import Stream
 from .streams import laid_out
 from .weights import Weights
@@ -20,7 +21,7 @@ Results = tuple[Tensor | PackedSequence, States]
 Kept = dict[str, Tensor | PackedSequence]
 
 
-class RecurrentLayer(Arguments):
+class RecurrentLayer(Regularised):
     """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
 
     Args:
@@ -35,6 +36,11 @@ class RecurrentLayer(Arguments):
         proj_size: size P of a projection of the hidden state, 0 for none (cells that allow one). Default: 0
         device, dtype: of the parameters.
         backend: see `seqcells.dispatch`. Default: ``"auto"``
+        recurrent_dropout: probability of zeroing a unit of the hidden state that the recurrent product reads, in
+            training, by one mask for all steps of a sequence; the rest is scaled (Gal & Ghahramani 2016). Default: 0
+        zoneout: probability that a unit of a state stays as it was in a step; in evaluation the expectation of that
+            (Krueger et al. 2017). A number for all states, or one for each by name, ``{"h": 0.05, "c": 0.5}``.
+            Default: 0
         options: those of the cell, by name.
 
     Shapes are those of torch.nn: parameters ``weight_ih_l{k}{_reverse}`` (G·H, features), ``weight_hh_…``
@@ -64,6 +70,8 @@ class RecurrentLayer(Arguments):
         dtype: Any = None,
         *,
         backend: str = "auto",
+        recurrent_dropout: float = 0.0,
+        zoneout: float | Mapping[str, float] = 0.0,
         **options: Any,
     ) -> None:
         nn.Module.__init__(self)
@@ -81,6 +89,7 @@ class RecurrentLayer(Arguments):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._settle(backend)
+        self._regularise(recurrent_dropout, zoneout)
         checks.features(self.cell, hidden_size, self._features())
         sizes, count = self._sizes(), len(self._roles)
         for name, size in sizes.items():
@@ -114,7 +123,7 @@ class RecurrentLayer(Arguments):
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNBase.extra_repr(self) + self._told_options() + chosen
+        return nn.RNNBase.extra_repr(self) + self._told_options() + self._told_regularisation() + chosen
 
     def forward(
         self,
@@ -169,13 +178,14 @@ class RecurrentLayer(Arguments):
         """
         packed = isinstance(input, PackedSequence)
         like = None
-        plain = lengths is None and reset is None and reset_state is None and not keep
-        if plain and not (self.training and self.dropout):
+        plain = lengths is None and reset is None and reset_state is None
+        plain = plain and isinstance(keep, tuple) and not keep
+        if plain and not (self.training and self.dropout) and not self._is_regularised():
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        given = {**streams, "keep": keep} if keep else streams
-        node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state, **given)
+        boundaries = {"lengths": lengths, "reset": reset, "reset_state": reset_state}
+        node = tracing.leaf(self, input, hx, streams=streams, keep=keep, **boundaries)
         if node is not None:
             return node
         batch_sizes = sorted_indices = unsorted_indices = None
@@ -201,11 +211,13 @@ class RecurrentLayer(Arguments):
             layout = self._layout(input, batch_sizes, sorted_indices, batched)
             streams = laid_out(self.cell, streams, input, layout)
         weights = self._weights()
+        if self._is_regularised():
+            streams = {**streams, **self._masks(input, *self._extent(input, batch_sizes))}
         output, final, *kept = functional.layers(
-            self.cell,
+            self._cell_of_call(),
             input,
             self._states(hx),
-            weights,
+            self._weights_of_call(weights),
             batch_sizes=batch_sizes,
             bidirectional=self.bidirectional,
             batch_first=self.batch_first and not packed,
@@ -255,7 +267,7 @@ class RecurrentLayer(Arguments):
         options = {**given, "packed": packed, "batch_first": batch_first}
         options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
         options["dropout"] = bool(self.dropout and self.training)
-        return functional.call_of(self.cell, "layers", like, weights[0], **options)
+        return functional.call_of(self._cell_of_call(), "layers", like, weights[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""

@@ -24,9 +24,9 @@ class Stream:
 
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
     is one call of the engine. Elsewhere a step is a call of the layer with T = 1, as it is for a layer with hooks, with
-    a ``forward`` of somebody else's or with dropout, under autocast, and where somebody traces or watches. Weights are
-    read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend or precision,
-    or of `seqcells.settings`.
+    a ``forward`` of somebody else's or with dropout or zoneout, under autocast, and where somebody traces or watches.
+    Weights are read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend
+    or precision, or of `seqcells.settings`.
 
     Args:
         layer: not bidirectional; its dtype and device are the stream's.
@@ -102,7 +102,8 @@ class Stream:
 
         Raises:
             RuntimeError: for an input of another size or dtype; where a hook of the layer, or a ``forward`` of somebody
-                else's, gives something other than the output of one step and the states.
+                else's, gives something other than the output of one step and the states; in training with
+                ``recurrent_dropout``, whose masks are those of whole sequences.
         """
         if input.shape != self._shape or input.dtype != self._dtype:
             size, dtype = tuple(self._shape), self._dtype
@@ -122,6 +123,8 @@ class Stream:
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         """A call of the layer with T = 1 → the output of that step, the states."""
         layer, states = self.layer, self._states[before]
+        if layer.training and layer.recurrent_dropout:
+            raise RuntimeError("recurrent_dropout has one mask for all steps of a sequence: call eval() to step it")
         given = self._batched(input)
         own = of_one_step(layer.cell, streams, layer.batch_first)
         found = layer(given, states[0] if len(states) == 1 else tuple(states), **own)
@@ -141,7 +144,7 @@ class Stream:
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched():
             return False
         layer = self.layer
-        if (layer.training and layer.dropout) or not is_plain(layer):
+        if (layer.training and layer.dropout) or layer._is_regularised() or not is_plain(layer):
             return False
         own, weights = (layer.cell, layer.backend, layer._frozen), parameters(layer)
         options = type(layer), *own, current_settings()

@@ -84,6 +84,11 @@ class Weights(NamedTuple):
         """One that there is."""
         return self.present()[0] if self.ih is None else self.ih
 
+    def with_projection(self, cell: type[Cell], names: Sequence[str]) -> "Weights":
+        """The same, ``weight_hr`` among the cell's own parameters, which have these names then."""
+        own = self.named(cell) | {"weight_hr": self.hr}
+        return self._replace(hr=None, own=tuple(own[name] for name in names if name in own))
+
     def present(self) -> list[Tensor]:
         """The tensors that there are, in the order of ``roles``."""
         return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.own)
