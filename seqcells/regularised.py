@@ -46,7 +46,7 @@ class Regularised(Arguments):
             _transformed(self.cell, self.proj_size, bool(recurrent_dropout), states)
 
     def _beyond_torch(self) -> list[str]:
-        return [name for name in ("recurrent_dropout", "zoneout") if getattr(self, name)]
+        return [name for name in ("recurrent_dropout", "zoneout", "learn_hx") if getattr(self, name)]
 
     def _is_regularised(self) -> bool:
         """Whether a call has to do with these options in the module's mode."""
@@ -86,7 +86,7 @@ class Regularised(Arguments):
             found[ZONEOUT.format(name)] = torch.bernoulli(mask) if self.training else mask
         return found
 
-    def _told_regularisation(self) -> str:
+    def _told_others(self) -> str:
         """For a module's representation."""
         return "".join(f", {name}={getattr(self, name)}" for name in self._beyond_torch())
 

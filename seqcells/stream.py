@@ -57,6 +57,8 @@ class Stream:
         # What the kernels' call was prepared for, and the call, if they have one.
         self._like: Likeness | None = None
         self._inference: Inference | None = None
+        if layer.learn_hx:
+            self.reset()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _copy, (self.layer, self.batch_size, self.state)
@@ -78,7 +80,8 @@ class Stream:
             state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Zero the states, of all rows or where ``rows`` (N,) bool is set.
+        """Begin anew with zeros, or the initial states that the layer has learnt, in all rows or where ``rows`` (N,)
+        bool is set.
 
         Raises:
             TypeError, RuntimeError: ``rows`` of another dtype or size.
@@ -89,11 +92,22 @@ class Stream:
                 raise TypeError(f"rows should be of dtype torch.bool, got: {rows.dtype}")
             if rows.shape != (self.batch_size,):
                 raise RuntimeError(f"Expected rows of size {(self.batch_size,)}, got {list(rows.shape)}")
-        for state in self._states[self._now]:
-            if rows is None:
+        states, chosen = self._states[self._now], None if rows is None else rows.view(1, -1, 1)
+        if self.layer.learn_hx:
+            self._begin(states, chosen)
+            return
+        for state in states:
+            if chosen is None:
                 state.zero_()
             else:
-                state.masked_fill_(rows.view(1, -1, 1), 0)
+                state.masked_fill_(chosen, 0)
+
+    @torch.no_grad()
+    def _begin(self, states: Sequence[Tensor], chosen: Tensor | None) -> None:
+        """Write to states the initial ones that the layer has learnt."""
+        learnt = self.layer._states(self.layer._initial_states(self._batched(self._input), None))
+        for state, initial in zip(states, learnt, strict=True):
+            state.copy_(initial if chosen is None else torch.where(chosen, initial, state))
 
     def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
         """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next.

@@ -1,6 +1,6 @@
 """The tensors of one layer in one direction, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,9 +57,9 @@ class Weights(NamedTuple):
         return shapes[role]
 
     @staticmethod
-    def initialise(role: str, cell: type[Cell], parameter: Tensor) -> None:
-        """Give the row blocks of the parameter in that role the initial values that the cell says, if it says any."""
-        initial, rows = cell.initial_values(), cell.rows_of(role)
+    def initialise(role: str, cell: type[Cell], parameter: Tensor, initial: Mapping[str, float]) -> None:
+        """Give the row blocks of the parameter in that role their initial values by name, where there are any."""
+        rows = cell.rows_of(role)
         with torch.no_grad():
             for row, block in zip(rows, parameter.unflatten(0, (len(rows), -1)) if rows else (), strict=True):
                 if row in initial:
