@@ -194,7 +194,7 @@ class RecurrentLayer(Regularised):
         packed = isinstance(input, PackedSequence)
         like = None
         plain = lengths is None and reset is None and reset_state is None
-        plain = plain and isinstance(keep, tuple) and not keep and not (self.learn_hx and hx is None)
+        plain = plain and isinstance(keep, tuple) and not keep and not streams and not (self.learn_hx and hx is None)
         if plain and not (self.training and self.dropout) and not self._is_regularised():
             found, like = self._prepared.run(self, input, hx)
             if found:
