@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from . import checks, flat_weights
@@ -16,6 +17,9 @@ from .streams import Layout
 class Arguments(Flattened):
     """The part of a layer that looks at its call's arguments."""
 
+    learn_hx: bool = False
+    """Whether the initial states are parameters."""
+    _own_state = (*Flattened._own_state, "learn_hx")
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
@@ -48,9 +52,29 @@ class Arguments(Flattened):
             return hx.index_select(1, permutation)
         return tuple(state.index_select(1, permutation) for state in hx)
 
-    def _zero_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
-        states = [input.new_zeros(size) for size in self._expected_sizes(input, batch_sizes)]
+    def _initial_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
+        """The states of a call that is given none: zeros, or what is learnt."""
+        sizes = self._expected_sizes(input, batch_sizes)
+        if self.learn_hx:
+            learnt = [getattr(self, name) for name in self._learnt_names()]
+            states = [state.unsqueeze(1).repeat(1, size[1], 1) for state, size in zip(learnt, sizes, strict=True)]
+        else:
+            states = [input.new_zeros(size) for size in sizes]
         return tuple(states) if len(states) > 1 else states[0]
+
+    def _learnt_names(self) -> list[str]:
+        """The parameters that are initial states."""
+        return [f"initial_{name}" for name in self.cell.states] if self.learn_hx else []
+
+    def _learn_states(self, learn: bool, device: Any, dtype: Any) -> None:
+        """Let initial states be parameters, if they are to be; TypeError for what is neither true nor false."""
+        if not isinstance(learn, bool):
+            raise TypeError(f"learn_hx should be of type bool, got: {type(learn).__name__}")
+        if learn:
+            self.learn_hx = True
+            paths = self.num_layers * (2 if self.bidirectional else 1)
+            for name, size in zip(self._learnt_names(), self._state_sizes(), strict=True):
+                setattr(self, name, nn.Parameter(torch.empty((paths, size), device=device, dtype=dtype)))
 
     def _expected_sizes(self, input: Tensor, batch_sizes: Tensor | None) -> list[tuple[int, int, int]]:
         """Those of the states."""
@@ -143,6 +167,8 @@ class Arguments(Flattened):
             reset = reset if batched else reset.unsqueeze(batch_axis)
             reset = checks.reset(reset, shape, self.batch_first, input.device)
             reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)
+        if reset is not None and reset_state is None and self.learn_hx:
+            return lengths, reset, self._initial_states(input, batch_sizes)
         if reset_state is not None:
             reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
             self.check_forward_args(input, reset_state, batch_sizes)

@@ -1,7 +1,7 @@
 """The cells as modules: one step per call, drop-in replacements of torch.nn's."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +24,7 @@ class RecurrentCell(Freezable):
         bias: whether there are ``bias_ih`` and ``bias_hh``; otherwise they are None. Default: True
         device, dtype: of the parameters.
         backend: see `seqcells.dispatch`. Default: ``"auto"``
+        initial: initial values of rows, scalars and biases, as of `RecurrentLayer`. Default: none
         options: those of the cell, by name.
 
     Parameters are ``weight_ih`` (G·H, input_size), ``weight_hh`` (R·H, H), ``bias_ih``, ``bias_hh`` and the
@@ -47,6 +48,7 @@ class RecurrentCell(Freezable):
         dtype: Any = None,
         *,
         backend: str = "auto",
+        initial: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
         nn.Module.__init__(self)
@@ -57,6 +59,7 @@ class RecurrentCell(Freezable):
         self._settle(backend)
         checks.features(self.cell, hidden_size, [input_size])
         sizes = self._sizes()
+        self._take_initial(initial, sizes)
         for role in self._roles:
             own = nn.Parameter(torch.empty(sizes[role], device=device, dtype=dtype)) if role in sizes else None
             self.register_parameter(role, own)
@@ -106,11 +109,11 @@ class RecurrentCell(Freezable):
                 of the wrong dtype or size.
         """
         like = None
-        if not keep and not streams:
+        if isinstance(keep, tuple) and not keep and not streams:
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        node = tracing.leaf(self, input, hx, **streams, **({"keep": keep} if keep else {}))
+        node = tracing.leaf(self, input, hx, streams=streams, keep=keep)
         if node is not None:
             return node
         name = type(self).__name__
@@ -236,10 +239,11 @@ class RNNCell(RecurrentCell):
         dtype: Any = None,
         *,
         backend: str = "auto",
+        initial: Mapping[str, float] | None = None,
     ) -> None:
         # Before the rest, which asks for the cell.
         self.nonlinearity = nonlinearity
-        super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend)
+        super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend, initial=initial)
 
     @property
     def cell(self) -> type[cells.Cell]:

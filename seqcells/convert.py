@@ -76,7 +76,8 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
         The module.
 
     Raises:
-        TypeError: torch.nn has no such module, a method was replaced on the instance, or a weight is missing.
+        TypeError: torch.nn has no such module or not its options, a method was replaced on the instance, or a weight
+            is missing.
         RuntimeError: a weight has another size.
     """
     old = module if old is None else old
@@ -84,6 +85,9 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     theirs = vars(plain).get("torch_class")
     if theirs is None:
         raise TypeError(f"torch.nn has no module for {plain.__name__}")
+    beyond = module._beyond_torch()
+    if beyond:
+        raise TypeError(f"torch.nn has no {' and no '.join(beyond)}, which this {plain.__name__} has")
     reason = patches.why_not(old, plain)
     if reason:
         raise TypeError(reason)

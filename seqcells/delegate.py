@@ -56,16 +56,20 @@ def autocast_dtypes(call: Call, input: Tensor, states: Sequence[Tensor]) -> Sequ
         return None
     if input.device.type == "cpu":
         kept = torch.promote_types(states[-1].dtype, dtype)
-        if call.cell.name == "gru":
+        if call.cell.base.name == "gru":
             return [kept]
-        if call.cell.name == "lstm" and not _is_by_one_dnn(call, input):
-            return [dtype if "projection" in call.options else kept, kept]
+        if call.cell.base.name == "lstm" and not _is_by_one_dnn(call, input):
+            return [dtype if _is_projected(call) else kept, kept]
     return [dtype] * len(states)
+
+
+def _is_projected(call: Call) -> bool:
+    return "projection" in call.options or "hr" in call.cell.every_product
 
 
 def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
     """Whether torch's operator is oneDNN's, for an LSTM on a CPU."""
-    if call.form == "step" or "projection" in call.options or not torch.backends.mkldnn.enabled:
+    if call.form == "step" or _is_projected(call) or not torch.backends.mkldnn.enabled:
         return False
     if "packed" in call.options and not call.uniform:
         return False

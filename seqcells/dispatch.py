@@ -18,12 +18,13 @@ from torch.autograd import forward_ad
 
 from . import delegate, estimates, trial
 from .call import Call, Choice
-from .cells import Cell, named
+from .cells import Cell
 from .kernels import cpu, triton
 from .kernels.triton import plan
 from .recurrence import Recurrence
 from .settings import current_settings
 from .table import KERNELS
+from .transformed import named
 
 
 class Backend(NamedTuple):
@@ -212,7 +213,7 @@ def is_differentiated(tensors: Iterable[Tensor]) -> bool:
 
 
 def cell(name: str) -> type[Cell]:
-    """The cell of that name, as a graph has it: see `seqcells.cells.named`."""
+    """The cell of that name, as a graph has it: see `seqcells.transformed`."""
     return named(name)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
@@ -41,8 +43,10 @@ class Freezable(nn.Module):
     _frozen = 0
     """How often the module was frozen, 0 while it is not."""
     _freezings = 0
-    _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend")
+    _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend", "initial")
     """The names of those that `_settle` sets, and of what comes to them later."""
+    initial: Mapping[str, float] = MappingProxyType({})
+    """Initial values of the module's own, by the names that `Cell.initial` has."""
     _options: str = ""
     """The cell's options as its name spells them: a file names no class that is made as a program runs."""
     _declared: type[cells.Cell]
@@ -71,11 +75,33 @@ class Freezable(nn.Module):
         checks.sizes(self.cell, hidden_size)
 
     def _initialise(self, names: Iterable[tuple[str, str]]) -> None:
-        """Set the initial values that the cell says; ``names`` are roles and the parameters that are in them."""
-        if self.cell.initial_values():
+        """Set the initial values that the cell says, and the module's own; ``names`` are roles and the parameters that
+        are in them."""
+        initial = {**self.cell.initial_values(), **self.initial}
+        if initial:
             for role, name in names:
                 if self._parameters.get(name) is not None:
-                    Weights.initialise(role, self.cell, self._parameters[name])
+                    Weights.initialise(role, self.cell, self._parameters[name], initial)
+
+    def _take_initial(self, initial: Mapping[str, float] | None, roles: Iterable[str]) -> None:
+        """Take initial values of rows, scalars and biases; ``roles`` are those of the parameters that there are.
+
+        Raises:
+            ValueError: there is no such row, scalar or bias.
+            TypeError: a value is no number.
+        """
+        known = [row for role in roles for row in self.cell.rows_of(role)]
+        for name, value in (initial or {}).items():
+            if name not in known:
+                raise ValueError(f"initial has {name!r}, which is none of this module's: {', '.join(known)}")
+            if not isinstance(value, numbers.Real):
+                raise TypeError(f"initial should have numbers, got {value!r} for {name!r}")
+        if initial:
+            self.initial = dict(initial)
+
+    def _beyond_torch(self) -> list[str]:
+        """The names of options in use that torch.nn's module for the same cell has not."""
+        return []
 
     def _told_options(self) -> str:
         """For a module's representation."""

@@ -167,7 +167,7 @@ def layers(
         streams = without_padding(cell, streams, valid)
 
     tensors = [input, *states, *(reset_states or ())]
-    at_once = _layers_at_once(choice, call, tensors, weights)
+    at_once = 1 if keep else _layers_at_once(choice, call, tensors, weights)
     finals: list[Sequence[Tensor]] = []
     kept: dict[str, Tensor] = {}
     with precision.without_autocast(input.device):
@@ -184,7 +184,7 @@ def layers(
                 fresh,
                 stacked=place.stop - first > directions,
                 input=input,
-                streams={name: of_paths(cell.streams[name], each, first, directions) for name, each in streams.items()},
+                streams={name: of_paths(cell.streams[name], stream, place) for name, stream in streams.items()},
                 kept=values(wanted[first // directions]),
             )
             input, others = _layer(q, choice, backend)
@@ -300,7 +300,7 @@ def step(
     one = [state.unsqueeze(0) for state in states]
     layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
     streams = laid_out(cell, streams, input, layout)
-    streams = {name: of_paths(cell.streams[name], stream, 0, 1) for name, stream in streams.items()}
+    streams = {name: of_paths(cell.streams[name], stream, slice(0, 1)) for name, stream in streams.items()}
     q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), streams=streams, kept=values(wanted))
     with precision.without_autocast(input.device):
         _, others = _layer(q, choice, backend)

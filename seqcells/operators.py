@@ -140,9 +140,10 @@ class _Call:
             return rest.pop(name)
 
         gates_x, states = needed("gates_x"), [needed(f"state_{name}") for name in cell.states]
+        roles = {role: name for role, name in _ROLES.items() if name not in cell.own_names()}
         weights = tuple(
             Weights(
-                **{role: rest.pop(f"{name}_{d}", None) for role, name in _ROLES.items()},
+                **{role: rest.pop(f"{name}_{d}", None) for role, name in roles.items()},
                 own=tuple(
                     needed(f"{name}_{d}")
                     for name in cell.own_names()

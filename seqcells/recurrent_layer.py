@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from . import checks, convert, dispatch, flat_weights, functional, tracing
-from .arguments import Arguments, States
+from .cell_modules import States
+from .regularised import Regularised
 from .stream import Stream
 from .streams import laid_out
 from .weights import Weights
@@ -20,7 +21,7 @@ Results = tuple[Tensor | PackedSequence, States]
 Kept = dict[str, Tensor | PackedSequence]
 
 
-class RecurrentLayer(Arguments):
+class RecurrentLayer(Regularised):
     """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
 
     Args:
@@ -35,6 +36,17 @@ class RecurrentLayer(Arguments):
         proj_size: size P of a projection of the hidden state, 0 for none (cells that allow one). Default: 0
         device, dtype: of the parameters.
         backend: see `seqcells.dispatch`. Default: ``"auto"``
+        recurrent_dropout: probability of zeroing a unit of the hidden state that the recurrent product reads, in
+            training, by one mask for all steps of a sequence; the rest is scaled (Gal & Ghahramani 2016). Default: 0
+        zoneout: probability that a unit of a state stays as it was in a step; in evaluation the expectation of that
+            (Krueger et al. 2017). A number for all states, or one for each by name, ``{"h": 0.05, "c": 0.5}``.
+            Default: 0
+        learn_hx: whether the initial states are parameters, which count where a call gives no ``hx`` and, without a
+            ``reset_state``, at each reset: ``initial_h`` (L·D, H or P), ``initial_c`` (L·D, H) and so on by the states'
+            names, zeros at first. Default: False
+        initial: initial values, of a forget gate's bias for instance: ``{"bias_ih.f": 1.0, "bias_hh.f": 0.0}``. Names
+            are those of biases with a gate, and of the cell's own rows and scalars; see `Cell.initial`, before which
+            they go. Default: none
         options: those of the cell, by name.
 
     Shapes are those of torch.nn: parameters ``weight_ih_l{k}{_reverse}`` (G·H, features), ``weight_hh_…``
@@ -64,6 +76,10 @@ class RecurrentLayer(Arguments):
         dtype: Any = None,
         *,
         backend: str = "auto",
+        recurrent_dropout: float = 0.0,
+        zoneout: float | Mapping[str, float] = 0.0,
+        learn_hx: bool = False,
+        initial: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
         nn.Module.__init__(self)
@@ -81,12 +97,15 @@ class RecurrentLayer(Arguments):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self._settle(backend)
+        self._regularise(recurrent_dropout, zoneout)
         checks.features(self.cell, hidden_size, self._features())
         sizes, count = self._sizes(), len(self._roles)
         for name, size in sizes.items():
             setattr(self, name, nn.Parameter(torch.empty(size, device=device, dtype=dtype)))
         names = [*sizes]
         self._all_weights = [names[k : k + count] for k in range(0, len(names), count)]
+        self._take_initial(initial, self._roles)
+        self._learn_states(learn_hx, device, dtype)
         self.flatten_parameters()
         self.reset_parameters()
 
@@ -104,17 +123,21 @@ class RecurrentLayer(Arguments):
         return sizes
 
     def reset_parameters(self) -> None:
-        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration; then set what the cell says."""
-        stdv = 1.0 / math.sqrt(self.hidden_size)
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -stdv, stdv)
+        """Draw all weights and biases from U(-1/√H, 1/√H), in the order of registration; then set what the cell and
+        ``initial`` say. Learnt initial states become zeros."""
+        stdv, learnt = 1.0 / math.sqrt(self.hidden_size), self._learnt_names()
+        for name, weight in self.named_parameters():
+            if name.removeprefix("parametrizations.").partition(".")[0] in learnt:
+                nn.init.zeros_(weight)
+            else:
+                nn.init.uniform_(weight, -stdv, stdv)
         self._initialise(zip(self._roles * len(self._all_weights), self._flat_weights_names, strict=True))
 
     __prepare_scriptable__ = tracing.refuse_script
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNBase.extra_repr(self) + self._told_options() + chosen
+        return nn.RNNBase.extra_repr(self) + self._told_options() + self._told_others() + chosen
 
     def forward(
         self,
@@ -133,7 +156,8 @@ class RecurrentLayer(Arguments):
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or
                 a PackedSequence.
             hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
-                others (L·D, N, H), or as large as the cell says; without N if unbatched. Default: zeros
+                others (L·D, N, H), or as large as the cell says; without N if unbatched. Default: zeros, or what
+                is learnt
             lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
                 sequence's length, the final state is the one at it, and the backward direction starts there.
                 What the input holds past it does not matter. Not with a PackedSequence, which has its own.
@@ -142,7 +166,7 @@ class RecurrentLayer(Arguments):
                 it, no value and no gradient, in any layer or direction: the state becomes zeros, or
                 ``reset_state``, before step t, in the backward direction before step t-1. ``hx`` counts up
                 to the first boundary; flags past a length count for nothing.
-            reset_state: shaped like hx, gradient flows to it. Default: zeros
+            reset_state: shaped like hx, gradient flows to it. Default: zeros, or what is learnt
             keep: names of values of all steps that are returned besides, such as an LSTM's cell states,
                 ``keep=("c",)``. Each call says what it keeps: the next one is again as torch.nn has it. A name is
                 that of a state (after the step), of a value that the cell's `step` returns or names
@@ -169,13 +193,14 @@ class RecurrentLayer(Arguments):
         """
         packed = isinstance(input, PackedSequence)
         like = None
-        plain = lengths is None and reset is None and reset_state is None and not keep
-        if plain and not (self.training and self.dropout):
+        plain = lengths is None and reset is None and reset_state is None
+        plain = plain and isinstance(keep, tuple) and not keep and not streams and not (self.learn_hx and hx is None)
+        if plain and not (self.training and self.dropout) and not self._is_regularised():
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
-        given = {**streams, "keep": keep} if keep else streams
-        node = tracing.leaf(self, input, hx, lengths=lengths, reset=reset, reset_state=reset_state, **given)
+        boundaries = {"lengths": lengths, "reset": reset, "reset_state": reset_state}
+        node = tracing.leaf(self, input, hx, streams=streams, keep=keep, **boundaries)
         if node is not None:
             return node
         batch_sizes = sorted_indices = unsorted_indices = None
@@ -192,7 +217,7 @@ class RecurrentLayer(Arguments):
                 input = input.unsqueeze(0 if self.batch_first else 1)
         zeros = hx is None
         if hx is None:
-            hx = self._zero_states(input, batch_sizes)
+            hx = self._initial_states(input, batch_sizes)
         self.check_forward_args(input, hx, batch_sizes)
         lengths, reset, reset_state = self._boundaries(
             input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
@@ -201,11 +226,13 @@ class RecurrentLayer(Arguments):
             layout = self._layout(input, batch_sizes, sorted_indices, batched)
             streams = laid_out(self.cell, streams, input, layout)
         weights = self._weights()
+        if self._is_regularised():
+            streams = {**streams, **self._masks(input, *self._extent(input, batch_sizes))}
         output, final, *kept = functional.layers(
-            self.cell,
+            self._cell_of_call(),
             input,
             self._states(hx),
-            weights,
+            self._weights_of_call(weights),
             batch_sizes=batch_sizes,
             bidirectional=self.bidirectional,
             batch_first=self.batch_first and not packed,
@@ -255,7 +282,7 @@ class RecurrentLayer(Arguments):
         options = {**given, "packed": packed, "batch_first": batch_first}
         options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
         options["dropout"] = bool(self.dropout and self.training)
-        return functional.call_of(self.cell, "layers", like, weights[0], **options)
+        return functional.call_of(self._cell_of_call(), "layers", like, weights[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one step per call, holding its states: ``output = stream(input)``. See `seqcells.stream`."""

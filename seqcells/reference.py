@@ -52,7 +52,7 @@ def stepping(
     def step(x: Sequence[Tensor], states: Sequence[Tensor]) -> dict[str, Tensor]:
         x = [spread(value, size) for value, size in zip(x, of_x, strict=True)]
         before = [spread(state, size) for state, size in zip(states, cell.state_sizes.values(), strict=True)]
-        r = multiply("hh", before[0]) if cell.recurrent_gates else ()
+        r = multiply("hh", cell.fed_back(x, before)) if cell.recurrent_gates else ()
         new = cell.advance(x, r, before, given)
         if len(new) != len(cell.results):
             what = "states" if len(cell.results) == len(states) else f"results ({', '.join(cell.results)})"

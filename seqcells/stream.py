@@ -24,9 +24,9 @@ class Stream:
 
     For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
     is one call of the engine. Elsewhere a step is a call of the layer with T = 1, as it is for a layer with hooks, with
-    a ``forward`` of somebody else's or with dropout, under autocast, and where somebody traces or watches. Weights are
-    read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend or precision,
-    or of `seqcells.settings`.
+    a ``forward`` of somebody else's or with dropout or zoneout, under autocast, and where somebody traces or watches.
+    Weights are read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend
+    or precision, or of `seqcells.settings`.
 
     Args:
         layer: not bidirectional; its dtype and device are the stream's.
@@ -57,6 +57,8 @@ class Stream:
         # What the kernels' call was prepared for, and the call, if they have one.
         self._like: Likeness | None = None
         self._inference: Inference | None = None
+        if layer.learn_hx:
+            self.reset()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _copy, (self.layer, self.batch_size, self.state)
@@ -78,7 +80,8 @@ class Stream:
             state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Zero the states, of all rows or where ``rows`` (N,) bool is set.
+        """Begin anew with zeros, or the initial states that the layer has learnt, in all rows or where ``rows`` (N,)
+        bool is set.
 
         Raises:
             TypeError, RuntimeError: ``rows`` of another dtype or size.
@@ -89,11 +92,22 @@ class Stream:
                 raise TypeError(f"rows should be of dtype torch.bool, got: {rows.dtype}")
             if rows.shape != (self.batch_size,):
                 raise RuntimeError(f"Expected rows of size {(self.batch_size,)}, got {list(rows.shape)}")
-        for state in self._states[self._now]:
-            if rows is None:
+        states, chosen = self._states[self._now], None if rows is None else rows.view(1, -1, 1)
+        if self.layer.learn_hx:
+            self._begin(states, chosen)
+            return
+        for state in states:
+            if chosen is None:
                 state.zero_()
             else:
-                state.masked_fill_(rows.view(1, -1, 1), 0)
+                state.masked_fill_(chosen, 0)
+
+    @torch.no_grad()
+    def _begin(self, states: Sequence[Tensor], chosen: Tensor | None) -> None:
+        """Write to states the initial ones that the layer has learnt."""
+        learnt = self.layer._states(self.layer._initial_states(self._batched(self._input), None))
+        for state, initial in zip(states, learnt, strict=True):
+            state.copy_(initial if chosen is None else torch.where(chosen, initial, state))
 
     def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
         """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next.
@@ -102,7 +116,8 @@ class Stream:
 
         Raises:
             RuntimeError: for an input of another size or dtype; where a hook of the layer, or a ``forward`` of somebody
-                else's, gives something other than the output of one step and the states.
+                else's, gives something other than the output of one step and the states; in training with
+                ``recurrent_dropout``, whose masks are those of whole sequences.
         """
         if input.shape != self._shape or input.dtype != self._dtype:
             size, dtype = tuple(self._shape), self._dtype
@@ -122,6 +137,8 @@ class Stream:
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         """A call of the layer with T = 1 → the output of that step, the states."""
         layer, states = self.layer, self._states[before]
+        if layer.training and layer.recurrent_dropout:
+            raise RuntimeError("recurrent_dropout has one mask for all steps of a sequence: call eval() to step it")
         given = self._batched(input)
         own = of_one_step(layer.cell, streams, layer.batch_first)
         found = layer(given, states[0] if len(states) == 1 else tuple(states), **own)
@@ -141,7 +158,7 @@ class Stream:
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or dispatch.is_watched():
             return False
         layer = self.layer
-        if (layer.training and layer.dropout) or not is_plain(layer):
+        if (layer.training and layer.dropout) or layer._is_regularised() or not is_plain(layer):
             return False
         own, weights = (layer.cell, layer.backend, layer._frozen), parameters(layer)
         options = type(layer), *own, current_settings()

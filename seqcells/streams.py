@@ -87,9 +87,9 @@ def of_one_sequence(cell: type[Cell], given: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def of_paths(axes: str, stream: Tensor, first: int, count: int) -> Tensor:
-    """A laid-out stream for some of all layers and directions, (count, ·)."""
-    return stream[first : first + count] if stream.dim() > len(axes) else stream.expand(count, *stream.shape)
+def of_paths(axes: str, stream: Tensor, place: slice) -> Tensor:
+    """A laid-out stream for some of all layers and directions, first of all the axis of these."""
+    return stream[place] if stream.dim() > len(axes) else stream.expand(place.stop - place.start, *stream.shape)
 
 
 def without_padding(cell: type[Cell], streams: Mapping[str, Tensor], valid: Tensor) -> dict[str, Tensor]:

@@ -19,14 +19,18 @@ class Tracer(fx.Tracer):
         return isinstance(m, Freezable) or super().is_leaf_module(m, module_qualified_name)
 
 
-def leaf(module: nn.Module, *args: Any, **kwargs: Any) -> Proxy | None:
+def leaf(module: nn.Module, *args: Any, streams: Any, **kwargs: Any) -> Proxy | None:
     """The node of a call whose arguments are torch.fx's, as a leaf has it; None where they are not.
+
+    Args:
+        streams: further keyword arguments by name, where torch.fx does not trace the module itself.
 
     Raises:
         TraceError: the node would not stand for the whole call, or there is no place in the graph that it could name.
     """
     states = args[1] if isinstance(args[1], (tuple, list)) else args[1:]
-    proxy = next((each for each in (args[0], *states, *kwargs.values()) if isinstance(each, Proxy)), None)
+    among = *states, *kwargs.values(), *([streams] if isinstance(streams, Proxy) else streams.values())
+    proxy = next((each for each in (args[0], *among) if isinstance(each, Proxy)), None)
     if proxy is None:
         return None
     name = type(module).__name__
@@ -38,7 +42,8 @@ def leaf(module: nn.Module, *args: Any, **kwargs: Any) -> Proxy | None:
     path = proxy.tracer.path_of_module(module)
     if not path:
         raise TraceError(f"torch.fx cannot trace a {name} itself: trace a module that contains it")
-    return proxy.tracer.create_proxy("call_module", path, args, {k: v for k, v in kwargs.items() if v is not None})
+    given = {k: v for k, v in {**kwargs, **streams}.items() if not (v is None or (isinstance(v, tuple) and not v))}
+    return proxy.tracer.create_proxy("call_module", path, args, given)
 
 
 def refuse_script(module: nn.Module) -> NoReturn:

@@ -1,6 +1,6 @@
 """The tensors of one layer in one direction, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,9 +57,9 @@ class Weights(NamedTuple):
         return shapes[role]
 
     @staticmethod
-    def initialise(role: str, cell: type[Cell], parameter: Tensor) -> None:
-        """Give the row blocks of the parameter in that role the initial values that the cell says, if it says any."""
-        initial, rows = cell.initial_values(), cell.rows_of(role)
+    def initialise(role: str, cell: type[Cell], parameter: Tensor, initial: Mapping[str, float]) -> None:
+        """Give the row blocks of the parameter in that role their initial values by name, where there are any."""
+        rows = cell.rows_of(role)
         with torch.no_grad():
             for row, block in zip(rows, parameter.unflatten(0, (len(rows), -1)) if rows else (), strict=True):
                 if row in initial:
@@ -83,6 +83,11 @@ class Weights(NamedTuple):
     def first(self) -> Tensor:
         """One that there is."""
         return self.present()[0] if self.ih is None else self.ih
+
+    def with_projection(self, cell: type[Cell], names: Sequence[str]) -> "Weights":
+        """The same, ``weight_hr`` among the cell's own parameters, which have these names then."""
+        own = self.named(cell) | {"weight_hr": self.hr}
+        return self._replace(hr=None, own=tuple(own[name] for name in names if name in own))
 
     def present(self) -> list[Tensor]:
         """The tensors that there are, in the order of ``roles``."""

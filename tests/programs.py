@@ -93,7 +93,7 @@ def loop(cell, axes_of, given, steps, reset, lengths):
         x = [given[f"x.{gate}"][t] for gate in cell.gates]
         x += [read(f"x.{name}", axes, t) for name, axes in cell.streams.items()]
         before = [spread(s, size) for s, size in zip(states, letters.values(), strict=True)]
-        r = multiply("hh", before[0]) if cell.recurrent_gates else ()
+        r = multiply("hh", cell.fed_back(x, before)) if cell.recurrent_gates else ()
         results = dict(zip(cell.results, cell.advance(x, r, before, p), strict=True))
         new = [stored(results[name], f"B{size}") for name, size in letters.items()]
         outputs = {"output": results[cell.output or cell.states[0]]} | {f"kept.{k}": results[k] for k in cell.kept}

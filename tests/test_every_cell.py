@@ -1,15 +1,17 @@
 """Layers and cells of all that the language can say: streams, sizes, outputs and kept values, as the equations are."""
 
+import warnings
+
 import pytest
 import torch
 from every_cell import LAYERS, MODULES, OWN, looped, make, random, states, streams
 from programs import B, H, T
-from support import as_tuple, like_module
+from support import as_tuple, like_module, plain_if
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 import seqcells
-from seqcells import cells, functional, operators
+from seqcells import cells, functional, operators, ops, reference
 from seqcells.recurrence import Recurrence
 
 
@@ -183,8 +185,11 @@ def test_bad_streams_of_a_cell_module():
 
 @pytest.mark.parametrize("module", [seqcells.LSTM(6, H), seqcells.LSTMCell(6, H)])
 def test_torchs_cells_have_no_streams(module):
-    with pytest.raises(TypeError, match="the lstm cell got an unexpected keyword argument 'mask'"):
-        module(torch.ones(B, 6) if isinstance(module, seqcells.LSTMCell) else torch.ones(T, B, 6), mask=1)
+    x = torch.ones(B, 6) if isinstance(module, seqcells.LSTMCell) else torch.ones(T, B, 6)
+    for _ in range(4):  # prepared, from the third on
+        module(x)
+        with pytest.raises(TypeError, match="the lstm cell got an unexpected keyword argument 'mask'"):
+            module(x, mask=1)
 
 
 def test_a_stream_may_not_be_called_as_an_argument():
@@ -269,10 +274,16 @@ def test_functions_take_streams():
     gates_x = torch.nn.functional.linear(x, w.ih, w.bias_ih)
     found = functional.recurrence(layer.cell, gates_x, [s[0] for s in hx], w, streams={"time": time})
     assert_close([found[0], *found[1]], [expected, *(state[0] for state in final)])
+    mutant = make("mut1")
+    (own,), x = mutant._weights(), random(mutant.cell, "TBH")
+    of_input = torch.nn.functional.linear(x, own.ih, own.bias_ih)
+    found = functional.recurrence(mutant.cell, of_input, [torch.zeros_like(x[0])], own, streams={"input": x})
+    assert_close(found[0], mutant(x)[0])
     with pytest.raises(RuntimeError, match=r"phased_lstm expects streams \['time'\], got \[\]"):
         functional.recurrence(layer.cell, gates_x, [s[0] for s in hx], w)
 
 
+@plain_if(lambda name: name == "gru_d")
 @pytest.mark.parametrize("name", ["gru_d", "dropout_lstm", "clockwork_rnn"])
 def test_compiled_and_exported(name):
     layer = make(name)
@@ -319,6 +330,46 @@ def test_operators_hold_what_they_promise():
     )
     operator = torch.ops.seqcells.recurrence.default
     torch.library.opcheck(operator, (*operators.arguments(q, "reference"), "forget c"))
+
+
+@pytest.mark.parametrize("way", [ops.recurrence, lambda q, backend: operators.recurrence(q, backend)])
+def test_what_engines_will_run(way):
+    """Streams and kept values through the operators, and the shorter way of eager calls: first and second gradients."""
+    layer = make("softmax_rnn", bidirectional=True)
+    x, (elapsed,), hx = random(layer.cell, "TBF"), streams(layer.cell).values(), states(layer.cell, 2)
+    given = {"elapsed": elapsed.expand(2, -1, -1)}
+    q = Recurrence(layer.cell, None, hx, layer._weights(), input=x, streams=given, kept=("attention", "faded"))
+    found, leaves = [], [x, elapsed, *hx, *layer.parameters()]
+    for run in (way, lambda q, _: reference.layer(q)):
+        output, (final, attention, faded) = run(q, "reference")
+        total = output.sum() + (attention.square() * faded).sum() + final.square().sum()
+        first = torch.autograd.grad(total, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves, allow_unused=True)
+        found.append([output, final, attention, faded, *first, *(g for g in second if g is not None)])
+    assert_close(*found, rtol=1e-9, atol=1e-11)
+
+
+class Timed(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, elapsed):
+        return self.layer(x, elapsed=elapsed)[0]
+
+
+def test_exported_for_any_number_of_steps():
+    model = Timed(make("continuous_time_rnn"))
+    x, elapsed = random(model.layer.cell, "TBF").detach(), random(model.layer.cell, "TB").detach()
+    steps = torch.export.Dim("steps", min=2)
+    program = torch.export.export(model, (x, elapsed), dynamic_shapes=({0: steps}, {0: steps}))
+    longer = [torch.cat([each, each]) for each in (x, elapsed)]
+    assert_close(program.module()(*longer), model(*longer))
+    assert_close(torch.fx.symbolic_trace(model)(*longer), model(*longer))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, (x, elapsed))
+    assert_close(traced(x + 1, elapsed), model(x + 1, elapsed))
 
 
 def test_under_autocast():

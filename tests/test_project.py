@@ -167,6 +167,7 @@ ORDER = [
     {"swap", "define"},
     {"layers", "timing"},
     {"recurrent_layer"},
+    {"regularised"},
     {"arguments"},
     {"cell_modules"},
     {"convert", "stream", "tracing", "flattened"},
@@ -183,7 +184,7 @@ ORDER = [
     {"streams"},
     {"checks"},
     {"kept"},
-    {"recurrence"},
+    {"recurrence", "transformed"},
     {"weights", "derive", "boundaries", "precision", "call", "flat_weights", "subclasses", "flops"},
     {"cells", "version", "machine", "cache", "constant", "likeness", "settings", "chunk"},
 ]

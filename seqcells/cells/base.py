@@ -12,7 +12,7 @@ Multiply = Callable[[str, Any], Sequence[Any]]
 
 _OF_THE_CONSTRUCTOR = {
     *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"),
-    *("device", "dtype", "backend"),
+    *("device", "dtype", "backend", "recurrent_dropout", "zoneout", "learn_hx", "initial"),
 }
 
 
@@ -57,7 +57,7 @@ class Cell:
     ``step(x, r, s, p)`` returns the new states in the order of ``states`` (a bare value where there is one):
 
     * ``x.<gate>``: W_ih x_t + b_ih, that gate's part; ``x.<stream>``;
-    * ``r.<recurrent gate>``: W_hh h_{t-1} + b_hh, that gate's part;
+    * ``r.<recurrent gate>``: W_hh h_{t-1} + b_hh, that gate's part (of what `recurrent_operand` says instead of h);
     * ``s.<state>``: the states after step t-1;
     * ``p.<row>``, ``p.<scalar>``, ``p.<option>``: the parameters and constants;
     * ``p.<product>(v)``: W v + b for any vector v: its row blocks by name, a bare value where there is one.
@@ -82,10 +82,12 @@ class Cell:
     projection: ClassVar[bool] = False
 
     # Made from the above. `states` becomes the names of all states one by one, `state_sizes` has their letters.
-    # `base` is the cell with its own options, `configurations` has it and the others by the words that name them.
+    # `base` is the cell with its own options, `configurations` has it and the others by the words that name them,
+    # `transformations` what `seqcells.transformed` has made of the cell.
     base: ClassVar[type["Cell"]]
     words: ClassVar[str]
     configurations: ClassVar[dict[str, type["Cell"]]]
+    transformations: ClassVar[dict[str, type["Cell"]]]
     state_sizes: ClassVar[dict[str, str]]
     row_sizes: ClassVar[dict[str, str]]
     every_product: ClassVar[dict[str, Product]]
@@ -113,6 +115,7 @@ class Cell:
             if "[" in cls.name:
                 raise TypeError(f"cell {cls.__name__} must state a name without brackets, in which options are named")
             cls.base, cls.words, cls.configurations = cls, "", {"": cls}
+        cls.transformations = {}
         cls.options = dict.fromkeys(cls.sizes.values()) | dict(cls.options)
         if "states" in own:
             cls._states = lettered(cls.states)
@@ -137,6 +140,11 @@ class Cell:
         raise NotImplementedError
 
     @staticmethod
+    def recurrent_operand(x: Any, s: Any) -> Any:
+        """What the recurrent product is applied to, of x and s as `step` has them. Default: the first state."""
+        return s[0]
+
+    @staticmethod
     def weights(w: Any) -> Mapping[str, Any]:
         """What `step` multiplies by in the place of the learnt weights, made of them once for all steps.
 
@@ -151,11 +159,20 @@ class Cell:
     @classmethod
     def advance(cls, x: Sequence[Any], r: Sequence[Any], s: Sequence[Any], p: Sequence[Any]) -> tuple[Any, ...]:
         """`step` on plain sequences, always returning a tuple of all ``results``; ``p`` as `given` makes it."""
-        s = cls.S(*s) if cls.S._fields == cls.states else cls.S(*grouped(cls._states, cls.options, s))
-        new = cls.step(cls.X(*x), cls.R(*r), s, cls.P(*p))
+        new = cls.step(cls.X(*x), cls.R(*r), cls._s(s), cls.P(*p))
         if not isinstance(new, tuple):
             return (new,)
         return tuple(each for value in new for each in (value if isinstance(value, tuple) else (value,)))
+
+    @classmethod
+    def fed_back(cls, x: Sequence[Any], s: Sequence[Any]) -> Any:
+        """`recurrent_operand` of plain sequences."""
+        return s[0] if cls.recurrent_operand is Cell.recurrent_operand else cls.recurrent_operand(cls.X(*x), cls._s(s))
+
+    @classmethod
+    def _s(cls, s: Sequence[Any]) -> Any:
+        """The states as `step` has them."""
+        return cls.S(*s) if cls.S._fields == cls.states else cls.S(*grouped(cls._states, cls.options, s))
 
     @classmethod
     def rows(cls) -> tuple[str, ...]:

@@ -8,13 +8,15 @@ from ..cells import Cell
 from ..cells.activations import Activation
 from ..cells.units import Reduction
 from .expressions import DerivationError, Expression, reachable
-from .trace import equations
+from .trace import equations, fed_back
 
 
 def identity(cell: type[Cell]) -> str:
     """A hash of a cell's equations and of the names that its tensors go by; DerivationError where it has no graph."""
-    states = equations(cell).new
-    values = reachable(states)
+    made = equations(cell)
+    states, operand = made.new, fed_back(cell, made)
+    operands = [] if operand is made.before[0] else [operand]
+    values = reachable([*states, *operands])
     places = {value: place for place, value in enumerate(values)}
 
     def spelled(value: Expression) -> str:
@@ -24,7 +26,8 @@ def identity(cell: type[Cell]) -> str:
 
     names = cell.gates, cell.recurrent_gates, cell.states, sorted(cell.parameters.items()), cell.projection
     names = *names, sorted(cell.every_product.items()), [*cell.scalars], sorted(cell.sizes.items())
-    lines = [repr(names), *map(spelled, values), *(f"= #{places[state]}" for state in states), _made(cell)]
+    lines = [repr(names), *map(spelled, values), *(f"= #{places[state]}" for state in states)]
+    lines += [*(f"hh #{places[operand]}" for operand in operands), _made(cell)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -67,6 +67,23 @@ def sizes_of(cell: type[Cell], names: Sequence[str]) -> dict[str, str]:
     return {name: values[name] for name in names}
 
 
+def operands(cell: type[Cell]) -> Iterator[tuple[str, set[str]]]:
+    """For each product besides the recurrent one its name and the leaves that its operand is made of, of them alone
+    those that no other product or reduction lies between.
+
+    Raises:
+        DerivationError: `step` cannot be run on symbols.
+    """
+    for v in reachable(equations(cell, biases=False).new):
+        if isinstance(v.op, Product):
+            todo, met = [*v.inner], set()
+            while todo:
+                value = todo.pop()
+                met.add(value)
+                todo += () if value.gathers else [arg for arg in value.inner if arg not in met]
+            yield v.op.weight.removeprefix("weight_"), {value.args[0] for value in met if value.op == "leaf"}
+
+
 @cache
 def keeping(cell: type[Cell], names: tuple[str, ...]) -> type[Cell]:
     """A cell of the same equations, among whose results are the values of those names.

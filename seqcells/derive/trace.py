@@ -90,6 +90,11 @@ def equations(cell: type[Cell], biases: bool = True) -> Equations:
     return Equations(graph, before, _run(cell, graph, before, multiply))
 
 
+def fed_back(cell: type[Cell], made: Equations) -> Expression:
+    """What the recurrent product is applied to, beside a cell's equations."""
+    return cell.fed_back(_x(cell, made.graph), made.before)
+
+
 def _code(cell: type[Cell]) -> CodeType:
     """That of `step` as its author wrote it."""
     return inspect.unwrap(cell.step).__code__
@@ -113,6 +118,12 @@ def _products(cell: type[Cell], graph: Graph, biases: bool = True) -> Any:
     return multiply
 
 
+def _x(cell: type[Cell], graph: Graph) -> list[Expression]:
+    """What a step is given of the outside."""
+    gates = [graph.leaf(f"x.{gate}", "TBH") for gate in cell.gates]
+    return gates + [graph.leaf(f"x.{name}", axes) for name, axes in cell.streams.items()]
+
+
 def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply: Any) -> tuple[Expression, ...]:
     """The results of `step`; DerivationError where there are none."""
     code = _code(cell)
@@ -121,9 +132,8 @@ def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply:
         return DerivationError(f"{code.co_filename}:{line}: step of {cell.__name__}: {words}")
 
     try:
-        x = [graph.leaf(f"x.{gate}", "TBH") for gate in cell.gates]
-        x += [graph.leaf(f"x.{name}", axes) for name, axes in cell.streams.items()]
-        r = multiply("hh", before[0]) if cell.recurrent_gates else ()
+        x = _x(cell, graph)
+        r = multiply("hh", cell.fed_back(x, before)) if cell.recurrent_gates else ()
         own = [graph.leaf(f"p.{row}", size) for row, size in cell.row_sizes.items()]
         own += [graph.leaf(f"p.{name}", "") for name in cell.scalars]
         new = cell.advance(x, r, before, cell.given(own, multiply))
