@@ -59,6 +59,16 @@ def _cpu_estimates() -> list[str]:
     return [*lines, *_in_use(estimates.CPU)]
 
 
+def _compiling() -> list[str]:
+    if cpu.unavailable():
+        return []
+    from .kernels.cpu import compiled  # not before the extension is known to be there
+
+    return ["", "cells that the CPU engine was built without, which it compiles at first use"] + [
+        f"  {line}" for line in compiled.report()
+    ]
+
+
 def _in_use(device: torch.device) -> list[str]:
     table = estimates.here(device)
     if table is None:
@@ -85,6 +95,7 @@ def report() -> str:
             lines.append(f"  {'':{width}}       {why_not}")
     lines += ["", "estimates by which the backend of a plain call is chosen"]
     lines += [f"  {line}" for line in (*_cpu_estimates(), *_gpu_estimates())]
+    lines += _compiling()
     lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
     width = max(map(len, PLANS))
     lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]

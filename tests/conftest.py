@@ -43,8 +43,10 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture
-def compiling(monkeypatch):
-    """Cells that the CPU engine was built without are compiled at first use, sooner than they would run."""
+def compiling(monkeypatch, tmp_path_factory, worker_id):
+    """Cells that the CPU engine was built without are compiled at first use, quickly, and once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("SEQCELLS_CACHE", str((base if worker_id == "master" else base.parent) / "compiled"))
     monkeypatch.delenv("SEQCELLS_COMPILE")
     monkeypatch.setenv("CXXFLAGS", "-O1")
 

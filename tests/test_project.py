@@ -130,8 +130,15 @@ def test_a_foreign_kernels_package_is_not_shadowed(tmp_path):
     assert not (ROOT / "kernels" / "__init__.py").exists()
 
 
+COMPILED = """
+import torch, seqcells
+layer, _ = seqcells.define(seqcells.cells.MGU)
+print(*layer(3, 4, backend="cpu")(torch.ones(2, 1, 3))[0].shape)
+"""
+
+
 @pytest.mark.heavy
-def test_an_installed_wheel_has_the_kernels(tmp_path):
+def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     source, wheels, target = tmp_path / "source", tmp_path / "wheels", tmp_path / "target"
     source.mkdir()
@@ -151,6 +158,11 @@ def test_an_installed_wheel_has_the_kernels(tmp_path):
     assert Path(found.strip()) == target / "seqcells" / "kernels" / "triton" / "marker.py"
     assert not (target / "kernels").exists(), "no top-level kernels"
     assert (target / "seqcells" / "py.typed").exists()
+    assert python("-c", COMPILED, cwd=tmp_path, path=target).split() == [
+        "2",
+        "1",
+        "4",
+    ]  # with the headers that came along
     tables = [[path.name for path in sorted((where / "seqcells" / "tables").iterdir())] for where in (ROOT, target)]
     assert tables[0] == tables[1] and tables[0]
     installed = {path.relative_to(target) for path in target.rglob("*.py")}

@@ -77,6 +77,17 @@ def unable() -> str | None:
     return None if _compiler() else "no C++ compiler was found: neither $CXX nor c++, g++ or clang++"
 
 
+def report() -> list[str]:
+    """For `seqcells.info`: by what cells are compiled, and what is there of them."""
+    compiler, folder, why_not = _compiler(), files.folder("kernels"), unable()
+    if why_not or compiler is None:
+        lines = [f"compiler: none in use, {why_not}"]
+    else:
+        lines = [f"compiler: {shlex.join(compiler)}, {_version(compiler).partition(chr(10))[0]}"]
+    there = [path.stat().st_size for path in folder.glob("*.so")]
+    return [*lines, f"kept in {folder}: {len(there)} libraries, {sum(there) >> 10} KiB"]
+
+
 def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
     """A cell's passes, computed in a dtype, float32 or float64, of which forward leaves the ``kept`` results.
 
