@@ -183,6 +183,16 @@ def test_bad_streams_of_a_cell_module():
             module(torch.ones(B, 6), **given)
 
 
+def test_a_cell_module_of_another_output_keeps_too():
+    module = make("control_gate_lstm", MODULES)
+    x = random(module.cell, "BF")
+    output, states, kept = module(x, keep=("squashed", "h"))
+    assert torch.equal(kept["h"], output) and kept.keys() == {"squashed", "h"}
+    assert_close(kept["squashed"], torch.tanh(states[1]))
+    with pytest.raises(TypeError, match="keep should be a sequence of names"):
+        module(x, keep="h")
+
+
 @pytest.mark.parametrize("module", [seqcells.LSTM(6, H), seqcells.LSTMCell(6, H)])
 def test_torchs_cells_have_no_streams(module):
     x = torch.ones(B, 6) if isinstance(module, seqcells.LSTMCell) else torch.ones(T, B, 6)
