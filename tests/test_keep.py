@@ -218,7 +218,7 @@ def test_numbers_of_sequences_and_heads():
 
 def test_a_projected_layer_keeps_states_of_two_sizes():
     layer = seqcells.LSTM(IN, H, num_layers=2, proj_size=2, bidirectional=True, dtype=torch.float64)
-    output, (h, c), kept = layer(torch.randn(T, N, IN, dtype=torch.float64), keep=("h", "c", "c_l0", "o"))
+    output, (_, c), kept = layer(torch.randn(T, N, IN, dtype=torch.float64), keep=("h", "c", "c_l0", "o"))
     assert torch.equal(kept["h"], output) and kept["h"].shape == (T, N, 4)
     assert torch.equal(kept["c"][-1, :, :H], c[2]) and torch.equal(kept["c"][0, :, H:], c[3])
     assert torch.equal(kept["c_l0"][-1, :, :H], c[0]) and torch.equal(kept["c_l0"][0, :, H:], c[1])
