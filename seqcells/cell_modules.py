@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import cells, checks, convert, dispatch, functional, tracing
 from .freezing import Freezable
+from .kept import by_layer
 from .streams import of_one_sequence
 from .weights import Weights
 
@@ -143,9 +144,12 @@ class RecurrentCell(Freezable):
             streams = of_one_sequence(self.cell, streams)
         weights = self._weights()
         output = () if self.cell.output in ("", *self.cell.states) else (self.cell.output,)
-        given = {"streams": streams, "keep": (*keep, *output), "backend": self.backend}
+        if output:
+            by_layer(self.cell, keep, 1)  # before anything is added to it
+        wanted = (*keep, *output) if output else keep
+        given = {"streams": streams, "keep": wanted, "backend": self.backend}
         new, kept = functional.step(self.cell, input, hx, weights, **given), {}
-        if given["keep"]:
+        if wanted:
             new, kept = new
         if not batched:
             new = tuple(state.squeeze(0) for state in new)

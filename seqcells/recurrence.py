@@ -111,10 +111,8 @@ class Recurrence(NamedTuple):
         return torch.cat([first.ih, *(w.ih for w in others)]), bias
 
     def projected(self, gates_x: Tensor) -> "Recurrence":
-        """The same, with what its input's projection is in the place of the input."""
-        directions, streams = len(self.weights), dict(self.streams)
-        if "input" in self.cell.streams:
-            streams["input"] = self.input.expand(directions, *self.input.shape)
+        """The same, with the input's projection in the place of the input, which may stay as a stream."""
+        streams = {"input": self.input.expand(len(self.weights), *self.input.shape), **self.streams}
         streams = {name: streams[name] for name in self.cell.streams}
         return self._replace(gates_x=gates_x, input=None, streams=streams)
 
@@ -139,11 +137,9 @@ class Recurrence(NamedTuple):
         outside, states = next(rest), [next(rest) for _ in self.states]
         weights = tuple(w.replaced([next(rest) for _ in w.present()]) for w in self.used)
         reset_states = None if self.reset_states is None else [next(rest) for _ in self.reset_states]
-        own = {
-            "gates_x" if self.input is None else "input": outside,
-            "streams": dict(zip(self.streams, rest, strict=True)),
-        }
-        return self._replace(**own, states=states, weights=weights, reset_states=reset_states)
+        streams = dict(zip(self.streams, rest, strict=True))
+        q = self._replace(gates_x=outside) if self.input is None else self._replace(input=outside)
+        return q._replace(states=states, weights=weights, reset_states=reset_states, streams=streams)
 
 
 @constant

@@ -55,7 +55,8 @@ class RecurrentLayer(Regularised):
 
     Raises:
         ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend;
-            ValueError for a cell that the layers' inputs do not fit to; TypeError for options that the cell has not.
+            ValueError for a cell that the layers' inputs do not fit to, for what is no probability, and for states,
+            products and rows that the cell has not; TypeError for options that it has not.
     """
 
     mode: str
@@ -193,9 +194,9 @@ class RecurrentLayer(Regularised):
         """
         packed = isinstance(input, PackedSequence)
         like = None
-        plain = lengths is None and reset is None and reset_state is None
-        plain = plain and isinstance(keep, tuple) and not keep and not streams and not (self.learn_hx and hx is None)
-        if plain and not (self.training and self.dropout) and not self._is_regularised():
+        plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)
+        plain = plain and not (keep or streams or self.zoneout or (hx is None and self.learn_hx))
+        if plain and not (self.training and (self.dropout or self.recurrent_dropout)):
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]

@@ -1,10 +1,12 @@
 """Layers of the cells in tests/equations, what their calls read, and their results by a loop of the step alone."""
 
+import pytest
 import torch
 from equations import every
 from programs import SIZES, B, H, T, loop
 
 import seqcells
+from seqcells import cells
 from seqcells.cells import REGISTRY
 from seqcells.derive.keeping import sizes_of
 
@@ -13,6 +15,16 @@ LAYERS, MODULES = {}, {}
 for _name, _cell in OWN.items():
     LAYERS[_name], MODULES[_name] = seqcells.define(_cell)
     del REGISTRY[_name]
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    """The registry has them for a while: other tests go through all that it has."""
+    for cell in OWN.values():
+        cells.register(cell)
+    yield
+    for name in OWN:
+        del REGISTRY[name]
 
 
 def features(cell):

@@ -216,6 +216,16 @@ def test_numbers_of_sequences_and_heads():
     assert_close(kept["level"][2, 1, H:], sig(layer.weight_u_l0_reverse[0]))
 
 
+def test_a_projected_layer_keeps_states_of_two_sizes():
+    layer = seqcells.LSTM(IN, H, num_layers=2, proj_size=2, bidirectional=True, dtype=torch.float64)
+    output, (_, c), kept = layer(torch.randn(T, N, IN, dtype=torch.float64), keep=("h", "c", "c_l0", "o"))
+    assert torch.equal(kept["h"], output) and kept["h"].shape == (T, N, 4)
+    assert torch.equal(kept["c"][-1, :, :H], c[2]) and torch.equal(kept["c"][0, :, H:], c[3])
+    assert torch.equal(kept["c_l0"][-1, :, :H], c[0]) and torch.equal(kept["c_l0"][0, :, H:], c[1])
+    projected = (kept["o"] * torch.tanh(kept["c"]))[..., :H] @ layer.weight_hr_l1.T
+    assert_close(kept["h"][..., :2], projected)
+
+
 def test_a_cell_module_keeps_too():
     module = seqcells.LSTMCell(IN, H, dtype=torch.float64)
     x, hx = torch.randn(N, IN, dtype=torch.float64), [torch.randn(N, H, dtype=torch.float64) for _ in "hc"]
@@ -250,6 +260,8 @@ def test_bad_names(keep, error, words):
     layer = seqcells.LSTM(IN, H, num_layers=2)
     with pytest.raises(error, match=words):
         layer(torch.randn(T, N, IN), keep=keep)
+    with pytest.raises(error, match=words.replace("c_l2 of: there are 2", "c_l2 of: there are 1")):
+        seqcells.LSTMCell(IN, H)(torch.randn(N, IN), keep=keep)
 
 
 def test_a_gate_without_one_activation_has_no_value():

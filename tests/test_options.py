@@ -146,3 +146,30 @@ def test_a_graph_knows_of_heads():
         return type("Declared", (Cell,), own)
 
     assert len({program(cell(step, heads)) for step in (whole, each) for heads in (2, 4)}) == 4
+
+
+def test_the_recurrent_product_may_read_what_a_cell_says():
+    """And a graph knows it: tanh of the state instead of the state."""
+
+    class Squashed(Cell):
+        name, gates, states = "squashed", ("h",), ("h",)
+
+        @staticmethod
+        def recurrent_operand(x, s):
+            return tanh(s.h)
+
+        @staticmethod
+        def step(x, r, s, p):
+            return s.h + x.h + r.h
+
+    plain = type("Plain", (Squashed,), {"recurrent_operand": Cell.recurrent_operand})
+    assert program(Squashed) != program(plain)
+    layer = seqcells.define(Squashed)[0](IN, H, dtype=torch.float64)
+    del REGISTRY["squashed"]
+    x, h = torch.randn(T, N, IN, dtype=torch.float64), torch.randn(N, H, dtype=torch.float64)
+    output, final = layer(x, h.unsqueeze(0))
+    for t in range(T):
+        w = {name.removesuffix("_l0"): p for name, p in layer.named_parameters()}
+        h = h + x[t] @ w["weight_ih"].T + w["bias_ih"] + torch.tanh(h) @ w["weight_hh"].T + w["bias_hh"]
+        assert_close(output[t], h)
+    assert_close(final[0], h)

@@ -331,6 +331,9 @@ def test_a_graph_names_what_the_cell_is_made_of():
     name = layer._cell_of_call().name
     assert name == "lstm with projection(2) with recurrent_dropout with zoneout(h,c)"
     assert dispatch.cell(name) is layer._cell_of_call()
+    highway = LAYERS["recurrent_highway"](IN, H, depth=2, recurrent_dropout=0.5)._cell_of_call()
+    assert highway.name == "recurrent_highway[depth=2] with recurrent_dropout" and highway.options == {"depth": 2}
+    assert dispatch.cell(highway.name) is highway
     for bad in ("lstm with luck", "lstm with zoneout(q)", "none with recurrent_dropout"):
         with pytest.raises(ValueError, match=r"unknown cell|zoneout of q|nothing transforms a cell by 'luck'"):
             dispatch.cell(bad)

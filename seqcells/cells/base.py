@@ -43,10 +43,11 @@ class Cell:
     * ``initial``: initial values of rows, ``{"gain": 1.0}``, and of biases, ``{"bias_ih.f": 1.0}``. All others are
       drawn as torch.nn draws its own;
     * ``sizes``: letters of sizes that are no others', and the options that give them, ``{"K": "rank"}``;
-    * ``streams``: what `step` is given of the outside besides the gates, ``{"mask": "BH"}`` becoming ``x.mask``. The
-      one called ``input`` is the layer's own input: "TBF" for products of it, "TBH" where it is as large as a state;
-    * ``output``: what the layer returns for all steps; ``kept``: values that it returns besides. Those that are no
-      states `step` returns after the states, in this order;
+    * ``streams``: what `step` is given of the outside besides the gates, ``{"mask": "BH"}`` becoming ``x.mask``, and
+      the keyword argument ``mask`` of a call. The one called ``input`` is the layer's own input: "TBF" for products of
+      it, "TBH" where it is as large as a state;
+    * ``output``: what the layer returns for all steps; ``kept``: values that it may return besides, where a call asks
+      for them (``keep=``). Those that are no states `step` returns after the states, in this order;
     * ``projection``: whether ``proj_size`` applies. It does where ``step`` reads the hidden state only
       through the recurrent product, since the projected one has another size.
 
