@@ -26,7 +26,7 @@ from ...cells import Cell
 from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
-from ...derive.print_loop import cpp_struct
+from ...derive.print_loop import STRUCT, cpp_struct
 from ...precision import WORKING_DTYPE
 from . import _engine, library
 
@@ -111,7 +111,7 @@ def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: K
     try:
         both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
         struct = cpp_struct(cell, kept)
-        texts = [_text(struct, target, f"{cell.__name__}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
+        texts = [_text(struct, target, f"{STRUCT}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
         what = f"{cell.name}{' and ' * bool(kept)}{', '.join(kept)} for {target}, {str(dtype).removeprefix('torch.')}"
         addresses = map(_address, _libraries(texts, what))
         return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))

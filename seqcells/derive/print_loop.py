@@ -17,13 +17,16 @@ ARGUMENTS = "[[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused
 AXES = {"TBH": "TBH", "BH": "BH", "H": "H", "TB": "TB", "B": "B", "": "NONE"}
 
 
+STRUCT = "Equations"
+"""The name of any cell's struct: a cell's own may be anything, even what the headers call something else."""
+
+
 def cpp_struct(cell: type[Cell], kept: Sequence[str] = ()) -> str:
     """The text of a cell's struct: ``Forward`` and ``Backward``, derived with all boundaries and what is ``kept``."""
     derived = derive(cell, reset=True, lengths=True, kept=kept)
     passes = zip(("Forward", "Backward"), layouts(cell, derived), strict=True)
     parts = [_Printed(layout).struct(kind, len(cell.gates)) for kind, layout in passes]
-    head = f'static constexpr const char* name = "{cell.name}";'
-    return f"struct {cell.__name__} {{\n{textwrap.indent(head + chr(10) + chr(10).join(parts), '    ')}\n}};\n"
+    return f"struct {STRUCT} {{\n{textwrap.indent(chr(10).join(parts), '    ')}\n}};\n"
 
 
 class _Printed:
