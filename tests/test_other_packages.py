@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import as_tuple, assert_equal_to, gradients, like_module, needs_compiler
 from torch.func import functional_call
-from torch.nn.functional import layer_norm, logsigmoid, normalize
+from torch.nn.functional import layer_norm, logsigmoid, normalize, rms_norm, silu
 from written_out import IN, LAYERS, H, N, T, in_registry
 
 from seqcells.cells import REGISTRY
@@ -203,6 +203,47 @@ def test_block_gru_is_that_of_sheeprl(backend, heads):
         return (update * tanh(sig(reset) * candidate) + (1 - update) * h,)
 
     check("block_gru", backend, w, mapped, step, heads=heads)
+
+
+def test_dreamer_core_is_that_of_dreamerv3():
+    """`RSSM._core` from the embedded stochastic state and action on (danijar/dreamerv3, dreamerv3/rssm.py)."""
+    blocks, size, embedding = 2, H // 2, 5
+    w = {"in": leaf(H, embedding), "in_bias": leaf(embedding), "in_scale": leaf(embedding)}
+    w |= {"hid": leaf(blocks, size + embedding + IN, size), "hid_bias": leaf(H), "hid_scale": leaf(H)}
+    w |= {"gru": leaf(blocks, size, 3 * size), "gru_bias": leaf(3 * H)}
+
+    def mapped(w):
+        of_state, of_embedding, of_input = w["hid"].transpose(1, 2).reshape(H, -1).split([size, embedding, IN], 1)
+        return {
+            "weight_embedding": w["in"].T,
+            "bias_embedding": w["in_bias"],
+            "weight_norm_embedding": w["in_scale"][None],
+            "weight_hh": of_state,
+            "weight_embedded": of_embedding,
+            "weight_ih": of_input,
+            "bias_ih": w["hid_bias"],
+            "weight_norm": w["hid_scale"][None],
+            "weight_gates": w["gru"].view(blocks, size, 3, size).permute(2, 0, 3, 1).reshape(3 * H, size),
+            "bias_gates": w["gru_bias"].view(blocks, 3, size).transpose(0, 1).reshape(3 * H),
+        }
+
+    def block_linear(w, name, v):
+        return torch.einsum("nki,kio->nko", v, w[name]) + w[f"{name}_bias"].view(blocks, -1)
+
+    def norm(w, name, v):
+        return silu(rms_norm(v, v.shape[-1:], w[f"{name}_scale"], 1e-4))
+
+    def step(w, x, h):
+        embedded = norm(w, "in", h @ w["in"] + w["in_bias"])
+        given = torch.cat([embedded, x], -1)[:, None].expand(N, blocks, embedding + IN)
+        mixed = torch.cat([h.view(N, blocks, size), given], -1)
+        mixed = norm(w, "hid", block_linear(w, "hid", mixed).reshape(N, H))
+        gates = block_linear(w, "gru", mixed.view(N, blocks, size)).chunk(3, -1)
+        reset, candidate, update = (gate.reshape(N, H) for gate in gates)
+        update = sig(update - 1)
+        return (update * tanh(sig(reset) * candidate) + (1 - update) * h,)
+
+    check("dreamer_core", "reference", w, mapped, step, heads=blocks, embedding_size=embedding)
 
 
 # Cells of several products.
