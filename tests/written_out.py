@@ -36,7 +36,7 @@ class Uneven(Cell):
 OWN = every()
 CELLS = [cells.GRUResetBefore, cells.LayerNormLSTM, cells.LayerNormGRU, cells.MGU, cells.MultiplicativeLSTM]
 CELLS += [cells.RecurrentHighway, cells.BlockGRU, cells.MultiHeadSLSTM]
-OTHERS = [Uneven, *(OWN[name] for name in ("antisymmetric_rnn", "tau_gru", "fast_grnn", "echo_state"))]
+OTHERS = [Uneven, *(OWN[name] for name in ("antisymmetric_rnn", "tau_gru", "fast_grnn", "echo_state", "dreamer_core"))]
 LAYERS, MODULES = {}, {}
 for _cell in CELLS + OTHERS:
     LAYERS[_cell.name], MODULES[_cell.name] = seqcells.define(_cell)

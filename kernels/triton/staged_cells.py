@@ -1177,7 +1177,7 @@ def block_gru_forward_1(read, valid, boundary, row):
 
 @triton.jit
 def block_gru_forward(stage: tl.constexpr, read, valid, boundary, row):
-    """GRU of DreamerV3's sequence model (Hafner et al. 2023, arXiv:2301.04104): recurrent weights of ``heads`` diagonal
+    """Layer-norm GRU of DreamerV2 (Hafner et al. 2021, arXiv:2010.02193), its recurrent weights of ``heads`` blocks.
 
     gate_r, gate_n, gate_z = units.normalised(x.r + r.r, x.n + r.n, x.z + r.z)
     reset = sigmoid(p.gr * gate_r + p.br)

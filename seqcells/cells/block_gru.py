@@ -4,8 +4,13 @@ from .base import Cell
 
 
 class BlockGRU(Cell):
-    """GRU of DreamerV3's sequence model (Hafner et al. 2023, arXiv:2301.04104): recurrent weights of ``heads`` diagonal
-    blocks, layer norm of all gates together, the reset gate after the product, an update gate that begins nearly shut.
+    """Layer-norm GRU of DreamerV2 (Hafner et al. 2021, arXiv:2010.02193), its recurrent weights of ``heads`` blocks.
+
+    It has one layer norm of all gates together, the reset gate after the product, and an update gate that begins nearly
+    shut. DreamerV3's code of 2023 (Hafner et al., arXiv:2301.04104) and sheeprl have the same form. All three have full
+    recurrent weights, as one head does, and add 1e-3 to the variance where this cell adds 1e-5. DreamerV3's code since
+    2024 is another cell: it mixes the state and the input by a layer of blocks first, and normalises that layer, not
+    the gates (danijar/dreamerv3 at e3f0224, `_core` of rssm.py).
     """
 
     name = "block_gru"
