@@ -1,7 +1,7 @@
 """Cells of several stages on the Triton engine against the reference, in a child process that interprets."""
 
 import os
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from support import assert_equal_to, distance
 from test_triton import run_interpreted
 
 import seqcells
-from seqcells import cells, dispatch, ops
+from seqcells import cells, derive, dispatch, ops
+from seqcells.cells import Cell, units
+from seqcells.cells.activations import sigmoid, softplus, tanh
 from seqcells.recurrence import Recurrence
 from seqcells.weights import Weights
 
@@ -56,6 +58,21 @@ def test_in_a_process_that_interprets():
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 def test_the_rest_in_a_process_that_interprets():
     run_interpreted("test_triton_stages.py -m heavy")
+
+
+class Attending(Cell):
+    """An invented cell of the reductions that no other has, with learnable numbers."""
+
+    name = "attending"
+    gates, recurrent_gates, states = ("a", "h"), ("a",), ("h",)
+    products = {"value": ("h",)}
+    scalars = ("temperature", "push")
+
+    @staticmethod
+    def step(x, r, s, p):
+        attention = units.softmax((x.a + r.a) * softplus(p.temperature))
+        value = tanh(x.h + p.value(attention * s.h) + p.push * units.max(s.h) - units.sum(attention * s.h))
+        return s.h + sigmoid(4 * attention) * (value - s.h)
 
 
 def layer(
@@ -152,12 +169,12 @@ def test_a_launch_for_each_stage_that_begins_with_a_product(name, launches, monk
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Three programs for 24 hidden units, of which each has eight."""
+    """A program for every eight hidden units."""
     from seqcells.kernels.triton import staged_divisions
 
     def divide(groups=4, directions=2):
         def division(hidden, batch, sides, *rest):
-            tile = {"ROWS": 16, "UNITS": 8, "BLOCKS": 4, "DIVISOR": 1, "num_warps": 8}
+            tile = {"ROWS": 16, "UNITS": 8, "BLOCKS": 4, "DIVISOR": 1, "SHARED": hidden > 24, "num_warps": 8}
             return staged_divisions.Division(tile, -(-hidden // 8), groups, min(sides, directions))
 
         monkeypatch.setattr(staged_divisions, "division", division)
@@ -178,17 +195,101 @@ def check_meeting(q, programs, **how):
 @pytest.mark.parametrize("form", FORMS)
 def test_programs_together_equal_the_reference(name, form, divided):
     """In three steps: what is exchanged in the third takes the place of the first's."""
-    if CELLS[name].heads() > 3:
-        pytest.skip("three programs have units of two heads each")
-    q = layer(name, **FORMS[form])
-    check_meeting(q, [3 * len(q.weights)] * 2)
+    programs = 4 if CELLS[name].heads() > 1 else 3
+    if CELLS[name].heads() > programs:
+        pytest.skip("a program would have units of two heads")
+    q = layer(name, hidden=8 * programs, **FORMS[form])
+    check_meeting(q, [programs * len(q.weights)] * 2)
 
 
 @here
-def test_its_plan_says_so():
-    gru, _ = seqcells.define(cells.GRUResetBefore)
-    module = gru(8, 8, backend="triton", dtype=torch.float64)
-    assert "by stepwise" in module.plan(torch.zeros(3, 2, 8, dtype=torch.float64)).reason
+@pytest.mark.heavy
+def test_a_program_that_is_late_is_heeded(divided):
+    """Nobody reads what it has not written, nor writes where it has not read: operands and parts of numbers."""
+    late = {"late": lambda program: program[0] == 1}
+    check_meeting(layer("layer_norm_gru", steps=4), [3, 3], **late)
+    check_meeting(layer("recurrent_highway", steps=4), [3, 3], **late)
+
+
+@here
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ("gru_reset_before", "layer_norm_gru"))
+def test_a_barrier_that_lets_programs_through_is_found_out(name, divided, monkeypatch):
+    """The test of these tests: with nobody waiting, what they compare is wrong."""
+    from seqcells.kernels.triton import barrier
+
+    monkeypatch.setattr(barrier, "wait", lambda counters, count, target, patience: patience)
+    with pytest.raises(AssertionError):
+        check_meeting(layer(name), [3, 3], late=lambda program: program[0] == 1)
+
+
+@here
+@pytest.mark.heavy
+def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch, capfd):
+    from seqcells.kernels.triton import configurations
+
+    monkeypatch.setattr(configurations, "PATIENCE", 20)
+    all_but_one = concurrent_programs.concurrent(absent=lambda program: program[0] == 1)
+    with torch.no_grad(), all_but_one, pytest.raises(AssertionError, match="programs failed"):
+        ops.recurrence(layer("layer_norm_gru"), "triton-persistent")
+    assert "have waited for each other in vain" in capfd.readouterr().err
+
+
+@here
+@pytest.mark.heavy
+def test_more_sequences_than_a_launch_has_rows(divided):
+    """One block of the batch after the other, one direction after the other."""
+    divided(groups=1, directions=1)
+    check_meeting(layer("gru_reset_before", steps=2, batch=18, directions=2), [3] * 8)
+
+
+@here
+@pytest.mark.parametrize("backend", ("triton-stepwise", pytest.param("triton-persistent", marks=pytest.mark.heavy)))
+def test_another_cell_from_the_text_that_is_printed_for_it(backend, tmp_path, monkeypatch, divided):
+    """From any file; a largest and a sum of a row, twice, and a product after them."""
+    from seqcells.kernels.triton.staged_cells import CELLS as PRINTED
+
+    cell, path = Attending, tmp_path / "others.py"
+    path.write_text(derive.triton_stages([cell]))
+    spec = spec_from_file_location("others", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(PRINTED, cell.name, module.CELLS[cell.name])
+    monkeypatch.setitem(CELLS, cell.name, cell)
+    q = layer(cell.name, lengths=True, resets=True, hidden=24 if backend == "triton-persistent" else 130)
+    if backend == "triton-persistent":
+        check_meeting(q, [3, 3])
+    else:
+        assert_equal_to(results(q, backend), results(q, "reference"), 1e-10)
+
+
+@here
+def test_its_plan_says_so(monkeypatch):
+    """And which plan backward is by where that is another."""
+    from seqcells.kernels.triton import persistent
+
+    def reason(cell, backend, hidden):
+        module = seqcells.define(cell)[0](8, hidden, backend=backend, dtype=torch.bfloat16)
+        return module.plan(torch.zeros(300, 2, 8, dtype=torch.bfloat16)).reason
+
+    assert "by stepwise" in reason(cells.MultiHeadSLSTM, "triton", 32)
+    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+    assert "by persistent" in reason(cells.GRUResetBefore, "triton", 512)
+    for backend in ("triton", "triton-persistent"):
+        words = reason(cells.LayerNormLSTM, backend, 512)
+        assert "backward by stepwise: a stage reads 51 values" in words
+    with seqcells.settings(meeting=False):
+        assert "by stepwise (not persistent: by seqcells.settings" in reason(cells.GRUResetBefore, "triton", 512)
+    assert "weights do not fit in registers" in reason(cells.GRUResetBefore, "triton-persistent", 4096)
+    assert "units would be of two heads" in reason(cells.MultiHeadSLSTM, "triton-persistent", 48)
+
+
+@here
+@pytest.mark.parametrize("cell", (cells.BlockGRU, cells.MultiHeadSLSTM))
+def test_the_printed_text_is_of_any_number_of_heads(cell):
+    """So that a cell of another number runs on the kernels of its base."""
+    other = cell.configured(heads=2)
+    assert derive.triton_stages([other]).replace(other.name, cell.name) == derive.triton_stages([cell])
 
 
 @here

@@ -22,6 +22,7 @@ __all__ = [
     "maker",
     "output_maker",
     "refuses",
+    "refuses_backward",
     "saved_like",
     "seconds",
 ]
@@ -34,6 +35,11 @@ def _plan(cell: type[Cell]) -> ModuleType:
 def refuses(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None."""
     return _plan(shape.cell).refuses(shape)
+
+
+def refuses_backward(shape: Shape) -> str | None:
+    """Why the plan cannot run a layer backward, which the stepwise plan then does, or None."""
+    return _plan(shape.cell).refuses_backward(shape)
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:

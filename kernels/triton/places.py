@@ -78,6 +78,8 @@ def write(
         if not (places[k][0] == "carried" or places[k][0] == "absent" or places[k][0] == "ring"):
             at = arrays[places[k][1]] + _at(places[k], t, rows, units, batch, size, directions, direction)
             there = _there(places[k], units, present, size)
+            if places[k][0] == "TB" or places[k][0] == "B":
+                there = there & (tl.min(units, 1, keep_dims=True) == 0)  # of the programs that have it, one
             if adds[k]:
                 tl.store(at, tl.load(at, there, other=0.0) + tiles[k], there)
             else:
@@ -121,7 +123,7 @@ def _at(place: tl.constexpr, t, rows, units, batch, size, directions: tl.constex
             beside = (direction * heads + units // of_head) * batch + rows
             return beside * (columns * of_head) + (column * of_head + units % of_head)
     else:
-        return units[:, :1] * 0 + (direction * columns + column)
+        return tl.zeros((1, 1), tl.int32) + (direction * columns + column)
 
 
 @triton.jit
@@ -133,6 +135,6 @@ def _there(place: tl.constexpr, units, present, size):
     elif kind == "H":
         return units < size
     elif kind == "":
-        return units[:, :1] >= 0
+        return tl.zeros((1, 1), tl.int32) == 0
     else:
         return present & (units < size)

@@ -18,7 +18,7 @@ def reduced(level: tl.constexpr, kinds: tl.constexpr, values, row):
         level: how many rounds of reductions came before this one in the stage.
         row: which elements of a tile are units, and how many units there are. Where a tile has not all of them, that
             memory for the stage's first round and how far the next one's is behind it; the counter where programs meet,
-            how often they met before the stage, how long to wait, and for how many programs there is room.
+            how often they met before the stage, how long to wait, and (1, BLOCKS) numbers for as many as may be.
     """
     if len(row) == 2:
         numbers = ()
@@ -30,8 +30,9 @@ def reduced(level: tl.constexpr, kinds: tl.constexpr, values, row):
 
 
 @triton.jit
-def _met(kinds: tl.constexpr, values, inside, size, memory, counter, meeting, patience, BLOCKS: tl.constexpr):
+def _met(kinds: tl.constexpr, values, inside, size, memory, counter, meeting, patience, each):
     programs = tl.num_programs(0)
+    BLOCKS: tl.constexpr = each.shape[1]  # noqa: N806
     ROWS: tl.constexpr = inside.shape[0]  # noqa: N806, a constant of the kernel
     UNITS: tl.constexpr = inside.shape[1]  # noqa: N806
     row = tl.arange(0, ROWS)[:, None]
@@ -43,7 +44,6 @@ def _met(kinds: tl.constexpr, values, inside, size, memory, counter, meeting, pa
         tl.store(here + (2 * k + 1) * (BLOCKS * ROWS), other)
     barrier.arrive(counter)
     barrier.tell(barrier.wait(counter, 1, meeting * programs, patience))
-    each = tl.arange(0, BLOCKS)[None, :]
     there = (each < programs) & (row >= 0)
     counts = tl.maximum(tl.minimum(size - each * UNITS, UNITS), 0)
     numbers = ()

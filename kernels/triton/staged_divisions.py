@@ -15,9 +15,12 @@ from .configurations import CHUNK, PERSISTENT_WARPS, Division
 ROWS = 16
 """Of the batch in a tile: those of tensor cores. Stages have more values at hand than a cell of one has."""
 HELD_BYTES = 96 << 10
-"""Of weights, in registers."""
-CHUNK_BYTES = 16 << 10
+"""Of weights, in registers; where rows are reduced, which takes those, in shared memory."""
+CHUNK_BYTES = 8 << 10
 """That a program reads at a time of what the others exchange."""
+MOST_READ = 48
+"""Values that a stage may read: with more, those of a layer-normalised LSTM's backward, some spill. Found by compiling
+with Triton 3.9.0 for sm_90."""
 
 
 class Depth(NamedTuple):
@@ -54,17 +57,27 @@ def division(
     directions: int,
     weights: tuple[Weight, ...],
     meetings: int,
+    reduces: bool,
+    read: int,
     storage: torch.dtype,
     precision: str,
     processors: int,
     shared_memory: int,
 ) -> Division | str:
     """The division, of those that fit the one with the least time by the model of `configurations`, or why there is
-    none. ``meetings``: how often programs meet in a step."""
+    none.
+
+    Args:
+        meetings: how often programs meet in a step.
+        reduces: whether they reduce rows.
+        read: how many values a stage reads at most.
+    """
     if not weights:
         return "no product of its steps reads what other programs compute"
     if storage == torch.float32 and precision == "ieee" and processors > 1:
         return "exact float32 products of several stages do not fit in its registers"
+    if read > MOST_READ and processors > 1:
+        return f"a stage reads {read} values, for more than {MOST_READ} there are too few registers"
     item = configurations.bytes_of(storage, precision)
     found = []
     split = "a program's units would be of two heads"
@@ -80,11 +93,12 @@ def division(
         if not groups or (held > HELD_BYTES and processors > 1):
             continue
         launches = triton.cdiv(triton.cdiv(batch, ROWS), groups) * (directions // beside)
-        read = ROWS * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights) // meetings
-        cycles = launches * meetings * configurations.step_cycles(ROWS * units, 0, read)
+        exchanged = ROWS * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights)
+        # A tile of fewer than 16 units leaves threads without one.
+        cycles = launches * meetings * configurations.step_cycles(ROWS * max(units, 16), 0, exchanged // meetings)
         tile = {"ROWS": ROWS, "UNITS": units, "BLOCKS": triton.next_power_of_2(blocks)}
         tile |= {"DIVISOR": math.gcd(hidden, configurations.THREAD_BYTES // storage.itemsize)}
-        tile |= {"num_warps": PERSISTENT_WARPS}
+        tile |= {"SHARED": reduces, "num_warps": PERSISTENT_WARPS}
         found.append(Division(tile, blocks, groups, beside, cycles))
     if not found:
         return split or "its weights do not fit in registers, divided among all multiprocessors"

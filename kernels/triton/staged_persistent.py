@@ -90,6 +90,8 @@ def division_of(shape: Shape, which: str) -> Division | str:
         shape.directions,
         weights,
         _meetings(of)[-1],
+        any(stage.reduced for stage in of.stages),
+        max(sum(map(len, stage.reads.values())) for stage in of.stages),
         shape.dtype,
         precision.mode(shape.dtype),
         *persistent._processors(shape.device),

@@ -35,7 +35,8 @@ def run(
     reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr, products: tl.constexpr,
     meetings: tl.constexpr, rounds: tl.constexpr, way: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr, precision: tl.constexpr, FLAGS: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, BLOCKS: tl.constexpr, MOST: tl.constexpr, DIVISOR: tl.constexpr,
+    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, BLOCKS: tl.constexpr, MOST: tl.constexpr,
+    DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Rows ``start`` to ``stop`` of the batch, in order or with ``way`` -1 the last step first, from the states that
     are carried to the first of them to those that are ``left`` by the last.
@@ -47,11 +48,12 @@ def run(
     backwards = direction != reverse
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
     first_row = start + tl.program_id(1) * ROWS
-    rows, units, present, inside, at, _, _ = place_of_tile(
+    rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
         first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
     group = (start // ROWS + tl.program_id(1)) * directions + direction
     counter = arrived + group * barrier.APART
+    blocks = tl.arange(0, BLOCKS)[None, :]
     apart = groups * (2 * MOST * BLOCKS * ROWS)
     partials += group * (2 * MOST * BLOCKS * ROWS)
 
@@ -61,7 +63,7 @@ def run(
     carried = load_states(states, len(states), at, inside, work)
     step = tl.full((), 0, tl.int32)
     while step < steps:
-        for _ in range(1):  # see `resident` for why there are two loops
+        for _ in range(steps if SHARED else 1):  # see `resident` for why there are two loops
             i = step if way == 1 else steps - 1 - step
             t, earlier = time(i, steps, backwards)
             valid = True
@@ -86,7 +88,7 @@ def run(
                         )  # fmt: skip
                         held = held + found
                 read = places.completed(reads[k], read, held)
-                row = inside, size, partials + rounds[k] * apart, apart, counter, met, patience, BLOCKS
+                row = inside, size, partials + rounds[k] * apart, apart, counter, met, patience, blocks
                 made = function(k, read, valid, boundary, row)
                 if k + 1 < len(reads):
                     _publish(writes[k], made, ring, step, group, groups, units, inside, size, precision, ROWS, UNITS)

@@ -26,7 +26,7 @@ def begin(
     """Stage 0 of step ``start``, one of ``stop`` steps, from the states that are carried to it."""
     direction = tl.program_id(2) if directions > 1 else 0
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
-    rows, units, present, inside, at, _, _ = place_of_tile(
+    rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
     carried = load_each(states, at, inside, work)
@@ -49,7 +49,7 @@ def stage(
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
-    rows, units, present, inside, at, _, _ = place_of_tile(
+    rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
     made = _run(

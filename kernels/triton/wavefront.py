@@ -13,7 +13,7 @@ import torch
 
 from ...settings import current_settings
 from . import staged
-from .persistent import backward, forward, refuses, saved_like, seconds
+from .persistent import backward, forward, refuses, refuses_backward, saved_like, seconds
 from .plan import Shape
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "forward",
     "in_words",
     "refuses",
+    "refuses_backward",
     "saved_like",
     "seconds",
     "wavefront_refuses",
