@@ -125,7 +125,8 @@ def layers(
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
     directions = 2 if bidirectional else 1
-    wanted = by_layer(cell, keep, len(weights) // directions)
+    # Most calls keep nothing, and are called for nothing besides.
+    wanted = ((),) * (len(weights) // directions) if keep == () else by_layer(cell, keep, len(weights) // directions)
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
     stack = {"layers": len(weights) // directions, "dropout": bool(dropout and training)}
     call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, keep=keep, **sizes, **stack)

@@ -78,7 +78,7 @@ STAGES = {
     "recurrent_highway[depth=1]": ("2P", "2P"),
     "layer_norm_lstm": ("4P 8R, 8R, 2R", "2R, 4R, 4P"),
     "projected_lstm": ("4P, 1P", "1P, 4P"),
-    "softmax_rnn": ("1P 1R, 1R, 1P 1R", "1P 3R, 1R, 1P"),
+    "softmax_rnn": ("1P 1R, 1R, 1P 1R", "1P 3R, 2R, 1P"),
 }
 
 
