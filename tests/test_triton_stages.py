@@ -275,7 +275,7 @@ def test_another_cell_from_the_text_that_is_printed_for_it(backend, tmp_path, mo
     spec.loader.exec_module(module)
     monkeypatch.setitem(PRINTED, cell.name, module.CELLS[cell.name])
     monkeypatch.setitem(CELLS, cell.name, cell)
-    q = layer(cell.name, lengths=True, resets=True, hidden=24 if backend == "triton-persistent" else 130)
+    q = layer(cell.name, steps=2, lengths=True, resets=True, hidden=24 if backend == "triton-persistent" else 130)
     if backend == "triton-persistent":
         check_meeting(q, [3, 3])
     else:
