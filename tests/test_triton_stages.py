@@ -300,6 +300,7 @@ def test_its_plan_says_so(monkeypatch):
     with seqcells.settings(meeting=False):
         assert "by stepwise (not persistent: by seqcells.settings" in reason(cells.GRUResetBefore, "triton", 512)
     assert "weights do not fit in registers" in reason(cells.GRUResetBefore, "triton-persistent", 4096)
+    assert "100 units, no multiple of 8" in reason(cells.GRUResetBefore, "triton-persistent", 100)
     assert "units would be of two heads" in reason(cells.MultiHeadSLSTM, "triton-persistent", 48)
 
 

@@ -18,6 +18,10 @@ HELD_BYTES = 96 << 10
 """Of weights, in registers; where rows are reduced, which takes those, in shared memory."""
 CHUNK_BYTES = 8 << 10
 """That a program reads at a time of what the others exchange."""
+MOST_PROGRAMS = 32
+"""That share a row: where more meet, or have more than 16 units each, some cell spills."""
+WHOLE = 8
+"""Of the number of units a divisor: of others some cell spills."""
 MOST_READ = 48
 """Values that a stage may read: with more, those of a layer-normalised LSTM's backward, some spill. Found by compiling
 with Triton 3.9.0 for sm_90."""
@@ -78,11 +82,13 @@ def division(
         return "exact float32 products of several stages do not fit in its registers"
     if read > MOST_READ and processors > 1:
         return f"a stage reads {read} values, for more than {MOST_READ} there are too few registers"
+    if hidden % WHOLE and processors > 1:
+        return f"{hidden} units, no multiple of {WHOLE}, are read in short pieces, whose addresses take registers"
     item = configurations.bytes_of(storage, precision)
     found = []
     split = "a program's units would be of two heads"
     # One processor runs one program after the other, which cannot meet.
-    sizes = (max(16, triton.next_power_of_2(hidden)),) if processors == 1 else (16, 8, 32)
+    sizes = (max(16, triton.next_power_of_2(hidden)),) if processors == 1 else (16, 8)
     for units, beside in itertools.product(sizes, sorted({1, directions})):
         if any(weight.heads > 1 and hidden // weight.heads % units for weight in weights):
             continue
@@ -90,7 +96,7 @@ def division(
         blocks = triton.cdiv(hidden, units)
         groups = processors // (blocks * beside) if processors > 1 else 1 << 16
         held = sum(weight.blocks * units * depth(weight, hidden, storage).width * item for weight in weights)
-        if not groups or (held > HELD_BYTES and processors > 1):
+        if processors > 1 and (not groups or held > HELD_BYTES or blocks > MOST_PROGRAMS):
             continue
         launches = triton.cdiv(triton.cdiv(batch, ROWS), groups) * (directions // beside)
         exchanged = ROWS * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights)
@@ -101,5 +107,5 @@ def division(
         tile |= {"SHARED": reduces, "num_warps": PERSISTENT_WARPS}
         found.append(Division(tile, blocks, groups, beside, cycles))
     if not found:
-        return split or "its weights do not fit in registers, divided among all multiprocessors"
+        return split or f"its weights do not fit in registers, divided among {MOST_PROGRAMS} programs of 16 units"
     return min(found, key=lambda each: each.cycles)
