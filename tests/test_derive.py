@@ -9,7 +9,7 @@ import torch
 from elementwise import ROOT, compiled, interpreted, needs_compiler, needs_triton
 
 from seqcells import derive
-from seqcells.cells import REGISTRY, Cell
+from seqcells.cells import BUILT_IN, Cell
 from seqcells.cells.activations import ACTIVATIONS, Activation, maximum, sigmoid, stop, tanh, where
 from seqcells.derive.__main__ import printed
 
@@ -42,7 +42,7 @@ OTHERS = {cell.name: cell for cell in map(cell_with, ACTIVATIONS.values())}
 @functools.cache
 def case(name: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Arguments (count, N), and what the reference and autograd make of them in float64."""
-    cell = (REGISTRY | OTHERS)[name]
+    cell = {**BUILT_IN, **OTHERS}[name]
     torch.manual_seed(0)
     counts = {"x": len(cell.gates), "r": len(cell.recurrent_gates), "s": len(cell.states), "p": len(cell.P._fields)}
     given = {k: torch.randn(count, N, dtype=torch.float64).to(dtype) for k, count in counts.items()}
@@ -69,7 +69,7 @@ def check(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dt
 
 @pytest.fixture(scope="module")
 def by_triton() -> dict:
-    keys = [(name, dtype) for dtype in DTYPES for name in REGISTRY]
+    keys = [(name, dtype) for dtype in DTYPES for name in BUILT_IN]
     results = interpreted([("cell", name, case(name, dtype)[0]) for name, dtype in keys])
     others = [(name, dtype) for dtype in DTYPES for name in OTHERS]
     printed = derive.triton([derive.plan(cell) for cell in OTHERS.values()])
@@ -79,20 +79,20 @@ def by_triton() -> dict:
 
 @needs_triton
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*REGISTRY, *OTHERS])
+@pytest.mark.parametrize("name", [*BUILT_IN, *OTHERS])
 def test_triton_in_the_interpreter(name, dtype, by_triton):
     check(by_triton[name, dtype], case(name, dtype)[1], dtype)
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*REGISTRY, *OTHERS])
+@pytest.mark.parametrize("name", [*BUILT_IN, *OTHERS])
 def test_cpp_compiled(name, dtype):
     given, expected = case(name, dtype)
     out = {key: torch.full(value.shape, torch.nan, dtype=dtype) for key, value in expected.items()}
     arguments = [given[k] for k in "xrspd"], [out[k] for k in RESULTS]
-    if name in REGISTRY:
-        compiled(REGISTRY[name].__name__, *arguments)
+    if name in BUILT_IN:
+        compiled(BUILT_IN[name].__name__, *arguments)
     else:
         printed = derive.cpp([derive.plan(cell) for cell in OTHERS.values()])
         compiled(OTHERS[name].__name__, *arguments, printed)
@@ -106,12 +106,12 @@ def test_printed_files_are_up_to_date():
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_shared_gradients_are_said_to_be(name):
-    plan = derive.plan(REGISTRY[name])
+    plan = derive.plan(BUILT_IN[name])
     assert plan.shared == {"lstm": (0, 1, 2, 3), "gru": (0, 1, -1)}[name]
 
 
 def test_little_is_saved():
-    saved = {name: derive.plan(cell).fields["saved"] for name, cell in REGISTRY.items()}
+    saved = {name: derive.plan(cell).fields["saved"] for name, cell in BUILT_IN.items()}
     assert saved["lstm"] == ("input", "forget", "candidate", "output")
     assert saved["gru"] == ("r_n", "reset", "update", "new")
     assert saved["rnn_tanh"] == saved["rnn_relu"] == ()
@@ -126,13 +126,13 @@ GRU_BY_HAND = 2 + 2 + 1 + 3 + 1 + 1 + 3 + 2
 
 @pytest.mark.parametrize(("name", "by_hand"), [("lstm", LSTM_BY_HAND), ("gru", GRU_BY_HAND)])
 def test_backward_is_no_longer_than_by_hand(name, by_hand):
-    assert sum(bool(value.inner) for value in derive.plan(REGISTRY[name]).backward.values) <= by_hand
+    assert sum(bool(value.inner) for value in derive.plan(BUILT_IN[name]).backward.values) <= by_hand
 
 
 @pytest.mark.parametrize(("name", "own"), [("lstm", 0), ("gru", 1)])
 def test_no_subtraction_that_the_equations_do_not_have(name, own):
     """But for the 1 - y of sigmoid and tanh; GRU's own is h - n."""
-    values = derive.plan(REGISTRY[name]).backward.values
+    values = derive.plan(BUILT_IN[name]).backward.values
     assert sum(value.op == "-" and value.args[0].args != (1,) for value in values) == own
 
 

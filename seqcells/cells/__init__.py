@@ -1,5 +1,8 @@
 """The cells, each its equations in one file, and the registry that names them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from .base import Cell
 from .block_gru import BlockGRU
 from .cifg import CIFG
@@ -22,20 +25,26 @@ from .recurrent_highway import RecurrentHighway
 from .rnn import RNNReLU, RNNTanh
 from .slstm import SLSTM
 
-REGISTRY: dict[str, type[Cell]] = {
-    "lstm": LSTM,
-    "gru": GRU,
-    "rnn_tanh": RNNTanh,
-    "rnn_relu": RNNReLU,
-    "peephole_lstm": PeepholeLSTM,
-    "cifg": CIFG,
-    "janet": JANET,
-    "ligru": LiGRU,
-    "indrnn": IndRNN,
-    "mingru": MinGRU,
-    "jordan": Jordan,
-    "slstm": SLSTM,
-}
+BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
+    {
+        "lstm": LSTM,
+        "gru": GRU,
+        "rnn_tanh": RNNTanh,
+        "rnn_relu": RNNReLU,
+        "peephole_lstm": PeepholeLSTM,
+        "cifg": CIFG,
+        "janet": JANET,
+        "ligru": LiGRU,
+        "indrnn": IndRNN,
+        "mingru": MinGRU,
+        "jordan": Jordan,
+        "slstm": SLSTM,
+    }
+)
+"""The cells whose kernels of one stage are printed into the package, by name."""
+
+REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
+"""The cells that a name finds: those above, and all that `register` was given in this process."""
 
 RNN_BY_NONLINEARITY: dict[str, type[Cell]] = {"tanh": RNNTanh, "relu": RNNReLU}
 
@@ -67,6 +76,7 @@ def named(name: str) -> type[Cell]:
 
 
 __all__ = [
+    "BUILT_IN",
     "CIFG",
     "GRU",
     "JANET",

@@ -1,9 +1,9 @@
-"""``python -m seqcells.derive``: print the kernels of every registered cell into ``kernels/``."""
+"""``python -m seqcells.derive``: print the kernels of every built-in cell into ``kernels/``."""
 
 from pathlib import Path
 
 from .. import cells
-from ..cells import REGISTRY
+from ..cells import BUILT_IN
 from . import cpp, plan, triton, triton_stages
 
 STAGED = (
@@ -21,7 +21,7 @@ STAGED = (
 
 def printed() -> dict[Path, str]:
     """Every printed file's path and text: its head, written by hand, and below it all that is printed."""
-    plans = [plan(cell) for cell in REGISTRY.values()]
+    plans = [plan(cell) for cell in BUILT_IN.values()]
     kernels = Path(__file__).parents[1] / "kernels"
     files = {
         kernels / "triton" / "cells.py": triton(plans),
