@@ -8,10 +8,14 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants 
 
 import pytest
 import torch
+import torch._dynamo
 from support import DEVICES, backends
 
 from seqcells import dispatch, estimates, machine
 from seqcells.kernels import cpu, triton
+
+# A layer's `forward` is compiled by many tests of one process, and each counts as a recompilation.
+torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
 if not cpu.unavailable():
     from seqcells.kernels.cpu import library
