@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...constant import constant, untraced
+from ...transformed import transformed
 
 if TYPE_CHECKING:
     import torch
@@ -43,17 +44,14 @@ def empty_cache() -> int:
 def _why_not(cell: type[Cell], dtype: torch.dtype, options: tuple[str, ...]) -> str | None:
     """Why no kernels run a cell, or None; a cell that the extension was built without is compiled here."""
     from . import compiled
-    from .built import built
 
-    if built(cell) and "keep" not in options:
-        return None
-    what = "its kernels keep no values of steps" if built(cell) else f"it was built without the {cell.name} cell"
     if "projection" in options:
-        return f"{what}, and it compiles none with a projection"
-    if not built(cell):
-        return compiled.why_not(cell, dtype)
+        cell = transformed(cell, "projection(1)")  # of any size they are the same
+    reason = compiled.why_not(cell, dtype)
+    if "keep" not in options or reason:
+        return reason
     # What is kept is a program of its own, which is compiled when the layer runs.
-    return compiled.unable() and f"{what}, and it compiles none: {compiled.unable()}"
+    return compiled.unable() and f"its kernels keep no values of steps, and it compiles none: {compiled.unable()}"
 
 
 def lacks_bfloat16_unit() -> bool:

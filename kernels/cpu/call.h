@@ -8,10 +8,10 @@
 
 namespace seqcells {
 
-// T steps, B rows, H hidden units, F features. Arrays are contiguous but for columns of wider ones, and null where a call has
-// none.
+// T steps, B rows, F features, and the number of units that each letter stands for, H the first. Arrays are contiguous but for
+// columns of wider ones, and null where a call has none.
 struct Call {
-    int64_t steps, batch, hidden;
+    int64_t steps, batch, sizes[MAX_LETTERS];
     int64_t reverse, threads, halves;
     int64_t features;
     const void *input, *weight_ih, *bias_ih;  // (T, B, F), (G·H, F), (G·H): what makes the gates' array, in its place

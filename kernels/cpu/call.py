@@ -15,19 +15,19 @@ from ...boundaries import boundaries, valid_steps
 from ...cells import Cell
 from ...precision import WORKING_DTYPE
 from ...recurrence import Recurrence
+from ...transformed import transformed
 from ...weights import Weights
-from .built import Built, built
 from .library import PRECISIONS, pooled, precision, threads
 from .loop import Compiled, compiled
 
-Kernels = Built | Compiled
 Arrays = Mapping[str, Tensor | None]
 
 
-def kernels_of(cell: type[Cell], dtype: torch.dtype, kept: tuple[str, ...] = ()) -> Kernels:
-    """What runs a cell in layers of a dtype: what the extension was built with, which keeps nothing besides the output,
-    else what is compiled of it."""
-    return (None if kept else built(cell, precision(dtype))) or compiled(cell, precision(dtype), kept)
+def kernels_of(q: Recurrence) -> Compiled:
+    """What runs a recurrence; its projection is a product of its cell."""
+    projected = q.weights[0].hr is not None
+    cell = transformed(q.cell, f"projection({q.states[0].shape[-1]})") if projected else q.cell
+    return compiled(cell, precision(q.outside.dtype), q.kept)
 
 
 class LayerCall:
@@ -39,10 +39,11 @@ class LayerCall:
         self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
         self.working, self.precision = WORKING_DTYPE.get(x.dtype, x.dtype), precision(x.dtype)
         self.dtype = PRECISIONS[self.precision]
-        self.kernels, self.kept = kernels_of(q.cell, x.dtype, q.kept), q.kept
+        self.kernels, self.kept = kernels_of(q), q.kept
         self.steps, self.batch = x.shape[:2]
         self.directions, _, self.projected = q.states[0].shape
-        self.hidden = q.hidden
+        self.hidden, self.output_width = q.hidden, q.width(q.output)
+        self.sizes = {**q.sizes, "P": self.projected} if q.weights[0].hr is not None else q.sizes
         self.states = [self.plain(state) for state in q.states]
         weights = [w if inside else w.recurrent for w in q.weights]
         self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in weights]
@@ -70,7 +71,7 @@ class LayerCall:
 
     def widths(self) -> dict[str, int]:
         """How many numbers each array over all steps has from row to row."""
-        gates, output = self.directions * len(self.cell.gates) * self.hidden, self.directions * self.projected
+        gates, output = self.directions * len(self.cell.gates) * self.hidden, self.directions * self.output_width
         found = {"gates_x": gates, "grad_gates_x": gates, "output": output, "grad_output": output}
         found |= {
             f"{grad}kept.{name}": width for grad in ("", "grad_") for name, width in self.widths_of_kept().items()
@@ -86,15 +87,11 @@ class LayerCall:
 
     def keeps(self) -> dict[str, int]:
         """The arrays over all steps that forward leaves for backward, besides the output, and how wide they are."""
-        return self.kernels.keeps(self.hidden, self.has_projection)
+        return self.kernels.keeps(self.sizes)
 
     def makes(self) -> dict[str, int]:
         """Those that backward leaves for the weights' gradients, besides that of the gates."""
-        return self.kernels.makes(self.hidden, self.projected if self.has_projection else None)
-
-    @property
-    def has_projection(self) -> bool:
-        return self.weights[0].hr is not None
+        return self.kernels.makes(self.sizes)
 
     def fields(self, backward: bool, features: int | None = None) -> list[int]:
         """Those of all directions, without addresses. ``features``: of an input that is projected inside."""
@@ -122,7 +119,7 @@ class LayerCall:
         return pooled(shape, self.dtype)
 
     def empty_output(self) -> Tensor:
-        return self.empty(self.steps, self.batch, self.directions * self.projected)
+        return self.empty(self.steps, self.batch, self.directions * self.output_width)
 
     def empty_states(self) -> list[Tensor]:
         return [torch.empty_like(state) for state in self.states]

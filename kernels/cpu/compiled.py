@@ -1,8 +1,8 @@
-"""Cells that the extension was built without, compiled at first use: a library for each pass, which the cache keeps.
+"""A cell's passes: in the extension, or compiled at first use, a library for each pass, which the cache keeps.
 
-A library's key is what it is made of, the printed cell and the headers, never the cell's name: a cell that is defined
-once more gets kernels of its own. ``SEQCELLS_COMPILE=never`` leaves such cells to the reference; ``$CXX`` is the
-compiler, and ``$CXXFLAGS`` are options besides ours.
+A pass's key is what it is made of, the printed cell and the headers, never the cell's name: a cell that is defined
+once more gets kernels of its own. With ``SEQCELLS_COMPILE=never`` no compiler runs, and cells of which there are no
+libraries are left to the reference; ``$CXX`` is the compiler, and ``$CXXFLAGS`` are options besides ours.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ from ...cells import Cell
 from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
-from ...derive.print_loop import STRUCT, cpp_struct
+from ...derive.print_loop import STRUCT, cpp_struct, key_of
 from ...precision import WORKING_DTYPE
 from . import _engine, library
 
@@ -101,23 +101,28 @@ def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
 
 
 def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | str:
-    if os.environ.get("SEQCELLS_COMPILE") == "never":
-        return f"it was built without the {cell.name} cell, and SEQCELLS_COMPILE=never"
-    return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target), kept)
+    may_compile = os.environ.get("SEQCELLS_COMPILE") != "never"
+    return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target), kept, may_compile)
 
 
 @cache
-def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept) -> Passes | str:
+def _passes_or_reason(
+    cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool
+) -> Passes | str:
     try:
         both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
-        struct = cpp_struct(cell, kept)
-        texts = [_text(struct, target, f"{STRUCT}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
-        what = f"{cell.name}{' and ' * bool(kept)}{', '.join(kept)} for {target}, {str(dtype).removeprefix('torch.')}"
-        addresses = map(_address, _libraries(texts, what))
+        struct = cpp_struct(cell, both)
+        addresses = _engine.find_passes(target, key_of(struct), TYPES[dtype])
+        if addresses is None:
+            texts = [_text(struct, target, f"{STRUCT}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
+            kept_too = f" and {', '.join(kept)}" if kept else ""
+            what = f"{cell.name}{kept_too} for {target}, {str(dtype).removeprefix('torch.')}"
+            addresses = map(_address, _libraries(texts, what))
         return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))
     except (DerivationError, CannotCompileError) as reason:
         words = f"it was built without the {cell.name} cell, and cannot compile it: {reason}"
-        warnings.warn(f"the reference runs the {cell.name} cell on the CPU: {words}", stacklevel=2)
+        if may_compile:
+            warnings.warn(f"the reference runs the {cell.name} cell on the CPU: {words}", stacklevel=2)
         return words
 
 
@@ -127,9 +132,14 @@ def _text(struct: str, target: str, program: str, type: str) -> str:
     return "\n\n".join([*lines, "SEQCELLS_UNIT_END", f"SEQCELLS_PASS({program}, {type})", ""])
 
 
-@cache
 def _compiler() -> tuple[str, ...] | None:
-    """The command of the system's C++ compiler, ``$CXX`` before others; None where there is none."""
+    """The command of the C++ compiler that may run; None where there is none."""
+    return None if os.environ.get("SEQCELLS_COMPILE") == "never" else _systems_compiler()
+
+
+@cache
+def _systems_compiler() -> tuple[str, ...] | None:
+    """``$CXX`` before others."""
     own = os.environ.get("CXX")
     for command in [own] if own else ["c++", "g++", "clang++"]:
         words = shlex.split(command)

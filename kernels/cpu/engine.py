@@ -25,12 +25,12 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     """As `seqcells.execute` has it. The input is projected inside the loop, where the cell allows it, unless several
     steps are to be differentiated."""
     inside = q.input is not None and not (save and several_steps(q))
-    inside = inside and kernels_of(q.cell, q.input.dtype, q.kept).gates_inside
+    inside = inside and kernels_of(q).gates_inside
     call = LayerCall(q, inside)
     output, final = call.empty_output(), call.empty_states()
     saved = _saved(call, pooled) if save else {}
     gates_x = [None] * call.directions
-    if not inside:
+    if not inside and q.cell.gates:
         gates_x = call.each(call.plain(q.gates_x if q.input is None else linear(q.input, *q.input_weights)))
     input, each_output = call.plain(q.input) if inside else None, call.each(output)
     kept = {name: call.empty(call.steps, call.batch, width) for name, width in call.widths_of_kept().items()}
@@ -64,7 +64,9 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     for d, part in enumerate(call.each(output)):
         arrays = {name: tensor[d] for name, tensor in saved.items()} | call.by_state("grad_final", grad_final, d)
         arrays |= call.by_state("grad_initial", grad_states, d) | call.by_state("grad_fresh", fresh, d)
-        arrays |= {"output": part, "previous": call.previous_hidden(part, d), "grad_output": grad_output[d]}
+        arrays |= {"output": part, "grad_output": grad_output[d]}
+        if call.kernels.reads_previous:
+            arrays["previous"] = call.previous_hidden(part, d)
         arrays |= {f"grad_kept.{name}": call.each(g)[d] for name, g in zip(call.kept, grad_kept, strict=True)}
         arrays |= {f"grad_x.{name}": tensor[d] for name, tensor in streams.items()}
         arrays |= {name: call.empty(call.steps, call.batch, width) for name, width in call.makes().items()}
@@ -73,13 +75,15 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     call.run(True, directions)
 
     outside, grad_ih = call.stored(grad_gates_x), [None] * call.directions
-    if q.input is not None:
+    if q.input is not None and not q.cell.gates:
+        outside = torch.zeros_like(q.input)
+    elif q.input is not None:
         both = wanted.input, any(want.ih for want in wanted.weights)
         outside, whole = linear_gradients(outside, q.input, q.input_weights[0], both)
         grad_ih = grad_ih if whole is None else whole.chunk(call.directions)
-        if "input" in streams:
-            as_stream = call.stored(streams.pop("input").sum(0))
-            outside = outside if outside is None else outside + as_stream
+    if q.input is not None and "input" in streams:
+        as_stream = call.stored(streams.pop("input").sum(0))
+        outside = outside if outside is None else outside + as_stream
     flat = [outside, *grad_states]
     for d, arrays in enumerate(directions):
         flat += q.used[d].matching(_grad_weights(call, d, wanted.weights[d], arrays, grad_ih[d]))

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "buffer.h"
-#include "problem.h"
+#include "precision.h"
 #include "product.h"
 #include "team.h"
 

@@ -1,6 +1,6 @@
 // A pass of a cell over time, forward or backward.
 //
-// Each item is a block of hidden units and some rows: in each stage what is gathered for them, and the elementwise part.
+// Each item is a block of the units of one size and some rows: in each stage what is gathered for them, and the elementwise part.
 // When all are done, what the next stage gathers is complete.
 
 #pragma once
@@ -22,7 +22,7 @@ class Loop {
     const Pass& pass;
     const Call& p;
     const TimesOf<Call> times;
-    const int64_t B, H;
+    const int64_t B, H;  // H: of the widest letter
     const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
     const int64_t group;  // steps whose inputs are projected together
     Products<T, O> multiplied;
@@ -37,18 +37,18 @@ class Loop {
     using Arrays = Call;
 
     Loop(const Pass& of, const Call& call)
-        : pass(of), p(call), times{p}, B(p.batch), H(p.hidden),
-          group(B < BATCH ? BATCH / (B ? B : 1) : 1), multiplied(of, call), lots(0, 1), kept_width(padded<T>(all().vectors * L)) {
+        : pass(of), p(call), times{p}, B(p.batch), H(widest(of, call)),
+          group(B < BATCH ? BATCH / (B ? B : 1) : 1), multiplied(of, call), lots(0, 1), kept_width(padded<T>((H + L - 1) / L * L)) {
         for (int k = 0; k < pass.operands; ++k) {
-            operand_width[k] = padded<O>(pass.operand[k].blocks * H);
+            operand_width[k] = padded<O>(operand_units(k));
             operands_before[k + 1] = operands_before[k] + B * operand_width[k];
         }
     }
 
     int64_t threads() const {
-        const int64_t work = B * (multiplied.work_of_row(all().vectors * L) + 8 * H), most = 1 + work / (p.steps > 1 ? 16384 : 147456);
-        const int64_t count = p.threads < most ? p.threads : most;
-        return count < all().vectors ? count : all().vectors;
+        const int64_t work = B * (multiplied.work_of_row() + 8 * H), most = 1 + work / (p.steps > 1 ? 16384 : 147456);
+        const int64_t count = p.threads < most ? p.threads : most, vectors = (H + L - 1) / L;
+        return count < vectors ? count : vectors;
     }
 
     // Cuts the blocks for so many threads, or as packed weights are.
@@ -61,9 +61,8 @@ class Loop {
     }
 
     bool allocate() {
-        const int64_t width = all().vectors * L;
         if (p.input && !input_fits()) input_rows = Buffer<O>(group * B * filled<O>(p.features));
-        if (p.input) inputs = Buffer<T>(group * B * pass.gates * width);
+        if (p.input) inputs = Buffer<T>(group * B * pass.gates * of_letter(0).vectors * L);
         kept = Buffer<T>(2 * pass.kept * kept_by_array());
         operands = Buffer<O>(2 * operands_before[pass.operands]);
         sums = Buffer<T>(parts().count * pass.sums * H), totals = Buffer<double>(parts().count * pass.sums * H);
@@ -71,34 +70,35 @@ class Loop {
             return false;
         for (int k = 0; k < pass.operands && rounds; ++k)
             for (int64_t row = 0; row < 2 * B; ++row)
-                for (int64_t c = pass.operand[k].blocks * H; c < filled<O>(pass.operand[k].blocks * H); ++c)
+                for (int64_t c = operand_units(k); c < filled<O>(operand_units(k)); ++c)
                     operand_of(row / B, k)[row % B * operand_width[k] + c] = O(0);
         return true;
     }
 
     void run(Member& member) {
         Own own(*this);
-        member.each(all().count, false, [&](int64_t block) {
-            multiplied.prepare(block);
-            clear_sums(all().of(block));
-            begin(block, Share(B, 0, 1));
-        });
+        for (int letter = 0; letter < pass.letters; ++letter)
+            member.each(of_letter(letter).count, false, [&](int64_t block) {
+                const Share units = of_letter(letter).of(block);
+                multiplied.prepare(letter, block);
+                clear_sums(letter, units);
+                begin(letter, units, Share(B, 0, 1));
+            });
         const Parts parts = this->parts();
-        const int64_t items = all().count * parts.count;
         if (lots.count || !gathers()) {
             // For some steps at a time, so that no item is long, and threads that are late may be helped.
-            const int64_t count = lots.count ? lots.count : items;
-            const int64_t work = multiplied.work_of_row(H) * (lots.count ? lots.of(0).count() : 1), window = gathers() ? 1 + ITEM / (work + 1) : p.steps;
+            const int64_t count = lots.count ? lots.count : all(1).count * parts.count;
+            const int64_t work = multiplied.work_of_row() * (lots.count ? lots.of(0).count() : 1), window = gathers() ? 1 + ITEM / (work + 1) : p.steps;
             for (int64_t first = 0; first < p.steps; first += window) {
                 const int64_t last = first + window < p.steps ? first + window : p.steps;
                 member.each(count, false, [&](int64_t item) {
                     for (int64_t step = first; step < last; ++step)
                         for (int k = 1; k < pass.stages; ++k)
                             if (lots.count)
-                                for (int64_t n = 0; n < all().count; ++n)
+                                for (int64_t n = 0; n < all(k).count; ++n)
                                     each_batch(lots.of(item).count(), [&](int64_t from, int64_t to) {
                                         const Share rows = Share::range(lots.of(item).first + from, lots.of(item).first + to);
-                                        stage(own, step, k, back(step) ? all().count - 1 - n : n, rows, 0);
+                                        stage(own, step, k, back(step) ? all(k).count - 1 - n : n, rows, 0);
                                     });
                             else
                                 stage(own, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count);
@@ -109,17 +109,27 @@ class Loop {
                 if (p.input && !input_fits() && step % group == 0)
                     member.each(Parts(grouped_rows(step), BATCH).count, false, [&](int64_t part) { align_inputs(step, part); });
                 for (int k = 1; k < pass.stages; ++k)
-                    member.each(items, back(step), [&](int64_t item) { stage(own, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count); });
+                    member.each(all(k).count * parts.count, back(step), [&](int64_t item) { stage(own, step, k, item / parts.count, parts.of(item % parts.count), item % parts.count); });
             }
         }
-        member.each(all().count, false, [&](int64_t block) { end(all().of(block)); });
+        for (int letter = 0; letter < pass.letters; ++letter)
+            member.each(of_letter(letter).count, false, [&](int64_t block) { end(letter, of_letter(letter).of(block)); });
     }
 
     int64_t weight_bytes() const { return multiplied.weight_bytes(); }
 
   private:
-    const Blocks& all() const { return multiplied.blocks(); }
-    bool gathers() const { return pass.products || pass.reductions; }
+    // The blocks of a letter, and of a stage.
+    const Blocks& of_letter(int letter) const { return multiplied.blocks(letter); }
+    const Blocks& all(int stage) const { return of_letter(pass.letter[stage]); }
+    // Whether threads meet between stages.
+    bool gathers() const { return pass.products || pass.reductions || pass.stages > 2; }
+    static int64_t widest(const Pass& pass, const Call& call) {
+        int64_t most = 0;
+        for (int letter = 0; letter < pass.letters; ++letter) most = call.sizes[letter] > most ? call.sizes[letter] : most;
+        return most;
+    }
+    int64_t operand_units(int k) const { return pass.operand[k].blocks * p.sizes[pass.operand[k].letter]; }
     // Shares go to and fro from step to step: each begins with the weights that the one before has left in the cache. No
     // result depends on the order.
     bool back(int64_t step) const { return (step + turn) % 2; }
@@ -129,7 +139,7 @@ class Loop {
     // The rows in parts of which none is long. Steps that are projected together have few rows.
     Parts parts() const {
         if (group > 1) return Parts(B, BATCH);
-        const int64_t work = multiplied.work_of_row(multiplied.units() * L), rows = ITEM / (work ? work : 1);
+        const int64_t work = multiplied.work_of_row(multiplied.units(0) * L), rows = ITEM / (work ? work : 1);
         return Parts(B, rows < 16 ? 16 : rows < BATCH ? rows : BATCH);
     }
 
@@ -206,13 +216,14 @@ class Loop {
     };
     T reduced(int k, int64_t step, int64_t row, const T* mean) const {
         const Reduction& r = pass.reduction[k];
+        const int64_t units = p.sizes[r.letter];
         if (r.from.where == Where::KEPT) {
             const T* from = kept_at(step, r.from.column) + row * kept_width;
-            return reduce<T>(r.how, H, mean, [&](int64_t unit) { return load(from + unit); });
+            return reduce<T>(r.how, units, mean, [&](int64_t unit) { return load(from + unit); });
         }
-        const int64_t place = (times.at(index(step)) * B + row) * p.widths[r.from.array] + r.from.column * H;
+        const int64_t place = (times.at(index(step)) * B + row) * p.widths[r.from.array] + r.from.column * units;
         const Array<T> array(p.arrays[r.from.array], p.halves && !r.from.working);
-        return reduce<T>(r.how, H, mean, [&](int64_t unit) { return array.load(place + unit, H - unit); });
+        return reduce<T>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
     }
     T* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
 
@@ -233,27 +244,27 @@ class Loop {
     void narrow(Stage<T>& s, int64_t step, Share units, Share rows, int64_t part) const {
         s.row0 = rows.first, s.row1 = rows.last, s.unit = units.first * L, s.vectors = int(units.count());
         s.sums = sums.get() + part * pass.sums * H, s.totals = totals.get() + part * pass.sums * H;
-        s.terms = step * rows.count();
+        s.sums_width = H, s.terms = step * rows.count();
     }
 
     // The first stage of the first step.
-    void begin(int64_t block, Share rows) const {
+    void begin(int letter, Share units, Share rows) const {
         if (!p.steps) return;
         Stage<T> s;
-        give(s, 0, nullptr), narrow(s, 0, all().of(block), rows, 0);
+        give(s, 0, nullptr), narrow(s, 0, units, rows, 0);
         for (int ahead = 0; ahead < 2; ++ahead) {  // it is the next of one that is not there
             s.kept_twice[ahead] = kept.get();
             for (int k = 0; k < pass.operands; ++k) s.operands[ahead][k] = reinterpret_cast<char*>(operand_of(0, k));
         }
-        pass.begin(&s);
+        pass.begin[letter](&s);
     }
 
     void stage(Own& own, int64_t step, int k, int64_t block, Share rows, int64_t part) const {
         alignas(64) T products[BATCH * MOST_BLOCKS * L];
-        const Share units = all().of(block);
+        const Share units = all(k).of(block);
         Stage<T>& s = own.at(step);
         narrow(s, step, units, rows, part);
-        if (p.input) gather_inputs(s, step, k, units, rows);
+        if (p.input && !pass.letter[k]) gather_inputs(s, step, k, units, rows);
         int64_t last = rows.last;  // what lies behind the last row that has not ended needs no products
         while (last > rows.first && !times.valid(times.at(s.index), last - 1)) --last;
         T* to = products;
@@ -267,7 +278,7 @@ class Loop {
         }
         own.know(k, rows);
         const int64_t next = block + (back(step) ? -1 : 1);
-        const Share coming = next >= 0 && next < all().count ? all().of(next) : Share(0, 0, 1);
+        const Share coming = next >= 0 && next < all(k).count ? all(k).of(next) : Share(0, 0, 1);
         s.next_unit = coming.count() ? coming.first * L : -1, s.next_vectors = int(coming.count());
         pass.run[k](&s);
     }
@@ -281,7 +292,7 @@ class Loop {
         const int64_t width = pass.gates * units.count() * L;
         T* to = inputs.get() + units.first * L * pass.gates * group * B;
         // The rows of the whole group with its first step, or each step's own.
-        if (k == 1) {
+        if (k == pass.gates_at) {
             if (group > 1 && step % group == 0 && !lots.count) project_inputs(step, units, Share(grouped_rows(step), 0, 1), to);
             for (int64_t place = 0; group > 1 && step % group == 0 && lots.count && place * B < grouped_rows(step); ++place)
                 project_inputs(step, units, Share::range(place * B + rows.first, place * B + rows.last), to);
@@ -290,21 +301,26 @@ class Loop {
         s.inputs = to + (place_in_group(step) * B + rows.first) * width, s.inputs_width = width;
     }
 
-    void clear_sums(Share units) const {
-        const int64_t first = units.first * L, last = units.last * L < H ? units.last * L : H;
-        for (int64_t k = 0; k < parts().count * pass.sums && first < last; ++k) {
-            std::memset(static_cast<void*>(sums.get() + k * H + first), 0, (last - first) * sizeof(T));
-            std::memset(static_cast<void*>(totals.get() + k * H + first), 0, (last - first) * sizeof(double));
+    void clear_sums(int letter, Share units) const {
+        const int64_t size = p.sizes[letter], first = units.first * L, last = units.last * L < size ? units.last * L : size;
+        for (int k = 0; k < pass.totals; ++k) {
+            if (pass.total[k].letter != letter) continue;
+            for (int64_t part = 0; part < parts().count && first < last; ++part) {
+                const int64_t place = (part * pass.sums + pass.total[k].sum) * H + first;
+                std::memset(static_cast<void*>(sums.get() + place), 0, (last - first) * sizeof(T));
+                std::memset(static_cast<void*>(totals.get() + place), 0, (last - first) * sizeof(double));
+            }
         }
     }
-    void end(Share units) const {
-        const int64_t first = units.first * L, last = units.last * L < H ? units.last * L : H;
+    void end(int letter, Share units) const {
+        const int64_t size = p.sizes[letter], first = units.first * L, last = units.last * L < size ? units.last * L : size;
         for (int k = 0; k < pass.totals; ++k) {
             const Total& total = pass.total[k];
+            if (total.letter != letter) continue;
             T* to = static_cast<T*>(const_cast<void*>(p.arrays[total.array]));
             if (!to) continue;
             if (total.units)
-                for (int64_t unit = first; unit < last; ++unit) to[total.column * H + unit] = T(sum_of(total.sum, unit));
+                for (int64_t unit = first; unit < last; ++unit) to[total.column * size + unit] = T(sum_of(total.sum, unit));
             else if (!first)
                 *to = T(sum_of_units(total));
         }
@@ -319,7 +335,7 @@ class Loop {
     }
     double sum_of_units(const Total& total) const {
         double sum = 0;
-        for (int64_t unit = 0; unit < (total.varies ? H : 1); ++unit) sum += sum_of(total.sum, unit);
+        for (int64_t unit = 0; unit < (total.varies ? p.sizes[total.letter] : 1); ++unit) sum += sum_of(total.sum, unit);
         return sum;
     }
 };

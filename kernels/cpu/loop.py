@@ -1,4 +1,4 @@
-"""Cells that are compiled at first use: their passes for the loop, and the fields of ``Call`` in call.h."""
+"""A cell's two passes as the loop takes them, and the fields of ``Call`` in call.h."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from .gradients import Columns, Run, runs
 if TYPE_CHECKING:
     from .call import LayerCall
 
-_SIZES = ["steps", "batch", "hidden", "reverse", "threads", "halves", "features"]
+_LETTERS = [f"size.{k}" for k in range(_engine.MAX_LETTERS)]
+_SIZES = ["steps", "batch", *_LETTERS, "reverse", "threads", "halves", "features"]
 _FIELDS = [*_SIZES, *["input", "weight_ih", "bias_ih", "lengths", "reset", "packed"]]
 """The fields of ``Call`` before its arrays and their widths, in order."""
-_FOR_WEIGHTS = "grad_products", "multiplied"
 
 
 class Compiled:
     """A cell's two passes, for a precision and the instruction set in use."""
 
-    kind = "loop", "loop"
-
     def __init__(self, cell: type[Cell], precision: str, kept: tuple[str, ...]) -> None:
-        self.cell, self.passes = cell, passes(cell, library.WORKING[precision], kept)
+        self.passes = passes(cell, library.WORKING[precision], kept)
         handle = library.precision_handle(precision)
         self.handles = tuple(_engine.find_loop(handle, each.address) for each in self.passes)
         self.count = len(_FIELDS) + 2 * _engine.MAX_ARRAYS
         self.places = tuple(map(_places, self.passes))
         forward, backward = (each.layout for each in self.passes)
-        self.gates_inside = forward.gates_inside and "input" not in cell.streams
+        self.gates_inside = bool(cell.gates) and forward.gates_inside and "input" not in cell.streams
+        """Whether the input may be projected inside the loop, which then never has all gates as a whole."""
         terms = [Run(t.weight, t.block, 1, t.heads, Columns(*t.d), Columns(*t.operand)) for t in backward.terms]
         self.runs = runs(terms)
         self._weights = {run.weight for run in self.runs}
@@ -43,17 +42,21 @@ class Compiled:
         self.writes_gradients_once &= all(
             f"grad_{name}" in made for name in own if name != "bias_hh" or cell.recurrent_gates
         )
+        """Whether each weight's gradient is written as a whole, without adding to some of it."""
+        self.reads_previous = "previous" in self.places[True] or any(t.operand.array == "previous" for t in terms)
+        """Whether backward, or what follows it, reads the states that each step's product read."""
+        self._letters = forward.stages.letters
         # What is kept is vectors of units, or numbers.
-        self._kept = {name: (forward.columns(name), units) for name, units in forward.histories.items()}
-        self._made = {name: backward.columns(name) for name in _FOR_WEIGHTS}
+        self._kept = {name: (forward.columns(name), letter) for name, letter in forward.histories.items()}
+        self._made = {name: (backward.columns(name), letter) for name, letter in backward.for_weights().items()}
 
-    def keeps(self, hidden: int, projected: bool) -> dict[str, int]:
+    def keeps(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The arrays over all steps that forward leaves for backward, besides the output: how wide they are."""
-        return {name: count * (hidden if units else 1) for name, (count, units) in self._kept.items()}
+        return {name: count * sizes[letter] for name, (count, letter) in self._kept.items()}
 
-    def makes(self, hidden: int, projected: int | None) -> dict[str, int]:
+    def makes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Those that backward leaves for the weights' gradients, besides that of the gates."""
-        return {name: count * hidden for name, count in self._made.items()}
+        return {name: count * sizes[letter] for name, (count, letter) in self._made.items()}
 
     def sums(self, name: str) -> bool:
         """Whether backward sums up the gradient of a parameter by itself, and must have room for it."""
@@ -62,7 +65,8 @@ class Compiled:
     def fields(self, call: LayerCall, d: int, widths: Mapping[str, int], backward: bool) -> list[int]:
         """Those of a direction, without addresses."""
         arrays = self.passes[backward].arrays
-        own = [call.steps, call.batch, call.hidden, *call.circumstances(d)]
+        sizes = [call.sizes[letter] for letter in self._letters]
+        own = [call.steps, call.batch, *sizes, *[0] * (len(_LETTERS) - len(sizes)), *call.circumstances(d)]
         own += [0] * (len(_FIELDS) - len(own) + _engine.MAX_ARRAYS)
         return [*own, *(widths.get(name, 0) for name in arrays), *[0] * (_engine.MAX_ARRAYS - len(arrays))]
 
@@ -72,7 +76,7 @@ class Compiled:
 
     def pack(self, fields: Sequence[int], memory: int) -> int:
         """Forward's weights packed into memory, if there is any, of one direction; returns how many bytes they take."""
-        return _engine.pack_for_loop(self.handles[0], memory, *fields)
+        return _engine.pack(self.handles[0], memory, *fields)
 
 
 def _places(which: Pass) -> dict[str, int]:
@@ -89,6 +93,6 @@ def compiled(cell: type[Cell], precision: str = "float32", kept: tuple[str, ...]
     """The kernels in use for a cell, of which forward leaves the ``kept`` values of all steps.
 
     Raises:
-        RuntimeError: it cannot be compiled.
+        RuntimeError: the extension was built without it, and it cannot be compiled.
     """
     return _compiled(cell, precision, kept, library.target)

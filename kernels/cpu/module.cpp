@@ -16,7 +16,7 @@
 #endif
 
 #include "buffer.h"
-#include "problem.h"
+#include "precision.h"
 
 // What libraries of single cells are compiled with must be what this was.
 #ifndef SEQCELLS_HEADERS
@@ -28,6 +28,7 @@ namespace seqcells {
 #define SEQCELLS_TABLES(target) \
     namespace target {          \
     extern const Precision precisions[]; \
+    extern const Built cells[]; \
     }
 SEQCELLS_TABLES(portable)
 #if defined(__x86_64__)
@@ -42,10 +43,11 @@ SEQCELLS_TABLES(amxbf16)
 
 namespace {
 
-// An instruction set; one that adds to another has that one's tables too, where it has none of its own.
+// An instruction set; one that adds products to another has that one's cells, and its tables where it has none of its own.
 struct Target {
     const char* name;
     bool (*supported)();
+    const Built* cells;
     const Precision *own, *other;
 
     const Precision* find(const char* precision) const {
@@ -85,13 +87,13 @@ bool has_amx() {
 const Target targets[] = {
 #if defined(__x86_64__)
 #if defined(SEQCELLS_AMX)
-    {"amxbf16", has_amx, amxbf16::precisions, avx512::precisions},
+    {"amxbf16", has_amx, avx512::cells, amxbf16::precisions, avx512::precisions},
 #endif
-    {"avx512bf16", has_avx512bf16, avx512bf16::precisions, avx512::precisions},
-    {"avx512", has_avx512, avx512::precisions, nullptr},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::precisions, nullptr},
+    {"avx512bf16", has_avx512bf16, avx512::cells, avx512bf16::precisions, avx512::precisions},
+    {"avx512", has_avx512, avx512::cells, avx512::precisions, nullptr},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::cells, avx2::precisions, nullptr},
 #endif
-    {"portable", [] { return true; }, portable::precisions, nullptr},
+    {"portable", [] { return true; }, portable::cells, portable::precisions, nullptr},
 };
 
 // targets() -> names of those that this machine can run, best first
@@ -106,44 +108,23 @@ PyObject* targets_here(PyObject*, PyObject*) {
     return names;
 }
 
-template <class F>
-PyObject* tuple(int count, F item) {
-    PyObject* items = PyTuple_New(count);
-    for (int k = 0; items && k < count; ++k) PyTuple_SET_ITEM(items, k, PyLong_FromLong(item(k)));
-    return items;
-}
-
-// A target's tables of a precision, or null where it or this machine lacks them.
-const Precision* tables_of(const char* target_name, const char* precision) {
+// A target that this machine has, or null.
+const Target* target_here(const char* name) {
     for (const Target& target : targets)
-        if (!std::strcmp(target.name, target_name) && target.supported()) return target.find(precision);
+        if (!std::strcmp(target.name, name) && target.supported()) return &target;
     return nullptr;
 }
 
-// A cell's kernels for one precision and instruction set.
-struct Kernels {
-    const Precision& precision;
-    const Cell& cell;
-
-    // Whether backward reads a state's values after each step.
-    bool path(int state) const { return state && (cell.previous[state] || cell.next[state]); }
-    int forward(const Problem* directions, int count) const { return precision.forward(cell, directions, count); }
-    int backward(const Problem* directions, int count) const { return precision.backward(cell, directions, count); }
-    int64_t pack(const Problem& direction, void* memory) const { return precision.pack(cell, direction, memory); }
-};
-
-// find(target, precision, cell) -> (a handle for run, saves, shared, path), or None for what is not in the tables. Handles
-// are few, and kept.
-PyObject* find(PyObject*, PyObject* args) {
-    const char *target, *precision, *cell;
-    if (!PyArg_ParseTuple(args, "sss", &target, &precision, &cell)) return nullptr;
-    if (const Precision* tables = tables_of(target, precision))
-        for (const Cell* row = tables->cells; row->name; ++row)
-            if (!std::strcmp(row->name, cell)) {
-                auto* kernels = new Kernels{*tables, *row};
-                return Py_BuildValue("NiNN", PyLong_FromVoidPtr(kernels), row->saves,
-                                     tuple(row->recurrent_gates, [&](int k) { return row->shared[k]; }),
-                                     tuple(row->states, [&](int k) { return int(kernels->path(k)); }));
+// find_passes(target, key, type) -> the addresses of a cell's passes, computed in "float" or "double", or None for a cell that
+// the extension was built without
+PyObject* find_passes(PyObject*, PyObject* args) {
+    const char *name, *key, *type;
+    if (!PyArg_ParseTuple(args, "sss", &name, &key, &type)) return nullptr;
+    if (const Target* target = target_here(name))
+        for (const Built* row = target->cells; row->key; ++row)
+            if (!std::strcmp(row->key, key)) {
+                const Pass* both = std::strcmp(type, "double") ? row->single : row->wide;
+                return Py_BuildValue("NN", PyLong_FromVoidPtr(const_cast<Pass*>(both)), PyLong_FromVoidPtr(const_cast<Pass*>(both + 1)));
             }
     Py_RETURN_NONE;
 }
@@ -152,8 +133,8 @@ PyObject* find(PyObject*, PyObject* args) {
 PyObject* find_precision(PyObject*, PyObject* args) {
     const char *target, *precision;
     if (!PyArg_ParseTuple(args, "ss", &target, &precision)) return nullptr;
-    if (const Precision* tables = tables_of(target, precision))
-        return PyLong_FromVoidPtr(const_cast<Precision*>(tables));
+    const Target* found = target_here(target);
+    if (const Precision* tables = found ? found->find(precision) : nullptr) return PyLong_FromVoidPtr(const_cast<Precision*>(tables));
     Py_RETURN_NONE;
 }
 
@@ -183,29 +164,6 @@ PyObject* unlocked(Work work) {
     Py_END_ALLOW_THREADS;
     if (status) return PyErr_NoMemory();
     Py_RETURN_NONE;
-}
-
-// run(handle, backward, *fields of each direction's Problem), addresses and sizes alike as integers
-PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
-    if (count < 2) return PyErr_Format(PyExc_TypeError, "run takes a handle, a direction and the fields");
-    const auto* kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(args[0]));
-    const int backward = PyObject_IsTrue(args[1]);
-    if (PyErr_Occurred()) return nullptr;
-    Problem directions[2];
-    const int given = fill(directions, 2, args + 2, count - 2);
-    if (!given) return nullptr;
-    return unlocked([&] { return backward ? kernels->backward(directions, given) : kernels->forward(directions, given); });
-}
-
-// pack(handle, address, *fields of a direction's Problem) -> how many bytes its packed weights take; they are put at the
-// address unless that is 0
-PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
-    if (count < 2) return PyErr_Format(PyExc_TypeError, "pack takes a handle, an address and the fields");
-    const auto* kernels = static_cast<const Kernels*>(PyLong_AsVoidPtr(args[0]));
-    void* memory = PyLong_AsVoidPtr(args[1]);
-    Problem direction;
-    if (PyErr_Occurred() || !fill(&direction, 1, args + 2, count - 2)) return nullptr;
-    return PyLong_FromLongLong(kernels->pack(direction, memory));
 }
 
 // gemm(handle, *fields of Gemm)
@@ -245,14 +203,15 @@ PyObject* loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return unlocked([&] { return (*looped)(directions, given); });
 }
 
-// pack_for_loop(handle, address, *fields of a direction's Call): as pack
-PyObject* pack_for_loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
-    if (count < 2) return PyErr_Format(PyExc_TypeError, "pack_for_loop takes a handle, an address and the fields");
+// pack(handle, address, *fields of a direction's Call) -> how many bytes its packed weights take; they are put at the address
+// unless that is 0
+PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count < 2) return PyErr_Format(PyExc_TypeError, "pack takes a handle, an address and the fields");
     const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));
     void* memory = PyLong_AsVoidPtr(args[1]);
     Call direction;
     if (PyErr_Occurred() || !fill(&direction, 1, args + 2, count - 2)) return nullptr;
-    return PyLong_FromLongLong(looped->precision.pack_for_loop(looped->pass, direction, memory));
+    return PyLong_FromLongLong(looped->precision.pack(looped->pass, direction, memory));
 }
 
 // release() -> bytes given back to the system
@@ -326,11 +285,10 @@ struct Copy {
 };
 
 struct Run {
-    char what;  // the first letter of: forward, backward, loop, gemm, copy
+    char what;  // the first letter of: loop, gemm, copy
     const void* handle;
     int directions;
     union {
-        Problem problems[2];
         Call calls[2];
         Gemm gemm;
         Copy copy;
@@ -344,16 +302,12 @@ struct Run {
             case 'g': return static_cast<const Precision*>(handle)->gemm(filled(gemm, addresses));
             case 'c': return filled(copy, addresses)();
         }
-        if (what == 'l') return (*static_cast<const Looped*>(handle))(filled(Both<Call>{{calls[0], calls[1]}}, addresses).of, directions);
-        const auto both = filled(Both<Problem>{{problems[0], problems[1]}}, addresses);
-        const auto* kernels = static_cast<const Kernels*>(handle);
-        return what == 'b' ? kernels->backward(both.of, directions) : kernels->forward(both.of, directions);
+        return (*static_cast<const Looped*>(handle))(filled(Both{{calls[0], calls[1]}}, addresses).of, directions);
     }
 
   private:
-    template <class Struct>
     struct Both {
-        Struct of[2];
+        Call of[2];
     };
     template <class Struct>
     Struct filled(Struct fields, const std::vector<int64_t>& addresses) const {
@@ -381,8 +335,6 @@ bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
     PyObject* const* values = PySequence_Fast_ITEMS(fields);
     const Py_ssize_t count = PyList_GET_SIZE(fields);
     switch (run.what) {
-        case 'f':
-        case 'b': run.directions = fill(run.problems, 2, values, count); break;
         case 'l': run.directions = fill(run.calls, 2, values, count); break;
         case 'g': run.directions = fill(&run.gemm, 1, values, count); break;
         case 'c': run.directions = fill(&run.copy, 1, values, count); break;
@@ -458,13 +410,11 @@ PyType_Spec prepared_spec = {"seqcells.kernels.cpu._engine.prepared", sizeof(Pre
 
 PyMethodDef methods[] = {
     {"targets", targets_here, METH_NOARGS, nullptr},
-    {"find", find, METH_VARARGS, nullptr},
+    {"find_passes", find_passes, METH_VARARGS, nullptr},
     {"find_precision", find_precision, METH_VARARGS, nullptr},
-    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL, nullptr},
-    {"pack", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack)), METH_FASTCALL, nullptr},
     {"find_loop", find_loop, METH_VARARGS, nullptr},
     {"loop", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(loop)), METH_FASTCALL, nullptr},
-    {"pack_for_loop", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack_for_loop)), METH_FASTCALL, nullptr},
+    {"pack", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(pack)), METH_FASTCALL, nullptr},
     {"release", release, METH_NOARGS, nullptr},
     {"gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(gemm)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
@@ -483,6 +433,6 @@ PyMODINIT_FUNC PyInit__engine() {
         if (module && (!type || PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(type)))) Py_CLEAR(module);
         Py_XDECREF(type);
     }
-    if (module && (PyModule_AddStringConstant(module, "headers", SEQCELLS_HEADERS) || PyModule_AddIntMacro(module, MAX_ARRAYS))) Py_CLEAR(module);
+    if (module && (PyModule_AddStringConstant(module, "headers", SEQCELLS_HEADERS) || PyModule_AddIntMacro(module, MAX_ARRAYS) || PyModule_AddIntMacro(module, MAX_LETTERS))) Py_CLEAR(module);
     return module;
 }

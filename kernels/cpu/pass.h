@@ -1,7 +1,8 @@
 // What a printed cell tells of a pass, forward or backward: its stages, and where the values of a step are.
 //
-// Between stages threads meet; each but the first begins with what is gathered over units. After a step's last stage comes
-// the first one of the next step, so what is carried passes in registers.
+// Between stages threads meet; each but the first ones begins with what is gathered over units. A stage is for the units of
+// one size, known by its letter, H for letter 0. After the last one of a letter comes the first one of the next step, so what
+// is carried passes in registers. First ones are stage 0 and, of other letters, those from `stages` on.
 
 #pragma once
 
@@ -9,7 +10,7 @@
 
 namespace seqcells {
 
-constexpr int MAX_ARRAYS = 40, MAX_STAGES = 8, MAX_PRODUCTS = 8;
+constexpr int MAX_ARRAYS = 40, MAX_STAGES = 8, MAX_PRODUCTS = 8, MAX_LETTERS = 6;
 
 // Axes: time, sequences, units.
 enum class Axes : uint8_t { TBH, BH, H, TB, B, NONE };
@@ -23,7 +24,7 @@ enum class Where : uint8_t {
     KEPT,     // in memory of the engine's, from stage to stage
     PRODUCT,  // gathered: a row block of a product
     NUMBER,   // gathered: a number of each row
-    COUNT,    // the number of units
+    COUNT,    // how many units a letter stands for
     SUM       // summed up over steps and rows
 };
 
@@ -33,7 +34,7 @@ struct Slot {
     Where where;
     Axes axes;
     int array;          // of the caller's; BEFORE: of the values after steps; PRODUCT: which product
-    int column;         // of units, of an array or among row blocks; else the number of what is kept, reduced, summed up
+    int column;         // of units, of an array or among row blocks; else the number of what is kept, reduced, summed up, a letter
     int initial;        // BEFORE: the array of initial states
     bool working;       // whether the array is of the type that is computed in, where the caller's own may be of bfloat16
     bool adds;          // a result: to what the array holds
@@ -46,9 +47,9 @@ struct Kept {
     int operand, block; // where products read it too, unless in another type; or -1
 };
 
-// What products read: values side by side.
+// What products read: values side by side, each made in a stage.
 struct Multiplicand {
-    int blocks, values[8];
+    int blocks, values[8], made_at[8], letter;
     bool twice;
 };
 
@@ -64,6 +65,7 @@ struct Reduction {
     Reduced how;
     Slot from;          // KEPT, or GIVEN or GATE for all steps
     int mean;           // the reduction before this one that is the mean of the same; or -1
+    int letter;
 };
 
 struct Total {
@@ -71,13 +73,21 @@ struct Total {
     bool units;         // whether it is one of each unit
     int sum;
     bool varies;        // whether what is summed up differs from unit to unit
+    int letter;
+};
+
+// A value of the last stage that is carried on, and that of the first one that it becomes.
+struct Onward {
+    int value, becomes, letter;
 };
 
 // A pass of a cell as the loop sees it. Pointers are to constants of the printed struct.
 struct Pass {
     int stages, arrays, kept, operands, products, reductions, sums, totals;
     int by;             // 1, or -1 for one that goes back
-    int gates;          // of the input
+    int gates, gates_at;  // of the input, and the first stage that may read them
+    int letters;
+    const int* letter;  // of each stage, also of those from `stages` on
     const char* const* names;  // of the arrays
     const Kept* keep;
     const Multiplicand* operand;
@@ -85,7 +95,7 @@ struct Pass {
     const Reduction* reduction;
     const Total* total;
     void (*run[MAX_STAGES])(const void* stage);  // the elementwise part, of a `Stage` of the type
-    void (*begin)(const void* stage);            // the first stage of the first step
+    void (*begin[MAX_LETTERS])(const void* stage);  // the first stage of the first step, of each letter
 };
 
 }  // namespace seqcells

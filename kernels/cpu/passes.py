@@ -25,7 +25,7 @@ class Passes:
             fits.check(q)
         # Of several steps, and where a cell has it so, the input is projected by a product of its own.
         self._several_steps = several_steps(layers[0])
-        self._inside = not self._several_steps and kernels_of(layers[0].cell, layers[0].input.dtype).gates_inside
+        self._inside = not self._several_steps and kernels_of(layers[0]).gates_inside
         self._wanted, self._batch_first, self._reads_output = wanted, batch_first, reads_output
         self._calls = [LayerCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
@@ -35,7 +35,7 @@ class Passes:
         self.in_place = first.working == first.dtype == dtype and first.kernels.writes_gradients_once
         self.in_place &= not first.cell.streams
         for q, call in zip(layers, self._calls, strict=True):
-            self.in_place &= are_read_in_place(q, call) and not call.has_projection
+            self.in_place &= are_read_in_place(q, call)
         self.kept, self._memory = Block("kept"), Block(MEMORY)
         self._saved = [self._keep(k) for k in range(len(layers))]
         each = [arguments_of(call, k, d) for k, call in enumerate(self._calls) for d in range(call.directions)]
@@ -74,8 +74,8 @@ class Passes:
         kept = {name: self.kept.take(rows * width) for name, width in call.keeps().items()}
         last = k == len(self._calls) - 1
         if last and not self._reads_output:
-            kept[AGAIN] = self.kept.take(rows * call.hidden)
-        kept["output"] = At("output") if last else self.kept.take(rows * call.hidden)
+            kept[AGAIN] = self.kept.take(rows * call.output_width)
+        kept["output"] = At("output") if last else self.kept.take(rows * call.output_width)
         return kept
 
     def _common(self, k: int) -> list[dict[str, At]]:
@@ -85,7 +85,7 @@ class Passes:
         for d in range(call.directions):
             at = {name: At(argument) for name, argument in arguments_of(call, k, d).items() if name not in OF_INPUT}
             at |= {name: kept[name] + d * rows * width for name, width in widths.items()}
-            at["output"] = kept["output"] + d * call.hidden * self._size
+            at["output"] = kept["output"] + d * call.output_width * self._size
             directions.append(at | self._states("initial", "initial", k, d))
         return directions
 
@@ -104,7 +104,7 @@ class Passes:
         """A direction's part of the states that are an argument, or of their gradients."""
         call = self._calls[k]
         argument = (end, state) if of is None else (of, (end, state))
-        return At(argument, (k * call.directions + d) * call.batch * call.hidden * self._size)
+        return At(argument, (k * call.directions + d) * call.states[state][0].nbytes)
 
     def _input(self, program: Program, k: int) -> At:
         """A layer's input, (T, B, features)."""
@@ -125,7 +125,7 @@ class Passes:
             at |= self._states("final", "final", k, d)
         program.layer(False, call, call.fields(False, 0 if gates else features), directions)
         if AGAIN in kept:
-            bytes = call.directions * call.steps * call.batch * call.hidden * self._size
+            bytes = call.directions * call.steps * call.batch * call.output_width * self._size
             program.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
 
     def _backward(self, program: Program, k: int, grad_output: At, grad_input: At | None) -> At | None:
@@ -134,13 +134,14 @@ class Passes:
         features, units = self._features[k], len(call.cell.gates) * call.hidden
         rows, columns = call.steps * call.batch, call.directions * units
         grad_gates = self._memory.take(rows * columns * size)
-        previous = [self._previous(program, k, d) for d in range(call.directions)]
+        previous = call.kernels.reads_previous and [self._previous(program, k, d) for d in range(call.directions)]
         directions, again = self._common(k), self._saved[k].get(AGAIN)
         for d, at in enumerate(directions):
             if again:
-                at["output"] = again + d * call.hidden * size
+                at["output"] = again + d * call.output_width * size
             at |= {name: self._memory.take(rows * width * size) for name, width in call.makes().items()}
-            at |= {"previous": previous[d], "grad_output": grad_output + d * call.hidden * size}
+            at |= {"grad_output": grad_output + d * call.output_width * size}
+            at |= {"previous": previous[d]} if previous else {}
             at |= {"grad_gates_x": grad_gates + d * units * size} | self._states("grad_final", "final", k, d, "given")
             at |= self._states("grad_initial", "initial", k, d, "gradient")
             for state, like, want in zip(call.cell.states, call.states, wanted.states, strict=True):
@@ -201,11 +202,11 @@ class Passes:
         return [name for name, want in named(call.cell, wanted).items() if want]
 
     def _previous(self, program: Program, k: int, d: int) -> At:
-        """(T, B, H): the hidden state that each step's product read."""
+        """(T, B, P): the hidden state that each step's product read."""
         call = self._calls[k]
         if not self._several_steps:
             return self._state("initial", k, d, 0)
-        row, step = call.hidden * self._size, call.batch * call.hidden * self._size
+        row, step = call.projected * self._size, call.batch * call.projected * self._size
         place = self._memory.take(call.steps * step)
         begin, rest = ((call.steps - 1) * step, 0) if call.reverse(d) else (0, step)
         program.copy((1, 1, step), (place + begin, 0, 0), (self._state("initial", k, d, 0), 0, 0))

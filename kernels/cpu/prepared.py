@@ -48,7 +48,7 @@ class Inference:
         self.in_place, memory, input = not cell.streams, Block(MEMORY), At("input")
         if not self.in_place:  # streams are tensors besides those that there is room for
             return
-        inside = kernels_of(cell, self._storage).gates_inside
+        inside = kernels_of(layers[0]).gates_inside
         calls = [LayerCall(q, inside=True) for q in layers]
         ends = [(end, state) for end in ("initial", "final") for state in range(len(cell.states))]
         weights = [arguments_of(call, k, d) for k, call in enumerate(calls) for d in range(call.directions)]
@@ -69,7 +69,7 @@ class Inference:
             directions = []
             for d, at in enumerate(own):
                 at |= {"gates_x": gates[d]} if gates else {"input": source}
-                at["output"] = At(("output", k), d * call.projected * size)
+                at["output"] = At(("output", k), d * call.output_width * size)
                 for state, (name, like) in enumerate(zip(cell.states, call.states, strict=True)):
                     ahead = (k * call.directions + d) * like[0].numel() * size
                     at |= {f"{end}.{name}": At((end, state), ahead) for end in ("initial", "final")}

@@ -17,23 +17,25 @@ constexpr int64_t MOST_BLOCKS = 16;
 template <class T, class O>
 class Products {
     static constexpr int L = LANES<T>;
-    static constexpr int64_t HEAD = 64;  // bytes before the words that are packed for other calls: the number of blocks
+    static constexpr int64_t HEAD = 64;  // bytes before the words that are packed for other calls: the numbers of blocks
 
     const Pass& pass;
     const Call& p;
-    const int64_t H;
-    Blocks all;
+    std::vector<Blocks> all;  // of each letter
     Buffer<Word<O>> own;
     Word<O>* weights[MAX_PRODUCTS + 1] = {};  // packed: of each product, and of the input's
 
   public:
-    Products(const Pass& of, const Call& call) : pass(of), p(call), H(p.hidden), all(H, L, 1) {}
+    Products(const Pass& of, const Call& call) : pass(of), p(call) {
+        for (int letter = 0; letter < pass.letters; ++letter) all.push_back(Blocks(p.sizes[letter], L, 1));
+    }
 
-    const Blocks& blocks() const { return all; }
-    // Cuts the units for so many threads, or as packed weights are.
+    const Blocks& blocks(int letter) const { return all[letter]; }
+    // Cuts the units of each letter for so many threads, or as packed weights are.
     void share_among(int64_t members) {
         const auto* cut = static_cast<const int64_t*>(p.packed);
-        all = cut ? Blocks(H, L, cut[0]) : Blocks(H, L, units(), members);
+        for (int letter = 0; letter < pass.letters; ++letter)
+            all[letter] = cut ? Blocks(p.sizes[letter], L, cut[letter]) : Blocks(p.sizes[letter], L, units(letter), members);
     }
     // Memory for packed weights, if they are to be packed; false where there is none.
     bool allocate() {
@@ -43,8 +45,8 @@ class Products {
         return true;
     }
     // Packs a block of the units, where weights are packed for this call.
-    void prepare(int64_t block) const {
-        if (packs()) pack_block(all.of(block));
+    void prepare(int letter, int64_t block) const {
+        if (packs()) pack_block(letter, all[letter].of(block));
     }
 
     // The weights packed into memory for other calls, with how they are cut; returns how many bytes they take.
@@ -53,9 +55,12 @@ class Products {
         products.share_among(call.threads);
         const int64_t bytes = HEAD + products.layout(nullptr) * int64_t(sizeof(Word<O>));
         if (memory) {
-            static_cast<int64_t*>(memory)[0] = products.all.count;
             products.layout(words_of(memory));
-            for (int64_t block = 0; block < products.all.count; ++block) products.pack_block(products.all.of(block));
+            for (int letter = 0; letter < of.letters; ++letter) {
+                const Blocks& blocks = products.all[letter];
+                static_cast<int64_t*>(memory)[letter] = blocks.count;
+                for (int64_t block = 0; block < blocks.count; ++block) products.pack_block(letter, blocks.of(block));
+            }
         }
         return bytes;
     }
@@ -63,22 +68,25 @@ class Products {
     // Row blocks of a product's result, and what of the depth each takes.
     int64_t columns(int k) const { return pass.product[k].transposed ? 1 : pass.product[k].blocks; }
     int64_t depth(int k) const { return (pass.product[k].transposed ? pass.product[k].blocks : 1) * span(k); }
+    // Multiply-adds of a row: for so many units, or for all.
     int64_t work_of_row(int64_t width) const {
         int64_t work = p.input ? pass.gates * width * p.features : 0;
-        for (int k = 0; k < pass.products; ++k) work += columns(k) * width * depth(k);
+        for (int k = 0; k < pass.products; ++k) work += columns(k) * (width < rows(k) ? width : rows(k)) * depth(k);
+        return work;
+    }
+    int64_t work_of_row() const {
+        int64_t work = p.input ? pass.gates * p.sizes[0] * p.features : 0;
+        for (int k = 0; k < pass.products; ++k) work += columns(k) * rows(k) * depth(k);
         return work;
     }
 
-    int64_t weight_bytes() const {
-        int64_t count = p.input ? pass.gates * p.features : 0;
-        for (int k = 0; k < pass.products; ++k) count += depth(k) * columns(k);
-        return count * H * int64_t(sizeof(O));
-    }
+    int64_t weight_bytes() const { return work_of_row() * int64_t(sizeof(O)); }
 
     // Vectors of units of a block: so many that its row blocks are whole panels, and enough sums for one row.
-    int units() const {
-        int most = p.input ? pass.gates : 1, sum[MAX_STAGES] = {};
+    int units(int letter) const {
+        int most = p.input && !letter ? pass.gates : 1, sum[MAX_STAGES] = {};
         for (int k = 0; k < pass.products; ++k) {
+            if (letter_of(k) != letter) continue;
             const int all_of_stage = sum[pass.product[k].stage] += int(columns(k));
             most = columns(k) > most ? int(columns(k)) : most, most = all_of_stage > most ? all_of_stage : most;
         }
@@ -96,14 +104,14 @@ class Products {
         else if (packed())
             product<O>(of_block(k, units, columns(k), depth(k)), int(columns(k) * units.count()), depth(k), from, stride, rows, to);
         else
-            unpacked(p.arrays[one.weight], one.first, one.blocks, H, units, from, stride, rows, to);
+            unpacked(p.arrays[one.weight], this->rows(k), one.first, one.blocks, operand_size(k), units, from, stride, rows, to);
     }
     // Likewise of the input, for the gates.
     void project(Share units, const O* from, int64_t stride, int64_t rows, T* to) const {
         if (packed())
             product<O>(of_block(pass.products, units, pass.gates, p.features), int(pass.gates * units.count()), p.features, from, stride, rows, to);
         else
-            unpacked(p.weight_ih, 0, pass.gates, p.features, units, from, stride, rows, to);
+            unpacked(p.weight_ih, p.sizes[0], 0, pass.gates, p.features, units, from, stride, rows, to);
     }
 
     // f(from) with the caller's array in the type that it is of.
@@ -115,6 +123,11 @@ class Products {
     }
 
   private:
+    // The letter of a product's results, how many units it stands for, and how many that of the operand does.
+    int letter_of(int k) const { return pass.letter[pass.product[k].stage]; }
+    int64_t rows(int k) const { return p.sizes[letter_of(k)]; }
+    int64_t operand_size(int k) const { return p.sizes[pass.operand[pass.product[k].operand].letter]; }
+
     static Word<O>* words_of(const void* packed) {
         return reinterpret_cast<Word<O>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
     }
@@ -128,46 +141,48 @@ class Products {
     bool packs() const { return !p.packed && !few(); }
 
     // Of several heads each unit has its own's part of the depth: what those of a vector have together, and where that begins.
-    int64_t units_of_head(int k) const { return H / pass.product[k].heads; }
+    int64_t units_of_head(int k) const { return operand_size(k) / pass.product[k].heads; }
     int64_t span(int k) const {
+        if (pass.product[k].heads == 1) return operand_size(k);
         const int64_t own = units_of_head(k), most = own % L ? own * ((L + own - 2) / own + 1) : own;
-        return most < H ? most : H;
+        return most < operand_size(k) ? most : operand_size(k);
     }
     int64_t begin_of(int k, int64_t unit) const {
-        const int64_t own = units_of_head(k), first = unit / own * own, last = H - span(k);
+        const int64_t own = units_of_head(k), first = unit / own * own, last = operand_size(k) - span(k);
         return first < last ? first : last;
     }
 
     // Where packed weights lie from `at` on; returns how many words they take.
     int64_t layout(Word<O>* at) {
-        const int64_t width = all.vectors * L;
         int64_t taken = 0;
         for (int k = 0; k <= pass.products; ++k) {
             if (at) weights[k] = at + taken;
             if (k < pass.products)
-                taken += columns(k) * width * words<O>(depth(k));
+                taken += columns(k) * all[letter_of(k)].vectors * L * words<O>(depth(k));
             else if (p.input)
-                taken += pass.gates * width * words<O>(p.features);
+                taken += pass.gates * all[0].vectors * L * words<O>(p.features);
         }
         return taken;
     }
     Word<O>* of_block(int k, Share units, int64_t blocks, int64_t depth) const { return weights[k] + blocks * units.first * L * words<O>(depth); }
 
-    void pack_rows(const void* weight, int64_t first, int64_t blocks, int64_t depth, Share units, Word<O>* to) const {
+    // Row blocks of `rows` units from `first` on.
+    void pack_rows(const void* weight, int64_t rows, int64_t first, int64_t blocks, int64_t depth, Share units, Word<O>* to) const {
         const int vectors = int(blocks * units.count());
         for (int n = 0; n < vectors; ++n) {
             const int64_t unit = (units.first + n % units.count()) * L, block = first + n / units.count();
             int64_t width;
             Word<O>* column = place<O>(to, vectors, depth, n, width);
-            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + (block * H + unit) * depth, 1, depth, depth, H - unit, column, width); });
+            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + (block * rows + unit) * depth, 1, depth, depth, rows - unit, column, width); });
         }
     }
-    void pack_columns(const void* weight, int64_t first, int64_t depth, Share units, Word<O>* to) const {
+    // Columns, of `columns`, of the rows from `first` on.
+    void pack_columns(const void* weight, int64_t columns, int64_t first, int64_t depth, Share units, Word<O>* to) const {
         for (int n = 0; n < units.count(); ++n) {
             const int64_t unit = (units.first + n) * L;
             int64_t width;
             Word<O>* column = place<O>(to, int(units.count()), depth, n, width);
-            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + first * H * H + unit, H, 1, depth, H - unit, column, width); });
+            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + first * columns + unit, columns, 1, depth, columns - unit, column, width); });
         }
     }
     // Vector by vector and row block by row block; a depth that is not of a unit's head has zeros.
@@ -176,7 +191,7 @@ class Products {
     }
     void pack_heads(int k, Share units) const {
         const Multiplied& m = pass.product[k];
-        const int64_t own = units_of_head(k), wide = span(k);
+        const int64_t own = units_of_head(k), wide = span(k), H = operand_size(k);
         Buffer<T> rows(L * wide);
         for (int64_t vector = units.first; vector < units.last; ++vector)
             for (int block = 0; block < m.blocks; ++block) {
@@ -191,18 +206,19 @@ class Products {
                 seqcells::pack<O>(rows.get(), 1, wide, wide, L, of_vector(k, vector, block), L);
             }
     }
-    void pack_block(Share units) const {
+    void pack_block(int letter, Share units) const {
         for (int k = 0; k < pass.products; ++k) {
+            if (letter_of(k) != letter) continue;
             const Multiplied& m = pass.product[k];
             Word<O>* to = of_block(k, units, columns(k), depth(k));
             if (m.heads > 1)
                 pack_heads(k, units);
             else if (m.transposed)
-                pack_columns(p.arrays[m.weight], m.first, depth(k), units, to);
+                pack_columns(p.arrays[m.weight], rows(k), m.first * operand_size(k), depth(k), units, to);
             else
-                pack_rows(p.arrays[m.weight], m.first, m.blocks, H, units, to);
+                pack_rows(p.arrays[m.weight], rows(k), m.first, m.blocks, operand_size(k), units, to);
         }
-        if (p.input) pack_rows(p.weight_ih, 0, pass.gates, p.features, units, of_block(pass.products, units, pass.gates, p.features));
+        if (p.input && !letter) pack_rows(p.weight_ih, p.sizes[0], 0, pass.gates, p.features, units, of_block(pass.products, units, pass.gates, p.features));
     }
 
 
@@ -213,7 +229,7 @@ class Products {
         for (int64_t n = 0; n < units.count(); ++n)
             for (int block = 0; block < m.blocks; ++block) {
                 const int64_t vector = units.first + n, begin = begin_of(k, vector * L);
-                const O* operand = from + (m.transposed ? block * H : 0) + begin;
+                const O* operand = from + (m.transposed ? block * operand_size(k) : 0) + begin;
                 product<O>(of_vector(k, vector, block), 1, span(k), operand, stride, count, part);
                 T* out = to + ((m.transposed ? 0 : block) * units.count() + n) * L;
                 for (int64_t row = 0; row < count; ++row) {
@@ -223,12 +239,12 @@ class Products {
             }
     }
 
-    void unpacked(const void* weight, int64_t first, int64_t blocks, int64_t depth, Share units, const O* a, int64_t stride, int64_t rows, T* out) const {
+    void unpacked(const void* weight, int64_t size, int64_t first, int64_t blocks, int64_t depth, Share units, const O* a, int64_t stride, int64_t rows, T* out) const {
         const int64_t width = blocks * units.count() * L;
         in_its_type(weight, [&](const auto* from) {
             for (int64_t n = 0; n < blocks * units.count(); ++n) {
                 const int64_t unit = (units.first + n % units.count()) * L, block = first + n / units.count();
-                dots<O>(from + (block * H + unit) * depth, H - unit, depth, a, stride, rows, out + n * L, width);
+                dots<O>(from + (block * size + unit) * depth, size - unit, depth, a, stride, rows, out + n * L, width);
             }
         });
     }

@@ -64,7 +64,7 @@ class Program:
         places = kernels.places[backward]
         for d, addresses in enumerate(directions):
             at |= {d * kernels.count + places[name]: at for name, at in addresses.items() if name in places}
-        self.add(kernels.kind[backward], kernels.handles[backward], fields, at)
+        self.add("loop", kernels.handles[backward], fields, at)
 
     def gemm(
         self,

@@ -28,8 +28,9 @@ struct Stage {
     int64_t kept_width, kept_by_array;
     char* operands[2][MAX_PRODUCTS];
     int64_t operands_width[MAX_PRODUCTS];
-    T* sums;                    // (sums, H), and in full
+    T* sums;                    // (sums, sums_width), and in full
     double* totals;
+    int64_t sums_width;
     int64_t terms;              // summed up so far
 
     int64_t next_unit;          // what is likely to come next, to be asked for ahead of time; -1 for nothing
@@ -93,6 +94,7 @@ template <class Pass, class T>
 struct Place {
     const Stage<T>& s;
     const Call& p;
+    const int64_t units;  // how many there are
     const int64_t index, row, time;  // index: of the step whose values they are
     bool ahead;           // whether that step comes after `s.index`
     bool full;            // whether sums go to those in full
@@ -103,34 +105,34 @@ struct Place {
     SEQCELLS_INLINE void read(V& value, int sub, int64_t count, bool halves) const {
         constexpr Slot slot = Of::slot;
         constexpr int L = LANES<T>;
-        const int64_t H = p.hidden, unit = s.unit + sub * L, place = time * p.batch + row;
+        const int64_t unit = s.unit + sub * L, place = time * p.batch + row;
         const bool own = !slot.working && halves;
         if constexpr (slot.where == Where::GATE) {
             if (s.inputs) {
                 load(s.inputs + (row - s.row0) * s.inputs_width + (slot.column * s.vectors + sub) * L, value, L);
-                if (p.bias_ih) value += Array<T>(p.bias_ih, own).template load<V>(slot.column * H + unit, count);
+                if (p.bias_ih) value += Array<T>(p.bias_ih, own).template load<V>(slot.column * units + unit, count);
             } else {
-                value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * H + unit, count);
+                value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * units + unit, count);
             }
         } else if constexpr (slot.where == Where::GIVEN && slot.axes == Axes::TBH) {
-            value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * H + unit, count);
+            value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * units + unit, count);
         } else if constexpr (slot.where == Where::GIVEN && (slot.axes == Axes::BH || slot.axes == Axes::H)) {
             const Array<T> array(p.arrays[slot.array], own);
-            value = array ? array.template load<V>((slot.axes == Axes::H ? slot.column : row) * H + unit, count) : V{};
+            value = array ? array.template load<V>((slot.axes == Axes::H ? slot.column : row) * units + unit, count) : V{};
         } else if constexpr (slot.where == Where::GIVEN) {
             const Array<T> array(p.arrays[slot.array], own);
             value = V{} + array[slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : slot.axes == Axes::B ? row : 0];
         } else if constexpr (slot.where == Where::BEFORE) {
             if (index == 0)
-                value = Array<T>(p.arrays[slot.initial], halves).template load<V>(row * H + unit, count);
+                value = Array<T>(p.arrays[slot.initial], halves).template load<V>(row * units + unit, count);
             else
-                value = Array<T>(p.arrays[slot.array], own).template load<V>((TimesOf<Call>{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * H + unit, count);
+                value = Array<T>(p.arrays[slot.array], own).template load<V>((TimesOf<Call>{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * units + unit, count);
         } else if constexpr (slot.where == Where::CARRIED) {
-            value = Array<T>(p.arrays[slot.array], halves).template load<V>(row * H + unit, count);
+            value = Array<T>(p.arrays[slot.array], halves).template load<V>(row * units + unit, count);
         } else if constexpr (slot.where == Where::KEPT) {
             constexpr Kept one = Pass::keep[slot.column];
             if (one.operand >= 0 && !pairs)
-                load(reinterpret_cast<const T*>(s.operands[0][one.operand]) + row * s.operands_width[one.operand] + one.block * H + unit, value, count);
+                load(reinterpret_cast<const T*>(s.operands[0][one.operand]) + row * s.operands_width[one.operand] + one.block * units + unit, value, count);
             else
                 load(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
         } else if constexpr (slot.where == Where::PRODUCT) {
@@ -138,7 +140,7 @@ struct Place {
         } else if constexpr (slot.where == Where::NUMBER) {
             value = V{} + s.numbers[slot.column * p.batch + row];
         } else {
-            value = V{} + T(H);
+            value = V{} + T(p.sizes[slot.column]);
         }
     }
 
@@ -146,7 +148,7 @@ struct Place {
     SEQCELLS_INLINE void write(const V& value, int sub, int64_t count, bool halves) const {
         constexpr Slot slot = Of::slot;
         constexpr int L = LANES<T>;
-        const int64_t H = p.hidden, unit = s.unit + sub * L, place = time * p.batch + row;
+        const int64_t unit = s.unit + sub * L, place = time * p.batch + row;
         const bool own = !slot.working && halves;
         if constexpr (slot.where == Where::GIVEN) {
             const Array<T> array(p.arrays[slot.array], own);
@@ -155,25 +157,25 @@ struct Place {
                 const int64_t to = slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : row;
                 if (unit == 0) array.set(to, lane(value) + (slot.adds ? array[to] : T(0)));
             } else {
-                const int64_t to = slot.axes == Axes::BH ? row * H + unit : place * p.widths[slot.array] + slot.column * H + unit;
+                const int64_t to = slot.axes == Axes::BH ? row * units + unit : place * p.widths[slot.array] + slot.column * units + unit;
                 if constexpr (slot.adds)
                     array.store(to, array.template load<V>(to, count) + value, count);
                 else
                     array.store(to, value, count);
             }
         } else if constexpr (slot.where == Where::CARRIED) {
-            Array<T>(p.arrays[slot.array], own).store(row * H + unit, value, count);
+            Array<T>(p.arrays[slot.array], own).store(row * units + unit, value, count);
         } else if constexpr (slot.where == Where::KEPT) {
             if (Pass::keep[slot.column].operand < 0 || pairs)
                 store(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
         } else if constexpr (slot.where == Where::SUM) {
-            add_up<T>(s, slot.column * H + unit, value, full, count);
+            add_up<T>(s, slot.column * s.sums_width + unit, value, full, count);
         }
     }
 
     template <class V>
     SEQCELLS_INLINE void operand(int k, int block, const V& value, int sub, int64_t count) const {
-        const int64_t to = row * s.operands_width[k] + block * p.hidden + s.unit + sub * LANES<T>;
+        const int64_t to = row * s.operands_width[k] + block * units + s.unit + sub * LANES<T>;
         char* array = s.operands[Pass::operands[k].twice && ahead][k];
         if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
             if (s.pairs) return store(reinterpret_cast<bfloat16*>(array) + to, value, count);
@@ -258,8 +260,8 @@ SEQCELLS_INLINE void write_all(const Place<Pass, T>& row, const V* v, int sub, i
         each_constant<int(Pass::operands.size())>([&](auto k) SEQCELLS_LAMBDA {
             constexpr int which = k;
             each_constant<Pass::operands[which].blocks>([&](auto block) SEQCELLS_LAMBDA {
-                constexpr int value = Pass::operands[which].values[block];
-                if constexpr (Pass::made_at[value] == K) row.operand(which, block, v[value], sub, count);
+                constexpr Multiplicand operand = Pass::operands[which];
+                if constexpr (operand.made_at[block] == K) row.operand(which, block, v[operand.values[block]], sub, count);
             });
         });
 }
@@ -273,13 +275,14 @@ SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, i
     using Valid = std::conditional_t<BOUNDED, Whether, Always>;
     using Reset = std::conditional_t<BOUNDED, Whether, Never>;
     constexpr int L = LANES<T>;
-    constexpr bool LAST = K + 1 == Pass::stages;
+    constexpr int NEXT = BEGINS ? K : Pass::follows[K];  // the next step's first stage, or -1
     const Call& p = *s.p;
+    const int64_t units = p.sizes[Pass::letter[K]];
     const bool halves = N == 0 && p.halves;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
-    const Place<Pass, T> now{s, p, s.index, of_row, TimesOf<Call>{p}.at(s.index), false, full, N == 0 && s.pairs},
-        next{s, p, after, of_row, TimesOf<Call>{p}.at(after), true, full, N == 0 && s.pairs};
-    const int64_t count = N ? L : p.hidden - (s.unit + sub * L);
+    const Place<Pass, T> now{s, p, units, s.index, of_row, TimesOf<Call>{p}.at(s.index), false, full, N == 0 && s.pairs},
+        next{s, p, units, after, of_row, TimesOf<Call>{p}.at(after), true, full, N == 0 && s.pairs};
+    const int64_t count = N ? L : units - (s.unit + sub * L);
     const TimesOf<Call> times{p};
     const auto valid = [&](const Place<Pass, T>& row) {
         if constexpr (BOUNDED) return Valid{times.valid(times.at(row.index), row.row)};
@@ -295,18 +298,21 @@ SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, i
         Pass::template row<K>(v, valid(now), reset(now));
         read_all<Pass, K, BOUNDED, false, false>(now, v, sub, count, halves);
         Pass::template units<K>(v, valid(now), reset(now));
-        write_all<Pass, K, BOUNDED, true, LAST>(now, v, sub, count, halves);
-        write_all<Pass, K, BOUNDED, false, LAST>(now, v, sub, count, halves);
-        if (!LAST || s.last) return;
-        each_constant<int(Pass::onward.size())>([&](auto k) SEQCELLS_LAMBDA { v[Pass::onward[k].second] = v[Pass::onward[k].first]; });
+        write_all<Pass, K, BOUNDED, true, NEXT >= 0>(now, v, sub, count, halves);
+        write_all<Pass, K, BOUNDED, false, NEXT >= 0>(now, v, sub, count, halves);
+        if (NEXT < 0 || s.last) return;
+        each_constant<int(Pass::onward.size())>([&](auto k) SEQCELLS_LAMBDA {
+            constexpr Onward each = Pass::onward[k];
+            if constexpr (each.letter == Pass::letter[K]) v[each.becomes] = v[each.value];
+        });
     }
-    if constexpr (BEGINS || LAST) {
-        read_all<Pass, 0, BOUNDED, true, BEGINS>(next, v, sub, count, halves);
-        Pass::template row<0>(v, valid(next), reset(next));
-        read_all<Pass, 0, BOUNDED, false, BEGINS>(next, v, sub, count, halves);
-        Pass::template units<0>(v, valid(next), reset(next));
-        write_all<Pass, 0, BOUNDED, true, false>(next, v, sub, count, halves);
-        write_all<Pass, 0, BOUNDED, false, false>(next, v, sub, count, halves);
+    if constexpr (NEXT >= 0) {
+        read_all<Pass, NEXT, BOUNDED, true, BEGINS>(next, v, sub, count, halves);
+        Pass::template row<NEXT>(v, valid(next), reset(next));
+        read_all<Pass, NEXT, BOUNDED, false, BEGINS>(next, v, sub, count, halves);
+        Pass::template units<NEXT>(v, valid(next), reset(next));
+        write_all<Pass, NEXT, BOUNDED, true, false>(next, v, sub, count, halves);
+        write_all<Pass, NEXT, BOUNDED, false, false>(next, v, sub, count, halves);
     }
 }
 
@@ -327,12 +333,13 @@ SEQCELLS_INLINE bool looks_ahead(const Stage<T>& s, int64_t& row, int64_t& unit,
 // effects, as compilers see it.
 template <class Pass, int K, class T>
 SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
+    const int64_t units = p.sizes[Pass::letter[K]];
     const int64_t place = TimesOf<Call>{p}.at(index) * p.batch + row;
     const auto ask = [&](auto of, auto writes) SEQCELLS_LAMBDA {
         constexpr Slot slot = decltype(of)::slot;
         if constexpr (slot.axes == Axes::TBH && (slot.where == Where::GIVEN || slot.where == Where::GATE))
             if (p.arrays[slot.array])
-                Array<T>(p.arrays[slot.array], p.halves && !slot.working).template expect<writes>(place * p.widths[slot.array] + slot.column * p.hidden + unit, count);
+                Array<T>(p.arrays[slot.array], p.halves && !slot.working).template expect<writes>(place * p.widths[slot.array] + slot.column * units + unit, count);
     };
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Read<Pass, K, k>{}, std::integral_constant<int, 0>{}); });
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Written<Pass, K, k>{}, std::integral_constant<int, 1>{}); });
@@ -344,15 +351,16 @@ SEQCELLS_INLINE void expect(const Stage<T>& s, int64_t row) {
     const Call& p = *s.p;
     int64_t unit = s.unit, vectors = s.vectors, index = s.index;
     if (!looks_ahead(s, row, unit, vectors, index)) return;
-    const int64_t H = p.hidden, count = H - unit < vectors * LANES<T> ? H - unit : vectors * LANES<T>;
+    const int64_t rest = p.sizes[Pass::letter[K]] - unit, count = rest < vectors * LANES<T> ? rest : vectors * LANES<T>;
     expect_units<Pass, K, T>(p, index, row, unit, count);
-    if (K + 1 == Pass::stages && !s.last) expect_units<Pass, 0, T>(p, index + Pass::by, row, unit, count);
+    if constexpr (K < Pass::stages && Pass::follows[K] >= 0)
+        if (!s.last) expect_units<Pass, Pass::follows[K], T>(p, index + Pass::by, row, unit, count);
 }
 
 template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
 SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
     const Call& p = *s.p;
-    const int64_t whole = p.halves || s.pairs ? 0 : (p.hidden - s.unit) / LANES<T>;
+    const int64_t whole = p.halves || s.pairs ? 0 : (p.sizes[Pass::letter[K]] - s.unit) / LANES<T>;
     const int wide = whole < s.vectors ? int(whole) : s.vectors;
     for (int64_t row = s.row0; row < s.row1; ++row) {
         expect<Pass, K>(s, row + Pass::ahead);
@@ -382,16 +390,16 @@ void run_stage(const void* stage) {
         stage_rows<Pass, K, false, T, BEGINS>(s);
 }
 
-template <class Program, class T, int... K>
-constexpr Pass pass_of(std::integer_sequence<int, K...>) {
+template <class Program, class T, int... K, int... Letter>
+constexpr Pass pass_of(std::integer_sequence<int, K...>, std::integer_sequence<int, Letter...>) {
     return {Program::stages, int(Program::names.size()), int(Program::keep.size()), int(Program::operands.size()), int(Program::products.size()),
-            int(Program::reductions.size()), Program::sums, int(Program::totals.size()), Program::by, Program::gates,
+            int(Program::reductions.size()), Program::sums, int(Program::totals.size()), Program::by, Program::gates, Program::gates_at, Program::letters, Program::letter.data(),
             Program::names.data(), Program::keep.data(), Program::operands.data(), Program::products.data(), Program::reductions.data(), Program::totals.data(),
-            {nullptr, run_stage<Program, K + 1, T>...}, run_stage<Program, 0, T, true>};
+            {nullptr, run_stage<Program, K + 1, T>...}, {run_stage<Program, 0, T, true>, run_stage<Program, Program::stages + Letter, T, true>...}};
 }
 template <class Program, class T>
 constexpr Pass pass_of() {
-    return pass_of<Program, T>(std::make_integer_sequence<int, Program::stages - 1>{});
+    return pass_of<Program, T>(std::make_integer_sequence<int, Program::stages - 1>{}, std::make_integer_sequence<int, Program::letters - 1>{});
 }
 
 }  // namespace

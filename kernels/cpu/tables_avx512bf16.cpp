@@ -7,12 +7,8 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")
 #define SEQCELLS_TARGET avx512bf16
 #define SEQCELLS_PAIRS
-#define SEQCELLS_BASE avx512
 #define SEQCELLS_VECTOR_BYTES 64
 #define SEQCELLS_VECTOR_REGISTERS 32
-#include "problem.h"
-namespace seqcells::avx512 {
-extern const Cell single_cells[];
-}
+
 #include "tables.h"
 #endif

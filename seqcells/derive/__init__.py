@@ -3,7 +3,8 @@
 from .expressions import DerivationError
 from .identity import identity
 from .plan import Plan, plan
-from .print import cpp, triton
+from .print import triton
+from .print_loop import cpp_cells
 from .print_stages import triton_stages
 
-__all__ = ["DerivationError", "Plan", "cpp", "identity", "plan", "triton", "triton_stages"]
+__all__ = ["DerivationError", "Plan", "cpp_cells", "identity", "plan", "triton", "triton_stages"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from .. import cells
 from ..cells import BUILT_IN
-from . import cpp, plan, triton, triton_stages
+from ..transformed import transformed
+from . import cpp_cells, plan, triton, triton_stages
 
 STAGED = (
     cells.GRUResetBefore,
@@ -17,6 +18,16 @@ STAGED = (
     cells.MultiHeadSLSTM,
 )
 """Cells of several stages whose kernels are printed."""
+AHEAD_OF_TIME = (
+    cells.LSTM,
+    transformed(cells.LSTM, "projection(1)"),
+    cells.GRU,
+    cells.RNNTanh,
+    cells.RNNReLU,
+    cells.PeepholeLSTM,
+    cells.GRUResetBefore,
+)
+"""Cells that the CPU engine is built with: torch.nn's, and what ONNX and Keras have of theirs besides."""
 
 
 def printed() -> dict[Path, str]:
@@ -26,7 +37,7 @@ def printed() -> dict[Path, str]:
     files = {
         kernels / "triton" / "cells.py": triton(plans),
         kernels / "triton" / "staged_cells.py": triton_stages(STAGED),
-        kernels / "cpu" / "cells.h": cpp(plans),
+        kernels / "cpu" / "cells.h": cpp_cells(AHEAD_OF_TIME),
     }
     return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}
 

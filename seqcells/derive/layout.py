@@ -1,7 +1,8 @@
 """Fourth: where an engine has the values of a program. Nothing here is of one language.
 
-After the last stage of a step comes the first one of the next, so what is carried passes in registers. What a later
-stage reads of an earlier one is kept in memory of the engine's; so are the operands of gathers, which all threads read.
+A stage of an engine is that of a program for the units of one size: it is known by its number. After the last one of a
+size comes the next step's first one, so what is carried passes in registers. What a later stage reads of an earlier one
+is kept in memory of the engine's; so are the operands of gathers, which all threads read.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,8 @@ from ..cells.activations import where
 from .derivation import Derivation
 from .differentiate import Outer
 from .expressions import DerivationError, Expression, Product, reachable
-from .program import Program
+from .program import Output, Program
+from .stages import Stages, stages_of
 
 
 class Slot(NamedTuple):
@@ -35,9 +37,12 @@ class Result(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """What products read: vectors side by side. ``twice``: written for the next step while it is read for this one."""
+    """What products read: vectors of one size side by side, each written by a stage. ``twice``: written for the next
+    step while it is read for this one."""
 
     values: tuple[Expression, ...]
+    letter: str
+    stages: tuple[int, ...]
     twice: bool
 
 
@@ -62,9 +67,11 @@ class Kept(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A value that is summed up over steps and sequences, and the columns of arrays that get the sum."""
+    """A value that is summed up over steps and sequences, for the units of one size, and the columns of arrays that get
+    the sum."""
 
     value: Expression
+    letter: str
     to: tuple[tuple[str, int, str], ...]
     """With the axes of the array."""
 
@@ -84,6 +91,7 @@ class Layout(NamedTuple):
     earlier one has made but that cost less to make again than to keep."""
 
     program: Program
+    stages: Stages
     blocks: list[list[Expression]]
     slots: dict[Expression, Slot]
     kept: list[Kept]
@@ -97,7 +105,7 @@ class Layout(NamedTuple):
     @property
     def arrays(self) -> list[str]:
         """The names of the caller's arrays that values are in, in order."""
-        found = [slot.array for slot in self.slots.values()]
+        found = [slot.array for slot in self.slots.values() if slot.where != "COUNT"]
         found += [each.slot.array for results in self.results for each in results]
         found += [product.weight for product in self.products]
         found += [array for each in self.sums for array, *_ in each.to]
@@ -105,18 +113,37 @@ class Layout(NamedTuple):
         return [*dict.fromkeys(name for name in found if name)]
 
     @property
-    def histories(self) -> dict[str, bool]:
-        """What forward leaves of all steps for backward, besides the output: arrays, and whether of units."""
-        slots = [each.slot for results in self.results for each in results if each.slot.axes.startswith("T")]
-        return {slot.array: slot.axes.endswith("H") for slot in slots if slot.working}
+    def histories(self) -> dict[str, str]:
+        """What forward leaves of all steps for backward, besides the output: arrays, and the letters of their units'
+        size, or "" for numbers."""
+        found = {}
+        for k, results in enumerate(self.results):
+            slots = [each.slot for each in results if each.slot.axes.startswith("T") and each.slot.working]
+            found |= {slot.array: self.stages.letter[k] if slot.axes.endswith("H") else "" for slot in slots}
+        return found
+
+    def for_weights(self) -> dict[str, str]:
+        """Likewise what backward leaves for the weights' gradients, besides that of the gates."""
+        found = {}
+        for k, results in enumerate(self.results):
+            arrays = [each.slot.array for each in results]
+            found |= {array: self.stages.letter[k] for array in arrays if array.partition(".")[0] in FOR_WEIGHTS}
+        return found
 
     @property
     def gates_inside(self) -> bool:
         """Whether the input's gates may be made step by step: no reduction reads them, and no stage that precedes all
         products, since that runs with the step before."""
-        read = [arg for v in self.blocks[0] for arg in v.inner] + [each.value for each in self.results[0]]
+        first = [self.stages.first(letter) for letter in self.stages.letters]
+        read = [arg for k in first for v in self.blocks[k] for arg in v.inner]
+        read += [each.value for k in first for each in self.results[k]]
         read += [v.args[0] for _, v in self.reductions] + [v for each in self.operands for v in each.values]
         return not any(v in self.slots and self.slots[v].where == "GATE" for v in read)
+
+    @property
+    def gates_at(self) -> int:
+        """The first stage that may read the input's gates when they are made step by step."""
+        return next(k for k in range(1, self.stages.count) if self.stages.letter[k] == "H")
 
     def columns(self, array: str) -> int:
         """How many columns of an array are written, each of all units or of one number."""
@@ -128,122 +155,137 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     """Those of both passes, derived with all boundaries.
 
     Raises:
-        DerivationError: the loop of kernels/cpu does not run such a cell: without gates, with sizes besides H, with
-            reductions of heads, weights made of weights, or an output that is not its first state.
+        DerivationError: no engine runs such a cell: with reductions of heads, heads of two sizes, or weights made of
+            weights.
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
+    products = [v.op for v in values if isinstance(v.op, Product)]
     lacking = {
-        "no gates": not cell.gates,
-        "sizes besides H": any(v.unit_axis not in ("", "H") for v in values),
-        "reductions of heads": any(getattr(v.op, "heads", 1) > 1 and not isinstance(v.op, Product) for v in values),
+        "reductions of heads": any("N" in v.axes or getattr(v.op, "heads", 1) > 1 for v in values if not isinstance(v.op, Product)),
+        "heads of two sizes": any(op.heads > 1 and op.axis != op.of for op in products),
         "weights made of weights": cell.weights is not Cell.weights,
-        "an output that is not its first state": cell.output not in ("", cell.states[0]),
     }
     if any(lacking.values()):
         raise DerivationError(
             f"{cell.__name__} has {', '.join(k for k, v in lacking.items() if v)}: no loop runs that yet"
         )
-    columns = _columns(cell, derived)
-    forward, backward = (_Places(columns, cell.states, p) for p in derived[:2])
+    columns, letters = _columns(cell, derived), tuple(dict.fromkeys(["H", *(v.unit_axis for v in values if v.unit_axis)]))
+    forward, backward = (_Places(columns, p, stages_of(p, letters)) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
-        if name != f"after.{cell.states[0]}":  # which is the output, wherever it is read
-            forward.write(output.value, columns[name])
+        if columns[name] != columns["output"] or name == "output":  # a state that is the output is read there
+            forward.write(output, columns[name])
     for state, (name, onward) in zip(cell.states, derived.forward.carried.items(), strict=True):
-        forward.carry(name, onward.value, f"initial.{state}", f"final.{state}")
+        forward.carry(name, onward, f"initial.{state}", f"final.{state}")
 
     for state, (name, onward) in zip(cell.states, derived.backward.carried.items(), strict=True):
-        backward.carry(name, onward.value, f"grad_final.{state}", f"grad_initial.{state}")
-    summed: dict[Expression, list[tuple[str, int, str]]] = {}
+        backward.carry(name, onward, f"grad_final.{state}", f"grad_initial.{state}")
+    summed: dict[tuple[Expression, str], list[tuple[str, int, str]]] = {}
     for name, output in derived.backward.outputs.items():
-        slot = columns[name.removeprefix("d.")]
+        slot, value = columns[name.removeprefix("d.")], output.value
         to = f"grad_{slot.array}", slot.column
         if slot.where == "GATE":
-            backward.write(output.value, slot._replace(where="GIVEN", array=to[0]))
-            summed.setdefault(output.value, []).append(("grad_bias_ih", slot.column, "H"))
-        elif output.axes in ("H", ""):
-            summed.setdefault(output.value, []).append((*to, output.axes))
+            backward.write(output, slot._replace(where="GIVEN", array=to[0]))
+            summed.setdefault((value, "H"), []).append(("grad_bias_ih", slot.column, "H"))
+        elif slot.axes in ("H", ""):
+            summed.setdefault((value, output.axes or value.unit_axis or "H"), []).append((*to, slot.axes))
         else:
             adds = "T" not in output.axes
-            backward.write(output.value, slot._replace(array=to[0], working=adds), adds)
-    terms = [backward.term(outer, cell.states[0]) for outer in derived.backward.outers]
-    sums = [Sum(value, tuple(to)) for value, to in summed.items()]
+            backward.write(output, slot._replace(array=to[0], working=adds), adds)
+    previous = f"before.{cell.states[0]}" if columns["output"] == columns[f"after.{cell.states[0]}"] else ""
+    terms = [backward.term(outer, previous) for outer in derived.backward.outers]
+    sums = [Sum(*of, tuple(to)) for of, to in summed.items()]
     return forward.layout([], []), backward.layout(sums, terms)
+
+
+FOR_WEIGHTS = "grad_products", "multiplied"
+"""The arrays that backward leaves for the weights' gradients; of a size besides H its letter follows."""
+
+
+def _of_size(array: str, letter: str) -> str:
+    return array if letter == "H" else f"{array}.{letter}"
+
+
+def _general(axes: str) -> str:
+    """The axes with H in the place of any letter."""
+    return axes if not axes or axes[-1] in "TB" else f"{axes[:-1]}H"
 
 
 def _columns(cell: type[Cell], derived: Derivation) -> dict[str, Slot]:
     """Of each leaf and each result of forward its place."""
     found = {f"x.{gate}": Slot("GATE", "TBH", "gates_x", k) for k, gate in enumerate(cell.gates)}
-    found |= {f"x.{name}": Slot("GIVEN", axes, f"x.{name}") for name, axes in cell.streams.items()}
+    found |= {f"x.{name}": Slot("GIVEN", _general(axes), f"x.{name}") for name, axes in cell.streams.items()}
     for name, value in derived.forward.outputs.items():
         if name.startswith("kept."):
-            found[name] = Slot("GIVEN", value.axes, name)
-            found[f"d.{name}"] = Slot("GIVEN", value.axes, f"grad_{name}")
+            found[name] = Slot("GIVEN", _general(value.axes), name)
+            found[f"d.{name}"] = Slot("GIVEN", _general(value.axes), f"grad_{name}")
     for name, rows in cell.parameters.items():
         found |= {f"p.{row}": Slot("GIVEN", "H", f"weight_{name}", k) for k, row in enumerate(rows)}
     found |= {f"p.{name}": Slot("GIVEN", "", f"weight_{name}") for name in cell.scalars}
     for name, rows in ({"hh": cell.recurrent_gates} | cell.rows_of_products()).items():
         found |= {f"bias_{name}.{row}": Slot("GIVEN", "H", f"bias_{name}", k) for k, row in enumerate(rows)}
-    counts = {"BH": 0, "B": 0}
+    counts: dict[str, int] = {}
     for name, value in derived.saved.items():
-        array = "saved" if value.unit_axis else "numbers"
-        found[f"saved.{name}"] = Slot("GIVEN", f"T{value.axes}", array, counts[value.axes], True)
-        counts[value.axes] += 1
+        array = _of_size("saved", value.unit_axis) if value.unit_axis else "numbers"
+        found[f"saved.{name}"] = Slot("GIVEN", _general(f"T{value.axes}"), array, counts.get(array, 0), True)
+        counts[array] = counts.get(array, 0) + 1
+    output = Slot("GIVEN", "TBH", "output")
     for k, state in enumerate(cell.states):
+        there = not k and cell.output in ("", state)
         found[f"fresh.{state}"] = Slot("GIVEN", "BH", f"fresh.{state}")
-        found[f"after.{state}"] = Slot("GIVEN", "TBH", f"after.{state}" if k else "output", working=k > 0)
-        before = f"after.{state}" if k else "previous"
-        found[f"before.{state}"] = Slot("BEFORE" if k else "GIVEN", "TBH", before, working=k > 0)
-    found |= {"output": Slot("GIVEN", "TBH", "output"), "d.output": Slot("GIVEN", "TBH", "grad_output")}
-    return found | {"units.H": Slot("COUNT", "")}
+        found[f"after.{state}"] = output if there else Slot("GIVEN", "TBH", f"after.{state}", working=True)
+        before = Slot("BEFORE", "TBH", f"after.{state}", working=True)
+        found[f"before.{state}"] = Slot("GIVEN", "TBH", "previous") if there else before
+    found |= {"output": output, "d.output": Slot("GIVEN", "TBH", "grad_output")}
+    sizes = {v.args[0] for p in derived[:2] for v in reachable(p.roots) if v.op == "leaf" and v.args[0].startswith("units.")}
+    return found | {name: Slot("COUNT", "", name.removeprefix("units.")) for name in sizes}
 
 
 class _Places:
     """Finds the places of one program's values."""
 
-    def __init__(self, columns: dict[str, Slot], states: tuple[str, ...], program: Program) -> None:
-        self._columns, self._program = columns, program
-        self._stage = {v: k for k, stage in enumerate(program.stages) for v in (*stage.gathers, *stage.block)}
+    def __init__(self, columns: dict[str, Slot], program: Program, stages: Stages) -> None:
+        self._columns, self._program, self._stages = columns, program, stages
         self._between = {v for stage in program.stages for v in stage.gathers}
         self._slots: dict[Expression, Slot] = {}
-        self._results: list[list[Result]] = [[] for _ in program.stages]
-        self._others: dict[str, int] = {"grad_products": 0, "multiplied": 0}
-        self._written: dict[tuple[Expression, str], tuple[str, int]] = {}
+        self._results: list[list[Result]] = [[] for _ in stages.letter]
+        self._taken: dict[str, int] = {}
 
-    def stage(self, value: Expression) -> int:
-        """The stage that makes a value; leaves are there before the first."""
-        return self._stage.get(value, 0)
-
-    def write(self, value: Expression, slot: Slot, adds: bool = False) -> None:
+    def write(self, output: Output, slot: Slot, adds: bool = False) -> None:
         slot = slot._replace(where="GIVEN" if slot.where == "GATE" else slot.where)
-        self._results[self.stage(value)].append(Result(value, slot, adds))
+        stage = self._stages.making(output.value, output.axes.strip("TB"))
+        self._results[stage].append(Result(output.value, slot, adds))
 
-    def carry(self, name: str, value: Expression, begin: str, end: str) -> None:
+    def carry(self, name: str, onward: Output, begin: str, end: str) -> None:
         """What passes from the last stage to the first; its first values, and where its last ones go."""
         leaf = next((v for v in self._leaves() if v.args[0] == name), None)
         if leaf is not None:
             self._slots[leaf] = Slot("CARRIED", "BH", begin)
-        self._results[-1].append(Result(value, Slot("CARRIED", "BH", end, working=begin.startswith("grad"))))
+        slot = Slot("CARRIED", "BH", end, working=begin.startswith("grad"))
+        self._results[self._stages.last(onward.axes.strip("B"))].append(Result(onward.value, slot))
 
-    def term(self, outer: Outer, first: str) -> Term:
-        """Where the two vectors of an outer product are, over all steps: written for that alone where they are not."""
-        operand = outer.operand
+    def term(self, outer: Outer, previous: str) -> Term:
+        """Where the two vectors of an outer product are, over all steps: written for that alone where they are not.
+        ``previous`` is the leaf that the caller has so."""
+        operand, (rows, columns) = outer.operand, outer.axes
         if operand.op is where and operand.args[0].args[0] == "valid":
             operand = operand.args[1]
         entered = operand.args[2] if operand.op is where and operand.args[0].args[0] == "reset" else operand
-        if entered.op == "leaf" and entered.args[0] == f"before.{first}":
+        if entered.op == "leaf" and entered.args[0] == previous:
             to = "previous", 0
         else:
-            to = self._history(outer.operand, "multiplied")  # zero where a sequence has ended: there may be anything
-        return Term(outer.weight, outer.block, outer.heads, self._history(outer.d, "grad_products"), to)
+            # Zero where a sequence has ended: there may be anything.
+            to = self._history(outer.operand, "multiplied", columns)
+        return Term(outer.weight, outer.block, outer.heads, self._history(outer.d, "grad_products", rows), to)
 
-    def _history(self, value: Expression, array: str) -> tuple[str, int]:
+    def _history(self, value: Expression, array: str, letter: str) -> tuple[str, int]:
+        there = {_of_size(each, letter) for each in FOR_WEIGHTS} | ({"grad_gates_x"} if letter == "H" else set())
         for results in self._results:
             for each in results:
-                if each.value is value and each.slot.array in ("grad_gates_x", *self._others):
+                if each.value is value and each.slot.array in there:
                     return each.slot.array, each.slot.column
-        column = self._others[array]
-        self._others[array] += 1
-        self.write(value, Slot("GIVEN", "TBH", array, column))
+        array = _of_size(array, letter)
+        column = self._taken[array] = self._taken.get(array, -1) + 1
+        self.write(Output(f"TB{letter}", value), Slot("GIVEN", "TBH", array, column))
         return array, column
 
     def _leaves(self) -> list[Expression]:
@@ -259,16 +301,17 @@ class _Places:
         gathers = [v for stage in stages for v in stage.gathers]
         operands = self._operands(gathers)
         for k, each in enumerate(sums):
-            self._results[self.stage(each.value)].append(Result(each.value, Slot("SUM", "H", column=k)))
-        blocks = self._blocks(gathers)
+            stage = self._stages.making(each.value, each.letter)
+            self._results[stage].append(Result(each.value, Slot("SUM", "H", column=k)))
+        blocks = self._blocks(gathers, operands)
         kept = self._kept(gathers, blocks)
         for k, each in enumerate(kept):
-            self._slots[each.value] = Slot("KEPT", each.value.axes, column=k)
+            self._slots[each.value] = Slot("KEPT", _general(each.value.axes), column=k)
         products, reductions = [], []
         for v in gathers:
-            stage = self.stage(v)
+            stage = self._stages.of[v]
             if isinstance(v.op, Product):
-                place = next(k for k, operand in enumerate(operands) if operand.values == v.args)
+                place = next(k for k, operand in enumerate(operands) if operand[:2] == (v.args, v.op.of))
                 one = Multiplied(stage, v.op.weight, place, v.op.blocks, (v,), v.op.heads, v.op.transposed)
                 last = products[-1] if products else None
                 if last and not one.transposed and last[:3] == one[:3] and last.of[-1] + 1 == one.of[0]:
@@ -278,28 +321,37 @@ class _Places:
             else:
                 reductions.append((stage, v))
         reductions.sort(key=lambda each: each[1].op.name != "mean")  # of which the variance of the same is made
-        return Layout(program, blocks, self._slots, kept, operands, products, reductions, self._results, sums, terms)
+        parts = blocks, self._slots, kept, operands, products, reductions, self._results, sums, terms
+        return Layout(program, self._stages, *parts)
 
     def _operands(self, gathers: list[Expression]) -> list[Operand]:
-        found = dict.fromkeys(v.args for v in gathers if isinstance(v.op, Product))
-        return [Operand(values, any(self.stage(v) == 0 for v in values)) for values in found]
+        found = dict.fromkeys((v.args, v.op.of) for v in gathers if isinstance(v.op, Product))
+        made = [[self._stages.making(v, letter) for v in values] for values, letter in found]
+        return [
+            Operand(values, letter, tuple(stages), any(not self._stages.before[k] for k in stages))
+            for (values, letter), stages in zip(found, made, strict=True)
+        ]
 
-    def _blocks(self, gathers: list[Expression]) -> list[list[Expression]]:
+    def _blocks(self, gathers: list[Expression], operands: list[Operand]) -> list[list[Expression]]:
         """What each stage makes: what it is there for, and what that is made of."""
-        operands = [arg for v in gathers for arg in v.args]
+        read = [(v, stage) for each in operands for v, stage in zip(each.values, each.stages, strict=True)]
+        read += [(v, self._stages.making(v)) for each in gathers if not isinstance(each.op, Product) for v in each.args]
         found = []
-        for k in range(len(self._program.stages)):
-            wanted = [each.value for each in self._results[k]] + [v for v in operands if self.stage(v) == k]
+        for k in range(len(self._results)):
+            wanted = [each.value for each in self._results[k]] + [v for v, stage in read if stage == k]
             # What later stages read.
-            wanted += [v for v in self._program.stages[k].block if not self._is_cheap(v)]
-            found.append([v for v in reachable(self._made(wanted, k)) if v in self._made(wanted, k)])
+            block = self._program.stages[self._stages.before[k]].block
+            wanted += [v for v in block if self._stages.of[v] == k and not self._is_cheap(v)]
+            made = self._made(wanted, k)
+            found.append([v for v in reachable(made) if v in made])
         return found
 
     def _made(self, wanted: Iterable[Expression], stage: int) -> set[Expression]:
         todo, made = [*wanted], set()
         while todo:
             v = todo.pop()
-            if v not in made and v.inner and v not in self._between and (self.stage(v) == stage or self._is_cheap(v)):
+            own = self._stages.of.get(v) == stage
+            if v not in made and v.inner and v not in self._between and (own or self._is_cheap(v)):
                 made.add(v)
                 todo += v.inner
         return made
@@ -339,6 +391,7 @@ class _Places:
         reduced = dict.fromkeys(v.args[0] for v in gathers if not isinstance(v.op, Product))
         later: dict[Expression, bool] = {}
         plain: set[Expression] = {*reduced}
+        before = self._stages.before
         for k, block in enumerate(blocks):
             made = {*block}
             ends = [each.value for each in self._results[k]]
@@ -347,9 +400,9 @@ class _Places:
             plain |= {v for v in map(self._unended, unended) if v not in made}
             for v in read:
                 of_units = v.unit_axis or v not in self._between
-                if v.inner and of_units and v not in made and self.stage(v) < k:
-                    later.setdefault(v, v in reduced and self.stage(v) == 0)
+                if v.inner and of_units and v not in made and before[self._stages.of[v]] < before[k]:
+                    later.setdefault(v, v in reduced and not before[self._stages.of[v]])
         for v in reduced:
             if v.inner or self._is_carried(v):
-                later.setdefault(v, self.stage(v) == 0)
+                later.setdefault(v, not before[self._stages.making(v)])
         return [Kept(value, twice, value not in plain) for value, twice in later.items()]

@@ -1,4 +1,4 @@
-"""Last: the plans as source text, in Triton and in C++."""
+"""Last: the plans as source text in Triton, and how both languages write an expression."""
 
 import ast
 import inspect
@@ -28,25 +28,6 @@ Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
 CELLS = {{
 {rows}
 }}
-"""
-
-CPP = """
-#pragma once
-
-#include <array>
-
-#include "activations.h"
-
-namespace seqcells {{
-namespace {{
-
-{structs}
-
-}}  // namespace
-}}  // namespace seqcells
-
-// All of them: X is applied to each struct.
-#define SEQCELLS_CELLS(X) {names}
 """
 
 # Names that C++ keeps to itself and Python does not.
@@ -91,40 +72,6 @@ def _triton_row(plan: Plan) -> str:
 
 def _tuple(*items: str) -> str:
     return f"({', '.join(items)}{',' * (len(items) == 1)})"
-
-
-def cpp(plans: Sequence[Plan]) -> str:
-    """The text of kernels/cpu/cells.h, below its head."""
-    names = " ".join(f"X({plan.cell.__name__})" for plan in plans)
-    return CPP.format(structs="\n\n".join(map(_cpp_struct, plans)), names=names)
-
-
-def _cpp_struct(plan: Plan) -> str:
-    counts = {"gates": "x", "recurrent_gates": "r", "states": "s", "parameters": "p", "saves": "saved"}
-    numbers = ", ".join(f"{name} = {len(plan.fields[record])}" for name, record in counts.items())
-    constants = [f'const char* name = "{plan.cell.name}"', f"int {numbers}"]
-    for kind, name in (("int", "shared"), ("bool", "previous"), ("bool", "next")):
-        values = [str(value).lower() for value in getattr(plan, name)]
-        constants.append(f"std::array<{kind}, {len(values)}> {name}{{{', '.join(values)}}}")
-    head = "\n".join(f"static constexpr {constant};" for constant in constants)
-    body = "\n\n".join([head, *(_cpp_function(plan, kind) for kind in SIGNATURES)])
-    return f"struct {plan.cell.__name__} {{\n{textwrap.indent(body, '    ')}\n}};"
-
-
-def _cpp_function(plan: Plan, kind: str) -> str:
-    arguments, results = (names.split() for names in SIGNATURES[kind])
-    block = _spelled(getattr(plan, kind), "T({})", CPP_WORDS)
-    lines = [f"const V {', '.join(f'{k} = {v}' for k, v in loads.items())};" for loads in _loads(plan, block)]
-    lines += [f"const auto {block.names[v]} = {formula(v, block.names, whole=True)};" for v in block.assigned]
-    if any("T(" in line for line in lines):
-        lines.insert(0, "using T = scalar<V>;")
-    for target, values in zip(results, block.results.values(), strict=True):
-        written = (f"{target}[{i}] = {'V{}' if v is None else block.names[v]};" for i, v in enumerate(values))
-        lines += [" ".join(written)] if values else []
-    about = "\n".join(f"// {line}".rstrip() for line in _about(plan, kind).splitlines())
-    parameters = ", ".join([f"const V* {a}" for a in arguments] + [f"V* {a}" for a in results])
-    body = textwrap.indent("\n".join(lines), "    ")
-    return f"{about}\ntemplate <class V>\nSEQCELLS_INLINE static void {kind}({parameters}) {{\n{body}\n}}"
 
 
 def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:

@@ -1,5 +1,7 @@
 """Last, in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
 
+import hashlib
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +11,7 @@ from .derivation import derive
 from .expressions import Expression, Product
 from .layout import Kept, Layout, Slot, layouts
 from .names import identifiers
-from .print import CPP_WORDS, formula
+from .print import CPP_WORDS, equations_of, formula
 
 RESERVED = {*ACTIVATIONS, *CPP_WORDS.split(), "v", "T", "V", "valid", "reset"}
 """Names that the printed functions use, and those that they cannot."""
@@ -21,10 +23,37 @@ STRUCT = "Equations"
 """The name of any cell's struct: a cell's own may be anything, even what the headers call something else."""
 
 
-def cpp_struct(cell: type[Cell], kept: Sequence[str] = ()) -> str:
-    """The text of a cell's struct: ``Forward`` and ``Backward``, derived with all boundaries and what is ``kept``."""
-    derived = derive(cell, reset=True, lengths=True, kept=kept)
-    passes = zip(("Forward", "Backward"), layouts(cell, derived), strict=True)
+CELLS = """
+SEQCELLS_UNIT_BEGIN
+
+{structs}
+
+SEQCELLS_UNIT_END
+
+#define SEQCELLS_CELLS(CELL) {rows}
+"""
+
+
+def cpp_cells(cells: Sequence[type[Cell]]) -> str:
+    """The text of kernels/cpu/cells.h, below its head: each cell's struct in a namespace, and a list of them all."""
+    structs, rows = [], []
+    for cell in cells:
+        text = cpp_struct(cell, layouts(cell, derive(cell, reset=True, lengths=True, kept=())))
+        space = re.sub(r"\W+", "_", cell.name).strip("_")
+        about = "".join(f"// {line}".rstrip() + "\n" for line in equations_of(cell).splitlines())
+        structs.append(f"{about}namespace {space} {{\n{text}}}")
+        rows.append(f'CELL("{key_of(text)}", {space}::{STRUCT})')
+    return CELLS.format(structs="\n\n".join(structs), rows=" ".join(rows))
+
+
+def key_of(struct: str) -> str:
+    """What a struct is known by: the same for the same text."""
+    return hashlib.sha256(struct.encode()).hexdigest()[:24]
+
+
+def cpp_struct(cell: type[Cell], both: tuple[Layout, Layout]) -> str:
+    """The text of a cell's struct: ``Forward`` and ``Backward``, laid out with all boundaries."""
+    passes = zip(("Forward", "Backward"), both, strict=True)
     parts = [_Printed(layout).struct(kind, len(cell.gates)) for kind, layout in passes]
     return f"struct {STRUCT} {{\n{textwrap.indent(chr(10).join(parts), '    ')}\n}};\n"
 
@@ -33,7 +62,7 @@ class _Printed:
     """One pass."""
 
     def __init__(self, layout: Layout) -> None:
-        self.layout, self.program = layout, layout.program
+        self.layout, self.program, self.sizes = layout, layout.program, layout.stages
         self.stages = layout.blocks
         self.arrays = layout.arrays
         written = [each.value for results in layout.results for each in results]
@@ -43,7 +72,6 @@ class _Printed:
         numbers = [v for block in self.stages for v in block if not v.unit_axis]
         numbered = dict.fromkeys(v for v in [*leaves, *gathers, *written, *numbers] if v.op != "constant")
         self.number = {v: k for k, v in enumerate(numbered)}
-        self.stage = {v: k for k, stage in enumerate(self.program.stages) for v in (*stage.gathers, *stage.block)}
         self.names = self._names()
         every = [v for block in self.stages for u in block for v in (u, *u.inner)]
         numbers = {v: f"T({v.args[0]!r})" for v in every if v.op == "constant"}
@@ -81,7 +109,8 @@ class _Printed:
             f"{{{_bool(k.twice)}, {_bool(k.bounded)}, {', '.join(map(str, self._operand_of(k)))}}}" for k in layout.kept
         )
         operands = ", ".join(
-            f"{{{len(o.values)}, {{{', '.join(str(self.number[v]) for v in o.values)}}}, {_bool(o.twice)}}}"
+            f"{{{len(o.values)}, {{{_numbers(self.number[v] for v in o.values)}}}, {{{_numbers(o.stages)}}},"
+            f" {self._letter(o.letter)}, {_bool(o.twice)}}}"
             for o in layout.operands
         )
         products = ", ".join(
@@ -90,20 +119,24 @@ class _Printed:
             for m in layout.products
         )
         reductions = ", ".join(
-            f"{{{stage}, Reduced::{v.op.name.upper()}, {self._slot(v.args[0])}, {self._mean_of(v)}}}"
+            f"{{{stage}, Reduced::{v.op.name.upper()}, {self._slot(v.args[0])}, {self._mean_of(v)},"
+            f" {self._letter(v.args[0].unit_axis)}}}"
             for stage, v in layout.reductions
         )
         totals = ", ".join(
-            f"{{{self.arrays.index(array)}, {column}, {_bool(axes != '')}, {k}, {_bool(bool(each.value.unit_axis))}}}"
+            f"{{{self.arrays.index(array)}, {column}, {_bool(axes != '')}, {k}, {_bool(bool(each.value.unit_axis))},"
+            f" {self._letter(each.letter)}}}"
             for k, each in enumerate(layout.sums)
             for array, column, axes in each.to
         )
         lines = [
-            f"static constexpr int values = {len(self.number)}, stages = {len(self.stages)};",
+            f"static constexpr int values = {len(self.number)}, stages = {self.sizes.count};",
+            f"static constexpr int letters = {len(self.sizes.letters)}, gates_at = {layout.gates_at};",
             f"static constexpr int sums = {len(layout.sums)}, gates = {gates}, by = {1 if kind == 'Forward' else -1};",
             f"static constexpr int ahead = {8 if kind == 'Forward' else 4};",
             f"static constexpr bool side_by_side = {_bool(kind == 'Forward')};",
-            _list("int", "made_at", [str(self._made_at(v)) for v in self.number]),
+            _list("int", "letter", [str(self._letter(each)) for each in self.sizes.letter]),
+            _list("int", "follows", map(str, self.sizes.follows)),
             _list("const char* const", "names", [f'"{name}"' for name in self.arrays]),
             f"static constexpr std::array<Kept, {len(layout.kept)}> keep{{{{{kept}}}}};",
             f"static constexpr std::array<Multiplicand, {len(layout.operands)}> operands{{{{{operands}}}}};",
@@ -117,7 +150,7 @@ class _Printed:
             each = ", ".join(f"{name}{k}" for k in range(len(lists)))
             lines.append(f"static constexpr auto {name} = std::make_tuple({each});")
         onward = self._onward()
-        lines.append(_list("std::pair<int, int>", "onward", [f"{{{a}, {b}}}" for a, b in onward]))
+        lines.append(_list("Onward", "onward", [f"{{{a}, {b}, {letter}}}" for a, b, letter in onward]))
         for k, block in enumerate(self.stages):
             lines += self._functions(k, block)
         for name in ("row", "units"):
@@ -138,41 +171,47 @@ class _Printed:
     def _operand_of(self, kept: Kept) -> tuple[int, int]:
         """The operand, and its block, that is the same value and lives as long; -1 where there is none."""
         for k, operand in enumerate(self.layout.operands):
-            if operand.twice and self.stage.get(kept.value, 0) == 0 and kept.value in operand.values:
+            first = not self.sizes.before[self.sizes.making(kept.value)]
+            if operand.twice and first and kept.value in operand.values and kept.value.unit_axis == operand.letter:
                 return k, operand.values.index(kept.value)
         return -1, 0
 
-    def _onward(self) -> list[tuple[int, int]]:
+    def _letter(self, letter: str) -> int:
+        """The number of a size."""
+        return self.sizes.letters.index(letter)
+
+    def _onward(self) -> list[tuple[int, int, int]]:
         """What becomes what is carried: values of the last stage, and those that the first one reads."""
         pairs = []
         for leaf, slot in self.slots.items():
             if slot.where == "CARRIED":
-                pairs.append((self.number[self.program.carried[leaf.args[0]].value], self.number[leaf]))
+                value = self.program.carried[leaf.args[0]].value
+                pairs.append((self.number[value], self.number[leaf], self._letter(leaf.unit_axis)))
         return pairs
 
     def _places(self, k: int) -> tuple[list[str], list[str]]:
         """What a stage reads and writes."""
         made = set(self.stages[k])
         needed = [v for v in self.stages[k] for v in v.inner] + [r.value for r in self.layout.results[k]]
-        last = k == len(self.stages) - 1
-        if last:
-            needed += [value.value for value in self.program.carried.values()]
+        if self.sizes.follows[k] >= 0:
+            letter = self.sizes.letter[k]
+            needed += [onward.value for onward in self.program.carried.values() if onward.axes == f"B{letter}"]
         reads = [v for v in dict.fromkeys(needed) if v not in made and v.op != "constant"]
         reads = [v for v in reads if v.op != "leaf" or v.args[0] not in ("valid", "reset")]
         results = [self._slot(r.value, r.slot, r.adds) for r in self.layout.results[k]]
-        results += [self._slot(each.value) for each in self.layout.kept if self._made_at(each.value) == k]
+        results += [self._slot(each.value) for each in self.layout.kept if self.sizes.making(each.value) == k]
         return [self._slot(v) for v in reads], results
-
-    def _made_at(self, v: Expression) -> int:
-        return self.stage.get(v, 0)
 
     def _slot(self, v: Expression, slot: Slot | None = None, adds: bool = False) -> str:
         slot = slot or self.slots[v]
-        array = int(slot.array) if slot.where == "PRODUCT" else self.arrays.index(slot.array) if slot.array else 0
+        array = int(slot.array) if slot.where == "PRODUCT" else 0
+        if slot.array in self.arrays:
+            array = self.arrays.index(slot.array)
         initial = 0
         if slot.where == "BEFORE":
             initial = self.arrays.index(f"initial.{v.args[0].removeprefix('before.')}")
-        parts = [self.number[v], f"Where::{slot.where}", f"Axes::{AXES[slot.axes]}", array, slot.column, initial]
+        column = self._letter(slot.array) if slot.where == "COUNT" else slot.column
+        parts = [self.number[v], f"Where::{slot.where}", f"Axes::{AXES[slot.axes]}", array, column, initial]
         return f"{{{', '.join(map(str, parts))}, {_bool(slot.working)}, {_bool(adds)}}}"
 
     def _functions(self, k: int, block: Sequence[Expression]) -> list[str]:
@@ -194,6 +233,10 @@ class _Printed:
         head = "template <class V, class Valid, class Reset>\n"
         head += f"SEQCELLS_INLINE static void {name}({ARGUMENTS}) {{\n"
         return head + textwrap.indent("\n".join(lines), "    ") + "\n}"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _bool(value: bool) -> str:

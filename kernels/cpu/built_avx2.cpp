@@ -1,0 +1,7 @@
+// The built-in cells for avx2.
+
+#if defined(__x86_64__)
+#include "target_avx2.h"
+
+#include "built.h"
+#endif

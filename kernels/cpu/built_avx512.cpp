@@ -1,0 +1,7 @@
+// The built-in cells for avx512.
+
+#if defined(__x86_64__)
+#include "target_avx512.h"
+
+#include "built.h"
+#endif

@@ -1,0 +1,5 @@
+// The built-in cells for any processor.
+
+#include "target_portable.h"
+
+#include "built.h"

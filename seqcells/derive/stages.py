@@ -1,0 +1,62 @@
+"""Between programs and layouts: a program's stages, each divided by the size of the units that it is for."""
+
+from typing import NamedTuple
+
+from .expressions import Expression
+from .program import Program
+
+
+class Stages(NamedTuple):
+    """The stages of a program for the units of each size, by number: the first one for each of the ``letters`` is 0 or,
+    of all but the first letter, from ``count`` on; the others go from 1 to ``count``.
+
+    * ``letter``: of each stage; ``before``: how many stages of the program come before it;
+    * ``follows``: the stage of the next step that comes after it, or -1;
+    * ``of``: the stage that makes each value.
+    """
+
+    letters: tuple[str, ...]
+    count: int
+    letter: list[str]
+    before: list[int]
+    follows: list[int]
+    of: dict[Expression, int]
+
+    def first(self, letter: str) -> int:
+        """The one that nothing is gathered before."""
+        place = self.letters.index(letter)
+        return place and self.count + place - 1
+
+    def last(self, letter: str) -> int:
+        """The one that the next step's first one follows."""
+        return self.follows.index(self.first(letter))
+
+    def making(self, value: Expression, letter: str = "") -> int:
+        """The stage that makes a value, for the units of that size where it has none itself; leaves are there before
+        all others."""
+        letter = value.unit_axis or letter
+        if value in self.of and self.letter[self.of[value]] == (letter or self.letter[self.of[value]]):
+            return self.of[value]
+        return self.first(letter or self.letters[0]) if value not in self.of else self.last(letter)
+
+
+def stages_of(program: Program, letters: tuple[str, ...]) -> Stages:
+    """The stages of a program."""
+    found = [(0, letters[0])]
+    for n, stage in enumerate(program.stages[1:], 1):
+        there = {v.unit_axis for v in (*stage.gathers, *stage.block)}
+        last = n == len(program.stages) - 1
+        there |= {letter for letter in letters if last and letter not in {each for _, each in found[1:]}}
+        found += [(n, letter) for letter in letters if letter in there] or [(n, letters[0])]
+    count = len(found)
+    found += [(0, letter) for letter in letters[1:]]
+    before, letter = ([*each] for each in zip(*found, strict=True))
+    follows = [-1] * len(found)
+    for k, each in enumerate(letters):
+        follows[max(n for n in range(1, count) if letter[n] == each)] = k and count + k - 1
+    of = {}
+    for n, stage in enumerate(program.stages):
+        own = {letter[k]: k for k in reversed(range(len(found))) if before[k] == n}
+        first = min(own.values())
+        of |= {v: own[v.unit_axis] if v.unit_axis else first for v in (*stage.gathers, *stage.block)}
+    return Stages(letters, count, letter, before, follows, of)
