@@ -196,9 +196,9 @@ def test_names_that_a_language_keeps_to_itself():
         tl = new * new
         return tl + new
 
-    plan = derive.plan(cell_of(step))
-    assert "const auto new_ = tanh(x_a + r_a);" in derive.cpp([plan])
-    assert "tl_ = new * new\n" in derive.triton([plan])
+    cell = cell_of(step)
+    assert "const auto new_2 = tanh(x_a + " in derive.cpp_cells([cell])
+    assert "tl_ = new * new\n" in derive.triton([derive.plan(cell)])
 
 
 def test_importing_the_package_derives_nothing():
