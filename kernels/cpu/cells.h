@@ -28,14 +28,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 4, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 12> names{{
             "initial.h",
             "initial.c",
@@ -167,14 +161,8 @@ struct Equations {
         static constexpr int sums = 4, gates = 4, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 17> names{{
             "grad_final.h",
             "grad_final.c",
@@ -342,18 +330,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 4, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 4> letter{{
-            0,
-            0,
-            1,
-            1
-        }};
-        static constexpr std::array<int, 4> follows{{
-            -1,
-            0,
-            3,
-            -1
-        }};
+        static constexpr std::array<int, 4> letter{0, 0, 1, 1};
+        static constexpr std::array<int, 4> follows{-1, 0, 3, -1};
         static constexpr std::array<const char* const, 13> names{{
             "initial.h",
             "initial.c",
@@ -515,18 +493,8 @@ struct Equations {
         static constexpr int sums = 4, gates = 4, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 4> letter{{
-            0,
-            0,
-            1,
-            1
-        }};
-        static constexpr std::array<int, 4> follows{{
-            -1,
-            0,
-            3,
-            -1
-        }};
+        static constexpr std::array<int, 4> letter{0, 0, 1, 1};
+        static constexpr std::array<int, 4> follows{-1, 0, 3, -1};
         static constexpr std::array<const char* const, 20> names{{
             "grad_final.h",
             "grad_final.c",
@@ -742,14 +710,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 3, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 8> names{{
             "initial.h",
             "fresh.h",
@@ -856,14 +818,8 @@ struct Equations {
         static constexpr int sums = 4, gates = 3, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 12> names{{
             "grad_final.h",
             "grad_output",
@@ -1003,14 +959,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 1, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 7> names{{
             "initial.h",
             "fresh.h",
@@ -1092,14 +1042,8 @@ struct Equations {
         static constexpr int sums = 1, gates = 1, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 11> names{{
             "grad_final.h",
             "grad_output",
@@ -1199,14 +1143,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 1, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 7> names{{
             "initial.h",
             "fresh.h",
@@ -1288,14 +1226,8 @@ struct Equations {
         static constexpr int sums = 1, gates = 1, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 11> names{{
             "grad_final.h",
             "grad_output",
@@ -1400,14 +1332,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 4, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 13> names{{
             "initial.h",
             "initial.c",
@@ -1546,14 +1472,8 @@ struct Equations {
         static constexpr int sums = 7, gates = 4, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 2> letter{{
-            0,
-            0
-        }};
-        static constexpr std::array<int, 2> follows{{
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 2> letter{0, 0};
+        static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 19> names{{
             "grad_final.h",
             "grad_final.c",
@@ -1730,16 +1650,8 @@ struct Equations {
         static constexpr int sums = 0, gates = 3, by = 1;
         static constexpr int ahead = 8;
         static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 3> letter{{
-            0,
-            0,
-            0
-        }};
-        static constexpr std::array<int, 3> follows{{
-            -1,
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 3> letter{0, 0, 0};
+        static constexpr std::array<int, 3> follows{-1, -1, 0};
         static constexpr std::array<const char* const, 10> names{{
             "initial.h",
             "fresh.h",
@@ -1865,16 +1777,8 @@ struct Equations {
         static constexpr int sums = 3, gates = 3, by = -1;
         static constexpr int ahead = 4;
         static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 3> letter{{
-            0,
-            0,
-            0
-        }};
-        static constexpr std::array<int, 3> follows{{
-            -1,
-            -1,
-            0
-        }};
+        static constexpr std::array<int, 3> letter{0, 0, 0};
+        static constexpr std::array<int, 3> follows{-1, -1, 0};
         static constexpr std::array<const char* const, 14> names{{
             "grad_final.h",
             "grad_output",
@@ -2032,4 +1936,4 @@ struct Equations {
 
 SEQCELLS_UNIT_END
 
-#define SEQCELLS_CELLS(CELL) CELL("345ef39ffa5764b4e9fc21bc", lstm::Equations) CELL("9b39658e6ee0bc7cb8916929", lstm_with_projection_1::Equations) CELL("995d3b64ee3805ec24a6dcd8", gru::Equations) CELL("236753ccb35c38eb36ea91f9", rnn_tanh::Equations) CELL("c4c2dccceeee8050c7aa2874", rnn_relu::Equations) CELL("74f59f0b062d17787e9c90db", peephole_lstm::Equations) CELL("283201a7ab574edf3d432867", gru_reset_before::Equations)
+#define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("ca162d07f61bfe4f45ff0ac0", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)

@@ -106,9 +106,7 @@ def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | st
 
 
 @cache
-def _passes_or_reason(
-    cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool
-) -> Passes | str:
+def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool) -> Passes | str:
     try:
         both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
         struct = cpp_struct(cell, both)

@@ -374,7 +374,7 @@ SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
                     stage_units<Pass, K, BOUNDED, T, 3, BEGINS>(s, row, full, sub++);
                 else
                     stage_units<Pass, K, BOUNDED, T, 2, BEGINS>(s, row, full, sub);
-        } else {
+        } else if constexpr (std::is_same_v<T, float>) {
             for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
         }
         for (; sub < s.vectors; ++sub) any_units<Pass, K, BOUNDED, T, BEGINS>(s, row, full, sub);

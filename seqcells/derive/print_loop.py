@@ -245,6 +245,8 @@ def _bool(value: bool) -> str:
 
 def _list(kind: str, name: str, items: Iterable[str]) -> str:
     items = [*items]
+    if all(len(item) < 3 for item in items) and items:
+        return f"static constexpr std::array<{kind}, {len(items)}> {name}{{{', '.join(items)}}};"
     body = ",\n    ".join(items)
     return (
         f"static constexpr std::array<{kind}, {len(items)}> {name}{{{{\n    {body}\n}}}};"
