@@ -9,7 +9,7 @@ from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation, where
 from ..cells.units import Reduction
 from .derivation import derive
-from .expressions import Expression, Product
+from .expressions import DerivationError, Expression, Product
 from .layout import layouts
 from .names import identifiers
 from .places import Place, Places
@@ -64,6 +64,14 @@ def _passes(cell: type[Cell]) -> "tuple[_Printed, _Printed]":
     derived = derive(cell, reset=True, lengths=True)
     cut = derived._replace(forward=cut_at_products(derived.forward), backward=cut_at_products(derived.backward))
     forward, backward = layouts(cell, cut)
+    lacking = {
+        "no gates": not cell.gates,
+        "sizes besides H": len(forward.stages.letters) > 1,
+        "an output that is not its first state": cell.output not in ("", cell.states[0]),
+    }
+    if any(lacking.values()):
+        what = ", ".join(name for name, has in lacking.items() if has)
+        raise DerivationError(f"{cell.__name__} has {what}: no plan of Triton's runs that yet")
     return _Printed(cell, "forward", Places(cell, forward)), _Printed(cell, "backward", Places(cell, backward))
 
 
