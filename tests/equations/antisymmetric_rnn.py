@@ -1,9 +1,15 @@
 from seqcells.cells import Cell
-from seqcells.cells.activations import sigmoid, tanh
+from seqcells.cells.activations import tanh
 
 
 class AntisymmetricRNN(Cell):
-    """AntisymmetricRNN (Chang et al. 2019, arXiv:1902.09689): a product with W - Wᵀ, damped by gamma."""
+    """AntisymmetricRNN (Chang et al. 2019, arXiv:1902.09689): Euler's step of a stable differential equation.
+
+        h' = h + ε tanh(W x + (U - Uᵀ - γ I) h)
+
+    U is ``weight_hh_l{k}`` (H, H), the step ε ``epsilon`` (0.1), the damping γ ``gamma`` (0.01). torchrecurrent has the
+    same equation; its defaults are ε = 1 and γ = 0.
+    """
 
     name = "antisymmetric_rnn"
     gates, states = ("h",), ("h",)
@@ -16,15 +22,3 @@ class AntisymmetricRNN(Cell):
     @staticmethod
     def step(x, r, s, p):
         return s.h + p.epsilon * tanh(x.h + r.h - p.gamma * s.h)
-
-
-class GatedAntisymmetricRNN(AntisymmetricRNN):
-    """The same with an input gate, which shares the product."""
-
-    name = "gated_antisymmetric_rnn"
-    gates, recurrent_gates = ("z", "h"), ("h",)
-
-    @staticmethod
-    def step(x, r, s, p):
-        damped = r.h - p.gamma * s.h
-        return s.h + p.epsilon * sigmoid(x.z + damped) * tanh(x.h + damped)

@@ -3,7 +3,13 @@ from seqcells.cells.activations import sigmoid
 
 
 class ATR(Cell):
-    """Addition-subtraction twin-gated network (Zhang et al. 2018, arXiv:1810.12546): two gates of the same parts."""
+    """Addition-subtraction twin-gated network (Zhang et al. 2018, arXiv:1810.12546): two gates of the same parts.
+
+        p = W x,  q = U h
+        h' = σ(p + q) p + σ(p - q) h
+
+    torchrecurrent has the same equations and weights.
+    """
 
     name = "atr"
     gates, states = ("h",), ("h",)

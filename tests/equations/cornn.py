@@ -3,9 +3,13 @@ from seqcells.cells.activations import tanh
 
 
 class CoRNN(Cell):
-    """Coupled oscillators (Rusch & Mishra 2021, arXiv:2010.00951): positions y, velocities z, a product of each.
+    """Coupled oscillators (Rusch & Mishra 2021, arXiv:2010.00951), of positions y and velocities z.
 
-    ``implicit``: damping by the new velocity, as the paper analyses it.
+        z' = z + dt (tanh(W x + U y + V z) - γ y - ε z)
+        y' = y + dt z'
+
+    V is ``weight_velocity_l{k}`` (H, H). Options: ``dt`` (0.1), ``gamma`` (1.0), ``epsilon`` (1.0), and ``implicit``
+    (False): damping by z', the paper's other scheme. torchrecurrent has the explicit one, with the same defaults.
     """
 
     name = "cornn"

@@ -3,7 +3,13 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class LightRU(Cell):
-    """Light recurrent unit (Ye et al. 2024, Electronics 13:3204): one gate sees the past."""
+    """Light recurrent unit (Ye et al. 2024, doi:10.3390/electronics13163204): the gate alone sees the past.
+
+        f = σ(W_f x + U_f h)
+        h' = (1 - f) h + f tanh(W_h x)
+
+    torchrecurrent has the same equations and weights.
+    """
 
     name = "light_ru"
     gates, recurrent_gates, states = ("h", "f"), ("f",), ("h",)

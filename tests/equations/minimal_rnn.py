@@ -3,7 +3,13 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class MinimalRNN(Cell):
-    """MinimalRNN (Chen 2017, arXiv:1711.06788): the gate sees products of the state and of the latent input z."""
+    """MinimalRNN (Chen 2017, arXiv:1711.06788): the state is a mean of latent inputs.
+
+        z = tanh(W x),  u = σ(U h + V z)
+        h' = u h + (1 - u) z
+
+    V is ``weight_latent_l{k}`` (H, H), without a bias. torchrecurrent has the same equations and weights.
+    """
 
     name = "minimal_rnn"
     gates, recurrent_gates, states = ("z",), ("u",), ("h",)

@@ -3,8 +3,16 @@ from seqcells.cells.activations import sigmoid
 
 
 class SCRN(Cell):
-    """Structurally constrained network (Mikolov et al. 2015, arXiv:1412.7753): a slow context of another size, and an
-    output of a third size that is no state."""
+    """Structurally constrained network (Mikolov et al. 2015, arXiv:1412.7753): a state s that changes slowly.
+
+        s' = (1 - α) B x + α s
+        h' = σ(P s' + A x + R h)
+        y' = softmax(U h' + V s')
+
+    The output y is no state and has ``output_size`` units, s has ``context_size``; α is ``alpha`` (0.95), a constant.
+    B, P, U and V are ``weight_slow``, ``weight_context``, ``weight_fast_y`` and ``weight_slow_y``. torchrecurrent's
+    cell is another: R's product is of y, all sizes are H, y is a tanh, and α is learnt.
+    """
 
     name = "scrn"
     gates, states = ("h",), {"h": "H", "s": "S"}

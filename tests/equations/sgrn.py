@@ -3,7 +3,13 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class SGRN(Cell):
-    """Simple gated recurrent network (doi:10.1049/gtd2.12056): input and recurrent parts serve gate and candidate."""
+    """Simple gated recurrent network (doi:10.1049/gtd2.12056): input and recurrent parts serve gate and candidate.
+
+        f = σ(W x + U h)
+        h' = tanh((1 - f) (W x) + f h)
+
+    torchrecurrent has the same equations and weights.
+    """
 
     name = "sgrn"
     gates, states = ("h",), ("h",)

@@ -3,7 +3,15 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class TauGRU(Cell):
-    """GRU with delay feedback (Erichson et al. 2022, arXiv:2212.00228): z sees the state ``delay`` steps ago."""
+    """GRU with delay feedback (Erichson et al. 2022, arXiv:2212.00228): z sees the state of d steps before h.
+
+        u = tanh(W_u x + U_u h),  z = tanh(W_z x + D h_d)
+        g = σ(W_g x + U_g h),  a = σ(W_a x + U_a h)
+        h' = (1 - g) h + g (u + a z)
+
+    D is ``weight_delayed_l{k}`` (H, H), d is ``delay`` (3), of which each step is a state. torchrecurrent has the same
+    equations with d = 1 by default; the second block of its ``weight_hh`` is D.
+    """
 
     name = "tau_gru"
     gates, recurrent_gates = ("u", "z", "g", "a"), ("u", "g", "a")

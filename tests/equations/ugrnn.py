@@ -3,7 +3,13 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class UGRNN(Cell):
-    """Update gate RNN (Collins et al. 2017, arXiv:1611.09913)."""
+    """Update gate RNN (Collins et al. 2017, arXiv:1611.09913): one gate between state and candidate.
+
+        g = σ(W_g x + U_g h)
+        h' = g h + (1 - g) tanh(W_h x + U_h h)
+
+    torchrecurrent has the same equations and weights.
+    """
 
     name = "ugrnn"
     gates, states = ("h", "g"), ("h",)

@@ -3,7 +3,15 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class WorkingMemoryLSTM(Cell):
-    """LSTM with working memory connections (Landi et al. 2021, arXiv:2109.00020): gates see products of c."""
+    """LSTM with working memory connections (Landi et al. 2021, arXiv:2109.00020): gates see products of the cell state.
+
+        i = σ(W_i x + U_i h + tanh(V_i c)),  f = σ(W_f x + U_f h + tanh(V_f c))
+        c' = f c + i tanh(W_g x + U_g h)
+        o = σ(W_o x + U_o h + tanh(V_o c')),  h' = o tanh(c')
+
+    V_i and V_f are the blocks of ``weight_memory_l{k}`` (2 H, H), V_o is ``weight_exposed_l{k}`` (H, H).
+    torchrecurrent's code has the same equations, with the three in one weight.
+    """
 
     name = "working_memory_lstm"
     gates, states = ("i", "f", "g", "o"), ("h", "c")
