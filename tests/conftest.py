@@ -11,6 +11,7 @@ import torch
 from support import DEVICES, backends
 
 from seqcells import dispatch, estimates, machine
+from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu, triton
 
 if not cpu.unavailable():
@@ -117,6 +118,15 @@ def threads(monkeypatch):
     monkeypatch.setattr(library, "cores", lambda: 64)
     yield torch.set_num_threads
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own_registry():
+    """The registry is afterwards what it was, whatever a test has defined."""
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
 
 
 @pytest.fixture(autouse=torch.cuda.is_available())

@@ -2,27 +2,18 @@
 
 import pytest
 import torch
-from equations import every
 from support import as_tuple, like_module
+from test_programs import CELLS
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 from torchrecurrent_loops import LOOPS
 
 import seqcells
-from seqcells import cells
 
 T, B, F, H = 4, 2, 3, 5
-CELLS = every() | cells.REGISTRY | {cell.name: cell for cell in (cells.MGU, cells.MultiplicativeLSTM)}
-CELLS |= {cells.RecurrentHighway.name: cells.RecurrentHighway}
 
 
-@pytest.fixture(autouse=True)
-def registered():
-    """The registry is afterwards what it was."""
-    before = dict(cells.REGISTRY)
-    yield
-    cells.REGISTRY.clear()
-    cells.REGISTRY.update(before)
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def made(each):

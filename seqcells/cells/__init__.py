@@ -1,6 +1,10 @@
-"""The cells, each its equations in one file, and the registry that names them."""
+"""The cells, each its equations in one file, and the registry that names them.
+
+`LIBRARY` has those whose file is read when somebody asks for the cell: ``seqcells.define(seqcells.cells.LEM)``.
+"""
 
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 
 from .base import Cell
@@ -14,6 +18,7 @@ from .janet import JANET
 from .jordan import Jordan
 from .layer_norm_gru import LayerNormGRU
 from .layer_norm_lstm import LayerNormLSTM
+from .library import LIBRARY
 from .ligru import LiGRU
 from .lstm import LSTM
 from .mgu import MGU
@@ -75,11 +80,24 @@ def named(name: str) -> type[Cell]:
     return REGISTRY[key].with_words(words[:-1]).configured()
 
 
+def __getattr__(name: str) -> type[Cell]:
+    """A cell of `LIBRARY`; AttributeError where it has none of that name."""
+    if name not in LIBRARY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    cell: type[Cell] = getattr(import_module(f".{LIBRARY[name]}", __name__), name)
+    return cell
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LIBRARY})
+
+
 __all__ = [
     "BUILT_IN",
     "CIFG",
     "GRU",
     "JANET",
+    "LIBRARY",
     "LSTM",
     "MGU",
     "REGISTRY",
@@ -105,3 +123,4 @@ __all__ = [
     "named",
     "register",
 ]
+__all__ += LIBRARY

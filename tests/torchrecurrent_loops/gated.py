@@ -103,6 +103,7 @@ def ligru(w, x, h):
 
 @loop("mgu", "MGU", joined(hh="hh candidate"))
 def mgu(w, x, h):
+    """That of Flax resets after the product, and so is another cell."""
     (f, n), weights, biases = ih(w, x).chunk(2, -1), w.weight_hh.chunk(2), w.bias_hh.chunk(2)
     f = sig(f + rows(weights[0], biases[0], h))
     return f * tanh(n + rows(weights[1], biases[1], f * h)) + (1 - f) * h
@@ -213,9 +214,9 @@ def delay_after_u(w):
 def tau_gru(w, x, h, *past):
     (u, z, g, a), weights, biases = ih(w, x).chunk(4, -1), w.weight_hh.chunk(4), w.bias_hh.chunk(4)
     u, g, a = (v + rows(weights[k], biases[k], h) for k, v in ((0, u), (2, g), (3, a)))
-    z = tanh(z + rows(weights[1], biases[1], past[-1]))
+    z = tanh(z + rows(weights[1], biases[1], (h, *past)[-1]))
     new = (1 - sig(g)) * h + sig(g) * (tanh(u) + sig(a) * z)
-    return new, new, h, *past[:-1]
+    return new, new, *(h, *past)[:-1]
 
 
 def with_delayed(module, x, h, *past):
@@ -224,6 +225,7 @@ def with_delayed(module, x, h, *past):
 
 loop("tau_gru", "tauGRU", delay_after_u, call=with_delayed)(tau_gru)
 loop("tau_gru", "tauGRU", delay_after_u, call=with_delayed, delay=1)(tau_gru)
+loop("tau_gru", "", delay_after_u, delay=0)(tau_gru)
 
 
 @loop("ugrnn", "UGRNN")
