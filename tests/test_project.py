@@ -70,6 +70,11 @@ def test_import_reads_no_cell_that_nobody_asked_for(loaded):
     assert not loaded & {f"seqcells.cells.{module}" for module in cells.LIBRARY.values()}
 
 
+def test_what_a_step_may_use_is_there():
+    code = "import seqcells; print(seqcells.cells.units.mean, seqcells.cells.activations.tanh)"
+    assert python("-c", code) == "mean tanh\n"
+
+
 # What the command tells.
 
 
