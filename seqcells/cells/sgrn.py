@@ -3,7 +3,7 @@ from .base import Cell
 
 
 class SGRN(Cell):
-    """Simple gated recurrent network (doi:10.1049/gtd2.12056): input and recurrent parts serve gate and candidate.
+    """Simple gated recurrent network (Zu et al., doi:10.1049/gtd2.12056): two products serve gate and candidate.
 
         f = σ(W x + U h)
         h' = tanh((1 - f) (W x) + f h)
