@@ -10,8 +10,7 @@ import pytest
 import torch
 from support import DEVICES, backends
 
-from seqcells import dispatch, estimates, machine
-from seqcells.cells import REGISTRY
+from seqcells import cells, dispatch, estimates, machine
 from seqcells.kernels import cpu, triton
 
 if not cpu.unavailable():
@@ -123,10 +122,10 @@ def threads(monkeypatch):
 @pytest.fixture
 def own_registry():
     """The registry is afterwards what it was, whatever a test has defined."""
-    before = dict(REGISTRY)
+    before = dict(cells.REGISTRY)
     yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
+    cells.REGISTRY.clear()
+    cells.REGISTRY.update(before)
 
 
 @pytest.fixture(autouse=torch.cuda.is_available())
