@@ -234,22 +234,17 @@ def ugrnn(w, x, h):
     return sig(g) * h + (1 - sig(g)) * tanh(n)
 
 
-def highway(w, x, h, coupled):
-    """Theirs, which cannot be made: each layer's product is of one weight, the first of input and state together."""
-    for k, (weight, bias) in enumerate(w.layers):
-        n, t, c = rows(weight, bias, torch.cat([x, h], -1) if k == 0 else h).chunk(3, -1)
-        h = (tanh(n) - h) * sig(t) + h if coupled else tanh(n) * sig(t) + h * sig(c)
-    return h
-
-
 def layers(w):
-    """Coupled, their carry gate has a block that nothing reads."""
+    """Of input and state together is the first product."""
     first = torch.cat([w["weight_ih"], w["weight_hh"]], -1), w["bias_ih"] + w["bias_hh"]
-    found = [first, *((w[f"weight_deeper{k}"], w[f"bias_deeper{k}"]) for k in (1, 2))]
-    size = w["weight_hh"].shape[1]
-    unread = [torch.cat([v, v[:size]]) for layer in found for v in layer if len(v) < 3 * size]
-    return {"layers": [*zip(unread[::2], unread[1::2], strict=True)] or found}
+    return {"layers": [first, *((w[f"weight_deeper{k}"], w[f"bias_deeper{k}"]) for k in (1, 2))]}
 
 
-loop("recurrent_highway", "", layers)(partial(highway, coupled=True))
-loop("uncoupled_recurrent_highway", "", layers)(partial(highway, coupled=False))
+@loop("recurrent_highway", "", layers)
+@loop("uncoupled_recurrent_highway", "", layers)
+def highway(w, x, h):
+    """Theirs cannot be made; it has a carry gate also where transform and carry are coupled, which nothing reads."""
+    for k, (weight, bias) in enumerate(w.layers):
+        n, t, *c = rows(weight, bias, torch.cat([x, h], -1) if k == 0 else h).split(h.shape[1], -1)
+        h = tanh(n) * sig(t) + h * sig(c[0]) if c else (tanh(n) - h) * sig(t) + h
+    return h
