@@ -145,6 +145,15 @@ def threads(monkeypatch):
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def own_registry():
+    """The registry is afterwards what it was, whatever a test has defined."""
+    before = dict(cells.REGISTRY)
+    yield
+    cells.REGISTRY.clear()
+    cells.REGISTRY.update(before)
+
+
 @pytest.fixture(autouse=torch.cuda.is_available())
 def exact_products():
     """Of float32 on a GPU too, where recurrent layers may round by default; what is equal is then so to float32's."""
