@@ -17,6 +17,7 @@ from support import DEVICES, backends
 
 from seqcells import cells, dispatch, estimates, machine
 from seqcells.kernels import cpu, triton
+from seqcells.transformed import transformed
 
 # A layer's `forward` is compiled by many tests of one process, and each counts as a recompilation.
 torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
@@ -61,7 +62,8 @@ def pytest_configure(config):
 
 def compile_cells():
     """Those of the registry that the extension was built without, for the best instruction set here."""
-    wanted = [(cell, dtype) for cell in cells.BUILT_IN.values() for dtype in (torch.float32, torch.float64)]
+    projected = [transformed(cell, "projection(1)") for cell in cells.BUILT_IN.values() if cell.projection]
+    wanted = [(cell, t) for cell in (*cells.BUILT_IN.values(), *projected) for t in (torch.float32, torch.float64)]
     with ThreadPoolExecutor(max(1, machine.cores() // 2)) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         [*pool.map(lambda each: compiled.why_not(*each), wanted)]

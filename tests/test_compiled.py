@@ -51,7 +51,7 @@ def forgotten(monkeypatch, tmp_path):
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
 
     def forget():
-        for each in (compiled._passes_or_reason, compiled._compiler, compiled._version, compiled._own_folder):
+        for each in (compiled._passes_or_reason, compiled._systems_compiler, compiled._version, compiled._own_folder):
             each.cache_clear()
 
     forget()

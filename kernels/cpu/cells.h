@@ -314,388 +314,6 @@ struct Equations {
 };
 }
 
-// Long short-term memory with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000), as torch.nn.
-//
-// input = sigmoid(x.i + r.i)
-// forget = sigmoid(x.f + r.f)
-// candidate = tanh(x.g + r.g)
-// output = sigmoid(x.o + r.o)
-// cell = forget * s.c + input * candidate
-// return output * tanh(cell), cell
-namespace lstm_with_projection_1 {
-struct Equations {
-    struct Forward {
-        static constexpr int values = 27, stages = 3;
-        static constexpr int letters = 2, gates_at = 1;
-        static constexpr int sums = 0, gates = 4, by = 1;
-        static constexpr int ahead = 8;
-        static constexpr bool side_by_side = true;
-        static constexpr std::array<int, 4> letter{0, 0, 1, 1};
-        static constexpr std::array<int, 4> follows{-1, 0, 3, -1};
-        static constexpr std::array<const char* const, 13> names{{
-            "initial.h",
-            "initial.c",
-            "fresh.h",
-            "fresh.c",
-            "bias_hh",
-            "gates_x",
-            "saved",
-            "after.c",
-            "final.c",
-            "output",
-            "final.h",
-            "weight_hh",
-            "weight_hr"
-        }};
-        static constexpr std::array<Kept, 2> keep{{{false, false, -1, 0}, {false, true, 0, 0}}};
-        static constexpr std::array<Multiplicand, 2> operands{{{1, {25}, {3}, 1, true}, {1, {26}, {1}, 0, false}}};
-        static constexpr std::array<Multiplied, 2> products{{{1, 11, 0, 0, 4, 1, false}, {2, 12, 1, 0, 1, 1, false}}};
-        static constexpr std::array<Reduction, 0> reductions{{}};
-        static constexpr std::array<Total, 0> totals{{}};
-        static constexpr std::array<Slot, 2> reads0{{
-            {3, Where::GIVEN, Axes::BH, 3, 0, 0, false, false},
-            {1, Where::CARRIED, Axes::BH, 1, 0, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 13> reads1{{
-            {12, Where::PRODUCT, Axes::BH, 0, 0, 0, false, false},
-            {4, Where::GIVEN, Axes::H, 4, 0, 0, false, false},
-            {13, Where::PRODUCT, Axes::BH, 0, 1, 0, false, false},
-            {5, Where::GIVEN, Axes::H, 4, 1, 0, false, false},
-            {14, Where::PRODUCT, Axes::BH, 0, 2, 0, false, false},
-            {6, Where::GIVEN, Axes::H, 4, 2, 0, false, false},
-            {15, Where::PRODUCT, Axes::BH, 0, 3, 0, false, false},
-            {7, Where::GIVEN, Axes::H, 4, 3, 0, false, false},
-            {8, Where::GATE, Axes::TBH, 5, 0, 0, false, false},
-            {9, Where::GATE, Axes::TBH, 5, 1, 0, false, false},
-            {10, Where::GATE, Axes::TBH, 5, 2, 0, false, false},
-            {11, Where::GATE, Axes::TBH, 5, 3, 0, false, false},
-            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 2> reads2{{
-            {16, Where::PRODUCT, Axes::BH, 1, 0, 0, false, false},
-            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 2> reads3{{
-            {2, Where::GIVEN, Axes::BH, 2, 0, 0, false, false},
-            {0, Where::CARRIED, Axes::BH, 0, 0, 0, false, false}
-        }};
-        static constexpr auto reads = std::make_tuple(reads0, reads1, reads2, reads3);
-        static constexpr std::array<Slot, 1> results0{{
-            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 6> results1{{
-            {17, Where::GIVEN, Axes::TBH, 6, 0, 0, true, false},
-            {18, Where::GIVEN, Axes::TBH, 6, 1, 0, true, false},
-            {19, Where::GIVEN, Axes::TBH, 6, 2, 0, true, false},
-            {20, Where::GIVEN, Axes::TBH, 6, 3, 0, true, false},
-            {21, Where::GIVEN, Axes::TBH, 7, 0, 0, true, false},
-            {21, Where::CARRIED, Axes::BH, 8, 0, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 2> results2{{
-            {22, Where::GIVEN, Axes::TBH, 9, 0, 0, false, false},
-            {23, Where::CARRIED, Axes::BH, 10, 0, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 1> results3{{
-            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false}
-        }};
-        static constexpr auto results = std::make_tuple(results0, results1, results2, results3);
-        static constexpr std::array<Onward, 2> onward{{
-            {23, 0, 1},
-            {21, 1, 0}
-        }};
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_c = v[3];
-            const V carried_c = v[1];
-            const auto where_of_4 = where(reset, fresh_c, carried_c);
-            v[24] = where_of_4;
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V hh_0 = v[12];
-            const V bias_hh_i = v[4];
-            const V hh_1 = v[13];
-            const V bias_hh_f = v[5];
-            const V hh_2 = v[14];
-            const V bias_hh_g = v[6];
-            const V hh_3 = v[15];
-            const V bias_hh_o = v[7];
-            const V x_i = v[8];
-            const V x_f = v[9];
-            const V x_g = v[10];
-            const V x_o = v[11];
-            const V where_of_4 = v[24];
-            const auto input = sigmoid(x_i + (hh_0 + bias_hh_i));
-            const auto forget = sigmoid(x_f + (hh_1 + bias_hh_f));
-            const auto candidate = tanh(x_g + (hh_2 + bias_hh_g));
-            const auto output = sigmoid(x_o + (hh_3 + bias_hh_o));
-            const auto cell = forget * where_of_4 + input * candidate;
-            const auto t = output * tanh(cell);
-            const auto where_of = where(valid, cell, where_of_4);
-            v[17] = input;
-            v[18] = forget;
-            v[19] = candidate;
-            v[20] = output;
-            v[26] = t;
-            v[21] = where_of;
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            using T = scalar<V>;
-            const V h = v[16];
-            const V where_of_5 = v[25];
-            const auto where_of_3 = where(valid, h, where_of_5);
-            const auto where_of_2 = where(valid, h, T(0.0));
-            v[23] = where_of_3;
-            v[22] = where_of_2;
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[2];
-            const V carried_h = v[0];
-            const auto where_of_5 = where(reset, fresh_h, carried_h);
-            v[25] = where_of_5;
-        }
-        template <int K, class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row(V* v, Valid valid, Reset reset) {
-            if constexpr (K == 0) row0(v, valid, reset);
-            if constexpr (K == 1) row1(v, valid, reset);
-            if constexpr (K == 2) row2(v, valid, reset);
-            if constexpr (K == 3) row3(v, valid, reset);
-        }
-        template <int K, class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units(V* v, Valid valid, Reset reset) {
-            if constexpr (K == 0) units0(v, valid, reset);
-            if constexpr (K == 1) units1(v, valid, reset);
-            if constexpr (K == 2) units2(v, valid, reset);
-            if constexpr (K == 3) units3(v, valid, reset);
-        }
-    };
-    struct Backward {
-        static constexpr int values = 34, stages = 3;
-        static constexpr int letters = 2, gates_at = 1;
-        static constexpr int sums = 4, gates = 4, by = -1;
-        static constexpr int ahead = 4;
-        static constexpr bool side_by_side = false;
-        static constexpr std::array<int, 4> letter{0, 0, 1, 1};
-        static constexpr std::array<int, 4> follows{-1, 0, 3, -1};
-        static constexpr std::array<const char* const, 20> names{{
-            "grad_final.h",
-            "grad_final.c",
-            "grad_output",
-            "fresh.h",
-            "previous",
-            "fresh.c",
-            "after.c",
-            "saved",
-            "multiplied",
-            "grad_initial.c",
-            "grad_fresh.c",
-            "grad_gates_x",
-            "grad_initial.h",
-            "grad_fresh.h",
-            "grad_products.P",
-            "weight_hr",
-            "weight_hh",
-            "grad_bias_ih",
-            "grad_bias_hh",
-            "initial.c"
-        }};
-        static constexpr std::array<Kept, 5> keep{{{false, false, -1, 0}, {false, false, -1, 0}, {false, false, -1, 0}, {false, true, -1, 0}, {false, true, -1, 0}}};
-        static constexpr std::array<Multiplicand, 2> operands{{{1, {29}, {3}, 1, true}, {4, {30, 31, 32, 33}, {1, 1, 1, 1}, 0, false}}};
-        static constexpr std::array<Multiplied, 2> products{{{1, 15, 0, 0, 1, 1, true}, {2, 16, 1, 0, 4, 1, true}}};
-        static constexpr std::array<Reduction, 0> reductions{{}};
-        static constexpr std::array<Total, 8> totals{{{17, 0, true, 0, true, 0}, {18, 0, true, 0, true, 0}, {17, 1, true, 1, true, 0}, {18, 1, true, 1, true, 0}, {17, 2, true, 2, true, 0}, {18, 2, true, 2, true, 0}, {17, 3, true, 3, true, 0}, {18, 3, true, 3, true, 0}}};
-        static constexpr std::array<Slot, 3> reads0{{
-            {1, Where::CARRIED, Axes::BH, 1, 0, 0, false, false},
-            {7, Where::GIVEN, Axes::TBH, 6, 0, 0, true, false},
-            {8, Where::GIVEN, Axes::TBH, 7, 3, 0, true, false}
-        }};
-        static constexpr std::array<Slot, 11> reads1{{
-            {5, Where::GIVEN, Axes::BH, 5, 0, 0, false, false},
-            {6, Where::BEFORE, Axes::TBH, 6, 0, 19, true, false},
-            {12, Where::PRODUCT, Axes::BH, 0, 0, 0, false, false},
-            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false},
-            {8, Where::GIVEN, Axes::TBH, 7, 3, 0, true, false},
-            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false},
-            {26, Where::KEPT, Axes::BH, 0, 2, 0, false, false},
-            {9, Where::GIVEN, Axes::TBH, 7, 2, 0, true, false},
-            {11, Where::GIVEN, Axes::TBH, 7, 0, 0, true, false},
-            {10, Where::GIVEN, Axes::TBH, 7, 1, 0, true, false},
-            {27, Where::KEPT, Axes::BH, 0, 3, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 2> reads2{{
-            {13, Where::PRODUCT, Axes::BH, 1, 0, 0, false, false},
-            {28, Where::KEPT, Axes::BH, 0, 4, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 2> reads3{{
-            {0, Where::CARRIED, Axes::BH, 0, 0, 0, false, false},
-            {2, Where::GIVEN, Axes::TBH, 2, 0, 0, false, false}
-        }};
-        static constexpr auto reads = std::make_tuple(reads0, reads1, reads2, reads3);
-        static constexpr std::array<Slot, 5> results0{{
-            {14, Where::GIVEN, Axes::TBH, 8, 0, 0, false, false},
-            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false},
-            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false},
-            {26, Where::KEPT, Axes::BH, 0, 2, 0, false, false},
-            {27, Where::KEPT, Axes::BH, 0, 3, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 10> results1{{
-            {15, Where::CARRIED, Axes::BH, 9, 0, 0, true, false},
-            {16, Where::GIVEN, Axes::BH, 10, 0, 0, true, true},
-            {17, Where::GIVEN, Axes::TBH, 11, 0, 0, false, false},
-            {18, Where::GIVEN, Axes::TBH, 11, 1, 0, false, false},
-            {19, Where::GIVEN, Axes::TBH, 11, 2, 0, false, false},
-            {20, Where::GIVEN, Axes::TBH, 11, 3, 0, false, false},
-            {17, Where::SUM, Axes::H, 0, 0, 0, false, false},
-            {18, Where::SUM, Axes::H, 0, 1, 0, false, false},
-            {19, Where::SUM, Axes::H, 0, 2, 0, false, false},
-            {20, Where::SUM, Axes::H, 0, 3, 0, false, false}
-        }};
-        static constexpr std::array<Slot, 2> results2{{
-            {21, Where::CARRIED, Axes::BH, 12, 0, 0, true, false},
-            {22, Where::GIVEN, Axes::BH, 13, 0, 0, true, true}
-        }};
-        static constexpr std::array<Slot, 2> results3{{
-            {23, Where::GIVEN, Axes::TBH, 14, 0, 0, false, false},
-            {28, Where::KEPT, Axes::BH, 0, 4, 0, false, false}
-        }};
-        static constexpr auto results = std::make_tuple(results0, results1, results2, results3);
-        static constexpr std::array<Onward, 2> onward{{
-            {21, 0, 1},
-            {15, 1, 0}
-        }};
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            using T = scalar<V>;
-            const V d_carried_c = v[1];
-            const V after_c = v[7];
-            const V saved_output = v[8];
-            const auto where_of_5 = where(valid, d_carried_c, T(0.0));
-            const auto where_of_6 = where(valid, T(0.0), d_carried_c);
-            const auto tanh_of = tanh(after_c);
-            const auto where_of = where(valid, saved_output * tanh_of, T(0.0));
-            const auto t = T(1.0) - tanh_of * tanh_of;
-            v[26] = where_of_5;
-            v[27] = where_of_6;
-            v[24] = tanh_of;
-            v[14] = where_of;
-            v[25] = t;
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            using T = scalar<V>;
-            const V fresh_c = v[5];
-            const V before_c = v[6];
-            const V back_hr = v[12];
-            const V tanh_of = v[24];
-            const V saved_output = v[8];
-            const V t = v[25];
-            const V where_of_5 = v[26];
-            const V saved_candidate = v[9];
-            const V saved_input = v[11];
-            const V saved_forget = v[10];
-            const V where_of_6 = v[27];
-            const auto d_output_2 = back_hr * tanh_of;
-            const auto d_cell = where_of_5 + back_hr * saved_output * t;
-            const auto d_input = d_cell * saved_candidate;
-            const auto d_candidate = d_cell * saved_input;
-            const auto d_forget = d_cell * where(reset, fresh_c, before_c);
-            const auto t_6 = where_of_6 + where(valid, d_cell * saved_forget, T(0.0));
-            const auto t_5 = d_output_2 * saved_output * (T(1.0) - saved_output);
-            const auto d_x_o = where(valid, t_5, T(0.0));
-            const auto t_4 = d_candidate * (T(1.0) - saved_candidate * saved_candidate);
-            const auto d_x_g = where(valid, t_4, T(0.0));
-            const auto t_3 = d_forget * saved_forget * (T(1.0) - saved_forget);
-            const auto d_x_f = where(valid, t_3, T(0.0));
-            const auto t_2 = d_input * saved_input * (T(1.0) - saved_input);
-            const auto d_x_i = where(valid, t_2, T(0.0));
-            const auto d_fresh_c = where(reset, t_6, T(0.0));
-            const auto where_of_2 = where(reset, T(0.0), t_6);
-            v[33] = t_5;
-            v[20] = d_x_o;
-            v[32] = t_4;
-            v[19] = d_x_g;
-            v[31] = t_3;
-            v[18] = d_x_f;
-            v[30] = t_2;
-            v[17] = d_x_i;
-            v[16] = d_fresh_c;
-            v[15] = where_of_2;
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            using T = scalar<V>;
-            const V back_hh = v[13];
-            const V where_of_7 = v[28];
-            const auto t_7 = where_of_7 + where(valid, back_hh, T(0.0));
-            const auto d_fresh_h = where(reset, t_7, T(0.0));
-            const auto where_of_3 = where(reset, T(0.0), t_7);
-            v[22] = d_fresh_h;
-            v[21] = where_of_3;
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-
-        }
-        template <class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            using T = scalar<V>;
-            const V d_carried_h = v[0];
-            const V d_output = v[2];
-            const auto where_of_7 = where(valid, T(0.0), d_carried_h);
-            const auto d_h = where(valid, d_output + d_carried_h, T(0.0));
-            const auto where_of_4 = where(valid, d_h, T(0.0));
-            v[28] = where_of_7;
-            v[29] = d_h;
-            v[23] = where_of_4;
-        }
-        template <int K, class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void row(V* v, Valid valid, Reset reset) {
-            if constexpr (K == 0) row0(v, valid, reset);
-            if constexpr (K == 1) row1(v, valid, reset);
-            if constexpr (K == 2) row2(v, valid, reset);
-            if constexpr (K == 3) row3(v, valid, reset);
-        }
-        template <int K, class V, class Valid, class Reset>
-        SEQCELLS_INLINE static void units(V* v, Valid valid, Reset reset) {
-            if constexpr (K == 0) units0(v, valid, reset);
-            if constexpr (K == 1) units1(v, valid, reset);
-            if constexpr (K == 2) units2(v, valid, reset);
-            if constexpr (K == 3) units3(v, valid, reset);
-        }
-    };
-};
-}
-
 // Gated recurrent unit (Cho et al. 2014), the reset gate applied after the recurrent product, as torch.nn.
 //
 // reset = sigmoid(x.r + r.r)
@@ -1636,6 +1254,388 @@ struct Equations {
 };
 }
 
+// Long short-term memory with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000), as torch.nn.
+//
+// input = sigmoid(x.i + r.i)
+// forget = sigmoid(x.f + r.f)
+// candidate = tanh(x.g + r.g)
+// output = sigmoid(x.o + r.o)
+// cell = forget * s.c + input * candidate
+// return output * tanh(cell), cell
+namespace lstm_with_projection_1 {
+struct Equations {
+    struct Forward {
+        static constexpr int values = 27, stages = 3;
+        static constexpr int letters = 2, gates_at = 1;
+        static constexpr int sums = 0, gates = 4, by = 1;
+        static constexpr int ahead = 8;
+        static constexpr bool side_by_side = true;
+        static constexpr std::array<int, 4> letter{0, 0, 1, 1};
+        static constexpr std::array<int, 4> follows{-1, 0, 3, -1};
+        static constexpr std::array<const char* const, 13> names{{
+            "initial.h",
+            "initial.c",
+            "fresh.h",
+            "fresh.c",
+            "bias_hh",
+            "gates_x",
+            "saved",
+            "after.c",
+            "final.c",
+            "output",
+            "final.h",
+            "weight_hh",
+            "weight_hr"
+        }};
+        static constexpr std::array<Kept, 2> keep{{{false, false, -1, 0}, {false, true, 0, 0}}};
+        static constexpr std::array<Multiplicand, 2> operands{{{1, {25}, {3}, 1, true}, {1, {26}, {1}, 0, false}}};
+        static constexpr std::array<Multiplied, 2> products{{{1, 11, 0, 0, 4, 1, false}, {2, 12, 1, 0, 1, 1, false}}};
+        static constexpr std::array<Reduction, 0> reductions{{}};
+        static constexpr std::array<Total, 0> totals{{}};
+        static constexpr std::array<Slot, 2> reads0{{
+            {3, Where::GIVEN, Axes::BH, 3, 0, 0, false, false},
+            {1, Where::CARRIED, Axes::BH, 1, 0, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 13> reads1{{
+            {12, Where::PRODUCT, Axes::BH, 0, 0, 0, false, false},
+            {4, Where::GIVEN, Axes::H, 4, 0, 0, false, false},
+            {13, Where::PRODUCT, Axes::BH, 0, 1, 0, false, false},
+            {5, Where::GIVEN, Axes::H, 4, 1, 0, false, false},
+            {14, Where::PRODUCT, Axes::BH, 0, 2, 0, false, false},
+            {6, Where::GIVEN, Axes::H, 4, 2, 0, false, false},
+            {15, Where::PRODUCT, Axes::BH, 0, 3, 0, false, false},
+            {7, Where::GIVEN, Axes::H, 4, 3, 0, false, false},
+            {8, Where::GATE, Axes::TBH, 5, 0, 0, false, false},
+            {9, Where::GATE, Axes::TBH, 5, 1, 0, false, false},
+            {10, Where::GATE, Axes::TBH, 5, 2, 0, false, false},
+            {11, Where::GATE, Axes::TBH, 5, 3, 0, false, false},
+            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 2> reads2{{
+            {16, Where::PRODUCT, Axes::BH, 1, 0, 0, false, false},
+            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 2> reads3{{
+            {2, Where::GIVEN, Axes::BH, 2, 0, 0, false, false},
+            {0, Where::CARRIED, Axes::BH, 0, 0, 0, false, false}
+        }};
+        static constexpr auto reads = std::make_tuple(reads0, reads1, reads2, reads3);
+        static constexpr std::array<Slot, 1> results0{{
+            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 6> results1{{
+            {17, Where::GIVEN, Axes::TBH, 6, 0, 0, true, false},
+            {18, Where::GIVEN, Axes::TBH, 6, 1, 0, true, false},
+            {19, Where::GIVEN, Axes::TBH, 6, 2, 0, true, false},
+            {20, Where::GIVEN, Axes::TBH, 6, 3, 0, true, false},
+            {21, Where::GIVEN, Axes::TBH, 7, 0, 0, true, false},
+            {21, Where::CARRIED, Axes::BH, 8, 0, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 2> results2{{
+            {22, Where::GIVEN, Axes::TBH, 9, 0, 0, false, false},
+            {23, Where::CARRIED, Axes::BH, 10, 0, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 1> results3{{
+            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false}
+        }};
+        static constexpr auto results = std::make_tuple(results0, results1, results2, results3);
+        static constexpr std::array<Onward, 2> onward{{
+            {23, 0, 1},
+            {21, 1, 0}
+        }};
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            const V fresh_c = v[3];
+            const V carried_c = v[1];
+            const auto where_of_4 = where(reset, fresh_c, carried_c);
+            v[24] = where_of_4;
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            const V hh_0 = v[12];
+            const V bias_hh_i = v[4];
+            const V hh_1 = v[13];
+            const V bias_hh_f = v[5];
+            const V hh_2 = v[14];
+            const V bias_hh_g = v[6];
+            const V hh_3 = v[15];
+            const V bias_hh_o = v[7];
+            const V x_i = v[8];
+            const V x_f = v[9];
+            const V x_g = v[10];
+            const V x_o = v[11];
+            const V where_of_4 = v[24];
+            const auto input = sigmoid(x_i + (hh_0 + bias_hh_i));
+            const auto forget = sigmoid(x_f + (hh_1 + bias_hh_f));
+            const auto candidate = tanh(x_g + (hh_2 + bias_hh_g));
+            const auto output = sigmoid(x_o + (hh_3 + bias_hh_o));
+            const auto cell = forget * where_of_4 + input * candidate;
+            const auto t = output * tanh(cell);
+            const auto where_of = where(valid, cell, where_of_4);
+            v[17] = input;
+            v[18] = forget;
+            v[19] = candidate;
+            v[20] = output;
+            v[26] = t;
+            v[21] = where_of;
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            using T = scalar<V>;
+            const V h = v[16];
+            const V where_of_5 = v[25];
+            const auto where_of_3 = where(valid, h, where_of_5);
+            const auto where_of_2 = where(valid, h, T(0.0));
+            v[23] = where_of_3;
+            v[22] = where_of_2;
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            const V fresh_h = v[2];
+            const V carried_h = v[0];
+            const auto where_of_5 = where(reset, fresh_h, carried_h);
+            v[25] = where_of_5;
+        }
+        template <int K, class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row(V* v, Valid valid, Reset reset) {
+            if constexpr (K == 0) row0(v, valid, reset);
+            if constexpr (K == 1) row1(v, valid, reset);
+            if constexpr (K == 2) row2(v, valid, reset);
+            if constexpr (K == 3) row3(v, valid, reset);
+        }
+        template <int K, class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units(V* v, Valid valid, Reset reset) {
+            if constexpr (K == 0) units0(v, valid, reset);
+            if constexpr (K == 1) units1(v, valid, reset);
+            if constexpr (K == 2) units2(v, valid, reset);
+            if constexpr (K == 3) units3(v, valid, reset);
+        }
+    };
+    struct Backward {
+        static constexpr int values = 34, stages = 3;
+        static constexpr int letters = 2, gates_at = 1;
+        static constexpr int sums = 4, gates = 4, by = -1;
+        static constexpr int ahead = 4;
+        static constexpr bool side_by_side = false;
+        static constexpr std::array<int, 4> letter{0, 0, 1, 1};
+        static constexpr std::array<int, 4> follows{-1, 0, 3, -1};
+        static constexpr std::array<const char* const, 20> names{{
+            "grad_final.h",
+            "grad_final.c",
+            "grad_output",
+            "fresh.h",
+            "previous",
+            "fresh.c",
+            "after.c",
+            "saved",
+            "multiplied",
+            "grad_initial.c",
+            "grad_fresh.c",
+            "grad_gates_x",
+            "grad_initial.h",
+            "grad_fresh.h",
+            "grad_products.P",
+            "weight_hr",
+            "weight_hh",
+            "grad_bias_ih",
+            "grad_bias_hh",
+            "initial.c"
+        }};
+        static constexpr std::array<Kept, 5> keep{{{false, false, -1, 0}, {false, false, -1, 0}, {false, false, -1, 0}, {false, true, -1, 0}, {false, true, -1, 0}}};
+        static constexpr std::array<Multiplicand, 2> operands{{{1, {29}, {3}, 1, true}, {4, {30, 31, 32, 33}, {1, 1, 1, 1}, 0, false}}};
+        static constexpr std::array<Multiplied, 2> products{{{1, 15, 0, 0, 1, 1, true}, {2, 16, 1, 0, 4, 1, true}}};
+        static constexpr std::array<Reduction, 0> reductions{{}};
+        static constexpr std::array<Total, 8> totals{{{17, 0, true, 0, true, 0}, {18, 0, true, 0, true, 0}, {17, 1, true, 1, true, 0}, {18, 1, true, 1, true, 0}, {17, 2, true, 2, true, 0}, {18, 2, true, 2, true, 0}, {17, 3, true, 3, true, 0}, {18, 3, true, 3, true, 0}}};
+        static constexpr std::array<Slot, 3> reads0{{
+            {1, Where::CARRIED, Axes::BH, 1, 0, 0, false, false},
+            {7, Where::GIVEN, Axes::TBH, 6, 0, 0, true, false},
+            {8, Where::GIVEN, Axes::TBH, 7, 3, 0, true, false}
+        }};
+        static constexpr std::array<Slot, 11> reads1{{
+            {5, Where::GIVEN, Axes::BH, 5, 0, 0, false, false},
+            {6, Where::BEFORE, Axes::TBH, 6, 0, 19, true, false},
+            {12, Where::PRODUCT, Axes::BH, 0, 0, 0, false, false},
+            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false},
+            {8, Where::GIVEN, Axes::TBH, 7, 3, 0, true, false},
+            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false},
+            {26, Where::KEPT, Axes::BH, 0, 2, 0, false, false},
+            {9, Where::GIVEN, Axes::TBH, 7, 2, 0, true, false},
+            {11, Where::GIVEN, Axes::TBH, 7, 0, 0, true, false},
+            {10, Where::GIVEN, Axes::TBH, 7, 1, 0, true, false},
+            {27, Where::KEPT, Axes::BH, 0, 3, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 2> reads2{{
+            {13, Where::PRODUCT, Axes::BH, 1, 0, 0, false, false},
+            {28, Where::KEPT, Axes::BH, 0, 4, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 2> reads3{{
+            {0, Where::CARRIED, Axes::BH, 0, 0, 0, false, false},
+            {2, Where::GIVEN, Axes::TBH, 2, 0, 0, false, false}
+        }};
+        static constexpr auto reads = std::make_tuple(reads0, reads1, reads2, reads3);
+        static constexpr std::array<Slot, 5> results0{{
+            {14, Where::GIVEN, Axes::TBH, 8, 0, 0, false, false},
+            {24, Where::KEPT, Axes::BH, 0, 0, 0, false, false},
+            {25, Where::KEPT, Axes::BH, 0, 1, 0, false, false},
+            {26, Where::KEPT, Axes::BH, 0, 2, 0, false, false},
+            {27, Where::KEPT, Axes::BH, 0, 3, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 10> results1{{
+            {15, Where::CARRIED, Axes::BH, 9, 0, 0, true, false},
+            {16, Where::GIVEN, Axes::BH, 10, 0, 0, true, true},
+            {17, Where::GIVEN, Axes::TBH, 11, 0, 0, false, false},
+            {18, Where::GIVEN, Axes::TBH, 11, 1, 0, false, false},
+            {19, Where::GIVEN, Axes::TBH, 11, 2, 0, false, false},
+            {20, Where::GIVEN, Axes::TBH, 11, 3, 0, false, false},
+            {17, Where::SUM, Axes::H, 0, 0, 0, false, false},
+            {18, Where::SUM, Axes::H, 0, 1, 0, false, false},
+            {19, Where::SUM, Axes::H, 0, 2, 0, false, false},
+            {20, Where::SUM, Axes::H, 0, 3, 0, false, false}
+        }};
+        static constexpr std::array<Slot, 2> results2{{
+            {21, Where::CARRIED, Axes::BH, 12, 0, 0, true, false},
+            {22, Where::GIVEN, Axes::BH, 13, 0, 0, true, true}
+        }};
+        static constexpr std::array<Slot, 2> results3{{
+            {23, Where::GIVEN, Axes::TBH, 14, 0, 0, false, false},
+            {28, Where::KEPT, Axes::BH, 0, 4, 0, false, false}
+        }};
+        static constexpr auto results = std::make_tuple(results0, results1, results2, results3);
+        static constexpr std::array<Onward, 2> onward{{
+            {21, 0, 1},
+            {15, 1, 0}
+        }};
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            using T = scalar<V>;
+            const V d_carried_c = v[1];
+            const V after_c = v[7];
+            const V saved_output = v[8];
+            const auto where_of_5 = where(valid, d_carried_c, T(0.0));
+            const auto where_of_6 = where(valid, T(0.0), d_carried_c);
+            const auto tanh_of = tanh(after_c);
+            const auto where_of = where(valid, saved_output * tanh_of, T(0.0));
+            const auto t = T(1.0) - tanh_of * tanh_of;
+            v[26] = where_of_5;
+            v[27] = where_of_6;
+            v[24] = tanh_of;
+            v[14] = where_of;
+            v[25] = t;
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            using T = scalar<V>;
+            const V fresh_c = v[5];
+            const V before_c = v[6];
+            const V back_hr = v[12];
+            const V tanh_of = v[24];
+            const V saved_output = v[8];
+            const V t = v[25];
+            const V where_of_5 = v[26];
+            const V saved_candidate = v[9];
+            const V saved_input = v[11];
+            const V saved_forget = v[10];
+            const V where_of_6 = v[27];
+            const auto d_output_2 = back_hr * tanh_of;
+            const auto d_cell = where_of_5 + back_hr * saved_output * t;
+            const auto d_input = d_cell * saved_candidate;
+            const auto d_candidate = d_cell * saved_input;
+            const auto d_forget = d_cell * where(reset, fresh_c, before_c);
+            const auto t_6 = where_of_6 + where(valid, d_cell * saved_forget, T(0.0));
+            const auto t_5 = d_output_2 * saved_output * (T(1.0) - saved_output);
+            const auto d_x_o = where(valid, t_5, T(0.0));
+            const auto t_4 = d_candidate * (T(1.0) - saved_candidate * saved_candidate);
+            const auto d_x_g = where(valid, t_4, T(0.0));
+            const auto t_3 = d_forget * saved_forget * (T(1.0) - saved_forget);
+            const auto d_x_f = where(valid, t_3, T(0.0));
+            const auto t_2 = d_input * saved_input * (T(1.0) - saved_input);
+            const auto d_x_i = where(valid, t_2, T(0.0));
+            const auto d_fresh_c = where(reset, t_6, T(0.0));
+            const auto where_of_2 = where(reset, T(0.0), t_6);
+            v[33] = t_5;
+            v[20] = d_x_o;
+            v[32] = t_4;
+            v[19] = d_x_g;
+            v[31] = t_3;
+            v[18] = d_x_f;
+            v[30] = t_2;
+            v[17] = d_x_i;
+            v[16] = d_fresh_c;
+            v[15] = where_of_2;
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units2([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            using T = scalar<V>;
+            const V back_hh = v[13];
+            const V where_of_7 = v[28];
+            const auto t_7 = where_of_7 + where(valid, back_hh, T(0.0));
+            const auto d_fresh_h = where(reset, t_7, T(0.0));
+            const auto where_of_3 = where(reset, T(0.0), t_7);
+            v[22] = d_fresh_h;
+            v[21] = where_of_3;
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+
+        }
+        template <class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
+            using T = scalar<V>;
+            const V d_carried_h = v[0];
+            const V d_output = v[2];
+            const auto where_of_7 = where(valid, T(0.0), d_carried_h);
+            const auto d_h = where(valid, d_output + d_carried_h, T(0.0));
+            const auto where_of_4 = where(valid, d_h, T(0.0));
+            v[28] = where_of_7;
+            v[29] = d_h;
+            v[23] = where_of_4;
+        }
+        template <int K, class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void row(V* v, Valid valid, Reset reset) {
+            if constexpr (K == 0) row0(v, valid, reset);
+            if constexpr (K == 1) row1(v, valid, reset);
+            if constexpr (K == 2) row2(v, valid, reset);
+            if constexpr (K == 3) row3(v, valid, reset);
+        }
+        template <int K, class V, class Valid, class Reset>
+        SEQCELLS_INLINE static void units(V* v, Valid valid, Reset reset) {
+            if constexpr (K == 0) units0(v, valid, reset);
+            if constexpr (K == 1) units1(v, valid, reset);
+            if constexpr (K == 2) units2(v, valid, reset);
+            if constexpr (K == 3) units3(v, valid, reset);
+        }
+    };
+};
+}
+
 // GRU as first published (Cho et al. 2014, arXiv:1406.1078): the reset gate before the candidate's product.
 //
 // reset = sigmoid(x.r + r.r)
@@ -1936,4 +1936,4 @@ struct Equations {
 
 SEQCELLS_UNIT_END
 
-#define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("ca162d07f61bfe4f45ff0ac0", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)
+#define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("ca162d07f61bfe4f45ff0ac0", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)

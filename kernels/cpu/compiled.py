@@ -27,7 +27,6 @@ from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
 from ...derive.print_loop import STRUCT, cpp_struct, key_of
-from ...precision import WORKING_DTYPE
 from . import _engine, library
 
 HEADERS = Path(__file__).parent
@@ -64,7 +63,7 @@ Kept = tuple[str, ...]
 
 def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
     """Why a cell cannot run, or None; it is compiled for that, with a line on stderr, unless it was before."""
-    found = _found(cell, WORKING_DTYPE.get(dtype, dtype))
+    found = _found(cell, library.WORKING[library.precision(dtype)])
     return found if isinstance(found, str) else None
 
 

@@ -41,6 +41,9 @@ BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
 )
 """The cells whose kernels of one stage are printed into the package, by name."""
 
+AHEAD_OF_TIME = LSTM, GRU, RNNTanh, RNNReLU, PeepholeLSTM
+"""Those that the CPU engine is built with; it compiles others at first use."""
+
 REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
 """The cells that a name finds: those above, and all that `register` was given in this process."""
 
@@ -86,6 +89,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AHEAD_OF_TIME",
     "BUILT_IN",
     "CIFG",
     "GRU",

@@ -18,15 +18,7 @@ STAGED = (
     cells.MultiHeadSLSTM,
 )
 """Cells of several stages whose kernels are printed."""
-AHEAD_OF_TIME = (
-    cells.LSTM,
-    transformed(cells.LSTM, "projection(1)"),
-    cells.GRU,
-    cells.RNNTanh,
-    cells.RNNReLU,
-    cells.PeepholeLSTM,
-    cells.GRUResetBefore,
-)
+AHEAD_OF_TIME = *cells.AHEAD_OF_TIME, transformed(cells.LSTM, "projection(1)"), cells.GRUResetBefore
 """Cells that the CPU engine is built with: torch.nn's, and what ONNX and Keras have of theirs besides."""
 
 
