@@ -54,7 +54,7 @@ def pytest_configure(config):
     libraries.mkdir(parents=True, exist_ok=True)
     own = config.stash[OWN_CACHE] = tempfile.TemporaryDirectory()
     Path(own.name, "kernels").symlink_to(libraries)
-    os.environ |= {"SEQCELLS_CACHE": own.name, "CXXFLAGS": "-O1"}
+    os.environ |= {"SEQCELLS_CACHE": own.name, "CXXFLAGS": "-O1 -DSEQCELLS_WHOLE_VECTORS=false"}
     if not hasattr(config, "workerinput") and not cpu.unavailable():
         compile_cells()
     os.environ["SEQCELLS_COMPILE"] = "never"

@@ -357,6 +357,11 @@ SEQCELLS_INLINE void expect(const Stage<T>& s, int64_t row) {
         if (!s.last) expect_units<Pass, Pass::follows[K], T>(p, index + Pass::by, row, unit, count);
 }
 
+// Whether there is code for whole vectors at all. Without it kernels are slow, and compiled in a third of the time.
+#ifndef SEQCELLS_WHOLE_VECTORS
+#define SEQCELLS_WHOLE_VECTORS true
+#endif
+
 template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
 SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
     const Call& p = *s.p;
@@ -367,7 +372,7 @@ SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
         const bool full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
         int sub = 0;
         // All of these take long to compile, so only what is often called is there for whole vectors.
-        if constexpr (BEGINS) {
+        if constexpr (BEGINS || !SEQCELLS_WHOLE_VECTORS) {
         } else if constexpr (Pass::side_by_side && !BOUNDED && std::is_same_v<T, float> && VECTOR_BYTES > 16) {
             for (; wide - sub > 1; sub += 2)
                 if ((wide - sub) % 2)

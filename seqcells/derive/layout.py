@@ -319,6 +319,8 @@ class _Places:
         of what is in memory."""
         if not v.gathers and v.inner and not v.unit_axis:
             return True  # of numbers, which each stage has
+        if v.op == ">" and not any(map(self._is_carried, v.args)):
+            return True  # of what is kept, if need be: it is no vector of numbers itself
         if v.gathers or not v.inner or most == 0 or self._is_entering(v):
             return False
         if v.op is where and v.args[0].args[0] in ("valid", "reset"):
