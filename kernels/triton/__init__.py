@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...constant import untraced
+
 if TYPE_CHECKING:
     from ...dispatch import Call
 
@@ -43,16 +45,30 @@ def unavailable() -> str | None:
 
 def refuses(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
-    from .cells import CELLS
-    from .passes import staged
-
-    if call.cell.name not in CELLS and staged(call.cell) is None:
-        return f"no kernels have been derived for the {call.cell.name} cell"
     if call.device.type != "cuda" and not (interpreted() and call.device.type == "cpu"):
         return f"its kernels run on a GPU, and the input is on {call.device}"
     if call.dtype not in DTYPES:
         return f"its kernels take {', '.join(map(str, DTYPES))}, not {call.dtype}"
-    return "its kernels keep no values of steps besides the output" if "keep" in call.options else None
+    return _why_no_passes(call)
+
+
+@untraced
+def _why_no_passes(call: Call) -> str | None:
+    """Why a cell cannot run by stages, or None; what the package lacks is printed here."""
+    from . import printed
+    from .plan import Shape
+
+    shape = Shape.called(call)
+    if not shape.staged:
+        return None
+    if "projection" in call.options:
+        return f"the {call.cell.name} cell runs by stages here, and none is of a projection"
+    why_not = printed.why_not(shape.cell, shape.kept)
+    if why_not:
+        return why_not
+    from . import staged_stepwise
+
+    return staged_stepwise.refuses(shape)
 
 
 def refuses_persistently(call: Call) -> str | None:
@@ -73,4 +89,5 @@ def persistently_in_words(call: Call) -> str:
     shape = plan.Shape.called(call)
     why_not = by_name.refuses(shape)
     words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
-    return "; ".join(filter(None, [*words, *plan.backward_in_words(by_name, shape)]))
+    words += plan.backward_in_words(by_name, shape) + plan.idle_settings_in_words(shape)
+    return "; ".join(filter(None, words))

@@ -43,6 +43,23 @@ BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
 )
 """The cells whose kernels of one stage are printed into the package, by name."""
 
+STAGED: Mapping[str, type[Cell]] = MappingProxyType(
+    {
+        cell.name: cell
+        for cell in (
+            GRUResetBefore,
+            MGU,
+            MultiplicativeLSTM,
+            RecurrentHighway,
+            LayerNormLSTM,
+            LayerNormGRU,
+            BlockGRU,
+            MultiHeadSLSTM,
+        )
+    }
+)
+"""Those whose Triton kernels of several stages are, likewise."""
+
 REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
 """The cells that a name finds: those above, and all that `register` was given in this process."""
 
@@ -85,6 +102,7 @@ __all__ = [
     "REGISTRY",
     "RNN_BY_NONLINEARITY",
     "SLSTM",
+    "STAGED",
     "BlockGRU",
     "Cell",
     "GRUResetBefore",

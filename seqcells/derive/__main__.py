@@ -2,21 +2,8 @@
 
 from pathlib import Path
 
-from .. import cells
-from ..cells import BUILT_IN
+from ..cells import BUILT_IN, STAGED
 from . import cpp, plan, triton, triton_stages
-
-STAGED = (
-    cells.GRUResetBefore,
-    cells.MGU,
-    cells.MultiplicativeLSTM,
-    cells.RecurrentHighway,
-    cells.LayerNormLSTM,
-    cells.LayerNormGRU,
-    cells.BlockGRU,
-    cells.MultiHeadSLSTM,
-)
-"""Cells of several stages whose kernels are printed."""
 
 
 def printed() -> dict[Path, str]:
@@ -25,7 +12,7 @@ def printed() -> dict[Path, str]:
     kernels = Path(__file__).parents[1] / "kernels"
     files = {
         kernels / "triton" / "cells.py": triton(plans),
-        kernels / "triton" / "staged_cells.py": triton_stages(STAGED),
+        kernels / "triton" / "staged_cells.py": triton_stages([*STAGED.values()]),
         kernels / "cpu" / "cells.h": cpp(plans),
     }
     return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}
