@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import as_tuple, assert_equal_to, gradients, like_module, plain_if
 from test_triton import run_interpreted
+from test_triton_stages import divided
 
 import seqcells
 from seqcells import cells, dispatch
@@ -21,9 +22,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 
 if INTERPRETED:
-    from seqcells.kernels.triton import printed, staged_stepwise
-    from seqcells.kernels.triton.plan import Shape
+    import concurrent_programs
 
+    from seqcells.kernels.triton import printed, staged_stepwise
+
+__all__ = ["divided"]  # a fixture
 T, B, IN, H = 3, 3, 4, 5
 
 
@@ -107,14 +110,14 @@ def files():
     return sorted(Path(os.environ["SEQCELLS_CACHE"], "kernels").glob("*"))
 
 
-def layer(cell, backend="triton-stepwise", features=IN, **options):
+def layer(cell, backend="triton-stepwise", features=IN, hidden=H, **options):
     torch.manual_seed(1)
-    return seqcells.define(cell)[0](features, H, dtype=torch.float64, backend=backend, **options)
+    return seqcells.define(cell)[0](features, hidden, dtype=torch.float64, backend=backend, **options)
 
 
-def given_streams(cell, sides):
+def given_streams(cell, sides, hidden):
     """Of each a tensor that wants gradients, every second one of each direction its own."""
-    sizes, found = {"T": T, "B": B, "H": H}, {}
+    sizes, found = {"T": T, "B": B, "H": hidden}, {}
     for k, (name, axes) in enumerate(cell.streams.items()):
         if name != "input":
             shape = [sides] * (k % 2) + [sizes[axis] for axis in axes]
@@ -122,23 +125,23 @@ def given_streams(cell, sides):
     return found
 
 
-def both(module, bounded=True, keep=(), backend=None):
+def both(module, bounded=True, keep=()):
     """Results and all gradients of a layer by its backend, and by the reference."""
     torch.manual_seed(2)
-    sides, cell = 1 + module.bidirectional, module.cell
+    sides, cell, hidden = 1 + module.bidirectional, module.cell, module.hidden_size
 
     def randn(*shape):
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
-    x, streams = randn(T, B, module.input_size), given_streams(cell, sides * module.num_layers)
-    states, fresh = ([randn(sides * module.num_layers, B, H) for _ in cell.states] for _ in range(2))
+    x, streams = randn(T, B, module.input_size), given_streams(cell, sides, hidden)
+    states, fresh = ([randn(sides, B, hidden) for _ in cell.states] for _ in range(2))
     given = {"keep": keep} if keep else {}
     if bounded:
         reset = torch.tensor([[0, 0, 1], [1, 0, 0], [0, 0, 1]]).bool()
         given |= {"lengths": torch.tensor([T, 0, T - 1]), "reset": reset, "reset_state": like_module(fresh)}
     leaves = [x, *states, *fresh * bounded, *module.parameters(), *streams.values()]
     found = []
-    for name in (backend or module.backend, "reference"):
+    for name in (module.backend, "reference"):
         module.backend = name
         torch.manual_seed(3)  # the masks of dropout
         output, final, *kept = module(x, like_module(states), **given, **streams)
@@ -180,6 +183,20 @@ def test_regularised_cells_as_the_reference(cell, options):
     assert_equal_to(*both(module), 1e-10)
     module.backend = "triton"
     assert module.plan(torch.zeros(T, B, IN, dtype=torch.float64)).backend == "triton"
+
+
+@here
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("cell", "keep"), [(Streamed, ()), (cells.LayerNormGRU, ("update", "h")), (cells.LSTM, ("f",))]
+)
+def test_programs_together_read_streams_and_keep(cell, keep, divided):
+    """As the reference: three programs of eight units in each direction."""
+    module = layer(cell, "triton-persistent", features=24, hidden=24, bidirectional=True)
+    with concurrent_programs.concurrent() as launched:
+        found = both(module, keep=keep)
+    assert launched == [6, 6]
+    assert_equal_to(*found, 1e-10)
 
 
 @here
@@ -292,7 +309,8 @@ def test_rows_longer_than_a_programs_registers_are_refused(monkeypatch):
     monkeypatch.setattr(staged_stepwise, "interpreted", lambda: False)
 
     def reason(cell, hidden, dtype):
-        return staged_stepwise.refuses(Shape(cell, torch.device("cpu"), dtype, T, B, 1, hidden, hidden))
+        call = dispatch.Call(cell, "recurrence", torch.device("cpu"), dtype, (), hidden=hidden)
+        return dispatch.why_not_for(call, "triton")
 
     assert reason(Rows, 1024, torch.bfloat16) is reason(Rows, 512, torch.float64) is None
     assert reason(cells.MGU, 5000, torch.float64) is None

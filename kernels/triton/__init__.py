@@ -15,6 +15,7 @@ import torch
 from ...constant import untraced
 
 if TYPE_CHECKING:
+    from ...cells import Cell
     from ...dispatch import Call
 
 # Asked here, for torch.compile does not follow the question.
@@ -49,26 +50,20 @@ def refuses(call: Call) -> str | None:
         return f"its kernels run on a GPU, and the input is on {call.device}"
     if call.dtype not in DTYPES:
         return f"its kernels take {', '.join(map(str, DTYPES))}, not {call.dtype}"
-    return _why_no_passes(call)
+    return _why_not_by_stages(call.cell, call.options, call.dtype, call.hidden)
 
 
 @untraced
-def _why_no_passes(call: Call) -> str | None:
-    """Why a cell cannot run by stages, or None; what the package lacks is printed here."""
-    from . import printed
-    from .plan import Shape
+def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
+    """Why a cell that runs by stages cannot, or None; what the package has no kernels for is printed here."""
+    from . import plan, printed, staged_stepwise
 
-    shape = Shape.called(call)
-    if not shape.staged:
+    kept = plan.kept_by(cell, options)
+    if not printed.runs(cell, kept):
         return None
-    if "projection" in call.options:
-        return f"the {call.cell.name} cell runs by stages here, and none is of a projection"
-    why_not = printed.why_not(shape.cell, shape.kept)
-    if why_not:
-        return why_not
-    from . import staged_stepwise
-
-    return staged_stepwise.refuses(shape)
+    if "projection" in options:
+        return f"the {cell.name} cell runs by stages here, and none is of a projection"
+    return printed.why_not(cell, kept) or staged_stepwise.why_not_rows(cell, kept, dtype, hidden)
 
 
 def refuses_persistently(call: Call) -> str | None:

@@ -1,4 +1,4 @@
-"""How kernels read and write what the tables of cells of several stages tell: `tables` has them in words.
+"""How kernels read and write what the tables of cells that run by stages tell: `tables` has them in words.
 
 A place is a tuple of constants: kind, the array's number among those that the kernel is given, column, the array's
 number of columns, heads. Kinds are axes, and

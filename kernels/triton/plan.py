@@ -68,10 +68,8 @@ class Shape(NamedTuple):
 
     @classmethod
     def called(cls, call: Call) -> Shape:
-        """A layer's of a call, which does not tell what it keeps: as if it were the hidden state."""
         sizes = call.steps, call.rows, call.directions, call.hidden, call.width
-        kept = call.cell.states[:1] if "keep" in call.options else ()
-        return cls(call.cell, call.device, call.dtype, *sizes, kept=kept)
+        return cls(call.cell, call.device, call.dtype, *sizes, kept=kept_by(call.cell, call.options))
 
     @property
     def staged(self) -> bool:
@@ -85,6 +83,11 @@ class Shape(NamedTuple):
     @property
     def projected(self) -> bool:
         return self.width != self.hidden
+
+
+def kept_by(cell: type[Cell], options: tuple[str, ...]) -> tuple[str, ...]:
+    """What a call with such options keeps of all steps: it does not say, and is taken to keep the hidden state."""
+    return cell.states[:1] if "keep" in options else ()
 
 
 class Plan(NamedTuple):

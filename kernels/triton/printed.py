@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from ... import cache as files
 from ...cells import BUILT_IN, STAGED, Cell
@@ -86,7 +87,7 @@ def _writer(text: str) -> Callable[[Path], None]:
     return write
 
 
-def _imported(path: Path):
+def _imported(path: Path) -> ModuleType:
     """The module of a printed file, of whose text the compiler of kernels takes what it compiles."""
     spec = spec_from_file_location(f"seqcells_printed_{path.stem}", path)
     module = module_from_spec(spec)

@@ -10,6 +10,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from ...cells import Cell
 from ...precision import WORKING_DTYPE
 from . import configurations, interpreted, staged, stages
 from .launch import Launch
@@ -26,15 +27,18 @@ WORK = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 def refuses(shape: Shape) -> str | None:
-    """Why the plan cannot run a layer, or None: of stages that reduce rows no program may have more units than its
-    registers have room for."""
-    of = passes(shape.cell, shape.kept)
-    if interpreted() or not any(stage.reduced for each in of for stage in each.stages):
+    """Why the plan cannot run a layer, or None."""
+    return why_not_rows(shape.cell, shape.kept, shape.dtype, shape.hidden)
+
+
+def why_not_rows(cell: type[Cell], kept: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
+    """Why a stage that reduces rows, of which a program has all units, cannot have so many, or None."""
+    most = configurations.most_of_a_row(WORKING_DTYPE.get(dtype, dtype))
+    if hidden <= most or interpreted():
         return None
-    most = configurations.most_of_a_row(WORKING_DTYPE.get(shape.dtype, shape.dtype))
-    if shape.hidden <= most:
+    if not any(stage.reduced for each in passes(cell, kept) for stage in each.stages):
         return None
-    return f"its steps reduce rows of {shape.hidden} units, of which one program has registers for {most} at most"
+    return f"its steps reduce rows of {hidden} units, of which one program has registers for {most} at most"
 
 
 class _Memory(PassMemory):
