@@ -312,12 +312,12 @@ def test_rows_longer_than_a_programs_registers_are_refused(monkeypatch):
         call = dispatch.Call(cell, "recurrence", torch.device("cpu"), dtype, (), hidden=hidden)
         return dispatch.why_not_for(call, "triton")
 
-    assert reason(Rows, 1024, torch.bfloat16) is reason(Rows, 512, torch.float64) is None
+    assert reason(Rows, 1024, torch.bfloat16) is reason(Rows, 256, torch.float64) is None
     assert reason(cells.MGU, 5000, torch.float64) is None
     assert reason(Rows, 1025, torch.float32).endswith(
         "rows of 1025 units, of which one program has registers for 1024 at most"
     )
-    assert reason(Rows, 513, torch.float64).endswith("for 512 at most")
+    assert reason(Rows, 257, torch.float64).endswith("for 256 at most")
 
 
 @here
