@@ -44,6 +44,18 @@ BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
 AHEAD_OF_TIME = LSTM, GRU, RNNTanh, RNNReLU, PeepholeLSTM
 """Those that the CPU engine is built with; it compiles others at first use."""
 
+STAGED = (
+    "GRUResetBefore",
+    "MGU",
+    "MultiplicativeLSTM",
+    "RecurrentHighway",
+    "LayerNormLSTM",
+    "LayerNormGRU",
+    "BlockGRU",
+    "MultiHeadSLSTM",
+)
+"""The names of the classes in `LIBRARY` whose Triton kernels of several stages are printed into the package."""
+
 REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
 """The cells that a name finds: those above, and all that `register` was given in this process."""
 
@@ -99,6 +111,7 @@ __all__ = [
     "REGISTRY",
     "RNN_BY_NONLINEARITY",
     "SLSTM",
+    "STAGED",
     "Cell",
     "IndRNN",
     "Jordan",
