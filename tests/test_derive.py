@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from elementwise import ROOT, compiled, interpreted, needs_compiler, needs_triton
+from elementwise import ROOT, interpreted, needs_triton
 
 from seqcells import derive
 from seqcells.cells import BUILT_IN, Cell
@@ -82,21 +82,6 @@ def by_triton() -> dict:
 @pytest.mark.parametrize("name", [*BUILT_IN, *OTHERS])
 def test_triton_in_the_interpreter(name, dtype, by_triton):
     check(by_triton[name, dtype], case(name, dtype)[1], dtype)
-
-
-@needs_compiler
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*BUILT_IN, *OTHERS])
-def test_cpp_compiled(name, dtype):
-    given, expected = case(name, dtype)
-    out = {key: torch.full(value.shape, torch.nan, dtype=dtype) for key, value in expected.items()}
-    arguments = [given[k] for k in "xrspd"], [out[k] for k in RESULTS]
-    if name in BUILT_IN:
-        compiled(BUILT_IN[name].__name__, *arguments)
-    else:
-        printed = derive.cpp([derive.plan(cell) for cell in OTHERS.values()])
-        compiled(OTHERS[name].__name__, *arguments, printed)
-    check(out, expected, dtype)
 
 
 def test_printed_files_are_up_to_date():

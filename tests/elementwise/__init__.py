@@ -1,4 +1,4 @@
-"""The printed kernels executed elementwise, without an engine: in Triton's interpreter, and compiled by g++."""
+"""What is elementwise, without an engine: printed cells and activations in Triton's interpreter, activations by g++."""
 
 import ctypes
 import functools
@@ -16,7 +16,7 @@ import torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the printed C++ with")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile the activations with")
 
 
 def interpreted(requests: list[tuple], cells: str | None = None) -> list[dict[str, torch.Tensor]]:
@@ -38,25 +38,17 @@ def interpreted(requests: list[tuple], cells: str | None = None) -> list[dict[st
 
 
 @functools.cache
-def library(cells: str | None = None) -> ctypes.CDLL:
-    """kernels.cpp, compiled without flags for this machine; warnings are errors. ``cells`` as above."""
+def library() -> ctypes.CDLL:
+    """kernels.cpp, compiled without flags for this machine; warnings are errors."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "kernels.so")
-        if cells is not None:
-            Path(folder, "cells.h").write_text(cells)
-        flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{folder}", f"-I{ROOT}/kernels/cpu"]
+        flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{ROOT}/kernels/cpu"]
         subprocess.run(["g++", *flags, str(HERE / "kernels.cpp"), "-o", str(target)], check=True)
         return ctypes.CDLL(str(target))
 
 
-def compiled(name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], cells: str | None = None) -> None:
-    """Call a cell of kernels.cpp on (count, N) tensors."""
-    kind = {torch.float32: "float", torch.float64: "double"}[inputs[0].dtype]
-    pointers = [(ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors)) for tensors in (inputs, outputs)]
-    getattr(library(cells), f"{name}_{kind}")(ctypes.c_int64(inputs[0].shape[1]), *pointers)
-
-
 def compiled_activation(name: str, x: torch.Tensor) -> torch.Tensor:
+    """An activation of kernels.cpp."""
     y = torch.full_like(x, torch.nan)
     kind = {torch.float32: "float", torch.float64: "double"}[x.dtype]
     arguments = ctypes.c_int64(x.numel()), ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr())
