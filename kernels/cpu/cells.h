@@ -899,7 +899,7 @@ struct Equations {
             const V after_h = v[4];
             const auto where_of_2 = where(valid, T(0.0), d_carried_h);
             const auto d_h = where(valid, d_output + d_carried_h, T(0.0));
-            const auto where_of_3 = where(after_h > T(0.0), d_h, T(0.0));
+            const auto where_of_3 = where(after_h > T(0.0), d_h, V{} + T(0.0));
             const auto d_x_h = where(valid, where_of_3, T(0.0));
             v[9] = where_of_2;
             v[10] = where_of_3;
@@ -1936,4 +1936,4 @@ struct Equations {
 
 SEQCELLS_UNIT_END
 
-#define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("ca162d07f61bfe4f45ff0ac0", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)
+#define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("2bf3018c674a474f435d4790", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)

@@ -10,9 +10,6 @@
 namespace seqcells {
 namespace {
 
-// Vectors of what is gathered for a block at most.
-constexpr int64_t MOST_BLOCKS = 16;
-
 // Computed in T, by products of O. Weights are packed, each block's together, or read as they lie.
 template <class T, class O>
 class Products {

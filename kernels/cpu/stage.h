@@ -395,6 +395,17 @@ void run_stage(const void* stage) {
         stage_rows<Pass, K, false, T, BEGINS>(s);
 }
 
+// Whether a cell's row blocks are as many as the loop has room for: those of each product, and of each stage.
+template <class Program>
+constexpr bool has_room_for_products() {
+    int sums[MAX_STAGES] = {};
+    for (const Multiplied& each : Program::products) {
+        const int columns = each.transposed ? 1 : each.blocks;
+        if (columns > MAX_ROWS || (sums[each.stage] += columns) > MAX_BLOCKS) return false;
+    }
+    return true;
+}
+
 template <class Program, class T, int... K, int... Letter>
 constexpr Pass pass_of(std::integer_sequence<int, K...>, std::integer_sequence<int, Letter...>) {
     return {Program::stages, int(Program::names.size()), int(Program::keep.size()), int(Program::operands.size()), int(Program::products.size()),
@@ -404,6 +415,10 @@ constexpr Pass pass_of(std::integer_sequence<int, K...>, std::integer_sequence<i
 }
 template <class Program, class T>
 constexpr Pass pass_of() {
+    static_assert(Program::names.size() <= MAX_ARRAYS, "a pass has more arrays than the loop takes");
+    static_assert(Program::stages <= MAX_STAGES && Program::letters <= MAX_LETTERS, "a pass has more stages or sizes than the loop takes");
+    static_assert(Program::products.size() <= MAX_PRODUCTS && Program::operands.size() <= MAX_PRODUCTS, "a pass has more products than the loop takes");
+    static_assert(has_room_for_products<Program>(), "a stage has more row blocks of products than the loop takes");
     return pass_of<Program, T>(std::make_integer_sequence<int, Program::stages - 1>{}, std::make_integer_sequence<int, Program::letters - 1>{});
 }
 
