@@ -225,7 +225,7 @@ def backend_for(q: Recurrence, asked: str) -> str:
     """
     used = {"projection": q.weights[0].hr is not None, "keep": bool(q.kept)}
     options = tuple(name for name, uses in used.items() if uses)
-    call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options)
+    call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options, hidden=q.hidden)
     if asked == "auto":
         kernels, why_not = _kernels_for(call)
         return "reference" if why_not else kernels

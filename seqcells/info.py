@@ -69,6 +69,16 @@ def _compiling() -> list[str]:
     ]
 
 
+def _printing() -> list[str]:
+    if triton.unavailable():
+        return []
+    from .kernels.triton import printed  # not before triton is known to be there
+
+    return ["", "cells that the package has no Triton kernels for, which are printed at first use"] + [
+        f"  {line}" for line in printed.report()
+    ]
+
+
 def _in_use(device: torch.device) -> list[str]:
     table = estimates.here(device)
     if table is None:
@@ -95,7 +105,7 @@ def report() -> str:
             lines.append(f"  {'':{width}}       {why_not}")
     lines += ["", "estimates by which the backend of a plain call is chosen"]
     lines += [f"  {line}" for line in (*_cpu_estimates(), *_gpu_estimates())]
-    lines += _compiling()
+    lines += _compiling() + _printing()
     lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
     width = max(map(len, PLANS))
     lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]

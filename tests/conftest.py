@@ -2,6 +2,10 @@
 
 import os
 import re
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic cuBLAS
@@ -11,18 +15,22 @@ import torch
 import torch._dynamo
 from support import DEVICES, backends
 
-from seqcells import dispatch, estimates, machine
+from seqcells import cells, dispatch, estimates, machine
 from seqcells.kernels import cpu, triton
+from seqcells.transformed import transformed
 
 # A layer's `forward` is compiled by many tests of one process, and each counts as a recompilation.
 torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
 if not cpu.unavailable():
-    from seqcells.kernels.cpu import library
+    from seqcells.kernels.cpu import compiled, library
 
 if triton.INSTALLED and triton.interpreted():
     # For the tests' own kernels; the package's launches import it themselves.
     from seqcells.kernels.triton import interpreter  # noqa: F401
+
+
+OWN_CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 @pytest.fixture(autouse=True)
@@ -36,23 +44,39 @@ def poisoned_empty():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory):
-    """No test reads or writes what lies in the user's home, and no process that it starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEQCELLS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        # Nothing is compiled but where a test is about that.
-        patch.setenv("SEQCELLS_COMPILE", "never")
-        yield
+def pytest_configure(config):
+    """No test reads or writes what lies in the user's home, and no process that it starts.
+
+    Libraries of cells stay from one run of the tests to the next. The built-in cells' are made first, and then none but
+    where a test is about that.
+    """
+    libraries = config.rootpath / ".pytest_cache" / "kernels"
+    libraries.mkdir(parents=True, exist_ok=True)
+    own = config.stash[OWN_CACHE] = tempfile.TemporaryDirectory()
+    Path(own.name, "kernels").symlink_to(libraries)
+    os.environ |= {"SEQCELLS_CACHE": own.name, "CXXFLAGS": "-O1 -DSEQCELLS_WHOLE_VECTORS=false"}
+    if not hasattr(config, "workerinput") and not cpu.unavailable():
+        compile_cells()
+    os.environ["SEQCELLS_COMPILE"] = "never"
+
+
+def compile_cells():
+    """Those of the registry that the extension was built without, for the best instruction set here."""
+    projected = [transformed(cell, "projection(1)") for cell in cells.BUILT_IN.values() if cell.projection]
+    wanted = [(cell, t) for cell in (*cells.BUILT_IN.values(), *projected) for t in (torch.float32, torch.float64)]
+    with ThreadPoolExecutor(max(1, machine.cores() // 2)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        [*pool.map(lambda each: compiled.why_not(*each), wanted)]
+
+
+def pytest_unconfigure(config):
+    config.stash[OWN_CACHE].cleanup()
 
 
 @pytest.fixture
-def compiling(monkeypatch, tmp_path_factory, worker_id):
+def compiling(monkeypatch):
     """Cells that the CPU engine was built without are compiled at first use, quickly, and once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    monkeypatch.setenv("SEQCELLS_CACHE", str((base if worker_id == "master" else base.parent) / "compiled"))
     monkeypatch.delenv("SEQCELLS_COMPILE")
-    monkeypatch.setenv("CXXFLAGS", "-O1")
 
 
 @pytest.fixture
@@ -109,7 +133,7 @@ def gpu(tables, kernels_of_a_gpu, monkeypatch):
 
 
 @pytest.fixture(params=[] if cpu.unavailable() else library.TARGETS)
-def target(request, monkeypatch):
+def target(request, monkeypatch, compiling):
     """Each instruction set that this machine has."""
     monkeypatch.setattr(library, "target", request.param)
     return request.param
@@ -121,6 +145,15 @@ def threads(monkeypatch):
     monkeypatch.setattr(library, "cores", lambda: 64)
     yield torch.set_num_threads
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def own_registry():
+    """The registry is afterwards what it was, whatever a test has defined."""
+    before = dict(cells.REGISTRY)
+    yield
+    cells.REGISTRY.clear()
+    cells.REGISTRY.update(before)
 
 
 @pytest.fixture(autouse=torch.cuda.is_available())

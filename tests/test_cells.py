@@ -220,7 +220,7 @@ def test_own_cell_reaches_the_operators_and_the_derivation(defined):
     plan = derive.plan(Leaky)
     assert plan.fields["saved"] == ("t1",)
     assert "leaky_backward" in derive.triton([plan])
-    assert "struct Leaky" in derive.cpp([plan])
+    assert "namespace leaky {" in derive.cpp_cells([Leaky])
 
 
 def test_names_are_not_taken_twice(defined):

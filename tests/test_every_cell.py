@@ -6,23 +6,53 @@ import pytest
 import torch
 from every_cell import LAYERS, MODULES, OWN, looped, make, random, registered, states, streams
 from programs import B, H, T
-from support import as_tuple, like_module, plain_if
+from support import as_tuple, heavy_if, like_module, needs_compiler, plain_if
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 import seqcells
 from seqcells import cells, functional, operators, ops, reference
+from seqcells.derive import DerivationError
+from seqcells.derive.derivation import derive
+from seqcells.derive.layout import layouts
 from seqcells.recurrence import Recurrence
 
 __all__ = ["registered"]  # a fixture of every test
+
+
+def runs_on_the_cpu(cell):
+    """Whether the loop of kernels/cpu is for such a cell."""
+    unset = [option for option, value in cell.options.items() if value is None]
+    cell = cell.configured(**dict.fromkeys(unset, 2))
+    try:
+        return bool(layouts(cell, derive(cell, reset=True, lengths=True)))
+    except DerivationError:
+        return False
+
+
+OF_OTHER_SIZES = "scrn", "mixed_sizes", "hyper_lstm"
+"""Cells whose kernels heavy tests compile; to compile those of all takes many minutes."""
+
+
+@needs_compiler
+@pytest.mark.heavy
+@heavy_if(lambda name, **_: name in OF_OTHER_SIZES)
+@pytest.mark.parametrize("form", ["plain", "bounded"])
+@pytest.mark.parametrize("name", [name for name in OWN if runs_on_the_cpu(OWN[name])])
+def test_every_cell_runs_on_the_cpu(name, form, compiling):
+    """Likewise."""
+    assert_as_written(name, form == "bounded", backend="cpu")
 
 
 @pytest.mark.parametrize("form", ["plain", "bounded"])
 @pytest.mark.parametrize("name", OWN)
 def test_every_cell_is_a_layer(name, form):
     """Output, final states, kept values, all gradients; bounded: both directions, lengths, resets to given states."""
-    bounded = form == "bounded"
-    layer, cell = make(name, bidirectional=bounded), make(name).cell
+    assert_as_written(name, form == "bounded")
+
+
+def assert_as_written(name, bounded, **options):
+    layer, cell = make(name, bidirectional=bounded, **options), make(name).cell
     x, hx, given = random(cell, "TB" + cell.streams.get("input", "TBF")[2:]), states(cell, 1 + bounded), streams(cell)
     bounds, fresh = {}, states(cell, 1 + bounded) if bounded else []
     if bounded:

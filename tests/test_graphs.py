@@ -13,7 +13,7 @@ import seqcells
 from seqcells import execute, operators
 from seqcells.cells import REGISTRY, Cell
 from seqcells.cells.activations import tanh
-from seqcells.derive import cpp, plan
+from seqcells.derive import cpp_cells
 
 
 def functions():
@@ -153,7 +153,7 @@ def test_a_cell_of_ones_own_is_compiled_and_exported(cell, defined):
     expected = module(input)[0]
     assert_equal_to([torch.compile(module, backend="aot_eager", fullgraph=True)(input)[0]], [expected], 1e-6)
     assert_equal_to([torch.export.export(module, (input,)).module()(input)[0]], [expected], 1e-6)
-    assert "tanh" in cpp([plan(cell)])
+    assert "tanh" in cpp_cells([cell])
 
 
 def test_a_program_is_its_equations_however_they_are_written():

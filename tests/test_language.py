@@ -329,7 +329,7 @@ def test_only_kept_values_that_are_asked_for(kept):
 
 def test_every_file_of_cells_is_short():
     folders = Path(cells.__file__).parent, Path(__file__).parent / "equations"
-    others = {"__init__.py", "base.py", "declared.py", "activations.py", "units.py"}
+    others = {"__init__.py", "base.py", "declared.py", "activations.py", "units.py", "library.py"}
     files = [file for folder in folders for file in folder.glob("*.py") if file.name not in others]
     assert len(files) > 50
     assert max(len(file.read_text().splitlines()) for file in files) <= 40

@@ -14,7 +14,7 @@ from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
 
 if not cpu.unavailable():
-    from seqcells.kernels.cpu import call, engine, library
+    from seqcells.kernels.cpu import engine, library
 
 OTHERS = (
     cells.GRUResetBefore,
@@ -33,14 +33,7 @@ SINGLE = PLAIN, "lstm", "layer_norm_gru"
 SIZES = {"odd": (5, 3, 20), "one": (1, 1, 8), "many": (4, 30, 40)}
 WHEN = {"": (False, False), "lengths": (True, False), "resets": (False, True), "both": (True, True)}
 
-pytestmark = [needs_compiler, pytest.mark.usefixtures("compiling", "by_loop_alone")]
-
-
-@pytest.fixture
-def by_loop_alone(monkeypatch):
-    """The loop runs cells, too, that the engine was built with."""
-    monkeypatch.setattr(call, "built", lambda *_: None)
-
+pytestmark = [needs_compiler, pytest.mark.usefixtures("compiling")]
 
 every_cell = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == PLAIN else pytest.mark.heavy) for name in CELLS]

@@ -249,25 +249,6 @@ def test_dreamer_core_is_that_of_dreamerv3():
 # Cells of several products.
 
 
-def test_mgu_is_that_of_torchrecurrent(backend):
-    """`MGUCell` (MartinuzziFrancesco/torchrecurrent). That of Flax resets after the product, and so is another cell."""
-    w = {"weight_ih": leaf(2 * H, IN), "weight_hh": leaf(2 * H, H), "bias_ih": leaf(2 * H), "bias_hh": leaf(2 * H)}
-
-    def mapped(w):
-        own = {key: w[key] for key in ("weight_ih", "bias_ih")}
-        for part in ("weight", "bias"):
-            own[f"{part}_hh"], own[f"{part}_candidate"] = w[f"{part}_hh"].chunk(2)
-        return own
-
-    def step(w, x, h):
-        (x_f, x_h), (w_f, w_h) = (x @ w["weight_ih"].T + w["bias_ih"]).chunk(2, -1), w["weight_hh"].chunk(2)
-        b_f, b_h = w["bias_hh"].chunk(2)
-        f = sig(x_f + h @ w_f.T + b_f)
-        return (f * tanh(x_h + (f * h) @ w_h.T + b_h) + (1 - f) * h,)
-
-    check("mgu", backend, w, mapped, step)
-
-
 def test_multiplicative_lstm_is_that_of_openai(backend):
     """`mlstm` with its weight norm (openai/generating-reviews-discovering-sentiment, encoder.py): gates i, f, o, u."""
     w = {"wx": leaf(IN, 4 * H), "wh": leaf(H, 4 * H), "wmx": leaf(IN, H), "wmh": leaf(H, H)}

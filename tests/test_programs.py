@@ -22,6 +22,9 @@ CELLS |= {
     for cell in (
         cells.RecurrentHighway.configured(depth=1),
         EQUATIONS["cornn"].configured(implicit=True),
+        EQUATIONS["lem"].configured(renewed=False),
+        EQUATIONS["nas"].configured(multiplied=False),
+        EQUATIONS["original_lstm"].configured(rescaled=False),
         EQUATIONS["continuous_time_rnn"].configured(euler=True),
         EQUATIONS["tau_gru"].configured(delay=1),
         cells.LSTM.projected(),

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import seqcells
-from seqcells import info, machine
+from seqcells import cells, info, machine
 from seqcells.dispatch import BACKENDS
 from seqcells.table import Table
 
@@ -63,6 +64,15 @@ def loaded():
     """The modules that importing seqcells loads and importing torch does not."""
     code = "import sys, torch; before = set(sys.modules); import seqcells; print(*set(sys.modules) - before)"
     return set(python("-c", code).split())
+
+
+def test_import_reads_no_cell_that_nobody_asked_for(loaded):
+    assert not loaded & {f"seqcells.cells.{module}" for module in cells.LIBRARY.values()}
+
+
+def test_what_a_step_may_use_is_there():
+    code = "import seqcells; print(seqcells.cells.units.mean, seqcells.cells.activations.tanh)"
+    assert python("-c", code) == "mean tanh\n"
 
 
 # What the command tells.
@@ -259,7 +269,7 @@ def test_peephole_is_one_file_a_registry_row_and_two_exports():
     knowing = {
         str(path.relative_to(ROOT / "seqcells"))
         for path in SEQCELLS
-        if "peephole" in ast.unparse(WithoutDocstrings().visit(ast.parse(path.read_text()))).lower()
+        if re.search("peephole_?lstm", ast.unparse(WithoutDocstrings().visit(ast.parse(path.read_text()))).lower())
     }
     assert knowing == {"__init__.py", "cells/__init__.py", "cells/peephole_lstm.py"}
 

@@ -15,19 +15,18 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ... import cache as files
 from ...cells import Cell
+from ...derive import build
 from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
 from ...derive.print_loop import STRUCT, cpp_struct, key_of
-from ...precision import WORKING_DTYPE
 from . import _engine, library
 
 HEADERS = Path(__file__).parent
@@ -35,8 +34,6 @@ BASES = {"amxbf16": "avx512", "avx512bf16": "avx512"}
 """Instruction sets that add products to another, whose cells they run."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-g0", "-fvisibility=hidden", "-Wno-psabi", "-fPIC", "-shared")
-PATIENCE = 600.0
-"""Seconds to wait for another process that compiles the same."""
 
 
 class Pass(NamedTuple):
@@ -64,14 +61,14 @@ Kept = tuple[str, ...]
 
 def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
     """Why a cell cannot run, or None; it is compiled for that, with a line on stderr, unless it was before."""
-    found = _found(cell, WORKING_DTYPE.get(dtype, dtype))
+    found = _found(cell, library.WORKING[library.precision(dtype)])
     return found if isinstance(found, str) else None
 
 
 def unable() -> str | None:
     """Why nothing can be compiled here, or None."""
-    if os.environ.get("SEQCELLS_COMPILE") == "never":
-        return "SEQCELLS_COMPILE=never"
+    if build.forbidden():
+        return build.forbidden()
     if _engine.headers != _stamp():
         return "the extension was built from other headers than these: build it once more"
     return None if _compiler() else "no C++ compiler was found: neither $CXX nor c++, g++ or clang++"
@@ -79,13 +76,14 @@ def unable() -> str | None:
 
 def report() -> list[str]:
     """For `seqcells.info`: by what cells are compiled, and what is there of them."""
-    compiler, folder, why_not = _compiler(), files.folder("kernels"), unable()
+    compiler, why_not = _compiler(), unable()
     if why_not or compiler is None:
         lines = [f"compiler: none in use, {why_not}"]
     else:
         lines = [f"compiler: {shlex.join(compiler)}, {_version(compiler).partition(chr(10))[0]}"]
-    there = [path.stat().st_size for path in folder.glob("*.so")]
-    return [*lines, f"kept in {folder}: {len(there)} libraries, {sum(there) >> 10} KiB"]
+    folder, there = build.kept(".so")
+    size = sum(path.stat().st_size for path in there)
+    return [*lines, f"kept in {folder}: {len(there)} libraries, {size >> 10} KiB"]
 
 
 def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
@@ -101,14 +99,12 @@ def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
 
 
 def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | str:
-    may_compile = os.environ.get("SEQCELLS_COMPILE") != "never"
+    may_compile = build.forbidden() is None
     return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target), kept, may_compile)
 
 
 @cache
-def _passes_or_reason(
-    cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool
-) -> Passes | str:
+def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool) -> Passes | str:
     try:
         both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
         struct = cpp_struct(cell, both)
@@ -134,7 +130,7 @@ def _text(struct: str, target: str, program: str, type: str) -> str:
 
 def _compiler() -> tuple[str, ...] | None:
     """The command of the C++ compiler that may run; None where there is none."""
-    return None if os.environ.get("SEQCELLS_COMPILE") == "never" else _systems_compiler()
+    return None if build.forbidden() else _systems_compiler()
 
 
 @cache
@@ -165,33 +161,24 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
     if _engine.headers != _stamp():
         raise CannotCompileError(unable())
     compiler, flags = _compiler(), (*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")))
-    keys = [_hash(text, _engine.headers, *flags) for text in texts]
-    folder = files.folder("kernels")
+    keys = [build.key(text, _engine.headers, *flags) for text in texts]
     if compiler is None:
         # Whoever compiled it, elsewhere or before: it fits to these headers.
-        found = [next(iter(sorted(folder.glob(f"{key}-*.so"))), None) for key in keys]
+        _, there = build.kept(".so")
+        found = [next((path for path in there if path.name.startswith(f"{key}-")), None) for key in keys]
         if None in found:
             raise CannotCompileError(unable())
         return found
-    names = [f"{key}-{_hash(*compiler, _version(compiler))}.so" for key in keys]
-    command = [*compiler, *flags]
+    names = [f"{key}-{build.key(*compiler, _version(compiler))}.so" for key in keys]
     try:
-        if not all((folder / name).exists() for name in names):
-            with files.lock(names[0].removesuffix(".so"), PATIENCE):
-                _compile_missing(command, texts, names, what, folder)
+        return build.made(names, partial(_compile_missing, [*compiler, *flags], texts, names, what))
     except TimeoutError as reason:
         raise CannotCompileError(str(reason)) from None
-    except OSError as problem:
-        folder = _own_folder()
-        print(f"seqcells: {problem}; kernels are kept in {folder} while this process runs", file=sys.stderr)
-        _compile_missing(command, texts, names, what, folder)
-    return [folder / name for name in names]
 
 
 def _compile_missing(
     command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     wanted = [(text, folder / name) for text, name in zip(texts, names, strict=True) if not (folder / name).exists()]
     if wanted:
         print(f"seqcells: compiling {what}, once; this takes some seconds", file=sys.stderr, flush=True)
@@ -218,19 +205,9 @@ def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]]) -> None
 
 
 @cache
-def _own_folder() -> Path:
-    """A folder of this process's own."""
-    return Path(tempfile.mkdtemp(prefix="seqcells-"))
-
-
-@cache
 def _address(path: Path) -> int:
     """That of a library's pass. Libraries stay loaded: a late thread may run what a call has left."""
     try:
         return ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(str(path)), "seqcells_pass"))
     except OSError as problem:
         raise CannotCompileError(f"{path} cannot be loaded: {problem}") from None
-
-
-def _hash(*words: str) -> str:
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:24]

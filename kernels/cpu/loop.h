@@ -260,7 +260,7 @@ class Loop {
     }
 
     void stage(Own& own, int64_t step, int k, int64_t block, Share rows, int64_t part) const {
-        alignas(64) T products[BATCH * MOST_BLOCKS * L];
+        alignas(64) T products[BATCH * MAX_BLOCKS * L];
         const Share units = all(k).of(block);
         Stage<T>& s = own.at(step);
         narrow(s, step, units, rows, part);

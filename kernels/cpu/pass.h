@@ -10,7 +10,8 @@
 
 namespace seqcells {
 
-constexpr int MAX_ARRAYS = 40, MAX_STAGES = 8, MAX_PRODUCTS = 8, MAX_LETTERS = 6;
+// What a pass may have at most; of row blocks one product, and one stage.
+constexpr int MAX_ARRAYS = 64, MAX_STAGES = 24, MAX_PRODUCTS = 24, MAX_LETTERS = 6, MAX_ROWS = 12, MAX_BLOCKS = 16;
 
 // Axes: time, sequences, units.
 enum class Axes : uint8_t { TBH, BH, H, TB, B, NONE };
@@ -49,7 +50,7 @@ struct Kept {
 
 // What products read: values side by side, each made in a stage.
 struct Multiplicand {
-    int blocks, values[8], made_at[8], letter;
+    int blocks, values[MAX_ROWS], made_at[MAX_ROWS], letter;
     bool twice;
 };
 

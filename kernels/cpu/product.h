@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include "pass.h"
 #include "share.h"
 #include "tiles.h"
 
@@ -13,7 +14,7 @@ namespace seqcells {
 namespace {
 
 // Vectors of a block at most: some panels that are used together.
-constexpr int MOST = 12;
+constexpr int MOST = MAX_ROWS;
 // Vectors of a panel. With few registers three: four rows of three are the most sums, and read the least for each.
 constexpr int WIDEST = VECTOR_REGISTERS >= 32 ? 4 : 3;
 // Rows of a tile at most: as many sums as there are registers for, besides one vector of values and V of weights.

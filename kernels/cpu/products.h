@@ -10,9 +10,6 @@
 namespace seqcells {
 namespace {
 
-// Vectors of what is gathered for a block at most.
-constexpr int64_t MOST_BLOCKS = 16;
-
 // Computed in T, by products of O. Weights are packed, each block's together, or read as they lie.
 template <class T, class O>
 class Products {
@@ -70,12 +67,12 @@ class Products {
     int64_t depth(int k) const { return (pass.product[k].transposed ? pass.product[k].blocks : 1) * span(k); }
     // Multiply-adds of a row: for so many units, or for all.
     int64_t work_of_row(int64_t width) const {
-        int64_t work = p.input ? pass.gates * width * p.features : 0;
+        int64_t work = projects() ? pass.gates * width * p.features : 0;
         for (int k = 0; k < pass.products; ++k) work += columns(k) * (width < rows(k) ? width : rows(k)) * depth(k);
         return work;
     }
     int64_t work_of_row() const {
-        int64_t work = p.input ? pass.gates * p.sizes[0] * p.features : 0;
+        int64_t work = projects() ? pass.gates * p.sizes[0] * p.features : 0;
         for (int k = 0; k < pass.products; ++k) work += columns(k) * rows(k) * depth(k);
         return work;
     }
@@ -84,7 +81,7 @@ class Products {
 
     // Vectors of units of a block: so many that its row blocks are whole panels, and enough sums for one row.
     int units(int letter) const {
-        int most = p.input && !letter ? pass.gates : 1, sum[MAX_STAGES] = {};
+        int most = projects() && !letter ? pass.gates : 1, sum[MAX_STAGES] = {};
         for (int k = 0; k < pass.products; ++k) {
             if (letter_of(k) != letter) continue;
             const int all_of_stage = sum[pass.product[k].stage] += int(columns(k));
@@ -123,6 +120,9 @@ class Products {
     }
 
   private:
+    // Whether the gates are made of the input here. Weights are packed before there is one.
+    bool projects() const { return p.weight_ih && p.features; }
+
     // The letter of a product's results, how many units it stands for, and how many that of the operand does.
     int letter_of(int k) const { return pass.letter[pass.product[k].stage]; }
     int64_t rows(int k) const { return p.sizes[letter_of(k)]; }
@@ -159,7 +159,7 @@ class Products {
             if (at) weights[k] = at + taken;
             if (k < pass.products)
                 taken += columns(k) * all[letter_of(k)].vectors * L * words<O>(depth(k));
-            else if (p.input)
+            else if (projects())
                 taken += pass.gates * all[0].vectors * L * words<O>(p.features);
         }
         return taken;
@@ -218,7 +218,7 @@ class Products {
             else
                 pack_rows(p.arrays[m.weight], rows(k), m.first, m.blocks, operand_size(k), units, to);
         }
-        if (p.input && !letter) pack_rows(p.weight_ih, p.sizes[0], 0, pass.gates, p.features, units, of_block(pass.products, units, pass.gates, p.features));
+        if (projects() && !letter) pack_rows(p.weight_ih, p.sizes[0], 0, pass.gates, p.features, units, of_block(pass.products, units, pass.gates, p.features));
     }
 
 

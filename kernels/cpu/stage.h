@@ -357,6 +357,11 @@ SEQCELLS_INLINE void expect(const Stage<T>& s, int64_t row) {
         if (!s.last) expect_units<Pass, Pass::follows[K], T>(p, index + Pass::by, row, unit, count);
 }
 
+// Whether there is code for whole vectors at all. Without it kernels are slow, and compiled in a third of the time.
+#ifndef SEQCELLS_WHOLE_VECTORS
+#define SEQCELLS_WHOLE_VECTORS true
+#endif
+
 template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
 SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
     const Call& p = *s.p;
@@ -367,14 +372,14 @@ SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
         const bool full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
         int sub = 0;
         // All of these take long to compile, so only what is often called is there for whole vectors.
-        if constexpr (BEGINS) {
+        if constexpr (BEGINS || !SEQCELLS_WHOLE_VECTORS) {
         } else if constexpr (Pass::side_by_side && !BOUNDED && std::is_same_v<T, float> && VECTOR_BYTES > 16) {
             for (; wide - sub > 1; sub += 2)
                 if ((wide - sub) % 2)
                     stage_units<Pass, K, BOUNDED, T, 3, BEGINS>(s, row, full, sub++);
                 else
                     stage_units<Pass, K, BOUNDED, T, 2, BEGINS>(s, row, full, sub);
-        } else {
+        } else if constexpr (std::is_same_v<T, float>) {
             for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
         }
         for (; sub < s.vectors; ++sub) any_units<Pass, K, BOUNDED, T, BEGINS>(s, row, full, sub);
@@ -390,6 +395,17 @@ void run_stage(const void* stage) {
         stage_rows<Pass, K, false, T, BEGINS>(s);
 }
 
+// Whether a cell's row blocks are as many as the loop has room for: those of each product, and of each stage.
+template <class Program>
+constexpr bool has_room_for_products() {
+    int sums[MAX_STAGES] = {};
+    for (const Multiplied& each : Program::products) {
+        const int columns = each.transposed ? 1 : each.blocks;
+        if (columns > MAX_ROWS || (sums[each.stage] += columns) > MAX_BLOCKS) return false;
+    }
+    return true;
+}
+
 template <class Program, class T, int... K, int... Letter>
 constexpr Pass pass_of(std::integer_sequence<int, K...>, std::integer_sequence<int, Letter...>) {
     return {Program::stages, int(Program::names.size()), int(Program::keep.size()), int(Program::operands.size()), int(Program::products.size()),
@@ -399,6 +415,10 @@ constexpr Pass pass_of(std::integer_sequence<int, K...>, std::integer_sequence<i
 }
 template <class Program, class T>
 constexpr Pass pass_of() {
+    static_assert(Program::names.size() <= MAX_ARRAYS, "a pass has more arrays than the loop takes");
+    static_assert(Program::stages <= MAX_STAGES && Program::letters <= MAX_LETTERS, "a pass has more stages or sizes than the loop takes");
+    static_assert(Program::products.size() <= MAX_PRODUCTS && Program::operands.size() <= MAX_PRODUCTS, "a pass has more products than the loop takes");
+    static_assert(has_room_for_products<Program>(), "a stage has more row blocks of products than the loop takes");
     return pass_of<Program, T>(std::make_integer_sequence<int, Program::stages - 1>{}, std::make_integer_sequence<int, Program::letters - 1>{});
 }
 

@@ -4,7 +4,6 @@
 
 #include "std.h"
 
-#include <immintrin.h>
 #pragma GCC target("avx2,fma")
 #define SEQCELLS_TARGET avx2
 #define SEQCELLS_MASKS {-1, -1, -1, -1, -1, -1, -1, -1}

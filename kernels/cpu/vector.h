@@ -85,11 +85,14 @@ __attribute__((noinline)) void read_some(const T* from, Vector<T>* v, int64_t n)
     if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double>) {
         n = n < 0 ? 0 : n;
         static constexpr int32_t ones[2 * VECTOR_BYTES / 4] = SEQCELLS_MASKS;
-        const void* mask = ones + VECTOR_BYTES / 4 - n * int64_t(sizeof(T)) / 4;
+        typedef int32_t Mask __attribute__((vector_size(VECTOR_BYTES), aligned(4)));
+        typedef long long Wide __attribute__((vector_size(VECTOR_BYTES)));
+        const Vector<int32_t> mask = *reinterpret_cast<const Mask*>(ones + VECTOR_BYTES / 4 - n * int64_t(sizeof(T)) / 4);
+        // The compiler's own names: the header that has the system's takes a second to compile.
         if constexpr (std::is_same_v<T, float>)
-            *v = (Vector<T>)_mm256_maskload_ps(from, _mm256_loadu_si256(static_cast<const __m256i*>(mask)));
+            *v = __builtin_ia32_maskloadps256(reinterpret_cast<const Vector<float>*>(from), mask);
         else
-            *v = (Vector<T>)_mm256_maskload_pd(from, _mm256_loadu_si256(static_cast<const __m256i*>(mask)));
+            *v = __builtin_ia32_maskloadpd256(reinterpret_cast<const Vector<double>*>(from), (Wide)mask);
         return;
     }
 #endif

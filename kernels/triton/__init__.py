@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...constant import untraced
+
 if TYPE_CHECKING:
+    from ...cells import Cell
     from ...dispatch import Call
 
 # Asked here, for torch.compile does not follow the question.
@@ -43,16 +46,24 @@ def unavailable() -> str | None:
 
 def refuses(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
-    from .cells import CELLS
-    from .passes import staged
-
-    if call.cell.name not in CELLS and staged(call.cell) is None:
-        return f"no kernels have been derived for the {call.cell.name} cell"
     if call.device.type != "cuda" and not (interpreted() and call.device.type == "cpu"):
         return f"its kernels run on a GPU, and the input is on {call.device}"
     if call.dtype not in DTYPES:
         return f"its kernels take {', '.join(map(str, DTYPES))}, not {call.dtype}"
-    return "its kernels keep no values of steps besides the output" if "keep" in call.options else None
+    return _why_not_by_stages(call.cell, call.options, call.dtype, call.hidden)
+
+
+@untraced
+def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
+    """Why a cell that runs by stages cannot, or None; what the package has no kernels for is printed here."""
+    from . import plan, printed, staged_stepwise
+
+    kept = plan.kept_by(cell, options)
+    if not printed.runs(cell, kept):
+        return None
+    if "projection" in options:
+        return f"the {cell.name} cell runs by stages here, and none is of a projection"
+    return printed.why_not(cell, kept) or staged_stepwise.why_not_rows(cell, kept, dtype, hidden)
 
 
 def refuses_persistently(call: Call) -> str | None:
@@ -73,4 +84,5 @@ def persistently_in_words(call: Call) -> str:
     shape = plan.Shape.called(call)
     why_not = by_name.refuses(shape)
     words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
-    return "; ".join(filter(None, [*words, *plan.backward_in_words(by_name, shape)]))
+    words += plan.backward_in_words(by_name, shape) + plan.idle_settings_in_words(shape)
+    return "; ".join(filter(None, words))

@@ -5,9 +5,8 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ...cells import Cell
 from ...recurrence import Backward, Recurrence
-from . import prepared, staged, staged_persistent, wavefront
+from . import prepared, printed, staged_persistent, wavefront
 from .plan import Shape
 from .prepared import led_maker as output_maker
 from .prepared import maker
@@ -28,38 +27,38 @@ __all__ = [
 ]
 
 
-def _plan(cell: type[Cell]) -> ModuleType:
-    return staged_persistent if staged.runs(cell) else wavefront
+def _plan(layer: Shape | Recurrence) -> ModuleType:
+    return staged_persistent if printed.runs(layer.cell, layer.kept) else wavefront
 
 
 def refuses(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None."""
-    return _plan(shape.cell).refuses(shape)
+    return _plan(shape).refuses(shape)
 
 
 def refuses_backward(shape: Shape) -> str | None:
     """Why the plan cannot run a layer backward, which the stepwise plan then does, or None."""
-    return _plan(shape.cell).refuses_backward(shape)
+    return _plan(shape).refuses_backward(shape)
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
     """What a layer takes by the plan's model; None where it cannot run it."""
-    return _plan(shape.cell).seconds(shape, gradients)
+    return _plan(shape).seconds(shape, gradients)
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
-    return _plan(q.cell).saved_like(q)
+    return _plan(q).saved_like(q)
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """A layer, or a stack → output (T, B, D·H), final states, what backward needs."""
-    return _plan(q.cell).forward(q, save)
+    return _plan(q).forward(q, save)
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
-    return _plan(q.cell).backward(q, given)
+    return _plan(q).backward(q, given)
 
 
 class Inference(prepared.Inference):

@@ -49,10 +49,15 @@ def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[s
     return _tiled(batch, hidden, directions, 32 * WARPS * width // units, units, width)
 
 
+def most_of_a_row(work: torch.dtype) -> int:
+    """Units of a row that is reduced: those that the registers of a program have room for. One of float64 takes two.
+    Found by compiling layer-normalised cells with Triton 3.9.0 for sm_90."""
+    return 1024 if work.itemsize < 8 else 256
+
+
 def whole_rows(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
     """Of a stage's kernel that reduces rows: the same, of tiles that have all units. Stages have more values at hand
-    than a cell of one has: two to a thread of each, or one of float64. Of longer rows than the registers have room for,
-    1024 units, or some 500 of float64, some spill."""
+    than a cell of one has: two to a thread of each, or one of float64. Beyond `most_of_a_row` some spill."""
     units = triton.next_power_of_2(hidden)
     each = max(1, 8 // work.itemsize)
     warps = min(MOST_ROW_WARPS, max(WARPS, units // (32 * each)))

@@ -1,54 +1,60 @@
-"""The memory of one pass of a cell of several stages, and where in it its stages read and write."""
+"""The memory of one pass of a cell that runs by stages, and where in it its stages read and write."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from ...cells import Cell
 from ...recurrence import Recurrence
+from .printed import passes
 from .problem import Layer, stacked
-from .staged_cells import CELLS
-from .tables import Multiplied, Pass, Staged
+from .tables import Multiplied, Pass
 
-ADDED = "sums", "grad_fresh."
-"""What the names of arrays begin with to which steps add."""
+OWN = "kept", "kept_numbers"
+"""What is a plan's own, besides operands and products."""
 Place = tuple[Any, ...]
 """As `places` has it."""
 
 
-def staged(cell: type[Cell]) -> Staged | None:
-    """The passes of a cell of several stages, or None where none are printed. Of another number of heads, which no
-    printed text knows, it is the same cell."""
-    found = CELLS.get(cell.name)
-    if found is None and cell.base.name in CELLS:
-        own, base = ({**each.options, "heads": None} for each in (cell, cell.base))
-        found = CELLS[cell.base.name] if own == base else None
-    return found
+def adds(name: str, axes: str) -> bool:
+    """Whether steps add to an array: what is not of each of them."""
+    return name.startswith(("sums", "grad_")) and "T" not in axes
 
 
 class StagedLayer(Layer):
-    """A `Layer` of a cell of several stages."""
+    """A `Layer` of a cell that runs by stages."""
 
     def __init__(self, q: Recurrence) -> None:
         super().__init__(q)
-        self.passes = staged(q.cell)
+        self.passes = passes(q.cell, q.kept)
         each = [{"weight_hh": w.hh, "bias_hh": w.bias_hh, **w.named(q.cell)} for w in q.weights]
         self._named = {name: stacked([named[name] for named in each]) for name in each[0]}
+
+    def streams(self) -> dict[str, Tensor]:
+        """What the cell reads of the outside besides the gates, as the arrays of its passes lie."""
+        given = dict(self.recurrence.streams)
+        if "input" in self.cell.streams and self.input is not None:
+            given["input"] = self.input.expand(self.directions, *self.input.shape)
+        return {f"x.{name}": _together(self.cell.streams[name], stream) for name, stream in given.items()}
+
+    def results(self) -> dict[str, Tensor]:
+        """Memory for the values of all steps that are returned besides the output."""
+        widths = {name: self.directions * self.recurrence.width(name) for name in self.recurrence.kept}
+        return {f"kept.{name}": self.empty(self.steps, self.batch, width) for name, width in widths.items()}
 
     def parameter(self, name: str) -> Tensor | None:
         """Of all directions: (D, …)."""
         return self._named.get(name)
 
     @property
-    def kept_names(self) -> list[str]:
+    def saved_names(self) -> list[str]:
         """Of the arrays that forward keeps for backward."""
         return [name for name in self.passes.forward.arrays if name.startswith(("saved", "numbers", "after."))]
 
-    def kept(self) -> dict[str, Tensor]:
+    def saved(self) -> dict[str, Tensor]:
         """Memory for them: in the storage dtype, but for numbers of a row."""
         found = {}
-        for name in self.kept_names:
+        for name in self.saved_names:
             axes, columns = self.passes.forward.arrays[name]
             units, dtype = (self.hidden, None) if "H" in axes else (1, self.work)
             found[name] = self.empty(self.steps, self.batch, self.directions * columns * units, dtype=dtype)
@@ -59,8 +65,9 @@ class PassMemory:
     """Of a layer. What is a plan's own, ``kept``, operands and products, is where `own_place` says.
 
     Args:
-        tensors: the arrays that the caller has, by name: of axes TBH (T, B, D·columns·H), TB (T, B, D·columns), BH (D,
-            B, columns·H), H (D, columns·H), and of none (D, columns). Those it lacks are zero and not written.
+        tensors: the arrays that the caller has, by name: of axes TBH (T, B, D·columns·H), TB (T, B, D·columns), TH (T,
+            D·columns·H), T (T, D·columns), BH (D, B, columns·H), B (D, B, columns), H (D, columns·H), and of none (D,
+            columns). Those it lacks are zero and not written.
     """
 
     def __init__(self, layer: StagedLayer, of: Pass, tensors: Mapping[str, Tensor]) -> None:
@@ -91,7 +98,7 @@ class PassMemory:
         return {
             "reads": tuple(self._place(name, column, False) for name, some in reads.items() for column in some),
             "writes": tuple(self._place(name, column, True) for name, column in each),
-            "adds": tuple(name.startswith(ADDED) for name, _ in each),
+            "adds": tuple(adds(name, self.of.arrays[name][0]) for name, _ in each),
         }
 
     def own_place(self, name: str, column: int, written: bool) -> Place:
@@ -107,7 +114,7 @@ class PassMemory:
             return ("carried" if written else "held"), 0, column, 1, 1
         if name == "units":
             return name, 0, column, 1, 1
-        if name.startswith(("kept", "operand.", "product.")):
+        if name in OWN or name.startswith(("operand.", "product.")):
             return self.own_place(name, column, written)
         if name not in self.tensors:
             return "absent", 0, column, 1, 1
@@ -123,3 +130,11 @@ class PassMemory:
         """Rows, numbers and biases of all directions."""
         found = {name: self.layer.parameter(name) for name in self.of.arrays if name.startswith(("weight_", "bias_"))}
         return {name: tensor.flatten(1) for name, tensor in found.items() if tensor is not None}
+
+
+def _together(axes: str, stream: Tensor) -> Tensor:
+    """A stream (D, ·) as arrays lie, in which directions come after steps."""
+    if "T" not in axes:
+        return stream.contiguous()
+    beside = 2 if "B" in axes else 1
+    return stream.movedim(0, beside).flatten(beside).contiguous()

@@ -1,4 +1,4 @@
-"""How kernels read and write what the tables of cells of several stages tell: `tables` has them in words.
+"""How kernels read and write what the tables of cells that run by stages tell: `tables` has them in words.
 
 A place is a tuple of constants: kind, the array's number among those that the kernel is given, column, the array's
 number of columns, heads. Kinds are axes, and
@@ -109,6 +109,10 @@ def _at(place: tl.constexpr, t, rows, units, batch, size, directions: tl.constex
         return row * (columns * size) + (column * size + units)
     elif kind == "TB":
         return row * columns + column
+    elif kind == "TH":
+        return (t * directions + direction) * (columns * size) + (column * size + units)
+    elif kind == "T":
+        return tl.zeros((1, 1), tl.int64) + (t * directions + direction) * columns + column
     elif kind == "BH":
         return beside * (columns * size) + (column * size + units)
     elif kind == "B":
@@ -132,9 +136,9 @@ def _there(place: tl.constexpr, units, present, size):
     kind: tl.constexpr = place[0]
     if kind == "TB" or kind == "B":
         return present
-    elif kind == "H":
+    elif kind == "H" or kind == "TH":
         return units < size
-    elif kind == "":
+    elif kind == "" or kind == "T":
         return tl.zeros((1, 1), tl.int32) == 0
     else:
         return present & (units < size)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from ...settings import current_settings
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -29,7 +31,8 @@ PLANS = {
     "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }
-# Likewise of cells of several stages.
+# Likewise of cells that run by stages: all but those whose kernels of one stage are printed into the package, and these
+# where values of steps are kept.
 STAGED_PLANS = {
     "persistent": (
         "staged_meeting",
@@ -53,17 +56,25 @@ class Shape(NamedTuple):
     """P, of the hidden state that is carried: the projected one's, or ``hidden``."""
     layers: int = 1
     """Of a stack that runs at once."""
+    kept: tuple[str, ...] = ()
+    """The names of what is kept of all steps besides the output."""
 
     @classmethod
     def of(cls, q: Recurrence) -> Shape:
         (steps, batch, _), (directions, _, width) = q.outside.shape, q.states[0].shape
         directions, layers = (1, directions) if q.stacked else (directions, 1)
-        return cls(q.cell, q.outside.device, q.outside.dtype, steps, batch, directions, q.hidden, width, layers)
+        sizes = steps, batch, directions, q.hidden, width, layers
+        return cls(q.cell, q.outside.device, q.outside.dtype, *sizes, q.kept)
 
     @classmethod
     def called(cls, call: Call) -> Shape:
         sizes = call.steps, call.rows, call.directions, call.hidden, call.width
-        return cls(call.cell, call.device, call.dtype, *sizes)
+        return cls(call.cell, call.device, call.dtype, *sizes, kept=kept_by(call.cell, call.options))
+
+    @property
+    def staged(self) -> bool:
+        """Whether the cell runs by stages."""
+        return import_module(".printed", __package__).runs(self.cell, self.kept)
 
     @property
     def recurrent(self) -> int:
@@ -74,13 +85,18 @@ class Shape(NamedTuple):
         return self.width != self.hidden
 
 
+def kept_by(cell: type[Cell], options: tuple[str, ...]) -> tuple[str, ...]:
+    """What a call with such options keeps of all steps: it does not say, and is taken to keep the hidden state."""
+    return cell.states[:1] if "keep" in options else ()
+
+
 class Plan(NamedTuple):
     """A plan's name, and what spoke against those that come before it."""
 
     name: str
     reason: str
     staged: bool = False
-    """Whether the cell has several stages."""
+    """Whether the cell runs by stages."""
 
     @property
     def module(self) -> ModuleType:
@@ -92,9 +108,8 @@ class Plan(NamedTuple):
 def plan(shape: Shape) -> Plan:
     """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape."""
     against: list[str] = []
-    staged = import_module(".passes", __package__).staged(shape.cell) is not None
-    for name in STAGED_PLANS if staged else PLANS:
-        chosen = Plan(name, "; ".join(against), staged)
+    for name in STAGED_PLANS if shape.staged else PLANS:
+        chosen = Plan(name, "; ".join(against), shape.staged)
         why_not = chosen.module.refuses(shape)
         if why_not is None:
             return chosen
@@ -108,13 +123,20 @@ def backward_in_words(module: ModuleType, shape: Shape) -> list[str]:
     return [f"backward by stepwise: {why_not}"] if why_not else []
 
 
+def idle_settings_in_words(shape: Shape) -> list[str]:
+    """Which settings are not the defaults and do nothing for a layer."""
+    held = current_settings()
+    idle = [name for name in ("recompute", "flags") if shape.staged and getattr(held, name)]
+    return [f"{' and '.join(idle)} by seqcells.settings: nothing for a cell that runs by stages"] if idle else []
+
+
 def in_words(call: Call) -> str:
     """The plan for a call, and why."""
     if not call.rows:
         return "its plan is chosen at the call, by size"
     chosen = plan(Shape.called(call))
     words = [f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")]
-    words += backward_in_words(chosen.module, Shape.called(call))
+    words += backward_in_words(chosen.module, Shape.called(call)) + idle_settings_in_words(Shape.called(call))
     if chosen.name == "persistent" and call.layers > 1:
         from . import wavefront
 

@@ -16,7 +16,7 @@ from ... import fits
 from ...call import Call
 from ...recurrence import Recurrence
 from ...settings import current_settings
-from . import persistent, precision, staged, wavefront
+from . import persistent, precision, wavefront
 from .persistent import division_of
 from .plan import Shape, plan
 from .prepared_layer import aligned
@@ -105,8 +105,8 @@ class _Prepared:
     def _why_not(self, q: Recurrence, trains: bool) -> str | None:
         """Why a layer's calls are not prepared, or None."""
         shape = Shape.of(q)
-        if staged.runs(q.cell):
-            return "its cell has several stages in a step, each with memory of its own"
+        if shape.staged:
+            return "its cell runs by stages, each with memory of its own"
         if q.cell.parameters or not shape.recurrent:
             return "its cell has parameters of each unit, or no recurrent product"
         if current_settings().recompute or torch.version.hip:

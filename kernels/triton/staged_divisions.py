@@ -1,4 +1,4 @@
-"""How programs of the persistent plan divide a layer of a cell of several stages, of all of whose products each keeps
+"""How programs of the persistent plan divide a layer of a cell that runs by stages, of all of whose products each keeps
 its units' part on the chip."""
 
 import itertools

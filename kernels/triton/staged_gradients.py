@@ -1,11 +1,11 @@
-"""The gradients of a layer of a cell of several stages: their memory while the steps run, and their sums over steps."""
+"""The gradients of a layer of a cell that runs by stages: their memory while steps run, and their sums over steps."""
 
 import torch
 from torch import Tensor
 
 from ...recurrence import Backward
 from ...weights import Weights
-from .passes import StagedLayer
+from .passes import StagedLayer, adds
 from .products import multiply, sum_of_products, sum_of_rows
 from .tables import Term
 
@@ -19,16 +19,18 @@ class StagedGradients:
 
     def __init__(self, layer: StagedLayer, given: Backward) -> None:
         self._layer, self._wanted, self._pass = layer, given.wanted, layer.passes.backward
-        kept = dict(zip(layer.kept_names, given.saved, strict=True))
+        saved = dict(zip(layer.saved_names, given.saved, strict=True))
         self.states = [torch.empty_like(state) for state in layer.states]
-        self.arrays = {"output": given.output, "grad_output": given.grad_output.contiguous(), **kept}
+        self.arrays = {"output": given.output, "grad_output": given.grad_output.contiguous(), **saved}
+        of_kept = zip(layer.recurrence.kept, given.grad_final[len(self.states) :], strict=True)
+        self.arrays |= {f"grad_kept.{name}": grad.contiguous() for name, grad in of_kept}
         self.arrays["previous"] = layer.hidden_before(given.output)
-        self.arrays |= {f"before.{name[6:]}": tensor for name, tensor in kept.items() if name.startswith("after.")}
+        self.arrays |= {f"before.{name[6:]}": tensor for name, tensor in saved.items() if name.startswith("after.")}
         for name, (axes, columns) in self._pass.arrays.items():
             units = columns * (layer.hidden if "H" in axes else 1)
-            if name in ("grad_gates_x", "grad_products", "multiplied"):
+            if name in ("grad_gates_x", "grad_products", "multiplied") or (name.startswith("grad_x.") and "T" in axes):
                 self.arrays[name] = layer.empty(layer.steps, layer.batch, layer.directions * units)
-            elif name.startswith("sums") or (name.startswith("grad_fresh.") and layer.reset_states):
+            elif adds(name, axes) and (layer.reset_states or not name.startswith("grad_fresh.")):
                 self.arrays[name] = layer.empty(layer.directions, layer.batch, units, dtype=layer.work).zero_()
         self._sums: dict[str, Tensor] = {}
 
@@ -42,7 +44,10 @@ class StagedGradients:
         for state, fresh in zip(layer.cell.states, layer.reset_states or (), strict=False):
             like.append(fresh)
             found.append(self.arrays.get(f"grad_fresh.{state}", torch.zeros_like(fresh)))
-        each = [None if g is None else g.to(t.dtype).view_as(t) for t, g in zip(like, found, strict=True)]
+        for name, stream in layer.recurrence.streams.items():
+            like.append(stream)
+            found.append(self._of_stream(name, stream))
+        each = [None if g is None else g.to(t.dtype).reshape(t.shape) for t, g in zip(like, found, strict=True)]
         return [self._of_outside(), *each]
 
     def _of_outside(self) -> Tensor | None:
@@ -52,7 +57,25 @@ class StagedGradients:
             return of_gates
         found = layer.empty(*layer.outside.shape)
         multiply(of_gates.flatten(0, 1), layer.input_weights[0], found.flatten(0, 1))
+        if "input" in layer.cell.streams:
+            found += self._of_stream("input", found.expand(layer.directions, *found.shape)).sum(0)
         return found
+
+    def _of_stream(self, name: str, like: Tensor) -> Tensor:
+        """Shaped as the stream, (D, ·)."""
+        layer, axes = self._layer, self._layer.cell.streams[name]
+        array = f"grad_x.{name}"
+        if "B" not in axes and "T" not in axes:
+            each = [self._of_parameter(f"x.{name}", like[d], d) for d in range(layer.directions)]
+            return torch.stack(each)
+        if array not in self.arrays:  # nothing is made of it
+            return torch.zeros(like.shape, dtype=layer.work, device=layer.device)
+        if "T" not in axes:
+            return self.arrays[array]
+        found = torch.stack(layer.parts(self.arrays[array]))
+        if "B" in axes:
+            return found
+        return (found if "H" in axes else found.flatten(2)).sum(2, dtype=layer.work)
 
     def _of_weights(self, d: int, w: Weights, want: Weights) -> Weights:
         """Of one direction's weights those that are wanted, in the working dtype."""

@@ -1,4 +1,4 @@
-"""The persistent plan for cells of several stages where it is chosen, and not asked for by name: as `meeting`."""
+"""The persistent plan for cells that run by stages where it is chosen, and not asked for by name: as `meeting`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The persistent plan for cells of several stages: one launch for all steps of a pass, in which programs meet before
+"""The persistent plan for cells that run by stages: one launch for all steps of a pass, in which programs meet before
 each stage that has products, and where they reduce rows."""
 
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ from . import (
 from .configurations import Division
 from .launch import Launch
 from .passes import PassMemory, Place, StagedLayer
-from .passes import staged as passes_of
 from .plan import Shape
+from .printed import passes
 from .staged import saved_like
 from .staged_divisions import Weight, depth
 from .tables import Multiplied, Pass
@@ -45,7 +45,7 @@ def refuses_backward(shape: Shape) -> str | None:
 
 def slower(shape: Shape) -> str | None:
     """Why it is likely slower than launching each stage, or None."""
-    stages = len(passes_of(shape.cell).forward.stages) - 1
+    stages = len(passes(shape.cell, shape.kept).forward.stages) - 1
     found = seconds(shape)
     if found is None or found < shape.steps * stages * configurations.STEP_SECONDS:
         return None
@@ -82,7 +82,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 def division_of(shape: Shape, which: str) -> Division | str:
     """How programs divide a layer in a pass, or why they cannot."""
-    of = getattr(passes_of(shape.cell), which)
+    of = getattr(passes(shape.cell, shape.kept), which)
     weights = tuple(_weight(shape.cell, multiplied) for multiplied in of.products)
     return staged_divisions.division(
         shape.hidden,

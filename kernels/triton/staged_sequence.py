@@ -1,4 +1,4 @@
-"""The kernel of the persistent plan for cells of several stages: all steps of a layer in one launch, either pass.
+"""The kernel of the persistent plan for cells that run by stages: all steps of a layer in one launch, either pass.
 
 The grid is (blocks of hidden units, blocks of the batch, directions), as in `sequence`; a group is the programs of one
 block of the batch and direction. A program keeps its units' part of all weights on the chip, and in registers what a

@@ -1,5 +1,6 @@
-"""The stepwise plan for cells of several stages: at each step, for each stage, its products by the GEMM library and one
-kernel for all the rest. It runs every cell that is printed, at any size, both directions in one launch."""
+"""The stepwise plan for cells that run by stages: at each step, for each stage, its products by the GEMM library and
+one kernel for all the rest. It runs every cell that is printed, both directions in one launch, at any size but for rows
+that are reduced."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,10 +10,13 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from . import configurations, staged, stages
+from ...cells import Cell
+from ...precision import WORKING_DTYPE
+from . import configurations, interpreted, staged, stages
 from .launch import Launch
-from .passes import PassMemory, Place, StagedLayer
+from .passes import OWN, PassMemory, Place, StagedLayer
 from .plan import Shape
+from .printed import passes
 from .products import multiply
 from .staged import saved_like
 from .tables import Multiplied, Pass
@@ -22,8 +26,19 @@ __all__ = ["backward", "forward", "refuses", "saved_like"]
 WORK = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
-def refuses(shape: Shape) -> None:
-    """Nothing: any size is for this plan."""
+def refuses(shape: Shape) -> str | None:
+    """Why the plan cannot run a layer, or None."""
+    return why_not_rows(shape.cell, shape.kept, shape.dtype, shape.hidden)
+
+
+def why_not_rows(cell: type[Cell], kept: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
+    """Why a stage that reduces rows, of which a program has all units, cannot have so many, or None."""
+    most = configurations.most_of_a_row(WORKING_DTYPE.get(dtype, dtype))
+    if hidden <= most or interpreted():
+        return None
+    if not any(stage.reduced for each in passes(cell, kept) for stage in each.stages):
+        return None
+    return f"its steps reduce rows of {hidden} units, of which one program has registers for {most} at most"
 
 
 class _Memory(PassMemory):
@@ -35,7 +50,7 @@ class _Memory(PassMemory):
         self._heads = {f"operand.{m.operand}": self.heads(m) for m in of.products}
         self._heads |= {f"product.{k}": self.heads(m) for k, m in enumerate(of.products)}
         for name, (axes, columns) in of.arrays.items():
-            if name.startswith(("kept", *self._heads)):
+            if name in OWN or name in self._heads:
                 shape = layer.directions, layer.batch, columns * (layer.hidden if "H" in axes else 1)
                 self.tensors[name] = layer.empty(*shape, dtype=None if name.startswith("operand.") else layer.work)
 

@@ -1,4 +1,4 @@
-"""The kernels of cells of several stages, of which a launch runs one stage of a step, forward or backward.
+"""The kernels of cells that run by stages, of which a launch runs one stage of a step, forward or backward.
 
 A program has a tile of the batch and of the units in one direction; where a stage has reductions a tile has all units.
 After the last stage of a step comes, in the same launch, what the next step does before its first product, so that

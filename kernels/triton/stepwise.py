@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...recurrence import Backward, Recurrence
 from ...settings import current_settings
-from . import configurations, gates, precision, staged, staged_stepwise
+from . import configurations, gates, precision, printed, staged_stepwise
 from .gradients import Gradients
 from .launch import Launch
 from .plan import Shape
@@ -31,14 +31,14 @@ def refuses(shape: Shape) -> None:
 
 def saved_like(q: Recurrence) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
-    if staged.runs(q.cell):
-        return staged.saved_like(q)
+    if printed.runs(q.cell, q.kept):
+        return staged_stepwise.saved_like(q)
     return list(Problem(q).saved(current_settings().recompute))
 
 
 def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """A layer → output (T, B, D·P), final states, what backward needs; ``fused``: by fused steps."""
-    if staged.runs(q.cell):
+    if printed.runs(q.cell, q.kept):
         return staged_stepwise.forward(q, save)
     with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
         return _forward(Problem(q), save, fused)
@@ -46,7 +46,7 @@ def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, lis
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
-    if staged.runs(q.cell):
+    if printed.runs(q.cell, q.kept):
         return staged_stepwise.backward(q, given)
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
         return _backward(Problem(q), given)

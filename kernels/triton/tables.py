@@ -1,4 +1,4 @@
-"""What a printed cell of several stages tells of its two passes."""
+"""What a cell that is printed by stages tells of its two passes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

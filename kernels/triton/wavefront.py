@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...settings import current_settings
-from . import staged
 from .persistent import backward, forward, refuses, refuses_backward, saved_like, seconds
 from .plan import Shape
 
@@ -64,9 +63,9 @@ def _found(call: Call, gradients: bool) -> int | str:
         return "there is dropout between them"
     if gradients and current_settings().recompute:
         return "backward is to compute once more what forward does not keep"
-    if staged.runs(call.cell):
-        return "its cell has several stages in a step"
     shape = Shape.called(call)
+    if shape.staged:
+        return "its cell runs by stages"
     if not shape.recurrent:
         return refuses(shape._replace(layers=2))
     times = {n: time for n in range(1, call.layers + 1) if (time := _seconds(shape, call.layers, n, gradients))}

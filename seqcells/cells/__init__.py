@@ -1,27 +1,25 @@
-"""The cells, each its equations in one file, and the registry that names them."""
+"""The cells, each its equations in one file, and the registry that names them.
+
+Those besides `BUILT_IN` are read when somebody asks for one: ``seqcells.define(seqcells.cells.LEM)``.
+"""
 
 from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
 
+from . import activations, units
 from .base import Cell
-from .block_gru import BlockGRU
 from .cifg import CIFG
 from .declared import Product, Times
 from .gru import GRU
-from .gru_reset_before import GRUResetBefore
 from .indrnn import IndRNN
 from .janet import JANET
 from .jordan import Jordan
-from .layer_norm_gru import LayerNormGRU
-from .layer_norm_lstm import LayerNormLSTM
+from .library import LIBRARY
 from .ligru import LiGRU
 from .lstm import LSTM
-from .mgu import MGU
 from .mingru import MinGRU
-from .multi_head_slstm import MultiHeadSLSTM
-from .multiplicative_lstm import MultiplicativeLSTM
 from .peephole_lstm import PeepholeLSTM
-from .recurrent_highway import RecurrentHighway
 from .rnn import RNNReLU, RNNTanh
 from .slstm import SLSTM
 
@@ -42,6 +40,21 @@ BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
     }
 )
 """The cells whose kernels of one stage are printed into the package, by name."""
+
+AHEAD_OF_TIME = LSTM, GRU, RNNTanh, RNNReLU, PeepholeLSTM
+"""Those that the CPU engine is built with; it compiles others at first use."""
+
+STAGED = (
+    "GRUResetBefore",
+    "MGU",
+    "MultiplicativeLSTM",
+    "RecurrentHighway",
+    "LayerNormLSTM",
+    "LayerNormGRU",
+    "BlockGRU",
+    "MultiHeadSLSTM",
+)
+"""The names of the classes in `LIBRARY` whose Triton kernels of several stages are printed into the package."""
 
 REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
 """The cells that a name finds: those above, and all that `register` was given in this process."""
@@ -75,33 +88,43 @@ def named(name: str) -> type[Cell]:
     return REGISTRY[key].with_words(words[:-1]).configured()
 
 
+def __getattr__(name: str) -> type[Cell]:
+    """A cell of `LIBRARY`; AttributeError where it has none of that name."""
+    if name not in LIBRARY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    cell: type[Cell] = getattr(import_module(f".{LIBRARY[name]}", __name__), name)
+    return cell
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LIBRARY})
+
+
 __all__ = [
+    "AHEAD_OF_TIME",
     "BUILT_IN",
     "CIFG",
     "GRU",
     "JANET",
+    "LIBRARY",
     "LSTM",
-    "MGU",
     "REGISTRY",
     "RNN_BY_NONLINEARITY",
     "SLSTM",
-    "BlockGRU",
+    "STAGED",
     "Cell",
-    "GRUResetBefore",
     "IndRNN",
     "Jordan",
-    "LayerNormGRU",
-    "LayerNormLSTM",
     "LiGRU",
     "MinGRU",
-    "MultiHeadSLSTM",
-    "MultiplicativeLSTM",
     "PeepholeLSTM",
     "Product",
     "RNNReLU",
     "RNNTanh",
-    "RecurrentHighway",
     "Times",
+    "activations",
     "named",
     "register",
+    "units",
 ]
+__all__ += LIBRARY

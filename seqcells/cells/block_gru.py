@@ -6,6 +6,12 @@ from .base import Cell
 class BlockGRU(Cell):
     """Layer-norm GRU of DreamerV2 (Hafner et al. 2021, arXiv:2010.02193), its recurrent weights of ``heads`` blocks.
 
+        r, n, z = LN(W x + U h)
+        h' = h + σ(z - 1) (tanh(σ(r) n) - h)
+
+    U has ``heads`` (8) diagonal blocks. The rows of ``weight_norm_l{k}`` and ``weight_norm_bias_l{k}``, both (3, H),
+    are the norm's gains and biases.
+
     It has one layer norm of all gates together, the reset gate after the product, and an update gate that begins nearly
     shut. DreamerV3's code of 2023 (Hafner et al., arXiv:2301.04104) and sheeprl have the same form. All three have full
     recurrent weights, as one head does, and add 1e-3 to the variance where this cell adds 1e-5. DreamerV3's code since

@@ -5,8 +5,11 @@ from .base import Cell
 class GRUResetBefore(Cell):
     """GRU as first published (Cho et al. 2014, arXiv:1406.1078): the reset gate before the candidate's product.
 
-    It is a twin of `GRU`, no option of it: ``weight_hh`` has two row blocks, r and z, and the candidate's is a product
-    of its own, so that neither's state_dict is the other's.
+        r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h)
+        h' = z h + (1 - z) tanh(W_n x + V (r h))
+
+    It is a twin of `GRU`, no option of it: ``weight_hh`` has two row blocks, r and z, and the candidate's V is a
+    product of its own, ``weight_candidate_l{k}`` (H, H), so that neither's state_dict is the other's.
     """
 
     name = "gru_reset_before"

@@ -3,7 +3,10 @@ from .base import Cell
 
 
 class JANET(Cell):
-    """LSTM with nothing but its forget gate (van der Westhuizen & Lasenby 2018, arXiv:1804.04849), β = 0."""
+    """LSTM with nothing but its forget gate (van der Westhuizen & Lasenby 2018, arXiv:1804.04849), β = 0.
+
+    `JANETBeta` has the paper's β, as torchrecurrent does, where β is learnt and begins at 1.
+    """
 
     name = "janet"
     gates, states = ("f", "g"), ("h",)

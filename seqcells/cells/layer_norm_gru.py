@@ -4,7 +4,14 @@ from .base import Cell
 
 
 class LayerNormGRU(Cell):
-    """GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): of r's and z's pre-activations together, and of n's."""
+    """GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): of r's and z's pre-activations together, and of n's.
+
+        r, z = σ(LN(W x) + LN(U h))
+        h' = z h + (1 - z) tanh(LN(W_n x) + r LN(U_n h))
+
+    The gains are the rows of ``weight_norm_x_l{k}`` and ``weight_norm_h_l{k}`` (3, H each), which begin at one. The
+    biases are those of ``weight_norm_bias_l{k}`` (4, H), which begin at zero.
+    """
 
     name = "layer_norm_gru"
     gates, states = ("r", "z", "n"), ("h",)

@@ -4,7 +4,15 @@ from .base import Cell
 
 
 class LayerNormLSTM(Cell):
-    """LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450) of both pre-activations, all gates together, and of c."""
+    """LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450) of both pre-activations, all gates together, and of c.
+
+        i, f, o = σ(LN(W x) + LN(U h)),  g = tanh(LN(W x) + LN(U h))
+        c' = f c + i g,  h' = o tanh(LN(c'))
+
+    The gains are the rows of ``weight_norm_x_l{k}`` and ``weight_norm_h_l{k}`` (4, H each), the sum's biases those of
+    ``weight_norm_bias_l{k}`` (4, H). ``weight_norm_c_l{k}`` (2, H) has c's gain and bias. Gains begin at one, biases at
+    zero.
+    """
 
     name = "layer_norm_lstm"
     gates, states = ("i", "f", "g", "o"), ("h", "c")

@@ -3,7 +3,10 @@ from .base import Cell
 
 
 class LiGRU(Cell):
-    """Light GRU (Ravanelli et al. 2018, arXiv:1803.10225): no reset gate, a rectifier; without its batch norm."""
+    """Light GRU (Ravanelli et al. 2018, arXiv:1803.10225): no reset gate, a rectifier; without its batch norm.
+
+    torchrecurrent has the same equations and weights.
+    """
 
     name = "ligru"
     gates, states = ("z", "h"), ("h",)

@@ -3,7 +3,10 @@ from .base import Cell
 
 
 class PeepholeLSTM(Cell):
-    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000): i and f see c_{t-1}, o sees c_t."""
+    """LSTM whose gates see the cell state (Gers & Schmidhuber 2000): i and f see c_{t-1}, o sees c_t.
+
+    torchrecurrent has the same equations; its ``weight_ph`` has the three rows one after the other.
+    """
 
     name = "peephole_lstm"
     gates, states = ("i", "f", "g", "o"), ("h", "c")

@@ -3,30 +3,11 @@
 from pathlib import Path
 
 from .. import cells
-from ..cells import BUILT_IN
+from ..cells import BUILT_IN, STAGED
 from ..transformed import transformed
 from . import cpp_cells, plan, triton, triton_stages
 
-STAGED = (
-    cells.GRUResetBefore,
-    cells.MGU,
-    cells.MultiplicativeLSTM,
-    cells.RecurrentHighway,
-    cells.LayerNormLSTM,
-    cells.LayerNormGRU,
-    cells.BlockGRU,
-    cells.MultiHeadSLSTM,
-)
-"""Cells of several stages whose kernels are printed."""
-AHEAD_OF_TIME = (
-    cells.LSTM,
-    transformed(cells.LSTM, "projection(1)"),
-    cells.GRU,
-    cells.RNNTanh,
-    cells.RNNReLU,
-    cells.PeepholeLSTM,
-    cells.GRUResetBefore,
-)
+AHEAD_OF_TIME = *cells.AHEAD_OF_TIME, transformed(cells.LSTM, "projection(1)"), cells.GRUResetBefore
 """Cells that the CPU engine is built with: torch.nn's, and what ONNX and Keras have of theirs besides."""
 
 
@@ -36,7 +17,7 @@ def printed() -> dict[Path, str]:
     kernels = Path(__file__).parents[1] / "kernels"
     files = {
         kernels / "triton" / "cells.py": triton(plans),
-        kernels / "triton" / "staged_cells.py": triton_stages(STAGED),
+        kernels / "triton" / "staged_cells.py": triton_stages([getattr(cells, name) for name in STAGED]),
         kernels / "cpu" / "cells.h": cpp_cells(AHEAD_OF_TIME),
     }
     return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}

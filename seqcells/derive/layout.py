@@ -5,27 +5,17 @@ size comes the next step's first one, so what is carried passes in registers. Wh
 is kept in memory of the engine's; so are the operands of gathers, which all threads read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..cells import Cell
 from ..cells.activations import where
+from .columns import Slot, columns_of, general, of_size
 from .derivation import Derivation
 from .differentiate import Outer
 from .expressions import DerivationError, Expression, Product, reachable
 from .program import Output, Program
 from .stages import Stages, stages_of
-
-
-class Slot(NamedTuple):
-    """Where a value is: ``where`` and ``axes`` as pass.h has them, and a column, of units or numbers, of an array."""
-
-    where: str
-    axes: str
-    array: str = ""
-    column: int = 0
-    working: bool = False
-    """Whether the array is of the dtype that is computed in, not of the caller's."""
 
 
 class Result(NamedTuple):
@@ -159,18 +149,12 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
             weights.
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
-    products = [v.op for v in values if isinstance(v.op, Product)]
-    lacking = {
-        "reductions of heads": any("N" in v.axes or getattr(v.op, "heads", 1) > 1 for v in values if not isinstance(v.op, Product)),
-        "heads of two sizes": any(op.heads > 1 and op.axis != op.of for op in products),
-        "weights made of weights": cell.weights is not Cell.weights,
-    }
-    if any(lacking.values()):
-        raise DerivationError(
-            f"{cell.__name__} has {', '.join(k for k, v in lacking.items() if v)}: no loop runs that yet"
-        )
-    columns, letters = _columns(cell, derived), tuple(dict.fromkeys(["H", *(v.unit_axis for v in values if v.unit_axis)]))
-    forward, backward = (_Places(columns, p, stages_of(p, letters)) for p in derived[:2])
+    _check(cell, values)
+    columns, letters = (
+        columns_of(cell, values, derived),
+        dict.fromkeys(["H", *filter(None, (v.unit_axis for v in values))]),
+    )
+    forward, backward = (_Places(columns, p, stages_of(p, (*letters,))) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
         if columns[name] != columns["output"] or name == "output":  # a state that is the output is read there
             forward.write(output, columns[name])
@@ -197,47 +181,21 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     return forward.layout([], []), backward.layout(sums, terms)
 
 
+def _check(cell: type[Cell], values: Sequence[Expression]) -> None:
+    products = [v.op for v in values if isinstance(v.op, Product)]
+    others = [v for v in values if not isinstance(v.op, Product)]
+    lacking = {
+        "reductions of heads": any("N" in v.axes or getattr(v.op, "heads", 1) > 1 for v in others),
+        "heads of two sizes": any(op.heads > 1 and op.axis != op.of for op in products),
+        "weights made of weights": cell.weights is not Cell.weights,
+    }
+    if any(lacking.values()):
+        what = ", ".join(name for name, has in lacking.items() if has)
+        raise DerivationError(f"{cell.__name__} has {what}: no loop runs that yet")
+
+
 FOR_WEIGHTS = "grad_products", "multiplied"
 """The arrays that backward leaves for the weights' gradients; of a size besides H its letter follows."""
-
-
-def _of_size(array: str, letter: str) -> str:
-    return array if letter == "H" else f"{array}.{letter}"
-
-
-def _general(axes: str) -> str:
-    """The axes with H in the place of any letter."""
-    return axes if not axes or axes[-1] in "TB" else f"{axes[:-1]}H"
-
-
-def _columns(cell: type[Cell], derived: Derivation) -> dict[str, Slot]:
-    """Of each leaf and each result of forward its place."""
-    found = {f"x.{gate}": Slot("GATE", "TBH", "gates_x", k) for k, gate in enumerate(cell.gates)}
-    found |= {f"x.{name}": Slot("GIVEN", _general(axes), f"x.{name}") for name, axes in cell.streams.items()}
-    for name, value in derived.forward.outputs.items():
-        if name.startswith("kept."):
-            found[name] = Slot("GIVEN", _general(value.axes), name)
-            found[f"d.{name}"] = Slot("GIVEN", _general(value.axes), f"grad_{name}")
-    for name, rows in cell.parameters.items():
-        found |= {f"p.{row}": Slot("GIVEN", "H", f"weight_{name}", k) for k, row in enumerate(rows)}
-    found |= {f"p.{name}": Slot("GIVEN", "", f"weight_{name}") for name in cell.scalars}
-    for name, rows in ({"hh": cell.recurrent_gates} | cell.rows_of_products()).items():
-        found |= {f"bias_{name}.{row}": Slot("GIVEN", "H", f"bias_{name}", k) for k, row in enumerate(rows)}
-    counts: dict[str, int] = {}
-    for name, value in derived.saved.items():
-        array = _of_size("saved", value.unit_axis) if value.unit_axis else "numbers"
-        found[f"saved.{name}"] = Slot("GIVEN", _general(f"T{value.axes}"), array, counts.get(array, 0), True)
-        counts[array] = counts.get(array, 0) + 1
-    output = Slot("GIVEN", "TBH", "output")
-    for k, state in enumerate(cell.states):
-        there = not k and cell.output in ("", state)
-        found[f"fresh.{state}"] = Slot("GIVEN", "BH", f"fresh.{state}")
-        found[f"after.{state}"] = output if there else Slot("GIVEN", "TBH", f"after.{state}", working=True)
-        before = Slot("BEFORE", "TBH", f"after.{state}", working=True)
-        found[f"before.{state}"] = Slot("GIVEN", "TBH", "previous") if there else before
-    found |= {"output": output, "d.output": Slot("GIVEN", "TBH", "grad_output")}
-    sizes = {v.args[0] for p in derived[:2] for v in reachable(p.roots) if v.op == "leaf" and v.args[0].startswith("units.")}
-    return found | {name: Slot("COUNT", "", name.removeprefix("units.")) for name in sizes}
 
 
 class _Places:
@@ -278,12 +236,12 @@ class _Places:
         return Term(outer.weight, outer.block, outer.heads, self._history(outer.d, "grad_products", rows), to)
 
     def _history(self, value: Expression, array: str, letter: str) -> tuple[str, int]:
-        there = {_of_size(each, letter) for each in FOR_WEIGHTS} | ({"grad_gates_x"} if letter == "H" else set())
+        there = {of_size(each, letter) for each in FOR_WEIGHTS} | ({"grad_gates_x"} if letter == "H" else set())
         for results in self._results:
             for each in results:
                 if each.value is value and each.slot.array in there:
                     return each.slot.array, each.slot.column
-        array = _of_size(array, letter)
+        array = of_size(array, letter)
         column = self._taken[array] = self._taken.get(array, -1) + 1
         self.write(Output(f"TB{letter}", value), Slot("GIVEN", "TBH", array, column))
         return array, column
@@ -306,7 +264,7 @@ class _Places:
         blocks = self._blocks(gathers, operands)
         kept = self._kept(gathers, blocks)
         for k, each in enumerate(kept):
-            self._slots[each.value] = Slot("KEPT", _general(each.value.axes), column=k)
+            self._slots[each.value] = Slot("KEPT", general(each.value.axes), column=k)
         products, reductions = [], []
         for v in gathers:
             stage = self._stages.of[v]
@@ -361,6 +319,8 @@ class _Places:
         of what is in memory."""
         if not v.gathers and v.inner and not v.unit_axis:
             return True  # of numbers, which each stage has
+        if v.op == ">" and not any(map(self._is_carried, v.args)):
+            return True  # of what is kept, if need be: it is no vector of numbers itself
         if v.gathers or not v.inner or most == 0 or self._is_entering(v):
             return False
         if v.op is where and v.args[0].args[0] in ("valid", "reset"):

@@ -21,7 +21,8 @@ class Places:
     * ``operand.<k>``: what products read, once for each number of heads; ``product.<k>``: what the k-th one gives;
     * ``sums``, ``sums_numbers``: what is added up over all steps.
 
-    A value that is summed up and in the history of all steps, too, is summed up from there.
+    A value that is summed up and in the history of all steps, too, is summed up from there. The gradient of what
+    is the same for all sequences of a step, or for all units too, is there for each of them.
 
     Attributes:
         reads, writes: of each stage, by array.
@@ -110,8 +111,10 @@ class Places:
         slots: dict[str, Slot] = {s.array: s for s in self.layout.slots.values() if s.where in ("GATE", "GIVEN")}
         slots |= {e.slot.array: e.slot for each in self.layout.results for e in each if e.slot.where == "GIVEN"}
         columns: dict[str, int] = {}
-        for array, column, _ in (place for stage in (*self.reads, *self.writes) for place in stage):
+        units: dict[str, str] = {}
+        for array, column, value in (place for stage in (*self.reads, *self.writes) for place in stage):
             columns[array] = max(columns.get(array, 0), column + 1)
+            units[array] = value.unit_axis
         whole = {"gates_x": len(cell.gates), "bias_hh": len(cell.recurrent_gates)}
         whole |= {f"weight_{name}": len(rows) for name, rows in cell.parameters.items()}
         whole |= {f"bias_{name}": len(rows) for name, rows in cell.rows_of_products().items()}
@@ -123,6 +126,8 @@ class Places:
                 found[array] = "TBH", 1
             else:
                 of = slots[array].axes if array in slots else axes.get(array, "BH")
+                if array.startswith("grad_") and of in ("T", "TH"):
+                    of = f"TB{units[array] if of == 'T' else 'H'}"
                 found[array] = of, whole.get(array, count)
         return found
 

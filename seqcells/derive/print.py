@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from ..cells import Cell
-from ..cells.activations import Activation
+from ..cells.activations import Activation, where
 from .expressions import Expression
 from .plan import Block, Plan
 
@@ -88,15 +88,19 @@ def _spelled(block: Block, number: str, words: str) -> Block:
     return block._replace(names=names | numbers)
 
 
-def formula(value: Expression, names: Mapping[Expression, str], whole: bool = False) -> str:
-    """An expression as both languages write it; ``whole`` spells it out though it has a name."""
+def formula(value: Expression, names: Mapping[Expression, str], whole: bool = False, number: str = "{}") -> str:
+    """An expression as both languages write it; ``whole`` spells it out though it has a name. ``number`` is how an
+    argument of a function is written that is a constant."""
     if value in names and not whole:
         return names[value]
     if isinstance(value.op, Activation):
-        return f"{value.op.name}({', '.join(formula(arg, names) for arg in value.args)})"
+        # What boundaries choose may be a number.
+        chosen = value.op is where and value.args[0].args[0] in ("valid", "reset")
+        texts = [(arg.op == "constant" and not chosen, formula(arg, names, number=number)) for arg in value.args]
+        return f"{value.op.name}({', '.join(number.format(text) if wide else text for wide, text in texts)})"
 
     def operand(arg: Expression, least: int) -> str:
-        text = formula(arg, names)
+        text = formula(arg, names, number=number)
         return text if arg in names or BINDS.get(arg.op, least) >= least else f"({text})"
 
     level = BINDS[value.op]

@@ -226,7 +226,9 @@ class _Printed:
         lines = [f"const V {self.names[a]} = v[{self.number[a]}];" for a in read if a.args[0] not in ("valid", "reset")]
         for v in block:
             if v in self.names:
-                lines.append(f"const auto {self.names[v]} = {formula(v, self.spelled, whole=True)};")
+                lines.append(
+                    f"const auto {self.names[v]} = {formula(v, self.spelled, whole=True, number='V{{}} + {}')};"
+                )
         lines += [f"v[{self.number[v]}] = {self.names[v]};" for v in block if v in self.number]
         if any("T(" in line for line in lines):
             lines.insert(0, "using T = scalar<V>;")
@@ -245,6 +247,8 @@ def _bool(value: bool) -> str:
 
 def _list(kind: str, name: str, items: Iterable[str]) -> str:
     items = [*items]
+    if all(len(item) < 3 for item in items) and items:
+        return f"static constexpr std::array<{kind}, {len(items)}> {name}{{{', '.join(items)}}};"
     body = ",\n    ".join(items)
     return (
         f"static constexpr std::array<{kind}, {len(items)}> {name}{{{{\n    {body}\n}}}};"

@@ -1,7 +1,10 @@
 """Last, for programs of stages in Triton: a function for each stage of each pass, and tables of what it reads and
 writes. Stages are cut at products alone: a function has whole rows, and reduces them where it is."""
 
+import json
 import keyword
+import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +12,7 @@ from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation, where
 from ..cells.units import Reduction
 from .derivation import derive
-from .expressions import Expression, Product
+from .expressions import DerivationError, Expression, Product
 from .layout import layouts
 from .names import identifiers
 from .places import Place, Places
@@ -44,13 +47,16 @@ PASS_WIDTH, STAGE_WIDTH = 107, 99
 """Of what the table says of a pass, and of a stage."""
 
 
-def triton_stages(cells: Sequence[type[Cell]]) -> str:
+def triton_stages(cells: Sequence[type[Cell]], kept: Sequence[str] = ()) -> str:
     """The text of kernels/triton/staged_cells.py, below its head; of any cells it can be imported from any file.
+
+    Args:
+        kept: the results of the cells that forward leaves of all steps, by name.
 
     Raises:
         DerivationError: a cell's `step` cannot be derived, or is what `layouts` does not lay out.
     """
-    passes = [_passes(cell) for cell in cells]
+    passes = [_passes(cell, kept) for cell in cells]
     values = [v for both in passes for each in both for block in each.blocks for v in block]
     used = {v.op.name for v in values if isinstance(v.op, Activation) and not isinstance(v.op, Reduction)}
     return TEXT.format(
@@ -60,15 +66,23 @@ def triton_stages(cells: Sequence[type[Cell]]) -> str:
     )
 
 
-def _passes(cell: type[Cell]) -> "tuple[_Printed, _Printed]":
-    derived = derive(cell, reset=True, lengths=True)
+def _passes(cell: type[Cell], kept: Sequence[str]) -> "tuple[_Printed, _Printed]":
+    derived = derive(cell, reset=True, lengths=True, kept=kept)
     cut = derived._replace(forward=cut_at_products(derived.forward), backward=cut_at_products(derived.backward))
     forward, backward = layouts(cell, cut)
+    lacking = {
+        "no gates": not cell.gates,
+        "sizes besides H": len(forward.stages.letters) > 1,
+        "an output that is not its first state": cell.output not in ("", cell.states[0]),
+    }
+    if any(lacking.values()):
+        what = ", ".join(name for name, has in lacking.items() if has)
+        raise DerivationError(f"{cell.__name__} has {what}: no plan of Triton's runs that yet")
     return _Printed(cell, "forward", Places(cell, forward)), _Printed(cell, "backward", Places(cell, backward))
 
 
 def _row(cell: type[Cell], both: "Sequence[_Printed]") -> str:
-    lines = [f'"{cell.name}": Staged(', *(textwrap.indent(each.row(), "    ") for each in both), "),"]
+    lines = [f"{json.dumps(cell.name)}: Staged(", *(textwrap.indent(each.row(), "    ") for each in both), "),"]
     return textwrap.indent("\n".join(lines), "    ")
 
 
@@ -76,7 +90,9 @@ class _Printed:
     """One pass."""
 
     def __init__(self, cell: type[Cell], kind: str, places: Places) -> None:
-        self.cell, self.name, self.kind, self.places = cell, f"{cell.name}_{kind}", kind, places
+        self.cell, self.kind, self.places = cell, kind, places
+        self.of = re.sub(r"\W|^(?=\d)", "_", cell.name)
+        self.name = f"{self.of}_{kind}"
         self.blocks = places.layout.blocks
         self.levels = [_levels(block) for block in self.blocks]
         self.names = self._names()
@@ -91,7 +107,7 @@ class _Printed:
         reduced = {v for v in values if isinstance(v.op, Reduction)} | {v.args[0] for v in values if v.gathers}
         kept = {v for writes in places.writes for _, _, v in writes} | reduced
         used = [arg for v in values for arg in v.inner]
-        spelled = {v: repr(v.args[0]).replace("e+", "e") for v in values if v.op == "constant"}
+        spelled = {v: _number(v.args[0]) for v in values if v.op == "constant"}
         spelled |= {v: MASKS[v.args[0]] for v in values if v.op == "leaf" and v.args[0] in MASKS}
         # Leaves may be read by stages that print nothing made of them.
         leaves = dict.fromkeys(v for reads in places.reads for _, _, v in reads)
@@ -144,7 +160,7 @@ class _Printed:
         """Their text: that of each stage, and one that has them all."""
         each = [self._function(k) for k in range(len(self.blocks))]
         cases = [f"if stage == {k}:\n    return {self.name}_{k}({ARGUMENTS})" for k in range(len(self.blocks))]
-        about = equations_of(self.cell) if self.kind == "forward" else f"Gradients of {self.cell.name}_forward."
+        about = _quoted(equations_of(self.cell)) if self.kind == "forward" else f"Gradients of {self.of}_forward."
         head = f"@triton.jit\ndef {self.name}(stage: tl.constexpr, {ARGUMENTS}):\n"
         return [*each, head + _indented([f'"""{about}"""', *cases])]
 
@@ -219,6 +235,15 @@ def _levels(block: Sequence[Expression]) -> tuple[dict[Expression, int], list[li
             reductions += [[]] * (level[v] > len(reductions))
             reductions[level[v] - 1] = [*reductions[level[v] - 1], v]
     return level, reductions
+
+
+def _number(value: float) -> str:
+    return repr(value).replace("e+", "e") if math.isfinite(value) else f'float("{value}")'
+
+
+def _quoted(text: str) -> str:
+    """As it is written between three quotation marks."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _line(v: Expression, names: dict[Expression, str]) -> str:

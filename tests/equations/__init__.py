@@ -1,14 +1,18 @@
-"""Published cells that the language of equations must be able to say, and a few invented ones that use all of it."""
+"""Published cells that the language of equations must be able to say, and a few invented ones that use all of it.
+
+Most of the published ones are in the package, `seqcells.cells.LIBRARY`.
+"""
 
 import importlib
 from pathlib import Path
 
-from seqcells.cells import Cell
+from seqcells import cells
+from seqcells.cells import LIBRARY, Cell
 
 
 def every() -> dict[str, type[Cell]]:
-    """The cells of this folder by name."""
-    found = {}
+    """The cells of this folder and of the library by name."""
+    found = {cell.name: cell for cell in (getattr(cells, name) for name in LIBRARY)}
     for file in sorted(Path(__file__).parent.glob("[!_]*.py")):
         module = importlib.import_module(f"{__name__}.{file.stem}")
         own = (value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__)

@@ -1,0 +1,97 @@
+"""The cells that are imported when somebody asks for one."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from test_programs import EQUATIONS
+from torchrecurrent_loops import LOOPS
+
+import seqcells
+from seqcells import cells
+from seqcells.cells import BUILT_IN, LIBRARY, Cell
+
+FOLDER = Path(cells.__file__).parent
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+NO_PAPER = ("ControlGateLSTM", "LinearMUT1", "LinearMUT2")
+"""Of no paper that can be found, or said to be like a cell that has one."""
+
+
+def test_it_has_every_cell_that_has_a_file_and_is_not_imported():
+    """None is left out: classes that state a name, of all files of the folder but those that `cells` imports."""
+    imported = {node.module for node in ast.parse((FOLDER / "__init__.py").read_text()).body if hasattr(node, "module")}
+    found = {}
+    for path in FOLDER.glob("[!_]*.py"):
+        if path.stem not in imported:
+            found |= {
+                node.name: path.stem for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+            }
+    assert found.pop("Activation") and found.pop("Reduction")
+    assert found == LIBRARY
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_a_cell_is_where_the_library_says(name):
+    cell = getattr(cells, name)
+    assert issubclass(cell, Cell) and cell.__name__ == name and cell.__module__ == f"seqcells.cells.{LIBRARY[name]}"
+    assert cell is getattr(cells, name) is EQUATIONS[cell.name]
+    assert cell.name not in BUILT_IN and name in dir(cells) and name in cells.__all__
+
+
+def test_no_two_cells_have_a_name():
+    public = [each for each in (getattr(cells, name) for name in cells.__all__) if isinstance(each, type)]
+    names = [cell.name for cell in public if issubclass(cell, Cell) and cell is not Cell]
+    assert len(names) == len(set(names)) > len(LIBRARY)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_a_docstring_says_what_a_cell_is(name):
+    """Its paper, its equations, its options with their defaults, its weights, and what torchrecurrent has."""
+    cell = getattr(cells, name)
+    said, base = " ".join(cell.__doc__.split()), cell.__mro__[1]
+    options, weights = ({}, ()) if base is Cell else (base.options, base.own_names())
+    assert re.search(r"arXiv:\d{4}\.\d{4}|doi:10\.|PMLR", said) or name in NO_PAPER
+    assert "' = " in said or "all else is" in said.lower()
+    assert "torchrecurrent" in said or all(each.cell != cell.name for each in LOOPS.values())
+    for option in cell.options.keys() - options.keys() - {*cell.sizes.values()}:
+        default = cell.options[option]
+        assert f"``{option}`` ({getattr(default, 'name', default)})" in said
+    for weight in {*cell.own_names()} - {*weights}:
+        assert weight.startswith("bias") or f"``{weight}" in said
+
+
+BEGIN = {
+    "FastRNN": {"weight_alpha": -3, "weight_beta": 3},
+    "FastGRNN": {"weight_zeta": 1, "weight_nu": -4, "weight_bias": 1},
+    "LowRankFastGRNN": {"weight_zeta": 1, "weight_nu": -4, "weight_bias": 1},
+}
+
+
+@pytest.mark.parametrize("name", BEGIN)
+def test_numbers_begin_as_in_their_authors_code(name):
+    """EdgeML's `FastRNNCell` and `FastGRNNCell`."""
+    sizes = {"input_rank": 2, "recurrent_rank": 2} if name == "LowRankFastGRNN" else {}
+    module = seqcells.define(getattr(cells, name))[1](3, 4, **sizes)
+    for weight, value in BEGIN[name].items():
+        assert (getattr(module, weight) == value).all()
+
+
+@pytest.mark.parametrize(("name", "gate"), [("RAN", "g"), ("ResidualLSTM", "x")])
+def test_a_bias_that_the_paper_has_not_begins_at_zero(name, gate):
+    cell = getattr(cells, name)
+    biases = dict(zip(cell.gates, seqcells.define(cell)[1](3, 4).bias_ih.chunk(len(cell.gates)), strict=True))
+    assert not biases.pop(gate).any() and all(bias.all() for bias in biases.values())
+    assert not hasattr(seqcells.define(cell)[1](3, 4, bias=False), "bias_ih_l0")
+
+
+def test_a_name_that_there_is_not():
+    with pytest.raises(AttributeError, match=r"module 'seqcells\.cells' has no attribute 'LMU'"):
+        cells.LMU  # noqa: B018
+
+
+def test_defined_it_is_a_layer_and_a_cell_module():
+    layer, module = seqcells.define(cells.LEM)
+    assert layer(3, 4, dt=0.5).cell.name == "lem[dt=0.5]" and module(3, 4).weight_slow.shape == (4, 4)
+    assert layer.__module__ == __name__ and "arXiv:2110.04744" in layer.__doc__
