@@ -35,8 +35,8 @@ thread_local unsigned state = 1;
 unsigned next() { return state = state * 1664525u + 1013904223u, state >> 8; }
 
 std::atomic<int> failures{0};
-void expect(bool holds, const char* cell, const std::string& what) {
-    if (!holds) std::printf("failed: %s, %s\n", cell, what.c_str()), ++failures;
+void expect(bool holds, const std::string& of, const std::string& what) {
+    if (!holds) std::printf("failed: %s: %s\n", of.c_str(), what.c_str()), ++failures;
 }
 
 // So many random numbers of T, or of bfloat16 in its place, and not one more.
@@ -98,7 +98,7 @@ template <class Cell, class T, class O>
 class Layer {
   public:
     Layer(const char* name, int64_t steps, int64_t batch, int64_t hidden, const Case& given, bool halves)
-        : name_(name), steps_(steps), batch_(batch), is_(given), halves_(halves), sizes_(sizes_for(hidden)),
+        : name_(described(name, steps, batch, hidden, given, halves)), steps_(steps), batch_(batch), is_(given), halves_(halves), sizes_(sizes_for(hidden)),
           used_{arrays_of<typename Cell::Forward>(sizes_), arrays_of<typename Cell::Backward>(sizes_)}, memory_(given.directions),
           lengths_(batch), reset_(steps * batch) {
         for (auto& length : lengths_) length = next() % (steps + 1);
@@ -106,7 +106,7 @@ class Layer {
         for (const Arrays& arrays : used_)
             for (const auto& [array, wanted] : arrays) {
                 const auto [place, is_new] = all_.try_emplace(array, wanted);
-                expect(is_new || (place->second.axes == wanted.axes && place->second.working == wanted.working), name, array + " is one array");
+                expect(is_new || (place->second.axes == wanted.axes && place->second.working == wanted.working), name_, array + " is one array");
                 place->second.width = std::max(place->second.width, wanted.width);
             }
         for (int d = 0; d < is_.directions; ++d)
@@ -145,6 +145,12 @@ class Layer {
     static inline const Pass PASSES[] = {pass_of<typename Cell::Forward, T>(), pass_of<typename Cell::Backward, T>()};
     using Memory = std::map<std::string, Numbers<T>>;
 
+    static std::string described(const char* name, int64_t steps, int64_t batch, int64_t hidden, const Case& given, bool halves) {
+        std::string text = name;
+        for (int64_t each : {steps, batch, hidden, int64_t(&given - CASES), int64_t(halves), int64_t(sizeof(T)), int64_t(sizeof(O))})
+            text += " " + std::to_string(each);
+        return text;
+    }
     // H of whole heads; of other letters smaller ones and larger.
     static Sizes sizes_for(int64_t hidden) {
         const int64_t heads = heads_of<typename Cell::Forward>();
@@ -215,7 +221,7 @@ class Layer {
         return values;
     }
 
-    const char* const name_;
+    const std::string name_;
     const int64_t steps_, batch_;
     const Case is_;
     const bool halves_;
