@@ -197,7 +197,7 @@ def test_names_that_a_language_keeps_to_itself():
         return tl + new
 
     plan = derive.plan(cell_of(step))
-    assert "const auto new_ = tanh(x_a + r_a);" in derive.cpp([plan])
+    assert "const auto new_2 = tanh(x_a + (hh_0 + bias_hh_a));" in derive.cpp_cells([cell_of(step)])
     assert "tl_ = new * new\n" in derive.triton([plan])
 
 

@@ -11,8 +11,12 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from equations import every
+from support import heavy_if
 
+from seqcells import cells, derive
 from seqcells.kernels import cpu
+from seqcells.transformed import transformed
 
 SOURCES = Path(__file__).parent / "sanitize"
 ROOT = SOURCES.parents[1]
@@ -27,13 +31,25 @@ pytestmark = [
 ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
 
 
-def drive(folder, sanitizers, *options):
-    """The driver, compiled with the sanitizers, and run."""
+def drive(folder, sanitizers, name, *options):
+    """The driver of a cell, compiled with the sanitizers, and run."""
+    (folder / "driven.h").write_text(f'#pragma once\n#include "unit.h"\n{derive.cpp_cells([CELLS[name]])}')
     program = folder / "driver"
     watched = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-Wl,--wrap=aligned_alloc"]
-    command = [COMPILER, "-std=c++17", "-O1", "-g", "-pthread", "-Wno-psabi", *watched, f"-I{KERNELS}", *options]
+    command = [
+        COMPILER,
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-pthread",
+        "-Wno-psabi",
+        *watched,
+        f"-I{KERNELS}",
+        f"-I{folder}",
+        *options,
+    ]
     sources = [SOURCES / "driver.cpp", *(KERNELS / f"{name}.cpp" for name in ("openmp", "pool", "team"))]
-    subprocess.run([*command, *sources, "-ldl", "-o", program], check=True)
+    subprocess.run([*command, *options, *sources, "-ldl", "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         # The kernel spreads addresses wider than this compiler's thread sanitizer knows.
@@ -43,17 +59,30 @@ def drive(folder, sanitizers, *options):
     return done
 
 
-# Threads meet in loops that cells share. These are of each kind: with a product whose gradient is the gates' own, with
-# one of its own, without one, with an output that is not its state.
-ONE_CELL = "-DDRIVEN_CELLS(X)=X(LSTM)"
-# Cells differ in their elementwise part alone, which is printed. One of each shape is enough; all take long to compile.
-MANY = "-DDRIVEN_CELLS(X)=X(LSTM) X(GRU) X(RNNTanh) X(PeepholeLSTM) X(IndRNN) X(Jordan) X(SLSTM)"
-OF_EACH_KIND = "-DDRIVEN_CELLS(X)=X(LSTM) X(GRU) X(IndRNN) X(Jordan)"
+CELLS = {
+    "lstm": cells.LSTM,
+    "projected_lstm": transformed(cells.LSTM, "projection(1)"),
+    "gru": cells.GRU,
+    "indrnn": cells.IndRNN,
+    "jordan": cells.Jordan,
+    "slstm": cells.SLSTM,
+    "layer_norm_lstm": cells.LayerNormLSTM,
+    "block_gru": cells.BlockGRU.configured(heads=4),
+    "mixed_sizes": every()["mixed_sizes"].configured(proj_size=3, rank=2),
+}
+"""One of each kind: with a product whose gradient is the gates' own, with one of its own, without one, with an output
+that is not its state; with reductions, heads, and units of several sizes."""
+QUICK = "-O0", "-DSEQCELLS_WHOLE_VECTORS=false"
+HEAVY = ("address,undefined", "projected_lstm"), ("address,undefined", "layer_norm_lstm"), ("thread", "gru")
+"""All take long to compile, and differ in their elementwise part alone, which is printed."""
 
 
-@pytest.mark.parametrize(("sanitizers", "cells"), (("address,undefined", (MANY,)), ("thread", (OF_EACH_KIND,))))
-def test_nothing_is_found(sanitizers, cells, tmp_path):
-    done = drive(tmp_path, sanitizers, *cells)
+@heavy_if(lambda sanitizers, name: (sanitizers, name) in HEAVY)
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("sanitizers", ("address,undefined", "thread"))
+def test_nothing_is_found(sanitizers, name, tmp_path):
+    options = [] if name in ("lstm", "gru") else QUICK
+    done = drive(tmp_path, sanitizers, name, *options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     assert done.stdout.endswith("0 failures\n")
 
@@ -63,7 +92,7 @@ def test_tiles_by_a_unit_in_plain_cpp(columns, tmp_path):
     """Few machines have AMX: the same calls, functions for its instructions; with one that leaves a column out."""
     unit = f"-DSEQCELLS_TILES_EMULATED={columns}"
     wide = "-DSEQCELLS_VECTOR_BYTES=64", "-DSEQCELLS_VECTOR_REGISTERS=32"
-    done = drive(tmp_path, "address,undefined", unit, *wide, ONE_CELL)
+    done = drive(tmp_path, "address,undefined", "lstm", unit, *wide, *QUICK)
     assert (done.returncode == 0) == (done.stdout == "0 failures\n") == (columns == 16), done.stderr[-6000:]
 
 
@@ -72,7 +101,7 @@ def test_tiles_by_a_unit_in_plain_cpp(columns, tmp_path):
 def test_a_team_without_one_of_its_memory_orders_is_found(order, tmp_path):
     weakened = tmp_path / "weakened.h"
     weakened.write_text(f"#include <bits/stdc++.h>\n#define memory_order_{order} memory_order_relaxed\n")
-    done = drive(tmp_path, "thread", "-include", weakened, ONE_CELL, "-DDRIVE_CALLERS_ALONE")
+    done = drive(tmp_path, "thread", "lstm", "-include", weakened, *QUICK, "-DDRIVE_CALLERS_ALONE")
     assert done.returncode != 0 and "ThreadSanitizer: data race" in done.stderr, done.stderr[-6000:]
 
 
@@ -91,12 +120,25 @@ def extension(tmp_path_factory):
     from seqcells.kernels.cpu.library import TARGETS
 
     # The best that adds to no other.
-    target = next(name for name in TARGETS if "SEQCELLS_BASE" not in (KERNELS / f"tables_{name}.cpp").read_text())
+    target = next(name for name in TARGETS if "SEQCELLS_PAIRS" not in (KERNELS / f"tables_{name}.cpp").read_text())
     path = tmp_path_factory.mktemp("engine") / "_engine.so"
     # Not optimised, for to optimise what is watched takes many minutes.
-    options = ["-std=c++17", "-O0", "-g1", "-shared", "-fPIC", "-pthread", "-w", "-fvisibility=hidden", f"-I{KERNELS}"]
+    options = [
+        "-std=c++17",
+        "-O0",
+        "-g1",
+        QUICK,
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        "-w",
+        "-fvisibility=hidden",
+        f"-I{KERNELS}",
+    ]
     watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    sources = [KERNELS / f"{name}.cpp" for name in ("module", "pool", "team", "openmp", f"tables_{target}")]
+    sources = [
+        KERNELS / f"{name}.cpp" for name in ("module", "pool", "team", "openmp", f"tables_{target}", f"built_{target}")
+    ]
     command = [COMPILER, *options, *watched, f"-I{sysconfig.get_path('include')}", *sources, SOURCES / "absent.cpp"]
     subprocess.run([*command, "-ldl", "-o", path], check=True)
     return ["-p", "engine_in_place", "--engine", path, "--target", target]

@@ -1,11 +1,13 @@
 // Empty tables in place of those of instruction sets that are not compiled with this; those that are go before.
 
-#include "problem.h"
+#include "precision.h"
 
-#define ABSENT(target)                                              \
-    namespace seqcells::target {                                    \
-    extern const Precision precisions[];                            \
+#define ABSENT(target)                                                \
+    namespace seqcells::target {                                      \
+    extern const Precision precisions[];                              \
     __attribute__((weak)) extern const Precision precisions[] = {{}}; \
+    extern const Built cells[];                                       \
+    __attribute__((weak)) extern const Built cells[] = {{}};          \
     }
 ABSENT(portable)
 ABSENT(avx2)
