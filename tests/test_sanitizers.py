@@ -64,7 +64,7 @@ def drive(folder, sanitizers, driven, *options):
         *options,
     ]
     sources = [SOURCES / "driver.cpp", *(KERNELS / f"{name}.cpp" for name in ("openmp", "pool", "team"))]
-    subprocess.run([*command, *sources, "-ldl", "-o", program], check=True)
+    subprocess.run([*command, *options, *sources, "-ldl", "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         # The kernel spreads addresses wider than this compiler's thread sanitizer knows.
@@ -124,7 +124,18 @@ def extension(tmp_path_factory):
     target = next(name for name in TARGETS if "SEQCELLS_PAIRS" not in (KERNELS / f"tables_{name}.cpp").read_text())
     path = tmp_path_factory.mktemp("engine") / "_engine.so"
     # Not optimised, for to optimise what is watched takes many minutes.
-    options = ["-std=c++17", "-O0", "-g1", "-shared", "-fPIC", "-pthread", "-w", "-fvisibility=hidden", f"-I{KERNELS}"]
+    options = [
+        "-std=c++17",
+        "-O0",
+        "-g1",
+        QUICK,
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        "-w",
+        "-fvisibility=hidden",
+        f"-I{KERNELS}",
+    ]
     watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     sources = [KERNELS / f"{name}.cpp" for name in ("module", "pool", "team", "openmp")]
     sources += [KERNELS / f"{part}_{target}.cpp" for part in ("tables", "built")]
