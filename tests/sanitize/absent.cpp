@@ -2,12 +2,12 @@
 
 #include "precision.h"
 
-#define ABSENT(target)                                                    \
-    namespace seqcells::target {                                          \
-    extern const Precision precisions[];                                  \
-    extern const Built cells[];                                           \
-    __attribute__((weak)) extern const Precision precisions[] = {{}};     \
-    __attribute__((weak)) extern const Built cells[] = {{}};              \
+#define ABSENT(target)                                                \
+    namespace seqcells::target {                                      \
+    extern const Precision precisions[];                              \
+    __attribute__((weak)) extern const Precision precisions[] = {{}}; \
+    extern const Built cells[];                                       \
+    __attribute__((weak)) extern const Built cells[] = {{}};          \
     }
 ABSENT(portable)
 ABSENT(avx2)
