@@ -190,20 +190,22 @@ class Products {
         return weights[k] + (vector * pass.product[k].blocks + block) * words<O>(span(k)) * L;
     }
     void pack_heads(int k, Share units) const {
+        constexpr int G = NUMBERS<O>;
         const Multiplied& m = pass.product[k];
-        const int64_t own = units_of_head(k), wide = span(k), H = operand_size(k);
-        Buffer<T> rows(L * wide);
+        const int64_t own = units_of_head(k), H = operand_size(k);
+        const Array<T> weight(p.arrays[m.weight], p.halves);
         for (int64_t vector = units.first; vector < units.last; ++vector)
             for (int block = 0; block < m.blocks; ++block) {
                 const int64_t begin = begin_of(k, vector * L), first = (m.first + block) * H;
-                for (int64_t n = 0; n < L * wide; ++n) rows.get()[n] = T(0);
-                const Array<T> weight(p.arrays[m.weight], p.halves);
+                Word<O>* to = of_vector(k, vector, block);
+                std::memset(to, 0, words<O>(span(k)) * L * sizeof *to);
                 for (int64_t unit = vector * L, lane = 0; lane < L && unit < H; ++lane, ++unit)
                     for (int64_t n = 0, head = unit / own * own; n < own; ++n) {
                         const int64_t place = m.transposed ? (first + head + n) * own + unit - head : (first + unit) * own + n;
-                        rows.get()[lane * wide + head - begin + n] = weight[place];
+                        const int64_t depth = head - begin + n;
+                        const O value(weight[place]);
+                        std::memcpy(reinterpret_cast<O*>(to + depth / G * L + lane) + depth % G, &value, sizeof value);
                     }
-                seqcells::pack<O>(rows.get(), 1, wide, wide, L, of_vector(k, vector, block), L);
             }
     }
     void pack_block(int letter, Share units) const {
