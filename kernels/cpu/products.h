@@ -152,13 +152,18 @@ class Products {
         return first < last ? first : last;
     }
 
+    // Words that a lane's weights take. Of heads each row block's are filled up to whole words.
+    int64_t words_of_lane(int k) const {
+        return pass.product[k].heads > 1 ? pass.product[k].blocks * words<O>(span(k)) : columns(k) * words<O>(depth(k));
+    }
+
     // Where packed weights lie from `at` on; returns how many words they take.
     int64_t layout(Word<O>* at) {
         int64_t taken = 0;
         for (int k = 0; k <= pass.products; ++k) {
             if (at) weights[k] = at + taken;
             if (k < pass.products)
-                taken += columns(k) * all[letter_of(k)].vectors * L * words<O>(depth(k));
+                taken += all[letter_of(k)].vectors * L * words_of_lane(k);
             else if (projects())
                 taken += pass.gates * all[0].vectors * L * words<O>(p.features);
         }
