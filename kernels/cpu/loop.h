@@ -218,12 +218,19 @@ class Loop {
         const Reduction& r = pass.reduction[k];
         const int64_t units = p.sizes[r.letter];
         if (r.from.where == Where::KEPT) {
-            const T* from = kept_at(step, r.from.column) + row * kept_width;
-            return reduce<T>(r.how, units, mean, [&](int64_t unit) { return load(from + unit); });
+            const T* from = kept_of(step, r.from.column, row, units);
+            return reduce<T>(r.how, units, mean, [&](int64_t unit) { return load(from + unit, units - unit); });
         }
         const int64_t place = (times.at(index(step)) * B + row) * p.widths[r.from.array] + r.from.column * units;
         const Array<T> array(p.arrays[r.from.array], p.halves && !r.from.working);
         return reduce<T>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
+    }
+    // What is kept of a row, which is where products read it if they read it too, unless in another type.
+    const T* kept_of(int64_t step, int column, int64_t row, int64_t units) const {
+        const Kept& one = pass.keep[column];
+        if constexpr (!rounds)
+            if (one.operand >= 0) return operand_of(step % 2, one.operand) + row * operand_width[one.operand] + one.block * units;
+        return kept_at(step, column) + row * kept_width;
     }
     T* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
 
