@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from equations import every
+from support import heavy_if
 
 from seqcells import cells
 from seqcells.derive import cpp_cells
@@ -51,20 +52,10 @@ def drive(folder, sanitizers, driven, *options):
     # These would triple the time to compile; but for a use after scope, the address sanitizer finds the same.
     dropped = ["-fno-sanitize=null,object-size,vptr", "-fno-sanitize-address-use-after-scope"]
     watched = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", *dropped, "-Wl,--wrap=aligned_alloc"]
-    command = [
-        COMPILER,
-        "-std=c++17",
-        "-O1",
-        "-g1",
-        "-pthread",
-        "-w",
-        *watched,
-        f"-I{KERNELS}",
-        f"-I{folder}",
-        *options,
-    ]
+    found = f"-I{KERNELS}", f"-I{folder}"
+    command = [COMPILER, "-std=c++17", "-O1", "-g1", "-pthread", "-w", *watched, *found, *options]
     sources = [SOURCES / "driver.cpp", *(KERNELS / f"{name}.cpp" for name in ("openmp", "pool", "team"))]
-    subprocess.run([*command, *options, *sources, "-ldl", "-o", program], check=True)
+    subprocess.run([*command, *sources, "-ldl", "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         # The kernel spreads addresses wider than this compiler's thread sanitizer knows.
@@ -79,6 +70,7 @@ def assert_nothing_found(done):
     assert done.stdout.endswith("0 failures\n")
 
 
+@heavy_if(lambda group: group in ("torch", "sizes"))
 @pytest.mark.parametrize("group", GROUPS)
 def test_nothing_is_found(group, tmp_path):
     assert_nothing_found(drive(tmp_path, "address,undefined", GROUPS[group]))
@@ -124,18 +116,8 @@ def extension(tmp_path_factory):
     target = next(name for name in TARGETS if "SEQCELLS_PAIRS" not in (KERNELS / f"tables_{name}.cpp").read_text())
     path = tmp_path_factory.mktemp("engine") / "_engine.so"
     # Not optimised, for to optimise what is watched takes many minutes.
-    options = [
-        "-std=c++17",
-        "-O0",
-        "-g1",
-        QUICK,
-        "-shared",
-        "-fPIC",
-        "-pthread",
-        "-w",
-        "-fvisibility=hidden",
-        f"-I{KERNELS}",
-    ]
+    options = ["-std=c++17", "-O0", "-g1", "-shared", "-fPIC", "-pthread", "-w", "-fvisibility=hidden"]
+    options += [f"-I{KERNELS}", "-DSEQCELLS_WHOLE_VECTORS=false"]
     watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     sources = [KERNELS / f"{name}.cpp" for name in ("module", "pool", "team", "openmp")]
     sources += [KERNELS / f"{part}_{target}.cpp" for part in ("tables", "built")]
