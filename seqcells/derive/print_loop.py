@@ -78,6 +78,7 @@ class _Printed:
         masks = {v: v.args[0] for v in every if v.op == "leaf" and v.args[0] in ("valid", "reset")}
         self.spelled = {**self.names, **numbers, **masks}
         self.slots = dict(layout.slots)
+        self.products: dict[Expression, Slot] = {}
         self._gathered()
 
     def _names(self) -> dict[Expression, str]:
@@ -98,7 +99,8 @@ class _Printed:
     def _gathered(self) -> None:
         for k, each in enumerate(self.layout.products):
             for block, v in enumerate(each.values):
-                self.slots.setdefault(v, Slot("PRODUCT", "BH", str(k), block))
+                self.products[v] = Slot("PRODUCT", "BH", str(k), block)
+                self.slots.setdefault(v, self.products[v])
         for k, (_, v) in enumerate(self.layout.reductions):
             self.slots[v] = Slot("NUMBER", "B", column=k)
 
@@ -193,6 +195,10 @@ class _Printed:
         """What a stage reads and writes."""
         made = set(self.stages[k])
         needed = [v for v in self.stages[k] for v in v.inner] + [r.value for r in self.layout.results[k]]
+        # What is only passed on: to a later stage, or to products.
+        needed += [each.value for each in self.layout.kept if self.sizes.making(each.value) == k]
+        for each in self.layout.operands:
+            needed += [v for v, stage in zip(each.values, each.stages, strict=True) if stage == k]
         if self.sizes.follows[k] >= 0:
             letter = self.sizes.letter[k]
             needed += [onward.value for onward in self.program.carried.values() if onward.axes == f"B{letter}"]
@@ -200,7 +206,9 @@ class _Printed:
         reads = [v for v in reads if v.op != "leaf" or v.args[0] not in ("valid", "reset")]
         results = [self._slot(r.value, r.slot, r.adds) for r in self.layout.results[k]]
         results += [self._slot(each.value) for each in self.layout.kept if self.sizes.making(each.value) == k]
-        return [self._slot(v) for v in reads], results
+        # A product that is kept is there as it is made.
+        here = {v: slot for v, slot in self.products.items() if self.sizes.making(v) == k}
+        return [self._slot(v, here.get(v)) for v in reads], results
 
     def _slot(self, v: Expression, slot: Slot | None = None, adds: bool = False) -> str:
         slot = slot or self.slots[v]
