@@ -30,7 +30,7 @@ def runs_on_the_cpu(cell):
         return False
 
 
-OF_OTHER_SIZES = "scrn", "mixed_sizes", "hyper_lstm"
+OF_OTHER_SIZES = "scrn", "hyper_lstm"
 """Cells whose kernels heavy tests compile; to compile those of all takes many minutes."""
 
 

@@ -42,7 +42,7 @@ GROUPS = {
     "elementwise": ((cells.RNNTanh, cells.PeepholeLSTM, cells.IndRNN, cells.SLSTM), QUICK),
     "projected": ((transformed(cells.LSTM, "projection(1)"), transformed(cells.Jordan, "projection(1)")), QUICK),
     "gathering": ((cells.GRUResetBefore, cells.LayerNormLSTM), QUICK),
-    "sizes": ((every()["mixed_sizes"],), QUICK),
+    "sizes": ((every()["scrn"],), QUICK),
     "heads": ((HEADS,), QUICK),
 }
 """Cells that one program drives, and how it is compiled. They are of each kind: with a product whose gradient is the
@@ -77,7 +77,7 @@ def assert_nothing_found(done):
     assert done.stdout.endswith("0 failures\n")
 
 
-@heavy_if(lambda group: group in ("torch", "sizes"))
+@heavy_if(lambda group: group == "torch")
 @pytest.mark.parametrize("group", GROUPS)
 def test_nothing_is_found(group, tmp_path):
     driven, options = GROUPS[group]

@@ -145,8 +145,8 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     """Those of both passes, derived with all boundaries.
 
     Raises:
-        DerivationError: no engine runs such a cell: with reductions of heads, heads of two sizes, or weights made of
-            weights.
+        DerivationError: no engine runs such a cell: with reductions of heads, heads of two sizes, weights made of
+            weights, or learnt numbers beside units of several sizes.
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
     _check(cell, values)
@@ -184,10 +184,13 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
 def _check(cell: type[Cell], values: Sequence[Expression]) -> None:
     products = [v.op for v in values if isinstance(v.op, Product)]
     others = [v for v in values if not isinstance(v.op, Product)]
+    sizes = {v.unit_axis for v in values} - {""}
     lacking = {
         "reductions of heads": any("N" in v.axes or getattr(v.op, "heads", 1) > 1 for v in others),
         "heads of two sizes": any(op.heads > 1 and op.axis != op.of for op in products),
         "weights made of weights": cell.weights is not Cell.weights,
+        # Whose gradients are sums over units of each size.
+        "learnt numbers beside units of several sizes": bool(cell.scalars) and len(sizes) > 1,
     }
     if any(lacking.values()):
         what = ", ".join(name for name, has in lacking.items() if has)
