@@ -1,5 +1,9 @@
-"""A plugin of pytest's: the package's CPU engine is the extension that ``--engine`` names, and of it one target."""
+"""A plugin of pytest's: the package's CPU engine is the extension that ``--engine`` names, and of it one target.
 
+Cells are those that the extension was built with: others would be compiled without sanitizers.
+"""
+
+import os
 import sys
 from importlib.util import spec_from_file_location
 
@@ -28,6 +32,21 @@ def pytest_load_initial_conftests(early_config):
     from seqcells.kernels.cpu import library
 
     library.target = options.target
+    _leave_out_other_cells()
+
+
+def _leave_out_other_cells():
+    import torch
+
+    from seqcells.cells import REGISTRY
+    from seqcells.kernels.cpu.compiled import why_not
+    from seqcells.transformed import projection
+
+    os.environ["SEQCELLS_COMPILE"] = "never"
+    for name, cell in [*REGISTRY.items()]:
+        forms = [cell, projection(cell, "1")] if cell.projection else [cell]
+        if any(why_not(form, torch.float32) for form in forms):
+            del REGISTRY[name]
 
 
 def pytest_report_header():
