@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "call.h"
 #include "vector.h"
 
 namespace seqcells {
@@ -38,16 +39,6 @@ class Array {
             }
         static_cast<T*>(at_)[k] = value;
     }
-    // Some numbers to memory of T; zeros where there is no array.
-    void copy(int64_t from, int64_t count, T* to) const {
-        if (count <= 0) return;
-        if (!at_)
-            std::memset(static_cast<void*>(to), 0, count * sizeof(T));
-        else if (halves_)
-            for (int64_t k = 0; k < count; ++k) to[k] = (*this)[from + k];
-        else
-            std::memcpy(to, static_cast<const T*>(at_) + from, count * sizeof(T));
-    }
     // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
     // little for the hardware to foresee the next.
     template <int WRITE>
@@ -64,9 +55,8 @@ class Array {
 };
 
 // Which step comes when, and what happens to a row before and in it.
-template <class Problem>
-struct TimesOf {
-    const Problem& p;
+struct Times {
+    const Call& p;
 
     int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }
     bool valid(int64_t t, int64_t row) const { return !p.lengths || t < p.lengths[row]; }

@@ -26,7 +26,7 @@ from ...derive import build
 from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
-from ...derive.print_loop import STRUCT, cpp_struct, key_of
+from ...derive.print_loop import STRUCT, cpp_struct
 from . import _engine, library
 
 HEADERS = Path(__file__).parent
@@ -108,7 +108,7 @@ def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: K
     try:
         both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
         struct = cpp_struct(cell, both)
-        addresses = _engine.find_passes(target, key_of(struct), TYPES[dtype])
+        addresses = _engine.find_passes(target, build.key(struct), TYPES[dtype])
         if addresses is None:
             texts = [_text(struct, target, f"{STRUCT}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
             kept_too = f" and {', '.join(kept)}" if kept else ""

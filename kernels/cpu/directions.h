@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "call.h"
 #include "team.h"
 #include "work.h"
 
@@ -9,15 +10,14 @@ namespace seqcells {
 namespace {
 
 // Two directions run at once, each on half of the threads, so that fewer meet at a step, if a direction's weights fit in the
-// cache that a thread has to itself; else one after another, each thread with its share. Over is a pass over one direction,
-// made of Over::What, which all directions have in common, and of a direction's Over::Arrays.
+// cache that a thread has to itself; else one after another, each thread with its share. Over is the loop over one direction.
 template <class Over>
 class Directions : public Job {
   public:
-    Directions(const typename Over::What& what, const typename Over::Arrays* directions, int count) : arrays_(directions, directions + count) {
+    Directions(const Pass& pass, const Call* directions, int count) : calls_(directions, directions + count) {
         passes_.reserve(count);
         int64_t threads = 0;
-        for (const auto& arrays : arrays_) threads += passes_.emplace_back(what, arrays).threads();
+        for (const Call& call : calls_) threads += passes_.emplace_back(pass, call).threads();
         if (threads > directions->threads) threads = directions->threads;
         size_ = int(threads < 1 ? 1 : threads);
         at_once_ = passes_[0].weight_bytes() <= cache_bytes() && size_ >= count;
@@ -52,7 +52,7 @@ class Directions : public Job {
     }
 
   private:
-    const std::vector<typename Over::Arrays> arrays_;  // a late thread may look at them when the caller's are gone
+    const std::vector<Call> calls_;  // a late thread may look at them when the caller's are gone
     std::vector<Over> passes_;
     std::vector<std::unique_ptr<team::Progress>> progress_;
     int size_ = 1;
@@ -61,8 +61,8 @@ class Directions : public Job {
 
 // Returns 0, or -1 where memory is lacking.
 template <class Over>
-int run_directions(const typename Over::What& what, const typename Over::Arrays* directions, int count) {
-    const auto job = std::make_shared<Directions<Over>>(what, directions, count);
+int run_directions(const Pass& pass, const Call* directions, int count) {
+    const auto job = std::make_shared<Directions<Over>>(pass, directions, count);
     if (!job->allocate()) return -1;
     team::run(job, job->size());
     return 0;

@@ -21,7 +21,7 @@ class Loop {
 
     const Pass& pass;
     const Call& p;
-    const TimesOf<Call> times;
+    const Times times;
     const int64_t B, H;  // H: of the widest letter
     const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
     const int64_t group;  // steps whose inputs are projected together
@@ -33,9 +33,6 @@ class Loop {
     int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // asked for with every block
 
   public:
-    using What = Pass;
-    using Arrays = Call;
-
     Loop(const Pass& of, const Call& call)
         : pass(of), p(call), times{p}, B(p.batch), H(widest(of, call)),
           group(B < BATCH ? BATCH / (B ? B : 1) : 1), multiplied(of, call), lots(0, 1), kept_width(padded<T>((H + L - 1) / L * L)) {

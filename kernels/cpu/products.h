@@ -65,15 +65,10 @@ class Products {
     // Row blocks of a product's result, and what of the depth each takes.
     int64_t columns(int k) const { return pass.product[k].transposed ? 1 : pass.product[k].blocks; }
     int64_t depth(int k) const { return (pass.product[k].transposed ? pass.product[k].blocks : 1) * span(k); }
-    // Multiply-adds of a row: for so many units, or for all.
-    int64_t work_of_row(int64_t width) const {
-        int64_t work = projects() ? pass.gates * width * p.features : 0;
-        for (int k = 0; k < pass.products; ++k) work += columns(k) * (width < rows(k) ? width : rows(k)) * depth(k);
-        return work;
-    }
-    int64_t work_of_row() const {
-        int64_t work = projects() ? pass.gates * p.sizes[0] * p.features : 0;
-        for (int k = 0; k < pass.products; ++k) work += columns(k) * rows(k) * depth(k);
+    // Multiply-adds of a row, for so many units of each letter at most.
+    int64_t work_of_row(int64_t most = std::numeric_limits<int64_t>::max()) const {
+        int64_t work = projects() ? pass.gates * std::min(most, p.sizes[0]) * p.features : 0;
+        for (int k = 0; k < pass.products; ++k) work += columns(k) * std::min(most, rows(k)) * depth(k);
         return work;
     }
 

@@ -5,7 +5,7 @@ size comes the next step's first one, so what is carried passes in registers. Wh
 is kept in memory of the engine's; so are the operands of gathers, which all threads read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..cells import Cell
@@ -150,10 +150,8 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
     _check(cell, values)
-    columns, letters = (
-        columns_of(cell, values, derived),
-        dict.fromkeys(["H", *filter(None, (v.unit_axis for v in values))]),
-    )
+    columns = columns_of(cell, values, derived)
+    letters = dict.fromkeys(["H", *filter(None, (v.unit_axis for v in values))])
     forward, backward = (_Places(columns, p, stages_of(p, (*letters,))) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
         if columns[name] != columns["output"] or name == "output":  # a state that is the output is read there
@@ -192,9 +190,13 @@ def _check(cell: type[Cell], values: Sequence[Expression]) -> None:
         # Whose gradients are sums over units of each size.
         "learnt numbers beside units of several sizes": bool(cell.scalars) and len(sizes) > 1,
     }
-    if any(lacking.values()):
-        what = ", ".join(name for name, has in lacking.items() if has)
-        raise DerivationError(f"{cell.__name__} has {what}: no loop runs that yet")
+    refuse(cell, lacking, "no loop runs that yet")
+
+
+def refuse(cell: type[Cell], found: Mapping[str, bool], words: str) -> None:
+    """DerivationError where a cell has something of what is told, by name."""
+    if any(found.values()):
+        raise DerivationError(f"{cell.__name__} has {', '.join(name for name, has in found.items() if has)}: {words}")
 
 
 FOR_WEIGHTS = "grad_products", "multiplied"

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -30,13 +29,8 @@ CELLS = {{
 }}
 """
 
-# Names that C++ keeps to itself and Python does not.
-CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
-friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
-static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
-
-# What each function is given, and what it returns.
-SIGNATURES = {"forward": ("x r s p", "n saved"), "backward": ("saved s n p d", "dx dr ds dp")}
+# What each function is given.
+SIGNATURES = {"forward": "x r s p", "backward": "saved s n p d"}
 
 # How tightly each operator binds; the right operand of a binary one has to bind more tightly.
 BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
@@ -53,13 +47,13 @@ def triton(plans: Sequence[Plan]) -> str:
 
 
 def _triton_function(plan: Plan, kind: str) -> str:
-    block, about = _spelled(getattr(plan, kind), "{}", words=""), _about(plan, kind)
+    block, about = _spelled(getattr(plan, kind)), _about(plan, kind)
     lines = [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
     lines += [f"{block.names[v]} = {formula(v, block.names, whole=True)}" for v in block.assigned]
     results = [_tuple(*("zero" if v is None else block.names[v] for v in vs)) for vs in block.results.values()]
     if any("zero" in result for result in results):
         lines.append("zero = tl.zeros_like(d[0])")
-    head = f"@triton.jit\ndef {plan.cell.name}_{kind}({SIGNATURES[kind][0].replace(' ', ', ')}):\n"
+    head = f"@triton.jit\ndef {plan.cell.name}_{kind}({SIGNATURES[kind].replace(' ', ', ')}):\n"
     return head + textwrap.indent("\n".join([f'"""{about}"""', *lines, f"return {', '.join(results)}"]), "    ")
 
 
@@ -81,11 +75,10 @@ def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
     return [loads for at in places if (loads := {read[leaf]: place for leaf, place in at.items() if leaf in read})]
 
 
-def _spelled(block: Block, number: str, words: str) -> Block:
-    """The block in a language: its numbers written so, its names kept away from the language's own words."""
-    names = {v: f"{name}_" if re.search(rf"\b{name}\b", words) else name for v, name in block.names.items()}
-    numbers = {v: number.format(repr(v.args[0]).replace("e+", "e")) for v in block.values if v.op == "constant"}
-    return block._replace(names=names | numbers)
+def _spelled(block: Block) -> Block:
+    """The block with its numbers as they are written."""
+    numbers = {v: repr(v.args[0]).replace("e+", "e") for v in block.values if v.op == "constant"}
+    return block._replace(names=block.names | numbers)
 
 
 def formula(value: Expression, names: Mapping[Expression, str], whole: bool = False, number: str = "{}") -> str:

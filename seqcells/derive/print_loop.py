@@ -1,18 +1,22 @@
 """Last, in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
 
-import hashlib
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
 from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation
+from . import build
 from .derivation import derive
 from .expressions import Expression, Product
 from .layout import Kept, Layout, Slot, layouts
 from .names import identifiers
-from .print import CPP_WORDS, equations_of, formula
+from .print import equations_of, formula
 
+# Names that C++ keeps to itself and Python does not.
+CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
+friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
+static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
 RESERVED = {*ACTIVATIONS, *CPP_WORDS.split(), "v", "T", "V", "valid", "reset"}
 """Names that the printed functions use, and those that they cannot."""
 ARGUMENTS = "[[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset"
@@ -42,13 +46,8 @@ def cpp_cells(cells: Sequence[type[Cell]]) -> str:
         space = re.sub(r"\W+", "_", cell.name).strip("_")
         about = "".join(f"// {line}".rstrip() + "\n" for line in equations_of(cell).splitlines())
         structs.append(f"{about}namespace {space} {{\n{text}}}")
-        rows.append(f'CELL("{key_of(text)}", {space}::{STRUCT})')
+        rows.append(f'CELL("{build.key(text)}", {space}::{STRUCT})')
     return CELLS.format(structs="\n\n".join(structs), rows=" ".join(rows))
-
-
-def key_of(struct: str) -> str:
-    """What a struct is known by: the same for the same text."""
-    return hashlib.sha256(struct.encode()).hexdigest()[:24]
 
 
 def cpp_struct(cell: type[Cell], both: tuple[Layout, Layout]) -> str:

@@ -12,8 +12,8 @@ from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation, where
 from ..cells.units import Reduction
 from .derivation import derive
-from .expressions import DerivationError, Expression, Product
-from .layout import layouts
+from .expressions import Expression, Product
+from .layout import layouts, refuse
 from .names import identifiers
 from .places import Place, Places
 from .print import equations_of, formula
@@ -75,9 +75,7 @@ def _passes(cell: type[Cell], kept: Sequence[str]) -> "tuple[_Printed, _Printed]
         "sizes besides H": len(forward.stages.letters) > 1,
         "an output that is not its first state": cell.output not in ("", cell.states[0]),
     }
-    if any(lacking.values()):
-        what = ", ".join(name for name, has in lacking.items() if has)
-        raise DerivationError(f"{cell.__name__} has {what}: no plan of Triton's runs that yet")
+    refuse(cell, lacking, "no plan of Triton's runs that yet")
     return _Printed(cell, "forward", Places(cell, forward)), _Printed(cell, "backward", Places(cell, backward))
 
 
