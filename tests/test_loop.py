@@ -14,7 +14,7 @@ from seqcells.recurrence import Backward, Recurrence
 from seqcells.weights import Weights
 
 if not cpu.unavailable():
-    from seqcells.kernels.cpu import engine, library
+    from seqcells.kernels.cpu import compiled, engine, library
 
 OTHERS = (
     cells.GRUResetBefore,
@@ -180,6 +180,30 @@ def assert_as_the_reference(*arguments, **options):
     found, truth = (by_layer(arguments[0], backend, *arguments[1:], **options) for backend in ("cpu", "reference"))
     for ours, theirs in zip(found, truth, strict=True):
         assert ((ours - theirs).abs() / theirs.abs().clamp_min(1)).max() <= 1e-11
+
+
+class Timed(cells.Cell):
+    """Its stream is one number for all sequences of a step."""
+
+    name, gates, states, streams = "timed_of_the_tests", ("a",), ("h",), {"elapsed": "T"}
+
+    @staticmethod
+    def step(x, r, s, p):
+        return tanh(x.a + r.a * x.elapsed)
+
+
+def test_streams_that_all_sequences_share_are_the_references():
+    layer, _ = seqcells.define(Timed)
+    x, elapsed = torch.randn(5, 3, 7), torch.rand(5)
+    with pytest.raises(RuntimeError, match="streams that all sequences of a step share"):
+        layer(7, 12, backend="cpu")(x, elapsed=elapsed)
+    chosen = layer(7, 12)
+    expected = layer(7, 12, backend="reference")
+    expected.load_state_dict(chosen.state_dict())
+    with pytest.warns(UserWarning, match="streams that all sequences of a step share"):
+        compiled._passes_or_reason.cache_clear()
+        found = chosen(x, elapsed=elapsed)[0]
+    assert torch.equal(found, expected(x, elapsed=elapsed)[0])
 
 
 BOUNDARIES = {

@@ -9,7 +9,7 @@ from ..cells.activations import ACTIVATIONS, Activation
 from . import build
 from .derivation import derive
 from .expressions import Expression, Product
-from .layout import Kept, Layout, Slot, layouts
+from .layout import Kept, Layout, Slot, layouts, refuse
 from .names import identifiers
 from .print import equations_of, formula
 
@@ -51,7 +51,13 @@ def cpp_cells(cells: Sequence[type[Cell]]) -> str:
 
 
 def cpp_struct(cell: type[Cell], both: tuple[Layout, Layout]) -> str:
-    """The text of a cell's struct: ``Forward`` and ``Backward``, laid out with all boundaries."""
+    """The text of a cell's struct: ``Forward`` and ``Backward``, laid out with all boundaries.
+
+    Raises:
+        DerivationError: the loop of kernels/cpu does not read what the cell does.
+    """
+    of_steps = any(slot.axes not in AXES for layout in both for slot in layout.slots.values())
+    refuse(cell, {"streams that all sequences of a step share": of_steps}, "no loop on the CPU runs that yet")
     passes = zip(("Forward", "Backward"), both, strict=True)
     parts = [_Printed(layout).struct(kind, len(cell.gates)) for kind, layout in passes]
     return f"struct {STRUCT} {{\n{textwrap.indent(chr(10).join(parts), '    ')}\n}};\n"
