@@ -18,7 +18,8 @@ version = re.search(r'__version__ = "(.+)"', (root / "seqcells" / "version.py").
 packages = [
     name for name in find_packages(include=["seqcells", "seqcells.*"]) if not name.startswith("seqcells.kernels")
 ]
-kernels = ["seqcells.kernels"] + [f"seqcells.kernels.{d.name}" for d in (root / "kernels").iterdir() if d.is_dir()]
+folders = [path.relative_to(root) for path in (root / "kernels").rglob("*") if path.is_dir()]
+kernels = ["seqcells.kernels"] + ["seqcells." + ".".join(folder.parts) for folder in folders]
 
 # Cells that are compiled later are compiled with these headers, and run only where the engine was too.
 headers = sorted((root / "kernels" / "cpu").glob("*.h"))
@@ -59,5 +60,5 @@ setup(
     version=version,
     packages=packages + sorted(name for name in kernels if "__pycache__" not in name),
     package_dir={"seqcells.kernels": "kernels"},
-    package_data={"seqcells": ["py.typed", "tables/*.json"], "seqcells.kernels.cpu": ["*.h"]},
+    package_data={"seqcells": ["py.typed", "measured/tables/*.json"], "seqcells.kernels.cpu": ["*.h"]},
 )

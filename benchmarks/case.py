@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from seqcells.cells import REGISTRY, Cell
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from .shapes import Shape
 from .suites import SUITES, Suite, label

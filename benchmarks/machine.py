@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from seqcells import dispatch, estimates
-from seqcells import machine as processors
+from seqcells.backends import BACKENDS
+from seqcells.measured import estimates
+from seqcells.system import machine as processors
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "triton", "numpy", "onnxruntime", "openvino", "keras", "flashrnn", "torchrl")
@@ -135,7 +136,7 @@ def _git(*arguments: str) -> str:
 
 def _instruction_set() -> str | None:
     """The one that the CPU engine uses, or None where there is no engine."""
-    return None if dispatch.BACKENDS["cpu"].unavailable() else estimates.instruction_set()
+    return None if BACKENDS["cpu"].unavailable() else estimates.instruction_set()
 
 
 def _processor() -> tuple[str, list[str]]:

@@ -6,14 +6,15 @@ top down: `layers` and `cell_modules`, `functional`, `ops`, `dispatch`, the back
 """
 
 from . import cells, functional
-from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from .define import define
-from .dispatch import Choice
 from .kernels.cpu import empty_cache
-from .layers import GRU, LSTM, RNN
-from .recurrent_layer import RecurrentLayer
-from .settings import Settings, current_settings, set_default_settings, settings
-from .swap import swap, unswap
+from .modules import tracing
+from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from .modules.define import define
+from .modules.layers import GRU, LSTM, RNN
+from .modules.recurrent_layer import RecurrentLayer
+from .modules.swap import swap, unswap
+from .request.call import Choice
+from .system.settings import Settings, current_settings, set_default_settings, settings
 from .version import __version__
 
 PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)
@@ -61,5 +62,6 @@ __all__ = [
     "set_default_settings",
     "settings",
     "swap",
+    "tracing",
     "unswap",
 ]

@@ -1,6 +1,6 @@
 """Recurrent layers as functions: what the modules call, for those who hold the weights themselves.
 
-Three forms of the same thing, each with the one knob ``backend`` (see `seqcells.dispatch`):
+Three forms of the same thing, each with the one knob ``backend`` (see `seqcells.call.choose`):
 
 * `layers`: a stack of layers, one or two directions, from input to output;
 * `recurrence`: one layer in one direction, the input already projected;
@@ -18,13 +18,16 @@ from torch.autograd.profiler import record_function
 from torch.nn.functional import dropout as dropout_
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from . import checks, delegate, dispatch, fits, ops, precision, reference
-from .boundaries import valid_steps
+from .backends import BACKENDS, engine_of, reference, torch_ops
+from .call import choose, run
 from .cells import Cell
-from .kept import by_layer, by_name, values
-from .recurrence import Recurrence
-from .streams import Layout, laid_out, of_paths, without_padding
-from .weights import Weights
+from .request import checks, context, fits, precision
+from .request.boundaries import valid_steps
+from .request.call import Call, Choice
+from .request.kept import by_layer, by_name, values
+from .request.recurrence import Recurrence
+from .request.streams import Layout, check_names, laid_out, of_paths, without_padding
+from .request.weights import Weights
 
 NONE: Mapping[str, Tensor] = MappingProxyType({})
 _EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
@@ -45,7 +48,7 @@ def call_of(
     directions: int = 1,
     layers: int = 1,
     dropout: bool = False,
-) -> dispatch.Call:
+) -> Call:
     """What `dispatch` needs to know of a call."""
     used = (
         ("lengths", lengths),
@@ -56,7 +59,7 @@ def call_of(
     )
     options = tuple([name for name, value in used if value is not None])
     if torch.compiler.is_compiling():
-        return dispatch.Call(cell, form, like.device, like.dtype, options)
+        return Call(cell, form, like.device, like.dtype, options)
     if _EXPANDED in sys.modules and any(type(weight).__module__ == _EXPANDED for weight in weights.present()):
         options = *options, "expanded"
     uniform = False
@@ -76,7 +79,7 @@ def call_of(
     if autocast:
         dtype, input_dtype = autocast, dtype
     sizes = rows, steps, directions, hidden, width, layers
-    return dispatch.Call(cell, form, device, dtype, options, *sizes, dropout, input_dtype, uniform)
+    return Call(cell, form, device, dtype, options, *sizes, dropout, input_dtype, uniform)
 
 
 def layers(
@@ -113,8 +116,8 @@ def layers(
         reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
         streams: by name, what the cell reads besides its input, whatever ``batch_first``: as their axes say, (T, N, ·)
             for "TB…", the same for all layers and directions, or after one axis more of these, (L·D, T, N, ·).
-        keep: the names of values of all steps that are wanted besides, see `seqcells.kept`. Default: none.
-        backend: see `seqcells.dispatch`.
+        keep: the names of values of all steps that are wanted besides, see `seqcells.request.kept`. Default: none.
+        backend: see `seqcells.call.choose`.
 
     Returns:
         The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
@@ -130,9 +133,9 @@ def layers(
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
     stack = {"layers": len(weights) // directions, "dropout": bool(dropout and training)}
     call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, keep=keep, **sizes, **stack)
-    choice = dispatch.choose(call, backend)
+    choice = choose.choose(call, backend)
     if choice.backend == "torch":
-        return delegate.layers(
+        return torch_ops.layers(
             cell,
             input,
             states,
@@ -144,7 +147,7 @@ def layers(
             training=training,
         )
     checks.same_device_and_dtype(input, [*states, *(reset_states or ())], weights[0].first)
-    dtypes = delegate.autocast_dtypes(call, input, states)
+    dtypes = torch_ops.autocast_dtypes(call, input, states)
 
     if batch_sizes is not None:
         if lengths is not None:
@@ -251,7 +254,7 @@ def recurrence(
         reverse: whether to go from the last step to the first.
         streams: by name, each as its axes say; the layer's ``input`` too, of a cell that reads it.
         keep: the names of values of all steps that are wanted besides, as for `layers`. Default: none.
-        backend: see `seqcells.dispatch`; ``"torch"`` has no such operator.
+        backend: see `seqcells.call.choose`; ``"torch"`` has no such operator.
 
     Returns:
         The output (T, N, H or P) and the final states; with ``keep`` also a dict of those values, (T, N, ·) each.
@@ -262,9 +265,12 @@ def recurrence(
     checks.has_steps(gates_x)
     if lengths is not None:
         lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
+    for name in streams:
+        if name not in cell.streams:
+            raise TypeError(f"the {cell.name} cell got an unexpected keyword argument {name!r}")
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset, keep=keep)
-    choice = dispatch.choose(call, backend)
+    choice = choose.choose(call, backend)
     one = [state.unsqueeze(0) for state in states]
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
     q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse, kept=values(wanted))
@@ -289,14 +295,15 @@ def step(
     ``streams`` have the axes that the cell says, but for T. With ``keep`` there is also a dict of values of the step by
     name, (N, ·) each.
     """
+    check_names(cell, streams)
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "step", input, weights, keep=keep)
-    choice = dispatch.choose(call, backend)
+    choice = choose.choose(call, backend)
     if choice.backend == "torch":
-        return delegate.step(cell, input, states, weights)
+        return torch_ops.step(cell, input, states, weights)
     checks.step_sizes(cell, input, states, weights)
     checks.same_device_and_dtype(input, states, weights.first)
-    dtypes = delegate.autocast_dtypes(call, input, states)
+    dtypes = torch_ops.autocast_dtypes(call, input, states)
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
@@ -318,7 +325,7 @@ def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor
     return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))
 
 
-def _layer(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _layer(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer by a backend → output, final states."""
     if not q.outside.is_complex():  # which the reference follows as torch's operators do
         checks.dtype(q.outside.dtype)
@@ -328,28 +335,26 @@ def _layer(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, 
     return _run(q, choice, asked)
 
 
-def _run(q: Recurrence, choice: dispatch.Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
         if not (torch.jit.is_tracing() or q.outside.is_complex()):  # sizes are tensors there
             fits.check(q)
         return reference.layer(q)
-    return ops.recurrence(q, choice.backend, asked)
+    return run.recurrence(q, choice.backend, asked)
 
 
-def _layers_at_once(
-    choice: dispatch.Choice, call: dispatch.Call, tensors: Sequence[Tensor], weights: Sequence[Weights]
-) -> int:
+def _layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weights: Sequence[Weights]) -> int:
     """How many layers the engine takes together: 1 unless it has a way to, and nobody traces or watches."""
-    if call.layers == 1 or dispatch.BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+    if call.layers == 1 or BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
         return 1
-    engine = dispatch.engine(choice.backend)
+    engine = engine_of(choice.backend)
     if not hasattr(engine, "at_once"):
         return 1
     tensors = [*tensors, *(p for w in weights for p in w.present())]
     alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1
-    if not alike or dispatch.is_observed(tensors):
+    if not alike or context.is_observed(tensors):
         return 1
-    gradients = dispatch.is_differentiated(tensors)
+    gradients = context.is_differentiated(tensors)
     return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
 
 

@@ -7,11 +7,13 @@ import sys
 
 import torch
 
-from . import estimates, machine
-from .dispatch import BACKENDS, KERNELS, WITHOUT_KERNELS
+from .backends import BACKENDS
+from .call.choose import KERNELS, WITHOUT_KERNELS
 from .kernels import cpu, triton
-from .kernels.triton.plan import PLANS
-from .settings import CHOICES, current_settings
+from .kernels.triton.plans.plan import PLANS
+from .measured import estimates
+from .system import machine
+from .system.settings import CHOICES, current_settings
 from .version import __version__
 
 
@@ -72,7 +74,7 @@ def _compiling() -> list[str]:
 def _printing() -> list[str]:
     if triton.unavailable():
         return []
-    from .kernels.triton import printed  # not before triton is known to be there
+    from .kernels.triton.host import printed  # not before triton is known to be there
 
     return ["", "cells that the package has no Triton kernels for, which are printed at first use"] + [
         f"  {line}" for line in printed.report()

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import dispatch, info
+from . import info
+from .backends import BACKENDS
 from .cells import REGISTRY
-from .define import define
-from .layers import GRU, LSTM, RNN
-from .recurrent_layer import RecurrentLayer
+from .modules.define import define
+from .modules.layers import GRU, LSTM, RNN
+from .modules.recurrent_layer import RecurrentLayer
 
 SECONDS = 110.0
 """After which no further layer begins."""
@@ -149,7 +150,7 @@ def _distance(found: Tensor, truth: Tensor) -> float:
 def backends_here() -> list[tuple[str, str]]:
     """The backends that exist on this machine, each with the device that it is tried on."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    here = [name for name, backend in dispatch.BACKENDS.items() if not backend.unavailable()]
+    here = [name for name, backend in BACKENDS.items() if not backend.unavailable()]
     return [(name, device) for device in devices for name in (*here, "auto")]
 
 

@@ -1,4 +1,4 @@
-"""``python -m seqcells.tune``: measures on this machine what `seqcells.estimates` chooses by, and keeps the table.
+"""``python -m seqcells.tune``: measures on this machine what `seqcells.measured` chooses by, and keeps the table.
 
 A coarse grid comes first, then a finer one, as far as time allows: a run that is cut short keeps a table that tells
 something of every kind of call.
@@ -21,11 +21,12 @@ from typing import NamedTuple
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from . import cache, estimates, machine, results
-from .cell_modules import GRUCell, LSTMCell
 from .kernels import cpu, triton
-from .layers import GRU, LSTM
-from .table import KERNELS, Point, Table, backends
+from .measured import estimates, results
+from .measured.table import KERNELS, Point, Table, backends
+from .modules.cell_modules import GRUCell, LSTMCell
+from .modules.layers import GRU, LSTM
+from .system import cache, machine
 from .version import __version__
 
 MODULES = {"lstm": (LSTM, LSTMCell), "gru": (GRU, GRUCell)}

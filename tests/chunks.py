@@ -8,7 +8,7 @@ import pytest
 import torch
 from modules import IN, N, T
 
-from seqcells import chunk, delegate
+from seqcells.backends import chunk, torch_ops
 
 KINDS = {
     "LSTM": ("LSTM", {}),
@@ -64,8 +64,8 @@ def recorded(monkeypatch):
 
         return run
 
-    for name, (layers, step) in delegate.OPERATORS.items():
-        monkeypatch.setitem(delegate.OPERATORS, name, (recording(layers), step))
+    for name, (layers, step) in torch_ops.OPERATORS.items():
+        monkeypatch.setitem(torch_ops.OPERATORS, name, (recording(layers), step))
     return given
 
 

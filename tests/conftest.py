@@ -15,9 +15,12 @@ import torch
 import torch._dynamo
 from support import DEVICES, backends
 
-from seqcells import cells, dispatch, estimates, machine
+from seqcells import cells
+from seqcells.backends import BACKENDS
+from seqcells.derive.transformed import transformed
 from seqcells.kernels import cpu, triton
-from seqcells.transformed import transformed
+from seqcells.measured import estimates
+from seqcells.system import machine
 
 # A layer's `forward` is compiled by many tests of one process, and each counts as a recompilation.
 torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
@@ -27,7 +30,7 @@ if not cpu.unavailable():
 
 if triton.INSTALLED and triton.interpreted():
     # For the tests' own kernels; the package's launches import it themselves.
-    from seqcells.kernels.triton import interpreter  # noqa: F401
+    from seqcells.kernels.triton.host import interpreter  # noqa: F401
 
 
 OWN_CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
@@ -107,9 +110,9 @@ def tables(tmp_path):
 def kernels_of_a_gpu(monkeypatch):
     """As if Triton's kernels ran here on one of NVIDIA's GPUs: choices are made, and nothing can run."""
     pytest.importorskip("triton")
-    possible = dispatch.BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
-    monkeypatch.setitem(dispatch.BACKENDS, "triton", possible)
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: True)
+    possible = BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
+    monkeypatch.setitem(BACKENDS, "triton", possible)
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.nvidia", lambda: True)
 
 
 @pytest.fixture
@@ -122,7 +125,7 @@ def gpu(tables, kernels_of_a_gpu, monkeypatch):
         use.asked = []
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: use.asked.append(device) or found)
         monkeypatch.setattr(
-            "seqcells.kernels.triton.persistent._processors", lambda device: (multiprocessors, 227 << 10)
+            "seqcells.kernels.triton.plans.persistent._processors", lambda device: (multiprocessors, 227 << 10)
         )
         estimates.reload()
 

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import seqcells
-from seqcells import dispatch, info
+from seqcells import info
+from seqcells.backends import BACKENDS
 
 NAME = "elsewhere"
 ran: list[str] = []
@@ -123,7 +124,7 @@ def by_name(backend):
 
 if __name__ == "__main__":
     kept = register()
-    told = {"report": info.report(), "names": {name: by_name(name) for name in dispatch.BACKENDS}, "calls": {}}
+    told = {"report": info.report(), "names": {name: by_name(name) for name in BACKENDS}, "calls": {}}
     for gradients in (True, False):
         for kind, settings in CASES.items():
             told["calls"][f"{kind}, {gradients}"] = found(kind, settings, gradients)

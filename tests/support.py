@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import seqcells
-from seqcells import dispatch
+from seqcells.backends import BACKENDS
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
+from seqcells.request.call import Call
 
 needs_compiler = pytest.mark.skipif(
     cpu.unavailable() is not None or shutil.which("c++") is None, reason="no C++ compiler, or no engine to go with it"
@@ -72,10 +73,10 @@ DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 def backends(name, form="layers", options=(), devices=DEVICES, dtype=torch.float32):
     """The backends that can run such a call on one of the devices, by name."""
-    calls = [dispatch.Call(REGISTRY[name], form, torch.device(device), dtype, options) for device in devices]
+    calls = [Call(REGISTRY[name], form, torch.device(device), dtype, options) for device in devices]
     return [
         backend
-        for backend, entry in dispatch.BACKENDS.items()
+        for backend, entry in BACKENDS.items()
         if entry.unavailable() is None and any(entry.refuses(call) is None for call in calls)
     ]
 
@@ -85,7 +86,7 @@ def cases(names=tuple(REGISTRY), **call):
     return [(name, backend) for name in names for backend in backends(name, **call)]
 
 
-ENGINES = [name for name in backends("gru") if dispatch.BACKENDS[name].engine]
+ENGINES = [name for name in backends("gru") if BACKENDS[name].engine]
 
 
 MAIN = ("lstm", "gru")

@@ -18,7 +18,7 @@ from benchmarks.shapes import Shape
 from benchmarks.suites import SUITES, label
 from benchmarks.timing import ALONE, SHARED, Effort, Outcome, busy
 from benchmarks.timing.processes import Processes
-from seqcells import machine
+from seqcells.system import machine
 
 ROOT = Path(__file__).parent.parent
 TINY = Shape(2, 8, 5)

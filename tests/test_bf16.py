@@ -5,7 +5,7 @@ import torch
 from support import TORCH_LAYERS, assert_equal_to, distance, gradients, layer, random_states, results
 
 from seqcells.kernels import cpu
-from seqcells.precision import bfloat16_products_allowed
+from seqcells.request.precision import bfloat16_products_allowed
 
 if cpu.unavailable():
     pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)

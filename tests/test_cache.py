@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seqcells import cache
+from seqcells.system import cache
 
 
 @pytest.fixture

@@ -6,11 +6,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import seqcells
-from seqcells import derive, dispatch, ops
+from seqcells.call import run
 from seqcells.cells import REGISTRY, Cell
 from seqcells.cells.activations import tanh
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.derive.plan import plan
+from seqcells.derive.print import triton
+from seqcells.derive.print_loop import cpp_cells
+from seqcells.derive.transformed import cell_of
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 T, B, INPUTS, H = 6, 3, 4, 5
 
@@ -211,16 +215,16 @@ def test_own_cell_trains(defined):
 
 
 def test_own_cell_reaches_the_operators_and_the_derivation(defined):
-    assert dispatch.cell("leaky") is Leaky
+    assert cell_of("leaky") is Leaky
     torch.manual_seed(0)
     weights = Weights(hh=torch.randn(H, H), bias_hh=torch.randn(H), own=(torch.randn(1, H),))
     q = Recurrence(Leaky, torch.randn(T, B, H), [torch.zeros(1, B, H)], (weights,))
-    output, (final,) = ops.recurrence(q, "reference")
+    output, (final,) = run.recurrence(q, "reference")
     torch.testing.assert_close(output[-1], final[0])
-    plan = derive.plan(Leaky)
-    assert plan.fields["saved"] == ("t1",)
-    assert "leaky_backward" in derive.triton([plan])
-    assert "namespace leaky {" in derive.cpp_cells([Leaky])
+    made = plan(Leaky)
+    assert made.fields["saved"] == ("t1",)
+    assert "leaky_backward" in triton([made])
+    assert "namespace leaky {" in cpp_cells([Leaky])
 
 
 def test_names_are_not_taken_twice(defined):

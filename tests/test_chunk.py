@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import seqcells
-from seqcells import chunk
+from seqcells.backends import chunk
 
 
 @pytest.fixture

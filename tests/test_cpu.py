@@ -12,6 +12,7 @@ import torch
 from support import MAIN, assert_equal_to, gradients, layer, plain_if, random_states, results
 
 import seqcells
+from seqcells.backends import BACKENDS
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
 
@@ -321,16 +322,11 @@ def test_large_memory_is_used_again_and_poisoned_in_tests():
 
 
 def test_plan_without_the_extension(monkeypatch):
-    monkeypatch.setattr("seqcells.dispatch.BACKENDS", _without_cpu())
+    without = BACKENDS["cpu"]._replace(unavailable=lambda: "its extension is not built")
+    monkeypatch.setitem(BACKENDS, "cpu", without)
     module = seqcells.GRU(4, 6, backend="cpu")
     with pytest.raises(RuntimeError, match="its extension is not built"):
         module(torch.randn(3, 1, 4))
     module.backend = "auto"
     choice = module.plan(torch.randn(3, 1, 4))
     assert choice.backend == "torch" and "its extension is not built" in choice.reason
-
-
-def _without_cpu():
-    entries = dict(seqcells.dispatch.BACKENDS)
-    entries["cpu"] = entries["cpu"]._replace(unavailable=lambda: "its extension is not built")
-    return entries

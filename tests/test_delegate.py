@@ -10,18 +10,19 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqcells
-from seqcells import delegate, dispatch, functional, trial
+from seqcells import functional
+from seqcells.backends import BACKENDS, torch_ops, trial
 from seqcells.kernels import cpu
 
 # What the default takes where torch's operator cannot run.
-OURS = "reference" if dispatch.BACKENDS["cpu"].unavailable() else "cpu"
+OURS = "reference" if BACKENDS["cpu"].unavailable() else "cpu"
 INPUT = torch.randn(3, 2, 4)
 
 
 @pytest.fixture
 def failing(monkeypatch):
     """As if oneDNN had no LSTM of half precision under autocast; gives the inputs that torch's operator was given."""
-    asked, (layers, step) = [], delegate.OPERATORS["lstm"]
+    asked, (layers, step) = [], torch_ops.OPERATORS["lstm"]
 
     def lstm(input, *rest):
         asked.append(input)
@@ -30,7 +31,7 @@ def failing(monkeypatch):
             raise RuntimeError("could not create a primitive\nException raised from somewhere")
         return layers(input, *rest)
 
-    monkeypatch.setitem(delegate.OPERATORS, "lstm", (lstm, step))
+    monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lstm, step))
     trial._failure.cache_clear()
     yield asked
     trial._failure.cache_clear()
@@ -103,10 +104,10 @@ def test_single_precision_is_not_tried(failing, tables):
 
 
 @pytest.mark.parametrize("form", ("rows", "transposed", "expanded"))
-@pytest.mark.parametrize("name", delegate.OPERATORS)
+@pytest.mark.parametrize("name", torch_ops.OPERATORS)
 def test_states_may_lie_in_memory_as_they_like(name, form, monkeypatch):
     """As if on a GPU, where torch's operator refuses those that are not contiguous, and torch.nn with it."""
-    operator, step = delegate.OPERATORS[name]
+    operator, step = torch_ops.OPERATORS[name]
 
     def refusing(input, hx, *rest):
         for state in hx if isinstance(hx, tuple) else (hx,):
@@ -122,7 +123,7 @@ def test_states_may_lie_in_memory_as_they_like(name, form, monkeypatch):
     hx = [states[form]().requires_grad_() for _ in module.cell.states]
     assert not any(state.is_contiguous() for state in hx)
     expected = results(module, INPUT, hx)
-    monkeypatch.setitem(delegate.OPERATORS, name, (refusing, step))
+    monkeypatch.setitem(torch_ops.OPERATORS, name, (refusing, step))
     found = results(module, INPUT, hx)
     assert_equal_to([*found, *gradients(found, hx)], [*expected, *gradients(expected, hx)])
 
@@ -149,7 +150,7 @@ def test_few_functions_of_ours_are_called_around_torchs_operator(settings, most,
     """Each takes some half a microsecond: counted, for a clock is everybody's."""
     module = seqcells.LSTM(4, 5, **settings)
     states = [torch.zeros(len(module._weights()), 2, 5)] * 2
-    monkeypatch.setitem(delegate.OPERATORS, "lstm", (lambda *arguments: arguments[1] * 2, None))
+    monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lambda *arguments: arguments[1] * 2, None))
     monkeypatch.delitem(sys.modules, functional._EXPANDED, raising=False)  # as long as nobody uses them
     arguments = module.cell, INPUT, states, module._weights()
     options = {"bidirectional": module.bidirectional, "backend": "torch"}

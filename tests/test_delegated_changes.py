@@ -14,9 +14,10 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
 
 import seqcells
-from seqcells import delegate, dispatch, estimates, trial
+from seqcells.backends import BACKENDS, torch_ops, trial
 from seqcells.kernels import cpu
-from seqcells.table import Point, Table
+from seqcells.measured import estimates
+from seqcells.measured.table import Point, Table
 
 needs_engine = pytest.mark.skipif(bool(cpu.unavailable()), reason="the CPU engine is not here")
 
@@ -116,8 +117,8 @@ def test_training_mode_and_dropout():
 @pytest.mark.parametrize("mode", (True, False), ids=("train", "eval"))
 def test_the_operator_is_told_the_mode(mode, monkeypatch):
     """cuDNN keeps what backward needs in training mode alone: a backward in eval mode needs it too."""
-    told, operator = [], delegate.OPERATORS["gru"][0]
-    monkeypatch.setitem(delegate.OPERATORS, "gru", (lambda *a: (told.append(a[6]), operator(*a))[1], None))
+    told, operator = [], torch_ops.OPERATORS["gru"][0]
+    monkeypatch.setitem(torch_ops.OPERATORS, "gru", (lambda *a: (told.append(a[6]), operator(*a))[1], None))
     module = make(seqcells, "GRU", NAMED)
     for each in (not mode, mode):
         module.train(each)
@@ -237,8 +238,8 @@ def measured(name="one", threads=1, ours=2.0, rows=N):
 @pytest.fixture
 def backend_of(monkeypatch):
     """A function of a module: the backend of a call of it, whether it was prepared or not."""
-    asked, (operator, step) = [], delegate.OPERATORS["gru"]
-    monkeypatch.setitem(delegate.OPERATORS, "gru", (lambda *a: (asked.append(a), operator(*a))[1], step))
+    asked, (operator, step) = [], torch_ops.OPERATORS["gru"]
+    monkeypatch.setitem(torch_ops.OPERATORS, "gru", (lambda *a: (asked.append(a), operator(*a))[1], step))
 
     def call(module):
         asked.clear()
@@ -281,16 +282,16 @@ def test_named_backends_ask_for_no_table(monkeypatch, tables):
 
 def test_torchs_switch_for_one_dnn_counts_at_once(monkeypatch, tables):
     """As if oneDNN had no LSTM in half precision, and this package no kernels."""
-    operator, step = delegate.OPERATORS["lstm"]
+    operator, step = torch_ops.OPERATORS["lstm"]
 
     def lstm(*arguments):
         if torch.backends.mkldnn.enabled:
             raise RuntimeError("could not create a primitive")
         return operator(*arguments)
 
-    gone = dispatch.BACKENDS["cpu"]._replace(unavailable=lambda: "not built")
-    monkeypatch.setitem(dispatch.BACKENDS, "cpu", gone)
-    monkeypatch.setitem(delegate.OPERATORS, "lstm", (lstm, step))
+    gone = BACKENDS["cpu"]._replace(unavailable=lambda: "not built")
+    monkeypatch.setitem(BACKENDS, "cpu", gone)
+    monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lstm, step))
     trial._failure.cache_clear()
     module = seqcells.LSTM(IN, H, dtype=torch.bfloat16)
     try:

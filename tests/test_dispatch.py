@@ -6,15 +6,16 @@ import pytest
 import torch
 
 import seqcells
-from seqcells import dispatch, functional
+from seqcells import functional
+from seqcells.backends import BACKENDS
 from seqcells.cells import REGISTRY
-from seqcells.kernels import cpu
-from seqcells.table import Point, Table
-from seqcells.weights import Weights
+from seqcells.derive.transformed import cell_of
+from seqcells.measured.table import Point, Table
+from seqcells.request.weights import Weights
 
 # What the default takes where torch has no operator.
-OURS = "reference" if dispatch.BACKENDS["cpu"].unavailable() else "cpu"
-TO_COME = [name for name, entry in dispatch.BACKENDS.items() if entry.unavailable()]
+OURS = "reference" if BACKENDS["cpu"].unavailable() else "cpu"
+TO_COME = [name for name, entry in BACKENDS.items() if entry.unavailable()]
 INPUT = torch.randn(3, 2, 4)
 
 
@@ -163,7 +164,7 @@ def test_a_stream_is_ours_whatever_single_steps_take(tables):
 @needs_engine
 @pytest.mark.parametrize(("unit", "expected"), ((True, "torch"), (False, "cpu")), ids=("unit", "no unit"))
 def test_the_default_in_bfloat16_depends_on_the_machines_unit(unit, expected, monkeypatch, tables):
-    monkeypatch.setattr(cpu, "lacks_bfloat16_unit", lambda: not unit)
+    monkeypatch.setattr("seqcells.kernels.cpu.refusals.lacks_bfloat16_unit", lambda: not unit)
     for training in (False, True):
         assert backend_of(seqcells.LSTM(4, 5, dtype=torch.bfloat16), 3, 64, 4, training=training) == expected
 
@@ -211,8 +212,8 @@ def test_a_plan_says_how_triton_would_run_it(module, input, words, kernels_of_a_
 
 
 def test_plans_of_a_gpu_that_is_not_nvidias(kernels_of_a_gpu, monkeypatch):
-    monkeypatch.setattr("seqcells.kernels.triton.configurations.nvidia", lambda: False)
-    monkeypatch.setattr("seqcells.kernels.triton.persistent.interpreted", lambda: False)
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.nvidia", lambda: False)
+    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.interpreted", lambda: False)
     reason = seqcells.LSTM(4, 5, backend="triton").plan(torch.randn(50, 16, 4)).reason
     assert "by fused step (not single launch: its kernels are for NVIDIA's GPUs" in reason
 
@@ -220,7 +221,7 @@ def test_plans_of_a_gpu_that_is_not_nvidias(kernels_of_a_gpu, monkeypatch):
 @pytest.fixture
 def hopper(kernels_of_a_gpu, monkeypatch):
     """An H100's multiprocessors."""
-    monkeypatch.setattr("seqcells.kernels.triton.persistent._processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent._processors", lambda device: (132, 227 << 10))
 
 
 def test_programs_meet_where_it_takes_less_time(hopper):
@@ -245,6 +246,6 @@ def test_stacks_of_layers_run_at_once(hopper):
 
 
 def test_cells_are_found_by_name():
-    assert dispatch.cell("gru") is seqcells.cells.GRU
+    assert cell_of("gru") is seqcells.cells.GRU
     with pytest.raises(ValueError, match=r"unknown cell 'gpu'.*lstm"):
-        dispatch.cell("gpu")
+        cell_of("gpu")

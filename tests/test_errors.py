@@ -31,8 +31,9 @@ from support import backends
 from torch import nn
 
 import seqcells
-from seqcells import functional, operators
-from seqcells.dispatch import BACKENDS
+from seqcells import functional
+from seqcells.backends import BACKENDS
+from seqcells.call import operators
 
 KINDS = ("LSTM", "GRU", "RNN")
 each_kind = pytest.mark.parametrize("kind", KINDS)

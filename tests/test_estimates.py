@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqcells import estimates, machine, results, tune
-from seqcells.call import Call
+from seqcells import tune
 from seqcells.cells import REGISTRY
-from seqcells.kernels import cpu
-from seqcells.table import Point, Table
+from seqcells.measured import estimates, results
+from seqcells.measured.table import Point, Table
+from seqcells.request.call import Call
+from seqcells.system import machine
 
 ROWS, HIDDEN = (1, 16, 64), (64, 256)
 HEAD = {"processor": "a processor", "threads": 1, "versions": {"torch": "2.13.0"}, "date": "2026-11-26T19:10:34Z"}
@@ -312,7 +313,7 @@ def test_bfloat16_without_a_unit_for_it(lacking, leader, tables, monkeypatch):
     whole = table(machine_class="amxbf16-l2-2048k")
     half = {point._replace(dtype="bfloat16"): seconds for point, seconds in whole.points.items()}
     tables(shipped=[replace(whole, points=half)])
-    monkeypatch.setattr(cpu, "lacks_bfloat16_unit", lambda: lacking)
+    monkeypatch.setattr("seqcells.kernels.cpu.refusals.lacks_bfloat16_unit", lambda: lacking)
     assert chosen(dtype=torch.bfloat16).backend == leader
 
 

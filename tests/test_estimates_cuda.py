@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import seqcells
-from seqcells import dispatch, estimates, info, results, tune
+from seqcells import info, tune
+from seqcells.call import choose
 from seqcells.cells import REGISTRY
 from seqcells.kernels import triton
-from seqcells.table import Point, Table
+from seqcells.measured import estimates, results
+from seqcells.measured.table import Point, Table
+from seqcells.request.call import Call, Choice
 
 GPU = torch.device("cuda", 0)
 SIZES = ("cell", "form", "steps", "rows", "hidden")
@@ -22,12 +25,12 @@ H200 = Table.load(Path(estimates.__file__).with_name("tables") / "cuda-h200-132s
 
 def call(steps=512, rows=16, hidden=512, cell="lstm", dtype=torch.bfloat16, form="layers", **more):
     sizes = {"steps": steps, "rows": rows, "hidden": hidden, "width": hidden}
-    return dispatch.Call(REGISTRY[cell], form, GPU, dtype, **sizes, **more)
+    return Call(REGISTRY[cell], form, GPU, dtype, **sizes, **more)
 
 
 def chosen(training=False, **wanted):
     with torch.set_grad_enabled(training):
-        return dispatch.choose(call(**wanted))
+        return choose.choose(call(**wanted))
 
 
 def table(ours, machine_class="cuda-h200-132sm", wanted=lambda point: True, name="one"):
@@ -89,7 +92,7 @@ def test_all_that_was_measured_over_many_steps_goes_to_the_faster(gpu, tables):
 
 def test_a_plan_tells_whose_table_and_how(gpu, tables):
     tables(own=[table(0.5, name="mine")])
-    reason = dispatch.explain(call()).reason
+    reason = choose.explain(call()).reason
     assert "own table mine of 2026-11-26; by persistent" in reason and "by torch's operator" in reason
 
 
@@ -173,7 +176,7 @@ def test_beyond_what_was_measured_an_unknown_gpu_takes_torchs(wanted, gpu, table
     tables(shipped=[table(0.1)])
     with torch.no_grad():
         choice = estimates.leader(call(**wanted))
-    assert choice == dispatch.Choice("torch", "no table covers the call")
+    assert choice == Choice("torch", "no table covers the call")
 
 
 def test_a_part_of_a_gpu_where_the_weights_do_not_fit_is_another_machine(gpu, tables):

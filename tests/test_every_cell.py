@@ -11,11 +11,13 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 import seqcells
-from seqcells import cells, functional, operators, ops, reference
-from seqcells.derive import DerivationError
+from seqcells import cells, functional
+from seqcells.backends import reference
+from seqcells.call import operators, run
 from seqcells.derive.derivation import derive
+from seqcells.derive.expressions import DerivationError
 from seqcells.derive.layout import layouts
-from seqcells.recurrence import Recurrence
+from seqcells.request.recurrence import Recurrence
 
 __all__ = ["registered"]  # a fixture of every test
 
@@ -187,8 +189,8 @@ def test_compiled_and_exported(name):
     cell = layer.cell
     x, given, leaves = random(cell, "TBF"), streams(cell), []
     leaves, found = [x, *given.values(), *layer.parameters()], []
-    for run in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
-        output = run(x, **given)[0]
+    for called in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        output = called(x, **given)[0]
         found.append([output, *torch.autograd.grad(output.sum(), leaves, allow_unused=True, materialize_grads=True)])
     assert_close(*found)
     detached = {k: v.detach() for k, v in given.items()}
@@ -229,7 +231,7 @@ def test_operators_hold_what_they_promise():
     torch.library.opcheck(operator, (*operators.arguments(q, "reference"), "forget c"))
 
 
-@pytest.mark.parametrize("way", [ops.recurrence, lambda q, backend: operators.recurrence(q, backend)])
+@pytest.mark.parametrize("way", [run.recurrence, lambda q, backend: operators.recurrence(q, backend)])
 def test_what_engines_will_run(way):
     """Streams and kept values through the operators, and the shorter way of eager calls: first and second gradients."""
     layer = make("softmax_rnn", bidirectional=True)
@@ -237,8 +239,8 @@ def test_what_engines_will_run(way):
     given = {"elapsed": elapsed.expand(2, -1, -1)}
     q = Recurrence(layer.cell, None, hx, layer._weights(), input=x, streams=given, kept=("attention", "faded"))
     found, leaves = [], [x, elapsed, *hx, *layer.parameters()]
-    for run in (way, lambda q, _: reference.layer(q)):
-        output, (final, attention, faded) = run(q, "reference")
+    for by in (way, lambda q, _: reference.layer(q)):
+        output, (final, attention, faded) = by(q, "reference")
         total = output.sum() + (attention.square() * faded).sum() + final.square().sum()
         first = torch.autograd.grad(total, leaves, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves, allow_unused=True)

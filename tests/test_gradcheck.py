@@ -5,10 +5,11 @@ import torch
 from support import MAIN, cases, heavy_if, plain_if, random_states
 from torch.autograd import gradcheck, gradgradcheck
 
-from seqcells import functional, ops
+from seqcells import functional
+from seqcells.call.run import recurrence
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 T, B, H, P = 3, 2, 3, 2
 LIKE = {"dtype": torch.float64, "requires_grad": True}
@@ -61,7 +62,7 @@ def operator(backend):
     def run(cell, gates_x, states, weights, lengths, reset, fresh):
         one = [state.unsqueeze(0) for state in states]
         fresh = fresh and [state.unsqueeze(0) for state in fresh]
-        output, final = ops.recurrence(Recurrence(cell, gates_x, one, [weights], lengths, reset, fresh, True), backend)
+        output, final = recurrence(Recurrence(cell, gates_x, one, [weights], lengths, reset, fresh, True), backend)
         return (output, *final)
 
     return run

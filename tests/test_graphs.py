@@ -10,10 +10,10 @@ from torch.func import grad, jacrev, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import seqcells
-from seqcells import execute, operators
+from seqcells.call import execute, operators
 from seqcells.cells import REGISTRY, Cell
 from seqcells.cells.activations import tanh
-from seqcells.derive import cpp_cells
+from seqcells.derive.print_loop import cpp_cells
 
 
 def functions():

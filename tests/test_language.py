@@ -13,8 +13,8 @@ from test_programs import CELLS
 from seqcells import cells
 from seqcells.cells import Cell, Product, units
 from seqcells.cells.activations import Activation, relu, tanh
-from seqcells.derive import DerivationError
 from seqcells.derive.derivation import derive
+from seqcells.derive.expressions import DerivationError
 from seqcells.derive.hoist import hoist
 from seqcells.derive.interpret import interpret
 

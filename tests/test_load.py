@@ -15,7 +15,7 @@ if cpu.unavailable():
     pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
 
 from seqcells.kernels.cpu import library
-from seqcells.machine import cores
+from seqcells.system.machine import cores
 
 
 def _spin():

@@ -6,12 +6,14 @@ from support import distance, needs_compiler
 from torch.utils._pytree import tree_flatten
 
 import seqcells
-from seqcells import cells, execute, reference
+from seqcells import cells
+from seqcells.backends import reference
+from seqcells.call import execute
 from seqcells.cells import REGISTRY
 from seqcells.cells.activations import sigmoid, tanh
 from seqcells.kernels import cpu
-from seqcells.recurrence import Backward, Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Backward, Recurrence
+from seqcells.request.weights import Weights
 
 if not cpu.unavailable():
     from seqcells.kernels.cpu import compiled, engine, library

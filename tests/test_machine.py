@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from seqcells import machine
+from seqcells.system import machine
 
 
 @pytest.fixture

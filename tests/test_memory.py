@@ -15,7 +15,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs Triton's interpreter", allow_module_level=True)
 
 import seqcells
-from seqcells.kernels.triton import configurations, gradients, launch, products, recomputed, stepwise
+from seqcells.kernels.triton.host import configurations, gradients, launch, products, recomputed
+from seqcells.kernels.triton.plans import stepwise
 
 T, B, H = 512, 16, 64
 # In outputs (T, B, H), forward and backward. Kept: of LSTM the output, c, the gates i, f, g, o; of GRU the output, the
@@ -27,12 +28,14 @@ RECOMPUTED = {"lstm": (6, 4), "gru": (4, 3)}
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    """Products neither, whose operands on the CPU are copied."""
+    """Products neither, whose operands on the CPU are copied; nor oneDNN, which takes memory for bfloat16."""
     monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
     monkeypatch.setattr(launch.Repeated, "__call__", lambda self, values: None)
     for module in (products, stepwise, recomputed, gradients):
         monkeypatch.setattr(module, "multiply", lambda a, b, out: out.zero_())
     monkeypatch.setattr(products, "IN_FLOAT64", False)
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
 
 
 def peak(run):

@@ -7,7 +7,7 @@ import torch
 from support import TORCH_LAYERS, assert_equal_to, gradients, random_states, results
 from torch.nn import functional
 
-from seqcells import reference
+from seqcells.backends import reference
 
 SIZES = (40, 8, 32, 48)
 

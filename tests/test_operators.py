@@ -18,10 +18,10 @@ from support import (
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from seqcells import execute, operators
+from seqcells.call import execute, operators
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 T, B, F, H = 5, 3, 4, 6
 DTYPES = torch.float64, torch.float32, torch.bfloat16, torch.float16

@@ -17,9 +17,9 @@ from support import (
 )
 from test_gradcheck import problem
 
-from seqcells import operators
+from seqcells.call import operators
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
+from seqcells.request.recurrence import Recurrence
 
 T, B, F, H = 5, 3, 4, 6
 

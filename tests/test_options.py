@@ -9,11 +9,12 @@ from torch.testing import assert_close
 from written_out import IN, LAYERS, MODULES, OWN, H, N, RecurrentHighway, RecurrentHighwayCell, T, in_registry
 
 import seqcells
-from seqcells import cells, dispatch, functional
+from seqcells import cells, functional
+from seqcells.call.operators import program
 from seqcells.cells import REGISTRY, Cell, units
 from seqcells.cells.activations import relu, tanh
-from seqcells.operators import program
-from seqcells.weights import Weights
+from seqcells.derive.transformed import cell_of
+from seqcells.request.weights import Weights
 
 EchoState = LAYERS["echo_state"]
 
@@ -120,7 +121,7 @@ def test_a_graph_names_a_configured_cell():
     cell = cells.RecurrentHighway.configured(depth=2)
     hash = program(cell)
     cells.RecurrentHighway.configurations.pop("depth=2")
-    found = dispatch.cell("recurrent_highway[depth=2]")
+    found = cell_of("recurrent_highway[depth=2]")
     assert found is not cell and program(found) == hash
     assert len({program(cells.RecurrentHighway.configured(depth=depth)) for depth in (1, 2, 3)}) == 3
     made = {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from elsewhere import CASES
 
-from seqcells import dispatch
+from seqcells.backends import BACKENDS
+from seqcells.call.choose import WITHOUT_KERNELS
 
 HERE = Path(__file__).parent
 
@@ -43,13 +44,13 @@ def test_what_torchs_operator_lacks_is_the_references(told):
 
 
 def test_kernels_refuse_the_device_by_its_name(told):
-    kernels = [name for name, entry in dispatch.BACKENDS.items() if entry.engine]
+    kernels = [name for name, entry in BACKENDS.items() if entry.engine]
     assert [name for name, error in told["names"].items() if error] == kernels
     for name in kernels:
         assert told["names"][name].startswith(f"backend='{name}' cannot run this call: ")
-    assert dispatch.BACKENDS["cpu"].unavailable() or "elsewhere" in told["names"]["cpu"]
+    assert BACKENDS["cpu"].unavailable() or "elsewhere" in told["names"]["cpu"]
 
 
 def test_info_says_what_auto_takes_there(told):
     (line,) = (line for line in told["report"].splitlines() if line.startswith("  elsewhere"))
-    assert line.endswith(f"no kernels of ours; there auto takes {dispatch.WITHOUT_KERNELS}")
+    assert line.endswith(f"no kernels of ours; there auto takes {WITHOUT_KERNELS}")

@@ -17,7 +17,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import seqcells
-from seqcells.kernels.triton import interpreted, precision, products, tiles
+from seqcells.kernels.triton import interpreted
+from seqcells.kernels.triton.device import tiles
+from seqcells.kernels.triton.host import precision, products
 
 KERNELS = Path(seqcells.__file__).parents[1] / "kernels" / "triton"
 BACKENDS = torch.backends
@@ -136,7 +138,7 @@ def test_threads_take_turns():
 
 def test_every_dot_of_the_kernels_says_its_precision():
     found = 0
-    for path in KERNELS.glob("*.py"):
+    for path in KERNELS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "tl.dot":
                 found += 1

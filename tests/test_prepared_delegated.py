@@ -19,8 +19,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import seqcells
-from seqcells import delegate, dispatch, functional
-from seqcells.likeness import Likeness
+from seqcells import functional
+from seqcells.backends import torch_ops
+from seqcells.call.likeness import Likeness
 
 PACKAGE = str(Path(seqcells.__file__).parent)
 
@@ -190,8 +191,8 @@ def test_zeros_that_were_made_in_inference_mode_are_saved_later():
 
 
 def test_on_other_devices_zeros_are_new_each_time(monkeypatch):
-    given, operator = [], delegate.OPERATORS["gru"][0]
-    monkeypatch.setitem(delegate.OPERATORS, "gru", (lambda *a: (given.append(a[1]), operator(*a))[1], None))
+    given, operator = [], torch_ops.OPERATORS["gru"][0]
+    monkeypatch.setitem(torch_ops.OPERATORS, "gru", (lambda *a: (given.append(a[1]), operator(*a))[1], None))
     for device, count in (("cpu", 1), ("meta", 3)):
         module = seqcells.GRU(IN, H, device=device, **NAMED)
         for _ in range(6):
@@ -355,6 +356,6 @@ def test_what_was_tried_in_vain_is_told_at_one_look(monkeypatch):
         module(example(module))
     assert not module._prepared.has(gradients=True)
     monkeypatch.setattr(Likeness, "of", lambda *a: pytest.fail("noted once more"))
-    monkeypatch.setattr(dispatch, "is_observed", lambda *a: pytest.fail("asked once more"))
+    monkeypatch.setattr("seqcells.request.context.is_observed", lambda *a: pytest.fail("asked once more"))
     called = functions_of_ours(lambda: module._prepared.run(module, example(module), None))
     assert len(called) <= 12, called

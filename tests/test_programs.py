@@ -8,10 +8,10 @@ from support import plain_if
 
 from seqcells import cells
 from seqcells.cells import REGISTRY, Cell
-from seqcells.derive import plan
 from seqcells.derive.derivation import derive
 from seqcells.derive.expressions import Product
 from seqcells.derive.interpret import interpret
+from seqcells.derive.plan import plan
 
 PUBLIC = [getattr(cells, name) for name in cells.__all__]
 PUBLIC = [cell for cell in PUBLIC if isinstance(cell, type) and issubclass(cell, Cell) and cell is not Cell]

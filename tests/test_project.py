@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import seqcells
-from seqcells import cells, info, machine
-from seqcells.dispatch import BACKENDS
-from seqcells.table import Table
+from seqcells import cells, info
+from seqcells.backends import BACKENDS
+from seqcells.measured.table import Table
+from seqcells.system import machine
 
 ROOT = Path(seqcells.__file__).parents[1]
 
@@ -168,12 +169,10 @@ def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
     assert Path(found.strip()) == target / "seqcells" / "kernels" / "triton" / "marker.py"
     assert not (target / "kernels").exists(), "no top-level kernels"
     assert (target / "seqcells" / "py.typed").exists()
-    assert python("-c", COMPILED, cwd=tmp_path, path=target).split() == [
-        "2",
-        "1",
-        "4",
-    ]  # with the headers that came along
-    tables = [[path.name for path in sorted((where / "seqcells" / "tables").iterdir())] for where in (ROOT, target)]
+    # The headers came along.
+    assert python("-c", COMPILED, cwd=tmp_path, path=target).split() == ["2", "1", "4"]
+    folders_of_tables = [where / "seqcells" / "measured" / "tables" for where in (ROOT, target)]
+    tables = [sorted(path.name for path in folder.iterdir()) for folder in folders_of_tables]
     assert tables[0] == tables[1] and tables[0]
     installed = {path.relative_to(target) for path in target.rglob("*.py")}
     for folder, name in (("seqcells", "seqcells"), ("kernels", "seqcells/kernels")):
@@ -181,74 +180,107 @@ def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
         assert installed.issuperset(Path(name) / path.relative_to(source / folder) for path in here)
 
 
-# Imports run downwards only.
+# Imports run downwards, from room to room in this order, and nowhere in a circle. Those inside functions count.
 
 ORDER = [
-    {"selftest"},
-    {"__init__", "info", "tune"},
-    {"swap", "define"},
-    {"layers", "timing"},
-    {"recurrent_layer"},
-    {"regularised"},
-    {"arguments"},
-    {"cell_modules"},
-    {"convert", "stream", "tracing", "flattened"},
-    {"freezing"},
-    {"prepared", "patches"},
-    {"trained", "delegated", "functional"},
-    {"ops"},
-    {"operators"},
-    {"execute"},
-    {"dispatch"},
-    {"estimates", "results", "trial"},
-    {"unmeasured"},
-    {"delegate", "reference", "fits", "kernels", "table"},
-    {"streams"},
-    {"checks"},
-    {"kept"},
-    {"recurrence", "transformed"},
-    {"weights", "derive", "boundaries", "precision", "call", "flat_weights", "subclasses", "flops"},
-    {"cells", "version", "machine", "cache", "constant", "likeness", "settings", "chunk"},
+    {"selftest", "tune"},
+    {"info"},
+    {"seqcells"},
+    {"modules"},
+    {"functional"},
+    {"call"},
+    {"measured", "backends"},
+    {"kernels.cpu", "kernels.triton"},
+    {"request"},
+    {"derive"},
+    {"cells", "system", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-SEQCELLS = sorted(path for path in (ROOT / "seqcells").rglob("*.py") if "kernels" not in path.parts)
-MODULES = [path for path in SEQCELLS if path.parent.name == "seqcells"]
+TRITON_ORDER = ["refusals", "by_name", "engine", "prepared", "plans", "host", "device"]
+FILES = [path for folder in ("seqcells", "kernels") for path in sorted((ROOT / folder).rglob("*.py"))]
+FILES = [path for path in FILES if path.relative_to(ROOT).parts[:2] != ("seqcells", "kernels")]
 
 
-def type_checking(node):
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+def module_of(path):
+    """The module that a file of the checkout is."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "seqcells" else ("seqcells", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(tree):
-    """The parts of seqcells that a module of its top level imports, anywhere in it, in order."""
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(module, tree, modules):
+    """The modules of ours that a module imports, anywhere in it."""
+    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.iter_child_nodes(tree):
-        if type_checking(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         if isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            if module in (".", "seqcells"):
-                yield from (alias.name for alias in node.names if alias.name in RANK)
-            elif module.startswith((".", "seqcells.")):
-                yield module.removeprefix("seqcells").split(".")[1]
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                found = f"{origin}.{alias.name}"
+                yield from ({found, origin} & modules if found in modules else {origin} & modules)
         elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            yield from (name[1] for name in names if name[0] == "seqcells" and len(name) > 1)
-        yield from imports(node)
+            yield from {alias.name for alias in node.names} & modules
+        yield from imports(module, node, modules)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_run_downwards(path):
-    assert path.stem in RANK, "a new module: give it its place in ORDER"
-    for name in imports(ast.parse(path.read_text())):
-        assert RANK[name] > RANK[path.stem], f"{path.stem} imports {name}, which is not below it"
+def room(module):
+    """The room of a module in `ORDER`."""
+    parts = module.split(".")[1:] or ["seqcells"]
+    return ".".join(parts[:2]) if parts[0] == "kernels" else parts[0]
+
+
+@pytest.fixture(scope="module")
+def arrows():
+    """What each module imports; a package counts where a name of its own is taken."""
+    found = {}
+    for module, path in MODULES.items():
+        of_module = imports(module, ast.parse(path.read_text()), {*MODULES})
+        found[module] = {name for name in of_module if name != module and not module.startswith(f"{name}.")}
+    return found
+
+
+def test_imports_run_downwards(arrows):
+    for module, names in arrows.items():
+        assert room(module) in RANK, f"{module}: give its room a place in ORDER"
+        for name in names:
+            below = RANK[room(name)] > RANK[room(module)] or room(name) == room(module)
+            assert below, f"{module} imports {name}, which is not below it"
+
+
+def test_triton_rooms_import_downwards(arrows):
+    rank = {f"seqcells.kernels.triton.{name}": k for k, name in enumerate(TRITON_ORDER)}
+
+    def place(module):
+        return rank.get(".".join(module.split(".")[:4]))
+
+    for module, names in arrows.items():
+        for name in names:
+            if place(module) is not None and place(name) is not None:
+                assert place(name) >= place(module), f"{module} imports {name}, which is not below it"
+
+
+def test_there_is_no_circle(arrows):
+    left = dict(arrows)
+    while left:
+        leaves = [module for module, names in left.items() if not names & left.keys()]
+        assert leaves, f"in circles, or above one: {sorted(left)}"
+        for module in leaves:
+            del left[module]
 
 
 def test_the_check_sees_imports():
     tree = ast.parse(
-        "from . import ops\nfrom .cells import Cell\nimport seqcells.weights\ndef f():\n from .swap import x"
+        "from . import run\nfrom ..cells import Cell\nimport seqcells.request.weights\ndef f():\n from .choose import x"
     )
-    assert list(imports(tree)) == ["ops", "cells", "weights", "swap"]
-    assert not list(imports(ast.parse("if TYPE_CHECKING:\n    from .dispatch import Call\nfrom torch import nn")))
+    found = imports("seqcells.call.execute", tree, {*MODULES})
+    assert {*found} == {f"seqcells.{name}" for name in ("call", "call.run", "cells", "request.weights", "call.choose")}
+    tree = ast.parse("if TYPE_CHECKING:\n    from .choose import Call\nfrom torch import nn")
+    assert not list(imports("seqcells.call.execute", tree, {*MODULES}))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "seqcells" / "cells").glob("*.py")), ids=lambda path: path.stem)
@@ -268,7 +300,8 @@ def test_peephole_is_one_file_a_registry_row_and_two_exports():
     """The fourth cell proves the cell contract: nothing else may know of it."""
     knowing = {
         str(path.relative_to(ROOT / "seqcells"))
-        for path in SEQCELLS
+        for path in FILES
+        if path.is_relative_to(ROOT / "seqcells")
         if re.search("peephole_?lstm", ast.unparse(WithoutDocstrings().visit(ast.parse(path.read_text()))).lower())
     }
     assert knowing == {"__init__.py", "cells/__init__.py", "cells/peephole_lstm.py"}
@@ -276,9 +309,8 @@ def test_peephole_is_one_file_a_registry_row_and_two_exports():
 
 # Layout.
 
-FOLDERS = ("seqcells/cells", "seqcells/derive", "kernels", "benchmarks", "tests", "examples")
-PRINTED = {ROOT / "kernels" / "triton" / name for name in ("cells.py", "staged_cells.py")}
-SOURCES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")] + MODULES
+PRINTED = {ROOT / "kernels" / "triton" / "device" / name for name in ("cells.py", "staged_cells.py")}
+SOURCES = FILES + [path for folder in ("benchmarks", "tests", "examples") for path in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def run(module, x, states, options):
 @pytest.mark.parametrize("boundaries", (False, True), ids=("plain", "boundaries"))
 @pytest.mark.parametrize(("backend", "name", "proj_size"), CASES)
 def test_gradients_and_memory(backend, name, proj_size, boundaries, window, device, monkeypatch):
-    from seqcells.kernels.triton import recomputed
-    from seqcells.kernels.triton.cells import CELLS
+    from seqcells.kernels.triton.device.cells import CELLS
+    from seqcells.kernels.triton.host import recomputed
 
     like = {"dtype": torch.float64, "device": device}
     module = layer(name, 4, H, backend=backend, bidirectional=True, **({"proj_size": proj_size} if proj_size else {}))

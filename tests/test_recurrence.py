@@ -6,10 +6,12 @@ import pytest
 import torch
 from support import MAIN, assert_equal_to, backends, gradients, plain_if, random_states
 
-from seqcells import dispatch, functional, operators, ops
+from seqcells import functional
+from seqcells.backends import engine_of
+from seqcells.call import operators, run
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 T, B, H = 4, 3, 5
 ENGINES = [name for name in backends("lstm", form="recurrence", options=("lengths", "reset")) if name != "reference"]
@@ -59,7 +61,7 @@ def test_equals_the_reference(backend, name, proj_size, options, ways, device):
     )
     found = []
     for chosen in (backend, "reference"):
-        output, final = ops.recurrence(q, chosen)
+        output, final = run.recurrence(q, chosen)
         found.append([output, *final, *gradients([output, *final], q.differentiable())])
     assert_equal_to(*found)
 
@@ -71,18 +73,18 @@ def test_nothing_is_kept_without_gradients(backend, name, device):
     with torch.no_grad():
         output, *final = torch.ops.seqcells.recurrence(*operators.arguments(q, backend))
     assert len(final) == len(q.states)
-    assert_equal_to([output], [ops.recurrence(q, "reference")[0]])
+    assert_equal_to([output], [run.recurrence(q, "reference")[0]])
 
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_nothing_is_kept_without_gradients_called_from_python(backend, device, monkeypatch):
     q = problem("lstm", 1, 0, True, False, device)
-    engine, asked = dispatch.engine(backend), []
+    engine, asked = engine_of(backend), []
     forward = engine.forward
     monkeypatch.setattr(engine, "forward", lambda q, save: (asked.append(save), forward(q, save))[1])
     with torch.no_grad():
-        ops.recurrence(q, backend)
-    ops.recurrence(q, backend)
+        run.recurrence(q, backend)
+    run.recurrence(q, backend)
     assert asked == [False, True]
 
 
@@ -91,7 +93,7 @@ def test_nothing_is_kept_without_gradients_called_from_python(backend, device, m
 def test_a_change_before_backward_is_noticed(backend, changed, device):
     q = problem("gru", 1, 0, True, False, device)
     given = {"lengths": torch.tensor([3, 0, 4], device=device), "reset": torch.zeros(T, B, device=device).bool()}
-    output, _ = ops.recurrence(q._replace(**given), backend)
+    output, _ = run.recurrence(q._replace(**given), backend)
     given[changed].fill_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         output.sum().backward()

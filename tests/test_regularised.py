@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from written_out import IN, LAYERS, H, N, T, in_registry
 
 import seqcells
-from seqcells import cells, dispatch
-from seqcells.transformed import transformed
+from seqcells import cells
+from seqcells.derive.transformed import cell_of, transformed
 
 P, SEED = 2, 11
 sig = torch.sigmoid
@@ -330,13 +330,13 @@ def test_a_graph_names_what_the_cell_is_made_of():
     layer = problem("lstm", CASES["projected"])[0]
     name = layer._cell_of_call().name
     assert name == "lstm with projection(2) with recurrent_dropout with zoneout(h,c)"
-    assert dispatch.cell(name) is layer._cell_of_call()
+    assert cell_of(name) is layer._cell_of_call()
     highway = LAYERS["recurrent_highway"](IN, H, depth=2, recurrent_dropout=0.5)._cell_of_call()
     assert highway.name == "recurrent_highway[depth=2] with recurrent_dropout" and highway.options == {"depth": 2}
-    assert dispatch.cell(highway.name) is highway
+    assert cell_of(highway.name) is highway
     for bad in ("lstm with luck", "lstm with zoneout(q)", "none with recurrent_dropout"):
         with pytest.raises(ValueError, match=r"unknown cell|zoneout of q|nothing transforms a cell by 'luck'"):
-            dispatch.cell(bad)
+            cell_of(bad)
 
 
 DERIVED = ["lstm", "gru", "gru_reset_before", "layer_norm_lstm", "recurrent_highway"]

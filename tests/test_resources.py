@@ -127,7 +127,7 @@ def test_the_persistent_plan_fits_other_targets(case, tmp_path):
 def assert_loads_no_weights(found):
     """In its loop over time a program loads what a step brings, to the byte: the weights were loaded before."""
     from seqcells.cells import REGISTRY
-    from seqcells.kernels.triton.cells import CELLS
+    from seqcells.kernels.triton.device.cells import CELLS
 
     kernels = [row for row in found["rows"] if row["kernel"].startswith("sequence")]
     assert kernels
@@ -256,7 +256,7 @@ def compilations(target, case, shapes):
 
 def ambiguous(target, case, shapes):
     """What `Launch` takes for the same where Triton would compile several kernels."""
-    from seqcells.kernels.triton import launch
+    from seqcells.kernels.triton.host import launch
 
     own, of_launch = [], launch.Launch._key
 

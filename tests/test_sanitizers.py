@@ -15,9 +15,9 @@ from equations import every
 from support import heavy_if
 
 from seqcells import cells
-from seqcells.derive import cpp_cells
+from seqcells.derive.print_loop import cpp_cells
+from seqcells.derive.transformed import transformed
 from seqcells.kernels import cpu
-from seqcells.transformed import transformed
 
 SOURCES = Path(__file__).parent / "sanitize"
 ROOT = SOURCES.parents[1]

@@ -2,7 +2,8 @@
 
 import torch
 
-from seqcells import dispatch, selftest
+from seqcells import selftest
+from seqcells.backends import engine_of
 from seqcells.cells import REGISTRY
 
 
@@ -14,7 +15,7 @@ def test_backends_that_are_right(capsys):
 
 
 def test_a_backend_that_is_wrong_is_named(capsys, monkeypatch):
-    engine = dispatch.engine("cpu")
+    engine = engine_of("cpu")
     backward = engine.backward
 
     def wrong(*args):
@@ -31,7 +32,7 @@ def test_a_backend_that_raises_is_named(capsys, monkeypatch):
     def raising(*args):
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(dispatch.engine("cpu"), "forward", raising)
+    monkeypatch.setattr(engine_of("cpu"), "forward", raising)
     assert selftest.main(["--seconds", "0"]) == 1
     assert "FAILED cpu on cpu: lstm float32 T5 B3 F4 H6 plain: ValueError: no such thing" in capsys.readouterr().out
 

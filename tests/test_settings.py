@@ -12,11 +12,14 @@ from support import ENGINES, assert_equal_to, gradients, layer
 from torch._dynamo.backends.common import aot_autograd
 
 import seqcells
-from seqcells import dispatch, info, operators, settings
+from seqcells import info, settings
+from seqcells.backends import BACKENDS, engine_of
+from seqcells.call import choose, operators
 from seqcells.kernels import cpu
-from seqcells.recurrence import Recurrence
-from seqcells.settings import Settings
-from seqcells.weights import Weights
+from seqcells.request.call import Call
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
+from seqcells.system.settings import Settings
 
 DEFAULTS = (False, True, None, False)
 T, B, F, H = 4, 2, 3, 5
@@ -180,14 +183,14 @@ def test_words_and_back():
 
 def test_plan_and_info_tell_what_is_not_the_default(monkeypatch):
     monkeypatch.setattr("seqcells.kernels.triton.unavailable", lambda: None)
-    call = dispatch.Call(layer("gru", F, H).cell, "layers", torch.device("cuda"), torch.float32)
-    backends = {name: backend._replace(unavailable=lambda: None) for name, backend in dispatch.BACKENDS.items()}
-    monkeypatch.setattr(dispatch, "BACKENDS", backends)
-    assert dispatch.explain(call, "triton-stepwise").reason == "asked for by name"
+    call = Call(layer("gru", F, H).cell, "layers", torch.device("cuda"), torch.float32)
+    for name, backend in BACKENDS.items():
+        monkeypatch.setitem(BACKENDS, name, backend._replace(unavailable=lambda: None))
+    assert choose.explain(call, "triton-stepwise").reason == "asked for by name"
     with settings(recompute=True, precision="ieee"):
-        reason = dispatch.explain(call, "triton-stepwise").reason
+        reason = choose.explain(call, "triton-stepwise").reason
         assert reason == "asked for by name; settings: recompute=True precision=ieee"
-        assert "settings" not in dispatch.explain(call, "torch").reason
+        assert "settings" not in choose.explain(call, "torch").reason
         told = [line.split(None, 1) for line in info.report().splitlines() if line]
     assert ["recompute", "True, by default False; one of False, True"] in told
     assert ["meeting", "True; one of True, False"] in told
@@ -200,7 +203,7 @@ def test_plan_and_info_tell_what_is_not_the_default(monkeypatch):
 @pytest.fixture
 def ran(monkeypatch):
     """Of each call of the CPU engine, forward or backward, the settings that it ran under, in order."""
-    engine, seen = dispatch.engine("cpu"), []
+    engine, seen = engine_of("cpu"), []
 
     def recording(name):
         function = getattr(engine, name)

@@ -51,7 +51,7 @@ EXAMPLES = {
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr("seqcells.timing.BUDGET", 0.0)
+    monkeypatch.setattr("seqcells.modules.timing.BUDGET", 0.0)
 
 
 @pytest.mark.parametrize("form", EXAMPLES)
@@ -81,7 +81,7 @@ def test_times_are_told_and_nothing_else_changes(form, short):
 
 def test_the_layers_time_is_its_own():
     """By a clock that only the layers move: 3 s a call as torch.nn's, 1 s as ours, twice a call of the model."""
-    from seqcells import timing
+    from seqcells.modules import timing
 
     now = [0.0]
 
@@ -97,7 +97,7 @@ def test_the_layers_time_is_its_own():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing.time, "perf_counter", lambda: now[0])
-        patch.setattr(seqcells.recurrent_layer.RecurrentLayer, "forward", ticking(old[0], 1.0))
+        patch.setattr(seqcells.modules.recurrent_layer.RecurrentLayer, "forward", ticking(old[0], 1.0))
         patch.setattr(nn.LSTM, "forward", ticking(old[1], 3.0))
         report = seqcells.swap(model, example=torch.zeros(1, 1, 2))
     assert report.times.model == report.times.layers[model[0]] == (3.0, 1.0)

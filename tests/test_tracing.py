@@ -8,7 +8,7 @@ from torch import nn
 from torch.fx.proxy import TraceError
 
 import seqcells
-from seqcells import tracing
+from seqcells.modules import tracing
 
 
 class Model(nn.Module):

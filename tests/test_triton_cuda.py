@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cuda
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-from seqcells.kernels.triton import gates  # noqa: E402, these import triton
+from seqcells.kernels.triton.device import gates  # noqa: E402, these import triton
 
 PLANS = ("triton-stepwise", "triton-persistent", "triton")
 DEVICE = "cuda"
@@ -294,7 +294,7 @@ def test_offsets_beyond_32_bits():
     if torch.cuda.mem_get_info()[0] < 20 << 30:
         pytest.skip("needs 20 GiB of memory")
     from seqcells import functional
-    from seqcells.weights import Weights
+    from seqcells.request.weights import Weights
 
     cell = REGISTRY["lstm"]
     x = torch.randn(1, 1, 4 * hidden, device=DEVICE, dtype=torch.bfloat16).expand(steps, batch, -1).contiguous()

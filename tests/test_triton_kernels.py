@@ -12,26 +12,18 @@ import torch
 from support import UNLIKE, distance, heavy_if, plain_if, random_states
 
 import seqcells
-from seqcells import reference
+from seqcells.backends import reference
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Backward, Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Backward, Recurrence
+from seqcells.request.weights import Weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 
-from seqcells.kernels.triton import (  # noqa: E402, these import triton
-    configurations,
-    fused,
-    plan,
-    precision,
-    products,
-    recomputed,
-    single,
-    single_step,
-    stepwise,
-)
+from seqcells.kernels.triton.host import configurations, precision, products, recomputed  # noqa: E402
+from seqcells.kernels.triton.plans import fused, plan, single, single_step, stepwise  # noqa: E402
+from seqcells.kernels.triton.plans.shape import Shape  # noqa: E402
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 PLANS = {"stepwise": stepwise, "fused": fused, "single": single, "single step": single_step}
@@ -208,5 +200,5 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
 def test_plans_by_shape(name, given, chosen, against):
     sizes = {"steps": STEPS, "batch": BATCH, "directions": 2, "hidden": HIDDEN, "dtype": torch.float32, **given}
     width = sizes.pop("proj_size", sizes["hidden"])
-    found = plan.plan(plan.Shape(REGISTRY[name], torch.device(DEVICE), width=width, **sizes))
+    found = plan.plan(Shape(REGISTRY[name], torch.device(DEVICE), width=width, **sizes))
     assert found.name == chosen and against in found.reason

@@ -10,10 +10,10 @@ from support import UNLIKE, assert_equal_to, distance, gradients, heavy_if, plai
 from test_triton import run_interpreted
 
 import seqcells
-from seqcells import ops
+from seqcells.call import run
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -39,7 +39,7 @@ def test_the_rest_in_a_process_that_interprets():
 @pytest.fixture
 def divided(monkeypatch):
     """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` a launch after."""
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     def divide(groups=2, **how):
         def division(hidden, batch, directions, gates, recurrent, planes, storage, *rest):
@@ -98,7 +98,7 @@ def boundaries(batch, steps=T):
 
 
 def results(q, backend):
-    output, final = ops.recurrence(q, backend)
+    output, final = run.recurrence(q, backend)
     return [output, *final, *gradients([output, *final], q.differentiable())]
 
 
@@ -148,13 +148,15 @@ def test_more_sequences_than_a_program_has_rows(groups, programs, flags, divided
 @pytest.mark.heavy
 def test_chosen_but_for_a_switch(divided, monkeypatch):
     """Of a layer that is not one program's."""
-    from seqcells.kernels.triton import configurations, plan
+    from seqcells.kernels.triton.host import configurations
+    from seqcells.kernels.triton.plans import plan
+    from seqcells.kernels.triton.plans.shape import Shape
 
     monkeypatch.setattr(configurations, "alone", lambda *layer: False)
     q = layer("rnn_tanh")
     check(q, [3, 3], "triton")
     with seqcells.settings(meeting=False):
-        assert plan.plan(plan.Shape.of(q)).name == "fused step"
+        assert plan.plan(Shape.of(q)).name == "fused step"
 
 
 @here
@@ -176,7 +178,7 @@ def test_weights_in_shared_memory(name, flags, divided):
 @pytest.fixture
 def recomputing(monkeypatch):
     """Inside, backward computes the cells' values once more, for three steps at a time."""
-    from seqcells.kernels.triton import recomputed
+    from seqcells.kernels.triton.host import recomputed
 
     monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, 3))
     return seqcells.settings(recompute=True)
@@ -184,7 +186,7 @@ def recomputing(monkeypatch):
 
 def of_two_windows(name, programs):
     """Of a cell that saves nothing backward computes nothing once more, and all steps are one window."""
-    from seqcells.kernels.triton.cells import CELLS
+    from seqcells.kernels.triton.device.cells import CELLS
 
     return programs if CELLS[name].saved else [programs[0], programs[-1]]
 
@@ -213,7 +215,7 @@ def test_recomputed_in_both_directions(name, divided, recomputing):
 @pytest.mark.parametrize("name", ("lstm", "gru"))
 def test_recomputing_keeps_less_than_half(name, recomputing):
     """Of what the plan keeps for backward, its output included."""
-    from seqcells.kernels.triton import persistent
+    from seqcells.kernels.triton.plans import persistent
 
     q = layer(name)
 
@@ -275,7 +277,7 @@ def test_the_same_bits_every_time_and_with_flags(divided):
 @pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
 def test_a_barrier_that_lets_programs_through_is_found_out(flags, divided, monkeypatch):
     """The test of these tests: with nobody waiting, what they compare is wrong."""
-    from seqcells.kernels.triton import barrier
+    from seqcells.kernels.triton.device import barrier
 
     monkeypatch.setattr(barrier, "wait", lambda counters, count, target, patience: patience)
     with pytest.raises(AssertionError):
@@ -287,7 +289,7 @@ def test_a_barrier_that_lets_programs_through_is_found_out(flags, divided, monke
 @pytest.mark.parametrize("flags", (True,), ids=("flags",), indirect=True)
 def test_a_flag_that_is_overlooked_is_found_out(flags, broken, divided, monkeypatch):
     """One of several, and one that says no more than that the step before was written."""
-    from seqcells.kernels.triton import barrier
+    from seqcells.kernels.triton.device import barrier
 
     wait = barrier.wait
     fewer = {"count": lambda *a: wait(a[0], a[1] - 1, *a[2:]), "target": lambda *a: wait(*a[:2], a[2] - 1, a[3])}
@@ -299,12 +301,12 @@ def test_a_flag_that_is_overlooked_is_found_out(flags, broken, divided, monkeypa
 @here
 @pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
 def test_a_program_that_never_comes_gives_an_error(flags, divided, monkeypatch, capfd):
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     monkeypatch.setattr(configurations, "PATIENCE", 20)
     all_but_one = concurrent_programs.concurrent(absent=lambda program: program[0] == 1)
     with torch.no_grad(), all_but_one, pytest.raises(AssertionError, match="programs failed"):
-        ops.recurrence(layer("rnn_tanh"), "triton-persistent")
+        run.recurrence(layer("rnn_tanh"), "triton-persistent")
     assert "have waited for each other in vain" in capfd.readouterr().err
 
 
@@ -318,7 +320,7 @@ def test_a_division_fits_the_device(gates, planes, hidden):
 
 
 def check_division(gates, planes, hidden, batch, directions, dtype):
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     processors, memory = 132, 227 << 10
     found = configurations.persistent(
@@ -342,7 +344,7 @@ def check_division(gates, planes, hidden, batch, directions, dtype):
 
 
 def test_a_layer_too_large_for_the_chip_is_refused():
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     refused = configurations.persistent(2048, 16, 1, 4, 4, 1, torch.bfloat16, "ieee", 132, 227 << 10)
     assert refused == "its recurrent weights do not fit on the chip, divided among all multiprocessors"
@@ -353,8 +355,8 @@ def test_a_layer_too_large_for_the_chip_is_refused():
     [(1, 1, 512, True), (100, 1, 512, False), (100, 64, 1024, False), (100, 8192, 512, True), (100, 1, 4096, True)],
 )
 def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch):
-    from seqcells.kernels.triton import persistent
-    from seqcells.kernels.triton.plan import Shape
+    from seqcells.kernels.triton.plans import persistent
+    from seqcells.kernels.triton.plans.shape import Shape
 
     monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
     shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, batch, 1, hidden, hidden)
@@ -363,8 +365,9 @@ def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch)
 
 def test_its_model_of_time(monkeypatch):
     """It is of steps and a start, twice that with gradients and more, and silent where there is no division."""
-    from seqcells.kernels.triton import configurations, persistent
-    from seqcells.kernels.triton.plan import Shape
+    from seqcells.kernels.triton.host import configurations
+    from seqcells.kernels.triton.plans import persistent
+    from seqcells.kernels.triton.plans.shape import Shape
 
     monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
 

@@ -13,10 +13,10 @@ from support import as_tuple, assert_equal_to, heavy_if, like_module, plain_if, 
 from test_triton import run_interpreted
 
 import seqcells
-from seqcells.cell_modules import RecurrentCell
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.modules.cell_modules import RecurrentCell
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -136,18 +136,19 @@ def test_gradients_that_nobody_wants_are_not_made(sizes, which):
 @pytest.mark.skipif(not INTERPRETED, reason="several programs on one interpreter: a GPU has its own")
 def test_programs_that_meet(monkeypatch):
     """Each a process, in both passes: three for the hidden units, and as many for the second direction."""
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     def division(hidden, batch, directions, gates, recurrent, planes, storage, *rest):
         size = {"units": 16, "rows": 16, "groups": 2, "directions": directions, "parts": 2, "chunk": 32}
         return configurations.division(hidden, recurrent, planes, storage, **size)
 
     monkeypatch.setattr(configurations, "persistent", division)
-    monkeypatch.setattr("seqcells.kernels.triton.persistent.slower", lambda shape: None)
+    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.slower", lambda shape: None)
     module = seqcells.LSTM(5, 37, bidirectional=True, backend="triton", dtype=torch.float64)
     input = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
-        with mock.patch("seqcells.kernels.triton.launch.Launch.__call__"):  # first calls, whose results nobody sees
+        # First calls, whose results nobody sees.
+        with mock.patch("seqcells.kernels.triton.host.launch.Launch.__call__"):
             everything(module, input, [])
     assert module._prepared.has(gradients=True)
     with concurrent_programs.concurrent() as launched:
@@ -165,7 +166,7 @@ def test_an_output_that_came_back_in_other_memory():
     output, _ = module(input, like_module(states))
     assert output.storage_offset() > 0 and output._base is None, "nobody's view"
     saved = torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t)
-    with mock.patch("seqcells.prepared._are_hooks_there", lambda: False), saved:
+    with mock.patch("seqcells.call.prepared._are_hooks_there", lambda: False), saved:
         again = everything(module, input, states)
     assert_equal_to(again, first)
 

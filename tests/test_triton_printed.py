@@ -11,11 +11,14 @@ from test_triton import run_interpreted
 from test_triton_stages import divided
 
 import seqcells
-from seqcells import cells, dispatch
+from seqcells import cells
+from seqcells.backends import why_not_for
+from seqcells.call import choose
 from seqcells.cells import Cell, units
 from seqcells.cells.activations import sigmoid, tanh, where
 from seqcells.derive import build
 from seqcells.derive.keeping import named_values
+from seqcells.request.call import Call
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -24,7 +27,8 @@ here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 if INTERPRETED:
     import concurrent_programs
 
-    from seqcells.kernels.triton import printed, staged_stepwise
+    from seqcells.kernels.triton.host import printed
+    from seqcells.kernels.triton.plans import staged_stepwise
 
 __all__ = ["divided"]  # a fixture
 T, B, IN, H = 3, 3, 4, 5
@@ -289,11 +293,11 @@ class Branching(Rows):
 @here
 @pytest.mark.parametrize("backend", ("triton", "triton-stepwise", "triton-persistent"))
 def test_what_cannot_be_derived_is_refused_with_the_line(backend):
-    call = dispatch.Call(Branching, "recurrence", torch.device("cpu"), torch.float64, ())
+    call = Call(Branching, "recurrence", torch.device("cpu"), torch.float64, ())
     with pytest.raises(
         RuntimeError, match=rf"no kernels can be derived for .*{Path(__file__).name}:\d+: step of Branch"
     ):
-        dispatch.choose(call, backend)
+        choose.choose(call, backend)
 
 
 @here
@@ -309,8 +313,8 @@ def test_rows_longer_than_a_programs_registers_are_refused(monkeypatch):
     monkeypatch.setattr(staged_stepwise, "interpreted", lambda: False)
 
     def reason(cell, hidden, dtype):
-        call = dispatch.Call(cell, "recurrence", torch.device("cpu"), dtype, (), hidden=hidden)
-        return dispatch.why_not_for(call, "triton")
+        call = Call(cell, "recurrence", torch.device("cpu"), dtype, (), hidden=hidden)
+        return why_not_for(call, "triton")
 
     assert reason(Rows, 1024, torch.bfloat16) is reason(Rows, 256, torch.float64) is None
     assert reason(cells.MGU, 5000, torch.float64) is None

@@ -11,11 +11,14 @@ from support import assert_equal_to, distance, plain_if
 from test_triton import run_interpreted
 
 import seqcells
-from seqcells import cells, derive, dispatch, ops
+from seqcells import cells
+from seqcells.backends import engine_of
+from seqcells.call import run
 from seqcells.cells import Cell, units
 from seqcells.cells.activations import sigmoid, softplus, tanh
-from seqcells.recurrence import Backward, Recurrence
-from seqcells.weights import Weights
+from seqcells.derive.print_stages import triton_stages
+from seqcells.request.recurrence import Backward, Recurrence
+from seqcells.request.weights import Weights
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -112,7 +115,7 @@ def layer(
 
 def results(q, backend):
     """Output, final states and all gradients."""
-    output, final = ops.recurrence(q, backend)
+    output, final = run.recurrence(q, backend)
     outputs, leaves = [output, *final], q.differentiable()
     generator = torch.Generator().manual_seed(1)
     seeds = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
@@ -171,7 +174,7 @@ def test_programs_together_are_as_near_in_narrow_storage(name, divided):
 @pytest.mark.parametrize(("name", "launches"), [("layer_norm_lstm", 1), ("recurrent_highway", 3), ("block_gru", 1)])
 def test_a_launch_for_each_stage_that_begins_with_a_product(name, launches, monkeypatch):
     """Reductions cost none: counted by hand from the equations, and one more launch before the first step."""
-    from seqcells.kernels.triton import launch
+    from seqcells.kernels.triton.host import launch
 
     seen, call = [], launch.Launch.__call__
 
@@ -181,14 +184,14 @@ def test_a_launch_for_each_stage_that_begins_with_a_product(name, launches, monk
 
     monkeypatch.setattr(launch.Launch, "__call__", watched)
     with torch.no_grad():
-        ops.recurrence(layer(name, steps=5), "triton-stepwise")
+        run.recurrence(layer(name, steps=5), "triton-stepwise")
     assert len(seen) == 1 + 5 * launches
 
 
 @pytest.fixture
 def divided(monkeypatch):
     """A program for every eight hidden units."""
-    from seqcells.kernels.triton import staged_divisions
+    from seqcells.kernels.triton.host import staged_divisions
 
     def divide(groups=4, directions=2):
         def division(hidden, batch, sides, *rest):
@@ -235,7 +238,7 @@ def test_a_program_that_is_late_is_heeded(divided):
 @pytest.mark.parametrize("name", ("gru_reset_before", "layer_norm_gru"))
 def test_a_barrier_that_lets_programs_through_is_found_out(name, divided, monkeypatch):
     """The test of these tests: with nobody waiting, what they compare is wrong."""
-    from seqcells.kernels.triton import barrier
+    from seqcells.kernels.triton.device import barrier
 
     monkeypatch.setattr(barrier, "wait", lambda counters, count, target, patience: patience)
     with pytest.raises(AssertionError):
@@ -245,12 +248,12 @@ def test_a_barrier_that_lets_programs_through_is_found_out(name, divided, monkey
 @here
 @pytest.mark.heavy
 def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch, capfd):
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     monkeypatch.setattr(configurations, "PATIENCE", 20)
     all_but_one = concurrent_programs.concurrent(absent=lambda program: program[0] == 1)
     with torch.no_grad(), all_but_one, pytest.raises(AssertionError, match="programs failed"):
-        ops.recurrence(layer("layer_norm_gru"), "triton-persistent")
+        run.recurrence(layer("layer_norm_gru"), "triton-persistent")
     assert "have waited for each other in vain" in capfd.readouterr().err
 
 
@@ -279,7 +282,7 @@ def test_another_cell_from_the_text_that_is_printed_for_it(backend, monkeypatch,
 @here
 def test_its_plan_says_so(monkeypatch):
     """And which plan backward is by where that is another."""
-    from seqcells.kernels.triton import persistent
+    from seqcells.kernels.triton.plans import persistent
 
     def reason(cell, backend, hidden):
         module = seqcells.define(cell)[0](8, hidden, backend=backend, dtype=torch.bfloat16)
@@ -303,8 +306,8 @@ def test_its_plan_says_so(monkeypatch):
 def test_the_printed_text_is_of_any_number_of_heads(cell):
     """So that a cell of another number runs on the kernels of its base."""
     other = cell.configured(heads=2)
-    text = derive.triton_stages([other]).replace(other.name, cell.name)
-    assert text.replace(f"{cell.name}_heads_2_", cell.name) == derive.triton_stages([cell])
+    text = triton_stages([other]).replace(other.name, cell.name)
+    assert text.replace(f"{cell.name}_heads_2_", cell.name) == triton_stages([cell])
 
 
 def resources(backend, names, target="sm_90", hidden=512, dtype=torch.bfloat16):
@@ -318,9 +321,9 @@ def resources(backend, names, target="sm_90", hidden=512, dtype=torch.bfloat16):
         q = q.replaced([tensor.detach().to("meta") for tensor in q.differentiable()])
         q = q._replace(lengths=q.lengths.to("meta"), reset=q.reset.to("meta"))
         with recorded(TARGETS[target]) as launched:
-            output, final, saved = dispatch.engine(backend).forward(q, True)
+            output, final, saved = engine_of(backend).forward(q, True)
             wanted = q.replaced([True] * len(q.differentiable()))
-            dispatch.engine(backend).backward(q, Backward(output, saved, output, final, wanted))
+            engine_of(backend).backward(q, Backward(output, saved, output, final, wanted))
         kernels = {(each.function, each.key): each for each in launched}.values()
         found += [(name, each.name, compiled(each, TARGETS[target], mix=False)) for each in kernels]
     return found

@@ -13,10 +13,10 @@ from test_triton_persistent import boundaries, check, results
 from torch.utils.flop_counter import FlopCounterMode
 
 import seqcells
-from seqcells import ops
+from seqcells.call import run
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -42,7 +42,7 @@ def test_the_rest_in_a_process_that_interprets():
 @pytest.fixture
 def divided(monkeypatch):
     """Programs of 16 units and rows; of more rows than ``groups`` have a launch after."""
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     def divide(groups=2, **how):
         def division(hidden, batch, directions, gates, recurrent, planes, storage, *rest):
@@ -146,7 +146,7 @@ def layer_by_layer(q, backend):
     for k, w in enumerate(q.weights):
         gates_x = torch.nn.functional.linear(output, w.ih, w.bias_ih) if k else output
         one = q._replace(gates_x=gates_x, states=[s[k : k + 1] for s in q.states], weights=[w], stacked=False)
-        output, final = ops.recurrence(one, backend)
+        output, final = run.recurrence(one, backend)
         finals.append(final)
     results = [output, *(torch.cat(state) for state in zip(*finals, strict=True))]
     return [*results, *gradients(results, q.differentiable())]
@@ -188,7 +188,7 @@ def test_the_same_bits_every_time(divided):
 @here
 def test_a_layer_that_does_not_wait_for_the_one_below_is_found_out(divided, monkeypatch):
     """The test of these tests: programs of a layer wait for each other, but not for the layer below."""
-    from seqcells.kernels.triton import barrier, between
+    from seqcells.kernels.triton.device import barrier, between
 
     passing = SimpleNamespace(arrive=barrier.arrive, wait=lambda counter, target, patience: patience)
     monkeypatch.setattr(between, "barrier", passing)
@@ -198,12 +198,12 @@ def test_a_layer_that_does_not_wait_for_the_one_below_is_found_out(divided, monk
 
 @here
 def test_a_layer_that_never_comes_gives_an_error(divided, monkeypatch, capfd):
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     monkeypatch.setattr(configurations, "PATIENCE", 20)
     all_but_the_lowest = concurrent_programs.concurrent(absent=lambda program: program[2] == 0)
     with torch.no_grad(), all_but_the_lowest, pytest.raises(AssertionError, match="programs failed"):
-        ops.recurrence(stack("rnn_tanh"), "triton-persistent")
+        run.recurrence(stack("rnn_tanh"), "triton-persistent")
     assert "have waited for each other in vain" in capfd.readouterr().err
 
 
@@ -249,7 +249,7 @@ def test_a_layer_of_three_in_inference(divided):
 
 @here
 def test_no_more_layers_at_once_than_fit(divided, monkeypatch):
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     fitting = configurations.persistent
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import seqcells
-from seqcells import estimates, machine, tune
+from seqcells import tune
 from seqcells.kernels import cpu
-from seqcells.table import KERNELS, Point, Table
+from seqcells.measured import estimates
+from seqcells.measured.table import KERNELS, Point, Table
+from seqcells.system import machine
 
 needs_engine = pytest.mark.skipif(cpu.unavailable() is not None, reason="the CPU engine is not built")
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 
 import seqcells
-from seqcells import dispatch
 from seqcells.cells import REGISTRY
+from seqcells.request.call import Call
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 
 @pytest.fixture
 def hopper(monkeypatch):
-    from seqcells.kernels.triton import configurations, persistent
+    from seqcells.kernels.triton.host import configurations
+    from seqcells.kernels.triton.plans import persistent
 
     monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
     monkeypatch.setattr(configurations, "nvidia", lambda: True)
@@ -23,7 +24,7 @@ def hopper(monkeypatch):
 
 def call(cell="lstm", layers=2, steps=100, rows=16, hidden=512, dtype=torch.bfloat16, **more):
     sizes = {"rows": rows, "steps": steps, "hidden": hidden, "width": hidden, "layers": layers}
-    return dispatch.Call(REGISTRY[cell], "layers", torch.device("cuda"), dtype, **sizes, **more)
+    return Call(REGISTRY[cell], "layers", torch.device("cuda"), dtype, **sizes, **more)
 
 
 ANSWERS = (
@@ -40,7 +41,7 @@ ANSWERS = (
 
 @pytest.mark.parametrize(("given", "expected"), ANSWERS)
 def test_how_many_at_once_and_why(given, expected, hopper):
-    from seqcells.kernels.triton import wavefront
+    from seqcells.kernels.triton.plans import wavefront
 
     found = wavefront.at_once(call(**given), False)
     why_not = wavefront.wavefront_refuses(call(**given), False)
@@ -53,7 +54,7 @@ def test_how_many_at_once_and_why(given, expected, hopper):
 
 
 def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
-    from seqcells.kernels.triton import wavefront
+    from seqcells.kernels.triton.plans import wavefront
 
     with seqcells.settings(recompute=True):
         assert "once more" in wavefront.wavefront_refuses(call(), True)
@@ -62,8 +63,9 @@ def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
 
 def test_its_model_of_time(hopper):
     """T + L - 1 steps, twice that and more with gradients."""
-    from seqcells.kernels.triton import configurations, wavefront
-    from seqcells.kernels.triton.plan import Shape
+    from seqcells.kernels.triton.host import configurations
+    from seqcells.kernels.triton.plans import wavefront
+    from seqcells.kernels.triton.plans.shape import Shape
 
     def seconds(layers, steps, gradients=False):
         shape = Shape.called(call(steps=steps, rows=1))._replace(layers=layers)
@@ -80,7 +82,7 @@ def test_its_model_of_time(hopper):
 @pytest.mark.parametrize("gates", [3, 4])
 def test_a_division_fits_the_device(layers, gates):
     """All units are somebody's, no chunk has two gates' units, and all programs are there at once."""
-    from seqcells.kernels.triton import configurations
+    from seqcells.kernels.triton.host import configurations
 
     processors, memory = 132, 227 << 10
     sizes = itertools.product((5, 64, 100, 512, 650), (1, 20, 300), (1, gates), (torch.bfloat16, torch.float32))

@@ -14,7 +14,7 @@ from unittest import mock
 
 import torch
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from .. import machine
 from ..case import Case, Inputs

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from seqcells import dispatch
+from seqcells.backends import BACKENDS
 
 from .. import files, run
 from . import absent, extension, measure
@@ -71,8 +71,8 @@ def _providers(here: bool, notes: list[str]) -> tuple[dict[str, list[str]], list
         devices["cpu"].append("triton")
         notes.append("no GPU is here: the Triton engine's launches do nothing, and its products are the CPU's")
     for backends in devices.values():
-        for backend in [each for each in backends if dispatch.BACKENDS[each].unavailable()]:
-            notes.append(f"no backend {backend!r}: {dispatch.BACKENDS[backend].unavailable()}")
+        for backend in [each for each in backends if BACKENDS[each].unavailable()]:
+            notes.append(f"no backend {backend!r}: {BACKENDS[backend].unavailable()}")
             backends.remove(backend)
     return {device: [*backends, *RIVALS] for device, backends in devices.items()}, launches
 

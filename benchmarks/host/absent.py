@@ -30,10 +30,12 @@ def act_out() -> list[Any]:
     from triton.compiler import CompiledKernel
     from triton.runtime.jit import JITFunction
 
-    from seqcells.kernels.triton import configurations, persistent, plan, sequence
+    from seqcells.kernels.triton.device import sequence
+    from seqcells.kernels.triton.host import configurations
+    from seqcells.kernels.triton.plans import persistent, plan
 
     for module, _ in plan.PLANS.values():
-        import_module(f"seqcells.kernels.triton.{module}")
+        import_module(f"seqcells.kernels.triton.plans.{module}")
     if not isinstance(sequence.forward, JITFunction):
         raise RuntimeError("the Triton engine was imported while TRITON_INTERPRET was set")
     os.environ["TRITON_INTERPRET"] = "1"

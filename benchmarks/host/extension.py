@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from seqcells import dispatch
+from seqcells.backends import engine_of
 from seqcells.kernels import cpu
 
 
@@ -69,5 +69,5 @@ def _replaced(by: Callable[[ModuleType], Any]) -> Iterator[None]:
 
 
 def _callers() -> list[ModuleType]:
-    package = dispatch.engine("cpu").__package__
+    package = engine_of("cpu").__package__
     return [m for name, m in sys.modules.items() if name.startswith(f"{package}.") and hasattr(m, "_engine")]

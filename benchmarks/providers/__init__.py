@@ -1,6 +1,6 @@
 """Who is measured. A provider is one class; a row here is all it takes to have it in every suite."""
 
-from seqcells.dispatch import NAMES
+from seqcells.backends import NAMES
 
 from .base import Prepared, Provider
 from .flashrnn_kernels import FlashRNN

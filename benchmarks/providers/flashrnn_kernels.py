@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from ..case import Case, Inputs
 from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, through_autograd

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from ..case import Case, Inputs
 from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, streamed, through_autograd

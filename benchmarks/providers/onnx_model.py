@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from ..case import Case
 from .base import ONE_LAYER

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from ..case import Case, Inputs
 from ..parity import forward_results

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 
 import seqcells
-from seqcells import dispatch, functional
+from seqcells import functional
+from seqcells.backends import BACKENDS
+from seqcells.call import choose
 from seqcells.cells import RNN_BY_NONLINEARITY
-from seqcells.kernels.triton.plan import Shape
-from seqcells.weights import Weights
+from seqcells.kernels.triton.plans.shape import Shape
+from seqcells.request.call import Call, Choice
+from seqcells.request.weights import Weights
 
 from .. import units
 from ..case import Case, Inputs
@@ -32,7 +35,7 @@ def module_class(case: Case, base: type[nn.Module]) -> partial:
 
 def modelled(case: Case) -> list[str]:
     """What the persistent plan itself says that the recurrence takes, to stand beside what was measured."""
-    from seqcells.kernels.triton import persistent
+    from seqcells.kernels.triton.plans import persistent
 
     steps = 1 if case.suite.streaming else case.shape.steps
     sizes = steps, case.shape.batch, 1, case.shape.hidden, case.shape.hidden
@@ -50,14 +53,14 @@ class Seqcells(Provider):
         self.name = f"seqcells {backend}"
 
     def unavailable(self, device: str) -> str | None:
-        return None if self.backend == "auto" else dispatch.BACKENDS[self.backend].unavailable()
+        return None if self.backend == "auto" else BACKENDS[self.backend].unavailable()
 
     def refuses(self, case: Case) -> str | None:
         form = "recurrence" if case.suite.projected else self._form
         options = ("lengths",) if case.suite.lengths else ()
-        call = dispatch.Call(case.cell, form, torch.device(case.device), case.dtype, options)
+        call = Call(case.cell, form, torch.device(case.device), case.dtype, options)
         try:
-            dispatch.choose(call, self.backend)
+            choose.choose(call, self.backend)
         except RuntimeError as refusal:
             return str(refusal).partition(": ")[2]
         return None
@@ -74,7 +77,7 @@ class Seqcells(Provider):
                 return functional.recurrence(case.cell, given.gates_x, zeros, weights, backend=self.backend)
 
             zeros = case.zero_states()
-            chosen = dispatch.choose(functional.call_of(case.cell, "recurrence", inputs[0].x, weights), self.backend)
+            chosen = choose.choose(functional.call_of(case.cell, "recurrence", inputs[0].x, weights), self.backend)
             return through_autograd(case, recurrence, [], inputs, self._notes(case, chosen))
 
         layer = loaded_layers(module_class(case, seqcells.RecurrentLayer), case, weights, backend=self.backend)
@@ -99,7 +102,7 @@ class Seqcells(Provider):
 
         return through_autograd(case, forward, list(layer.parameters()), inputs, notes)
 
-    def _notes(self, case: Case, chosen: dispatch.Choice) -> list[str]:
+    def _notes(self, case: Case, chosen: Choice) -> list[str]:
         modelled_too = case.device == "cuda" and not case.suite.memory and case.suite.layers == 1
         if self.backend == "triton-persistent" and modelled_too:
             return modelled(case)
@@ -117,7 +120,7 @@ class SeqcellsFlags(Seqcells):
         return super().refuses(case) or self._alone(case)
 
     def _alone(self, case: Case) -> str | None:
-        from seqcells.kernels.triton import configurations, precision
+        from seqcells.kernels.triton.host import configurations, precision
 
         layer = case.shape.hidden, len(case.cell.recurrent_gates), case.dtype, precision.mode(case.dtype)
         return "a program that has all units waits for nobody" if configurations.alone(*layer) else None

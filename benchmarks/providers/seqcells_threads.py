@@ -2,8 +2,8 @@
 
 import torch
 
-from seqcells import machine
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
+from seqcells.system import machine
 
 from ..case import Case, Inputs
 from .base import Prepared

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from ..case import Case, Inputs
 from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, streamed, through_autograd

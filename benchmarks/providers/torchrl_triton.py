@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqcells.weights import Weights
+from seqcells.request.weights import Weights
 
 from ..case import Case, Inputs
 from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, through_autograd

@@ -155,12 +155,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     from . import cases, launches
 
-    known = {"targets": launches.TARGETS, "dtypes": DTYPES, "backends": cases.BACKENDS}
+    known = {"targets": launches.TARGETS, "dtypes": DTYPES, "backends": cases.TRITONS}
     for name, there in known.items():
         if unknown := {*(getattr(options, name) or ())} - {*there}:
             top.error(f"--{name}: not {', '.join(sorted(unknown))}: choose from {', '.join(there)}")
     given = {"cells": options.cells, "dtypes": options.dtypes, "hidden": options.hidden}
-    given |= {"variants": options.options or cases.VARIANTS, "backends": options.backends or cases.BACKENDS}
+    given |= {"variants": options.options or cases.VARIANTS, "backends": options.backends or cases.TRITONS}
     found = kernels(cases.cases(**given), options.targets)
     with progress.bar() as advance:
         rows = list(measured(found, not options.no_instructions, options.jobs, advance))

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 import seqcells
-from seqcells import dispatch
+from seqcells.backends import BACKENDS, engine_of
 from seqcells.cells import REGISTRY, Cell
-from seqcells.kernels.triton.plan import Shape
-from seqcells.recurrence import Backward, Recurrence
-from seqcells.weights import Weights
+from seqcells.kernels.triton.plans.shape import Shape
+from seqcells.request.call import Call
+from seqcells.request.recurrence import Backward, Recurrence
+from seqcells.request.weights import Weights
 
 from ..case import DTYPES
 from .launches import Launched, Target, recorded
 
-BACKENDS = tuple(name for name in dispatch.BACKENDS if name.startswith("triton"))
+TRITONS = tuple(name for name in BACKENDS if name.startswith("triton"))
 # What a call may ask for besides a plain layer, in any combination, written with + between.
 BATCHES = {"single": 1, "batched": 64, "many": 1024}
 LAYERS = {"two-layers": 2, "four-layers": 4}  # of a stack, at once
@@ -63,14 +64,14 @@ class Case:
             return f"the {self.cell_name} cell reads its hidden state other than through the product"
         if self.options & {*LAYERS} and self.backend != "triton-persistent":
             return "it takes one layer at a time, or several as triton-persistent does"
-        backend = dispatch.BACKENDS[self.backend]
-        if not hasattr(dispatch.engine(self.backend), "forward"):
-            return backend.unavailable()
+        chosen = BACKENDS[self.backend]
+        if not hasattr(engine_of(self.backend), "forward"):
+            return chosen.unavailable()
         asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
         options = tuple(name for option, name in asked if option in self.options)
-        call = dispatch.Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
+        call = Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
         with recorded(target):
-            return backend.refuses(call)
+            return chosen.refuses(call)
 
     def launches(self, target: Target, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
         """What the engine launches for it on ``target``, in order, each with one of `PASSES`; nothing if it refuses."""
@@ -83,7 +84,7 @@ class Case:
 
     def _run(self, steps: int, batch: int) -> Iterator[str]:
         """Call the engine, and after each call say for what."""
-        engine = dispatch.engine(self.backend)
+        engine = engine_of(self.backend)
         with ExitStack() as stack:
             if self.backend == "triton":  # what it runs by programs that meet has its rows under triton-persistent
                 stack.enter_context(seqcells.settings(meeting=False))
@@ -135,7 +136,7 @@ def cases(
     dtypes: Iterable[str] = ("bfloat16", "float16", "float32", "float64"),
     hidden: Iterable[int] = (512, 650),
     variants: Iterable[str] = VARIANTS,
-    backends: Iterable[str] = BACKENDS,
+    backends: Iterable[str] = TRITONS,
 ) -> list[Case]:
     """All combinations; some may be refused."""
     return [Case(*each) for each in itertools.product(backends, cells, dtypes, hidden, variants)]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from seqcells import machine
+from seqcells.system import machine
 
 
 def count(load: float) -> int:

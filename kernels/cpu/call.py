@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...boundaries import boundaries, valid_steps
 from ...cells import Cell
-from ...precision import WORKING_DTYPE
-from ...recurrence import Recurrence
-from ...transformed import transformed
-from ...weights import Weights
+from ...derive.transformed import transformed
+from ...request.boundaries import boundaries, valid_steps
+from ...request.precision import WORKING_DTYPE
+from ...request.recurrence import Recurrence
+from ...request.weights import Weights
 from .library import PRECISIONS, pooled, precision, threads
 from .loop import Compiled, compiled
 

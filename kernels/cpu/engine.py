@@ -1,12 +1,12 @@
-"""The engine's functions, as `seqcells.execute` has them, and what prepares many calls at once."""
+"""The engine's functions, as `seqcells.call.execute` has them, and what prepares many calls at once."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ...recurrence import Backward, Recurrence
-from ...weights import Weights
+from ...request.recurrence import Backward, Recurrence
+from ...request.weights import Weights
 from .call import Arrays, LayerCall, kernels_of, named, row_blocks, several_steps
 from .gradients import gradient
 from .library import maker, pooled
@@ -22,8 +22,8 @@ def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """As `seqcells.execute` has it. The input is projected inside the loop, where the cell allows it, unless several
-    steps are to be differentiated."""
+    """As `seqcells.call.execute` has it. The input is projected inside the loop, where the cell allows it, unless
+    several steps are to be differentiated."""
     inside = q.input is not None and not (save and several_steps(q))
     inside = inside and kernels_of(q).gates_inside
     call = LayerCall(q, inside)
@@ -48,7 +48,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """As `seqcells.execute` has it."""
+    """As `seqcells.call.execute` has it."""
     call, wanted, states = LayerCall(q), given.wanted, len(q.states)
     saved = dict(zip(call.keeps(), given.saved, strict=True))
     output, grad_output = call.plain(given.output), call.each(call.plain(given.grad_output))
@@ -122,7 +122,7 @@ def _grad_weights(call: LayerCall, d: int, wanted: Weights, arrays: Arrays, grad
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
-    """As `seqcells.execute` has it: what forward keeps, each (D, T, B, ·)."""
+    """As `seqcells.call.execute` has it: what forward keeps, each (D, T, B, ·)."""
     return [*_saved(LayerCall(q), lambda shape, dtype: q.outside.new_empty(shape, dtype=dtype)).values()]
 
 

@@ -7,8 +7,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ...machine import cores
-from ...precision import bfloat16_products_allowed
+from ...request.precision import bfloat16_products_allowed
+from ...system.machine import cores
 from . import _engine
 
 TARGETS: list[str] = _engine.targets()

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ... import fits
-from ...recurrence import Recurrence
+from ...request import fits
+from ...request.recurrence import Recurrence
 from .call import LayerCall, kernels_of, named, row_blocks, several_steps
 from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import fits
-from ...recurrence import Recurrence
+from ...request import fits
+from ...request.recurrence import Recurrence
 from . import library
 from .call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads

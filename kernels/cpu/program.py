@@ -5,7 +5,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...recurrence import Recurrence
+from ...request.recurrence import Recurrence
 from . import _engine
 from .call import LayerCall, named
 from .library import precision_handle, threads

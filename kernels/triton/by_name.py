@@ -5,12 +5,14 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ...recurrence import Backward, Recurrence
-from . import prepared, printed, staged_persistent, wavefront
-from .plan import Shape
-from .prepared import led_maker as output_maker
-from .prepared import maker
-from .wavefront import at_once
+from ...request.recurrence import Backward, Recurrence
+from .host import printed
+from .plans import staged_persistent, wavefront
+from .plans.shape import Shape
+from .plans.wavefront import at_once
+from .prepared import calls
+from .prepared.calls import led_maker as output_maker
+from .prepared.calls import maker
 
 __all__ = [
     "Inference",
@@ -61,9 +63,9 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     return _plan(q).backward(q, given)
 
 
-class Inference(prepared.Inference):
+class Inference(calls.Inference):
     by_name = True
 
 
-class Training(prepared.Training):
+class Training(calls.Training):
     by_name = True

@@ -1,14 +1,15 @@
-"""The Triton engine as `seqcells.execute` calls it: each layer by the plan for its shape, and stacks by a wavefront
-where a layer's plan is the persistent one."""
+"""The Triton engine as `seqcells.call.execute` calls it: each layer by the plan for its shape, and stacks by a
+wavefront where a layer's plan is the persistent one."""
 
 from torch import Tensor
 
-from ...dispatch import Call
-from ...recurrence import Backward, Recurrence
-from . import wavefront
-from .plan import Plan, Shape, plan
-from .prepared import Inference, Training, maker, output_maker
-from .stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
+from ...request.call import Call
+from ...request.recurrence import Backward, Recurrence
+from .plans import wavefront
+from .plans.plan import Plan, plan
+from .plans.shape import Shape
+from .plans.stepwise import saved_like  # any plan's: it is asked for of shapes that torch.compile has not decided
+from .prepared.calls import Inference, Training, maker, output_maker
 
 __all__ = ["Inference", "Training", "at_once", "backward", "forward", "maker", "output_maker", "saved_like"]
 

@@ -2,7 +2,7 @@
 
 An activation is called on whatever `step` is run on: on tensors it is torch's own function; on symbols (when
 kernels are derived) they decide, through their `apply` method. Its Triton and C++ forms are the functions of
-the same name in kernels/triton/activations.py and kernels/cpu/activations.h.
+the same name in kernels/triton/device/activations.py and kernels/cpu/activations.h.
 """
 
 from collections.abc import Callable

@@ -84,7 +84,7 @@ class Cell:
 
     # Made from the above. `states` becomes the names of all states one by one, `state_sizes` has their letters.
     # `base` is the cell with its own options, `configurations` has it and the others by the words that name them,
-    # `transformations` what `seqcells.transformed` has made of the cell.
+    # `transformations` what `seqcells.derive.transformed` has made of the cell.
     base: ClassVar[type["Cell"]]
     words: ClassVar[str]
     configurations: ClassVar[dict[str, type["Cell"]]]

@@ -4,8 +4,11 @@ from pathlib import Path
 
 from .. import cells
 from ..cells import BUILT_IN, STAGED
-from ..transformed import transformed
-from . import cpp_cells, plan, triton, triton_stages
+from .plan import plan
+from .print import triton
+from .print_loop import cpp_cells
+from .print_stages import triton_stages
+from .transformed import transformed
 
 AHEAD_OF_TIME = *cells.AHEAD_OF_TIME, transformed(cells.LSTM, "projection(1)"), cells.GRUResetBefore
 """Cells that the CPU engine is built with: torch.nn's, and what ONNX and Keras have of theirs besides."""
@@ -16,8 +19,8 @@ def printed() -> dict[Path, str]:
     plans = [plan(cell) for cell in BUILT_IN.values()]
     kernels = Path(__file__).parents[1] / "kernels"
     files = {
-        kernels / "triton" / "cells.py": triton(plans),
-        kernels / "triton" / "staged_cells.py": triton_stages([getattr(cells, name) for name in STAGED]),
+        kernels / "triton" / "device" / "cells.py": triton(plans),
+        kernels / "triton" / "device" / "staged_cells.py": triton_stages([getattr(cells, name) for name in STAGED]),
         kernels / "cpu" / "cells.h": cpp_cells(AHEAD_OF_TIME),
     }
     return {path: path.read_text().partition(text[: text.index("\n", 1)])[0] + text for path, text in files.items()}

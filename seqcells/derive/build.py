@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from .. import cache as files
+from ..system import cache as files
 
 PATIENCE = 600.0
 """Seconds to wait for another process that makes the same."""

@@ -37,7 +37,7 @@ BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
 
 def triton(plans: Sequence[Plan]) -> str:
-    """The text of kernels/triton/cells.py, below its head."""
+    """The text of kernels/triton/device/cells.py, below its head."""
     values = [value for plan in plans for block in (plan.forward, plan.backward) for value in block.values]
     return TRITON.format(
         activations=", ".join(sorted({value.op.name for value in values if isinstance(value.op, Activation)})),

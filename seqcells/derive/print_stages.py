@@ -23,9 +23,9 @@ TEXT = """
 import triton
 import triton.language as tl
 
-from seqcells.kernels.triton.activations import {activations}
-from seqcells.kernels.triton.reductions import reduced
-from seqcells.kernels.triton.tables import Multiplied, Pass, Stage, Staged, Sum, Term
+from seqcells.kernels.triton.device.activations import {activations}
+from seqcells.kernels.triton.device.reductions import reduced
+from seqcells.kernels.triton.device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
 
 {functions}
@@ -48,7 +48,7 @@ PASS_WIDTH, STAGE_WIDTH = 107, 99
 
 
 def triton_stages(cells: Sequence[type[Cell]], kept: Sequence[str] = ()) -> str:
-    """The text of kernels/triton/staged_cells.py, below its head; of any cells it can be imported from any file.
+    """The text of kernels/triton/device/staged_cells.py, below its head; of any cells it can be imported from any file.
 
     Args:
         kept: the results of the cells that forward leaves of all steps, by name.

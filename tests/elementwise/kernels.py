@@ -11,8 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from seqcells.kernels.triton import activations
-from seqcells.kernels.triton.cells import CELLS
+from seqcells.kernels.triton.device import activations
+from seqcells.kernels.triton.device.cells import CELLS
 
 
 @triton.jit
@@ -90,7 +90,7 @@ def run(what: str, name: str, given: dict[str, torch.Tensor]) -> dict[str, torch
 
 def load_cells(path: str) -> None:
     """The cells of a file printed for others than the registry's, as if it lay beside it."""
-    spec = spec_from_file_location("seqcells.kernels.triton.others", path)
+    spec = spec_from_file_location("seqcells.kernels.triton.device.others", path)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     CELLS.update(module.CELLS)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from support import as_tuple, backends, layer, like_module, random_states
 from torch import Tensor
 
-from seqcells import dispatch
+from seqcells.backends import BACKENDS
 from seqcells.cells import REGISTRY
 
-ENGINES = [name for name in backends("lstm", dtype=torch.float64) if dispatch.BACKENDS[name].engine]
+ENGINES = [name for name in backends("lstm", dtype=torch.float64) if BACKENDS[name].engine]
 """The backends with kernels that run here in float64."""
 CELLS = tuple(REGISTRY)
 """The package's own: tests define others while they run."""

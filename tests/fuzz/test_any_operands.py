@@ -10,14 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import assert_equal_to
 
-from seqcells import dispatch, operators
+from seqcells.backends import BACKENDS
+from seqcells.call import operators
 from seqcells.cells import REGISTRY
-from seqcells.recurrence import Recurrence
-from seqcells.weights import Weights
+from seqcells.request.recurrence import Recurrence
+from seqcells.request.weights import Weights
 
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.skipif(bool(dispatch.BACKENDS["cpu"].unavailable()), reason="the CPU engine is not built"),
+    pytest.mark.skipif(bool(BACKENDS["cpu"].unavailable()), reason="the CPU engine is not built"),
 ]
 ERRORS = RuntimeError, TypeError, ValueError, IndexError
 

@@ -39,8 +39,8 @@ def _leave_out_other_cells():
     import torch
 
     from seqcells.cells import REGISTRY
+    from seqcells.derive.transformed import projection
     from seqcells.kernels.cpu.compiled import why_not
-    from seqcells.transformed import projection
 
     os.environ["SEQCELLS_COMPILE"] = "never"
     for name, cell in [*REGISTRY.items()]:

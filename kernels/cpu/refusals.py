@@ -1,0 +1,44 @@
+"""Why the CPU engine cannot run a call. Nothing here loads the extension by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...derive.transformed import transformed
+from ...system.constant import untraced
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...cells import Cell
+    from ...request.call import Call
+
+
+@untraced
+def _why_not(cell: type[Cell], dtype: torch.dtype, options: tuple[str, ...]) -> str | None:
+    """Why no kernels run a cell, or None; a cell that the extension was built without is compiled here."""
+    from . import compiled
+
+    if "projection" in options:
+        cell = transformed(cell, "projection(1)")  # of any size they are the same
+    reason = compiled.why_not(cell, dtype)
+    if "keep" not in options or reason:
+        return reason
+    # What is kept is a program of its own, which is compiled when the layer runs.
+    return compiled.unable() and f"its kernels keep no values of steps, and it compiles none: {compiled.unable()}"
+
+
+def lacks_bfloat16_unit() -> bool:
+    """Whether the instruction set in use is known to have no unit for products of bfloat16; otherwise it may."""
+    from . import library
+
+    return library.target in ("avx512", "avx2")
+
+
+def refuses(call: Call) -> str | None:
+    """Why the kernels cannot run a call, or None."""
+    if call.device.type != "cpu":
+        return f"its kernels run on a CPU, and the input is on {call.device}"
+    if not call.dtype.is_floating_point:
+        return f"its kernels take floating-point numbers, not {call.dtype}"
+    return _why_not(call.cell, call.dtype, call.options)

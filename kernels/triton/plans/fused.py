@@ -1,0 +1,28 @@
+"""The plan of fused steps: product and gates in one launch, for few sequences. Its code is `stepwise`'s."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..host import configurations
+from . import stepwise
+from .stepwise import backward, saved_like
+
+if TYPE_CHECKING:
+    from .shape import Shape
+
+__all__ = ["backward", "forward", "refuses", "saved_like"]
+
+forward = partial(stepwise.forward, fused=True)
+
+
+def refuses(shape: Shape) -> str | None:
+    """Why a layer is not for fused steps, or None."""
+    if not shape.recurrent:
+        return "the cell has no recurrent product"
+    if shape.projected:
+        return "a projection is a product of its own in each step"
+    if shape.batch > configurations.FUSED_ROWS:
+        return f"more than {configurations.FUSED_ROWS} sequences would read the weights several times a step"
+    return None

@@ -1,0 +1,26 @@
+"""The persistent plan where it is chosen, and not asked for by name: by its model, but for the setting `meeting`.
+
+A CUDA graph captures it as it captures others: the cooperative launch is a node, and so is what is set to zero before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ....system.settings import current_settings
+from . import persistent
+from .persistent import backward, forward, refuses_backward, saved_like
+
+if TYPE_CHECKING:
+    from .shape import Shape
+
+__all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like"]
+
+
+def refuses(shape: Shape) -> str | None:
+    """Why a layer is not for programs that meet, or None."""
+    if not shape.recurrent:
+        return "the cell has no recurrent product, whose steps are one launch in any plan"
+    if not current_settings().meeting:
+        return "by seqcells.settings(meeting=False) it is taken by name alone"
+    return persistent.refuses(shape) or persistent.nobody_to_meet(shape) or persistent.slower(shape)

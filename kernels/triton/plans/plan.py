@@ -1,0 +1,95 @@
+"""Which of the Triton engine's plans runs a layer, and why. Nothing here imports triton by itself.
+
+A plan is a module with an engine's functions and ``refuses(shape)``, which says why it does not take a layer, or None,
+of a `Shape` or a `Problem`. It says "" where nobody would ask.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ....system.settings import current_settings
+from .shape import Shape
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ....request.call import Call
+
+# Of each plan its module, and what it does in words; the one that is taken where it can comes first.
+PLANS = {
+    "single step": ("single_step", "one step: both products, the gates and the states in one launch"),
+    "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),
+    "persistent": (
+        "meeting",
+        "layers of some length that fit on the chip: all steps in one launch, by programs that meet at each",
+    ),
+    "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
+    "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
+}
+# Likewise of cells that run by stages: all but those whose kernels of one stage are printed into the package, and these
+# where values of steps are kept.
+STAGED_PLANS = {
+    "persistent": (
+        "staged_meeting",
+        "several stages that fit on the chip: all steps in one launch, by programs that meet before each stage",
+    ),
+    "stepwise": ("staged_stepwise", "several stages: of each its products by the GEMM library and one launch, a step"),
+}
+
+
+class Plan(NamedTuple):
+    """A plan's name, and what spoke against those that come before it."""
+
+    name: str
+    reason: str
+    staged: bool = False
+    """Whether the cell runs by stages."""
+
+    @property
+    def module(self) -> ModuleType:
+        """The plan's engine."""
+        plans = STAGED_PLANS if self.staged else PLANS
+        return import_module(f".{plans[self.name][0]}", __package__)
+
+
+def plan(shape: Shape) -> Plan:
+    """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape."""
+    against: list[str] = []
+    for name in STAGED_PLANS if shape.staged else PLANS:
+        chosen = Plan(name, "; ".join(against), shape.staged)
+        why_not = chosen.module.refuses(shape)
+        if why_not is None:
+            return chosen
+        against += [f"not {name}: {why_not}"] if why_not else []
+    raise RuntimeError(f"no plan for this layer: {'; '.join(against)}")
+
+
+def backward_in_words(module: ModuleType, shape: Shape) -> list[str]:
+    """That backward is by another plan than forward, and why, where it is."""
+    why_not = getattr(module, "refuses_backward", lambda shape: None)(shape) if torch.is_grad_enabled() else None
+    return [f"backward by stepwise: {why_not}"] if why_not else []
+
+
+def idle_settings_in_words(shape: Shape) -> list[str]:
+    """Which settings are not the defaults and do nothing for a layer."""
+    held = current_settings()
+    idle = [name for name in ("recompute", "flags") if shape.staged and getattr(held, name)]
+    return [f"{' and '.join(idle)} by seqcells.settings: nothing for a cell that runs by stages"] if idle else []
+
+
+def in_words(call: Call) -> str:
+    """The plan for a call, and why."""
+    if not call.rows:
+        return "its plan is chosen at the call, by size"
+    chosen = plan(Shape.called(call))
+    words = [f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")]
+    words += backward_in_words(chosen.module, Shape.called(call)) + idle_settings_in_words(Shape.called(call))
+    if chosen.name == "persistent" and call.layers > 1:
+        from . import wavefront
+
+        words.append(wavefront.in_words(call))
+    return "; ".join(words)

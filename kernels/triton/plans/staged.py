@@ -1,0 +1,49 @@
+"""Layers of cells that run by stages: what forward and backward are, whatever plan runs their steps."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ....request.recurrence import Backward, Recurrence
+from ..device.tables import Pass
+from ..host import precision
+from ..host.passes import StagedLayer
+from ..host.staged_gradients import StagedGradients
+
+Run = Callable[[StagedLayer, Pass, Mapping[str, Tensor], Sequence[Tensor], Sequence[Tensor], int], None]
+"""Runs all steps of a layer's pass, with arrays as `passes.PassMemory` has them, from the states that are carried to
+the first to those that are left by the last: in order or, for -1, the last step first."""
+
+
+def saved_like(q: Recurrence) -> list[Tensor]:
+    """Empty tensors of the shapes that `forward` saves."""
+    return [*StagedLayer(q).saved().values()]
+
+
+def forward(q: Recurrence, save: bool, run: Run) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A layer → output (T, B, D·H), final states and what is kept of all steps, what backward needs."""
+    with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
+        layer = StagedLayer(q)
+        output = layer.empty(layer.steps, layer.batch, layer.directions * layer.hidden)
+        saved, results = layer.saved() if save else {}, layer.results()
+        given = {"gates_x": layer.gates_x(), "output": output, **saved, **results, **_read(layer)}
+        final = [torch.empty_like(state) for state in layer.states]
+        run(layer, layer.passes.forward, given, layer.states, final, 1)
+        return output, [*final, *results.values()], [*saved.values()]
+
+
+def backward(q: Recurrence, given: Backward, run: Run) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
+        layer = StagedLayer(q)
+        found = StagedGradients(layer, given)
+        grad_final = [grad.contiguous() for grad in given.grad_final[: len(layer.states)]]
+        run(layer, layer.passes.backward, {**found.arrays, **_read(layer)}, grad_final, found.states, -1)
+        return found.flat()
+
+
+def _read(layer: StagedLayer) -> dict[str, Tensor]:
+    """What both passes read besides parameters: what states become at a boundary, and streams."""
+    fresh = dict(zip((f"fresh.{state}" for state in layer.cell.states), layer.fresh() or (), strict=False))
+    return fresh | layer.streams()

@@ -1,0 +1,195 @@
+"""The stepwise plan: at each step one product by the GEMM library, and one kernel for all the rest.
+
+It runs every cell at any size. A cell without a recurrent product has no such steps: one launch runs them all. Both
+directions of a layer are in one launch and one product, but for a projection's.
+
+In fused steps the kernel makes the product too, so a step is one launch; backward is the same for both. Of cells of
+several stages each stage is such a step: see `staged_stepwise`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....request.recurrence import Backward, Recurrence
+from ....system.settings import current_settings
+from ..device import gates
+from ..host import configurations, precision, printed
+from ..host.gradients import Gradients
+from ..host.launch import Launch
+from ..host.problem import PROJECTION, PROJECTION_COUNTS, Problem, Saved, some
+from ..host.products import multiply
+from ..host.recomputed import Window
+from . import staged_stepwise
+from .shape import Shape
+
+__all__ = ["backward", "forward", "refuses", "saved_like"]
+
+
+def refuses(shape: Shape) -> None:
+    """Nothing: any size is for this plan."""
+
+
+def saved_like(q: Recurrence) -> list[Tensor]:
+    """Empty tensors of the shapes that `forward` saves."""
+    if printed.runs(q.cell, q.kept):
+        return staged_stepwise.saved_like(q)
+    return list(Problem(q).saved(current_settings().recompute))
+
+
+def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A layer → output (T, B, D·P), final states, what backward needs; ``fused``: by fused steps."""
+    if printed.runs(q.cell, q.kept):
+        return staged_stepwise.forward(q, save)
+    with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
+        return _forward(Problem(q), save, fused)
+
+
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    if printed.runs(q.cell, q.kept):
+        return staged_stepwise.backward(q, given)
+    with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
+        return _backward(Problem(q), given)
+
+
+def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    output = q.empty(q.steps, q.batch, q.directions * q.width)
+    recompute = current_settings().recompute
+    saved = q.saved(recompute) if save else None
+    states, fresh, hidden = q.stacked(q.states, q.work), q.fresh(), q.first_hidden()
+    product = ring = None
+    if q.recurrent and not fused:
+        product = q.empty(q.directions, q.batch, q.recurrent * q.hidden, dtype=q.work)
+    # A product reads the output before it; but boundaries come between, and two directions are at two times. Then it
+    # reads a ring of two states, this step's and the next's, and so does a fused step, which reads one in the kernel.
+    if q.recurrent and (q.bounded or q.directions > 1 or fused):
+        ring = q.empty(2, q.directions, q.batch, q.width)
+        ring[0].copy_(hidden)
+    common = {"slots": 2, "reset": q.reset, "lengths": q.lengths}
+    result = {"output": output, "hidden": ring}
+    raw = projected = project = None
+    if q.projected:
+        raw = saved.raw[0] if saved else q.empty(q.steps, q.batch, q.directions * q.hidden)
+        if q.bounded or q.directions > 1:
+            projected = q.states[0].to(q.work, copy=True)
+            reads = {"x": output, "states": projected, "fresh": fresh and (fresh[0],)}
+            reads = {"cell": PROJECTION.forward, **reads, **PROJECTION_COUNTS}
+            project = _launch(gates.forward, q, q.width, **reads, **result, **common)
+        result = {"output": raw}
+    own_product = {"product": product}
+    if fused:
+        mode = precision.mode(output.dtype)
+        own_product = configurations.fused_step(q.batch, q.hidden, q.directions, output.dtype, mode)
+        own_product |= {"weight": q.hh, "precision": mode}
+    step = _launch(
+        gates.forward,
+        q,
+        q.hidden,
+        cell=q.kernels.forward,
+        x=q.gates_x(),
+        bias=q.bias,
+        states=states,
+        parameters=q.parameters,
+        fresh=q.each(fresh),
+        saved=saved and some(saved.values),
+        after=saved and some(saved.after),
+        **own_product,
+        **q.counts(recompute),
+        **result,
+        **common,
+    )
+
+    if not q.recurrent and not q.projected:
+        step(0, q.steps)
+    else:
+        outputs, raws = q.at_steps(output), q.at_steps(raw) if q.projected else ()
+        slots = None if ring is None else [q.single(slot) for slot in ring]
+        read = q.single(hidden)
+        for i in range(q.steps):
+            if product is not None:
+                multiply(read, q.single(q.hh).mT, q.single(product))
+            step(i, i + 1)
+            if q.projected:
+                for a, w, out in zip(raws[i], q.weights, outputs[i], strict=True):
+                    multiply(a, w.hr.mT, out)
+            if project:
+                project(i, i + 1)
+            read = outputs[i][0] if slots is None else slots[(i + 1) % 2]
+
+    final = list(states)
+    if q.projected:
+        final[0] = outputs[-1][0].unsqueeze(0) if projected is None else projected
+    return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, final, strict=True)], list(saved or ())
+
+
+def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
+    output, saved, grad_output = given.output, Saved(*given.saved), given.grad_output.contiguous()
+    recompute = len(q.kernels.saved) > len(saved.values)
+    previous = q.previous(recompute)
+    window = Window(q, output) if recompute else None
+    before = q.hidden_before(output) if q.bounded and not window else None
+    fresh = q.fresh()
+    d = Gradients(q, given, window.steps if window else q.steps)
+    common = {"reset": q.reset, "lengths": q.lengths}
+    result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
+    project = None
+    if q.projected:
+        reads = {"cell": PROJECTION.backward, "previous": PROJECTION.previous, "next": PROJECTION.next, "values": 0}
+        writes = {"grad_states": d.hidden, "grad_fresh": d.fresh_hidden, "grad_x": d.projected, "uncut": 0}
+        project = _launch(gates.backward, q, q.width, **reads, **writes, **result, **common, **PROJECTION_COUNTS)
+        result = {"result": saved.raw[0]}
+    step = _launch(
+        gates.backward,
+        q,
+        q.hidden,
+        cell=q.kernels.backward,
+        again=q.kernels.forward if recompute else None,
+        x=window and window.x,
+        product=window and window.product,
+        bias=q.bias,
+        window=window and window.steps,
+        saved=some(saved.values),
+        values=len(q.kernels.saved),
+        before=window.before if window else before,
+        first=q.each(q.states),
+        after=some(saved.after),
+        previous=previous,
+        next=q.kernels.next,
+        parameters=q.parameters,
+        fresh=q.each(fresh),
+        grad_states=d.states,
+        grad_fresh=d.fresh,
+        grad_parameters=d.parameters,
+        grad_x=d.x,
+        grad_r=None if q.shared else d.r,
+        grad_product=d.product,
+        uncut=int(q.projected),
+        **q.counts(recompute),
+        **result,
+        **common,
+    )
+
+    reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.projected else ((), ())
+    for first, stop in window.compute() if window else ((0, q.steps),):
+        gradients = q.at_steps(d.r[: stop - first]) if q.recurrent and d.product is None else None
+        if not q.recurrent and not q.projected:
+            step(first, stop)
+        for i in reversed(range(first, stop) if q.recurrent or q.projected else ()):
+            if project:
+                project(i, i + 1)
+                for a, w, out in zip(reached[i], q.weights, inner, strict=True):
+                    multiply(a, w.hr, out)
+            step(i, i + 1)
+            if q.recurrent:
+                dr = d.product if gradients is None else gradients[i - first][0]
+                multiply(dr, q.single(q.hh), q.single(d.read))
+        d.gather(first, stop, output, window.before[: stop - first] if window else before)
+    return d.flat(saved.raw)
+
+
+def _launch(kernel: Any, q: Problem, size: int, **arguments: Any) -> Launch:
+    """A gates kernel over the tiles of (D, B, size)."""
+    common = {"steps": q.steps, "batch": q.batch, "size": size, "directions": q.directions, "reverse": int(q.reverse)}
+    return Launch(kernel, **{**configurations.gates(q.batch, size, q.directions, q.work), **common, **arguments})

@@ -1,0 +1,82 @@
+"""The persistent plan for stacks: as many layers at once as are worth it, each a step behind the one below it.
+
+L layers of T steps are then T + L - 1 steps in place of T·L, and no product over all steps comes between two of them.
+They share the multiprocessors, and a program holds its part of the layer's input weights besides the recurrent ones. So
+not every stack fits, and of one that does the model of `persistent.seconds` says whether it is the faster way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ....system.settings import current_settings
+from .persistent import backward, forward, refuses, refuses_backward, saved_like, seconds
+from .shape import Shape
+
+if TYPE_CHECKING:
+    from ....request.call import Call
+
+__all__ = [
+    "at_once",
+    "backward",
+    "forward",
+    "in_words",
+    "refuses",
+    "refuses_backward",
+    "saved_like",
+    "seconds",
+    "wavefront_refuses",
+]
+
+
+def at_once(call: Call, gradients: bool) -> int:
+    """How many layers of a stack run at once, the last of them perhaps fewer; 1: it runs layer by layer."""
+    found = _found(call, gradients)
+    return 1 if isinstance(found, str) else found
+
+
+def wavefront_refuses(call: Call, gradients: bool) -> str | None:
+    """Why a stack runs layer by layer, or None; ``gradients``: they are wanted."""
+    found = _found(call, gradients)
+    return found if isinstance(found, str) else None
+
+
+def in_words(call: Call) -> str:
+    """How a stack runs, and why so; of a single layer nothing."""
+    if call.layers == 1:
+        return ""
+    if not call.rows:
+        return "how many layers at once is decided at the call, by size"
+    found = _found(call, torch.is_grad_enabled())
+    return f"layer by layer: {found}" if isinstance(found, str) else f"by a wavefront, {found} layers at once"
+
+
+def _found(call: Call, gradients: bool) -> int | str:
+    """How many layers at once are the fastest, more than one, or why there is no such number."""
+    if call.layers == 1:
+        return "there is but one"
+    if call.directions > 1:
+        return "a layer begins with the last step of the one below, for it has two directions"
+    if call.dropout:
+        return "there is dropout between them"
+    if gradients and current_settings().recompute:
+        return "backward is to compute once more what forward does not keep"
+    shape = Shape.called(call)
+    if shape.staged:
+        return "its cell runs by stages"
+    if not shape.recurrent:
+        return refuses(shape._replace(layers=2))
+    times = {n: time for n in range(1, call.layers + 1) if (time := _seconds(shape, call.layers, n, gradients))}
+    if not {*times} - {1}:
+        return "the weights of two do not fit on the chip together"
+    best = min(times, key=times.__getitem__)
+    return "that takes less time" if best == 1 else best
+
+
+def _seconds(shape: Shape, layers: int, most: int, gradients: bool) -> float | None:
+    """What a stack takes, ``most`` layers at once, by the model; None where so many do not fit."""
+    whole, rest = divmod(layers, most)
+    each = [seconds(shape._replace(layers=n), gradients) for n in [most] * bool(whole) + [rest] * bool(rest)]
+    return None if None in each else each[0] * whole + sum(each[1:])

@@ -1,0 +1,196 @@
+"""The ``torch`` backend: plain calls handed to torch's own operators, cuDNN and oneDNN where those win.
+
+They take a whole stack of layers and its unprojected input at once, so this backend stands in for
+`seqcells.functional.layers` and `seqcells.functional.step`, not for one recurrence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..request import checks, precision
+from ..request.weights import Weights
+from ..system.constant import constant
+from . import chunk
+
+if TYPE_CHECKING:
+    from ..cells import Cell
+    from ..request.call import Call
+
+Run = Callable[..., tuple[Tensor, Sequence[Tensor]]]
+"""What calls torch's operator: from states, weights and input to output and final states."""
+
+# cell → (layers operator, step operator)
+OPERATORS = {
+    "lstm": (torch._VF.lstm, torch._VF.lstm_cell),
+    "gru": (torch._VF.gru, torch._VF.gru_cell),
+    "rnn_tanh": (torch._VF.rnn_tanh, torch._VF.rnn_tanh_cell),
+    "rnn_relu": (torch._VF.rnn_relu, torch._VF.rnn_relu_cell),
+}
+
+
+def refuses(call: Call) -> str | None:
+    """Why torch's operators cannot run a call, or None."""
+    if call.cell.name not in OPERATORS:
+        return f"torch has no operator for the {call.cell.name} cell"
+    if call.form == "recurrence":
+        return "torch's operators take the layer's input, not its projection gates_x"
+    for option in ("lengths", "reset", "keep"):
+        if option in call.options:
+            return f"torch's operators have no {option}="
+    return None
+
+
+def autocast_dtypes(call: Call, input: Tensor, states: Sequence[Tensor]) -> Sequence[torch.dtype] | None:
+    """What torch's operator gives under autocast: each final state's dtype, the first one's for the output too.
+
+    cuDNN and oneDNN give autocast's dtype, as do cells that torch does not have. On a CPU torch's own loop has that
+    for products alone, and adds to a state in the wider of both dtypes. None where autocast changes nothing.
+    """
+    dtype = precision.autocast_dtype(input.device)
+    if dtype is None or input.dtype == torch.float64:
+        return None
+    if input.device.type == "cpu":
+        kept = torch.promote_types(states[-1].dtype, dtype)
+        if call.cell.base.name == "gru":
+            return [kept]
+        if call.cell.base.name == "lstm" and not _is_by_one_dnn(call, input):
+            return [dtype if _is_projected(call) else kept, kept]
+    return [dtype] * len(states)
+
+
+def _is_projected(call: Call) -> bool:
+    return "projection" in call.options or "hr" in call.cell.every_product
+
+
+def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
+    """Whether torch's operator is oneDNN's, for an LSTM on a CPU."""
+    if call.form == "step" or _is_projected(call) or not torch.backends.mkldnn.enabled:
+        return False
+    if "packed" in call.options and not call.uniform:
+        return False
+    return input.dtype == torch.float32 or _one_dnn_has(str(input.dtype))
+
+
+@constant
+def _one_dnn_has(dtype: str) -> bool:
+    """Whether oneDNN takes what is given to it in half precision on this processor."""
+    name = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}[dtype]
+    return getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")()
+
+
+def layers(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    *,
+    batch_sizes: Tensor | None,
+    num_layers: int,
+    batch_first: bool,
+    dropout: float,
+    training: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All layers and directions; arguments as `seqcells.functional.layers`."""
+    packed = batch_sizes is not None
+    form = {"num_layers": num_layers, "batch_first": None if packed else batch_first}
+    run = layers_like(cell, input, states, weights, **form, dropout=dropout, training=training)
+    flat = [tensor for w in weights for tensor in w.present()]
+    return run(states, flat, input, batch_sizes) if packed else run(states, flat, input)
+
+
+def layers_like(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    *,
+    num_layers: int,
+    batch_first: bool | None,
+    dropout: float,
+    training: bool,
+) -> Run:
+    """What makes all calls like one: of its tensors only sizes, dtypes and devices count.
+
+    Args:
+        batch_first: None for a packed input, which has no such axis.
+        the others: as `seqcells.functional.layers` has them.
+
+    Returns:
+        A function of the states, the weights one after the other and the input, of a packed one its batch sizes too. It
+        is for calls with, or without, grad mode, as it is now. It gives the output and the final states.
+    """
+    bias, bidirectional, form = weights[0].bias_ih is not None, len(weights) == 2 * num_layers, None
+    if not torch.jit.is_tracing():  # where sizes are tensors
+        features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
+        _check_sizes(cell, features, states, weights, len(weights) // num_layers)
+        if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
+            projected = 0 if weights[0].hr is None else width
+            sizes = features, hidden, projected, num_layers
+            form = chunk.Form(cell.name.upper(), *sizes, bias, bidirectional)
+    if not training:
+        # cuDNN keeps what backward needs only in training mode; without dropout the two modes are the same.
+        dropout, training = 0.0, torch.is_grad_enabled()
+    rest = bias, num_layers, dropout, training, bidirectional, *(() if batch_first is None else (batch_first,))
+    return partial(_run, OPERATORS[cell.name][0], form, rest)
+
+
+def _run(
+    operator: Callable[..., Sequence[Tensor]],
+    form: chunk.Form | None,
+    rest: tuple[Any, ...],
+    states: Sequence[Tensor],
+    flat: Sequence[Tensor],
+    *data: Tensor,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The operator's output and final states.
+
+    Args:
+        form: that of the weights where they are to lie in one chunk.
+        rest: what the operator takes after its tensors.
+    """
+    if form is not None:
+        flat = chunk.together(flat, form)
+    # Of states that lie otherwise, a row of a batch's say, cuDNN's operator raises an error.
+    states = [state.contiguous() for state in states]
+    output, *final = operator(*data, tuple(states) if len(states) > 1 else states[0], flat, *rest)
+    return output, tuple(final)
+
+
+def _check_sizes(
+    cell: type[Cell], features: int, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
+) -> None:
+    """RuntimeError for matrices that do not fit: given a smaller one, oneDNN multiplies what lies beyond it."""
+    width, hidden = states[0].shape[-1], states[-1].shape[-1]
+    rows = len(cell.gates) * hidden
+    recurrent, size = (rows, width), (rows, features)
+    for k, w in enumerate(weights):
+        if k == directions:
+            size = rows, directions * width
+        if w.ih.shape != size or w.hh.shape != recurrent:
+            checks.size("weight_ih", w.ih, size)
+            checks.size("weight_hh", w.hh, recurrent)
+
+
+def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
+    """One step of a cell module; arguments as `seqcells.functional.step`."""
+    flat = weights.ih, weights.hh, weights.bias_ih, weights.bias_hh
+    return step_like(cell)(states, flat, input)[1]
+
+
+def step_like(cell: type[Cell]) -> Run:
+    """The same for a step: the weights are two matrices, and two biases if there are any. The output is that of the
+    cell, its first state."""
+    return partial(_step, OPERATORS[cell.name][1])
+
+
+def _step(
+    operator: Callable[..., Any], states: Sequence[Tensor], flat: Sequence[Tensor | None], input: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    new = operator(input, tuple(states) if len(states) > 1 else states[0], *flat)
+    return (new[0], new) if isinstance(new, tuple) else (new, (new,))

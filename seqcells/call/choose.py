@@ -1,0 +1,116 @@
+"""Which backend runs a call, and why.
+
+A backend named by the caller runs or raises; ``"auto"`` takes one that can, by estimated seconds where torch's operator
+and kernels of ours both can (`seqcells.measured.estimates`), and says why. There is one knob: the string ``backend``.
+"""
+
+import torch
+
+from ..backends import BACKENDS, check_name, torch_ops, trial, why_not_for
+from ..measured import estimates
+from ..measured.table import KERNELS
+from ..request.call import Call, Choice
+from ..request.context import in_transform
+from ..request.recurrence import Recurrence
+from ..system.settings import current_settings
+
+WITHOUT_KERNELS = "torch's own operator for a plain call that it does not fail for, else the reference"
+"""What ``"auto"`` takes on all other types of devices."""
+_WHERE_TORCHS_RUN = ("cuda", "meta")
+"""The types of devices where torch's own operators run whatever they do not refuse."""
+
+
+def choose(call: Call, backend: str = "auto") -> Choice:
+    """The backend that runs ``call``.
+
+    Raises:
+        ValueError: ``backend`` names none.
+        RuntimeError: the named backend does not exist here or cannot do what the call asks.
+    """
+    check_name(backend)
+    if "expanded" in call.options:
+        return _expanded(call, backend)
+    if backend == "auto":
+        return _automatic(call)
+    why_not = why_not_for(call, backend)
+    if not why_not and BACKENDS[backend].engine and not torch.compiler.is_compiling() and in_transform():
+        why_not = "kernels do not follow torch.func transforms and forward-mode AD"
+    if why_not:
+        raise RuntimeError(f"backend={backend!r} cannot run this call: {why_not}")
+    return Choice(backend, "asked for by name")
+
+
+def explain(call: Call, backend: str = "auto") -> Choice:
+    """What `choose` says, with the plan that the backend has for the call, and the settings that are not the defaults;
+    the same errors."""
+    choice = choose(call, backend)
+    chosen, words = BACKENDS[choice.backend], " ".join(current_settings().words())
+    how = chosen.planned(call) if chosen.planned else ""
+    under = f"settings: {words}" if chosen.obeys and words else ""
+    return Choice(choice.backend, "; ".join(filter(None, (choice.reason, how, under))))
+
+
+def _expanded(call: Call, backend: str) -> Choice:
+    """torch's operator, the only one whose gradients of samples torch.nn.utils knows; RuntimeError if it cannot run."""
+    why_not = torch_ops.refuses(call)
+    if call.form == "step":
+        why_not = "torch has none for cells"
+    elif backend not in ("auto", "torch"):
+        why_not = f"there are none for backend={backend!r}"
+    if why_not:
+        instead = "take torch.func.vmap of torch.func.grad, which all of seqcells follows"
+        raise RuntimeError(f"expanded weights cannot be used for this call: {why_not}; {instead}")
+    return Choice(
+        "torch", "expanded weights, as for gradients of samples: torch.nn.utils has them for torch's operator"
+    )
+
+
+def _automatic(call: Call) -> Choice:
+    compiling = torch.compiler.is_compiling()
+    if not compiling and in_transform():
+        return Choice("reference", "inside a torch.func transform or forward-mode AD, which no kernels follow")
+    kernels, why_no_kernels = _kernels_for(call)
+    best = "reference" if why_no_kernels else kernels
+    note = f"; no kernels of ours: {why_no_kernels}" if why_no_kernels else ""
+    if compiling:
+        return Choice(best, "torch.compile: one operator in the graph, torch's own would be unrolled over time" + note)
+    why_not_torch = torch_ops.refuses(call)
+    if why_not_torch:
+        return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
+    if call.device.type not in _WHERE_TORCHS_RUN:
+        why_not_torch = trial.failure(call)
+        if why_not_torch:
+            return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
+    if not why_no_kernels:
+        if best == "cpu" and torch.is_autocast_enabled("cpu"):
+            leader = Choice("torch", "under autocast it rounds where torch.nn does")
+        else:
+            leader = estimates.leader(call)
+        if leader.backend == best:
+            return leader
+        note = f"; {leader.reason}"
+    return Choice("torch", f"a plain call: torch's own operator{note}")
+
+
+def _kernels_for(call: Call) -> tuple[str | None, str | None]:
+    """The backend of our kernels for a call's device, if there is one, and why it cannot run the call, or None."""
+    kernels = KERNELS.get(call.device.type)
+    return kernels, why_not_for(call, kernels) if kernels else f"there are none for {call.device.type}"
+
+
+def backend_for(q: Recurrence, asked: str) -> str:
+    """The backend of an operator in a graph: as asked for, by ``"auto"`` the kernels for the tensors' device.
+
+    Raises:
+        RuntimeError: the named backend does not exist here, cannot do this, or has no operator.
+    """
+    used = {"projection": q.weights[0].hr is not None, "keep": bool(q.kept)}
+    options = tuple(name for name, uses in used.items() if uses)
+    call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options, hidden=q.hidden)
+    if asked == "auto":
+        kernels, why_not = _kernels_for(call)
+        return "reference" if why_not else kernels
+    why_not = why_not_for(call, check_name(asked))
+    if why_not or (BACKENDS[asked].engine is None and asked != "reference"):
+        raise RuntimeError(f"backend={asked!r} cannot run this call: {why_not or 'it has no operator'}")
+    return asked

@@ -1,0 +1,331 @@
+"""Calls like the one before, which need be neither checked nor chosen for once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import _profiler_enabled
+from torch.autograd.profiler import record_function
+
+from ..backends import BACKENDS, engine_of
+from ..cells import Cell
+from ..request import context
+from ..request.call import Call, Choice
+from ..request.recurrence import Recurrence
+from ..request.weights import Weights
+from ..system.settings import current_settings
+from . import choose
+from .delegated import Delegated, Order
+from .likeness import Likeness
+from .trained import Training
+
+States = Tensor | Sequence[Tensor] | None
+Results = tuple[Tensor, Sequence[Tensor]]
+"""Output and final states."""
+
+
+def parameters(module: nn.Module) -> list[Tensor]:
+    """Its own, in the order of registration, then what was assigned instead of them."""
+    own = [parameter for parameter in module._parameters.values() if parameter is not None]
+    assigned = module._assigned()
+    return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
+
+
+def is_frozen(module: nn.Module) -> bool:
+    return bool(module._frozen)
+
+
+def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
+    """Where each tensor lies, and how often torch has counted a write to it; None if it does not, as with inference
+    tensors."""
+    return None if any(t.is_inference() for t in tensors) else [(t.data_ptr(), t._version) for t in tensors]
+
+
+class Example(NamedTuple):
+    """A call of a module that others will be like.
+
+    * ``input``: (T, B, features), ``states``: (L·D, B, ·) each; of both only shapes and dtypes count;
+    * ``weights``: L·D of them; ``layers``: L;
+    * ``zeros``: whether the states are those of a call that came without;
+    * ``turned``: whether a call's input lies as (B, T, features).
+    """
+
+    choice: Choice
+    cell: type[Cell]
+    input: Tensor
+    states: Sequence[Tensor]
+    weights: Sequence[Weights]
+    layers: int
+    zeros: bool = False
+    turned: bool = False
+
+
+class Inference(NamedTuple):
+    """An engine's ``Inference`` of a stack, for a module's parameters."""
+
+    engine: Any
+    call: Any
+    order: Order
+    """Of the weights that it takes."""
+
+    @staticmethod
+    def of(module: nn.Module, example: Example) -> Inference | None:
+        """None where no engine has it, or where the weights are no parameters, but made of them at each call."""
+        engine, order = _engine(module, example, "Inference")
+        tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
+        if engine is None or context.is_differentiated(tensors):
+            return None
+        known = versions(parameters(module)) if is_frozen(module) else None
+        call = engine.Inference(_stack(example), known, example.turned, example.zeros)
+        return Inference(engine, call, order) if call.in_place else None
+
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        return self.call.holds() and (not self.call.keeps or self.call.versions == versions(parameters))
+
+    def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
+        """Of the tensors that the engine's takes those before the weights."""
+        if not _profiler_enabled():
+            self.call(*tensors, *self.order(parameters))
+            return
+        with record_function("seqcells::inference"):
+            self.call(*tensors, *self.order(parameters))
+
+
+def _engine(module: nn.Module, example: Example, kind: str) -> tuple[Any, Order | None]:
+    """The engine that prepares calls of a kind, and the order of its weights; None where there is none."""
+    backend = example.choice.backend
+    engine = engine_of(backend) if BACKENDS[backend].engine else None
+    order = _order(module, example.input, example.weights)
+    return (None, None) if order is None or not hasattr(engine, kind) else (engine, order)
+
+
+def _order(module: nn.Module, input: Tensor, weights: Sequence[Weights]) -> Order | None:
+    """That of a call's weights among the `parameters`; None where they are none, or the call is not of numbers."""
+    own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
+    place = {id(parameter): k for k, parameter in enumerate(own)}
+    ids = [id(tensor) for tensor in read]
+    if context.is_observed([input, *read]) or not input.numel() or not place.keys() >= {*ids}:
+        return None
+    if ids == [id(parameter) for parameter in own]:
+        return itemgetter(slice(None))
+    places = [place[each] for each in ids]
+    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+
+
+def _stack(example: Example) -> list[Recurrence]:
+    """The layers, of no tensor of the caller's but the lowest input and the weights."""
+    _, cell, input, states, weights, layers, *_ = example
+    directions, stack = len(weights) // layers, []
+    for first in range(0, len(weights), directions):
+        own = slice(first, first + directions)
+        like = [torch.empty_like(state[own]).requires_grad_(state.requires_grad) for state in states]
+        stack.append(Recurrence(cell, None, like, weights[own], input=input))
+        input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
+    return stack
+
+
+class _Inferring(NamedTuple):
+    """How to make calls without gradients like one."""
+
+    inference: Inference
+    empty_final: Sequence[Callable[[], Tensor]]
+    empty_outputs: Sequence[Callable[[], Tensor]]
+    """Of each layer; none where the output is the first final state."""
+    turned: bool
+    """Whether the input lies as (B, T, features), and the output seems to."""
+
+    @staticmethod
+    def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Inferring | None:
+        """Of an example and its results, the output (T, B, ·)."""
+        inference = Inference.of(module, example)
+        if inference is None:
+            return None
+        input = example.input
+        last = () if output is None else (output,)
+        below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(example.layers - 1)]
+        empties = ([*map(inference.engine.maker, tensors)] for tensors in (final, (*below, *last)))
+        return _Inferring(inference, *empties, example.turned)
+
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        return self.inference.holds(parameters)
+
+    def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
+        final = [empty() for empty in self.empty_final]
+        outputs = [empty() for empty in self.empty_outputs] or final[:1]
+        self.inference(input, *(states or [None] * len(final)), *final, *outputs, parameters=parameters)
+        return outputs[-1].transpose(0, 1) if self.turned else outputs[-1], final
+
+
+class _Training(NamedTuple):
+    """The same with gradients."""
+
+    training: Training
+    order: Order
+
+    @staticmethod
+    def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
+        """Arguments as `_Inferring.of`."""
+        engine, order = _engine(module, example, "Training")
+        if engine is None:
+            return None
+        stack = _stack(example)
+        wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
+        if not any(wanted[0].differentiable()):
+            return None  # a layer without gradients runs as in inference, which rounds otherwise
+        empties = [*map(engine.maker, final)]
+        of_output = None if output is None else engine.output_maker(output, len(stack[0].input))
+        training = Training(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
+        return _Training(training, order) if training.in_place else None
+
+    def holds(self, parameters: Sequence[Tensor]) -> bool:
+        return self.training.call.holds()
+
+    def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
+        return self.training(input, states, self.order(parameters))
+
+
+@torch.no_grad()
+def _by_engine(
+    module: nn.Module, example: Example, output: Tensor, final: Sequence[Tensor]
+) -> _Inferring | _Training | None:
+    """Of an example, its tensors the caller's, and its results; None where that cannot be prepared."""
+    kind = _Training if output.requires_grad else _Inferring
+    wanted = example.input.requires_grad  # a view that is made here would take it from what the input is a view of
+    turned = output.dim() == 3 and module.batch_first and not example.input.is_contiguous()
+    input, of_output = (t.transpose(0, 1) if turned else t for t in (example.input, output))
+    read = [tensor for w in example.weights for tensor in w.present()]
+    if not all(map(Tensor.is_contiguous, (input, of_output, *final, *example.states, *read))):
+        return None
+    # What is prepared keeps no tensor of the caller's.
+    size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
+    input = input.new_empty(size).requires_grad_(wanted)
+    example = example._replace(input=input, turned=turned)
+    return kind.of(module, example, None if output is final[0] else of_output, final)
+
+
+class _Known(NamedTuple):
+    """A call that was seen, and how to make calls like it. Never changed, only replaced as a whole: threads may call a
+    module at once."""
+
+    like: Likeness
+    call: _Inferring | _Training | Delegated | None = None
+    in_vain: bool = False
+    """Whether it cannot be prepared."""
+
+
+MOST = 4
+"""Calls that a module knows with gradients, and without: the first of a chain of cells is not like the next ones, nor
+is a last batch like the others."""
+
+
+class Prepared:
+    """The last few kinds of calls of a module: what was checked and chosen for one holds for every call like it."""
+
+    def __init__(self) -> None:
+        self._known: dict[bool, tuple[_Known, ...]] = {False: (), True: ()}
+
+    def has(self, gradients: bool) -> bool:
+        """Whether calls are prepared that are made with, or without, grad mode."""
+        return any(known.call for known in self._known[gradients])
+
+    def run(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Results | None, Likeness | None]:
+        """Output and final states, shaped as those of a call like this one; None where none is prepared.
+
+        Then also what this call has in common with an earlier one, if it has: only then it is worth while to
+        `remember` it. None where no earlier one is like it, the call is for others to see, or that was tried in vain.
+        """
+        states = _plain_states(input, hx)
+        if states is None or not _undisturbed():
+            return None, None
+        mode, weights = torch.is_grad_enabled(), parameters(module)
+        all_known, tensors, options = self._known[mode], (input, *states, *weights), _options(module, hx)
+        for known in all_known:
+            if known.like.fits(module, tensors, *options):
+                if known is not all_known[0]:  # the next call will probably be like this one
+                    self._known[mode] = (known, *(other for other in all_known if other is not known))
+                if known.call and known.call.holds(weights):
+                    return known.call(input, states, weights), None
+                return None, None if known.in_vain else known.like
+        like = None if context.is_observed(tensors) else Likeness.of(module, tensors, *options)
+        if like is not None:
+            self._known[mode] = (_Known(like), *all_known[: MOST - 1])
+        return None, None
+
+    def remember(
+        self,
+        like: Likeness,
+        module: nn.Module,
+        call: Call,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Weights],
+        zeros: bool,
+        output: Tensor,
+        final: Sequence[Tensor],
+    ) -> None:
+        """Prepare for calls like one that was made.
+
+        Args:
+            like: of that call.
+            call: what its backend was chosen for.
+            input, states, weights, zeros: as `Example` has them; the input may be a view of one that lies as
+                (B, T, features).
+            output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
+        """
+        mode, choice = torch.is_grad_enabled(), choose.choose(call, module.backend)
+        if choice.backend == "torch":
+            order = _order(module, input, weights)
+            batch_first = call.form == "layers" and module.batch_first
+            rest = order, call, module.backend, input, states, weights, final, batch_first, module.training
+            made = None if order is None else Delegated.of(*rest)
+        else:
+            example = Example(choice, call.cell, input, states, weights, call.layers, zeros)
+            made = _by_engine(module, example, output, final)
+        others = [known for known in self._known[mode] if known.like is not like]
+        self._known[mode] = (_Known(like, made, in_vain=made is None), *others[: MOST - 1])
+
+
+def _plain_states(input: Tensor, hx: States) -> Sequence[Tensor] | None:
+    """Those of hx; None where they, or the input, are not what the check can be asked about: of nested tensors it does
+    not return."""
+    if not (hx is None or isinstance(hx, (Tensor, tuple, list))):
+        return None
+    states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
+    for tensor in (input, *states):
+        if type(tensor) is not Tensor or tensor.is_nested:
+            return None
+    return states
+
+
+_ATTRIBUTES = "input_size", "hidden_size", "bias", "num_layers", "batch_first", "bidirectional", "proj_size"
+"""Those of layers, or cells, that torch.nn reads at each call: they may be assigned at any time."""
+
+
+def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
+    own = module.cell, module.backend, module._frozen, module.training
+    # The choice of a backend depends on torch's threads, and on whether it may use oneDNN.
+    switches = torch.get_num_threads(), torch._C._get_mkldnn_enabled(), current_settings()
+    return type(module), *own, *map(module.__dict__.get, _ATTRIBUTES), type(hx), *switches
+
+
+def _undisturbed() -> bool:
+    """Whether what runs here is for nobody but the caller, and in its tensors' dtypes."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._is_any_autocast_enabled()
+        or context.is_watched()
+        # Checkpoints count what is saved: a call and its repetition must go the same way.
+        or (torch.is_grad_enabled() and _are_hooks_there())
+    )
+
+
+def _are_hooks_there() -> bool:
+    """Whether somebody is given what autograd saves."""
+    try:
+        return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    except (AttributeError, TypeError):
+        return True  # no public function tells

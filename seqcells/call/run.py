@@ -1,0 +1,83 @@
+"""A layer by a backend: by the operators where somebody traces or watches, else by a shorter way that does the same."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..request import context
+from ..request.recurrence import Backward, Recurrence
+from ..system.settings import current_settings, holding
+from . import choose, execute, operators
+
+
+def recurrence(q: Recurrence, backend: str, asked: str | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Output and the other results of a layer. Graphs hold the backend that was ``asked`` for. Default: ``backend``"""
+    if torch.compiler.is_compiling() or context.is_observed(q.differentiable()):
+        return operators.recurrence(q, asked or backend)
+    if context.is_differentiated(q.differentiable()):
+        output, *others = _Eager.apply(q, backend, *q.differentiable())
+    else:
+        output, others, _ = execute.forward(q, backend, save=False)
+    return output, tuple(others)
+
+
+class _Eager(torch.autograd.Function):
+    """The operator and its gradients without the operator: to be called from Python alone costs it a quarter of a
+    millisecond, more than a short sequence takes."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Recurrence, backend: str, *differentiable: Tensor) -> tuple[Tensor, ...]:
+        output, others, saved = execute.forward(q, backend, save=True)
+        ctx.set_materialize_grads(False)
+        # Of q only the form: its tensors are saved where hooks see them, and autograd whether they were changed.
+        form, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
+        ctx.q, ctx.settings = form._replace(lengths=None, reset=None), current_settings()
+        kept = *differentiable, q.lengths, q.reset, output, *saved
+        ctx.likes = [None if tensor is None else execute.Like.of(tensor) for tensor in kept]
+        ctx.save_for_backward(*kept)
+        return (output, *others)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors = [
+            tensor if tensor is None else execute.as_left(tensor, like)
+            for tensor, like in zip(execute.saved_tensors(ctx), ctx.likes, strict=True)
+        ]
+        lengths, reset, output, *saved = tensors[ctx.inputs :]
+        q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
+        grad_output, given = execute.gradients_given(q, output, grad_output, grad_final)
+        present = [tensor for tensor in tensors if tensor is not None]
+        observed = torch.compiler.is_compiling() or context.is_observed([grad_output, *given, *present])
+        # There is no operator for a stack: who watches its backward sees the reference's.
+        if torch.is_grad_enabled() or context.are_batched([grad_output, *given]) or (observed and q.stacked):
+            gradients = execute.differentiable_gradients(q, grad_output, given)
+        elif observed:
+            with holding(ctx.settings):
+                gradients = _gradients_from_input(q, ctx.backend, [output, *saved], [grad_output, *given])
+        else:
+            wanted = q.replaced(ctx.needs_input_grad[2:])
+            with holding(ctx.settings):  # autograd may run this in a thread of its own
+                gradients = execute.backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
+        return None, None, *gradients
+
+
+def _gradients_from_input(q: Recurrence, backend: str, *given: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The operator of gradients, and what the projection has of torch's, for a layer that may be given its input."""
+    projected = execute.projected(q)
+    asked = "auto" if choose.backend_for(projected, "auto") == backend else backend
+    flat = operators.recurrence_backward(projected, asked, *given)
+    if q.input is None:
+        return flat
+    g, (weight, bias) = projected.replaced(flat), q.input_weights
+    # A stream that is the input is none of the given ones.
+    of_input = g.streams["input"].sum(0) if "input" in g.streams else torch.zeros_like(q.input)
+    g = g._replace(streams={name: g.streams[name] for name in q.streams})
+    if weight is None:
+        return g._replace(input=of_input).differentiable()
+    columns = g.gates_x.flatten(0, -2).T
+    of_weight = (columns @ q.input.flatten(0, -2)).chunk(len(q.weights))
+    of_bias = [None] * len(q.weights) if bias is None else columns.sum(1).chunk(len(q.weights))
+    weights = [own._replace(ih=ih, bias_ih=b) for own, ih, b in zip(g.weights, of_weight, of_bias, strict=True)]
+    return g._replace(input=of_input + g.gates_x @ weight, weights=weights).differentiable()

@@ -1,0 +1,219 @@
+"""Calls with gradients like the one before: one node of autograd for a whole stack, and one call of its engine for each
+pass."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..request import context, precision
+from ..request.recurrence import Recurrence
+from . import execute
+from .execute import Like, as_left
+from .likeness import guard
+
+SMALL = 1 << 16
+"""Bytes: tensors below are kept, as zeros or as what others are made like."""
+
+
+class Training:
+    """An engine's ``Training`` of a stack, and what autograd needs besides.
+
+    Args:
+        engine: the module that has it.
+        stack: the layers, one below the other, each from its input; of all tensors only shapes and dtypes count.
+        wanted: the same with bools: whether its gradient is wanted.
+        zeros: whether calls come without states.
+        turned: whether the input lies as (B, T, features). Its gradient will too, but not the output.
+        empty_output, empty_final: make the results; no output where it is the first final state.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        stack: Sequence[Recurrence],
+        wanted: Sequence[Recurrence],
+        turned: bool,
+        zeros: bool,
+        empty_output: Callable[[], Tensor] | None,
+        empty_final: Sequence[Callable[[], Tensor]],
+    ) -> None:
+        self.call = engine.Training(stack, wanted, turned, zeros, reads_output=empty_output is not None)
+        self.in_place = self.call.in_place
+        self.empty_output, self.empty_final = empty_output, empty_final
+        self.states, self._turned = len(empty_final), turned
+        # What is prepared keeps no tensor of the caller's.
+        flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
+        self._stack = flat
+        self._likes: Sequence[Like | None] | None = None
+        # What tells at once that all that was saved, and given, is as backward reads it; by which of these there were.
+        self._guards: dict[tuple[bool, ...], Any] = {}
+        weights = [want for q in wanted for w in q.weights for want in w.present()]
+        self._wanted = wanted[0].input, *wanted[0].states, *weights
+        self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
+        final = [empty() for empty in empty_final]
+        output = empty_output() if empty_output else final[0]
+        self._given = Like.of(output), *map(Like.of, final)
+        # On a GPU a captured graph might read them when they are gone.
+        self._zeros = [_kept_zeros(tensor) for tensor in (output, *final)]
+
+    def __call__(
+        self, input: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Output and final states. No ``states`` are zeros; weights are those of all layers. Nobody may transform or
+        watch the call, or have wrapped its tensors."""
+        results = _apply(self, input, *(states or [None] * self.states), *weights)
+        if self.empty_output is None:
+            return results[0], list(results)
+        output, *final = results
+        return output.transpose(0, 1) if self._turned else output, final
+
+    def remember(self, tensors: Sequence[Tensor | None]) -> None:
+        """What is saved for backward, of whichever call: it is alike in all."""
+        if self._likes is not None:
+            return
+        input, *others = tensors[:-2]
+        differentiable = input, *self.states_of(others), *others[self.states :]
+        pairs = zip(differentiable, self._wanted, strict=True)
+        # Not of the pool: they become ``.grad``, stay, and may be resized.
+        self._empty = [_maker(t) if want else None for t, want in pairs]
+        self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
+
+    def are_as_before(self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> bool:
+        """Whether all are like those of an earlier backward, which were fit for kernels."""
+        every = *saved, *gradients
+        check = self._guards.get(tuple([tensor is not None for tensor in every]))
+        return check is not None and check.check(*[tensor for tensor in every if tensor is not None])
+
+    def as_forward_left(self, saved: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """What was saved: hooks may have given it back in another form."""
+        return [t if t is None else as_left(t, like) for t, like in zip(saved, self._likes, strict=True)]
+
+    def as_read(
+        self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]
+    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+        """What was saved, and the gradients of output and final states, as kernels read them."""
+        left = self.as_forward_left(saved)
+        read = [g if g is None else as_left(g, like) for g, like in zip(gradients, self._given, strict=True)]
+        every = *saved, *gradients
+        there = [tensor for tensor in every if tensor is not None]
+        plain = all(map(operator.is_, (*left, *read), every)) and len({*map(id, there)}) == len(there)
+        if plain and not context.is_observed(there):
+            self._guards[tuple(tensor is not None for tensor in every)] = guard(there)
+        return left, read
+
+    def states_of(self, others: Sequence[Tensor | None]) -> list[Tensor]:
+        """The initial states, which come first, with zeros for those that are None."""
+        return [self.zeros(k) if others[k - 1] is None else others[k - 1] for k in range(1, 1 + self.states)]
+
+    def zeros(self, k: int) -> Tensor:
+        """Like the output, or like a state, the first of which is 1."""
+        kept, like = self._zeros[k], self._given[k]
+        return torch.zeros(like.shape, dtype=like.dtype, device=like.device) if kept is None else kept
+
+    def gradients(
+        self,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        as_made: bool,
+    ) -> list[Tensor | None]:
+        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states, of
+        these None for zeros.
+
+        Args:
+            kept: the output, None where it is not read, and what the engine's forward returned.
+            as_made: whether the output lies where it was made.
+        """
+        return self.call.backward((input, *states, *kept, *gradients, *weights), self._empty, as_made)
+
+    def differentiable_gradients(
+        self,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+    ) -> Sequence[Tensor]:
+        """Those that will themselves be differentiated, or that somebody watches: the reference's."""
+        with precision.without_autocast(input.device):
+            _, pull = torch.func.vjp(self._by_reference, input, *states, *weights)
+            return pull((gradients[0], *gradients[1:]))
+
+    def _by_reference(self, input: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        states, rest = others[: self.states], iter(others[self.states :])
+        first = self._stack[0]
+        x = input.transpose(0, 1) if self._turned else input.view(first.input.shape)
+        finals, begin = [], 0
+        for q in self._stack:
+            own = slice(begin, begin + len(q.weights))
+            begin = own.stop
+            weights = [w.replaced([next(rest) for _ in w.present()]) for w in q.weights]
+            given = [state.view(-1, *like.shape[1:])[own] for state, like in zip(states, q.states, strict=True)]
+            q = q._replace(input=x, states=given, weights=weights)
+            x, *final = execute.by_reference(q, *q.differentiable())
+            finals.append(final)
+        final = [torch.cat(parts) for parts in zip(*finals, strict=True)]
+        return tuple(result.view(like.shape) for result, like in zip((x, *final), self._given, strict=True))
+
+
+def _maker(like: Tensor) -> Callable[[], Tensor]:
+    if like.nbytes < SMALL and like.device.type == "cpu":
+        return partial(torch.empty_like, torch.empty_like(like))
+    return partial(torch.empty, like.shape, dtype=like.dtype, device=like.device)
+
+
+def _kept_zeros(like: Tensor) -> Tensor | None:
+    return torch.zeros_like(like) if like.nbytes < SMALL and like.device.type == "cpu" else None
+
+
+class _Stack(torch.autograd.Function):
+    """The node. Of what backward needs autograd keeps all, so that hooks see it and changes are found out."""
+
+    @staticmethod
+    def forward(ctx: Any, training: Training, input: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
+        states, weights = others[: training.states], others[training.states :]
+        final = [empty() for empty in training.empty_final]
+        output = training.empty_output() if training.empty_output else final[0]
+        kept = training.call.forward(input, *states, *final, output, *weights)
+        ctx.set_materialize_grads(False)
+        ctx.training, ctx.address = training, output.data_ptr()
+        # A cell's output is its state, which callers may change in place: backward does not read it.
+        tensors = input, *others, output if training.empty_output else None, kept
+        training.remember(tensors)
+        ctx.save_for_backward(*tensors)
+        return tuple(final) if training.empty_output is None else (output, *final)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        training = ctx.training
+        saved = execute.saved_tensors(ctx)
+        grad_output, *grad_final = (None, *given) if training.empty_output is None else given
+        gradients = [training.zeros(0) if grad_output is None else grad_output, *grad_final]
+        disturbed = torch.compiler.is_compiling() or torch.is_grad_enabled() or context.is_watched()
+        if disturbed or not training.are_as_before(saved, gradients):
+            there = [grad for grad in gradients if grad is not None]
+            disturbed = disturbed or context.is_observed(there) or context.are_batched(there)
+            if disturbed:
+                gradients = [training.zeros(k) if grad is None else grad for k, grad in enumerate(gradients)]
+                saved = training.as_forward_left(saved)
+            else:
+                saved, gradients = training.as_read(saved, gradients)
+        input, *others, output, kept = saved
+        states, weights = training.states_of(others), others[training.states :]
+        if disturbed:
+            of_input, *of_others = training.differentiable_gradients(input, states, weights, gradients)
+        else:
+            as_made = output is not None and output.data_ptr() == ctx.address
+            of_input, *of_others = training.gradients(input, states, weights, (output, kept), gradients, as_made)
+        return None, of_input, *[g if t is not None else None for g, t in zip(of_others, others, strict=True)]
+
+
+_apply = super(torch.autograd.Function, _Stack).apply
+"""Without what torch.autograd.Function does for transforms and wrapped tensors, which takes as long as a small cell."""

@@ -1,0 +1,149 @@
+"""Cells made of other cells: the same equations around which something is done to states, by streams of their own.
+
+Each takes any cell and gives one whose name says how it was made, so that a graph finds it in another process. Whatever
+runs a cell of streams runs these too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import cells
+from ..cells import Cell
+from ..cells.declared import expanded, grouped
+
+WITH = " with "
+"""Between the names of a cell and of what was done to it."""
+MASK = "recurrent_mask"
+"""The stream of `recurrent_dropout`."""
+ZONEOUT = "zoneout_{}"
+"""The streams of `zoneout`, by state."""
+
+
+def projection(cell: type[Cell], size: str) -> type[Cell]:
+    """The cell whose hidden state is projected to so many units: see `Cell.projected`."""
+    return _derived(cell.projected().configured(proj_size=int(size)), {})
+
+
+def recurrent_dropout(cell: type[Cell]) -> type[Cell]:
+    """The cell whose products read the hidden state multiplied by a mask, one for each sequence (Gal & Ghahramani 2016,
+    arXiv:1512.05287).
+
+    Those products are the recurrent one, and each further one whose operand is made of the hidden state without another
+    product between, such as the candidate of a GRU that is reset before the product. What else reads the state sees all
+    of it.
+
+    Raises:
+        ValueError: the cell has no such product.
+    """
+    first, size = next(iter(cell.state_sizes.items()))
+    masked = _products_of(cell, first)
+    if not masked and not cell.recurrent_gates:
+        raise ValueError(f"the {cell.name} cell has no product of its hidden state, to which recurrent_dropout applies")
+
+    def recurrent_operand(x: Any, s: Any) -> Any:
+        return getattr(x, MASK) * cell.recurrent_operand(_own(cell, x), s)
+
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+        each = zip(expanded(cell.products, cell.options), _flat(p[len(p) - len(cell.products) :]), strict=True)
+        mask = getattr(x, MASK)
+        made = [_applied_to(product, mask) if name in masked else product for name, product in each]
+        p = p._replace(**dict(zip(cell.products, grouped(cell.products, cell.options, made), strict=True)))
+        return cell.step(_own(cell, x), r, s, p)
+
+    own = {"recurrent_operand": staticmethod(recurrent_operand), "step": staticmethod(step)}
+    return _derived(cell, {**own, "streams": {**cell.streams, MASK: f"B{size}"}})
+
+
+def zoneout(cell: type[Cell], *states: str) -> type[Cell]:
+    """The cell whose states stay as they were, unit by unit, where a mask says so (Krueger et al. 2017,
+    arXiv:1606.01305): new states are mask · old + (1 - mask) · new.
+
+    Raises:
+        ValueError: the cell has no such state.
+    """
+    for name in states:
+        if name not in cell.state_sizes:
+            raise ValueError(f"zoneout of {name}, but the states of the {cell.name} cell are {', '.join(cell.states)}")
+
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+        results = cell.step(_own(cell, x), r, s, p)
+        new = [*_flat(results if isinstance(results, tuple) else (results,))]
+        for place, (name, old) in enumerate(zip(cell.states, _flat(s), strict=True)):
+            if name in states:
+                mask = getattr(x, ZONEOUT.format(name))
+                new[place] = mask * old + (1 - mask) * new[place]
+        return tuple(new)
+
+    streams = {**cell.streams, **{ZONEOUT.format(name): f"TB{cell.state_sizes[name]}" for name in states}}
+    return _derived(cell, {"step": staticmethod(step), "streams": streams})
+
+
+TRANSFORMATIONS: dict[str, Callable[..., type[Cell]]] = {
+    "projection": projection,
+    "recurrent_dropout": recurrent_dropout,
+    "zoneout": zoneout,
+}
+
+
+def transformed(cell: type[Cell], *words: str) -> type[Cell]:
+    """The cell, transformed in one way after the other, such as ``zoneout(h,c)``; always one class for the same words.
+
+    Raises:
+        ValueError: there is no such way, or it is none for the cell.
+    """
+    for way in words:
+        there = cell.transformations
+        if way not in there:
+            kind, _, arguments = way.removesuffix(")").partition("(")
+            if kind not in TRANSFORMATIONS:
+                raise ValueError(f"nothing transforms a cell by {way!r}: there are {', '.join(TRANSFORMATIONS)}")
+            made = TRANSFORMATIONS[kind](cell, *filter(None, arguments.split(",")))
+            made.name, made.base, made.words = f"{cell.name}{WITH}{way}", cell.base, cell.words
+            there[way] = made
+        cell = there[way]
+    return cell
+
+
+def cell_of(name: str) -> type[Cell]:
+    """The cell of that name: one of `seqcells.cells.named`, or made of such a one as the name says.
+
+    Raises:
+        ValueError: there is no such cell.
+    """
+    base, *words = name.split(WITH)
+    return transformed(cells.named(base), *words)
+
+
+def _derived(cell: type[Cell], own: dict[str, Any]) -> type[Cell]:
+    """A class above a cell that is another in some of its attributes."""
+    if "step" in own:  # so that whoever looks for its lines finds the author's
+        own["step"].__func__.__wrapped__ = cell.step
+    own |= {"name": cell.name, "base": cell.base, "projection": False, "__module__": cell.__module__}
+    return type(cell.__name__, (cell,), own)
+
+
+def _products_of(cell: type[Cell], state: str) -> set[str]:
+    """The products, by name, whose operands are made of a state without another product or reduction between."""
+    from .expressions import DerivationError
+    from .keeping import operands
+
+    try:
+        return {name for name, leaves in operands(cell) if f"s.{state}" in leaves}
+    except DerivationError:
+        return set()
+
+
+def _own(cell: type[Cell], x: Any) -> Any:
+    """Of what a step is given of the outside the part that the cell itself reads: streams are added after it."""
+    return cell.X(*x[: len(cell.X._fields)])
+
+
+def _applied_to(product: Callable[[Any], Any], mask: Any) -> Callable[[Any], Any]:
+    return lambda v: product(mask * v)
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """Those that there are several of one by one."""
+    return [each for value in values for each in (value if isinstance(value, tuple) else (value,))]

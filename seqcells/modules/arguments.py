@@ -1,0 +1,176 @@
+"""What a call of a layer is given: checked as torch.nn checks it, laid out as `seqcells.functional` takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..request import checks
+from ..request.recurrence import letters_of
+from ..request.streams import Layout
+from . import flat_weights
+from .cell_modules import COUNT, States
+from .flattened import Flattened
+
+
+class Arguments(Flattened):
+    """The part of a layer that looks at its call's arguments."""
+
+    learn_hx: bool = False
+    """Whether the initial states are parameters."""
+    _own_state = (*Flattened._own_state, "learn_hx")
+    _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
+
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """Raise as torch.nn does where the input has the wrong dtype or sizes."""
+        first = (self._assigned() or [None])[0]
+        if first is None:
+            name = self._all_weights[0][0]
+            first = flat_weights.stored(self, name)
+            (first,) = checks.weights([name], [getattr(self, name) if first is None else first])
+        checks.input(input, batch_sizes, self.input_size, first.dtype)
+
+    get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
+    check_hidden_size = nn.RNNBase.check_hidden_size
+
+    def check_forward_args(self, input: Tensor, hidden: States, batch_sizes: Tensor | None) -> None:
+        """Raise as torch.nn does where input or hidden states have the wrong sizes."""
+        self.check_input(input, batch_sizes)
+        sizes = self._expected_sizes(input, batch_sizes)
+        if len(sizes) == 1:
+            self.check_hidden_size(hidden, sizes[0])
+            return
+        for index, (state, size) in enumerate(zip(hidden, sizes, strict=False)):
+            self.check_hidden_size(state, size, f"Expected hidden[{index}] size {{}}, got {{}}")
+
+    def permute_hidden(self, hx: States, permutation: Tensor | None) -> States:
+        """Reorder the sequences of the states."""
+        if permutation is None:
+            return hx
+        if isinstance(hx, Tensor):
+            return hx.index_select(1, permutation)
+        return tuple(state.index_select(1, permutation) for state in hx)
+
+    def _initial_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
+        """The states of a call that is given none: zeros, or what is learnt."""
+        sizes = self._expected_sizes(input, batch_sizes)
+        if self.learn_hx:
+            learnt = [getattr(self, name) for name in self._learnt_names()]
+            states = [state.unsqueeze(1).repeat(1, size[1], 1) for state, size in zip(learnt, sizes, strict=True)]
+        else:
+            states = [input.new_zeros(size) for size in sizes]
+        return tuple(states) if len(states) > 1 else states[0]
+
+    def _learnt_names(self) -> list[str]:
+        """The parameters that are initial states."""
+        return [f"initial_{name}" for name in self.cell.states] if self.learn_hx else []
+
+    def _learn_states(self, learn: bool, device: Any, dtype: Any) -> None:
+        """Let initial states be parameters, if they are to be; TypeError for what is neither true nor false."""
+        if not isinstance(learn, bool):
+            raise TypeError(f"learn_hx should be of type bool, got: {type(learn).__name__}")
+        if learn:
+            self.learn_hx = True
+            paths = self.num_layers * (2 if self.bidirectional else 1)
+            for name, size in zip(self._learnt_names(), self._state_sizes(), strict=True):
+                setattr(self, name, nn.Parameter(torch.empty((paths, size), device=device, dtype=dtype)))
+
+    def _expected_sizes(self, input: Tensor, batch_sizes: Tensor | None) -> list[tuple[int, int, int]]:
+        """Those of the states."""
+        size = self.get_expected_hidden_size(input, batch_sizes)
+        return [(*size[:2], units) for units in self._state_sizes()]
+
+    def _state_sizes(self) -> list[int]:
+        """The units of each state."""
+        sizes = self._sizes_by_letter(self.input_size)
+        first, *others = (sizes[letter] for letter in self.cell.state_sizes.values())
+        return [self.proj_size or first, *others]
+
+    def _sizes_by_letter(self, features: int) -> dict[str, int]:
+        """Those of a layer whose input has so many features."""
+        return self.cell.sizes_by_letter(self.hidden_size) | {"F": features, "": 1}
+
+    def _features(self) -> list[int]:
+        """Those of each layer's input."""
+        found, directions = [self.input_size], 2 if self.bidirectional else 1
+        output = self.cell.output or self.cell.states[0]
+        letter = letters_of(self.cell, output)[output] if self.num_layers > 1 else ""
+        for _ in range(self.num_layers - 1):
+            sizes = self._sizes_by_letter(found[-1])
+            found.append(directions * (self.proj_size or sizes[letter]))
+        return found
+
+    def _layout(
+        self, input: Tensor, batch_sizes: Tensor | None, sorted_indices: Tensor | None, batched: bool
+    ) -> Layout:
+        """How streams lie beside an input."""
+        sizes = self._sizes_by_letter(self.input_size) | dict(zip("TB", self._extent(input, batch_sizes), strict=True))
+        paths = self.num_layers * (2 if self.bidirectional else 1)
+        return Layout(sizes, paths, self.batch_first, batched, order=sorted_indices)
+
+    def _extent(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
+        """Steps and sequences of an input, of a packed one those of the padded."""
+        if batch_sizes is not None:
+            return batch_sizes.shape[0], int(batch_sizes[0])
+        steps, batch = input.shape[:2]
+        return (batch, steps) if self.batch_first else (steps, batch)
+
+    def _batched_states(self, hx: States, batched: bool) -> States:
+        """hx with its batch axis, its rank checked in torch.nn's words."""
+        rank = 3 if batched else 2
+        kind = "batched" if batched else "unbatched"
+        if len(self.cell.states) == 1:
+            if hx.dim() != rank:
+                raise RuntimeError(f"For {kind} {rank}-D input, hx should also be {rank}-D but got {hx.dim()}-D tensor")
+            return hx if batched else hx.unsqueeze(1)
+        states = [hx[index] for index in range(len(self.cell.states))]
+        if any(state.dim() != rank for state in states):
+            names = "hx and cx" if len(states) == 2 else "hx"
+            ranks = ", ".join(f"{state.dim()}-D" for state in states)
+            raise RuntimeError(f"For {kind} {rank}-D input, {names} should also be {rank}-D but got ({ranks}) tensors")
+        return hx if batched else tuple(state.unsqueeze(1) for state in states)
+
+    def _states(self, hx: States) -> tuple[Tensor, ...]:
+        """hx, its sizes checked, as a tuple: what torch's operators would say of another number of states."""
+        count = len(self.cell.states)
+        if count == 1:
+            return (hx,)
+        if isinstance(hx, Tensor):
+            raise TypeError(f"hx should be a tuple of {count} tensors, not one Tensor")
+        if len(hx) != count:
+            raise RuntimeError(f"{self.cell.name} expects {COUNT.get(count, count)} hidden states")
+        return tuple(hx)
+
+    def _boundaries(
+        self,
+        input: Tensor,
+        batch_sizes: Tensor | None,
+        sorted_indices: Tensor | None,
+        batched: bool,
+        lengths: Any,
+        reset: Tensor | None,
+        reset_state: States | None,
+    ) -> tuple[Tensor | None, Tensor | None, States | None]:
+        """lengths, which it checks, reset and reset_state, checked, in the layout of `functional.layers`."""
+        if reset is None and reset_state is not None:
+            raise ValueError("reset_state should only be given with reset")
+        if lengths is None and reset is None:
+            return None, None, None
+        shape = self._extent(input, batch_sizes)
+        shape = shape[::-1] if self.batch_first else shape
+        batch_axis = 0 if self.batch_first else 1
+        if lengths is not None and not batched:
+            lengths = checks.as_tensor("lengths", lengths).reshape(-1)
+        if reset is not None:
+            reset = checks.as_tensor("reset", reset)
+            reset = reset if batched else reset.unsqueeze(batch_axis)
+            reset = checks.reset(reset, shape, self.batch_first, input.device)
+            reset = reset if sorted_indices is None else reset.index_select(1, sorted_indices)
+        if reset is not None and reset_state is None and self.learn_hx:
+            return lengths, reset, self._initial_states(input, batch_sizes)
+        if reset_state is not None:
+            reset_state = self.permute_hidden(self._batched_states(reset_state, batched), sorted_indices)
+            self.check_forward_args(input, reset_state, batch_sizes)
+        return lengths, reset, reset_state

@@ -1,0 +1,27 @@
+"""From a cell's equations to its modules."""
+
+import sys
+
+from ..cells import Cell, register
+from .cell_modules import RecurrentCell
+from .layers import UnprojectedLayer
+from .recurrent_layer import RecurrentLayer
+
+
+def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:
+    """The layer and the cell module of a cell: ``PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)``.
+
+    The cell may be one of yours: it is registered under its name, and runs on the reference engine. The modules
+    are named after it and belong to the calling module, where pickle looks for them.
+
+    Raises:
+        ValueError: the cell's name is another's.
+    """
+    register(cell)
+    base = RecurrentLayer if cell.projection else UnprojectedLayer
+    module = sys._getframe(1).f_globals.get("__name__", __name__)
+    made = []
+    for kind, name, what in ((base, cell.__name__, "Layers"), (RecurrentCell, f"{cell.__name__}Cell", "One step")):
+        doc = f"{what} of this cell; arguments as `{kind.__name__}`.\n\n{cell.__doc__}"
+        made.append(type(name, (kind,), {"cell": cell, "__module__": module, "__doc__": doc}))
+    return made[0], made[1]

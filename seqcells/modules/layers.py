@@ -1,0 +1,98 @@
+"""The layers that torch.nn has, in their place."""
+
+from typing import Any
+
+from torch import nn
+
+from .. import cells
+from .recurrent_layer import RecurrentLayer
+
+
+class UnprojectedLayer(RecurrentLayer):
+    """A `RecurrentLayer` of a cell that allows no projection: no ``proj_size``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+        **others: Any,
+    ) -> None:
+        if "proj_size" in others and "proj_size" not in self.cell.options:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            **others,
+        )
+
+
+class LSTM(RecurrentLayer):
+    """A multi-layer long short-term memory, in place of `torch.nn.LSTM`; arguments as `RecurrentLayer`.
+
+    Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
+    """
+
+    cell = cells.LSTM
+    torch_class = nn.LSTM
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+
+
+class GRU(UnprojectedLayer):
+    """A multi-layer gated recurrent unit, in place of `torch.nn.GRU`; arguments as `RecurrentLayer`.
+
+    Equations and sources: `seqcells.cells.GRU`.
+    """
+
+    cell = cells.GRU
+    torch_class = nn.GRU
+
+
+class RNN(UnprojectedLayer):
+    """A multi-layer Elman network, in place of `torch.nn.RNN`; arguments as `RecurrentLayer`, and:
+
+    Args:
+        nonlinearity: ``"tanh"`` or ``"relu"``, the fourth argument. Default: ``"tanh"``
+
+    Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
+    """
+
+    torch_class = nn.RNN
+    _rank_error = "{}: Expected input to be 2D or 3D, got {}D tensor instead"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if nonlinearity not in cells.RNN_BY_NONLINEARITY:
+            raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+        # Before the rest, which asks for the cell.
+        self.mode = cells.RNN_BY_NONLINEARITY[nonlinearity].name.upper()
+        super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
+        self.nonlinearity = nonlinearity
+
+    @property
+    def cell(self) -> type[cells.Cell]:
+        # As in torch.nn, where the mode decides; no class, which a file would name, lies in the module's dictionary.
+        return cells.REGISTRY[self.mode.lower()]

@@ -1,0 +1,180 @@
+"""Replace torch's recurrent modules inside a model, and put them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+
+from ..backends import check_name
+from . import convert, timing
+from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from .layers import GRU, LSTM, RNN
+from .recurrent_layer import RecurrentLayer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+OURS = {ours.torch_class: ours for ours in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)}
+
+
+class _Report(NamedTuple):
+    replaced: dict[str, nn.Module]
+    """The modules that changed their class."""
+    left: dict[str, str]
+    """Those that stayed, and why."""
+
+
+class Swapped(_Report):
+    """What `swap` or `unswap` did, by the modules' names in the model."""
+
+    times: timing.Times | None = None
+    """The seconds of the model and of its replaced modules, before and after, where `swap` was given an example."""
+    nothing = "no recurrent module of torch.nn in this model"
+    way_back = "Tools that go by torch.nn's types do not find these modules: seqcells.unswap(model) is the way back."
+
+    def __new__(cls, replaced: dict[str, nn.Module], left: dict[str, str]) -> Self:
+        self = super().__new__(cls, replaced, left)
+        # As they are now: they may change their class again.
+        self._described = {name: _described(module) for name, module in replaced.items()}
+        return self
+
+    def __str__(self) -> str:
+        times = self.times
+        lines = [
+            f"{name}: now {self._described[name]}" + ("" if times is None else f", {times.of(module)}")
+            for name, module in self.replaced.items()
+        ]
+        if times is not None:
+            lines.append(f"the model: {times.model} (medians in eval mode, under no_grad)")
+        lines += [self.way_back] if lines else []
+        lines += [f"{name}: left, {reason}" for name, reason in self.left.items()]
+        return "\n".join(lines) or self.nothing
+
+
+class Unswapped(Swapped):
+    """What `unswap` did."""
+
+    nothing = "no recurrent module of seqcells in this model"
+    way_back = "seqcells.swap(model) replaces them again."
+
+
+def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swapped:
+    """Let every recurrent layer and cell of torch.nn inside ``model`` be one of ours, in place.
+
+    A module changes its class and stays the object that it is, for all who hold it: its Parameter objects (an
+    optimizer made before goes on working), buffers, submodules, hooks, attributes, parametrizations and training mode
+    are as they were. A subclass that does nothing else in its calls becomes one of ours with its methods. What cannot
+    be carried over is left as it is. `unswap` is the way back.
+
+    Args:
+        model: the model.
+        backend: of the modules, see `seqcells.call.choose`. Default: ``"auto"``
+        example: an input of the model: a tensor, a tuple of arguments or a dict of keyword arguments. With it the
+            report also tells the time of the model before and after, and of each replaced module: medians of
+            interleaved calls in eval mode, under no_grad, for some two seconds (longer where a few calls take longer).
+            The model's hooks run; its mode, buffers and attributes, and torch's, numpy's and Python's random numbers,
+            are afterwards what they were, but not what a list or dict attribute holds. Default: None, nothing is
+            called.
+
+    Returns:
+        What was replaced, and what was left and why.
+
+    Raises:
+        TypeError: ``model`` is itself such a module; use ``seqcells.LSTM.from_torch``.
+        ValueError: for an unknown backend, or an example for a compiled model, whose time is its compiler's.
+        Whatever the model raises for the example; it is then left as it was.
+    """
+    check_name(backend)
+
+    def to_ours(module: nn.Module) -> None:
+        base = next((theirs for theirs in OURS if isinstance(module, theirs)), None)
+        convert.to_ours(module, OURS.get(base, RecurrentLayer), backend=backend)
+
+    def change() -> Swapped:
+        return Swapped(*_change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class"))
+
+    if example is None:
+        return change()
+    if any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()):
+        raise ValueError("a compiled model cannot be timed with an example: swap first, then compile")
+    positional, named = timing.arguments(example)
+
+    def call() -> Any:
+        return model(*positional, **named)
+
+    with timing.inference(model, example):
+        call()
+        report = change()
+        modules = list(dict.fromkeys(report.replaced.values()))
+
+        def back() -> None:
+            for module in filter(_is_ours, modules):
+                convert.to_torch(module)
+
+        try:
+            sides = back, lambda: [to_ours(module) for module in modules]
+            report.times = timing.compare(call, modules, sides) if modules else None
+        except BaseException:
+            back()
+            raise
+    return report
+
+
+def unswap(model: nn.Module) -> Unswapped:
+    """Let every recurrent layer and cell of seqcells inside ``model`` be torch.nn's, in place: `swap`'s way back.
+
+    All that is on a module stays on it, as with `swap`; a subclass of torch.nn's that was swapped is itself again.
+    The round trip leaves state_dict and outputs the same. Left are cells that torch.nn has not, and subclasses of ours.
+
+    Returns:
+        What was replaced, and what was left and why.
+
+    Raises:
+        TypeError: ``model`` is itself such a module; use its ``to_torch``.
+    """
+    return Unswapped(*_change(model, _is_ours, convert.to_torch, "use its to_torch"))
+
+
+def _change(
+    model: nn.Module, wanted: Callable[[nn.Module], bool], change: Callable[[nn.Module], Any], instead: str
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """What was changed of the wanted modules, and why others were not."""
+    if wanted(model):
+        raise TypeError(f"the model is itself a {type(model).__name__}: {instead}, which returns a new one")
+    replaced, left, reasons = {}, {}, {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module not in reasons:
+            if not wanted(module):
+                continue
+            try:
+                change(module)
+                reasons[module] = None
+            except (TypeError, ValueError, RuntimeError) as reason:
+                reasons[module] = str(reason)
+        if reasons[module] is None:
+            replaced[name] = module
+        else:
+            left[name] = reasons[module]
+    return replaced, left
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return isinstance(module, (RecurrentLayer, RecurrentCell))
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    return isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and not _is_ours(module)
+
+
+def _described(module: nn.Module) -> str:
+    """Its class, for who reads a report."""
+    plain = type_before_parametrizations(module)
+    parametrized = ", parametrized" if is_parametrized(module) else ""
+    if not _is_ours(module):
+        return (f"torch.nn.{plain.__name__}" if plain in OURS else plain.__qualname__) + parametrized
+    ours = next(ours for ours in OURS.values() if isinstance(module, ours))
+    methods = "" if plain is ours else f" with the methods of {plain.__qualname__}"
+    return f"seqcells.{ours.__name__}{methods}{parametrized}"

@@ -1,0 +1,63 @@
+"""Which values of which layer a call keeps, from the names that it gives."""
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..cells import Cell
+from ..system.constant import constant
+from .recurrence import letters_of
+
+_OF_LAYER = re.compile(r"(\w+)_l(\d+)")
+
+Wanted = tuple[tuple[str, str], ...]
+"""Names that a call gives, each with the value's own name."""
+
+
+def by_layer(cell: type[Cell], keep: Sequence[str], layers: int) -> Sequence[Wanted]:
+    """For each layer what is wanted of it.
+
+    ``c`` is a value of the last layer, ``c_l0`` that of the first, as its parameters are named.
+
+    Raises:
+        TypeError: ``keep`` is no sequence of names.
+        ValueError: the cell has no such value, or the stack no such layer.
+    """
+    if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+        raise TypeError(f'keep should be a sequence of names, such as keep=("c",), got: {keep!r}')
+    if not keep:
+        return ((),) * layers
+    for name in keep:
+        if not name.isidentifier():
+            raise ValueError(f"keep should have names of values, got: {name!r}")
+    return _by_layer(cell, " ".join(keep), layers)
+
+
+@constant
+def _by_layer(cell: type[Cell], names: str, layers: int) -> Sequence[Wanted]:
+    found: list[Wanted] = [()] * layers
+    for name in names.split():
+        layer, value, numbered = layers - 1, name, _OF_LAYER.fullmatch(name)
+        try:
+            letters_of(cell, name)
+        except ValueError:
+            if numbered is None:
+                raise
+            value, layer = numbered[1], int(numbered[2])
+            letters_of(cell, value)
+            if layer >= layers:
+                raise ValueError(f"there is no layer {layer} to keep {name} of: there are {layers}") from None
+        found[layer] += ((name, value),)
+    return tuple(found)
+
+
+def values(wanted: Wanted) -> tuple[str, ...]:
+    """The values' own names, each once."""
+    return tuple(dict.fromkeys([value for _, value in wanted]))
+
+
+def by_name(wanted: Wanted, kept: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Under the names that were given what is kept, which has the order of `values`."""
+    found = dict(zip(values(wanted), kept, strict=True))
+    return {name: found[value] for name, value in wanted}

@@ -1,0 +1,172 @@
+"""One recurrent layer as the operators and engines take it, or several where an engine runs them at once."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..cells import Cell
+from ..system.constant import constant
+from .weights import Weights
+
+
+class Recurrence(NamedTuple):
+    """A layer; T steps, B sequences, D directions (one or two), G gates, H hidden units, P of the hidden state that is
+    carried (H without a projection).
+
+    * ``gates_x``: (T, B, D·G·H), the input projected;
+    * ``input``: (T, B, features), or None: in the place of ``gates_x``, which is then to be made of it by the weights;
+    * ``states``: in the order of ``cell.states``: (D, B, P), the others (D, B, H), or as large as the cell says;
+    * ``weights``: those of each direction;
+    * ``lengths``: (B,) integers, ``reset``: (T, B) bool, or None: the same for both directions;
+    * ``reset_states``: shaped as ``states``, or None for zeros;
+    * ``reverse``: whether the only direction, or the first of two, goes from the last step to the first;
+    * ``streams``: what `step` is given besides the gates, by name, each (D, ·) and then as its axes say. The one called
+      ``input`` is there only beside a given ``gates_x``;
+    * ``kept``: the names of values of each step that are wanted, see `seqcells.derive.keeping`.
+
+    Its results are the output (T, B, D·P), the final states, shaped as ``states``, and after these what is kept, each
+    (T, B, D·size), zero past a sequence's end.
+
+    With ``stacked`` there are layers, one upon the other, in the place of directions; none is projected or goes
+    backwards. ``gates_x`` (T, B, G·H) or ``input`` is the lowest one's, the output the highest one's, and of the
+    weights of all but the lowest those of the input are used in any case.
+    """
+
+    cell: type[Cell]
+    gates_x: Tensor | None
+    states: Sequence[Tensor]
+    weights: Sequence[Weights]
+    lengths: Tensor | None = None
+    reset: Tensor | None = None
+    reset_states: Sequence[Tensor] | None = None
+    reverse: bool = False
+    stacked: bool = False
+    input: Tensor | None = None
+    streams: Mapping[str, Tensor] = MappingProxyType({})
+    kept: tuple[str, ...] = ()
+
+    @property
+    def outside(self) -> Tensor:
+        """What comes from outside: the input, or its projection."""
+        return self.gates_x if self.input is None else self.input
+
+    @property
+    def hidden(self) -> int:
+        """H: of the last state of that size, else of the gates."""
+        hr = self.weights[0].hr
+        if hr is not None:
+            return hr.shape[-1]
+        sizes = zip(self.cell.state_sizes.values(), self.states, strict=True)
+        found = [state.shape[-1] for size, state in sizes if size == "H"]
+        if found:
+            return found[-1]
+        rows = self.weights[0].ih.shape[0] if self.input is not None else self.gates_x.shape[-1] // len(self.weights)
+        return rows // len(self.cell.gates)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """By letter; ``""`` stands for the one number of a sequence. F is there where anything given has that size."""
+        return self.cell.sizes_by_letter(self.hidden) | self._features() | {"": 1}
+
+    def _features(self) -> dict[str, int]:
+        if self.input is not None:
+            return {"F": self.input.shape[-1]}
+        given = [(axes, self.streams[name]) for name, axes in self.cell.streams.items() if name in self.streams]
+        given += zip(self.cell.state_sizes.values(), self.states, strict=False)
+        return next(({"F": tensor.shape[-1]} for axes, tensor in given if axes.endswith("F")), {})
+
+    @property
+    def output(self) -> str:
+        """The name of what is returned for all steps."""
+        return self.cell.output or self.cell.states[0]
+
+    def width(self, name: str) -> int:
+        """The units of a value by name, in one direction."""
+        if name == self.cell.states[0]:
+            return self.states[0].shape[-1]
+        return self.sizes[letters_of(self.cell, name)[name]]
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Those of the results."""
+        (steps, batch), sides = self.outside.shape[:2], 1 if self.stacked else len(self.weights)
+        output, *kept = ((steps, batch, sides * self.width(name)) for name in (self.output, *self.kept))
+        return [output, *(tuple(state.shape) for state in self.states), *kept]
+
+    @property
+    def count(self) -> int:
+        """The number of results."""
+        return 1 + len(self.states) + len(self.kept)
+
+    @property
+    def input_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """What makes ``gates_x`` of the input: weight_ih and bias_ih of all directions, one below the other; of a cell
+        without gates nothing."""
+        first, *others = self.weights[:1] if self.stacked else self.weights
+        if not others or first.ih is None:
+            return first.ih, first.bias_ih
+        bias = None if first.bias_ih is None else torch.cat([first.bias_ih, *(w.bias_ih for w in others)])
+        return torch.cat([first.ih, *(w.ih for w in others)]), bias
+
+    def projected(self, gates_x: Tensor) -> "Recurrence":
+        """The same, with the input's projection in the place of the input, which may stay as a stream."""
+        streams = {"input": self.input.expand(len(self.weights), *self.input.shape), **self.streams}
+        streams = {name: streams[name] for name in self.cell.streams}
+        return self._replace(gates_x=gates_x, input=None, streams=streams)
+
+    def reversed(self, direction: int) -> bool:
+        """Whether a direction goes from the last step to the first."""
+        return self.reverse != (direction == 1 and not self.stacked)
+
+    @property
+    def used(self) -> list[Weights]:
+        """The weights, without those that would make a ``gates_x`` which is given."""
+        given = self.input is None
+        return [w.recurrent if given and not (self.stacked and k) else w for k, w in enumerate(self.weights)]
+
+    def differentiable(self) -> list[Tensor]:
+        """The tensors that have gradients, in the order of an engine's ``backward``."""
+        weights = [w for each in self.used for w in each.present()]
+        return [self.outside, *self.states, *weights, *(self.reset_states or ()), *self.streams.values()]
+
+    def replaced(self, flat: Sequence[Tensor]) -> "Recurrence":
+        """The same, with other tensors in the places of the differentiable ones."""
+        rest = iter(flat)
+        outside, states = next(rest), [next(rest) for _ in self.states]
+        weights = tuple(w.replaced([next(rest) for _ in w.present()]) for w in self.used)
+        reset_states = None if self.reset_states is None else [next(rest) for _ in self.reset_states]
+        streams = dict(zip(self.streams, rest, strict=True))
+        q = self._replace(gates_x=outside) if self.input is None else self._replace(input=outside)
+        return q._replace(states=states, weights=weights, reset_states=reset_states, streams=streams)
+
+
+@constant
+def letters_of(cell: type[Cell], names: str) -> dict[str, str]:
+    """The letters of the sizes of values of a step, of names with spaces between them; see `seqcells.derive.keeping`.
+
+    Raises:
+        ValueError: the cell has no such value.
+    """
+    wanted = names.split()
+    if all(name in cell.state_sizes for name in wanted):  # so that nothing need be derived
+        return cell.state_sizes
+    from ..derive.keeping import sizes_of
+
+    return sizes_of(cell, wanted)
+
+
+class Backward(NamedTuple):
+    """What the backward of a `Recurrence` is given besides it.
+
+    * ``output``, ``saved``: forward's, as an engine returned them;
+    * ``grad_output``, ``grad_final``: the gradients of the output, and of the other results;
+    * ``wanted``: a `Recurrence` with a bool in the place of each differentiable tensor: whether its gradient is wanted.
+    """
+
+    output: Tensor
+    saved: Sequence[Tensor]
+    grad_output: Tensor
+    grad_final: Sequence[Tensor]
+    wanted: Recurrence

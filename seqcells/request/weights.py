@@ -1,0 +1,110 @@
+"""The tensors of one layer in one direction, by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..cells import Cell
+
+
+class Weights(NamedTuple):
+    """The weights of one layer in one direction; G gates, R recurrent gates, H hidden units, P projected ones.
+
+    * ``ih``: (G·H, input size), or None where the input is already projected, and for a cell without gates;
+    * ``hh``: (R·H, H or P), or None for a cell without a recurrent product;
+    * ``bias_ih``, ``bias_hh``: (G·H,), (R·H,), or None;
+    * ``hr``: (P, H), the projection of the hidden state, or None;
+    * ``own``: the cell's own parameters in the order of `Cell.own_names`: of each unit (rows, H), of products
+      (row blocks · H, H / heads) and their biases (row blocks · H,) if there are any, numbers (1,). In the place of H
+      may be what the cell's sizes say.
+    """
+
+    ih: Tensor | None = None
+    hh: Tensor | None = None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    hr: Tensor | None = None
+    own: tuple[Tensor, ...] = ()
+
+    @staticmethod
+    def roles(cell: type[Cell], bias: bool, projection: bool) -> tuple[str, ...]:
+        """What a layer of ``cell`` has, in the order its module registers them (torch.nn's, then the cell's own)."""
+        roles = ["weight_ih"] if cell.gates else []
+        if cell.recurrent_gates:
+            roles.append("weight_hh")
+        if bias:
+            roles += ["bias_ih"] if cell.gates else []
+            if cell.recurrent_gates:
+                roles.append("bias_hh")
+        if projection:
+            roles.append("weight_hr")
+        return *roles, *(role for role in cell.own_names() if bias or not role.startswith("bias"))
+
+    @staticmethod
+    def shape(role: str, cell: type[Cell], input_size: int, hidden_size: int, proj_size: int) -> tuple[int, ...]:
+        """The shape of the parameter in that role."""
+        first = (cell.sizes_by_letter(hidden_size) | {"F": input_size})[cell.state_sizes[cell.states[0]]]
+        heads = cell.every_product["hh"].heads if cell.recurrent_gates else 1
+        shapes = cell.own_shapes(hidden_size, input_size) | {
+            "weight_ih": (len(cell.gates) * hidden_size, input_size),
+            "weight_hh": (len(cell.recurrent_gates) * hidden_size, (proj_size or first) // heads),
+            "bias_ih": (len(cell.gates) * hidden_size,),
+            "bias_hh": (len(cell.recurrent_gates) * hidden_size,),
+            "weight_hr": (proj_size, hidden_size),
+        }
+        return shapes[role]
+
+    @staticmethod
+    def initialise(role: str, cell: type[Cell], parameter: Tensor, initial: Mapping[str, float]) -> None:
+        """Give the row blocks of the parameter in that role their initial values by name, where there are any."""
+        rows = cell.rows_of(role)
+        with torch.no_grad():
+            for row, block in zip(rows, parameter.unflatten(0, (len(rows), -1)) if rows else (), strict=True):
+                if row in initial:
+                    block.fill_(initial[row])
+
+    @classmethod
+    def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> "Weights":
+        """From tensors in the order of ``roles``."""
+        fields = {role.removeprefix("weight_"): tensor for role, tensor in zip(roles, tensors, strict=True)}
+        known = {name: fields.pop(name) for name in ("ih", "hh", "bias_ih", "bias_hh", "hr") if name in fields}
+        return cls(**known, own=tuple(tensor for tensor in fields.values() if tensor is not None))
+
+    def named(self, cell: type[Cell]) -> dict[str, Tensor]:
+        """The cell's own parameters by name: those of `Cell.own_names`, but for biases where there are none."""
+        names = [*cell.own_names()]
+        if len(self.own) < len(names):
+            names = [name for name in names if not name.startswith("bias")]
+        return dict(zip(names, self.own, strict=True))
+
+    @property
+    def first(self) -> Tensor:
+        """One that there is."""
+        return self.present()[0] if self.ih is None else self.ih
+
+    def with_projection(self, cell: type[Cell], names: Sequence[str]) -> "Weights":
+        """The same, ``weight_hr`` among the cell's own parameters, which have these names then."""
+        own = self.named(cell) | {"weight_hr": self.hr}
+        return self._replace(hr=None, own=tuple(own[name] for name in names if name in own))
+
+    def present(self) -> list[Tensor]:
+        """The tensors that there are, in the order of ``roles``."""
+        return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.own)
+
+    def replaced(self, tensors: Sequence[Tensor]) -> "Weights":
+        """The same, with other tensors in the places of the present ones."""
+        rest = iter(tensors)
+        fixed = [None if w is None else next(rest) for w in self[:5]]
+        return Weights(*fixed, own=tuple(rest))
+
+    def matching(self, other: "Weights") -> list[Tensor | None]:
+        """What another has in the places of the present tensors."""
+        both = zip([*self[:5], *self.own], [*other[:5], *other.own], strict=True)
+        return [theirs for own, theirs in both if own is not None]
+
+    @property
+    def recurrent(self) -> "Weights":
+        """Only what is used inside the time loop."""
+        return self._replace(ih=None, bias_ih=None)
