@@ -206,7 +206,5 @@ def test_names_that_a_language_keeps_to_itself():
 
 def test_importing_the_package_derives_nothing():
     code = "import sys, seqcells; print([m for m in sys.modules if m.startswith('seqcells.derive.') or m == 'triton'])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout
-        == "['seqcells.derive.transformed']\n"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "['seqcells.derive.transformed']\n"
