@@ -21,12 +21,13 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from .backends import BACKENDS, engine_of, reference, torch_ops
 from .call import choose, run
 from .cells import Cell
+from .derive.transformed import for_engines
 from .request import checks, context, fits, precision
 from .request.boundaries import valid_steps
 from .request.call import Call, Choice
 from .request.kept import by_layer, by_name, values
 from .request.recurrence import Recurrence
-from .request.streams import Layout, check_names, laid_out, of_paths, without_padding
+from .request.streams import Layout, check_names, laid_out, of_paths, of_rows, without_padding
 from .request.weights import Weights
 
 NONE: Mapping[str, Tensor] = MappingProxyType({})
@@ -49,7 +50,8 @@ def call_of(
     layers: int = 1,
     dropout: bool = False,
 ) -> Call:
-    """What `dispatch` needs to know of a call."""
+    """What `seqcells.call.choose` needs to know of a call."""
+    cell = for_engines(cell)
     used = (
         ("lengths", lengths),
         ("reset", reset),
@@ -127,6 +129,7 @@ def layers(
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
+    written, cell, weights = cell, for_engines(cell), [w.made(cell) for w in weights]
     directions = 2 if bidirectional else 1
     # Most calls keep nothing, and are called for nothing besides.
     wanted = ((),) * (len(weights) // directions) if keep == () else by_layer(cell, keep, len(weights) // directions)
@@ -162,7 +165,9 @@ def layers(
 
     input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
 
-    streams = laid_out(cell, streams, input, _layout(cell, input, states, weights, directions))
+    if streams or cell.streams:
+        streams = laid_out(written, streams, input, _layout(cell, input, states, weights, directions))
+        streams = of_rows(written, streams, input.shape[1])
     valid = None
     if lengths is not None:
         # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
@@ -262,6 +267,8 @@ def recurrence(
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
+    streams = of_rows(cell, streams, gates_x.shape[1])
+    cell, weights = for_engines(cell), weights.made(cell)
     checks.has_steps(gates_x)
     if lengths is not None:
         lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
@@ -296,6 +303,7 @@ def step(
     name, (N, ·) each.
     """
     check_names(cell, streams)
+    written, cell, weights = cell, for_engines(cell), weights.made(cell)
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "step", input, weights, keep=keep)
     choice = choose.choose(call, backend)
@@ -307,7 +315,7 @@ def step(
     input, states, (weights,), _ = _autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
-    streams = laid_out(cell, streams, input, layout)
+    streams = of_rows(written, laid_out(written, streams, input, layout), len(input))
     streams = {name: of_paths(cell.streams[name], stream, slice(0, 1)) for name, stream in streams.items()}
     q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), streams=streams, kept=values(wanted))
     with precision.without_autocast(input.device):

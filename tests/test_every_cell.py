@@ -17,6 +17,7 @@ from seqcells.call import operators, run
 from seqcells.derive.derivation import derive
 from seqcells.derive.expressions import DerivationError
 from seqcells.derive.layout import layouts
+from seqcells.derive.transformed import for_engines
 from seqcells.request.recurrence import Recurrence
 
 __all__ = ["registered"]  # a fixture of every test
@@ -25,20 +26,21 @@ __all__ = ["registered"]  # a fixture of every test
 def runs_on_the_cpu(cell):
     """Whether the loop of kernels/cpu is for such a cell."""
     unset = [option for option, value in cell.options.items() if value is None]
-    cell = cell.configured(**dict.fromkeys(unset, 2))
+    cell = for_engines(cell.configured(**dict.fromkeys(unset, 2)))
     try:
         return bool(layouts(cell, derive(cell, reset=True, lengths=True)))
     except DerivationError:
         return False
 
 
-OF_OTHER_SIZES = "scrn", "hyper_lstm"
-"""Cells whose kernels heavy tests compile; to compile those of all takes many minutes."""
+OF_OTHER_KINDS = "scrn", "hyper_lstm", "mixed_sizes", "mass_conserving_lstm"
+"""Cells of several sizes, of numbers summed over each, of weights made of weights. Their kernels are compiled by heavy
+tests; those of all would take many minutes."""
 
 
 @needs_compiler
 @pytest.mark.heavy
-@heavy_if(lambda name, **_: name in OF_OTHER_SIZES)
+@heavy_if(lambda name, **_: name in OF_OTHER_KINDS)
 @pytest.mark.parametrize("form", ["plain", "bounded"])
 @pytest.mark.parametrize("name", [name for name in OWN if runs_on_the_cpu(OWN[name])])
 def test_every_cell_runs_on_the_cpu(name, form, compiling):

@@ -16,7 +16,7 @@ from seqcells.request.recurrence import Backward, Recurrence
 from seqcells.request.weights import Weights
 
 if not cpu.unavailable():
-    from seqcells.kernels.cpu import compiled, engine, library
+    from seqcells.kernels.cpu import engine, library
 
 OTHERS = (
     cells.GRUResetBefore,
@@ -194,18 +194,17 @@ class Timed(cells.Cell):
         return tanh(x.a + r.a * x.elapsed)
 
 
-def test_streams_that_all_sequences_share_are_the_references():
+def test_streams_that_all_sequences_share(compiling):
+    """Each sequence is given its own copy, whose gradients are summed."""
     layer, _ = seqcells.define(Timed)
-    x, elapsed = torch.randn(5, 3, 7), torch.rand(5)
-    with pytest.raises(RuntimeError, match="streams that all sequences of a step share"):
-        layer(7, 12, backend="cpu")(x, elapsed=elapsed)
-    chosen = layer(7, 12)
-    expected = layer(7, 12, backend="reference")
-    expected.load_state_dict(chosen.state_dict())
-    with pytest.warns(UserWarning, match="streams that all sequences of a step share"):
-        compiled._passes_or_reason.cache_clear()
-        found = chosen(x, elapsed=elapsed)[0]
-    assert torch.equal(found, expected(x, elapsed=elapsed)[0])
+    x, elapsed = torch.randn(5, 3, 7, dtype=torch.float64), torch.rand(5, dtype=torch.float64, requires_grad=True)
+    ours, expected = (layer(7, 12, dtype=torch.float64, backend=backend) for backend in ("cpu", "reference"))
+    expected.load_state_dict(ours.state_dict())
+    results = []
+    for module in (ours, expected):
+        output = module(x, elapsed=elapsed, lengths=torch.tensor([5, 2, 0]))[0]
+        results.append([output, *torch.autograd.grad(output.square().sum(), [elapsed, *module.parameters()])])
+    torch.testing.assert_close(*results)
 
 
 BOUNDARIES = {

@@ -6,7 +6,6 @@ the storage's dtype what it gives, outputs and gradients, and nothing in between
 """
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -27,8 +26,9 @@ def stepping(
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor]], dict[str, Tensor]]:
     """One step for all rows: of the gates' parts from the input, the streams and the states, (B, ·) each, it makes the
     cell's results by name, the new states first."""
+    weights = weights.made(cell)
     own, each = weights.named(cell), hidden // cell.heads()
-    matrices = _made(cell, {name: own.get(f"weight_{name}", weights.hh) for name in cell.every_product})
+    matrices = {name: own.get(f"weight_{name}", weights.hh) for name in cell.every_product}
     biases = {name: own.get(f"bias_{name}") for name in cell.rows_of_products()} | {"hh": weights.bias_hh}
 
     # Numbers of heads are stored one for each head, and computed with one for each unit.
@@ -61,19 +61,6 @@ def stepping(
         return found if weights.hr is None else found | {cell.states[0]: linear(found[cell.states[0]], weights.hr)}
 
     return step
-
-
-def _made(cell: type[Cell], learnt: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that `step` multiplies by: the learnt ones, but for those that the cell makes of them."""
-    if cell.weights is Cell.weights:
-        return learnt
-    blocks = {name: len(product.rows) * product.heads for name, product in cell.every_product.items()}
-    parted = {name: weight.unflatten(0, (blocks[name], -1)) for name, weight in learnt.items()}
-    made = {name: weight.flatten(0, 1) for name, weight in cell.weights(SimpleNamespace(**parted)).items()}
-    for name, weight in made.items():
-        if name not in learnt or weight.shape != learnt[name].shape:
-            raise RuntimeError(f"weights of {cell.__name__} makes {name}, which is no weight or has another size")
-    return learnt | made
 
 
 def _product(operand: Tensor, weight: Tensor, bias: Tensor | None, blocks: int, heads: int) -> Sequence[Tensor]:

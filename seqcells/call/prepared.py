@@ -104,7 +104,10 @@ def _engine(module: nn.Module, example: Example, kind: str) -> tuple[Any, Order 
 
 
 def _order(module: nn.Module, input: Tensor, weights: Sequence[Weights]) -> Order | None:
-    """That of a call's weights among the `parameters`; None where they are none, or the call is not of numbers."""
+    """That of a call's weights among the `parameters`; None where they are none, the cell makes others of them, or the
+    call is not of numbers."""
+    if module.cell.weights is not Cell.weights:
+        return None
     own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
     place = {id(parameter): k for k, parameter in enumerate(own)}
     ids = [id(tensor) for tensor in read]

@@ -145,8 +145,8 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     """Those of both passes, derived with all boundaries.
 
     Raises:
-        DerivationError: no engine runs such a cell: with reductions of heads, heads of two sizes, weights made of
-            weights, or learnt numbers beside units of several sizes.
+        DerivationError: no engine runs such a cell: with reductions of heads, heads of two sizes, or weights made of
+            weights.
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
     _check(cell, values)
@@ -169,7 +169,9 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
             backward.write(output, slot._replace(where="GIVEN", array=to[0]))
             summed.setdefault((value, "H"), []).append(("grad_bias_ih", slot.column, "H"))
         elif slot.axes in ("H", ""):
-            summed.setdefault((value, output.axes or value.unit_axis or "H"), []).append((*to, slot.axes))
+            # A number that is summed has no size of its own: any stage sums it that comes after it is made.
+            letter = output.axes or value.unit_axis or backward.letter_of(value)
+            summed.setdefault((value, letter), []).append((*to, slot.axes))
         else:
             adds = "T" not in output.axes
             backward.write(output, slot._replace(array=to[0], working=adds), adds)
@@ -182,13 +184,10 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
 def _check(cell: type[Cell], values: Sequence[Expression]) -> None:
     products = [v.op for v in values if isinstance(v.op, Product)]
     others = [v for v in values if not isinstance(v.op, Product)]
-    sizes = {v.unit_axis for v in values} - {""}
     lacking = {
         "reductions of heads": any("N" in v.axes or getattr(v.op, "heads", 1) > 1 for v in others),
         "heads of two sizes": any(op.heads > 1 and op.axis != op.of for op in products),
         "weights made of weights": cell.weights is not Cell.weights,
-        # Whose gradients are sums over units of each size.
-        "learnt numbers beside units of several sizes": bool(cell.scalars) and len(sizes) > 1,
     }
     refuse(cell, lacking, "no loop runs that yet")
 
@@ -212,6 +211,10 @@ class _Places:
         self._slots: dict[Expression, Slot] = {}
         self._results: list[list[Result]] = [[] for _ in stages.letter]
         self._taken: dict[str, int] = {}
+
+    def letter_of(self, value: Expression) -> str:
+        """The size of the stage that makes a value."""
+        return self._stages.letter[self._stages.making(value)]
 
     def write(self, output: Output, slot: Slot, adds: bool = False) -> None:
         slot = slot._replace(where="GIVEN" if slot.where == "GATE" else slot.where)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .expressions import Expression
+from .expressions import DerivationError, Expression
 from .program import Program
 
 
@@ -33,11 +33,20 @@ class Stages(NamedTuple):
 
     def making(self, value: Expression, letter: str = "") -> int:
         """The stage that makes a value, for the units of that size where it has none itself; leaves are there before
-        all others."""
+        all others.
+
+        Raises:
+            DerivationError: a number of a row is made after the last stage of that size.
+        """
         letter = value.unit_axis or letter
         if value in self.of and self.letter[self.of[value]] == (letter or self.letter[self.of[value]]):
             return self.of[value]
-        return self.first(letter or self.letters[0]) if value not in self.of else self.last(letter)
+        if value not in self.of:
+            return self.first(letter or self.letters[0])
+        last = self.last(letter)
+        if self.before[last] < self.before[self.of[value]]:
+            raise DerivationError(f"no stage of units of the size {letter} comes after what is to be written for them")
+        return last
 
 
 def stages_of(program: Program, letters: tuple[str, ...]) -> Stages:

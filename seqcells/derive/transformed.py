@@ -80,10 +80,47 @@ def zoneout(cell: type[Cell], *states: str) -> type[Cell]:
     return _derived(cell, {"step": staticmethod(step), "streams": streams})
 
 
+def weights_made(cell: type[Cell]) -> type[Cell]:
+    """The cell that is given the weights which it multiplies by: made of the learnt ones before the loop, by autograd's
+    operators.
+
+    Raises:
+        ValueError: the cell multiplies by the learnt weights.
+    """
+    if cell.weights is Cell.weights:
+        raise ValueError(f"the {cell.name} cell multiplies by its learnt weights")
+    return _derived(cell, {"weights": Cell.weights, "projection": cell.projection})
+
+
+def streams_of_rows(cell: type[Cell]) -> type[Cell]:
+    """The cell that is given for each sequence what all sequences of a step share.
+
+    Raises:
+        ValueError: they share nothing.
+    """
+    if not shared_streams(cell):
+        raise ValueError(f"the {cell.name} cell has no streams that all sequences of a step share")
+    streams = {name: f"TB{axes[1:]}" if name in shared_streams(cell) else axes for name, axes in cell.streams.items()}
+    return _derived(cell, {"streams": streams, "projection": cell.projection})
+
+
+def shared_streams(cell: type[Cell]) -> list[str]:
+    """The streams, by name, that all sequences of a step share."""
+    return [name for name, axes in cell.streams.items() if axes.startswith("T") and "B" not in axes]
+
+
+def for_engines(cell: type[Cell]) -> type[Cell]:
+    """The cell as engines and operators take it: given what `weights_made` and `streams_of_rows` say."""
+    words = ["weights_made"] * (cell.weights is not Cell.weights) + ["streams_of_rows"] * bool(shared_streams(cell))
+    return transformed(cell, *words) if words else cell
+
+
 TRANSFORMATIONS: dict[str, Callable[..., type[Cell]]] = {
     "projection": projection,
     "recurrent_dropout": recurrent_dropout,
     "zoneout": zoneout,
+    "weights_made": weights_made,
+    "streams_of_rows": streams_of_rows,
 }
 
 
@@ -120,7 +157,7 @@ def _derived(cell: type[Cell], own: dict[str, Any]) -> type[Cell]:
     """A class above a cell that is another in some of its attributes."""
     if "step" in own:  # so that whoever looks for its lines finds the author's
         own["step"].__func__.__wrapped__ = cell.step
-    own |= {"name": cell.name, "base": cell.base, "projection": False, "__module__": cell.__module__}
+    own = {"projection": False, **own, "name": cell.name, "base": cell.base, "__module__": cell.__module__}
     return type(cell.__name__, (cell,), own)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..cells import Cell
+from ..derive.transformed import shared_streams
 from . import checks, precision
 
 
@@ -84,6 +85,17 @@ def of_one_sequence(cell: type[Cell], given: Mapping[str, Any]) -> dict[str, Any
     for name, stream in given.items():
         if "B" in cell.streams.get(name, ""):
             found[name] = checks.as_tensor(name, stream).unsqueeze(0)
+    return found
+
+
+def of_rows(cell: type[Cell], streams: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
+    """Laid-out streams, those that all sequences of a step share repeated for each; as `for_engines` reads them."""
+    found = dict(streams)
+    for name in shared_streams(cell):
+        if name in streams:
+            axis = streams[name].dim() - len(cell.streams[name]) + 1
+            shape = [*streams[name].shape]
+            found[name] = streams[name].unsqueeze(axis).expand(*shape[:axis], batch, *shape[axis:])
     return found
 
 

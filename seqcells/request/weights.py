@@ -104,7 +104,33 @@ class Weights(NamedTuple):
         both = zip([*self[:5], *self.own], [*other[:5], *other.own], strict=True)
         return [theirs for own, theirs in both if own is not None]
 
+    def made(self, cell: type[Cell]) -> "Weights":
+        """Those that the cell's `step` multiplies by: these, but for what `Cell.weights` makes of them.
+
+        Raises:
+            RuntimeError: it makes one that there is not, or in another size.
+        """
+        if cell.weights is Cell.weights:
+            return self
+        own, every = self.named(cell), cell.every_product
+        learnt = {name: own.get(f"weight_{name}", self.hh) for name in every}
+        parts = {name: w.unflatten(0, (len(every[name].rows) * every[name].heads, -1)) for name, w in learnt.items()}
+        made = {name: weight.flatten(0, 1) for name, weight in cell.weights(_Parts(parts)).items()}
+        for name, weight in made.items():
+            if name not in learnt or weight.shape != learnt[name].shape:
+                raise RuntimeError(f"weights of {cell.__name__} makes {name}, which is no weight or has another size")
+        own |= {f"weight_{name}": weight for name, weight in made.items() if name != "hh"}
+        return self._replace(hh=made.get("hh", self.hh), own=tuple(own.values()))
+
     @property
     def recurrent(self) -> "Weights":
         """Only what is used inside the time loop."""
         return self._replace(ih=None, bias_ih=None)
+
+
+class _Parts:
+    """Weights as attributes; torch.compile follows no SimpleNamespace."""
+
+    def __init__(self, named: Mapping[str, Tensor]) -> None:
+        for name, weight in named.items():
+            setattr(self, name, weight)
