@@ -113,8 +113,9 @@ class RecurrentCell(Freezable):
             TypeError, ValueError, RuntimeError: for ``keep`` that names no value, and for streams that are missing, or
                 of the wrong dtype or size.
         """
-        like = None
-        if isinstance(keep, tuple) and not keep and not streams:
+        like, beside = None, self.cell.output not in ("", *self.cell.states)
+        # What is prepared returns states alone.
+        if isinstance(keep, tuple) and not (keep or streams or beside):
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
@@ -147,7 +148,7 @@ class RecurrentCell(Freezable):
         if not batched:
             streams = of_one_sequence(self.cell, streams)
         weights = self._weights()
-        output = () if self.cell.output in ("", *self.cell.states) else (self.cell.output,)
+        output = (self.cell.output,) if beside else ()
         if output:
             by_layer(self.cell, keep, 1)  # before anything is added to it
         wanted = (*keep, *output) if output else keep
