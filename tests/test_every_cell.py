@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from every_cell import LAYERS, MODULES, OWN, looped, make, random, registered, states, streams
-from programs import SIZES, B, H, T
+from programs import B, H, T
 from support import as_tuple, heavy_if, like_module, needs_compiler, plain_if
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
@@ -105,7 +105,7 @@ def test_cell_module_is_the_layer(name):
 def test_a_cell_module_returns_its_output_at_each_call(compiling):
     """Calls that are alike are prepared, and what is prepared returns states."""
     module = make("intersection_rnn", MODULES, backend="cpu")
-    x = torch.randn(B, SIZES["F"], dtype=torch.float64)
+    x = torch.randn(B, module.input_size, dtype=torch.float64)
     with torch.no_grad():
         first, *others = (module(x) for _ in range(4))
     assert len(first) == 2
