@@ -78,17 +78,17 @@ def cases() -> Iterator[Case]:
 def check(case: Case, backends: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
     """The outcomes of backends, each with its device."""
     torch.manual_seed(0)
-    layer = _layer(case)
-    given = _given(case)
-    truth = _results(layer, given, case, torch.float64, "cpu", "reference")
-    own = _results(layer, given, case, case.dtype, "cpu", "reference")
+    layer = layer_of(case)
+    inputs = given(case, layer)
+    truth = _results(layer, inputs, case, torch.float64, "cpu", "reference")
+    own = _results(layer, inputs, case, case.dtype, "cpu", "reference")
     # Where the reference happens to hit the mark, others need not. In float64 it is the mark, with roundings of its
     # own, which show where a sum comes near zero: there what all tests ask is asked.
     least = 1e-12 if case.dtype == torch.float64 else 8 * torch.finfo(case.dtype).eps
     allowed = [2 * _distance(a, b) + least for a, b in zip(own, truth, strict=True)]
     for backend, device in backends:
         try:
-            found = _results(layer, given, case, case.dtype, device, backend)
+            found = _results(layer, inputs, case, case.dtype, device, backend)
         except Exception as error:
             refused = isinstance(error, RuntimeError) and "cannot run this call" in str(error)
             if not refused:
@@ -98,7 +98,8 @@ def check(case: Case, backends: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
         yield Outcome(case, backend, device, max(distances))
 
 
-def _layer(case: Case) -> RecurrentLayer:
+def layer_of(case: Case) -> RecurrentLayer:
+    """A case's layer, in float64, by the registry."""
     named = {"lstm": LSTM, "gru": GRU}
     if case.cell.startswith("rnn_"):
         kind, options = RNN, {"nonlinearity": case.cell.removeprefix("rnn_")}
@@ -108,13 +109,16 @@ def _layer(case: Case) -> RecurrentLayer:
     return kind(features, hidden, **options, **case.options, dtype=torch.float64)
 
 
-def _given(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    steps, batch, features, _ = case.sizes
+def given(case: Case, layer: RecurrentLayer) -> tuple[Tensor, dict[str, Tensor]]:
+    """The input, and what a call is given by name: boundaries, and streams, which are positive as times are."""
+    steps, batch, features, hidden = case.sizes
     input = torch.randn(steps, batch, features, dtype=torch.float64)
-    if not case.boundaries:
-        return input, {}
-    lengths = torch.randint(0, steps + 1, (batch,))
-    return input, {"lengths": lengths, "reset": torch.rand(steps, batch) < 0.3}
+    sizes = {"T": steps, "B": batch, "F": features, "N": layer.cell.heads(), **layer.cell.sizes_by_letter(hidden)}
+    streams = {name: axes for name, axes in layer.cell.streams.items() if name != "input"}
+    given = {name: torch.rand([sizes[axis] for axis in axes], dtype=torch.float64) for name, axes in streams.items()}
+    if case.boundaries:
+        given |= {"lengths": torch.randint(0, steps + 1, (batch,)), "reset": torch.rand(steps, batch) < 0.3}
+    return input, given
 
 
 def _results(
@@ -126,13 +130,13 @@ def _results(
     backend: str,
 ) -> list[Tensor]:
     """Output, final states and all gradients, in float64, of weights and an input as the case's dtype rounds them."""
-    input, boundaries = given
+    input, others = given
     parameters = [p.detach().to(case.dtype).to(device, dtype).requires_grad_() for p in layer.parameters()]
     input = input.to(case.dtype).to(device, dtype).requires_grad_()
     layer.backend = backend
     named = dict(zip((name for name, _ in layer.named_parameters()), parameters, strict=True))
-    boundaries = {name: tensor.to(device) for name, tensor in boundaries.items()}
-    output, final = torch.func.functional_call(layer, named, (input,), boundaries)
+    others = {name: t.to(device, dtype) if t.is_floating_point() else t.to(device) for name, t in others.items()}
+    output, final = torch.func.functional_call(layer, named, (input,), others)
     results = [output, *((final,) if isinstance(final, Tensor) else final)]
     seeds = [torch.linspace(-1, 1, r.numel(), dtype=dtype, device=device).view(r.shape) for r in results]
     gradients = torch.autograd.grad(results, [input, *parameters], seeds)

@@ -1,14 +1,17 @@
 """Cells beyond torch.nn's, against their papers' formulas written out in float64, and cells of one's own."""
 
+import pickle
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import seqcells
+from seqcells import cells
 from seqcells.call import run
 from seqcells.cells import REGISTRY, Cell
-from seqcells.cells.activations import tanh
+from seqcells.cells.activations import sigmoid, tanh
 from seqcells.derive.plan import plan
 from seqcells.derive.print import triton
 from seqcells.derive.print_loop import cpp_cells
@@ -17,10 +20,6 @@ from seqcells.request.recurrence import Recurrence
 from seqcells.request.weights import Weights
 
 T, B, INPUTS, H = 6, 3, 4, 5
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    return 1 / (1 + torch.exp(-x))
 
 
 # Each direct form: (a, states) → new states. a(k, h) is the k-th gate's W x + b_ih + U h + b_hh, a(k) without
@@ -181,6 +180,7 @@ class Leaky(Cell):
 def defined():
     yield seqcells.define(Leaky)
     del REGISTRY["leaky"]
+    cells._REPLACED.pop("leaky", None)
 
 
 def test_own_cell_runs_at_once(defined):
@@ -234,3 +234,66 @@ def test_names_are_not_taken_twice(defined):
     other = type("Other", (Leaky,), {"step": Leaky.step})
     with pytest.raises(ValueError, match=r"the name 'leaky' is taken by test_cells\.Leaky"):
         seqcells.define(other)
+
+
+def redefined(step):
+    """The cell defined again with another step, as a notebook's cell that was edited and run."""
+    return type("Leaky", (Leaky,), {"step": staticmethod(step), "__module__": __name__})
+
+
+def test_what_was_made_before_a_cell_was_defined_again_keeps_its_own(defined):
+    """Layers, compiled graphs and exported ones; all that is made later has the later equations."""
+    x = torch.randn(T, B, INPUTS)
+    before = defined[0](INPUTS, H)
+    expected = before(x)[0]
+    compiled = torch.compile(before, backend="aot_eager", fullgraph=True)
+    exported = torch.export.export(before, (x,)).module()
+    torch.testing.assert_close(compiled(x)[0], expected)
+    later, _ = seqcells.define(redefined(lambda x, r, s, p: s.h + p.a * (sigmoid(x.h + r.h) - s.h)))
+    after = later(INPUTS, H)
+    after.load_state_dict(before.state_dict())
+    assert not torch.allclose(after(x)[0], expected)
+    for module in (before, compiled, exported):
+        output = module(x)[0]
+        torch.testing.assert_close(output, expected)
+    output = compiled(x)[0]
+    expected_gradients = torch.autograd.grad(before(x)[0].sum(), [*before.parameters()])
+    torch.testing.assert_close(torch.autograd.grad(output.sum(), [*before.parameters()]), expected_gradients)
+    again = torch.compile(after, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(again(x)[0], after(x)[0])
+
+
+class LeakyLayer(seqcells.RecurrentLayer):
+    """A layer as a class of its own."""
+
+    cell = redefined(lambda x, r, s, p: s.h + p.a * (tanh(x.h + r.h) - s.h))
+
+
+class OneStep(seqcells.RecurrentCell):
+    """Likewise one step."""
+
+    cell = LeakyLayer.cell
+
+
+del REGISTRY["leaky"]  # other tests go through all that it has
+
+
+def test_layers_are_classes_of_ones_own(defined):
+    """Types, bases and what pickle finds, without `define`."""
+    assert REGISTRY["leaky"] is Leaky
+    layer, step = LeakyLayer(INPUTS, H, num_layers=2, dropout=0.1), OneStep(INPUTS, H)
+    assert repr(layer) == f"LeakyLayer({INPUTS}, {H}, num_layers=2, dropout=0.1)"
+    x = torch.randn(T, B, INPUTS)
+    assert layer(x)[0].shape == (T, B, H) and step(x[0]).shape == (B, H)
+    copied = pickle.loads(pickle.dumps(layer.eval()))
+    assert torch.equal(copied(x)[0], layer(x)[0])
+
+    class Deeper(LeakyLayer):
+        def forward(self, input, hx=None):
+            return super().forward(2 * input, hx)[0]
+
+    assert Deeper(INPUTS, H)(x).shape == (T, B, H)
+    with pytest.raises(ValueError, match="proj_size argument is not supported for the leaky cell"):
+        LeakyLayer(INPUTS, H, proj_size=2)
+    with pytest.raises(ValueError, match=r"the name 'leaky' is taken by test_cells\.Leaky"):
+        type("Taken", (seqcells.RecurrentLayer,), {"cell": type("Other", (Leaky,), {"step": Leaky.step})})

@@ -191,6 +191,117 @@ def test_a_killed_compiler_leaves_nothing_that_is_loaded(forgotten):
 
 
 @pytest.mark.heavy
+def test_what_a_killed_process_left_is_cleared_away(forgotten, tmp_path):
+    """Nobody waits for it, nobody loads it, and it does not stay for ever."""
+    compiled.why_not(Leaky, FLOAT)
+    folder = tmp_path / "cache" / "kernels"
+    name = next(path.stem for path in sorted(folder.glob("*.so")))
+    names = [path.stem for path in folder.glob("*.so")]
+    for path in folder.glob("*.so"):
+        path.unlink()
+    for each in names:
+        (folder / f".{each}-left").mkdir()
+        (folder / f".{each}-left" / f"{name}.so").write_bytes(b"half")
+    (tmp_path / "cache" / "locks" / f"{name}.lock").write_text("")
+    forgotten()
+    assert compiled.why_not(Leaky, FLOAT) is None
+    assert sorted(path.stem for path in folder.glob("*.so")) == sorted(names)
+    assert len([*folder.glob(".*")]) == 1, "of the two libraries the first one's name is the lock's"
+
+
+FULL = """
+    import resource, signal, sys
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as if there were no more room
+    import warnings, torch, seqcells
+    warnings.simplefilter("ignore")
+    layer = seqcells.define(seqcells.cells.MGU)[0](3, 4)
+    choice = layer.plan(torch.ones(2, 1, 3))
+    assert choice.backend == "reference", choice
+    print(choice.reason)
+"""
+
+
+@pytest.mark.heavy
+def test_a_full_disk_leaves_nothing_and_is_told():
+    code = textwrap.dedent(FULL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "cannot compile it" in done.stdout
+    assert kept() == []
+
+
+LOADED = """
+    import sys
+    import torch
+    import seqcells
+    from torch.utils.data import DataLoader, Dataset
+
+    MGU, MGUCell = seqcells.define(seqcells.cells.MGU)
+
+
+    class Made(Dataset):
+        def __init__(self):
+            torch.manual_seed(0)
+            self.layer = MGU(3, 4, backend="cpu").requires_grad_(False)
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, k):
+            return self.layer(torch.full((5, 1, 3), float(k)))[0]
+
+
+    if __name__ == "__main__":
+        data = Made()
+        how = None if sys.argv[1] == "alone" else sys.argv[1]
+        loader = DataLoader(data, num_workers=0 if how is None else 3, multiprocessing_context=how)
+        print(*(f"{output.sum():.6f}" for output in loader))
+"""
+
+
+@pytest.mark.heavy
+def test_workers_of_a_loader_compile_and_run(tmp_path):
+    """Forked and spawned, from a cold cache and from a warm one."""
+    (tmp_path / "loaded.py").write_text(textwrap.dedent(LOADED))
+    found = []
+    for how in ("fork", "spawn", "alone"):
+        command = [sys.executable, str(tmp_path / "loaded.py"), how]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+        assert done.stderr.count("compiling") == (how == "fork")
+    assert len({*found}) == 1
+
+
+RANKS = """
+    import torch, seqcells
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    layer = seqcells.define(seqcells.cells.MGU)[0](3, 4, backend="cpu")
+    total = layer(torch.ones(5, 1, 3))[0].sum().detach()
+    whole = total.clone()
+    dist.all_reduce(whole)
+    assert torch.allclose(whole, total * dist.get_world_size())
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.heavy
+def test_eight_ranks_start_from_a_cold_cache(tmp_path):
+    (tmp_path / "ranks.py").write_text(textwrap.dedent(RANKS))
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*run, str(tmp_path / "ranks.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("seqcells: compiling") == 1
+
+
+@pytest.mark.heavy
 def test_a_forked_child_runs_what_its_parent_loaded():
     layer = seqcells.define(Leaky)[0](3, 4, backend="cpu")
     x = torch.randn(5, 2, 3)

@@ -110,16 +110,31 @@ def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: K
         struct = cpp_struct(cell, both)
         addresses = _engine.find_passes(target, build.key(struct), TYPES[dtype])
         if addresses is None:
-            texts = [_text(struct, target, f"{STRUCT}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
-            kept_too = f" and {', '.join(kept)}" if kept else ""
-            what = f"{cell.name}{kept_too} for {target}, {str(dtype).removeprefix('torch.')}"
-            addresses = map(_address, _libraries(texts, what))
+            addresses = map(_address, _compiled(cell, struct, dtype, target, kept))
         return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))
     except (DerivationError, CannotCompileError) as reason:
         words = f"it was built without the {cell.name} cell, and cannot compile it: {reason}"
         if may_compile:
             warnings.warn(f"the reference runs the {cell.name} cell on the CPU: {words}", stacklevel=2)
         return words
+
+
+def ahead(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept = ()) -> list[Path]:
+    """A cell's libraries for an instruction set, which this processor need not have; none where the extension was built
+    with the cell.
+
+    Raises:
+        CannotCompileError, DerivationError: it cannot be compiled.
+    """
+    struct = cpp_struct(cell, layouts(cell, derive(cell, reset=True, lengths=True, kept=kept)))
+    built = _engine.find_passes(target, build.key(struct), TYPES[dtype])
+    return [] if built else _compiled(cell, struct, dtype, target, kept)
+
+
+def _compiled(cell: type[Cell], struct: str, dtype: torch.dtype, target: str, kept: Kept) -> list[Path]:
+    texts = [_text(struct, target, f"{STRUCT}::{kind}", TYPES[dtype]) for kind in ("Forward", "Backward")]
+    kept_too = f" and {', '.join(kept)}" if kept else ""
+    return _libraries(texts, f"{cell.name}{kept_too} for {target}, {str(dtype).removeprefix('torch.')}")
 
 
 def _text(struct: str, target: str, program: str, type: str) -> str:
@@ -179,15 +194,18 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
 def _compile_missing(
     command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
 ) -> None:
+    # What a killed process has left of these: nobody else has their lock.
+    for left in folder.glob(f".{Path(names[0]).stem}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     wanted = [(text, folder / name) for text, name in zip(texts, names, strict=True) if not (folder / name).exists()]
     if wanted:
         print(f"seqcells: compiling {what}, once; this takes some seconds", file=sys.stderr, flush=True)
-        _compile(command, wanted)
+        _compile(command, wanted, f".{Path(names[0]).stem}-")
 
 
-def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]]) -> None:
-    """Side by side, in a folder of their own; each is moved in whole."""
-    with tempfile.TemporaryDirectory(dir=wanted[0][1].parent, prefix=".") as aside:
+def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]], prefix: str) -> None:
+    """Side by side, in a folder of their own, whose name begins with ``prefix``; each is moved in whole."""
+    with tempfile.TemporaryDirectory(dir=wanted[0][1].parent, prefix=prefix) as aside:
         running = []
         for text, path in wanted:
             source, made = Path(aside, f"{path.stem}.cpp"), Path(aside, path.name)

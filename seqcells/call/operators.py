@@ -32,7 +32,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 from ..cells import Cell
-from ..derive.transformed import cell_of
+from ..derive.transformed import cells_of
 from ..request import context, fits
 from ..request.recurrence import Backward, Recurrence
 from ..request.weights import Weights
@@ -105,15 +105,25 @@ def program(cell: type[Cell]) -> str:
         return ""
 
 
+def _cell(name: str, hash: str) -> type[Cell]:
+    """The cell that a graph was made with: of that name, or defined under it before.
+
+    Raises:
+        RuntimeError: none of those has these equations.
+    """
+    for cell in cells_of(name):
+        if program(cell) == hash:
+            return cell
+    raise RuntimeError(f"the graph was made with other equations of the {name} cell than it has now")
+
+
 class _Call:
     """The operators' common arguments: a `Recurrence`, the backend that runs it, and what settings hold."""
 
     def __init__(
         self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str, kept: str = ""
     ) -> None:
-        kind, self.names = cell_of(cell), names.split()
-        if hash != program(kind):
-            raise RuntimeError(f"the graph was made with other equations of the {cell} cell than it has now")
+        kind, self.names = _cell(cell, hash), names.split()
         if len(self.names) != len(tensors):
             raise RuntimeError(f"Expected a name for each of {len(tensors)} tensors, got {len(self.names)}: {names!r}")
         named = dict(zip(self.names, tensors, strict=True))
@@ -273,7 +283,7 @@ class _Differentiated(torch.autograd.Function):
 
 def _results(others: tuple) -> int:
     """Their number, from the arguments but for the tensors."""
-    return 1 + len(cell_of(others[0]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
+    return 1 + len(_cell(*others[:2]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
 
 
 def _with_kept(args: tuple) -> tuple[Any, ...]:
@@ -338,7 +348,8 @@ def _vmap(
     """Rows of one batch where all share their weights, else one call after another."""
     count, dims, names_of = info.batch_size, in_dims[2], names.split()
     tensors = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
-    axes = [_batch_axis(cell, name) for name in names_of]
+    kind = _cell(cell, hash)
+    axes = [_batch_axis(kind, name) for name in names_of]
     if any(dim is not None and axis is None for dim, axis in zip(dims, axes, strict=True)):
         each = [[t if dim is None else t[k] for t, dim in zip(tensors, dims, strict=True)] for k in range(count)]
         results = [torch.ops.seqcells.recurrence(cell, hash, some, names, *rest) for some in each]
@@ -354,10 +365,10 @@ def _vmap(
     return [result.unflatten(1, (count, -1)) for result in results], [1] * len(results)
 
 
-def _batch_axis(cell: str, name: str) -> int | None:
+def _batch_axis(cell: type[Cell], name: str) -> int | None:
     """Which axis of a tensor by name has the sequences; None of one that all of them share."""
     if name.startswith("stream_"):
-        axes = cell_of(cell).streams[name.removeprefix("stream_")]
+        axes = cell.streams[name.removeprefix("stream_")]
         return 1 + axes.index("B") if "B" in axes else None
     if name.startswith(("weight_", "bias_")):
         return None

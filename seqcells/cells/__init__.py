@@ -3,7 +3,7 @@
 Those besides `BUILT_IN` are read when somebody asks for one: ``seqcells.define(seqcells.cells.LEM)``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 
@@ -59,12 +59,16 @@ STAGED = (
 REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
 """The cells that a name finds: those above, and all that `register` was given in this process."""
 
+_REPLACED: dict[str, list[type[Cell]]] = {}
+"""Classes whose names have been given to others of the same module, as a notebook does that is run again: graphs that
+were made with them keep them."""
+
 RNN_BY_NONLINEARITY: dict[str, type[Cell]] = {"tanh": RNNTanh, "relu": RNNReLU}
 
 
 def register(cell: type[Cell]) -> None:
-    """Give a cell its name in the registry, a configured one the name of the cell that it is of; the same class defined
-    again, as in a notebook, replaces itself.
+    """Give a cell its name in the registry, a configured one the name of the cell that it is of. The same class defined
+    again, as in a notebook, replaces itself; what was made with the earlier one keeps that.
 
     Raises:
         ValueError: the name is another cell's.
@@ -73,7 +77,24 @@ def register(cell: type[Cell]) -> None:
     there = REGISTRY.setdefault(cell.name, cell)
     if (there.__module__, there.__qualname__) != (cell.__module__, cell.__qualname__):
         raise ValueError(f"the name {cell.name!r} is taken by {there.__module__}.{there.__qualname__}")
+    if there is not cell:
+        _REPLACED.setdefault(cell.name, []).append(there)
     REGISTRY[cell.name] = cell
+
+
+def versions(name: str) -> Iterator[type[Cell]]:
+    """The cell of that name, as `named` finds it, and then those that had the name before it, the last one first.
+
+    Raises:
+        ValueError: the registry has no such cell, or the cell no such options.
+    """
+    yield named(name)
+    key, _, words = name.partition("[")
+    for cell in reversed(_REPLACED.get(key, [])):
+        try:
+            yield cell.with_words(words[:-1]).configured()
+        except ValueError:
+            continue  # it had other options
 
 
 def named(name: str) -> type[Cell]:
@@ -126,5 +147,6 @@ __all__ = [
     "named",
     "register",
     "units",
+    "versions",
 ]
 __all__ += LIBRARY

@@ -6,7 +6,7 @@ runs a cell of streams runs these too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import cells
@@ -151,6 +151,12 @@ def cell_of(name: str) -> type[Cell]:
     """
     base, *words = name.split(WITH)
     return transformed(cells.named(base), *words)
+
+
+def cells_of(name: str) -> Iterator[type[Cell]]:
+    """`cell_of` that name, and then those that were defined under it before: see `seqcells.cells.versions`."""
+    base, *words = name.split(WITH)
+    return (transformed(cell, *words) for cell in cells.versions(base))
 
 
 def _derived(cell: type[Cell], own: dict[str, Any]) -> type[Cell]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from ..cells import Cell, register
+from ..cells import Cell
 from .cell_modules import RecurrentCell
 from .layers import UnprojectedLayer
 from .recurrent_layer import RecurrentLayer
@@ -11,13 +11,20 @@ from .recurrent_layer import RecurrentLayer
 def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:
     """The layer and the cell module of a cell: ``PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)``.
 
-    The cell may be one of yours: it is registered under its name, and runs on the reference engine. The modules
-    are named after it and belong to the calling module, where pickle looks for them.
+    It is short for two classes, which a type checker follows better, and of which there may be one alone::
+
+        class PeepholeLSTM(RecurrentLayer):
+            cell = cells.PeepholeLSTM
+
+        class PeepholeLSTMCell(RecurrentCell):
+            cell = cells.PeepholeLSTM
+
+    The cell may be one of yours. Its kernels are compiled at first use. The modules are named after it and belong to
+    the calling module, where pickle looks for them.
 
     Raises:
         ValueError: the cell's name is another's.
     """
-    register(cell)
     base = RecurrentLayer if cell.projection else UnprojectedLayer
     module = sys._getframe(1).f_globals.get("__name__", __name__)
     made = []

@@ -57,7 +57,10 @@ class Freezable(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cell = vars(cls).get("cell")
-        if isinstance(cell, type) and cell.options:
+        if not isinstance(cell, type):
+            return
+        cells.register(cell)  # graphs find it by its name
+        if cell.options:
             cls._options, cls._declared = cell.words, cell
             cls.cell = property(lambda module: cell.configurations[module._options])
 

@@ -91,6 +91,8 @@ class RecurrentLayer(Regularised):
         self.dropout = float(dropout)
         if proj_size and "proj_size" in self.cell.options:  # a size of the cell's own
             options["proj_size"], proj_size = proj_size, 0
+        if proj_size and not self.cell.projection:
+            raise ValueError(f"proj_size argument is not supported for the {self.cell.name} cell")
         checks.constructor(input_size, hidden_size, num_layers, bias, batch_first, dropout, proj_size)
         self._configure(options, hidden_size)
         self.mode = self.cell.base.name.upper()

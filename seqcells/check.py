@@ -1,0 +1,208 @@
+"""``python -m seqcells.check module:Cell``: what the author of a cell wants to know of it.
+
+Its stages and what they keep for backward, whether its gradients are right, whether kernels compute what its equations
+say, what they take of a GPU, and how long calls take beside the nearest cell that torch.nn has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cells, selftest, tune
+from .backends import BACKENDS
+from .call import choose
+from .cells import Cell
+from .commands import SPELLING, cell_named, place_of
+from .derive.derivation import derive
+from .derive.expressions import DerivationError, Expression, Product
+from .derive.program import Program
+from .derive.transformed import for_engines
+from .modules.layers import GRU, LSTM, RNN
+from .modules.recurrent_layer import RecurrentLayer
+
+TIMED = (1, 128), (32, 256)
+"""Rows and hidden units of the calls that are timed."""
+STEPS = 100
+
+
+def stages(cell: type[Cell]) -> Iterator[str]:
+    """What a step gathers, stage by stage, and what forward keeps of it for backward.
+
+    Raises:
+        DerivationError: `step` has no graph; the error names its line.
+    """
+    derived = derive(for_engines(cell))
+    for name, one in (("forward", derived.forward), ("backward", derived.backward)):
+        yield f"{name}: {_stages(one)}"
+    sizes: dict[str, list[str]] = {}
+    for name, value in derived.saved.items():
+        sizes.setdefault(value.unit_axis or "1", []).append(derived.forward.names.get(value, name))
+    words = "; ".join(f"{', '.join(names)} ({size} numbers each)" for size, names in sizes.items())
+    yield f"kept for backward besides the states, of each step and sequence: {words or 'nothing'}"
+
+
+def _stages(program: Program) -> str:
+    gathered = [", ".join(sorted({*map(_in_words, stage.gathers)})) for stage in program.stages[1:]]
+    words = [words for words in gathered if words]
+    if len(words) < 2:
+        return f"1 stage, after {words[0] if words else 'nothing'}"
+    return f"{len(words)} stages, after {'; then '.join(words)}"
+
+
+def _in_words(value: Expression) -> str:
+    if isinstance(value.op, Product):
+        return f"the product with {value.op.weight}{' transposed' if value.op.transposed else ''}"
+    return f"the {getattr(value.op, 'name', value.op)} over units"
+
+
+def gradients(cell: type[Cell]) -> str:
+    """Whether the reference's gradients are those of finite differences, in float64."""
+    hidden = 2 * cell.heads()
+    case = _case(cell, (3, 2, 3, hidden), torch.float64)
+    module = selftest.layer_of(case)
+    module.backend = "reference"
+    input, streams = selftest.given(case, module)
+    names = [name for name, _ in module.named_parameters()]
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        return torch.func.functional_call(module, dict(zip(names, parameters, strict=True)), (x,), streams)[0]
+
+    try:
+        torch.autograd.gradcheck(run, (input.requires_grad_(), *module.parameters()))
+    except torch.autograd.gradcheck.GradcheckError as wrong:
+        first = next(line for line in str(wrong).splitlines() if line)
+        return f"the reference's differ from finite differences, as at a kink or behind a stop(): {first}"
+    return "the reference's are those of finite differences"
+
+
+def _case(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dtype, **more: Any) -> selftest.Case:
+    """A layer of the cell; of one that reads the input as it is, as wide as that."""
+    steps, batch, features, hidden = sizes
+    if "input" in cell.streams:
+        features, more = hidden, {}
+    boundaries = more.pop("boundaries", False)
+    return selftest.Case(cell.base.name, (steps, batch, features, hidden), dtype, {**cell.options, **more}, boundaries)
+
+
+def agreement(cell: type[Cell]) -> Iterator[tuple[bool, str]]:
+    """By backend whether its results are the equations', and how far from them they are, in words."""
+    sizes = 5, 3, 4, 6 * cell.heads()
+    here = [each for each in selftest.backends_here() if BACKENDS.get(each[0]) and BACKENDS[each[0]].engine]
+    found: dict[tuple[str, str], list[selftest.Outcome]] = {each: [] for each in here}
+    for dtype in selftest.DTYPES[:3]:
+        cases = _case(cell, sizes, dtype), _case(cell, sizes, dtype, num_layers=2, bidirectional=True, boundaries=True)
+        for outcome in (outcome for case in cases for outcome in selftest.check(case, here)):
+            found[outcome.backend, outcome.device].append(outcome)
+    for (backend, device), outcomes in found.items():
+        if outcomes:
+            worst = max(outcomes, key=lambda outcome: outcome.distance)
+            passed = all(outcome.passed for outcome in outcomes)
+            words = worst.problem or f"{worst.distance:.2f} of what they may be off, {worst.case}"
+            yield passed, f"{backend} on {device}: {'as the equations say' if passed else 'WRONG'}; at most {words}"
+        else:
+            yield True, f"{backend} on {device}: {_why_not(cell, sizes, backend, device)}"
+
+
+def _why_not(cell: type[Cell], sizes: tuple[int, int, int, int], backend: str, device: str) -> str:
+    layer = selftest.layer_of(_case(cell, sizes, torch.float32)).to(device, torch.float32)
+    try:
+        return choose.choose(
+            layer._call(torch.zeros(1, 1, layer.input_size, device=device), layer._weights()), backend
+        ).reason
+    except RuntimeError as reason:
+        return str(reason)
+
+
+def nearest(cell: type[Cell]) -> type[RecurrentLayer]:
+    """The layer of torch.nn's that is most like a cell's: by the number of states and of gates."""
+    return LSTM if len(cell.states) > 1 else GRU if len(cell.gates) > 1 else RNN
+
+
+def times(cell: type[Cell], device: str) -> Iterator[str]:
+    """The times of calls beside those of the nearest cell's layer, by turns."""
+    other = nearest(cell)
+    for (rows, hidden), training in itertools.product(TIMED, (False, True)):
+        case = _case(cell, (STEPS, rows, hidden, -(-hidden // cell.heads()) * cell.heads()), torch.float32)
+        own = selftest.layer_of(case).to(device, torch.float32)
+        its = other(case.sizes[2], case.sizes[3], device=device)
+        input, streams = (_to(each, device) for each in selftest.given(case, own))
+        runs = {"own": _runner(own, input, streams, training), "its": _runner(its, input, {}, training)}
+        mine, theirs = tune.timed(runs, torch.cuda.synchronize if device == "cuda" else None).values()
+        with torch.set_grad_enabled(training):
+            backend = own.plan(input).backend
+        kind = f"{device} {'training' if training else 'inference'} B{rows} H{case.sizes[3]} T{STEPS}"
+        if mine is None or theirs is None:
+            yield f"{kind}: cannot run"
+        else:
+            ratio = f"{mine / theirs:.2f} times the {theirs * 1e3:.3g} ms of {other.__name__}"
+            yield f"{kind}: {mine * 1e3:.3g} ms by {backend}, {ratio}"
+
+
+def _to(given: Any, device: str) -> Any:
+    if isinstance(given, dict):
+        return {name: _to(tensor, device) for name, tensor in given.items()}
+    return given.to(device, torch.float32) if given.is_floating_point() else given.to(device)
+
+
+def _runner(layer: RecurrentLayer, input: Tensor, streams: dict[str, Tensor], training: bool) -> Callable[[], object]:
+    def infer() -> object:
+        with torch.no_grad():
+            return layer(input, **streams)
+
+    def train() -> object:
+        return torch.autograd.grad(layer(input, **streams)[0].sum(), [*layer.parameters()], allow_unused=True)
+
+    return train if training else infer
+
+
+def of_a_gpu() -> Iterator[str]:
+    """The registers and spills of all kernels that have been launched here."""
+    for name, module in [*sys.modules.items()]:
+        if not name.startswith("seqcells.kernels.triton.device"):
+            continue
+        for kernel in vars(module).values():
+            for compiled in getattr(kernel, "device_caches", {}).values():
+                for each in compiled[0].values():
+                    yield f"{kernel.fn.__name__}: {each.n_regs} registers a thread, {each.n_spills} bytes spilled"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what is known of a cell; 1 where it has no graph, or kernels compute something else."""
+    parser = argparse.ArgumentParser(prog="python -m seqcells.check", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("cell", type=cell_named, metavar="module:Cell", help=SPELLING)
+    parser.add_argument("--no-times", action="store_true", help="measure no times")
+    options = parser.parse_args(arguments)
+    cell = options.cell
+    unset = [name for name, value in cell.options.items() if value is None]
+    if unset:
+        parser.error(f"{cell.name} needs options: {cell.__name__}[{','.join(f'{name}=…' for name in unset)}]")
+    cells.register(cell)
+    print(f"{cell.name}, {place_of(cell)}: gates {', '.join(cell.gates) or 'none'}; states {', '.join(cell.states)}")
+    try:
+        print(*stages(cell), sep="\n")
+    except DerivationError as reason:
+        print(f"no kernels can be derived: {reason}")
+        return 1
+    print(f"gradients: {gradients(cell)}", flush=True)
+    failed = False
+    for fine, line in agreement(cell):
+        failed |= not fine
+        print(line, flush=True)
+    for line in of_a_gpu() if torch.cuda.is_available() else ["registers and spills: there is no GPU here"]:
+        print(line)
+    if not options.no_times:
+        for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+            for line in times(cell, device):
+                print(line, flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,43 @@
+"""What the commands that are about a cell have in common: the cell, as a command line names it."""
+
+import argparse
+import inspect
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from .cells import Cell
+
+SPELLING = "module:Cell, or module:Cell[depth=5] with options; a layer's or a module's class stands for its cell"
+
+
+def cell_named(spelled: str) -> type[Cell]:
+    """The cell of ``module:Cell``, imported from the folder that one is in or from an installed package.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such module, or it has no such cell.
+    """
+    module, colon, name = spelled.partition(":")
+    name, _, words = name.partition("[")
+    if not colon or not name:
+        raise argparse.ArgumentTypeError(f"{spelled!r} is not of the form {SPELLING}")
+    sys.path[:0] = [] if "" in sys.path else [""]
+    try:
+        there = getattr(import_module(module), name)
+    except ImportError as problem:
+        raise argparse.ArgumentTypeError(f"{module} cannot be imported: {problem}") from None
+    except AttributeError:
+        raise argparse.ArgumentTypeError(f"{module} has no {name}") from None
+    cell = getattr(there, "_declared", getattr(there, "cell", there))
+    if not (isinstance(cell, type) and issubclass(cell, Cell)):
+        raise argparse.ArgumentTypeError(f"{spelled} is no cell, no layer and no module of one: {cell!r}")
+    try:
+        return cell.with_words(words.removesuffix("]")).configured()
+    except (TypeError, ValueError) as problem:
+        raise argparse.ArgumentTypeError(f"{spelled}: {problem}") from None
+
+
+def place_of(cell: type[Cell]) -> str:
+    """The file and line of a cell's `step`."""
+    step = inspect.unwrap(cell.step)
+    return f"{Path(step.__code__.co_filename).name}:{step.__code__.co_firstlineno}"
