@@ -2,11 +2,13 @@
 
 import importlib
 import statistics
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from support import plain_if
+from support import needs_compiler, plain_if
+
+from seqcells.cells import REGISTRY
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {
@@ -59,3 +61,21 @@ def test_the_model_is_made_of_the_layer_asked_for(cell, layer):
     training = importlib.import_module("training")
     options = training.parser(None, steps=1).parse_args([f"--layer={layer}", f"--cell={cell}"])
     assert type(training.recurrent(options, input_size=3)) is getattr(training.LAYERS[layer], cell.upper())
+
+
+@needs_compiler
+def test_a_cell_of_ones_own(monkeypatch, capsys, compiling):
+    """It is checked, trained as by the reference, and timed."""
+    own = importlib.import_module("own_cell")
+    monkeypatch.setattr(own.check, "TIMED", ((1, 8),))
+    try:
+        losses = own.main(["--steps=30", "--length=12", "--hidden=8"])
+        said = capsys.readouterr().out
+        assert "the reference's are those of finite differences" in said and "ms of GRU" in said
+        plain = partial(own.Timescale, backend="reference")
+        monkeypatch.setattr(own, "Timescale", plain)
+        expected = own.main(["--steps=30", "--length=12", "--hidden=8"])
+    finally:
+        REGISTRY.pop("timescale", None)
+    assert losses["Timescale"] == pytest.approx(expected["Timescale"], rel=1e-4)
+    assert losses["Timescale"][-1] < losses["Timescale"][0]
