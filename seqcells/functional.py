@@ -51,7 +51,7 @@ def call_of(
     dropout: bool = False,
 ) -> Call:
     """What `seqcells.call.choose` needs to know of a call."""
-    cell = for_engines(cell)
+    cell = cell if cell.direct else for_engines(cell)
     used = (
         ("lengths", lengths),
         ("reset", reset),
@@ -129,7 +129,9 @@ def layers(
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
-    written, cell, weights = cell, for_engines(cell), [w.made(cell) for w in weights]
+    written = cell
+    if not cell.direct:
+        cell, weights = for_engines(cell), [w.made(cell) for w in weights]
     directions = 2 if bidirectional else 1
     # Most calls keep nothing, and are called for nothing besides.
     wanted = ((),) * (len(weights) // directions) if keep == () else by_layer(cell, keep, len(weights) // directions)
@@ -267,8 +269,9 @@ def recurrence(
     Raises:
         RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
     """
-    streams = of_rows(cell, streams, gates_x.shape[1])
-    cell, weights = for_engines(cell), weights.made(cell)
+    if not cell.direct:
+        streams = of_rows(cell, streams, gates_x.shape[1])
+        cell, weights = for_engines(cell), weights.made(cell)
     checks.has_steps(gates_x)
     if lengths is not None:
         lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
@@ -303,7 +306,9 @@ def step(
     name, (N, ·) each.
     """
     check_names(cell, streams)
-    written, cell, weights = cell, for_engines(cell), weights.made(cell)
+    written = cell
+    if not cell.direct:
+        cell, weights = for_engines(cell), weights.made(cell)
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "step", input, weights, keep=keep)
     choice = choose.choose(call, backend)

@@ -106,14 +106,10 @@ def program(cell: type[Cell]) -> str:
 
 
 def _cell(name: str, hash: str) -> type[Cell]:
-    """The cell that a graph was made with: of that name, or defined under it before.
-
-    Raises:
-        RuntimeError: none of those has these equations.
-    """
-    for cell in cells_of(name):
-        if program(cell) == hash:
-            return cell
+    """The cell that a graph was made with: of that name, or defined under it before. RuntimeError if there is none."""
+    found = next((cell for cell in cells_of(name) if program(cell) == hash), None)
+    if found:
+        return found
     raise RuntimeError(f"the graph was made with other equations of the {name} cell than it has now")
 
 

@@ -99,6 +99,8 @@ class Cell:
     R: ClassVar[type]
     S: ClassVar[type]
     P: ClassVar[type]
+    direct: ClassVar[bool]
+    """Whether engines take the cell as it is; others `seqcells.derive.transformed.for_engines` makes ready for them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -117,6 +119,8 @@ class Cell:
                 raise TypeError(f"cell {cls.__name__} must state a name without brackets, in which options are named")
             cls.base, cls.words, cls.configurations = cls, "", {"": cls}
         cls.transformations = {}
+        shared = any(axes.startswith("T") and "B" not in axes for axes in cls.streams.values())
+        cls.direct = cls.weights is Cell.weights and not shared
         cls.options = dict.fromkeys(cls.sizes.values()) | dict(cls.options)
         if "states" in own:
             cls._states = lettered(cls.states)
