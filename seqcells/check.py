@@ -65,7 +65,7 @@ def _in_words(value: Expression) -> str:
 def gradients(cell: type[Cell]) -> str:
     """Whether the reference's gradients are those of finite differences, in float64."""
     hidden = 2 * cell.heads()
-    case = _case(cell, (3, 2, 3, hidden), torch.float64)
+    case = case_of(cell, (3, 2, 3, hidden), torch.float64)
     module = selftest.layer_of(case)
     module.backend = "reference"
     input, streams = selftest.given(case, module)
@@ -82,7 +82,7 @@ def gradients(cell: type[Cell]) -> str:
     return "the reference's are those of finite differences"
 
 
-def _case(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dtype, **more: Any) -> selftest.Case:
+def case_of(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dtype, **more: Any) -> selftest.Case:
     """A layer of the cell; of one that reads the input as it is, as wide as that."""
     steps, batch, features, hidden = sizes
     if "input" in cell.streams:
@@ -97,7 +97,10 @@ def agreement(cell: type[Cell]) -> Iterator[tuple[bool, str]]:
     here = [each for each in selftest.backends_here() if BACKENDS.get(each[0]) and BACKENDS[each[0]].engine]
     found: dict[tuple[str, str], list[selftest.Outcome]] = {each: [] for each in here}
     for dtype in selftest.DTYPES[:3]:
-        cases = _case(cell, sizes, dtype), _case(cell, sizes, dtype, num_layers=2, bidirectional=True, boundaries=True)
+        cases = (
+            case_of(cell, sizes, dtype),
+            case_of(cell, sizes, dtype, num_layers=2, bidirectional=True, boundaries=True),
+        )
         for outcome in (outcome for case in cases for outcome in selftest.check(case, here)):
             found[outcome.backend, outcome.device].append(outcome)
     for (backend, device), outcomes in found.items():
@@ -111,7 +114,7 @@ def agreement(cell: type[Cell]) -> Iterator[tuple[bool, str]]:
 
 
 def _why_not(cell: type[Cell], sizes: tuple[int, int, int, int], backend: str, device: str) -> str:
-    layer = selftest.layer_of(_case(cell, sizes, torch.float32)).to(device, torch.float32)
+    layer = selftest.layer_of(case_of(cell, sizes, torch.float32)).to(device, torch.float32)
     try:
         return choose.choose(
             layer._call(torch.zeros(1, 1, layer.input_size, device=device), layer._weights()), backend
@@ -129,7 +132,7 @@ def times(cell: type[Cell], device: str) -> Iterator[str]:
     """The times of calls beside those of the nearest cell's layer, by turns."""
     other = nearest(cell)
     for (rows, hidden), training in itertools.product(TIMED, (False, True)):
-        case = _case(cell, (STEPS, rows, hidden, -(-hidden // cell.heads()) * cell.heads()), torch.float32)
+        case = case_of(cell, (STEPS, rows, hidden, -(-hidden // cell.heads()) * cell.heads()), torch.float32)
         own = selftest.layer_of(case).to(device, torch.float32)
         its = other(case.sizes[2], case.sizes[3], device=device)
         input, streams = (_to(each, device) for each in selftest.given(case, own))

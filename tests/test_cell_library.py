@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from support import needs_compiler
 from test_programs import EQUATIONS
 from torchrecurrent_loops import LOOPS
 
 import seqcells
-from seqcells import cells
+from seqcells import cells, check, selftest
 from seqcells.cells import BUILT_IN, LIBRARY, Cell
 
 FOLDER = Path(cells.__file__).parent
@@ -95,3 +97,25 @@ def test_defined_it_is_a_layer_and_a_cell_module():
     layer, module = seqcells.define(cells.LEM)
     assert layer(3, 4, dt=0.5).cell.name == "lem[dt=0.5]" and module(3, 4).weight_slow.shape == (4, 4)
     assert layer.__module__ == __name__ and "arXiv:2110.04744" in layer.__doc__
+
+
+REFERENCES = ("MemoryBlockLSTM",)
+"""Cells that the reference alone runs: this one reduces heads."""
+
+
+@needs_compiler
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", LIBRARY)
+def test_every_cell_runs_on_the_cpu(name, compiling):
+    """In float64, plain, and stacked with both directions and boundaries."""
+    cell = getattr(cells, name)
+    cell = cell.configured(**{option: 4 for option, value in cell.options.items() if value is None})
+    cells.register(cell)
+    sizes = 5, 3, 4, 6 * cell.heads()
+    several = {"num_layers": 2, "bidirectional": True, "boundaries": True}
+    for more in ({}, several):
+        case = check.case_of(cell, sizes, torch.float64, **more)
+        outcomes = [*selftest.check(case, [("cpu", "cpu")])]
+        assert bool(outcomes) == (name not in REFERENCES)
+        for outcome in outcomes:
+            assert outcome.passed, outcome

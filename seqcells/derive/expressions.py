@@ -1,7 +1,8 @@
 """The values of one step, as a graph: what `step` makes when it is run on symbols."""
 
+import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -152,7 +153,11 @@ def _axes(op: Any, values: tuple[Expression, ...]) -> str:
 
 
 def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression) -> Expression | None:
-    """The same value in fewer operations, where floating point agrees exactly: signs move, factors of 1 go."""
+    """The same value in fewer operations, where floating point agrees exactly: signs move, factors of 1 go; what
+    numbers make of each other is a number."""
+    numbers = [value.args[0] for value in (a, b) if value is not None and value.op == "constant"]
+    if op in OF_NUMBERS and len(numbers) == 2 - (b is None) and not (op == "/" and numbers[1] == 0):
+        return a.graph.constant(OF_NUMBERS[op](*numbers))
     if op == "neg" and a.op in ("neg", "-"):
         return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
     if op in ("*", "/") and "neg" in (a.op, b.op):
@@ -162,6 +167,15 @@ def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression
     if op in ("*", "/") and b.args == (1,):
         return a
     return b if op == "*" and a.args == (1,) else None
+
+
+OF_NUMBERS: dict[Any, Callable[..., float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "neg": operator.neg,
+}
 
 
 def reachable(roots: Iterable[Expression]) -> list[Expression]:
