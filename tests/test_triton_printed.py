@@ -300,6 +300,33 @@ def test_what_cannot_be_derived_is_refused_with_the_line(backend):
         choose.choose(call, backend)
 
 
+class Twin(Cell):
+    """GRU's equations, written by somebody else."""
+
+    name = "twin_of_gru"
+    gates, states = cells.GRU.gates, ("h",)
+
+    @staticmethod
+    def step(x, r, s, p):
+        forget, keep = sigmoid(x.r + r.r), sigmoid(x.z + r.z)
+        fresh = tanh(x.n + forget * r.n)
+        return fresh + keep * (s.h - fresh)
+
+
+@here
+def test_a_twin_of_a_cell_of_the_package_has_its_kernels():
+    """To the same bits, by plans of one stage."""
+    assert printed.of_one_stage(Twin) == "gru" and printed.of_one_stage(cells.MGU) is None
+    layer, _ = seqcells.define(Twin)
+    twin, gru = (kind(IN, H, backend="triton", dtype=torch.float64) for kind in (layer, seqcells.GRU))
+    twin.load_state_dict(gru.state_dict())
+    x = torch.randn(T, B, IN, dtype=torch.float64)
+    found = [
+        [output, *gradients([output], [*module.parameters()])] for module in (twin, gru) for output in [module(x)[0]]
+    ]
+    assert all(torch.equal(ours, its) for ours, its in zip(*found, strict=True))
+
+
 @here
 def test_a_projection_is_refused():
     module = seqcells.LSTM(IN, H, proj_size=2, backend="triton")

@@ -92,10 +92,12 @@ SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, i
     constexpr int NEXT = BEGINS ? K : Pass::follows[K];  // the next step's first stage, or -1
     const Call& p = *s.p;
     const int64_t units = p.sizes[Pass::letter[K]];
-    const bool halves = N == 0 && p.halves;
+    // Arrays of bfloat16 are read by what takes any vector, in the type of theirs that is computed in.
+    constexpr bool MAY_BE_HALVES = N == 0 && std::is_same_v<T, float>;
+    const bool halves = MAY_BE_HALVES && p.halves, pairs = MAY_BE_HALVES && s.pairs;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
-    const Place<Pass, T> now{s, p, units, s.index, of_row, Times{p}.at(s.index), false, full, N == 0 && s.pairs},
-        next{s, p, units, after, of_row, Times{p}.at(after), true, full, N == 0 && s.pairs};
+    const Place<Pass, T> now{s, p, units, s.index, of_row, Times{p}.at(s.index), false, full, pairs},
+        next{s, p, units, after, of_row, Times{p}.at(after), true, full, pairs};
     const int64_t count = N ? L : units - (s.unit + sub * L);
     const Times times{p};
     const auto valid = [&](const Place<Pass, T>& row) {
@@ -130,9 +132,10 @@ SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, i
     }
 }
 
-template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
+// One vector of any kind, with boundaries or without: it takes half of the time to compile, so there is one for both.
+template <class Pass, int K, class T, bool BEGINS>
 __attribute__((noinline)) void any_units(const Stage<T>& s, int64_t row, bool full, int sub) {
-    stage_units<Pass, K, BOUNDED, T, 0, BEGINS>(s, row, full, sub);
+    stage_units<Pass, K, true, T, 0, BEGINS>(s, row, full, sub);
 }
 
 // Rows behind the last are the first ones of what is likely to come next. Returns whether there is such a row.
@@ -193,10 +196,11 @@ SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
                     stage_units<Pass, K, BOUNDED, T, 3, BEGINS>(s, row, full, sub++);
                 else
                     stage_units<Pass, K, BOUNDED, T, 2, BEGINS>(s, row, full, sub);
+            for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
         } else if constexpr (std::is_same_v<T, float>) {
             for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
         }
-        for (; sub < s.vectors; ++sub) any_units<Pass, K, BOUNDED, T, BEGINS>(s, row, full, sub);
+        for (; sub < s.vectors; ++sub) any_units<Pass, K, T, BEGINS>(s, row, full, sub);
     }
 }
 

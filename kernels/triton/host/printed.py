@@ -14,6 +14,7 @@ from .... import cells
 from ....cells import BUILT_IN, STAGED, Cell
 from ....derive import build
 from ....derive.expressions import DerivationError
+from ....derive.identity import identity
 from ....derive.keeping import keeping
 from ....derive.print_stages import triton_stages
 from ....system import cache as files
@@ -28,7 +29,20 @@ Kept = tuple[str, ...]
 
 def runs(cell: type[Cell], kept: Kept = ()) -> bool:
     """Whether a cell runs by stages, and not as one of `cells`, whose kernels keep nothing of steps."""
-    return bool(kept) or BUILT_IN.get(cell.name) is not cell
+    return bool(kept) or of_one_stage(cell) is None
+
+
+@cache
+def of_one_stage(cell: type[Cell]) -> str | None:
+    """The cell of the package, by name, whose kernels of one stage a cell has: itself, or one of the same equations."""
+    if BUILT_IN.get(cell.name) is cell:
+        return cell.name
+    try:
+        own = identity(cell)
+    except DerivationError:
+        return None
+    alike = (name for name, each in BUILT_IN.items() if each.gates == cell.gates and each.states == cell.states)
+    return next((name for name in alike if identity(BUILT_IN[name]) == own), None)
 
 
 def passes(cell: type[Cell], kept: Kept = ()) -> Staged:

@@ -13,6 +13,7 @@ from ....request.boundaries import boundaries, valid_steps
 from ....request.precision import WORKING_DTYPE
 from ....request.recurrence import Recurrence
 from ..device.cells import CELLS, Kernels
+from .printed import of_one_stage
 from .products import linear
 
 
@@ -178,7 +179,7 @@ class Problem(Layer):
 
     def __init__(self, q: Recurrence) -> None:
         super().__init__(q)
-        self.kernels = CELLS[q.cell.name]
+        self.kernels = CELLS[of_one_stage(q.cell)]
         # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
         self.hh = stacked([w.hh for w in q.weights])
         self.bias = stacked([w.bias_hh for w in q.weights])

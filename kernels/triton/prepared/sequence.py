@@ -13,6 +13,7 @@ from ..device import sequence
 from ..device.cells import CELLS
 from ..host.gradients import of_weights
 from ..host.launch import Part, Repeated
+from ..host.printed import of_one_stage
 from ..host.problem import Problem
 from ..host.products import product, projected
 from ..plans.persistent import Meeting, division_of, launches
@@ -57,7 +58,7 @@ class PreparedSequence(PreparedLayer):
     """
 
     def __init__(self, q: Recurrence, place: int, weights: int, kept: int | None, *, zeros: bool, wanted: bool) -> None:
-        kernels = CELLS[q.cell.name]
+        kernels = CELLS[of_one_stage(q.cell)]
         counts = {"saved": len(kernels.saved), "after": max(Problem(q).kept(False)) + 1}
         super().__init__(q, place, weights, kept, counts)
         dtype, states = self.problem.dtype, (self.problem.dtype,) * len(self.problem.states)

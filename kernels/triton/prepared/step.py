@@ -16,6 +16,7 @@ from ..device.cells import CELLS
 from ..host import configurations
 from ..host.gradients import of_weights
 from ..host.launch import Repeated
+from ..host.printed import of_one_stage
 from ..host.problem import Problem
 from ..host.products import product
 from ..plans import single_step
@@ -42,7 +43,7 @@ class PreparedStep(PreparedLayer):
         wanted: bool,
         reads_output: bool = True,
     ) -> None:
-        kernels = CELLS[q.cell.name]
+        kernels = CELLS[of_one_stage(q.cell)]
         counts = {"saved": len(kernels.saved), "after": max(Problem(q).kept(False)) + 1}
         counts["result"] = int(kernels.next[0] and not reads_output)
         super().__init__(q, place, weights, kept, counts)
