@@ -1,12 +1,12 @@
 """What the commands that are about a cell have in common: the cell, as a command line names it."""
 
 import argparse
-import inspect
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from .cells import Cell
+from .derive.trace import code_of
 
 SPELLING = "module:Cell, or module:Cell[depth=5] with options; a layer's or a module's class stands for its cell"
 
@@ -39,5 +39,5 @@ def cell_named(spelled: str) -> type[Cell]:
 
 def place_of(cell: type[Cell]) -> str:
     """The file and line of a cell's `step`."""
-    step = inspect.unwrap(cell.step)
-    return f"{Path(step.__code__.co_filename).name}:{step.__code__.co_firstlineno}"
+    code = code_of(cell)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}"

@@ -127,7 +127,9 @@ def test_a_compiler_that_fails_is_quoted(forgotten, monkeypatch, tmp_path):
     fails.write_text("#!/bin/sh\necho 'unit.cpp:1: error: it is Sunday' >&2\nexit 3\n")
     fails.chmod(fails.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", str(fails))
-    assert compiled.why_not(Leaky, FLOAT).endswith(f"{fails} fails: unit.cpp:1: error: it is Sunday")
+    line = Leaky.step.__code__.co_firstlineno
+    words = f"{__file__}:{line}: step of Leaky: {fails} fails: unit.cpp:1: error: it is Sunday"
+    assert compiled.why_not(Leaky, FLOAT).endswith(words)
     assert kept() == []
 
 

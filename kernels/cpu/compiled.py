@@ -27,6 +27,7 @@ from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
 from ...derive.print_loop import STRUCT, cpp_struct
+from ...derive.trace import code_of
 from . import _engine, library
 
 HEADERS = Path(__file__).parent
@@ -53,6 +54,10 @@ class Passes(NamedTuple):
 
 class CannotCompileError(Exception):
     """Why there is no library of a cell."""
+
+
+class CompilerError(CannotCompileError):
+    """What the compiler says of a cell, in its first words."""
 
 
 Kept = tuple[str, ...]
@@ -113,6 +118,9 @@ def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: K
             addresses = map(_address, _compiled(cell, struct, dtype, target, kept))
         return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))
     except (DerivationError, CannotCompileError) as reason:
+        if isinstance(reason, CompilerError):
+            code = code_of(cell)
+            reason = f"{code.co_filename}:{code.co_firstlineno}: step of {cell.__name__}: {reason}"
         words = f"it was built without the {cell.name} cell, and cannot compile it: {reason}"
         if may_compile:
             warnings.warn(f"the reference runs the {cell.name} cell on the CPU: {words}", stacklevel=2)
@@ -217,7 +225,7 @@ def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]], prefix:
         for process, words in zip(running, said, strict=True):
             if process.returncode:
                 lines = [line for line in words.splitlines() if "error" in line] or words.splitlines()
-                raise CannotCompileError(f"{command[0]} fails: {'; '.join(lines[:3]) or process.returncode}")
+                raise CompilerError(f"{command[0]} fails: {'; '.join(lines[:3]) or process.returncode}")
         for _, path in wanted:
             os.replace(Path(aside, path.name), path)
 

@@ -49,7 +49,7 @@ def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Se
     Raises:
         DerivationError: `step` cannot be run on symbols.
     """
-    graph = Graph(_code(cell), cell.heads())
+    graph = Graph(code_of(cell), cell.heads())
     carried = [graph.leaf(f"carried.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
     entering = carried
     if reset:
@@ -78,7 +78,7 @@ def equations(cell: type[Cell], biases: bool = True) -> Equations:
     Raises:
         DerivationError: `step` cannot be run on symbols.
     """
-    graph = Graph(_code(cell), cell.heads())
+    graph = Graph(code_of(cell), cell.heads())
     before = [graph.leaf(f"s.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
     others = _products(cell, graph, biases)
 
@@ -95,7 +95,7 @@ def fed_back(cell: type[Cell], made: Equations) -> Expression:
     return cell.fed_back(_x(cell, made.graph), made.before)
 
 
-def _code(cell: type[Cell]) -> CodeType:
+def code_of(cell: type[Cell]) -> CodeType:
     """That of `step` as its author wrote it."""
     return inspect.unwrap(cell.step).__code__
 
@@ -126,7 +126,7 @@ def _x(cell: type[Cell], graph: Graph) -> list[Expression]:
 
 def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply: Any) -> tuple[Expression, ...]:
     """The results of `step`; DerivationError where there are none."""
-    code = _code(cell)
+    code = code_of(cell)
 
     def error(line: int, words: object) -> DerivationError:
         return DerivationError(f"{code.co_filename}:{line}: step of {cell.__name__}: {words}")
