@@ -2,7 +2,7 @@
 
 ``LSTM``, ``GRU``, ``RNN`` and their cells follow the contract of torch.nn; every other cell's modules the
 same one. ``swap(model)`` replaces torch's inside a model, ``unswap(model)`` puts them back. The parts, from the
-top down: `layers` and `cell_modules`, `functional`, `ops`, `dispatch`, the backends, `cells`.
+top down: `modules`, `functional`, `call`, the backends, `cells`.
 """
 
 from . import cells, functional

@@ -85,9 +85,9 @@ def gradients(cell: type[Cell]) -> str:
 def case_of(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dtype, **more: Any) -> selftest.Case:
     """A layer of the cell; of one that reads the input as it is, as wide as that."""
     steps, batch, features, hidden = sizes
-    if "input" in cell.streams:
-        features, more = hidden, {}
     boundaries = more.pop("boundaries", False)
+    if cell.streams.get("input") == "TBH":
+        features, more = hidden, {}
     return selftest.Case(cell.base.name, (steps, batch, features, hidden), dtype, {**cell.options, **more}, boundaries)
 
 
@@ -183,10 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-times", action="store_true", help="measure no times")
     options = parser.parse_args(arguments)
     cell = options.cell
-    unset = [name for name, value in cell.options.items() if value is None]
-    if unset:
-        parser.error(f"{cell.name} needs options: {cell.__name__}[{','.join(f'{name}=…' for name in unset)}]")
-    cells.register(cell)
+    try:
+        cells.register(cell)
+    except ValueError as problem:
+        parser.error(str(problem))
     print(f"{cell.name}, {place_of(cell)}: gates {', '.join(cell.gates) or 'none'}; states {', '.join(cell.states)}")
     try:
         print(*stages(cell), sep="\n")

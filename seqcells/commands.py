@@ -23,18 +23,26 @@ def cell_named(spelled: str) -> type[Cell]:
         raise argparse.ArgumentTypeError(f"{spelled!r} is not of the form {SPELLING}")
     sys.path[:0] = [] if "" in sys.path else [""]
     try:
-        there = getattr(import_module(module), name)
-    except ImportError as problem:
-        raise argparse.ArgumentTypeError(f"{module} cannot be imported: {problem}") from None
-    except AttributeError:
-        raise argparse.ArgumentTypeError(f"{module} has no {name}") from None
+        imported = import_module(module)
+    except Exception as problem:  # the author's own code runs
+        words = f"{module} cannot be imported: {type(problem).__name__}: {problem}"
+        raise argparse.ArgumentTypeError(words) from None
+    if not hasattr(imported, name):
+        raise argparse.ArgumentTypeError(f"{module} has no {name}")
+    there = getattr(imported, name)
     cell = getattr(there, "_declared", getattr(there, "cell", there))
+    if isinstance(cell, property):
+        raise argparse.ArgumentTypeError(f"{spelled} has several cells: name one, as seqcells.cells:RNNTanh")
     if not (isinstance(cell, type) and issubclass(cell, Cell)):
         raise argparse.ArgumentTypeError(f"{spelled} is no cell, no layer and no module of one: {cell!r}")
     try:
-        return cell.with_words(words.removesuffix("]")).configured()
+        cell = cell.with_words(words.removesuffix("]")).configured()
     except (TypeError, ValueError) as problem:
         raise argparse.ArgumentTypeError(f"{spelled}: {problem}") from None
+    unset = ",".join(f"{option}=…" for option, value in cell.options.items() if value is None)
+    if unset:
+        raise argparse.ArgumentTypeError(f"{cell.name} needs options: {name}[{unset}]")
+    return cell
 
 
 def place_of(cell: type[Cell]) -> str:

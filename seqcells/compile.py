@@ -71,12 +71,12 @@ def here() -> list[str]:
 
 def _lines(options: argparse.Namespace) -> Iterator[tuple[bool, str]]:
     """Whether something was made, and what, in words."""
-    for cell in (transformed(cell, *options.ways) for cell in options.cells):
+    for cell in options.cells:
         for target in options.target or here():
             for dtype in options.dtype if target != "triton" else ["all dtypes"]:
                 begin = time.monotonic()
                 try:
-                    words, fine = made(cell, target, dtype, tuple(options.keep)), True
+                    words, fine = made(transformed(cell, *options.ways), target, dtype, tuple(options.keep)), True
                 except (RuntimeError, ValueError) as reason:
                     words, fine = f"not made: {reason}", False
                 yield fine, f"{cell.name} for {target}, {dtype}: {words} ({time.monotonic() - begin:.1f} s)"

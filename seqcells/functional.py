@@ -253,7 +253,7 @@ def recurrence(
         gates_x: (T, N, G·H): W_ih x_t + b_ih for all steps.
         states: the initial states in the order of ``cell.states``, each (N, H), the first (N, P) with a
             projection ``weights.hr``.
-        weights: only what the time loop uses is read: ``hh``, ``bias_hh``, ``hr`` and ``unit``.
+        weights: only what the time loop uses is read: ``hh``, ``bias_hh``, ``hr`` and ``own``.
         lengths: (N,) integers, as for `layers`, 0 allowed.
         reset: (T, N) bool. ``reset[t]`` is a boundary between t-1 and t: before step t the states become
             ``reset_states``; with ``reverse``, before step t-1.

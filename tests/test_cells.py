@@ -297,3 +297,60 @@ def test_layers_are_classes_of_ones_own(defined):
         LeakyLayer(INPUTS, H, proj_size=2)
     with pytest.raises(ValueError, match=r"the name 'leaky' is taken by test_cells\.Leaky"):
         type("Taken", (seqcells.RecurrentLayer,), {"cell": type("Other", (Leaky,), {"step": Leaky.step})})
+
+
+OTHERS = {
+    "other options": {"options": {"width": 2.0}},
+    "no options": {"options": {}},
+    "another state": {"states": ("g",)},
+    "weights": {"weights": staticmethod(lambda w: {"hh": w.hh - w.hh.mT})},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_whatever_a_cell_is_when_it_is_defined_again(other, own_registry):
+    """A graph finds the cell that it was made with past those that have no such options, states or weights."""
+
+    def made(**declared):
+        own = {"name": "again", "gates": ("h",), "states": ("h",), "options": {"depth": 3.0}, **declared}
+        own |= {"step": staticmethod(lambda x, r, s, p: tanh(x.h + r.h) + s[0] * 0.5), "__module__": __name__}
+        return type("Again", (Cell,), own)
+
+    layer = seqcells.define(made())[0](INPUTS, H, depth=5.0, zoneout={"h": 0.5}).eval()
+    x = torch.randn(T, B, INPUTS)
+    expected, graph = layer(x)[0], torch.export.export(layer, (x,)).module()
+    for _ in range(3):
+        seqcells.define(made(**OTHERS[other]))
+    torch.testing.assert_close(graph(x)[0], expected)
+
+
+def test_defined_layers_are_found_by_pickle(own_registry, monkeypatch):
+    """Under the names that they are assigned to: a cell's, less Step."""
+    step = type("TideStep", (Leaky,), {"name": "tide", "__module__": __name__, "step": Leaky.step})
+    made = seqcells.define(step)
+    assert [kind.__name__ for kind in made] == ["Tide", "TideCell"]
+    for kind in made:
+        monkeypatch.setitem(globals(), kind.__name__, kind)
+        assert isinstance(pickle.loads(pickle.dumps(kind(INPUTS, H))), kind)
+
+
+WRONG = {
+    "gates": ({"gates": "h"}, r"must state its gates as a tuple of names, \('h',\)"),
+    "states": ({"states": "hidden"}, r"must state its states as a tuple of names, \('hidden',\)"),
+    "rows": ({"parameters": {"leak": "leak"}}, "must state its parameters as a dict of tuples of rows"),
+    "parameters": ({"parameters": ("leak",)}, "must state its parameters as a dict of tuples of rows"),
+    "name": ({"name": "step with noise"}, "must state a name without brackets, .* and without ' with '"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_misspelled_cell_is_told_how_to_spell(what):
+    declared, words = WRONG[what]
+    with pytest.raises(TypeError, match=words):
+        type("Wrong", (Cell,), {"name": "w", "gates": ("h",), "states": ("h",), "step": Leaky.step, **declared})
+
+
+@pytest.mark.parametrize("cell", ["gru", seqcells.LSTM, torch.nn.GRU])
+def test_what_is_no_cell_is_refused_where_a_layer_is_made_of_it(cell):
+    with pytest.raises(TypeError, match=r"cell of Wrong should be a class of seqcells\.cells\.Cell"):
+        type("Wrong", (seqcells.RecurrentLayer,), {"cell": cell})

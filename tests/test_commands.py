@@ -38,6 +38,7 @@ MINE = """
 def mine(tmp_path, monkeypatch):
     """A module of the user's own, in the folder that the command is called in."""
     (tmp_path / "cells_of_mine.py").write_text(textwrap.dedent(MINE))
+    (tmp_path / "broken_of_mine.py").write_text("raise TypeError('it is Sunday')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
@@ -65,6 +66,8 @@ def test_a_cell_is_found_by_its_module(mine):
         ("cells_of_mine:Leek", "cells_of_mine has no Leek"),
         ("cells_of_mine:NOT_A_CELL", "is no cell, no layer and no module of one"),
         ("cells_of_mine:Leaky[rat=2]", "has no options 'rat=2'"),
+        ("seqcells:RNN", "has several cells: name one"),
+        ("broken_of_mine:Leaky", "broken_of_mine cannot be imported: TypeError: it is Sunday"),
     ],
 )
 def test_what_is_no_cell_is_told(mine, spelled, words):

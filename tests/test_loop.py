@@ -1,5 +1,7 @@
 """The loop of kernels/cpu runs any printed program, forward and backward, as the reference does."""
 
+import math
+
 import pytest
 import torch
 from support import distance, needs_compiler
@@ -10,7 +12,7 @@ from seqcells import cells
 from seqcells.backends import reference
 from seqcells.call import execute
 from seqcells.cells import REGISTRY
-from seqcells.cells.activations import sigmoid, tanh
+from seqcells.cells.activations import sigmoid, tanh, where
 from seqcells.kernels import cpu
 from seqcells.request.recurrence import Backward, Recurrence
 from seqcells.request.weights import Weights
@@ -205,6 +207,26 @@ def test_streams_that_all_sequences_share(compiling):
         output = module(x, elapsed=elapsed, lengths=torch.tensor([5, 2, 0]))[0]
         results.append([output, *torch.autograd.grad(output.square().sum(), [elapsed, *module.parameters()])])
     torch.testing.assert_close(*results)
+
+
+class Masking(cells.Cell):
+    """It has numbers that are not finite, and one that others make."""
+
+    name, gates, states, options = "masking_of_the_tests", ("a", "b"), ("h",), {"share": 0.25}
+
+    @staticmethod
+    def step(x, r, s, p):
+        masked = where(x.b > 0.5, -math.inf, x.a + r.a)
+        return (1 - p.share) * tanh(masked) + (1 - (1 - p.share)) * s.h * sigmoid(r.b)
+
+
+@needs_compiler
+def test_numbers_that_are_not_finite(compiling):
+    layer, _ = seqcells.define(Masking)
+    x = torch.randn(5, 3, 7, dtype=torch.float64)
+    ours, expected = (layer(7, 12, dtype=torch.float64, backend=backend) for backend in ("cpu", "reference"))
+    expected.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x)[0], expected(x)[0])
 
 
 BOUNDARIES = {

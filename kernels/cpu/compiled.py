@@ -76,7 +76,10 @@ def unable() -> str | None:
         return build.forbidden()
     if _engine.headers != _stamp():
         return "the extension was built from other headers than these: build it once more"
-    return None if _compiler() else "no C++ compiler was found: neither $CXX nor c++, g++ or clang++"
+    if _compiler():
+        return None
+    own = os.environ.get("CXX")
+    return f"no C++ compiler was found: {f'$CXX is {own!r}' if own else 'neither c++, g++ nor clang++'}"
 
 
 def report() -> list[str]:
@@ -202,7 +205,7 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
 def _compile_missing(
     command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
 ) -> None:
-    # What a killed process has left of these: nobody else has their lock.
+    # What a killed process has left of these: nobody else makes them now.
     for left in folder.glob(f".{Path(names[0]).stem}-*"):
         shutil.rmtree(left, ignore_errors=True)
     wanted = [(text, folder / name) for text, name in zip(texts, names, strict=True) if not (folder / name).exists()]

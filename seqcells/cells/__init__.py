@@ -78,23 +78,25 @@ def register(cell: type[Cell]) -> None:
     if (there.__module__, there.__qualname__) != (cell.__module__, cell.__qualname__):
         raise ValueError(f"the name {cell.name!r} is taken by {there.__module__}.{there.__qualname__}")
     if there is not cell:
-        _REPLACED.setdefault(cell.name, []).append(there)
+        before = _REPLACED.setdefault(cell.name, [])
+        _REPLACED[cell.name] = [each for each in before if each not in (cell, there)] + [there]
     REGISTRY[cell.name] = cell
 
 
 def versions(name: str) -> Iterator[type[Cell]]:
-    """The cell of that name, as `named` finds it, and then those that had the name before it, the last one first.
+    """The cell of that name, and then those that had the name before it, the last one first, with the options that the
+    name says; those that have no such options are left out.
 
     Raises:
-        ValueError: the registry has no such cell, or the cell no such options.
+        ValueError: the registry has no cell of that name.
     """
-    yield named(name)
     key, _, words = name.partition("[")
-    for cell in reversed(_REPLACED.get(key, [])):
+    _check_known(key, name)
+    for cell in (REGISTRY[key], *reversed(_REPLACED.get(key, []))):
         try:
             yield cell.with_words(words[:-1]).configured()
-        except ValueError:
-            continue  # it had other options
+        except (TypeError, ValueError):
+            continue
 
 
 def named(name: str) -> type[Cell]:
@@ -104,9 +106,14 @@ def named(name: str) -> type[Cell]:
         ValueError: the registry has no such cell, or the cell no such options.
     """
     key, bracket, words = name.partition("[")
-    if key not in REGISTRY or (bracket and not words.endswith("]")):
-        raise ValueError(f"unknown cell {name!r}: the registry has {', '.join(REGISTRY)}")
+    _check_known("" if bracket and not words.endswith("]") else key, name)
     return REGISTRY[key].with_words(words[:-1]).configured()
+
+
+def _check_known(key: str, name: str) -> None:
+    if key not in REGISTRY:
+        words = "one's own cell is there once its module is imported"
+        raise ValueError(f"unknown cell {name!r}: the registry has {', '.join(REGISTRY)}; {words}")
 
 
 def __getattr__(name: str) -> type[Cell]:

@@ -108,6 +108,13 @@ class Cell:
         for attribute in ("name", "states"):
             if not getattr(cls, attribute, None):
                 raise TypeError(f"cell {cls.__name__} must state its {attribute}")
+        for attribute in ("gates", "recurrent_gates", "states", "scalars", "kept"):
+            if isinstance(getattr(cls, attribute, ()), str):
+                words = f"{attribute} as a tuple of names, ({getattr(cls, attribute)!r},)"
+                raise TypeError(f"cell {cls.__name__} must state its {words}")
+        if not isinstance(cls.parameters, Mapping) or any(isinstance(rows, str) for rows in cls.parameters.values()):
+            words = 'its parameters as a dict of tuples of rows, {"leak": ("a",)}'
+            raise TypeError(f"cell {cls.__name__} must state {words}")
         if not cls.gates and not cls.streams:
             raise TypeError(f"cell {cls.__name__} must state its gates")
         if cls.step is Cell.step:
@@ -115,8 +122,9 @@ class Cell:
         if ("gates" in own and "recurrent_gates" not in own) or not hasattr(cls, "recurrent_gates"):
             cls.recurrent_gates = cls.gates
         if "base" not in own:
-            if "[" in cls.name:
-                raise TypeError(f"cell {cls.__name__} must state a name without brackets, in which options are named")
+            if "[" in cls.name or " with " in cls.name:
+                words = "without brackets, in which options are named, and without ' with '"
+                raise TypeError(f"cell {cls.__name__} must state a name {words}")
             cls.base, cls.words, cls.configurations = cls, "", {"": cls}
         cls.transformations = {}
         shared = any(axes.startswith("T") and "B" not in axes for axes in cls.streams.values())
@@ -287,7 +295,7 @@ class Cell:
         """The same cell with the options that are spelled in a configured cell's name; ValueError where none are."""
         there = cls.base.configurations
         if words not in there:
-            there[words] = _configured(cls.base, words)
+            there.setdefault(words, _configured(cls.base, words))  # another thread may have been quicker
         return there[words]
 
     @classmethod

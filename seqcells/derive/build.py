@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -51,13 +52,18 @@ def made(names: Sequence[str], make: Callable[[Path], None]) -> list[Path]:
     except TimeoutError:
         raise
     except OSError as problem:
-        folder = _own_folder()
-        print(f"seqcells: {problem}; kernels are kept in {folder} while this process runs", file=sys.stderr)
-        make(folder)
+        with _ALONE:
+            folder = Path(_own_folder().name)
+            print(f"seqcells: {problem}; kernels are kept in {folder} while this process runs", file=sys.stderr)
+            make(folder)
     return [folder / name for name in names]
 
 
+_ALONE = threading.Lock()
+"""Held where no file can be: of this process one thread makes kernels."""
+
+
 @cache
-def _own_folder() -> Path:
-    """A folder of this process's own."""
-    return Path(tempfile.mkdtemp(prefix="seqcells-"))
+def _own_folder() -> tempfile.TemporaryDirectory:
+    """A folder of this process's own, which goes when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="seqcells-")

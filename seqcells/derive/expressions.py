@@ -153,10 +153,11 @@ def _axes(op: Any, values: tuple[Expression, ...]) -> str:
 
 
 def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression) -> Expression | None:
-    """The same value in fewer operations, where floating point agrees exactly: signs move, factors of 1 go; what
+    """The same value in fewer operations. Signs move and factors of 1 go, where floating point agrees exactly; what
     numbers make of each other is a number."""
-    numbers = [value.args[0] for value in (a, b) if value is not None and value.op == "constant"]
-    if op in OF_NUMBERS and len(numbers) == 2 - (b is None) and not (op == "/" and numbers[1] == 0):
+    operands = [value for value in (a, b) if value is not None]
+    numbers = [value.args[0] for value in operands if value.op == "constant"]
+    if op in OF_NUMBERS and len(numbers) == len(operands) and not (op == "/" and numbers[1] == 0):
         return a.graph.constant(OF_NUMBERS[op](*numbers))
     if op == "neg" and a.op in ("neg", "-"):
         return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -77,8 +78,13 @@ def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
 
 def _spelled(block: Block) -> Block:
     """The block with its numbers as they are written."""
-    numbers = {v: repr(v.args[0]).replace("e+", "e") for v in block.values if v.op == "constant"}
+    numbers = {v: number_in_python(v.args[0]) for v in block.values if v.op == "constant"}
     return block._replace(names=block.names | numbers)
+
+
+def number_in_python(value: float) -> str:
+    """A number as Triton reads it."""
+    return repr(value).replace("e+", "e") if math.isfinite(value) else f'float("{value}")'
 
 
 def formula(value: Expression, names: Mapping[Expression, str], whole: bool = False, number: str = "{}") -> str:

@@ -1,5 +1,6 @@
 """Last, in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
 
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -79,7 +80,7 @@ class _Printed:
         self.number = {v: k for k, v in enumerate(numbered)}
         self.names = self._names()
         every = [v for block in self.stages for u in block for v in (u, *u.inner)]
-        numbers = {v: f"T({v.args[0]!r})" for v in every if v.op == "constant"}
+        numbers = {v: f"T({_number(v.args[0])})" for v in every if v.op == "constant"}
         masks = {v: v.args[0] for v in every if v.op == "leaf" and v.args[0] in ("valid", "reset")}
         self.spelled = {**self.names, **numbers, **masks}
         self.slots = dict(layout.slots)
@@ -248,6 +249,12 @@ class _Printed:
         head = "template <class V, class Valid, class Reset>\n"
         head += f"SEQCELLS_INLINE static void {name}({ARGUMENTS}) {{\n"
         return head + textwrap.indent("\n".join(lines), "    ") + "\n}"
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    return '__builtin_nan("")' if math.isnan(value) else f"{'-' * (value < 0)}__builtin_inf()"
 
 
 def _numbers(values: Iterable[int]) -> str:

@@ -3,7 +3,6 @@ writes. Stages are cut at products alone: a function has whole rows, and reduces
 
 import json
 import keyword
-import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from .expressions import Expression, Product
 from .layout import layouts, refuse
 from .names import identifiers
 from .places import Place, Places
-from .print import equations_of, formula
+from .print import equations_of, formula, number_in_python
 from .program import cut_at_products
 
 TEXT = """
@@ -105,7 +104,7 @@ class _Printed:
         reduced = {v for v in values if isinstance(v.op, Reduction)} | {v.args[0] for v in values if v.gathers}
         kept = {v for writes in places.writes for _, _, v in writes} | reduced
         used = [arg for v in values for arg in v.inner]
-        spelled = {v: _number(v.args[0]) for v in values if v.op == "constant"}
+        spelled = {v: number_in_python(v.args[0]) for v in values if v.op == "constant"}
         spelled |= {v: MASKS[v.args[0]] for v in values if v.op == "leaf" and v.args[0] in MASKS}
         # Leaves may be read by stages that print nothing made of them.
         leaves = dict.fromkeys(v for reads in places.reads for _, _, v in reads)
@@ -233,10 +232,6 @@ def _levels(block: Sequence[Expression]) -> tuple[dict[Expression, int], list[li
             reductions += [[]] * (level[v] > len(reductions))
             reductions[level[v] - 1] = [*reductions[level[v] - 1], v]
     return level, reductions
-
-
-def _number(value: float) -> str:
-    return repr(value).replace("e+", "e") if math.isfinite(value) else f'float("{value}")'
 
 
 def _quoted(text: str) -> str:

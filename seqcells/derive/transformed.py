@@ -138,7 +138,7 @@ def transformed(cell: type[Cell], *words: str) -> type[Cell]:
                 raise ValueError(f"nothing transforms a cell by {way!r}: there are {', '.join(TRANSFORMATIONS)}")
             made = TRANSFORMATIONS[kind](cell, *filter(None, arguments.split(",")))
             made.name, made.base, made.words = f"{cell.name}{WITH}{way}", cell.base, cell.words
-            there[way] = made
+            there.setdefault(way, made)  # another thread may have been quicker
         cell = there[way]
     return cell
 
@@ -156,7 +156,11 @@ def cell_of(name: str) -> type[Cell]:
 def cells_of(name: str) -> Iterator[type[Cell]]:
     """`cell_of` that name, and then those that were defined under it before: see `seqcells.cells.versions`."""
     base, *words = name.split(WITH)
-    return (transformed(cell, *words) for cell in cells.versions(base))
+    for cell in cells.versions(base):
+        try:
+            yield transformed(cell, *words)
+        except ValueError:
+            continue  # what is done to the cell could not be done to that one
 
 
 def _derived(cell: type[Cell], own: dict[str, Any]) -> type[Cell]:

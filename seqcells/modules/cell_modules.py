@@ -183,7 +183,7 @@ class RecurrentCell(Freezable):
         return choose.explain(self._call(input, self._weights(), keep=keep), self.backend)
 
     def _call(self, input: Tensor, weights: Weights, **given: Any) -> Call:
-        """What `dispatch` needs to know of such arguments."""
+        """What `seqcells.call.choose` needs to know of such arguments."""
         return functional.call_of(self.cell, "step", input, weights, **given)
 
     def _weights(self) -> Weights:

@@ -11,7 +11,8 @@ from .recurrent_layer import RecurrentLayer
 def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:
     """The layer and the cell module of a cell: ``PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)``.
 
-    It is short for two classes, which a type checker follows better, and of which there may be one alone::
+    They have the cell's name, less ``Step`` at its end: ``Leaky, LeakyCell = define(LeakyStep)``. It is short for two
+    classes, which a type checker follows better::
 
         class PeepholeLSTM(RecurrentLayer):
             cell = cells.PeepholeLSTM
@@ -27,8 +28,8 @@ def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]
     """
     base = RecurrentLayer if cell.projection else UnprojectedLayer
     module = sys._getframe(1).f_globals.get("__name__", __name__)
-    made = []
-    for kind, name, what in ((base, cell.__name__, "Layers"), (RecurrentCell, f"{cell.__name__}Cell", "One step")):
+    made, own = [], cell.__name__.removesuffix("Step") or cell.__name__
+    for kind, name, what in ((base, own, "Layers"), (RecurrentCell, f"{own}Cell", "One step")):
         doc = f"{what} of this cell; arguments as `{kind.__name__}`.\n\n{cell.__doc__}"
         made.append(type(name, (kind,), {"cell": cell, "__module__": module, "__doc__": doc}))
     return made[0], made[1]

@@ -57,11 +57,13 @@ class Freezable(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cell = vars(cls).get("cell")
-        if not isinstance(cell, type):
+        if cell is None or isinstance(cell, property):
             return
+        if not (isinstance(cell, type) and issubclass(cell, cells.Cell)):
+            raise TypeError(f"cell of {cls.__name__} should be a class of seqcells.cells.Cell, got {cell!r}")
         cells.register(cell)  # graphs find it by its name
+        cls._options, cls._declared = cell.words, cell
         if cell.options:
-            cls._options, cls._declared = cell.words, cell
             cls.cell = property(lambda module: cell.configurations[module._options])
 
     def _configure(self, options: dict[str, Any], hidden_size: int) -> None:

@@ -27,7 +27,10 @@ class UnprojectedLayer(RecurrentLayer):
         **others: Any,
     ) -> None:
         if "proj_size" in others and "proj_size" not in self.cell.options:
-            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+            words = "is only supported for LSTM, not RNN or GRU"
+            if self.torch_class is None:
+                words = f"is not supported for the {self.cell.name} cell"
+            raise ValueError(f"proj_size argument {words}")
         super().__init__(
             input_size,
             hidden_size,

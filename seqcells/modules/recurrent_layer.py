@@ -279,7 +279,7 @@ class RecurrentLayer(Regularised):
         return choose.explain(self._call(input, self._weights(), lengths=lengths, reset=reset, keep=keep), self.backend)
 
     def _call(self, input: Tensor | PackedSequence, weights: list[Weights], **given: Any) -> Call:
-        """What `dispatch` needs to know of such arguments."""
+        """What `seqcells.call.choose` needs to know of such arguments."""
         packed = input.batch_sizes if isinstance(input, PackedSequence) else None
         like = input.data if isinstance(input, PackedSequence) else input
         like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
