@@ -51,7 +51,7 @@ seqcells.LSTM(2, 3)(torch.zeros(4, 1, 2))
 
 
 def test_import_without_triton_is_quick(tmp_path):
-    """With bytecode, as installed packages have it. The quickest of three: what else the machine does only adds to it."""
+    """With bytecode, as installed packages have it; the quickest of three, as what else runs only adds to it."""
     python("-c", IMPORT, bytecode=tmp_path)
     assert any(float(python("-c", IMPORT, bytecode=tmp_path)) <= 0.2 for _ in range(3))
 
