@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
 
 from . import cells, selftest, tune
 from .backends import BACKENDS
@@ -76,7 +77,7 @@ def gradients(cell: type[Cell]) -> str:
 
     try:
         torch.autograd.gradcheck(run, (input.requires_grad_(), *module.parameters()))
-    except torch.autograd.gradcheck.GradcheckError as wrong:
+    except GradcheckError as wrong:
         first = next(line for line in str(wrong).splitlines() if line)
         return f"the reference's differ from finite differences, as at a kink or behind a stop(): {first}"
     return "the reference's are those of finite differences"

@@ -53,10 +53,11 @@ def pytest_configure(config):
     Libraries of cells stay from one run of the tests to the next. The built-in cells' are made first, and then none but
     where a test is about that.
     """
-    libraries = config.rootpath / ".pytest_cache" / "kernels"
-    libraries.mkdir(parents=True, exist_ok=True)
     own = config.stash[OWN_CACHE] = tempfile.TemporaryDirectory()
-    Path(own.name, "kernels").symlink_to(libraries)
+    for folder in ("kernels", "locks"):  # of all workers
+        shared = config.rootpath / ".pytest_cache" / folder
+        shared.mkdir(parents=True, exist_ok=True)
+        Path(own.name, folder).symlink_to(shared)
     os.environ |= {"SEQCELLS_CACHE": own.name, "CXXFLAGS": "-O1 -DSEQCELLS_WHOLE_VECTORS=false"}
     if not hasattr(config, "workerinput") and not cpu.unavailable():
         compile_cells()

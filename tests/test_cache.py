@@ -116,7 +116,7 @@ with cache.lock("mine", timeout=10):
 
 def test_locks_are_of_one_process_and_die_with_it(tmp_path, monkeypatch):
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path))
-    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parents[2])}
     with subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, env=environment) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(TimeoutError, match=r"another process holds .*mine\.lock"), cache.lock("mine", timeout=0.05):

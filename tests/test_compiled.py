@@ -204,6 +204,7 @@ def test_what_a_killed_process_left_is_cleared_away(forgotten, tmp_path):
     for each in names:
         (folder / f".{each}-left").mkdir()
         (folder / f".{each}-left" / f"{name}.so").write_bytes(b"half")
+        os.utime(folder / f".{each}-left", (0, 0))
     (tmp_path / "cache" / "locks" / f"{name}.lock").write_text("")
     forgotten()
     assert compiled.why_not(Leaky, FLOAT) is None

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from functools import cache, partial
@@ -205,9 +206,10 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
 def _compile_missing(
     command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
 ) -> None:
-    # What a killed process has left of these: nobody else makes them now.
+    # What a killed process has left of these. Locks may be another folder's: nothing that is young is touched.
     for left in folder.glob(f".{Path(names[0]).stem}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        if time.time() - left.stat().st_mtime > build.PATIENCE:
+            shutil.rmtree(left, ignore_errors=True)
     wanted = [(text, folder / name) for text, name in zip(texts, names, strict=True) if not (folder / name).exists()]
     if wanted:
         print(f"seqcells: compiling {what}, once; this takes some seconds", file=sys.stderr, flush=True)

@@ -56,6 +56,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
         [call.plain(g) for g in part] for part in (given.grad_final[:states], given.grad_final[states:])
     )
     grad_gates_x = call.empty(*output.shape[:2], call.directions * len(call.cell.gates) * call.hidden)
+    if "grad_gates_x" in call.kernels.unwritten:
+        grad_gates_x.zero_()
     grad_states = [call.working_like(state) for state in call.states]
     # What nothing has begun anew is added to nothing.
     fresh = None if q.reset_states is None else [torch.zeros_like(s, dtype=call.working) for s in call.states]
@@ -105,8 +107,9 @@ def _summed(call: LayerCall, weights: Weights, wanted: Weights) -> dict[str, Ten
     names = [name for name in own if name != "weight_ih" and call.kernels.sums(name)]
     names = [f"grad_{name}" for name in names if wants[name] or not name.startswith("bias")]
     found = {name: call.working_like(own[name.removeprefix("grad_")]) for name in names}
-    for name in found.keys() - call.kernels.places[True].keys():
-        found[name].zero_()
+    for name in found:
+        if name not in call.kernels.places[True] or name in call.kernels.unwritten:
+            found[name].zero_()
     return found
 
 

@@ -218,7 +218,9 @@ class Loop {
             const T* from = kept_of(step, r.from.column, row, units);
             return reduce<T>(r.how, units, mean, [&](int64_t unit) { return load(from + unit, units - unit); });
         }
-        const int64_t place = (times.at(index(step)) * B + row) * p.widths[r.from.array] + r.from.column * units;
+        // Of each step, of each sequence, or one row for all.
+        const int64_t there = r.from.axes == Axes::TBH ? (times.at(index(step)) * B + row) * p.widths[r.from.array] : 0;
+        const int64_t place = r.from.axes == Axes::BH ? row * units : there + r.from.column * units;
         const Array<T> array(p.arrays[r.from.array], p.halves && !r.from.working);
         return reduce<T>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
     }

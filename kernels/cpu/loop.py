@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...cells import Cell
 from ...derive.keeping import keeping
+from ...derive.layout import Layout
 from . import _engine, library
 from .compiled import Pass, passes
 from .gradients import Columns, Run, runs
@@ -42,6 +43,8 @@ class Compiled:
         self.writes_gradients_once &= all(
             f"grad_{name}" in made for name in own if name != "bias_hh" or cell.recurrent_gates
         )
+        self.unwritten = _unwritten(cell, backward)
+        self.writes_gradients_once &= not self.unwritten
         """Whether each weight's gradient is written as a whole, without adding to some of it."""
         self.reads_previous = "previous" in self.places[True] or any(t.operand.array == "previous" for t in terms)
         """Whether backward, or what follows it, reads the states that each step's product read."""
@@ -77,6 +80,18 @@ class Compiled:
     def pack(self, fields: Sequence[int], memory: int) -> int:
         """Forward's weights packed into memory, if there is any, of one direction; returns how many bytes they take."""
         return _engine.pack(self.handles[0], memory, *fields)
+
+
+def _unwritten(cell: type[Cell], backward: Layout) -> frozenset[str]:
+    """The arrays of gradients of which backward writes some columns or none: nothing is made of a gate, say, but a
+    condition. They must be zeros before."""
+    columns = {"grad_gates_x": len(cell.gates), "grad_bias_ih": len(cell.gates)}
+    columns |= {f"grad_bias_{name}": len(product.rows) for name, product in cell.every_product.items()}
+    columns |= {f"grad_weight_{name}": len(rows) for name, rows in cell.parameters.items()}
+    written = {(each.slot.array, each.slot.column) for results in backward.results for each in results}
+    written |= {(array, column) for each in backward.sums for array, column, _ in each.to}
+    found = {array: sum(name == array for name, _ in written) for array in columns}
+    return frozenset(array for array, count in columns.items() if found[array] < count)
 
 
 def _places(which: Pass) -> dict[str, int]:

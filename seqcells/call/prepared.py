@@ -127,7 +127,7 @@ def _stack(example: Example) -> list[Recurrence]:
         own = slice(first, first + directions)
         like = [torch.empty_like(state[own]).requires_grad_(state.requires_grad) for state in states]
         stack.append(Recurrence(cell, None, like, weights[own], input=input))
-        input = input.new_empty(*input.shape[:2], directions * like[0].shape[-1])
+        input = input.new_empty(*input.shape[:2], directions * stack[-1].width(stack[-1].output))
     return stack
 
 

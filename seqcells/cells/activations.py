@@ -66,9 +66,16 @@ hard_sigmoid = Activation(
 )
 
 # Of equal arguments torch gives each half of the gradient.
+
+
+def _maximum(a: Any, b: Any) -> torch.Tensor:
+    like = a if isinstance(a, torch.Tensor) else b
+    return torch.maximum(*(v if isinstance(v, torch.Tensor) else like.new_full((), v) for v in (a, b)))
+
+
 maximum = Activation(
     "maximum",
-    torch.maximum,
+    _maximum,
     lambda d, y, a, b: (where(a > b, d, where(b > a, 0.0, d / 2)), where(b > a, d, where(a > b, 0.0, d / 2))),
 )
 # The value itself, through which no gradient passes.

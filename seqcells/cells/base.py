@@ -105,6 +105,8 @@ class Cell:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls)
+        if not isinstance(getattr(cls, "name", ""), str):
+            raise TypeError(f"cell {cls.__name__} must state its name as a string, not {cls.name!r}")
         for attribute in ("name", "states"):
             if not getattr(cls, attribute, None):
                 raise TypeError(f"cell {cls.__name__} must state its {attribute}")
@@ -155,7 +157,7 @@ class Cell:
     @staticmethod
     def recurrent_operand(x: Any, s: Any) -> Any:
         """What the recurrent product is applied to, of x and s as `step` has them. Default: the first state."""
-        return s[0]
+        return s[0][0] if isinstance(s[0], tuple) else s[0]
 
     @staticmethod
     def weights(w: Any) -> Mapping[str, Any]:
@@ -342,6 +344,17 @@ def _check(cell: type[Cell]) -> None:
     reached = _OF_THE_CONSTRUCTOR & cell.options.keys()
     if reached:
         raise error(f"cannot have an option {min(reached)}: its modules have an argument of that name")
+    reserved = [letter for letter in cell.sizes if len(letter) != 1 or letter in "HFNTB"]
+    if reserved:
+        raise error(f"cannot have a size {reserved[0]!r}: it takes one letter, and none of H, F, N, T and B")
+    if cell.streams.get("input", "TBH") not in ("TBH", "TBF"):
+        raise error(f"cannot read its input as {cell.streams['input']!r}: choose 'TBH' or 'TBF'")
+    for name, rows in cell.parameters.items():
+        if not rows:
+            raise error(f"must state the rows of its parameter {name}")
+    for name, axes in cell.streams.items():
+        if "T" in axes[1:] or "B" in axes[1:].removeprefix("B" if axes.startswith("T") else ""):
+            raise error(f"has a stream {name} of axes {axes!r}: T comes first, then B, then units")
     known = {"H", "F", *cell.sizes, *("N" if "heads" in cell.options else "")}
     axes = [*cell.state_sizes.values(), *cell.row_sizes.values()]
     axes += ["".join(product.axes) for product in cell.every_product.values()]

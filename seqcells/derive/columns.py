@@ -47,13 +47,14 @@ def columns_of(cell: type[Cell], values: Sequence[Expression], derived: Derivati
         array = of_size("saved", value.unit_axis) if value.unit_axis else "numbers"
         found[f"saved.{name}"] = Slot("GIVEN", general(f"T{value.axes}"), array, counts.get(array, 0), True)
         counts[array] = counts.get(array, 0) + 1
-    output = Slot("GIVEN", "TBH", "output")
+    axes = general(f"TB{derived.forward.outputs['output'].value.unit_axis}")
+    output = Slot("GIVEN", axes, "output")
     for k, state in enumerate(cell.states):
         there = not k and cell.output in ("", state)
         found[f"fresh.{state}"] = Slot("GIVEN", "BH", f"fresh.{state}")
         found[f"after.{state}"] = output if there else Slot("GIVEN", "TBH", f"after.{state}", working=True)
         before = Slot("BEFORE", "TBH", f"after.{state}", working=True)
         found[f"before.{state}"] = Slot("GIVEN", "TBH", "previous") if there else before
-    found |= {"output": output, "d.output": Slot("GIVEN", "TBH", "grad_output")}
+    found |= {"output": output, "d.output": Slot("GIVEN", axes, "grad_output")}
     counted = [v.args[0] for v in values if v.op == "leaf" and v.args[0].startswith("units.")]
     return found | {name: Slot("COUNT", "", name.removeprefix("units.")) for name in counted}

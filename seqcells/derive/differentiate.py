@@ -136,6 +136,12 @@ def _alike(a: Expression, b: Expression, of: Expression) -> tuple[Expression, Ex
     return _summed(a, size), _summed(b, size)  # sums over units of different numbers
 
 
+def _part_ways(a: Expression, b: Expression) -> bool:
+    """Whether one is carried from the step before, and so there in the first stage alone, and the other is gathered."""
+    carried = [v.op == "leaf" and v.args[0].startswith("d.carried.") for v in (a, b)]
+    return any(carried) and any(v.gathers for v in reachable([a, b]))
+
+
 def _sum(a: Expression, b: Expression) -> Expression:
     """a + b, what they share taken out: d - d·z becomes d·(1 - z), which is fewer roundings too; two sums over units
     become one, and two `where`s."""
@@ -145,7 +151,7 @@ def _sum(a: Expression, b: Expression) -> Expression:
         return units.sum(_sum(a.args[0], b.args[0]), a.op.heads)
     if a.op == b.op == where and a.args[0] is b.args[0]:
         shared = [i for i in (1, 2) if a.args[i] is b.args[i] and a.args[i].args == (0.0,)]
-        if len(shared) == 1:
+        if len(shared) == 1 and not _part_ways(a.args[3 - shared[0]], b.args[3 - shared[0]]):
             other = _sum(a.args[3 - shared[0]], b.args[3 - shared[0]])
             return where(a.args[0], *((0.0, other) if shared == [1] else (other, 0.0)))
     negative = b.op == "neg"

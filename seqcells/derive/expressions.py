@@ -103,6 +103,8 @@ class Graph:
             while self.frame is not None and self.frame.f_code is not self.code:
                 self.frame = self.frame.f_back
         values = tuple(arg if isinstance(arg, Expression) else self.constant(arg) for arg in args)
+        if any(v.op == ">" for v in values[getattr(op, "name", "") == "where" :]):
+            raise DerivationError("a condition such as a > b goes into where() alone, as its first argument")
         simpler = _simpler(op, *values)
         if simpler is not None:
             return simpler

@@ -352,7 +352,7 @@ class _Places:
         return value
 
     def _is_carried(self, value: Expression) -> bool:
-        return value.op == "leaf" and self._slots[value].where == "CARRIED"
+        return value in self._slots and self._slots[value].where == "CARRIED"
 
     def _kept(self, gathers: list[Expression], blocks: list[list[Expression]]) -> list[Kept]:
         """What a later stage reads of an earlier one, and what is reduced between stages."""

@@ -75,7 +75,8 @@ class _Printed:
         written += [each.value for each in layout.kept] + [v for each in layout.operands for v in each.values]
         gathers = [v for stage in self.program.stages for v in stage.gathers]
         leaves = [v for v in layout.slots if v.op == "leaf"]
-        numbers = [v for block in self.stages for v in block if not v.unit_axis]
+        # A condition is no number: whatever needs it compares once more.
+        numbers = [v for block in self.stages for v in block if not v.unit_axis and v.op != ">"]
         numbered = dict.fromkeys(v for v in [*leaves, *gathers, *written, *numbers] if v.op != "constant")
         self.number = {v: k for k, v in enumerate(numbered)}
         self.names = self._names()
@@ -231,7 +232,7 @@ class _Printed:
     def _functions(self, k: int, block: Sequence[Expression]) -> list[str]:
         """A stage's values: those of a row, then those of each unit."""
         row = [v for v in block if not v.unit_axis]
-        units = [v for v in block if v.unit_axis]
+        units = [v for v in block if v.unit_axis or v.op == ">"]
         return [self._function(f"row{k}", row), self._function(f"units{k}", units)]
 
     def _function(self, name: str, block: Sequence[Expression]) -> str:

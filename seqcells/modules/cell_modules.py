@@ -114,8 +114,9 @@ class RecurrentCell(Freezable):
                 of the wrong dtype or size.
         """
         like, beside = None, self.cell.output not in ("", *self.cell.states)
-        # What is prepared returns states alone.
-        if isinstance(keep, tuple) and not (keep or streams or beside):
+        # What is prepared returns states alone, the first of them as the output.
+        first = self.cell.output in ("", self.cell.states[0])
+        if first and isinstance(keep, tuple) and not (keep or streams):
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
