@@ -1,4 +1,4 @@
-"""Cells that few would write: what they leave out or pass on, and where kernels must not take that for something else."""
+"""Cells that few would write: what they leave out or pass on, and what kernels must not take for something else."""
 
 import pytest
 import torch
