@@ -84,11 +84,13 @@ def gradients(cell: type[Cell]) -> str:
 
 
 def case_of(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dtype, **more: Any) -> selftest.Case:
-    """A layer of the cell; of one that reads the input as it is, as wide as that."""
+    """A layer of the cell; a single one where sizes are the input's."""
     steps, batch, features, hidden = sizes
     boundaries = more.pop("boundaries", False)
     if cell.streams.get("input") == "TBH":
         features, more = hidden, {}
+    if any(axes.endswith("F") for axes in (*cell.streams.values(), *cell.state_sizes.values())):
+        more = {}
     return selftest.Case(cell.base.name, (steps, batch, features, hidden), dtype, {**cell.options, **more}, boundaries)
 
 

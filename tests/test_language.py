@@ -113,7 +113,7 @@ def test_a_projected_cell_may_not_read_its_first_state():
         ("cannot have an option dropout", {"options": {"dropout": 0.5}}),
         ("has no size K", {"products": {"m": Product(("h",), "HK")}}),
         ("has no size N", {"states": {"h": "H", "l": "N"}}),
-        ("has no size T", {"streams": {"mask": "BT"}}),
+        ("has a stream .* of axes .*: T comes first", {"streams": {"mask": "BT"}}),
         (
             "has rows of different sizes in u: H and K",
             {"parameters": {"u": {"a": "H", "b": "K"}}, "sizes": {"K": "rank"}},

@@ -189,6 +189,7 @@ WRONG = {
     "a name that is none": ({"name": 3}, "must state its name as a string, not 3"),
     "a size of two letters": ({"sizes": {"KK": "memory"}}, "cannot have a size 'KK': it takes one letter"),
     "a size that is known": ({"sizes": {"T": "memory"}}, "cannot have a size 'T'"),
+    "a state twice": ({"states": ("h", "h")}, "names its state h twice"),
     "no rows": ({"parameters": {"q": ()}}, "must state the rows of its parameter q"),
     "an input of a sequence": ({"streams": {"input": "BH"}}, "cannot read its input as 'BH': choose 'TBH' or 'TBF'"),
     "axes in another order": ({"streams": {"v": "BTH"}}, "has a stream v of axes 'BTH': T comes first, then B"),

@@ -117,6 +117,9 @@ class Cell:
         if not isinstance(cls.parameters, Mapping) or any(isinstance(rows, str) for rows in cls.parameters.values()):
             words = 'its parameters as a dict of tuples of rows, {"leak": ("a",)}'
             raise TypeError(f"cell {cls.__name__} must state {words}")
+        twice = {name for name in cls.states if [*cls.states].count(name) > 1}
+        if twice:
+            raise TypeError(f"cell {cls.__name__} names its state {min(twice)} twice")
         if not cls.gates and not cls.streams:
             raise TypeError(f"cell {cls.__name__} must state its gates")
         if cls.step is Cell.step:
