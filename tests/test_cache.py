@@ -107,7 +107,7 @@ def test_without_a_home(home, monkeypatch, tmp_path):
 
 HOLD = """
 import sys, time
-from seqcells import cache
+from seqcells.system import cache
 with cache.lock("mine", timeout=10):
     print("held", flush=True)
     time.sleep(60)
