@@ -18,7 +18,6 @@ from torch.autograd.gradcheck import GradcheckError
 
 from . import cells, selftest, tune
 from .backends import BACKENDS
-from .call import choose
 from .cells import Cell
 from .commands import SPELLING, cell_named, place_of
 from .derive.derivation import derive
@@ -118,10 +117,9 @@ def agreement(cell: type[Cell]) -> Iterator[tuple[bool, str]]:
 
 def _why_not(cell: type[Cell], sizes: tuple[int, int, int, int], backend: str, device: str) -> str:
     layer = selftest.layer_of(case_of(cell, sizes, torch.float32)).to(device, torch.float32)
+    layer.backend = backend
     try:
-        return choose.choose(
-            layer._call(torch.zeros(1, 1, layer.input_size, device=device), layer._weights()), backend
-        ).reason
+        return layer.plan(torch.zeros(1, 1, layer.input_size, device=device)).reason
     except RuntimeError as reason:
         return str(reason)
 

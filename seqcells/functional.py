@@ -27,7 +27,7 @@ from .request.boundaries import valid_steps
 from .request.call import Call, Choice
 from .request.kept import by_layer, by_name, values
 from .request.recurrence import Recurrence
-from .request.streams import Layout, check_names, laid_out, of_paths, of_rows, without_padding
+from .request.streams import Layout, check_known, check_names, laid_out, of_paths, of_rows, without_padding
 from .request.weights import Weights
 
 NONE: Mapping[str, Tensor] = MappingProxyType({})
@@ -140,6 +140,8 @@ def layers(
     call = call_of(cell, "layers", input, weights[0], lengths=lengths, reset=reset, keep=keep, **sizes, **stack)
     choice = choose.choose(call, backend)
     if choice.backend == "torch":
+        if streams:
+            check_names(cell, streams)
         return torch_ops.layers(
             cell,
             input,
@@ -275,9 +277,7 @@ def recurrence(
     checks.has_steps(gates_x)
     if lengths is not None:
         lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
-    for name in streams:
-        if name not in cell.streams:
-            raise TypeError(f"the {cell.name} cell got an unexpected keyword argument {name!r}")
+    check_known(cell, streams, cell.streams)
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset, keep=keep)
     choice = choose.choose(call, backend)
@@ -305,7 +305,6 @@ def step(
     ``streams`` have the axes that the cell says, but for T. With ``keep`` there is also a dict of values of the step by
     name, (N, ·) each.
     """
-    check_names(cell, streams)
     written = cell
     if not cell.direct:
         cell, weights = for_engines(cell), weights.made(cell)
@@ -313,6 +312,8 @@ def step(
     call = call_of(cell, "step", input, weights, keep=keep)
     choice = choose.choose(call, backend)
     if choice.backend == "torch":
+        if streams:
+            check_names(cell, streams)
         return torch_ops.step(cell, input, states, weights)
     checks.step_sizes(cell, input, states, weights)
     checks.same_device_and_dtype(input, states, weights.first)

@@ -115,10 +115,10 @@ def given(case: Case, layer: RecurrentLayer) -> tuple[Tensor, dict[str, Tensor]]
     input = torch.randn(steps, batch, features, dtype=torch.float64)
     sizes = {"T": steps, "B": batch, "F": features, "N": layer.cell.heads(), **layer.cell.sizes_by_letter(hidden)}
     streams = {name: axes for name, axes in layer.cell.streams.items() if name != "input"}
-    given = {name: torch.rand([sizes[axis] for axis in axes], dtype=torch.float64) for name, axes in streams.items()}
+    found = {name: torch.rand([sizes[axis] for axis in axes], dtype=torch.float64) for name, axes in streams.items()}
     if case.boundaries:
-        given |= {"lengths": torch.randint(0, steps + 1, (batch,)), "reset": torch.rand(steps, batch) < 0.3}
-    return input, given
+        found |= {"lengths": torch.randint(0, steps + 1, (batch,)), "reset": torch.rand(steps, batch) < 0.3}
+    return input, found
 
 
 def _results(

@@ -115,8 +115,7 @@ def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | st
 @cache
 def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool) -> Passes | str:
     try:
-        both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
-        struct = cpp_struct(cell, both)
+        both, struct = _printed(cell, kept)
         addresses = _engine.find_passes(target, build.key(struct), TYPES[dtype])
         if addresses is None:
             addresses = map(_address, _compiled(cell, struct, dtype, target, kept))
@@ -138,9 +137,15 @@ def ahead(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept = ()) ->
     Raises:
         CannotCompileError, DerivationError: it cannot be compiled.
     """
-    struct = cpp_struct(cell, layouts(cell, derive(cell, reset=True, lengths=True, kept=kept)))
+    _, struct = _printed(cell, kept)
     built = _engine.find_passes(target, build.key(struct), TYPES[dtype])
     return [] if built else _compiled(cell, struct, dtype, target, kept)
+
+
+def _printed(cell: type[Cell], kept: Kept) -> tuple[tuple[Layout, Layout], str]:
+    """Both passes laid out, and their text."""
+    both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
+    return both, cpp_struct(cell, both)
 
 
 def _compiled(cell: type[Cell], struct: str, dtype: torch.dtype, target: str, kept: Kept) -> list[Path]:

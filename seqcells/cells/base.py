@@ -99,6 +99,8 @@ class Cell:
     R: ClassVar[type]
     S: ClassVar[type]
     P: ClassVar[type]
+    shared: ClassVar[tuple[str, ...]]
+    """The streams, by name, that all sequences of a step share."""
     direct: ClassVar[bool]
     """Whether engines take the cell as it is; others `seqcells.derive.transformed.for_engines` makes ready for them."""
 
@@ -132,8 +134,8 @@ class Cell:
                 raise TypeError(f"cell {cls.__name__} must state a name {words}")
             cls.base, cls.words, cls.configurations = cls, "", {"": cls}
         cls.transformations = {}
-        shared = any(axes.startswith("T") and "B" not in axes for axes in cls.streams.values())
-        cls.direct = cls.weights is Cell.weights and not shared
+        cls.shared = tuple(name for name, axes in cls.streams.items() if axes.startswith("T") and "B" not in axes)
+        cls.direct = cls.weights is Cell.weights and not cls.shared
         cls.options = dict.fromkeys(cls.sizes.values()) | dict(cls.options)
         if "states" in own:
             cls._states = lettered(cls.states)

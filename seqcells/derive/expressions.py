@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, NamedTuple
 
-from ..cells.activations import Activation
+from ..cells.activations import Activation, where
 from ..cells.units import Reduction
 
 
@@ -103,7 +103,7 @@ class Graph:
             while self.frame is not None and self.frame.f_code is not self.code:
                 self.frame = self.frame.f_back
         values = tuple(arg if isinstance(arg, Expression) else self.constant(arg) for arg in args)
-        if any(v.op == ">" for v in values[getattr(op, "name", "") == "where" :]):
+        if any(v.op == ">" for v in (values[1:] if op is where else values)):
             raise DerivationError("a condition such as a > b goes into where() alone, as its first argument")
         simpler = _simpler(op, *values)
         if simpler is not None:

@@ -98,20 +98,15 @@ def streams_of_rows(cell: type[Cell]) -> type[Cell]:
     Raises:
         ValueError: they share nothing.
     """
-    if not shared_streams(cell):
+    if not cell.shared:
         raise ValueError(f"the {cell.name} cell has no streams that all sequences of a step share")
-    streams = {name: f"TB{axes[1:]}" if name in shared_streams(cell) else axes for name, axes in cell.streams.items()}
+    streams = {name: f"TB{axes[1:]}" if name in cell.shared else axes for name, axes in cell.streams.items()}
     return _derived(cell, {"streams": streams, "projection": cell.projection})
-
-
-def shared_streams(cell: type[Cell]) -> list[str]:
-    """The streams, by name, that all sequences of a step share."""
-    return [name for name, axes in cell.streams.items() if axes.startswith("T") and "B" not in axes]
 
 
 def for_engines(cell: type[Cell]) -> type[Cell]:
     """The cell as engines and operators take it: given what `weights_made` and `streams_of_rows` say."""
-    words = ["weights_made"] * (cell.weights is not Cell.weights) + ["streams_of_rows"] * bool(shared_streams(cell))
+    words = ["weights_made"] * (cell.weights is not Cell.weights) + ["streams_of_rows"] * bool(cell.shared)
     return transformed(cell, *words) if words else cell
 
 

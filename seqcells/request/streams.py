@@ -1,13 +1,12 @@
 """What a cell's step is given of the outside besides the gates: from a call's arguments, as its axes say."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..cells import Cell
-from ..derive.transformed import shared_streams
 from . import checks, precision
 
 
@@ -91,7 +90,7 @@ def of_one_sequence(cell: type[Cell], given: Mapping[str, Any]) -> dict[str, Any
 def of_rows(cell: type[Cell], streams: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
     """Laid-out streams, those that all sequences of a step share repeated for each; as `for_engines` reads them."""
     found = dict(streams)
-    for name in shared_streams(cell):
+    for name in cell.shared:
         if name in streams:
             axis = streams[name].dim() - len(cell.streams[name]) + 1
             shape = [*streams[name].shape]
@@ -117,12 +116,17 @@ def without_padding(cell: type[Cell], streams: Mapping[str, Tensor], valid: Tens
 def check_names(cell: type[Cell], given: Mapping[str, Any]) -> None:
     """TypeError where a call gives other streams than the cell's `names`."""
     wanted = names(cell)
-    for name in given:
-        if name not in wanted:
-            raise TypeError(f"the {cell.name} cell got an unexpected keyword argument {name!r}")
+    check_known(cell, given, wanted)
     for name in wanted:
         if given.get(name) is None:
             raise TypeError(f"the {cell.name} cell is missing a required keyword argument: {name!r}")
+
+
+def check_known(cell: type[Cell], given: Mapping[str, Any], known: Collection[str]) -> None:
+    """TypeError where a call gives a stream that is not among the known ones."""
+    for name in given:
+        if name not in known:
+            raise TypeError(f"the {cell.name} cell got an unexpected keyword argument {name!r}")
 
 
 def _numbers(name: str, given: Any, input: Tensor) -> Tensor:
