@@ -7,6 +7,7 @@ from programs import B, H, T
 from torch.testing import assert_close
 
 import seqcells
+from seqcells import functional
 
 __all__ = ["registered"]  # a fixture of every test
 
@@ -142,3 +143,11 @@ def test_torchs_cells_have_no_streams(module):
 def test_a_stream_may_not_be_called_as_an_argument():
     with pytest.raises(TypeError, match="cannot have a stream reset"):
         type("Bad", (OWN["zoneout_lstm"],), {"streams": {"reset": "TBH"}})
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_functions_refuse_what_torchs_cells_do_not_read(backend):
+    module = seqcells.LSTM(6, H)
+    x, states = torch.ones(T, B, 6), [torch.zeros(1, B, H)] * 2
+    with pytest.raises(TypeError, match="the lstm cell got an unexpected keyword argument 'mask'"):
+        functional.layers(module.cell, x, states, module._weights(), streams={"mask": x}, backend=backend)

@@ -101,6 +101,8 @@ class Cell:
     P: ClassVar[type]
     shared: ClassVar[tuple[str, ...]]
     """The streams, by name, that all sequences of a step share."""
+    returns_first: ClassVar[bool]
+    """Whether the output is the first state."""
     direct: ClassVar[bool]
     """Whether engines take the cell as it is; others `seqcells.derive.transformed.for_engines` makes ready for them."""
 
@@ -141,6 +143,7 @@ class Cell:
             cls._states = lettered(cls.states)
         cls.state_sizes = expanded(cls._states, cls.options)
         cls.states = tuple(cls.state_sizes)
+        cls.returns_first = cls.output in ("", cls.states[0])
         cls.row_sizes = {row: size for rows in cls.parameters.values() for row, size in lettered(rows).items()}
         cls.every_product = cls._products()
         cls.results = tuple(dict.fromkeys([*cls.states, cls.output or cls.states[0], *cls.kept]))

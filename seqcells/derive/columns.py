@@ -50,7 +50,7 @@ def columns_of(cell: type[Cell], values: Sequence[Expression], derived: Derivati
     axes = general(f"TB{derived.forward.outputs['output'].value.unit_axis}")
     output = Slot("GIVEN", axes, "output")
     for k, state in enumerate(cell.states):
-        there = not k and cell.output in ("", state)
+        there = not k and cell.returns_first
         found[f"fresh.{state}"] = Slot("GIVEN", "BH", f"fresh.{state}")
         found[f"after.{state}"] = output if there else Slot("GIVEN", "TBH", f"after.{state}", working=True)
         before = Slot("BEFORE", "TBH", f"after.{state}", working=True)

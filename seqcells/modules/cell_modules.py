@@ -115,8 +115,7 @@ class RecurrentCell(Freezable):
         """
         like, beside = None, self.cell.output not in ("", *self.cell.states)
         # What is prepared returns states alone, the first of them as the output.
-        first = self.cell.output in ("", self.cell.states[0])
-        if first and isinstance(keep, tuple) and not (keep or streams):
+        if self.cell.returns_first and isinstance(keep, tuple) and not (keep or streams):
             found, like = self._prepared.run(self, input, hx)
             if found:
                 return tuple(found[1]) if len(found[1]) > 1 else found[1][0]

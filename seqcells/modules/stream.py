@@ -159,7 +159,7 @@ class Stream:
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or context.is_watched():
             return False
         layer = self.layer
-        if layer.cell.output not in ("", layer.cell.states[0]):  # the memory is the first states'
+        if not layer.cell.returns_first:  # the memory is the first states'
             return False
         if (layer.training and layer.dropout) or layer._is_regularised() or not is_plain(layer):
             return False
