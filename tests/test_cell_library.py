@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from cell_loops import LOOPS
 from support import needs_compiler
 from test_programs import EQUATIONS
-from torchrecurrent_loops import LOOPS
 
 import seqcells
 from seqcells import cells, check, selftest
