@@ -1,7 +1,4 @@
-"""Steps of others that ours should equal: torchrecurrent's (0.2.5), and papers' that no package has."""
-
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+"""The cells of torchrecurrent (0.2.5), and its weights made of ours."""
 
 import torch
 import torchrecurrent
@@ -11,37 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from seqcells.cells.activations import tanh as tanh_activation
 
-sig, tanh = torch.sigmoid, torch.tanh
-Weights = Mapping[str, Tensor]
-
-
-class Loop(NamedTuple):
-    """A step of somebody else's, and the cell of ours that should equal it.
-
-    Args:
-        cell: our cell's name.
-        options: our cell's options.
-        step: (weights by our names, x, states in our order) → the output and the states.
-        theirs: the name of torchrecurrent's cell, or "".
-        zeros: a parameter of ours, a row block of it that the other has not, and the number of blocks. The test sets
-            it to zero.
-    """
-
-    cell: str
-    options: Mapping[str, Any]
-    step: Callable[[Weights, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
-    theirs: str = ""
-    zeros: tuple[str, int, int] | None = None
-
-
-LOOPS: dict[str, Loop] = {}
-"""All loops, by the names of our cells with their options, and the package's where it is theirs."""
-
-
-def keep(loop, package=""):
-    words = ",".join(f"{name}={getattr(value, 'name', value)}" for name, value in loop.options.items())
-    name = (f"{loop.cell}[{words}]" if words else loop.cell) + package
-    assert LOOPS.setdefault(name, loop) is loop
+from .loop import Loop, keep
 
 
 def theirs(cell, name, weights=dict, arguments=(), call=None, zeros=None, **options):
@@ -53,7 +20,7 @@ def theirs(cell, name, weights=dict, arguments=(), call=None, zeros=None, **opti
         call: (their step of x and a state, x, *our states) → what it returns, where states are not as ours.
     """
 
-    def step(ours, x, states):
+    def step(ours, x, states, **_):
         module = getattr(torchrecurrent, f"{name}Cell")(x.shape[-1], states[0].shape[-1], **dict(arguments)).to(x.dtype)
         made = weights(dict(ours))
         unknown = made.keys() - {key for key, _ in (*module.named_parameters(), *module.named_buffers())}
@@ -65,32 +32,6 @@ def theirs(cell, name, weights=dict, arguments=(), call=None, zeros=None, **opti
         return found[0], *found[-len(states) :]
 
     keep(Loop(cell, options, step, name, zeros), " of torchrecurrent")
-
-
-def paper(cell, **options):
-    """Keep the step that it decorates, (rows of weights, x, *states) → the output and the states, or what is both."""
-
-    def decorated(step):
-        def of_weights(ours, x, states):
-            found = step(Named(ours), x, *states)
-            return found if isinstance(found, tuple) else (found, found)
-
-        keep(Loop(cell, options, of_weights))
-        return step
-
-    return decorated
-
-
-class Named:
-    """Parameters: ``w("ih", x)`` is the product of that weight and its bias, if there is one; ``w.name`` the tensor."""
-
-    def __init__(self, parameters: Weights) -> None:
-        self.__dict__.update(parameters)
-
-    def __call__(self, name: str, v: Tensor, rows: int = 1) -> Any:
-        bias = getattr(self, f"bias_{name}", None)
-        product = torch.nn.functional.linear(v, getattr(self, f"weight_{name}"), bias)
-        return product.chunk(rows, -1) if rows > 1 else product
 
 
 def joined(**names):
@@ -266,80 +207,3 @@ theirs(
     {"alpha": 0.5},
 )
 theirs("working_memory_lstm", "WMCLSTM", joined(mh="memory exposed"))
-
-
-@paper("cornn", dt=0.2, gamma=2.0, epsilon=3.0, implicit=True)
-def cornn(w, x, y, z):
-    """The paper's scheme, whose damping is by the new velocity."""
-    pushed = tanh(w("ih", x) + w("hh", y) + w("velocity", z))
-    z = (z + 0.2 * pushed - 0.2 * 2 * y) / (1 + 0.2 * 3)
-    y = y + 0.2 * z
-    return y, y, z
-
-
-@paper("fast_grnn")
-def fast_grnn(w, x, h):
-    shared = w("ih", x) + w("hh", h)
-    b_z, b_n = w.weight_bias
-    z = sig(shared + b_z)
-    return (sig(w.weight_zeta) * (1 - z) + sig(w.weight_nu)) * tanh(shared + b_n) + z * h
-
-
-@paper("janet")
-def janet(w, x, h):
-    s, n = (w("ih", x) + w("hh", h)).chunk(2, -1)
-    return sig(s) * h + (1 - sig(s)) * tanh(n)
-
-
-@paper("lem", dt=0.5)
-def lem(w, x, y, z):
-    (x_y, x_z, n_z, n_y), (h_y, h_z, of_z) = w("ih", x, 4), w("hh", y, 3)
-    step_y, step_z = 0.5 * sig(x_y + h_y), 0.5 * sig(x_z + h_z)
-    z = (1 - step_z) * z + step_z * tanh(n_z + of_z)
-    y = (1 - step_y) * y + step_y * tanh(n_y + w("slow", z))
-    return y, y, z
-
-
-@paper("nas")
-def nas(w, x, h, c):
-    of_x, of_h = w("ih", x, 8), w("hh", h, 8)
-    g = [a + b for a, b in zip(of_x, of_h, strict=True)]
-    first, second = tanh(sig(g[0]) * torch.relu(g[1])), tanh(sig(g[2]) + torch.relu(of_x[3] * of_h[3]))
-    third, last = tanh(tanh(g[4]) * sig(g[5])), sig(tanh(g[6]) + sig(g[7]))
-    c = tanh(first + c) * second
-    h = tanh(c * tanh(third + last))
-    return h, h, c
-
-
-@paper("original_lstm")
-def original_lstm(w, x, h, c):
-    """The squashing functions of the first paper lie between -2 and 2 and between -1 and 1."""
-    i, n, o = (w("ih", x) + w("hh", h)).chunk(3, -1)
-    c = c + sig(i) * (4 * sig(n) - 2)
-    h = sig(o) * (2 * sig(c) - 1)
-    return h, h, c
-
-
-@paper("recurrent_highway")
-@paper("uncoupled_recurrent_highway")
-def highway(w, x, h):
-    """torchrecurrent's cannot be made, and has a carry gate that nothing reads where both gates are coupled."""
-    for product in (lambda h: w("ih", x) + w("hh", h), lambda h: w("deeper1", h), lambda h: w("deeper2", h)):
-        n, t, *c = product(h).split(h.shape[1], -1)
-        h = tanh(n) * sig(t) + h * sig(c[0]) if c else (tanh(n) - h) * sig(t) + h
-    return h
-
-
-@paper("scrn", context_size=5, output_size=3)
-def scrn(w, x, h, s):
-    """torchrecurrent's output y is the product of another weight and itself, where the paper has the hidden units."""
-    s = (1 - 0.95) * (x @ w.weight_slow.T) + 0.95 * s
-    h = sig(w("ih", x) + w("hh", h) + s @ w.weight_context.T)
-    return torch.softmax(w("fast_y", h) + w("slow_y", s), -1), h, s
-
-
-@paper("tau_gru", delay=0)
-def tau_gru(w, x, h):
-    (u, z, g, a), (of_u, of_g, of_a) = w("ih", x, 4), w("hh", h, 3)
-    new = tanh(u + of_u) + sig(a + of_a) * tanh(z + w("delayed", h))
-    return (1 - sig(g + of_g)) * h + sig(g + of_g) * new
