@@ -12,7 +12,7 @@ Multiply = Callable[[str, Any], Sequence[Any]]
 
 _OF_THE_CONSTRUCTOR = {
     *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"),
-    *("device", "dtype", "backend", "recurrent_dropout", "zoneout", "learn_hx", "initial"),
+    *("device", "dtype", "backend", "recurrent_dropout", "zoneout", "learn_hx", "stateful", "initial"),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks
 from ..request.recurrence import letters_of
@@ -109,6 +110,12 @@ class Arguments(Flattened):
         sizes = self._sizes_by_letter(self.input_size) | dict(zip("TB", self._extent(input, batch_sizes), strict=True))
         paths = self.num_layers * (2 if self.bidirectional else 1)
         return Layout(sizes, paths, self.batch_first, batched, order=sorted_indices)
+
+    def _batch(self, input: Tensor | PackedSequence) -> int | None:
+        """Sequences of a call's input, None where it has no axis for them."""
+        if isinstance(input, PackedSequence):
+            return int(input.batch_sizes[0])
+        return None if input.dim() < 3 else input.shape[0 if self.batch_first else 1]
 
     def _extent(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
         """Steps and sequences of an input, of a packed one those of the padded."""

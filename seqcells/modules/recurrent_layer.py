@@ -18,14 +18,14 @@ from ..request.streams import laid_out
 from ..request.weights import Weights
 from . import convert, flat_weights, tracing
 from .cell_modules import States
-from .regularised import Regularised
+from .stateful import Stateful
 from .stream import Stream
 
 Results = tuple[Tensor | PackedSequence, States]
 Kept = dict[str, Tensor | PackedSequence]
 
 
-class RecurrentLayer(Regularised):
+class RecurrentLayer(Stateful):
     """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
 
     Args:
@@ -48,6 +48,9 @@ class RecurrentLayer(Regularised):
         learn_hx: whether the initial states are parameters, which count where a call gives no ``hx`` and, without a
             ``reset_state``, at each reset: ``initial_h`` (L·D, H or P), ``initial_c`` (L·D, H) and so on by the states'
             names, zeros at first. Default: False
+        stateful: whether a call without ``hx`` begins with the states that the call before ended with, detached:
+            truncated backpropagation through time. `reset_states` begins anew, ``states`` are those kept; neither is in
+            the `state_dict`. Not for two directions. Default: False
         initial: initial values, of a forget gate's bias for instance: ``{"bias_ih.f": 1.0, "bias_hh.f": 0.0}``. Names
             are those of biases with a gate, and of the cell's own rows and scalars; see `Cell.initial`, before which
             they go. Default: none
@@ -84,6 +87,7 @@ class RecurrentLayer(Regularised):
         recurrent_dropout: float = 0.0,
         zoneout: float | Mapping[str, float] = 0.0,
         learn_hx: bool = False,
+        stateful: bool = False,
         initial: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
@@ -105,6 +109,7 @@ class RecurrentLayer(Regularised):
         self.proj_size = proj_size
         self._settle(backend)
         self._regularise(recurrent_dropout, zoneout)
+        self._keep_states(stateful, bidirectional)
         checks.features(self.cell, hidden_size, self._features())
         sizes, count = self._sizes(), len(self._roles)
         for name, size in sizes.items():
@@ -164,7 +169,7 @@ class RecurrentLayer(Regularised):
                 a PackedSequence.
             hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
                 others (L·D, N, H), or as large as the cell says; without N if unbatched. Default: zeros, or what
-                is learnt
+                is learnt, or for a stateful layer what the call before ended with
             lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
                 sequence's length, the final state is the one at it, and the backward direction starts there.
                 What the input holds past it does not matter. Not with a PackedSequence, which has its own.
@@ -200,12 +205,17 @@ class RecurrentLayer(Regularised):
         """
         packed = isinstance(input, PackedSequence)
         like = None
+        if self.stateful and hx is None:
+            hx = self._begins_with(self._batch(input))
         plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)
         plain = plain and not (keep or streams or self.zoneout or (hx is None and self.learn_hx))
         if plain and not (self.training and (self.dropout or self.recurrent_dropout)):
             found, like = self._prepared.run(self, input, hx)
             if found:
-                return found[0], tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+                hx = tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+                if self.stateful:
+                    self._carry(hx)
+                return found[0], hx
         boundaries = {"lengths": lengths, "reset": reset, "reset_state": reset_state}
         node = tracing.leaf(self, input, hx, streams=streams, keep=keep, **boundaries)
         if node is not None:
@@ -267,6 +277,8 @@ class RecurrentLayer(Regularised):
             given = self._call(input, weights), steps_first, self._states(hx), weights, zeros
             self._prepared.remember(like, self, *given, output, final)
         hx = self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+        if self.stateful:
+            self._carry(hx)
         return (output, hx, *({name: in_form(values) for name, values in each.items()} for each in kept))
 
     _forward = forward
@@ -290,7 +302,7 @@ class RecurrentLayer(Regularised):
         return functional.call_of(self._cell_of_call(), "layers", like, weights[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """The layer one step per call, holding its states: ``output = stream(input)``. See `Stream`."""
+        """The layer one step per call, the stream holding the states: ``output = stream(input)``. See `Stream`."""
         return Stream(self, batch_size)
 
     @classmethod

@@ -34,12 +34,15 @@ class Stream:
         batch_size: rows N that are stepped together. Default: 1
 
     Raises:
-        ValueError: for a bidirectional layer, whose second direction begins at the end.
+        ValueError: for a bidirectional layer, whose second direction begins at the end; for a stateful one, which keeps
+            its states itself.
     """
 
     def __init__(self, layer: RecurrentLayer, batch_size: int = 1) -> None:
         if layer.bidirectional:
             raise ValueError("a bidirectional layer cannot be stepped: its second direction begins at the end")
+        if layer.stateful:
+            raise ValueError("a stateful layer keeps its states itself: set layer.stateful = False to step it")
         self.layer = layer
         self.batch_size = batch_size
         weight = layer._weights()[0].first.detach()
@@ -88,11 +91,7 @@ class Stream:
             TypeError, RuntimeError: ``rows`` of another dtype or size.
         """
         if rows is not None:
-            rows = checks.as_tensor("rows", rows).to(self._input.device)
-            if rows.dtype != torch.bool:
-                raise TypeError(f"rows should be of dtype torch.bool, got: {rows.dtype}")
-            if rows.shape != (self.batch_size,):
-                raise RuntimeError(f"Expected rows of size {(self.batch_size,)}, got {list(rows.shape)}")
+            rows = checks.rows(rows, self.batch_size, self._input.device)
         states, chosen = self._states[self._now], None if rows is None else rows.view(1, -1, 1)
         if self.layer.learn_hx:
             self._begin(states, chosen)

@@ -204,6 +204,16 @@ def as_tensor(name: str, given: Any) -> Tensor:
     return tensor
 
 
+def rows(given: Any, batch: int, device: torch.device) -> Tensor:
+    """The sequences of a batch that are chosen, (N,) bool, on a device; TypeError, RuntimeError for anything else."""
+    chosen = as_tensor("rows", given).to(device)
+    if chosen.dtype != torch.bool:
+        raise TypeError(f"rows should be of dtype torch.bool, got: {chosen.dtype}")
+    if chosen.shape != (batch,):
+        raise RuntimeError(f"Expected rows of size {(batch,)}, got {list(chosen.shape)}")
+    return chosen
+
+
 INTEGERS = {
     *(torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),

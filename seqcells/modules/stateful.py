@@ -1,0 +1,118 @@
+"""Layers that keep their states from batch to batch, for truncated backpropagation through long sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..request import checks
+from .cell_modules import States
+from .regularised import Regularised
+
+TWO_WAYS = "a bidirectional layer cannot be stateful: its second direction begins at the end"
+
+
+class Stateful(Regularised):
+    """The part of a layer that keeps states. The option may be assigned at any time, as torch's ``dropout``.
+
+    States are no part of the `state_dict` and no buffers, so that files are those of torch.nn and no data-parallel
+    wrapper sends one process's states to another.
+    """
+
+    stateful: bool = False
+    """Whether a call begins with the states that the call before it ended with."""
+    _carried: tuple[Tensor, ...] | None = None
+    _own_state = (*Regularised._own_state, "stateful", "_carried")
+
+    def _keep_states(self, stateful: bool, bidirectional: bool) -> None:
+        """Take the option.
+
+        Raises:
+            TypeError: it is neither true nor false.
+            ValueError: the layer is bidirectional.
+        """
+        if not isinstance(stateful, bool):
+            raise TypeError(f"stateful should be of type bool, got: {type(stateful).__name__}")
+        if stateful and bidirectional:
+            raise ValueError(TWO_WAYS)
+        if stateful:
+            self.stateful = True
+
+    def _beyond_torch(self) -> list[str]:
+        return [*super()._beyond_torch(), *(["stateful"] if self.stateful else [])]
+
+    @property
+    def states(self) -> States | None:
+        """The states that the next call of a stateful layer begins with, in the form of hx; None for those of a layer
+        that is called for the first time. They may be assigned, as when training goes on from a file."""
+        carried = self._carried
+        return carried if carried is None or len(carried) > 1 else carried[0]
+
+    @states.setter
+    def states(self, new: States | None) -> None:
+        self._carry(new)
+
+    def reset_states(self, rows: Tensor | None = None) -> None:
+        """Let a stateful layer's next call begin anew, with zeros or what is learnt.
+
+        Args:
+            rows: (N,) bool, the sequences of the batch that begin anew; the others go on. Default: all, and the next
+                batch may be of another size
+
+        Raises:
+            TypeError, RuntimeError: ``rows`` of another dtype or size.
+        """
+        if rows is None:
+            self._carried = None
+        elif self._carried is not None:
+            batch = self._carried[0].shape[1] if self._carried[0].dim() == 3 else 1
+            chosen = checks.rows(rows, batch, self._carried[0].device)
+            self._carried = tuple(self._renewed(chosen, index, state) for index, state in enumerate(self._carried))
+
+    @torch.no_grad()
+    def _renewed(self, chosen: Tensor, index: int, state: Tensor) -> Tensor:
+        """A state that has its initial value in the chosen rows (N,)."""
+        batched = state if state.dim() == 3 else state.unsqueeze(1)
+        initial = batched.new_zeros(())
+        if self.learn_hx:
+            initial = getattr(self, self._learnt_names()[index]).unsqueeze(1).to(state.dtype)
+        return torch.where(chosen.view(1, -1, 1), initial, batched).reshape(state.shape)
+
+    def _begins_with(self, batch: int | None) -> States | None:
+        """The states of a stateful layer's call that is given none.
+
+        Args:
+            batch: the number of sequences, None for an input without a batch axis.
+
+        Raises:
+            ValueError: the layer is bidirectional.
+            RuntimeError: the states are those of another number of sequences.
+        """
+        if self.bidirectional:
+            raise ValueError(TWO_WAYS)
+        if self._carried is None:
+            return None
+        there = self._carried[0].shape[1] if self._carried[0].dim() == 3 else None
+        if there != batch:
+            told = ["no batch axis" if size is None else f"{size} sequences" for size in (there, batch)]
+            words = "reset_states() lets the next batch be of another size"
+            raise RuntimeError(f"the layer keeps the states of {told[0]}, got an input of {told[1]}: {words}")
+        if not torch.compiler.is_compiling() and not torch.is_inference_mode_enabled():
+            # A gradient may need them.
+            self._carried = tuple(state.clone() if state.is_inference() else state for state in self._carried)
+        return self.states
+
+    def _carry(self, states: States | None) -> None:
+        """Keep states for the next call, without what led to them."""
+        if states is not None:
+            states = tuple(state.detach() for state in ((states,) if isinstance(states, Tensor) else states))
+        self._carried = states
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if self._carried is not None:
+            self._carried = tuple(fn(state) for state in self._carried)
+        return self
