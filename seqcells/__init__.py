@@ -12,6 +12,7 @@ from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .modules.define import define
 from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
+from .modules.stack import Stack, StackedCells
 from .modules.swap import swap, unswap
 from .request.call import Choice
 from .system.settings import Settings, current_settings, set_default_settings, settings
@@ -53,6 +54,8 @@ __all__ = [
     "RecurrentLayer",
     "SLSTMCell",
     "Settings",
+    "Stack",
+    "StackedCells",
     "__version__",
     "cells",
     "current_settings",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks
-from ..request.recurrence import letters_of
+from ..request.recurrence import output_units
 from ..request.streams import Layout
 from . import flat_weights
 from .cell_modules import COUNT, States
@@ -95,13 +95,20 @@ class Arguments(Flattened):
 
     def _features(self) -> list[int]:
         """Those of each layer's input."""
-        found, directions = [self.input_size], 2 if self.bidirectional else 1
-        output = self.cell.output or self.cell.states[0]
-        letter = letters_of(self.cell, output)[output] if self.num_layers > 1 else ""
+        found = [self.input_size]
         for _ in range(self.num_layers - 1):
-            sizes = self._sizes_by_letter(found[-1])
-            found.append(directions * (self.proj_size or sizes[letter]))
+            found.append(self._output_units(found[-1]))
         return found
+
+    @property
+    def output_size(self) -> int:
+        """The features of the output: D·H or D·P, or as large as the cell says."""
+        return self._output_units(self._features()[-1])
+
+    def _output_units(self, features: int) -> int:
+        """Those of the output of a layer whose input has so many features, of both directions."""
+        units = self.proj_size or output_units(self.cell, self.hidden_size, features)
+        return units * (2 if self.bidirectional else 1)
 
     def _layout(
         self, input: Tensor, batch_sizes: Tensor | None, sorted_indices: Tensor | None, batched: bool

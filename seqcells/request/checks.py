@@ -19,14 +19,19 @@ from . import precision
 from .weights import Weights
 
 
-def constructor(
-    input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, proj_size: Any
-) -> None:
-    """torch.nn's checks of a layer's arguments, in its order and words."""
+def probability(dropout: Any) -> None:
+    """torch.nn's check of a layer's dropout."""
     if not isinstance(dropout, numbers.Number) or not 0 <= dropout <= 1 or isinstance(dropout, bool):
         raise ValueError(
             "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
         )
+
+
+def constructor(
+    input_size: Any, hidden_size: Any, num_layers: Any, bias: Any, batch_first: Any, dropout: Any, proj_size: Any
+) -> None:
+    """torch.nn's checks of a layer's arguments, in its order and words."""
+    probability(dropout)
     if dropout > 0 and num_layers == 1:
         warnings.warn(
             "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects "

@@ -157,6 +157,12 @@ def letters_of(cell: type[Cell], names: str) -> dict[str, str]:
     return sizes_of(cell, wanted)
 
 
+def output_units(cell: type[Cell], hidden_size: int, features: int) -> int:
+    """The units of a step's output, of a cell with so many hidden units and features of its input."""
+    output = cell.output or cell.states[0]
+    return (cell.sizes_by_letter(hidden_size) | {"F": features, "": 1})[letters_of(cell, output)[output]]
+
+
 class Backward(NamedTuple):
     """What the backward of a `Recurrence` is given besides it.
 

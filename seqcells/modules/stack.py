@@ -1,0 +1,319 @@
+"""Layers, or cell modules, of any sizes and cells, one upon the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence
+
+from ..request import checks
+from ..request.recurrence import output_units
+from .cell_modules import RecurrentCell, States
+from .connections import CONNECTIONS, MERGES, merged
+from .recurrent_layer import RecurrentLayer
+
+Connections = str | None | Sequence[str | None]
+EachStates = Sequence[States | None] | None
+"""The states of each layer, or None for those that it begins with by itself."""
+
+
+class Stacked(nn.Module):
+    """The part that stacks of layers and of cell modules have in common: what lies between them."""
+
+    input_size: int
+    output_size: int
+
+    def _join(
+        self,
+        modules: Sequence[RecurrentLayer | RecurrentCell],
+        sizes: Sequence[tuple[int, int]],
+        connection: Connections,
+        probability: float,
+        layer_norm: bool,
+    ) -> None:
+        """Make what lies between modules; ``sizes`` are the features of each one's input and of what is made of its
+        output."""
+        checks.probability(probability)
+        for k, ((_, below), (features, _)) in enumerate(pairwise(sizes), start=1):
+            if features != below:
+                raise ValueError(f"module {k} should have input_size {below}, as module {k - 1} gives, got {features}")
+        count = len(sizes)
+        kinds = [None, *[connection] * (count - 1)] if connection is None or isinstance(connection, str) else connection
+        if len(kinds) != count:
+            raise ValueError(f"connection should have {count} entries, one for each module, got {len(kinds)}")
+        for kind in kinds:
+            if kind is not None and kind not in CONNECTIONS:
+                raise ValueError(f"unknown connection {kind!r}: choose None, {' or '.join(map(repr, CONNECTIONS))}")
+        weight = next(modules[0].parameters())
+        like = {"device": weight.device, "dtype": weight.dtype}
+        self.dropout = float(probability)
+        self.connections = nn.ModuleDict()
+        self.norms = nn.ModuleDict()
+        for k, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
+            if kind is not None:
+                self.connections[str(k)] = CONNECTIONS[kind](*size, **like)
+            if layer_norm and k < count - 1:
+                self.norms[str(k)] = nn.LayerNorm(size[1], **like)
+        self._last, self.input_size, self.output_size = count - 1, sizes[0][0], sizes[-1][1]
+
+    def _above(self, k: int, input: Tensor, output: Tensor) -> Tensor:
+        """What is made of the input (…, features) and the output (…, units) of module k."""
+        if self.dropout and self.training and k < self._last:
+            output = dropout(output, self.dropout)
+        if str(k) in self.connections:
+            output = self.connections[str(k)](input, output)
+        return self.norms[str(k)](output) if str(k) in self.norms else output
+
+
+class Stack(Stacked):
+    """Layers of different sizes and cells, one upon the other: each reads what is made of the output below it.
+
+    Args:
+        layers: `RecurrentLayer`, of one ``batch_first``, each with the ``input_size`` that the one below gives. They
+            may have several layers and two directions themselves.
+        connection: what is made of the input and the output of a layer: None for the output, ``"residual"`` for their
+            sum, ``"highway"`` for a learnt mixture; see `seqcells.modules.connections`. One name is for all layers but
+            the first, a sequence has an entry for each. Default: None
+        dropout: probability of zeroing an output of any layer but the last, before the connection, in training.
+            Default: 0
+        layer_norm: whether what any layer but the last gives is normalised over its units, after the connection, by
+            torch.nn.LayerNorm. Default: False
+        merge: what is made of the outputs of two directions: ``"concat"``, ``"sum"``, ``"mul"`` or ``"average"``.
+            Default: ``"concat"``
+
+    Attributes:
+        layers, connections, norms: the parts, by their number from 0.
+        input_size, output_size: features of the input of the first and of what the last gives.
+
+    Raises:
+        TypeError: for what is no `RecurrentLayer`.
+        ValueError: for sizes that do not fit together, an unknown connection or merge, no layers, and for what is no
+            probability.
+    """
+
+    def __init__(
+        self,
+        *layers: RecurrentLayer,
+        connection: Connections = None,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+        merge: str = "concat",
+    ) -> None:
+        super().__init__()
+        _check(layers, RecurrentLayer)
+        if merge not in ("concat", *MERGES):
+            raise ValueError(f"unknown merge {merge!r}: choose one of 'concat', {', '.join(map(repr, MERGES))}")
+        if len({layer.batch_first for layer in layers}) > 1:
+            raise ValueError("all layers of a stack should have the same batch_first")
+        self.layers = nn.ModuleList(layers)
+        self.merge = merge
+        sizes = []
+        for layer in layers:
+            halves = 2 if layer.bidirectional and merge != "concat" else 1
+            sizes.append((layer.input_size, layer.output_size // halves))
+        self._join(layers, sizes, connection, dropout, layer_norm)
+
+    def extra_repr(self) -> str:
+        return ", ".join(
+            [f"dropout={self.dropout}"] * bool(self.dropout) + [f"merge={self.merge!r}"] * (self.merge != "concat")
+        )
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether input and output are (N, T, features)."""
+        return self.layers[0].batch_first
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: EachStates = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: EachStates = None,
+        **streams: Tensor,
+    ) -> tuple[Tensor | PackedSequence, tuple[States, ...]]:
+        """Run the sequences through the layers.
+
+        Args:
+            input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or a
+                PackedSequence.
+            hx: a sequence of each layer's initial states, in the form of its own ``hx`` or None. Default: those that
+                each layer begins with by itself
+            lengths, reset: as of `RecurrentLayer`.
+            reset_state: like hx. Default: those that each layer begins anew with by itself
+            streams: each goes to the layers whose cells read it.
+
+        Returns:
+            What the last layer gives (…, output_size), in the form of the input, zero past a sequence's length; and a
+            tuple of the layers' final states.
+
+        Raises:
+            TypeError: for a stream that no layer's cell reads.
+            RuntimeError: for ``hx`` or ``reset_state`` of another number of layers.
+            ValueError, RuntimeError, TypeError: as `RecurrentLayer`.
+        """
+        starts = _each("hx", hx, len(self.layers))
+        anew = _each("reset_state", reset_state, len(self.layers))
+        _check_streams(self.layers, streams)
+        finals, value = [], input
+        for k, layer in enumerate(self.layers):
+            given = {"lengths": lengths, "reset": reset, "reset_state": anew[k], **_read(layer, streams)}
+            output, final = layer(value, starts[k], **given)
+            finals.append(final)
+            if isinstance(output, PackedSequence):
+                above = self._given(k, value.data, output.data)
+                value = PackedSequence(above, output.batch_sizes, output.sorted_indices, output.unsorted_indices)
+            else:
+                value = self._given(k, value, output)
+        if lengths is not None and str(self._last) in self.connections:
+            value = self._within(lengths, value)
+        return value, tuple(finals)
+
+    def _given(self, k: int, input: Tensor, output: Tensor) -> Tensor:
+        """What layer k gives to the one above, or to the caller."""
+        if self.layers[k].bidirectional:
+            output = merged(self.merge, output)
+        return self._above(k, input, output)
+
+    def _within(self, lengths: Any, value: Tensor) -> Tensor:
+        """Zero past a sequence's length, where a connection has added the input."""
+        lengths = checks.as_tensor("lengths", lengths).to(value.device)
+        if value.dim() == 2:
+            valid = torch.arange(value.shape[0], device=value.device) < lengths
+        else:
+            steps = torch.arange(value.shape[1 if self.batch_first else 0], device=value.device)
+            valid = steps < lengths.unsqueeze(1) if self.batch_first else steps.unsqueeze(1) < lengths
+        return value.masked_fill(~valid.unsqueeze(-1), 0)
+
+    def reset_states(self, rows: Tensor | None = None) -> None:
+        """Let the layers that are stateful begin anew; see `RecurrentLayer.reset_states`."""
+        for layer in self.layers:
+            layer.reset_states(rows)
+
+    def stream(self, batch_size: int = 1) -> StackStream:
+        """The stack one step per call, the stream holding the states: ``output = stream(input)``."""
+        return StackStream(self, batch_size)
+
+
+class StackStream:
+    """A stack's states, and the function that moves them on by one step; see `seqcells.modules.stream.Stream`.
+
+    Args:
+        stack: of layers of one direction.
+        batch_size: rows N that are stepped together. Default: 1
+    """
+
+    def __init__(self, stack: Stack, batch_size: int = 1) -> None:
+        self.stack = stack
+        self.streams = [layer.stream(batch_size) for layer in stack.layers]
+
+    @property
+    def state(self) -> tuple[States, ...]:
+        """The states of all layers, as ``hx`` of the stack. They may be written to."""
+        return tuple(stream.state for stream in self.streams)
+
+    @state.setter
+    def state(self, new: Sequence[States]) -> None:
+        for stream, state in zip(self.streams, new, strict=True):
+            stream.state = state
+
+    def reset(self, rows: Tensor | None = None) -> None:
+        """Begin anew in all rows, or where ``rows`` (N,) bool is set."""
+        for stream in self.streams:
+            stream.reset(rows)
+
+    @torch.no_grad()
+    def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
+        """One step: input (N, input_size) → what the last layer gives (N, output_size), good until the step after
+        next."""
+        _check_streams(self.stack.layers, streams)
+        value = input
+        for k, stream in enumerate(self.streams):
+            value = self.stack._given(k, value, stream(value, **_read(stream.layer, streams)))
+        return value
+
+
+class StackedCells(Stacked):
+    """Cell modules of different sizes and cells, one upon the other: one time step of all.
+
+    Args:
+        cells: `RecurrentCell`, each with the ``input_size`` that the one below gives.
+        connection, dropout, layer_norm: as of `Stack`.
+
+    Raises:
+        TypeError: for what is no `RecurrentCell`.
+        ValueError: as `Stack`.
+    """
+
+    def __init__(
+        self,
+        *cells: RecurrentCell,
+        connection: Connections = None,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(cells, RecurrentCell)
+        self.cells = nn.ModuleList(cells)
+        sizes = [(c.input_size, output_units(c.cell, c.hidden_size, c.input_size)) for c in cells]
+        self._join(cells, sizes, connection, dropout, layer_norm)
+
+    def forward(self, input: Tensor, hx: EachStates = None, **streams: Tensor) -> tuple[Tensor, tuple[States, ...]]:
+        """One step.
+
+        Args:
+            input: (N, input_size), or (input_size,) unbatched.
+            hx: a sequence of each cell's states, in the form of its own ``hx`` or None. Default: zeros
+            streams: each goes to the cells that read it.
+
+        Returns:
+            What the last gives (N, output_size), and a tuple of the cells' new states.
+        """
+        starts = _each("hx", hx, len(self.cells))
+        _check_streams(self.cells, streams)
+        states, value = [], input
+        for k, cell in enumerate(self.cells):
+            new = cell(value, starts[k], **_read(cell, streams))
+            names, output = cell.cell.states, cell.cell.output
+            if output in ("", *names):
+                output = new if len(names) == 1 else new[names.index(output or names[0])]
+            else:
+                output, new = new
+            states.append(new)
+            value = self._above(k, value, output)
+        return value, tuple(states)
+
+
+def _check(modules: Sequence[Any], kind: type[nn.Module]) -> None:
+    if not modules:
+        raise ValueError(f"a stack should have at least one {kind.__name__}")
+    for module in modules:
+        if not isinstance(module, kind):
+            raise TypeError(f"a stack should be made of {kind.__name__} of seqcells, got {type(module).__name__}")
+
+
+def _each(name: str, given: EachStates, count: int) -> Sequence[States | None]:
+    """An entry for each module."""
+    if given is None:
+        return [None] * count
+    if isinstance(given, Tensor) or len(given) != count:
+        size = "one Tensor" if isinstance(given, Tensor) else len(given)
+        raise RuntimeError(f"Expected {name} of {count} entries, one for each module, got {size}")
+    return given
+
+
+def _read(module: Any, streams: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The streams that a module's cell reads."""
+    return {name: stream for name, stream in streams.items() if name in module.cell.streams}
+
+
+def _check_streams(modules: Any, streams: dict[str, Tensor]) -> None:
+    unknown = streams.keys() - {name for module in modules for name in module.cell.streams}
+    if unknown:
+        raise TypeError(f"no cell of the stack reads a stream {min(unknown)!r}")
