@@ -10,10 +10,12 @@ from .kernels.cpu import empty_cache
 from .modules import tracing
 from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .modules.define import define
+from .modules.hopfield import HopfieldNetwork, ModernHopfield
 from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
 from .modules.stack import Stack, StackedCells
 from .modules.swap import swap, unswap
+from .modules.tree import ChildSumTreeLSTM
 from .request.call import Choice
 from .system.settings import Settings, current_settings, set_default_settings, settings
 from .version import __version__
@@ -35,8 +37,10 @@ __all__ = [
     "RNN",
     "SLSTM",
     "CIFGCell",
+    "ChildSumTreeLSTM",
     "Choice",
     "GRUCell",
+    "HopfieldNetwork",
     "IndRNN",
     "IndRNNCell",
     "JANETCell",
@@ -47,6 +51,7 @@ __all__ = [
     "LiGRUCell",
     "MinGRU",
     "MinGRUCell",
+    "ModernHopfield",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",

@@ -1,0 +1,184 @@
+"""The LSTM of trees: a node's state is made of its children's, all nodes of one depth at once."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from .. import cells, functional
+from ..backends import check_name
+from ..cells.activations import sigmoid, tanh
+from ..request import checks
+from ..request.weights import Weights
+
+
+class ChildSumTreeStep(cells.Cell):
+    """A node of `ChildSumTreeLSTM`, and what its parent's forget gate leaves of its cell state:
+
+        c' = i u + carried
+        h' = o tanh(c')
+        carried' = σ(x.f + W_forget h' + b_forget) c'
+
+    h and ``carried`` before the step are sums over the node's children, c is not read, and x.f is made of the parent's
+    input. So this is no cell of a sequence, and `seqcells.cells` does not name it.
+    """
+
+    name = "child_sum_tree_lstm"
+    gates, recurrent_gates, states = ("i", "f", "g", "o"), ("i", "g", "o"), ("h", "c", "carried")
+    products = {"forget": ("f",)}
+
+    @staticmethod
+    def step(x, r, s, p):
+        cell = sigmoid(x.i + r.i) * tanh(x.g + r.g) + s.carried
+        hidden = sigmoid(x.o + r.o) * tanh(cell)
+        return hidden, cell, sigmoid(x.f + p.forget(hidden)) * cell
+
+
+class Levels(NamedTuple):
+    """The nodes of a forest by their depth, the deepest first, so that all children of a level are the level before.
+
+    * ``order``: the nodes, level by level; ``sizes``: how many of them are on each level, at least one level;
+    * ``places``: of each node in that order, the place of its parent among the nodes of the next level.
+    """
+
+    order: Tensor
+    sizes: list[int]
+    places: Tensor
+
+    @classmethod
+    def of(cls, parents: Tensor) -> "Levels":
+        """Of the parents of all nodes, (M,) int64; ValueError for a parent that there is not, and for a cycle."""
+        count = len(parents)
+        if count and not -1 <= int(parents.min()) <= int(parents.max()) < count:
+            words = f"from -1 to {count - 1}, the last of {count} nodes"
+            raise ValueError(f"parents should be {words}, got: {int(parents.min())} to {int(parents.max())}")
+        # One more node at the end, which -1 finds too, is above all roots. Each turn looks twice as far up.
+        ancestor = torch.cat([parents, parents.new_full((1,), -1)])
+        depth = (ancestor >= 0).to(torch.int64)
+        for _ in range(count.bit_length()):
+            depth, ancestor = depth + depth[ancestor], ancestor[ancestor]
+        within = int(ancestor.max())  # who has gone so far and met no root goes round
+        if within >= 0:
+            raise ValueError(f"parents should be those of trees: node {within} is an ancestor of itself")
+        depth = depth[:-1]
+        order, counts = depth.argsort(descending=True, stable=True), depth.bincount()
+        place = order.argsort() - (count - counts.cumsum(0))[depth]
+        return cls(order, counts.flip(0).tolist() or [0], place[parents[order]])
+
+
+class ChildSumTreeLSTM(nn.Module):
+    """The child-sum tree LSTM (Tai, Socher & Manning 2015, arXiv:1503.00075, eqs. 2-8).
+
+    Of a node j with the children k, h̃ being the sum of their h_k:
+
+        i = σ(W_i x_j + U_i h̃ + b_i), o = σ(W_o x_j + U_o h̃ + b_o), u = tanh(W_u x_j + U_u h̃ + b_u)
+        f_k = σ(W_f x_j + U_f h_k + b_f), one gate for each child
+        c_j = i u + Σ f_k c_k
+        h_j = o tanh(c_j)
+
+    All nodes of one depth are one batch, whichever trees they are in, from the deepest to the roots: as many steps as
+    the deepest tree has levels. Kernels of the step are compiled at first use, as of any cell.
+
+    Args:
+        input_size: features of a node.
+        hidden_size: hidden units H.
+        bias: whether there are ``bias_ih`` and ``bias_hh``; otherwise they are None. Default: True
+        device, dtype: of the parameters.
+        backend: see `seqcells.call.choose`; ``"torch"`` has no such step. Default: ``"auto"``
+
+    Parameters are those of `torch.nn.LSTMCell`, the gates in its order i, f, g (the paper's u), o: ``weight_ih``
+    (4·H, input_size), ``weight_hh`` (4·H, H), ``bias_ih`` and ``bias_hh`` (4·H,), drawn from U(-1/√H, 1/√H). On a
+    chain, whose nodes have one child each, the module is that LSTM. The paper's biases are sums of the two.
+
+    Raises:
+        ValueError, TypeError: as torch.nn's LSTM, for the constructor's arguments; ValueError for an unknown backend.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        checks.constructor(input_size, hidden_size, 1, bias, False, 0.0, 0)
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        self.backend = check_name(backend)
+        rows = 4 * hidden_size
+        shapes = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
+        for name, shape in (shapes | {"bias_ih": (rows,), "bias_hh": (rows,)}).items():
+            there = bias or name in shapes
+            own = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if there else None
+            self.register_parameter(name, own)
+        self.reset_parameters()
+
+    reset_parameters = nn.RNNCellBase.reset_parameters
+
+    def extra_repr(self) -> str:
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return nn.RNNCellBase.extra_repr(self) + chosen
+
+    def forward(self, input: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """The states of all nodes of a forest.
+
+        Args:
+            input: (M, input_size), the features of the nodes of all trees, in any order.
+            parents: (M,) integers on any device, a tensor, an array or a list: the place of each node's parent
+                among the nodes, -1 for a root.
+
+        Returns:
+            h and c, (M, H) each, in the order of the nodes. Under autocast they have its dtype.
+
+        Raises:
+            ValueError: as torch.nn, for an input that is not 2D; for parents out of range, or in a cycle.
+            TypeError: for parents that are no integers.
+            RuntimeError: for wrong sizes or dtypes, and for a backend that was asked for by name and cannot run here.
+        """
+        if input.dim() != 2:
+            raise ValueError(f"{type(self).__name__}: Expected input to be 2D, got {input.dim()}D instead")
+        checks.size("input", input, (len(input), self.input_size))
+        parents = checks.as_tensor("parents", parents)
+        checks.integers("parents", parents)
+        checks.size("parents", parents, (len(input),))
+        parents = parents.to(torch.int64)
+        levels = Levels.of(parents)
+        order, places = levels.order.to(input.device), levels.places.to(input.device)
+        # A root's own input is in the place of its parent's: nobody reads what is made of it.
+        above = torch.where(parents < 0, torch.arange(len(parents), device=parents.device), parents).to(input.device)
+
+        # Rows by index_select: its gradient adds in one order, where indexing's does not.
+        i, f, g, o = linear(input, self.weight_ih, self.bias_ih).chunk(4, -1)
+        gates = torch.cat([i, f.index_select(0, above), g, o], -1).index_select(0, order)
+        weights = self._weights(gates.dtype)
+        cells.register(ChildSumTreeStep)  # graphs find it by its name
+        h = carried = gates.new_zeros(0, self.hidden_size)
+        found = []
+        to = [places[:0], *places.split(levels.sizes)]
+        for size, gates_x, place in zip(levels.sizes, gates.split(levels.sizes), to, strict=False):
+            nothing = gates.new_zeros(size, self.hidden_size)
+            states = nothing.index_add(0, place, h), nothing, nothing.index_add(0, place, carried)
+            _, (h, c, carried) = functional.recurrence(
+                ChildSumTreeStep, gates_x.unsqueeze(0), states, weights, backend=self.backend
+            )
+            found.append((h, c))
+        back = order.argsort()
+        h, c = (torch.cat(each).index_select(0, back) for each in zip(*found, strict=True))
+        return h, c
+
+    def _weights(self, dtype: torch.dtype) -> Weights:
+        """What `ChildSumTreeStep` multiplies by: the forget gate's rows are a product of their own."""
+
+        def parted(rows: Tensor) -> tuple[Tensor, Tensor]:
+            i, f, g, o = rows.to(dtype).chunk(4)
+            return torch.cat([i, g, o]), f
+
+        hh, forget = parted(self.weight_hh)
+        if self.bias_hh is None:
+            return Weights(hh=hh, own=(forget,))
+        bias, bias_forget = parted(self.bias_hh)
+        return Weights(hh=hh, bias_hh=bias, own=(forget, bias_forget))
