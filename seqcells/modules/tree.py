@@ -37,6 +37,7 @@ class ChildSumTreeStep(cells.Cell):
 
 class Levels(NamedTuple):
     """The nodes of a forest by their depth, the deepest first, so that all children of a level are the level before.
+    (By height they would come from all levels before, and their sums' gradients would cost depth times nodes.)
 
     * ``order``: the nodes, level by level; ``sizes``: how many of them are on each level, at least one level;
     * ``places``: of each node in that order, the place of its parent among the nodes of the next level.
@@ -77,8 +78,8 @@ class ChildSumTreeLSTM(nn.Module):
         c_j = i u + Σ f_k c_k
         h_j = o tanh(c_j)
 
-    All nodes of one depth are one batch, whichever trees they are in, from the deepest to the roots: as many steps as
-    the deepest tree has levels. Kernels of the step are compiled at first use, as of any cell.
+    All nodes of one depth are one batch, whichever trees they are in. The deepest come first, and a call takes as many
+    steps as the deepest tree has levels. Kernels of the step are compiled at first use, as of any cell.
 
     Args:
         input_size: features of a node.
