@@ -10,6 +10,7 @@ from .kernels.cpu import empty_cache
 from .modules import tracing
 from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .modules.define import define
+from .modules.echo_state import EchoStateNetwork
 from .modules.hopfield import HopfieldNetwork, ModernHopfield
 from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
@@ -39,6 +40,7 @@ __all__ = [
     "CIFGCell",
     "ChildSumTreeLSTM",
     "Choice",
+    "EchoStateNetwork",
     "GRUCell",
     "HopfieldNetwork",
     "IndRNN",

@@ -21,8 +21,8 @@ class Settled(NamedTuple):
 
 
 class HopfieldNetwork(nn.Module):
-    """A network of binary units that settles into patterns that it has stored (Hopfield 1982,
-    doi:10.1073/pnas.79.8.2554), its units being -1 and 1.
+    """A network of units of -1 and 1 that settles into patterns that it has stored (Hopfield 1982,
+    doi:10.1073/pnas.79.8.2554).
 
         W = Σ v vᵀ over the patterns v, with a diagonal of zeros
         v_i' = sign(Σ_j W_ij v_j), one unit after the other; where the sum is zero the unit stays as it is

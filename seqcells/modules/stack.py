@@ -12,6 +12,7 @@ from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks
+from ..request.boundaries import valid_places
 from ..request.recurrence import output_units
 from .cell_modules import RecurrentCell, States
 from .connections import CONNECTIONS, MERGES, merged
@@ -172,7 +173,9 @@ class Stack(Stacked):
             else:
                 value = self._given(k, value, output)
         if lengths is not None and str(self._last) in self.connections:
-            value = self._within(lengths, value)
+            # A connection has added the input, which may be anything there.
+            lengths = checks.as_tensor("lengths", lengths).to(value.device)
+            value = value.masked_fill(~valid_places(lengths, value, self.batch_first).unsqueeze(-1), 0)
         return value, tuple(finals)
 
     def _given(self, k: int, input: Tensor, output: Tensor) -> Tensor:
@@ -180,16 +183,6 @@ class Stack(Stacked):
         if self.layers[k].bidirectional:
             output = merged(self.merge, output)
         return self._above(k, input, output)
-
-    def _within(self, lengths: Any, value: Tensor) -> Tensor:
-        """Zero past a sequence's length, where a connection has added the input."""
-        lengths = checks.as_tensor("lengths", lengths).to(value.device)
-        if value.dim() == 2:
-            valid = torch.arange(value.shape[0], device=value.device) < lengths
-        else:
-            steps = torch.arange(value.shape[1 if self.batch_first else 0], device=value.device)
-            valid = steps < lengths.unsqueeze(1) if self.batch_first else steps.unsqueeze(1) < lengths
-        return value.masked_fill(~valid.unsqueeze(-1), 0)
 
     def reset_states(self, rows: Tensor | None = None) -> None:
         """Let the layers that are stateful begin anew; see `RecurrentLayer.reset_states`."""

@@ -49,7 +49,7 @@ class Levels(NamedTuple):
 
     @classmethod
     def of(cls, parents: Tensor) -> "Levels":
-        """Of the parents of all nodes, (M,) int64; ValueError for a parent that there is not, and for a cycle."""
+        """The levels by the parents of all nodes, (M,) int64; ValueError for a parent that there is not, or a cycle."""
         count = len(parents)
         if count and not -1 <= int(parents.min()) <= int(parents.max()) < count:
             words = f"from -1 to {count - 1}, the last of {count} nodes"
@@ -71,7 +71,7 @@ class Levels(NamedTuple):
 class ChildSumTreeLSTM(nn.Module):
     """The child-sum tree LSTM (Tai, Socher & Manning 2015, arXiv:1503.00075, eqs. 2-8).
 
-    Of a node j with the children k, h̃ being the sum of their h_k:
+    Node j has the children k; h̃ is the sum of their h_k:
 
         i = σ(W_i x_j + U_i h̃ + b_i), o = σ(W_o x_j + U_o h̃ + b_o), u = tanh(W_u x_j + U_u h̃ + b_u)
         f_k = σ(W_f x_j + U_f h_k + b_f), one gate for each child

@@ -10,6 +10,14 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths.to(torch.int64)
 
 
+def valid_places(lengths: Tensor, input: Tensor, batch_first: bool) -> Tensor:
+    """Likewise with the time and batch axes of a layer's input (T, B, F), (B, T, F), or (T, F) of one sequence."""
+    if input.dim() == 2:
+        return valid_steps(lengths.reshape(1), input.shape[0]).squeeze(1)
+    valid = valid_steps(lengths, input.shape[1 if batch_first else 0])
+    return valid.T if batch_first else valid
+
+
 def boundaries(reset: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
     """(T, B) bool: whether the state is reset just before step t is computed, in the direction of travel.
 

@@ -1,0 +1,205 @@
+"""The echo state network: a fixed random reservoir, and a read-out that is fitted in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import cells
+from ..request import checks
+from ..request.boundaries import valid_places
+from .layers import UnprojectedLayer
+
+
+class Reservoir(UnprojectedLayer):
+    """Layers of `seqcells.cells.EchoState`; arguments as `RecurrentLayer`."""
+
+    # A property is not registered when the class is made: the registry has what a process uses.
+    cell = property(lambda layer: cells.EchoState.configurations[layer._options])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        cells.register(cells.EchoState)
+        super().__init__(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        cells.register(cells.EchoState)
+        super().__setstate__(state)
+
+
+class EchoStateNetwork(nn.Module):
+    """An echo state network (Jaeger 2001; with leaking units Jaeger et al. 2007, doi:10.1016/j.neunet.2007.04.016).
+
+        h' = (1 - a) h + a tanh(W x + b + U h),  y = V [x; h'] + c
+
+    W, b and U are drawn once and not trained. `fit` makes V and c by ridge regression.
+
+    Args:
+        input_size: features of the input x.
+        hidden_size: units H of the reservoir.
+        output_size: features of the output y.
+        leak: the leaking rate a, above 0 and up to 1. Default: 0.3
+        spectral_radius: the largest absolute value of an eigenvalue of U. Default: 0.9
+        density: the share of each unit's weights in U that are not zero; at least one is not. Default: 0.1
+        input_scale: W and b are drawn from U(-input_scale, input_scale). Default: 1
+        batch_first: whether input and output are (N, T, features) instead of (T, N, features). Default: False
+        device, dtype: of the parameters.
+        backend: see `seqcells.call.choose`. Default: ``"auto"``
+
+    Attributes:
+        reservoir: a `RecurrentLayer`, whose parameters require no gradient.
+        readout: a `torch.nn.Linear` of the input and the hidden state, one after the other.
+
+    Raises:
+        ValueError, TypeError: as `RecurrentLayer`; ValueError for a leak, radius, density or scale out of range.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        leak: float = 0.3,
+        spectral_radius: float = 0.9,
+        density: float = 0.1,
+        input_scale: float = 1.0,
+        batch_first: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        for name, value, most in (
+            ("leak", leak, 1.0),
+            ("spectral_radius", spectral_radius, float("inf")),
+            ("density", density, 1.0),
+            ("input_scale", input_scale, float("inf")),
+        ):
+            if not 0 < value <= most or value == float("inf"):
+                words = "greater than zero" + (" and at most 1" if most == 1 else " and finite")
+                raise ValueError(f"{name} should be {words}, got {value}")
+        like = {"device": device, "dtype": dtype}
+        self.spectral_radius, self.density, self.input_scale = spectral_radius, density, input_scale
+        self.reservoir = Reservoir(
+            input_size, hidden_size, batch_first=batch_first, backend=backend, leak=float(leak), **like
+        ).requires_grad_(False)
+        self.readout = nn.Linear(input_size + hidden_size, output_size, **like)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw another reservoir, by torch's generator, and let the read-out be as torch.nn draws it."""
+        layer = self.reservoir
+        for weight in (layer.weight_ih_l0, layer.bias_ih_l0):
+            nn.init.uniform_(weight, -self.input_scale, self.input_scale)
+        nn.init.zeros_(layer.bias_hh_l0)
+        layer.weight_hh_l0.copy_(self._recurrent(layer.hidden_size))
+        self.readout.reset_parameters()
+
+    def _recurrent(self, units: int) -> Tensor:
+        """A sparse matrix (H, H) of the spectral radius."""
+        kept = max(1, round(self.density * units))
+        while True:
+            places = torch.rand(units, units).argsort(-1)[:, :kept]
+            weight = torch.zeros(units, units, dtype=torch.float64)
+            weight.scatter_(1, places, torch.rand(units, kept, dtype=torch.float64) * 2 - 1)
+            radius = torch.linalg.eigvals(weight).abs().max()
+            if radius > 1e-6:  # a few units may be drawn without a cycle, and then all eigenvalues are zero
+                return weight * (self.spectral_radius / radius)
+
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, *, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run the sequences through the reservoir, and read it out.
+
+        Args:
+            input: (T, N, input_size), (N, T, input_size) with ``batch_first``, or (T, input_size) unbatched.
+            hx: the initial state of the reservoir, (1, N, H), or (1, H) unbatched. Default: zeros
+            lengths: as of `RecurrentLayer`; the output past a sequence's length tells nothing. Default: all
+
+        Returns:
+            The output (…, output_size) in the form of the input, and the reservoir's final state in the form of hx.
+        """
+        hidden, final = self.reservoir(input, hx, lengths=lengths)
+        return self.readout(torch.cat([input, hidden], -1)), final
+
+    @torch.no_grad()
+    def fit(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        ridge: float = 1e-6,
+        washout: int = 0,
+        lengths: Tensor | None = None,
+        hx: Tensor | None = None,
+    ) -> EchoStateNetwork:
+        """Fit the read-out by ridge regression: V and c of the least Σ |y - target|² + ridge |V|².
+
+        Args:
+            input: as of a call.
+            target: what the output should be (…, output_size), in the form of the input.
+            ridge: the weight of |V|², greater than zero. Default: 1e-6
+            washout: time steps at the beginning of each sequence that are left out, while the reservoir forgets its
+                initial state. Default: 0
+            lengths: as of a call; steps past a sequence's length are left out. Default: all
+            hx: as of a call. Default: zeros
+
+        Returns:
+            The network itself.
+
+        Raises:
+            ValueError: for ``ridge`` that is not greater than zero, a negative ``washout``, and where no step is left.
+            RuntimeError: for a target of another size.
+        """
+        if not ridge > 0:
+            raise ValueError(f"ridge should be greater than zero, got {ridge}")
+        if washout < 0:
+            raise ValueError(f"washout should not be negative, got {washout}")
+        hidden, _ = self.reservoir(input, hx, lengths=lengths)
+        checks.size("target", target, (*input.shape[:-1], self.readout.out_features))
+        batch_first = self.reservoir.batch_first
+        axis = 1 if batch_first and input.dim() == 3 else 0
+        used = torch.ones(input.shape[:-1], dtype=torch.bool, device=input.device)
+        used.narrow(axis, 0, min(washout, input.shape[axis])).zero_()
+        if lengths is not None:
+            used &= valid_places(checks.as_tensor("lengths", lengths).to(input.device), input, batch_first)
+        states = torch.cat([input, hidden], -1)[used].double()
+        wanted = target[used].double()
+        if not len(states):
+            raise ValueError("no time step is left to be fitted")
+        # Centred, so that c is not in the penalty; least squares of both terms at once, which squares no condition.
+        centre, mean = states.mean(0), wanted.mean(0)
+        size = states.shape[1]
+        rows = torch.cat([states - centre, ridge**0.5 * torch.eye(size, dtype=states.dtype, device=states.device)])
+        found = torch.linalg.lstsq(rows, torch.cat([wanted - mean, wanted.new_zeros(size, wanted.shape[1])])).solution
+        self.readout.weight.copy_(found.mT)
+        self.readout.bias.copy_(mean - centre @ found)
+        return self
+
+    @torch.no_grad()
+    def generate(self, input: Tensor, steps: int, hx: Tensor | None = None) -> Tensor:
+        """Run freely: each output is the next input.
+
+        Args:
+            input: (N, input_size), the first one; input and output have one size.
+            steps: the number of outputs.
+            hx: the reservoir's state before, (1, N, H), as a call returns it. Default: zeros
+
+        Returns:
+            The outputs (T, N, output_size), (N, T, output_size) with ``batch_first``.
+
+        Raises:
+            ValueError: where the output is of another size than the input.
+        """
+        if self.readout.out_features != self.reservoir.input_size:
+            sizes = self.readout.out_features, self.reservoir.input_size
+            raise ValueError(f"output_size should be input_size to run freely, got {sizes[0]} and {sizes[1]}")
+        axis, found = 1 if self.reservoir.batch_first else 0, []
+        for _ in range(steps):
+            output, hx = self(input.unsqueeze(axis), hx)
+            input = output.squeeze(axis)
+            found.append(input)
+        return torch.stack(found, axis) if found else input.unsqueeze(axis).narrow(axis, 0, 0)
