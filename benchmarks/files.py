@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-HOST = "host"
-"""What results of `benchmarks.host` begin with, whose files are none of the benchmark's own reports."""
+HOST, CELLS = "host", "cells"
+"""What results of `benchmarks.host` and `benchmarks.cells` begin with, whose files are none of the benchmark's own."""
 
 
 def named(what: str, date: str, commit: str) -> Path:
@@ -18,7 +18,12 @@ def named(what: str, date: str, commit: str) -> Path:
 
 def reports() -> list[Path]:
     """The benchmark's own among the results."""
-    return sorted(path for path in RESULTS.glob("*.json") if not path.name.startswith(f"{HOST}-"))
+    return sorted(path for path in RESULTS.glob("*.json") if path.name.partition("-")[0] not in (HOST, CELLS))
+
+
+def last(what: str) -> Path | None:
+    """The newest result that begins so; None where there is none."""
+    return max(RESULTS.glob(f"{what}-*.json"), default=None)
 
 
 def write(report: Any, path: str | Path) -> None:

@@ -54,8 +54,14 @@ def _is_inside_one(event: Any) -> bool:
     return around is not None
 
 
-def seconds(calls: Mapping[Key, Callable[[], Any]], samples: int, device: str) -> dict[Key, list[float]]:
-    """Of a call, by name, a figure for each sample; all take turns, and who begins changes."""
+def seconds(
+    calls: Mapping[Key, Callable[[], Any]], samples: int, device: str, in_a_row: Mapping[Key, int] | None = None
+) -> dict[Key, list[float]]:
+    """The seconds of a call, by name, a figure for each sample; all take turns, and who begins changes.
+
+    Args:
+        in_a_row: how many calls a sample has, by name. Default: `IN_A_ROW`
+    """
     found: dict[Key, list[float]] = {name: [] for name in calls}
     order = list(calls)
     for _ in range(samples):
@@ -64,10 +70,11 @@ def seconds(calls: Mapping[Key, Callable[[], Any]], samples: int, device: str) -
             call = calls[name]
             call()  # another's turn has cooled the caches
             wait_for(device)
+            count = in_a_row[name] if in_a_row else IN_A_ROW
             began = time.perf_counter()
-            for _ in range(IN_A_ROW):
+            for _ in range(count):
                 call()
-            found[name].append((time.perf_counter() - began) / IN_A_ROW)
+            found[name].append((time.perf_counter() - began) / count)
     return found
 
 

@@ -201,14 +201,36 @@ struct Copy {
     }
 };
 
+// Numbers added to others, of so many bytes each.
+struct Add {
+    int64_t count, bytes;
+    void* to;
+    const void* from;
+
+    int operator()() const {
+        if (bytes == sizeof(float)) add<float>();
+        else add<double>();
+        return 0;
+    }
+
+  private:
+    template <class Number>
+    void add() const {
+        Number* sums = static_cast<Number*>(to);
+        const Number* more = static_cast<const Number*>(from);
+        for (int64_t k = 0; k < count; ++k) sums[k] += more[k];
+    }
+};
+
 struct Run {
-    char what;  // the first letter of: loop, gemm, copy
+    char what;  // the first letter of: loop, gemm, copy, add
     const void* handle;
     int directions;
     union {
         Call calls[2];
         Gemm gemm;
         Copy copy;
+        Add add;
     };
     std::vector<Place> places;
 
@@ -218,6 +240,7 @@ struct Run {
         switch (what) {
             case 'g': return static_cast<const Precision*>(handle)->gemm(filled(gemm, addresses));
             case 'c': return filled(copy, addresses)();
+            case 'a': return filled(add, addresses)();
         }
         return (*static_cast<const Looped*>(handle))(filled(Both{{calls[0], calls[1]}}, addresses).of, directions);
     }
@@ -255,6 +278,7 @@ bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
         case 'l': run.directions = fill(run.calls, 2, values, count); break;
         case 'g': run.directions = fill(&run.gemm, 1, values, count); break;
         case 'c': run.directions = fill(&run.copy, 1, values, count); break;
+        case 'a': run.directions = fill(&run.add, 1, values, count); break;
         default: return PyErr_Format(PyExc_ValueError, "there is no run of the kind %s", what);
     }
     for (Py_ssize_t k = 0; run.directions && k < PyList_GET_SIZE(places); ++k) {

@@ -8,7 +8,7 @@ from torch import Tensor
 from ...request import fits
 from ...request.recurrence import Recurrence
 from .call import LayerCall, kernels_of, named, row_blocks, several_steps
-from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of
+from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, reads_no_stream_but_its_input
 
 AGAIN = "output once more"
 """A copy of the output of a single step, for backward: the caller may change his, which is the hidden state, too."""
@@ -33,7 +33,7 @@ class Passes:
         # What is kept between the passes is of the working dtype, and all lies in one block.
         first = self._calls[0]
         self.in_place = first.working == first.dtype == dtype and first.kernels.writes_gradients_once
-        self.in_place &= not first.cell.streams
+        self.in_place &= reads_no_stream_but_its_input(first.cell)
         for q, call in zip(layers, self._calls, strict=True):
             self.in_place &= are_read_in_place(q, call)
         self.kept, self._memory = Block("kept"), Block(MEMORY)
@@ -121,7 +121,7 @@ class Passes:
             gates = program.projected(call, input, features, of_input, self._memory)
         directions = self._common(k)
         for d, at in enumerate(directions):
-            at |= {"gates_x": gates[d]} if gates else {"input": input} | of_input[d]
+            at |= {"gates_x": gates[d], "x.input": input} if gates else {"input": input} | of_input[d]
             at |= self._states("final", "final", k, d)
         program.layer(False, call, call.fields(False, 0 if gates else features), directions)
         if AGAIN in kept:
@@ -135,8 +135,10 @@ class Passes:
         rows, columns = call.steps * call.batch, call.directions * units
         grad_gates = self._memory.take(rows * columns * size)
         previous = call.kernels.reads_previous and [self._previous(program, k, d) for d in range(call.directions)]
-        directions, again = self._common(k), self._saved[k].get(AGAIN)
+        directions, again, input = self._common(k), self._saved[k].get(AGAIN), self._input(program, k)
+        as_stream, bytes = "grad_x.input" in call.kernels.places[True], rows * features * size
         for d, at in enumerate(directions):
+            at |= {"x.input": input} | ({"grad_x.input": self._memory.take(bytes)} if as_stream else {})
             if again:
                 at["output"] = again + d * call.output_width * size
             at |= {name: self._memory.take(rows * width * size) for name, width in call.makes().items()}
@@ -154,7 +156,7 @@ class Passes:
                     at[f"grad_{name}"] = self._memory.take(tensor.nbytes)
         program.layer(True, call, call.fields(True, 0), directions)
 
-        input, widths = self._input(program, k), call.widths()
+        widths = call.widths()
         for d, at in enumerate(directions):
             for name in self._wanted_of(k, d):
                 tensor = named(call.cell, call.weights[d])[name]
@@ -170,6 +172,8 @@ class Passes:
         turned = not k and self._batch_first
         place = grad_input or (self._memory.take(rows * row) if turned else out)
         program.gemm(call, (rows, features, columns), (grad_gates, columns, 1), (weight, features, 1), place)
+        for at in directions if as_stream else ():
+            program.sum(rows * features, size, place, at["grad_x.input"])
         if turned:
             program.copy((call.steps, call.batch, row), (out, row, call.steps * row), (place, call.batch * row, row))
         return place

@@ -12,7 +12,7 @@ from . import library
 from .call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads
 from .passes import Passes
-from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of
+from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, reads_no_stream_but_its_input
 
 
 def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
@@ -45,8 +45,8 @@ class Inference:
         self._storage = layers[0].input.dtype
         self._made_for = _circumstances(self._storage)
         cell = layers[0].cell
-        self.in_place, memory, input = not cell.streams, Block(MEMORY), At("input")
-        if not self.in_place:  # streams are tensors besides those that there is room for
+        self.in_place, memory, input = reads_no_stream_but_its_input(cell), Block(MEMORY), At("input")
+        if not self.in_place:
             return
         inside = kernels_of(layers[0]).gates_inside
         calls = [LayerCall(q, inside=True) for q in layers]
@@ -68,7 +68,7 @@ class Inference:
             gates = [] if inside else program.projected(call, source, features, own, memory)
             directions = []
             for d, at in enumerate(own):
-                at |= {"gates_x": gates[d]} if gates else {"input": source}
+                at |= {"gates_x": gates[d], "x.input": source} if gates else {"input": source}
                 at["output"] = At(("output", k), d * call.output_width * size)
                 for state, (name, like) in enumerate(zip(cell.states, call.states, strict=True)):
                     ahead = (k * call.directions + d) * like[0].numel() * size

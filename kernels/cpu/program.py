@@ -1,10 +1,11 @@
-"""Programs: lists of what the extension is to run in one call, passes of layers, products and copies, with the places
-where addresses belong."""
+"""Programs: lists of what the extension is to run in one call, passes of layers, products, copies and sums, with the
+places where addresses belong."""
 
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...cells import Cell
 from ...request.recurrence import Recurrence
 from . import _engine
 from .call import LayerCall, named
@@ -86,6 +87,10 @@ class Program:
         (to_at, *to_by), (from_at, *from_by) = to, source
         self.add("copy", 0, [*sizes, 0, *to_by, 0, *from_by], {3: to_at, 6: from_at})
 
+    def sum(self, count: int, size: int, to: At, source: At) -> None:
+        """So many numbers added to others, of ``size`` bytes each."""
+        self.add("add", 0, [count, size, 0, 0], {2: to, 3: source})
+
     def side_by_side(self, directions: Sequence[Mapping[str, At]], name: str, bytes: int, memory: Block) -> At | None:
         """A weight of all directions, one below the other, of so many bytes each."""
         at = [each.get(name) for each in directions]
@@ -118,6 +123,11 @@ class Program:
     def done(self, bytes: int) -> Any:
         """What runs it, in memory of so many bytes of its own."""
         return _engine.prepared(self._runs, self._arguments, bytes)
+
+
+def reads_no_stream_but_its_input(cell: type[Cell]) -> bool:
+    """Whether a prepared call has all that the cell reads: other streams are tensors that it is not given."""
+    return cell.streams.keys() <= {"input"} and bool(cell.gates)
 
 
 def are_read_in_place(q: Recurrence, call: LayerCall) -> bool:

@@ -13,6 +13,7 @@ from torch.autograd.profiler import record_function
 
 from ..backends import BACKENDS, engine_of
 from ..cells import Cell
+from ..derive.transformed import for_engines
 from ..request import context
 from ..request.call import Call, Choice
 from ..request.recurrence import Recurrence
@@ -48,8 +49,10 @@ def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
 class Example(NamedTuple):
     """A call of a module that others will be like.
 
+    * ``cell``: as engines take it;
     * ``input``: (T, B, features), ``states``: (L·D, B, ·) each; of both only shapes and dtypes count;
-    * ``weights``: L·D of them; ``layers``: L;
+    * ``weights``: L·D of them, as engines take them; ``layers``: L;
+    * ``order``: of a call's weights among the `parameters`, or made of them; None where that cannot be told;
     * ``zeros``: whether the states are those of a call that came without;
     * ``turned``: whether a call's input lies as (B, T, features).
     """
@@ -59,9 +62,28 @@ class Example(NamedTuple):
     input: Tensor
     states: Sequence[Tensor]
     weights: Sequence[Weights]
+    order: Order | None
     layers: int
     zeros: bool = False
     turned: bool = False
+
+    @staticmethod
+    def of(
+        module: nn.Module,
+        choice: Choice,
+        input: Tensor,
+        states: Sequence[Tensor],
+        weights: Sequence[Weights],
+        layers: int,
+        zeros: bool = False,
+    ) -> Example:
+        """With the module's ``weights``."""
+        cell, order = module.cell, _order(module, input, weights)
+        if cell.weights is not Cell.weights:
+            order = None if order is None else _Made(cell, weights, order)
+            made = [w.made(cell) for w in weights]
+            weights = [w.replaced([tensor.contiguous() for tensor in w.present()]) for w in made]
+        return Example(choice, cell if cell.direct else for_engines(cell), input, states, weights, order, layers, zeros)
 
 
 class Inference(NamedTuple):
@@ -75,9 +97,9 @@ class Inference(NamedTuple):
     @staticmethod
     def of(module: nn.Module, example: Example) -> Inference | None:
         """None where no engine has it, or where the weights are no parameters, but made of them at each call."""
-        engine, order = _engine(module, example, "Inference")
+        engine, order = _engine(example, "Inference"), example.order
         tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
-        if engine is None or context.is_differentiated(tensors):
+        if engine is None or order is None or context.is_differentiated(tensors):
             return None
         known = versions(parameters(module)) if is_frozen(module) else None
         call = engine.Inference(_stack(example), known, example.turned, example.zeros)
@@ -95,19 +117,15 @@ class Inference(NamedTuple):
             self.call(*tensors, *self.order(parameters))
 
 
-def _engine(module: nn.Module, example: Example, kind: str) -> tuple[Any, Order | None]:
-    """The engine that prepares calls of a kind, and the order of its weights; None where there is none."""
+def _engine(example: Example, kind: str) -> Any:
+    """The engine that prepares calls of a kind; None where there is none."""
     backend = example.choice.backend
     engine = engine_of(backend) if BACKENDS[backend].engine else None
-    order = _order(module, example.input, example.weights)
-    return (None, None) if order is None or not hasattr(engine, kind) else (engine, order)
+    return engine if hasattr(engine, kind) else None
 
 
 def _order(module: nn.Module, input: Tensor, weights: Sequence[Weights]) -> Order | None:
-    """That of a call's weights among the `parameters`; None where they are none, the cell makes others of them, or the
-    call is not of numbers."""
-    if module.cell.weights is not Cell.weights:
-        return None
+    """That of a call's weights among the `parameters`; None where they are none, or the call is not of numbers."""
     own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
     place = {id(parameter): k for k, parameter in enumerate(own)}
     ids = [id(tensor) for tensor in read]
@@ -119,9 +137,24 @@ def _order(module: nn.Module, input: Tensor, weights: Sequence[Weights]) -> Orde
     return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
 
 
+class _Made:
+    """Weights that a cell makes of those that are learnt: at each call, by autograd's operators."""
+
+    def __init__(self, cell: type[Cell], weights: Sequence[Weights], order: Order) -> None:
+        self._cell, self._order = cell, order
+        self._like = [w.replaced([torch.empty(0)] * len(w.present())) for w in weights]
+
+    def __call__(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        learnt, made = iter(self._order(parameters)), []
+        for like in self._like:
+            own = like.replaced([next(learnt) for _ in like.present()])
+            made += [tensor.contiguous() for tensor in own.made(self._cell).present()]
+        return made
+
+
 def _stack(example: Example) -> list[Recurrence]:
     """The layers, of no tensor of the caller's but the lowest input and the weights."""
-    _, cell, input, states, weights, layers, *_ = example
+    _, cell, input, states, weights, _, layers, *_ = example
     directions, stack = len(weights) // layers, []
     for first in range(0, len(weights), directions):
         own = slice(first, first + directions)
@@ -172,8 +205,8 @@ class _Training(NamedTuple):
     @staticmethod
     def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
         """Arguments as `_Inferring.of`."""
-        engine, order = _engine(module, example, "Training")
-        if engine is None:
+        engine, order = _engine(example, "Training"), example.order
+        if engine is None or order is None:
             return None
         stack = _stack(example)
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
@@ -286,7 +319,7 @@ class Prepared:
             rest = order, call, module.backend, input, states, weights, final, batch_first, module.training
             made = None if order is None else Delegated.of(*rest)
         else:
-            example = Example(choice, call.cell, input, states, weights, call.layers, zeros)
+            example = Example.of(module, choice, input, states, weights, call.layers, zeros)
             made = _by_engine(module, example, output, final)
         others = [known for known in self._known[mode] if known.like is not like]
         self._known[mode] = (_Known(like, made, in_vain=made is None), *others[: MOST - 1])

@@ -12,7 +12,7 @@ from ..call import choose
 from ..call.likeness import Likeness
 from ..call.prepared import Example, Inference, parameters
 from ..request import checks, context
-from ..request.streams import of_one_step
+from ..request.streams import names, of_one_step
 from ..system.settings import current_settings
 from .freezing import is_plain
 
@@ -123,7 +123,7 @@ class Stream:
             size, dtype = tuple(self._shape), self._dtype
             raise RuntimeError(f"Expected input of size {size} and {dtype}, got {list(input.shape)} and {input.dtype}")
         before, now = self._now, 1 - self._now
-        if not self.layer.cell.streams and not streams and self._by_kernels(input, before, now):
+        if not streams and not names(self.layer.cell) and self._by_kernels(input, before, now):
             output = self._outputs[now]
         else:
             output, final = self._by_layer(input, before, streams)
@@ -194,7 +194,7 @@ class Stream:
         weights = layer._weights()
         choice = choose.choose(layer._call(input, weights)._replace(form="stream"), layer.backend)
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
-        return Inference.of(layer, Example(choice, layer.cell, *rest))
+        return Inference.of(layer, Example.of(layer, choice, *rest))
 
 
 def _described(found: Any) -> str:

@@ -1,0 +1,101 @@
+"""The file of results, and its tables."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import files, machine, schema, tables, units
+
+VERSION = 1
+TARGETS = {1: 20.0, 8: 5.0, 32: 2.0}
+"""How many times as fast as a loop in torch a layer should be, by the batch."""
+HEADER = ("cell", "ours", "by", "loop", "× loop", "aim", "× LSTM", "error")
+
+
+@dataclass
+class Row:
+    """A cell's layer in one mode and shape."""
+
+    cell: str
+    """Its class's name."""
+    options: dict[str, str]
+    batch: int
+    hidden: int
+    steps: int
+    mode: str
+    """``inference`` or ``training``"""
+    backend: str
+    """What ``auto`` took."""
+    rival: str
+    """``torchrecurrent``, or ``reference`` where it has no such cell."""
+    error: float
+    """How far our output, or the input's gradient, is from the rival's, relative to its largest value."""
+    ours: schema.Figure
+    theirs: schema.Figure
+    lstm: schema.Figure
+    """Of our LSTM, by turns with the others."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast as the loop ours is."""
+        return self.theirs.median / self.ours.median
+
+    @property
+    def to_lstm(self) -> float:
+        """Its time over our LSTM's."""
+        return self.ours.median / self.lstm.median
+
+    @property
+    def case(self) -> str:
+        return f"{self.mode} · B={self.batch} H={self.hidden} T={self.steps}"
+
+
+@dataclass
+class Report:
+    """A run."""
+
+    schema: int
+    date: str
+    commit: str
+    command: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    rows: list[Row] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Cases whose numbers are not the rival's; they are not timed."""
+    complete: bool = False
+
+    @classmethod
+    def begun(cls, command: str, threads: int) -> "Report":
+        """One without rows, of this machine."""
+        described = machine.describe("cpu", threads)
+        return cls(VERSION, machine.now(), machine.commit(), command, described, machine.versions())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """From a file; SchemaError where it is not one of these."""
+        data = json.loads(Path(path).read_text())
+        if not isinstance(data, dict) or data.get("schema") != VERSION:
+            raise schema.SchemaError(f"{path}: not a report of cells of version {VERSION}")
+        return schema.read(cls, data, str(path))
+
+    def save(self, path: str | Path) -> None:
+        files.write(self, path)
+
+
+def show(report: Report) -> None:
+    """All of it, the rows that fall short marked."""
+    versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
+    tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
+    for case in dict.fromkeys(row.case for row in report.rows):
+        tables.table(case, HEADER, [_line(row) for row in report.rows if row.case == case], range(1, 8))
+    for case in report.wrong:
+        tables.say(f"wrong, so not timed: {case}")
+
+
+def _line(row: Row) -> list[str]:
+    aim = TARGETS.get(row.batch)
+    short = "" if aim is None or row.ratio >= aim else f"{aim:.0f}×"
+    times = units.seconds(row.ours.median), row.backend, units.seconds(row.theirs.median), units.ratio(row.ratio)
+    return [row.cell, *times, short, units.ratio(row.to_lstm), f"{row.error:.0e}"]
