@@ -9,7 +9,6 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 
 import sys
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -27,10 +26,9 @@ from .request.boundaries import valid_steps
 from .request.call import Call, Choice
 from .request.kept import by_layer, by_name, values
 from .request.recurrence import Recurrence
-from .request.streams import Layout, check_known, check_names, laid_out, of_paths, of_rows, without_padding
+from .request.streams import NONE, Layout, check_known, check_names, laid_out, of_paths, of_rows, without_padding
 from .request.weights import Weights
 
-NONE: Mapping[str, Tensor] = MappingProxyType({})
 _EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
 """The module of expanded weights, loaded by those who use it."""
 

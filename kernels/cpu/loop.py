@@ -86,7 +86,7 @@ def _unwritten(cell: type[Cell], backward: Layout) -> frozenset[str]:
     """The arrays of gradients of which backward writes some columns or none: nothing is made of a gate, say, but a
     condition. They must be zeros before."""
     columns = {"grad_gates_x": len(cell.gates), "grad_bias_ih": len(cell.gates)}
-    columns |= {f"grad_bias_{name}": len(product.rows) for name, product in cell.every_product.items()}
+    columns |= {f"grad_bias_{name}": len(each.rows) for name, each in cell.every_product.items() if each.bias}
     columns |= {f"grad_weight_{name}": len(rows) for name, rows in cell.parameters.items()}
     written = {(each.slot.array, each.slot.column) for results in backward.results for each in results}
     written |= {(array, column) for each in backward.sums for array, column, _ in each.to}

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ...request import fits
 from ...request.recurrence import Recurrence
+from ...request.streams import names
 from .call import LayerCall, kernels_of, named, row_blocks, several_steps
-from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, reads_no_stream_but_its_input
+from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
 
 AGAIN = "output once more"
 """A copy of the output of a single step, for backward: the caller may change his, which is the hidden state, too."""
@@ -27,13 +28,18 @@ class Passes:
         self._several_steps = several_steps(layers[0])
         self._inside = not self._several_steps and kernels_of(layers[0]).gates_inside
         self._wanted, self._batch_first, self._reads_output = wanted, batch_first, reads_output
+        self._layers = layers
         self._calls = [LayerCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
         self._size, self._features = dtype.itemsize, [q.input.shape[2] for q in layers]
         # What is kept between the passes is of the working dtype, and all lies in one block.
         first = self._calls[0]
         self.in_place = first.working == first.dtype == dtype and first.kernels.writes_gradients_once
-        self.in_place &= reads_no_stream_but_its_input(first.cell)
+        # A gradient that adds up over the steps would begin with zeros.
+        axes, read = first.cell.streams, first.kernels.places[True]
+        self.in_place &= all(each.startswith("T") for each in axes.values())
+        self.in_place &= bool(first.cell.gates) or "grad_x.input" in read
+        self._streams = [("stream", name) for name in names(first.cell)]
         for q, call in zip(layers, self._calls, strict=True):
             self.in_place &= are_read_in_place(q, call)
         self.kept, self._memory = Block("kept"), Block(MEMORY)
@@ -45,7 +51,7 @@ class Passes:
 
     def forward(self) -> Any:
         """The program."""
-        program = Program(["input", *self._initial, *self._final, "output", *self._weights, "kept"])
+        program = Program(["input", *self._streams, *self._initial, *self._final, "output", *self._weights, "kept"])
         for k in range(len(self._calls)):
             self._memory.free()
             self._forward(program, k)
@@ -56,7 +62,8 @@ class Passes:
         self._memory = Block(MEMORY)
         gradients = [("gradient", of) for of in ("input", *self._initial, *self._weights)]
         given = [("given", of) for of in ("output", *self._final)]
-        program = Program(["input", *self._initial, "output", "kept", *given, *self._weights, *gradients])
+        read = ["input", *self._streams, *self._initial, "output", "kept"]
+        program = Program([*read, *given, *self._weights, *gradients])
         # What a layer hands to the one below lies before what it frees, and alternates.
         wide = self._calls[0].steps * self._calls[0].batch * max(self._features) * self._size
         count = 2 if len(self._calls) > 1 else 0
@@ -112,18 +119,22 @@ class Passes:
             return self._saved[k - 1]["output"]
         if not self._batch_first:
             return At("input")
-        return program.steps_first(self._calls[0], self._features[0] * self._size, self._memory)
+        return program.steps_first(self._calls[0], self._features[0] * self._size, self._memory, At("input"))
+
+    def _streams_of(self, program: Program, k: int, input: At) -> dict[str, At]:
+        """The addresses of a layer's streams."""
+        return streams_of(program, self._layers[k], self._calls[k], input, self._batch_first, self._memory)
 
     def _forward(self, program: Program, k: int) -> None:
         call, kept, features = self._calls[k], self._saved[k], self._features[k]
         input, of_input, gates = self._input(program, k), self._of_input(k), []
-        if not self._inside:
+        if not self._inside and call.cell.gates:
             gates = program.projected(call, input, features, of_input, self._memory)
-        directions = self._common(k)
+        directions, streams = self._common(k), self._streams_of(program, k, input)
         for d, at in enumerate(directions):
-            at |= {"gates_x": gates[d], "x.input": input} if gates else {"input": input} | of_input[d]
+            at |= streams | ({"gates_x": gates[d]} if gates else {"input": input} | of_input[d] if self._inside else {})
             at |= self._states("final", "final", k, d)
-        program.layer(False, call, call.fields(False, 0 if gates else features), directions)
+        program.layer(False, call, call.fields(False, features if self._inside else 0), directions)
         if AGAIN in kept:
             bytes = call.directions * call.steps * call.batch * call.output_width * self._size
             program.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
@@ -136,9 +147,10 @@ class Passes:
         grad_gates = self._memory.take(rows * columns * size)
         previous = call.kernels.reads_previous and [self._previous(program, k, d) for d in range(call.directions)]
         directions, again, input = self._common(k), self._saved[k].get(AGAIN), self._input(program, k)
-        as_stream, bytes = "grad_x.input" in call.kernels.places[True], rows * features * size
+        streams, widths = self._streams_of(program, k, input), call.widths()
+        of_streams = [f"grad_{name}" for name in streams if f"grad_{name}" in call.kernels.places[True]]
         for d, at in enumerate(directions):
-            at |= {"x.input": input} | ({"grad_x.input": self._memory.take(bytes)} if as_stream else {})
+            at |= streams | {name: self._memory.take(rows * widths[name] * size) for name in of_streams}
             if again:
                 at["output"] = again + d * call.output_width * size
             at |= {name: self._memory.take(rows * width * size) for name, width in call.makes().items()}
@@ -156,7 +168,6 @@ class Passes:
                     at[f"grad_{name}"] = self._memory.take(tensor.nbytes)
         program.layer(True, call, call.fields(True, 0), directions)
 
-        widths = call.widths()
         for d, at in enumerate(directions):
             for name in self._wanted_of(k, d):
                 tensor = named(call.cell, call.weights[d])[name]
@@ -171,9 +182,16 @@ class Passes:
         out, row = At(("gradient", "input")), features * size
         turned = not k and self._batch_first
         place = grad_input or (self._memory.take(rows * row) if turned else out)
-        program.gemm(call, (rows, features, columns), (grad_gates, columns, 1), (weight, features, 1), place)
-        for at in directions if as_stream else ():
-            program.sum(rows * features, size, place, at["grad_x.input"])
+        if weight is not None:
+            program.gemm(call, (rows, features, columns), (grad_gates, columns, 1), (weight, features, 1), place)
+        if "grad_x.input" in of_streams:
+            as_stream, *others = (at["grad_x.input"] for at in directions)
+            for other in others:
+                program.sum(rows * features, size, as_stream, other)
+            if weight is None:
+                program.copy((1, 1, rows * row), (place, 0, 0), (as_stream, 0, 0))
+            else:
+                program.sum(rows * features, size, place, as_stream)
         if turned:
             program.copy((call.steps, call.batch, row), (out, row, call.steps * row), (place, call.batch * row, row))
         return place

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from ...request import fits
 from ...request.recurrence import Recurrence
+from ...request.streams import names
 from . import library
 from .call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads
 from .passes import Passes
-from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, reads_no_stream_but_its_input
+from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
 
 
 def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
@@ -29,7 +30,7 @@ class Inference:
     Args:
         layers: one below the other, each from its input; of that and of states only shapes and dtypes count.
         versions: what is known of the weights while packed copies of them are kept. Default: none are kept
-        batch_first: whether the input lies as (B, T, features). Default: False
+        batch_first: whether the input, and what streams have steps and sequences, lie as (B, T, ·). Default: False
         zeros: whether initial states will be None. That may change from call to call
     """
 
@@ -45,30 +46,32 @@ class Inference:
         self._storage = layers[0].input.dtype
         self._made_for = _circumstances(self._storage)
         cell = layers[0].cell
-        self.in_place, memory, input = reads_no_stream_but_its_input(cell), Block(MEMORY), At("input")
-        if not self.in_place:
-            return
+        self.in_place, memory, input = True, Block(MEMORY), At("input")
         inside = kernels_of(layers[0]).gates_inside
         calls = [LayerCall(q, inside=True) for q in layers]
         ends = [(end, state) for end in ("initial", "final") for state in range(len(cell.states))]
         weights = [arguments_of(call, k, d) for k, call in enumerate(calls) for d in range(call.directions)]
-        names = [name for each in weights for name in each.values()]
-        program = Program(["input", *ends, *(("output", k) for k in range(len(layers))), *names])
+        arguments = [argument for each in weights for argument in each.values()]
+        arguments = [*ends, *(("output", k) for k in range(len(layers))), *arguments]
+        program = Program(["input", *(("stream", name) for name in names(cell)), *arguments])
+        streams: dict[str, At] = {}
         for k, (q, call) in enumerate(zip(layers, calls, strict=True)):
             fits.check(q)
             self.in_place &= are_read_in_place(q, call)
             size, features = call.dtype.itemsize, q.input.shape[2]
             if batch_first and not k:
-                input = program.steps_first(call, features * size, memory)
+                input = program.steps_first(call, features * size, memory, input)
             source = At(("output", k - 1)) if k else input
+            streams = streams_of(program, q, call, source, batch_first, memory)
             own = [
                 {name: At(argument) for name, argument in arguments_of(call, k, d).items()}
                 for d in range(call.directions)
             ]
-            gates = [] if inside else program.projected(call, source, features, own, memory)
+            made = not inside and cell.gates
+            gates = program.projected(call, source, features, own, memory) if made else []
             directions = []
             for d, at in enumerate(own):
-                at |= {"gates_x": gates[d], "x.input": source} if gates else {"input": source}
+                at |= streams | ({"gates_x": gates[d]} if gates else {"input": source} if inside else {})
                 at["output"] = At(("output", k), d * call.output_width * size)
                 for state, (name, like) in enumerate(zip(cell.states, call.states, strict=True)):
                     ahead = (k * call.directions + d) * like[0].numel() * size
@@ -94,9 +97,9 @@ class Inference:
             fields[d * count + places["packed"]] = memory.data_ptr()
 
     def __call__(self, *tensors: Tensor | None) -> None:
-        """Read and write the input, initial states (None for zeros), final states, each layer's output, and the weights
-        as they are `present` in each direction: contiguous, of the working dtype; no result may overlap with what is
-        read, but a last output of one step with its final hidden state."""
+        """Read and write the input, streams in the cell's order, initial states (None for zeros), final states, each
+        layer's output, and the weights as they are `present` in each direction: contiguous, of the working dtype; no
+        result may overlap with what is read, but a last output of one step with its final hidden state."""
         self._run(*tensors)
 
     def holds(self) -> bool:
@@ -111,7 +114,7 @@ class Training:
         layers: one below the other, each from its input, without lengths, resets and projections, in float32 or
             float64; of all tensors only shapes and dtypes count.
         wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted.
-        batch_first: whether the input and its gradient lie as (B, T, features). Default: False
+        batch_first: whether the input, its gradient and streams lie as (B, T, ·). Default: False
         reads_output: whether backward may read the output; it need not after a single step. Default: True
     """
 
@@ -132,8 +135,8 @@ class Training:
             self._empty_kept = maker(torch.empty(max(1, passes.kept.bytes // self._dtype.itemsize), dtype=self._dtype))
 
     def forward(self, *tensors: Tensor | None) -> Tensor:
-        """Read the input, initial states (None for zeros); write final states and the output, which may be the final
-        hidden state of one step; read the weights as they are `present`. Returns what backward needs besides."""
+        """Read the input, streams, initial states (None for zeros); write final states and the output, which may be the
+        final hidden state of one step; read the weights as they are `present`. Returns what backward needs besides."""
         kept = self._empty_kept()
         self._forward(*tensors, kept)
         return kept
@@ -144,10 +147,10 @@ class Training:
         makers: Sequence[Callable[[], Tensor] | None],
         as_made: bool = True,
     ) -> list[Tensor | None]:
-        """Read the input, initial states, the output (None where it is not read), what forward returned, the gradients
-        of output and final states, and the weights. Returns the gradients of the input, of initial states, and of
-        weights, those that are wanted, for which there is something that makes such a tensor. Whether the output is
-        ``as_made`` does not matter here: other engines read around it."""
+        """Read the input, streams, initial states, the output (None where it is not read), what forward returned, the
+        gradients of output and final states, and the weights. Returns the gradients of the input, of initial states,
+        and of weights, those that are wanted, for which there is something that makes such a tensor. Whether the output
+        is ``as_made`` does not matter here: other engines read around it."""
         found = [None if make is None else make() for make in makers]
         self._backward(*tensors, *found)
         return found

@@ -5,8 +5,8 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...cells import Cell
 from ...request.recurrence import Recurrence
+from ...request.streams import names
 from . import _engine
 from .call import LayerCall, named
 from .library import precision_handle, threads
@@ -113,10 +113,10 @@ class Program:
         self.gemm(call, (rows, columns, features), (input, features, 1), (weight, 1, features), gates_x, bias)
         return [gates_x + d * units * size for d in range(call.directions)]
 
-    def steps_first(self, call: LayerCall, row: int, memory: Block) -> At:
-        """A copy of the input (B, T, ·), whose rows have so many bytes, as (T, B, ·)."""
+    def steps_first(self, call: LayerCall, row: int, memory: Block, source: At) -> At:
+        """A copy of the input, or a stream, (B, T, ·), whose rows have so many bytes, as (T, B, ·)."""
         place = memory.take(call.steps * call.batch * row)
-        turned = At("input"), row, call.steps * row
+        turned = source, row, call.steps * row
         self.copy((call.steps, call.batch, row), (place, call.batch * row, row), turned)
         return place
 
@@ -125,9 +125,21 @@ class Program:
         return _engine.prepared(self._runs, self._arguments, bytes)
 
 
-def reads_no_stream_but_its_input(cell: type[Cell]) -> bool:
-    """Whether a prepared call has all that the cell reads: other streams are tensors that it is not given."""
-    return cell.streams.keys() <= {"input"} and bool(cell.gates)
+def streams_of(
+    program: Program, q: Recurrence, call: LayerCall, input: At, turned: bool, memory: Block
+) -> dict[str, At]:
+    """The addresses of a layer's streams, by the names of arrays; all layers and directions read the same.
+
+    Args:
+        turned: whether those with steps and sequences lie as (B, T, ·).
+    """
+    found, size = {"x.input": input} if "input" in q.cell.streams else {}, call.dtype.itemsize
+    for name in names(q.cell):
+        source = At(("stream", name))
+        if turned and q.cell.streams[name].startswith("TB"):
+            source = program.steps_first(call, call.widths()[f"x.{name}"] * size, memory, source)
+        found[f"x.{name}"] = source
+    return found
 
 
 def are_read_in_place(q: Recurrence, call: LayerCall) -> bool:

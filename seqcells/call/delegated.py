@@ -74,9 +74,9 @@ class Delegated(NamedTuple):
         return self.leading is None or estimates.leader(self.leading).backend == "torch"
 
     def __call__(
-        self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]
+        self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], parameters: Sequence[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Output and final states. No ``states`` are zeros."""
+        """Output and final states. No ``states`` are zeros; torch's cells read no ``streams``."""
         states, weights = states or self.zeros(), self.order(parameters)
         if self.axes is None:
             return self.operator(states, weights, input)

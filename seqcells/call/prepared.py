@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from ..derive.transformed import for_engines
 from ..request import context
 from ..request.call import Call, Choice
 from ..request.recurrence import Recurrence
+from ..request.streams import NONE, names, of_paths
 from ..request.weights import Weights
 from ..system.settings import current_settings
 from . import choose
@@ -52,6 +53,7 @@ class Example(NamedTuple):
     * ``cell``: as engines take it;
     * ``input``: (T, B, features), ``states``: (L·D, B, ·) each; of both only shapes and dtypes count;
     * ``weights``: L·D of them, as engines take them; ``layers``: L;
+    * ``streams``: by name, each (T, B, ·) or as its axes say, of which only shapes count;
     * ``order``: of a call's weights among the `parameters`, or made of them; None where that cannot be told;
     * ``zeros``: whether the states are those of a call that came without;
     * ``turned``: whether a call's input lies as (B, T, features).
@@ -65,6 +67,7 @@ class Example(NamedTuple):
     order: Order | None
     layers: int
     zeros: bool = False
+    streams: Mapping[str, Tensor] = NONE
     turned: bool = False
 
     @staticmethod
@@ -76,6 +79,7 @@ class Example(NamedTuple):
         weights: Sequence[Weights],
         layers: int,
         zeros: bool = False,
+        streams: Mapping[str, Tensor] = NONE,
     ) -> Example:
         """With the module's ``weights``."""
         cell, order = module.cell, _order(module, input, weights)
@@ -83,7 +87,8 @@ class Example(NamedTuple):
             order = None if order is None else _Made(cell, weights, order)
             made = [w.made(cell) for w in weights]
             weights = [w.replaced([tensor.contiguous() for tensor in w.present()]) for w in made]
-        return Example(choice, cell if cell.direct else for_engines(cell), input, states, weights, order, layers, zeros)
+        cell = cell if cell.direct else for_engines(cell)
+        return Example(choice, cell, input, states, weights, order, layers, zeros, streams)
 
 
 class Inference(NamedTuple):
@@ -159,7 +164,8 @@ def _stack(example: Example) -> list[Recurrence]:
     for first in range(0, len(weights), directions):
         own = slice(first, first + directions)
         like = [torch.empty_like(state[own]).requires_grad_(state.requires_grad) for state in states]
-        stack.append(Recurrence(cell, None, like, weights[own], input=input))
+        streams = {name: of_paths(cell.streams[name], each, own) for name, each in example.streams.items()}
+        stack.append(Recurrence(cell, None, like, weights[own], input=input, streams=streams))
         input = input.new_empty(*input.shape[:2], directions * stack[-1].width(stack[-1].output))
     return stack
 
@@ -189,10 +195,12 @@ class _Inferring(NamedTuple):
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.inference.holds(parameters)
 
-    def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
+    def __call__(
+        self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], parameters: Sequence[Tensor]
+    ) -> Results:
         final = [empty() for empty in self.empty_final]
         outputs = [empty() for empty in self.empty_outputs] or final[:1]
-        self.inference(input, *(states or [None] * len(final)), *final, *outputs, parameters=parameters)
+        self.inference(input, *streams, *(states or [None] * len(final)), *final, *outputs, parameters=parameters)
         return outputs[-1].transpose(0, 1) if self.turned else outputs[-1], final
 
 
@@ -220,8 +228,10 @@ class _Training(NamedTuple):
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.training.call.holds()
 
-    def __call__(self, input: Tensor, states: Sequence[Tensor], parameters: Sequence[Tensor]) -> Results:
-        return self.training(input, states, self.order(parameters))
+    def __call__(
+        self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], parameters: Sequence[Tensor]
+    ) -> Results:
+        return self.training(input, states, streams, self.order(parameters))
 
 
 @torch.no_grad()
@@ -236,6 +246,13 @@ def _by_engine(
     read = [tensor for w in example.weights for tensor in w.present()]
     if not all(map(Tensor.is_contiguous, (input, of_output, *final, *example.states, *read))):
         return None
+    if module.cell.shared:
+        return None
+    for name, stream in example.streams.items():
+        axes = example.cell.streams[name]
+        as_it_lies = stream.transpose(0, 1) if turned and axes.startswith("TB") else stream
+        if stream.dim() > len(axes) or stream.requires_grad or not as_it_lies.is_contiguous():
+            return None
     # What is prepared keeps no tensor of the caller's.
     size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
     input = input.new_empty(size).requires_grad_(wanted)
@@ -268,7 +285,9 @@ class Prepared:
         """Whether calls are prepared that are made with, or without, grad mode."""
         return any(known.call for known in self._known[gradients])
 
-    def run(self, module: nn.Module, input: Tensor, hx: States) -> tuple[Results | None, Likeness | None]:
+    def run(
+        self, module: nn.Module, input: Tensor, hx: States, streams: Mapping[str, Tensor] = NONE
+    ) -> tuple[Results | None, Likeness | None]:
         """Output and final states, shaped as those of a call like this one; None where none is prepared.
 
         Then also what this call has in common with an earlier one, if it has: only then it is worth while to
@@ -277,14 +296,21 @@ class Prepared:
         states = _plain_states(input, hx)
         if states is None or not _undisturbed():
             return None, None
-        mode, weights = torch.is_grad_enabled(), parameters(module)
-        all_known, tensors, options = self._known[mode], (input, *states, *weights), _options(module, hx)
+        mode, weights, options = torch.is_grad_enabled(), parameters(module), _options(module, hx)
+        given: Sequence[Tensor] = ()
+        if streams:
+            given = [*streams.values()]
+            if not all(type(each) is Tensor and each.dtype == input.dtype for each in given):
+                return None, None  # they are no numbers of the input's kind, but may become some
+            options = *options, *streams
+        all_known, tensors = self._known[mode], (input, *states, *given, *weights)
         for known in all_known:
             if known.like.fits(module, tensors, *options):
                 if known is not all_known[0]:  # the next call will probably be like this one
                     self._known[mode] = (known, *(other for other in all_known if other is not known))
                 if known.call and known.call.holds(weights):
-                    return known.call(input, states, weights), None
+                    read = [streams[name] for name in names(module.cell)] if streams else ()
+                    return known.call(input, states, read, weights), None
                 return None, None if known.in_vain else known.like
         like = None if context.is_observed(tensors) else Likeness.of(module, tensors, *options)
         if like is not None:
@@ -302,6 +328,7 @@ class Prepared:
         zeros: bool,
         output: Tensor,
         final: Sequence[Tensor],
+        streams: Mapping[str, Tensor] = NONE,
     ) -> None:
         """Prepare for calls like one that was made.
 
@@ -311,6 +338,7 @@ class Prepared:
             input, states, weights, zeros: as `Example` has them; the input may be a view of one that lies as
                 (B, T, features).
             output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
+            streams: as `seqcells.request.streams.laid_out` has them.
         """
         mode, choice = torch.is_grad_enabled(), choose.choose(call, module.backend)
         if choice.backend == "torch":
@@ -319,7 +347,7 @@ class Prepared:
             rest = order, call, module.backend, input, states, weights, final, batch_first, module.training
             made = None if order is None else Delegated.of(*rest)
         else:
-            example = Example.of(module, choice, input, states, weights, call.layers, zeros)
+            example = Example.of(module, choice, input, states, weights, call.layers, zeros, streams)
             made = _by_engine(module, example, output, final)
         others = [known for known in self._known[mode] if known.like is not like]
         self._known[mode] = (_Known(like, made, in_vain=made is None), *others[: MOST - 1])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..request import context, precision
 from ..request.recurrence import Recurrence
+from ..request.streams import names
 from . import execute
 from .execute import Like, as_left
 from .likeness import guard
@@ -47,6 +48,7 @@ class Training:
         self.in_place = self.call.in_place
         self.empty_output, self.empty_final = empty_output, empty_final
         self.states, self._turned = len(empty_final), turned
+        self._names = names(stack[0].cell)
         # What is prepared keeps no tensor of the caller's.
         flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
         self._stack = flat
@@ -54,7 +56,7 @@ class Training:
         # What tells at once that all that was saved, and given, is as backward reads it; by which of these there were.
         self._guards: dict[tuple[bool, ...], Any] = {}
         weights = [want for q in wanted for w in q.weights for want in w.present()]
-        self._wanted = wanted[0].input, *wanted[0].states, *weights
+        self._wanted, self.weights = (wanted[0].input, *wanted[0].states, *weights), len(weights)
         self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
         final = [empty() for empty in empty_final]
         output = empty_output() if empty_output else final[0]
@@ -63,11 +65,11 @@ class Training:
         self._zeros = [_kept_zeros(tensor) for tensor in (output, *final)]
 
     def __call__(
-        self, input: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
+        self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Output and final states. No ``states`` are zeros; weights are those of all layers. Nobody may transform or
-        watch the call, or have wrapped its tensors."""
-        results = _apply(self, input, *(states or [None] * self.states), *weights)
+        watch the call, or have wrapped its tensors; streams require no gradient."""
+        results = _apply(self, input, *streams, *(states or [None] * self.states), *weights)
         if self.empty_output is None:
             return results[0], list(results)
         output, *final = results
@@ -78,7 +80,8 @@ class Training:
         if self._likes is not None:
             return
         input, *others = tensors[:-2]
-        differentiable = input, *self.states_of(others), *others[self.states :]
+        _, states, weights = self.parts(others)
+        differentiable = input, *states, *weights
         pairs = zip(differentiable, self._wanted, strict=True)
         # Not of the pool: they become ``.grad``, stay, and may be resized.
         self._empty = [_maker(t) if want else None for t, want in pairs]
@@ -107,9 +110,11 @@ class Training:
             self._guards[tuple(tensor is not None for tensor in every)] = guard(there)
         return left, read
 
-    def states_of(self, others: Sequence[Tensor | None]) -> list[Tensor]:
-        """The initial states, which come first, with zeros for those that are None."""
-        return [self.zeros(k) if others[k - 1] is None else others[k - 1] for k in range(1, 1 + self.states)]
+    def parts(self, others: Sequence[Tensor | None]) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor]]:
+        """What comes after the input: streams; initial states, with zeros for those that are None; weights."""
+        first, last = len(self._names), len(self._names) + self.states
+        states = [self.zeros(k) if state is None else state for k, state in enumerate(others[first:last], start=1)]
+        return others[:first], states, others[last:]
 
     def zeros(self, k: int) -> Tensor:
         """Like the output, or like a state, the first of which is 1."""
@@ -119,6 +124,7 @@ class Training:
     def gradients(
         self,
         input: Tensor,
+        streams: Sequence[Tensor],
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
         kept: Sequence[Tensor],
@@ -132,23 +138,25 @@ class Training:
             kept: the output, None where it is not read, and what the engine's forward returned.
             as_made: whether the output lies where it was made.
         """
-        return self.call.backward((input, *states, *kept, *gradients, *weights), self._empty, as_made)
+        return self.call.backward((input, *streams, *states, *kept, *gradients, *weights), self._empty, as_made)
 
     def differentiable_gradients(
         self,
         input: Tensor,
+        streams: Sequence[Tensor],
         states: Sequence[Tensor],
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor],
     ) -> Sequence[Tensor]:
         """Those that will themselves be differentiated, or that somebody watches: the reference's."""
         with precision.without_autocast(input.device):
-            _, pull = torch.func.vjp(self._by_reference, input, *states, *weights)
+            _, pull = torch.func.vjp(partial(self._by_reference, streams), input, *states, *weights)
             return pull((gradients[0], *gradients[1:]))
 
-    def _by_reference(self, input: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def _by_reference(self, streams: Sequence[Tensor], input: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         states, rest = others[: self.states], iter(others[self.states :])
         first = self._stack[0]
+        read = {name: self._as_read(name, stream) for name, stream in zip(self._names, streams, strict=True)}
         x = input.transpose(0, 1) if self._turned else input.view(first.input.shape)
         finals, begin = [], 0
         for q in self._stack:
@@ -156,11 +164,18 @@ class Training:
             begin = own.stop
             weights = [w.replaced([next(rest) for _ in w.present()]) for w in q.weights]
             given = [state.view(-1, *like.shape[1:])[own] for state, like in zip(states, q.states, strict=True)]
-            q = q._replace(input=x, states=given, weights=weights)
+            q = q._replace(input=x, states=given, weights=weights, streams=read)
             x, *final = execute.by_reference(q, *q.differentiable())
             finals.append(final)
         final = [torch.cat(parts) for parts in zip(*finals, strict=True)]
         return tuple(result.view(like.shape) for result, like in zip((x, *final), self._given, strict=True))
+
+    def _as_read(self, name: str, stream: Tensor) -> Tensor:
+        """A stream as the reference reads it, (D, T, B, ·)."""
+        like = self._stack[0].streams[name]
+        if self._turned and self._stack[0].cell.streams[name].startswith("TB"):
+            stream = stream.transpose(0, 1)
+        return stream.reshape(like.shape[1:]).expand(like.shape)
 
 
 def _maker(like: Tensor) -> Callable[[], Tensor]:
@@ -178,10 +193,10 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, training: Training, input: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
-        states, weights = others[: training.states], others[training.states :]
         final = [empty() for empty in training.empty_final]
         output = training.empty_output() if training.empty_output else final[0]
-        kept = training.call.forward(input, *states, *final, output, *weights)
+        first = len(others) - training.weights
+        kept = training.call.forward(input, *others[:first], *final, output, *others[first:])
         ctx.set_materialize_grads(False)
         ctx.training, ctx.address = training, output.data_ptr()
         # A cell's output is its state, which callers may change in place: backward does not read it.
@@ -206,12 +221,13 @@ class _Stack(torch.autograd.Function):
             else:
                 saved, gradients = training.as_read(saved, gradients)
         input, *others, output, kept = saved
-        states, weights = training.states_of(others), others[training.states :]
+        parts = training.parts(others)
         if disturbed:
-            of_input, *of_others = training.differentiable_gradients(input, states, weights, gradients)
+            of_input, *of_others = training.differentiable_gradients(input, *parts, gradients)
         else:
             as_made = output is not None and output.data_ptr() == ctx.address
-            of_input, *of_others = training.gradients(input, states, weights, (output, kept), gradients, as_made)
+            of_input, *of_others = training.gradients(input, *parts, (output, kept), gradients, as_made)
+        of_others = [None] * len(parts[0]) + of_others
         return None, of_input, *[g if t is not None else None for g, t in zip(of_others, others, strict=True)]
 
 

@@ -208,9 +208,9 @@ class RecurrentLayer(Stateful):
         if self.stateful and hx is None:
             hx = self._begins_with(self._batch(input))
         plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)
-        plain = plain and not (keep or streams or self.zoneout or (hx is None and self.learn_hx))
+        plain = plain and not (keep or self.zoneout or (hx is None and self.learn_hx))
         if plain and not (self.training and (self.dropout or self.recurrent_dropout)):
-            found, like = self._prepared.run(self, input, hx)
+            found, like = self._prepared.run(self, input, hx, streams)
             if found:
                 hx = tuple(found[1]) if len(found[1]) > 1 else found[1][0]
                 if self.stateful:
@@ -275,7 +275,7 @@ class RecurrentLayer(Stateful):
         if like:
             steps_first = input.transpose(0, 1) if self.batch_first else input
             given = self._call(input, weights), steps_first, self._states(hx), weights, zeros
-            self._prepared.remember(like, self, *given, output, final)
+            self._prepared.remember(like, self, *given, output, final, streams)
         hx = self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
         if self.stateful:
             self._carry(hx)

@@ -1,6 +1,7 @@
 """What a cell's step is given of the outside besides the gates: from a call's arguments, as its axes say."""
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from ..cells import Cell
 from . import checks, precision
+
+NONE: Mapping[str, Tensor] = MappingProxyType({})
+"""No streams."""
 
 
 class Layout(NamedTuple):
