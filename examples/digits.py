@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from training import DTYPES, parser, recurrent, train
+from training import DTYPES, Results, loss_curve, parser, picture, recurrent, train
 
 HELD_OUT = 297
 
@@ -29,8 +29,8 @@ class RowReader(nn.Module):
         return self.head(output[:, -1])
 
 
-def main(arguments: Sequence[str] | None = None) -> list[float]:
-    """Train, and print the accuracy on digits held out → the loss of each step."""
+def main(arguments: Sequence[str] | None = None) -> Results:
+    """Train, and read digits held out → losses; the share that is read right."""
     options = parser(__doc__.splitlines()[0], steps=500).parse_args(arguments)
     torch.manual_seed(options.seed)
     model = RowReader(options).to(options.device, DTYPES[options.dtype])
@@ -44,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
 
     losses = train(options, model, loss_of)
     with torch.no_grad():
-        right = model.eval()(images[:HELD_OUT]).argmax(-1) == labels[:HELD_OUT]
-    print(f"{right.double().mean():.1%} of {HELD_OUT} digits held out are read right")
-    return losses
+        right = (model.eval()(images[:HELD_OUT]).argmax(-1) == labels[:HELD_OUT]).double().mean().item()
+    print(f"{right:.1%} of {HELD_OUT} digits held out are read right")
+    picture(options, loss_curve(losses))
+    return Results(losses, {"right": right})
 
 
 if __name__ == "__main__":

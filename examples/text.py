@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from training import DTYPES, parser, recurrent, train
+from training import DTYPES, Results, States, loss_curve, parser, picture, recurrent, train
 
 ALPHABET = {character: index for index, character in enumerate(string.printable)}
 
@@ -27,7 +27,7 @@ class CharacterModel(nn.Module):
         self.layer = recurrent(options, options.hidden, num_layers=2)
         self.head = nn.Linear(options.hidden, len(ALPHABET))
 
-    def forward(self, characters: Tensor, hx: Tensor | tuple[Tensor, ...] | None = None):
+    def forward(self, characters: Tensor, hx: States | None = None):
         output, hx = self.layer(self.embedding(characters), hx)
         return self.head(output), hx
 
@@ -55,8 +55,8 @@ def write(model: CharacterModel, start: str, count: int, chance: torch.Generator
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> list[float]:
-    """Train and sample → the loss of each step."""
+def main(arguments: Sequence[str] | None = None) -> Results:
+    """Train and sample → losses."""
     options = parser(__doc__.splitlines()[0], steps=1000)
     options.add_argument("--length", type=int, default=100, help="characters in a sequence")
     options.add_argument("--characters", type=int, default=1_000_000, help="of the text that are used")
@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
 
     losses = train(options, model, loss_of)
     print(write(model, "def ", 200, torch.Generator().manual_seed(options.seed)))
-    return losses
+    picture(options, loss_curve(losses))
+    return Results(losses, {})
 
 
 if __name__ == "__main__":

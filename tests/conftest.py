@@ -84,6 +84,12 @@ def compiling(monkeypatch):
 
 
 @pytest.fixture
+def examples_on_path(monkeypatch):
+    """The examples can be imported by name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+
+
+@pytest.fixture
 def tables(tmp_path):
     """As if this machine, of class avx2-l2-512k, had those own tables, and the package came with those: ``use(own,
     shipped)``. It begins with none."""

@@ -3,14 +3,14 @@
 import importlib
 import statistics
 from functools import cache, partial
-from pathlib import Path
 
 import pytest
 from support import needs_compiler, plain_if
 
 from seqcells.cells import REGISTRY
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.usefixtures("examples_on_path")
+
 SMALL = {
     "text": ["--hidden=12", "--batch=8", "--length=12", "--characters=50000"],
     "digits": ["--hidden=16", "--batch=16"],
@@ -19,16 +19,11 @@ each_example = pytest.mark.parametrize("example", SMALL)
 each_cell = pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 
 
-@pytest.fixture(autouse=True)
-def examples_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-
-
 @cache
 def losses(example, cell, layer="torch", backend="auto"):
     """200 losses of an example in float64, from one seed."""
     options = [f"--layer={layer}", f"--cell={cell}", f"--backend={backend}", "--dtype=float64", "--steps=200"]
-    return importlib.import_module(example).main(options + SMALL[example])
+    return importlib.import_module(example).main(options + SMALL[example]).losses
 
 
 @plain_if(lambda example, cell, backend: backend == "auto" and (cell == "lstm" or example == "digits"))
