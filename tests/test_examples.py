@@ -14,6 +14,11 @@ pytestmark = pytest.mark.usefixtures("examples_on_path")
 SMALL = {
     "text": ["--hidden=12", "--batch=8", "--length=12", "--characters=50000"],
     "digits": ["--hidden=16", "--batch=16"],
+    "sine": ["--hidden=8", "--batch=8", "--length=30"],
+    "sequence_to_sequence": ["--hidden=16", "--batch=16", "--digits=3"],
+    "many_to_one": ["--hidden=8", "--batch=8", "--length=20", "--lines=2000"],
+    "one_to_many": ["--hidden=16", "--batch=16"],
+    "stateful_text": ["--hidden=12", "--batch=8", "--length=12", "--characters=50000"],
 }
 each_example = pytest.mark.parametrize("example", SMALL)
 each_cell = pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

@@ -1,0 +1,104 @@
+"""Text read on from batch to batch, the states carried: python examples/stateful_text.py [--no-stateful]
+
+Each row of a batch goes on where that row of the batch before ended. The states go on too, the gradients do not:
+truncated backpropagation through time (Williams & Peng 1990, doi:10.1162/neco.1990.2.4.490).
+"""
+
+import argparse
+import string
+from collections.abc import Iterator, Sequence
+
+import torch
+from text import ALPHABET, CharacterModel, corpus
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from training import DTYPES, Results, States, loss_curve, parser, picture, train
+
+
+class Carried:
+    """A model that keeps its states from call to call, without their gradients: input (T, N) → output.
+
+    The model takes ``(input, hx)`` and gives its output and its states.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.states: States | None = None
+
+    def __call__(self, input: Tensor) -> Tensor:
+        output, hx = self.model(input, self.states)
+        self.states = tuple(state.detach() for state in hx) if isinstance(hx, tuple) else hx.detach()
+        return output
+
+    def reset_states(self) -> None:
+        self.states = None
+
+
+def keys(limit: int) -> Tensor:
+    """A made-up text whose characters tell nothing of what is long past, but for one: ``B......?bA...?aD.....?d``.
+
+    What comes after a question mark is told by the last capital, and nothing between them; how many dots are there is
+    chance's.
+    """
+    chance, text = torch.Generator().manual_seed(0), ""
+    while len(text) < limit:
+        key, dots = torch.randint(4, (), generator=chance), torch.empty(()).geometric_(0.2, generator=chance)
+        text += f"{string.ascii_uppercase[key]}{'.' * int(dots)}?{string.ascii_lowercase[key]}"
+    return torch.tensor([ALPHABET[character] for character in text[:limit]])
+
+
+TEXTS = {"library": corpus, "keys": keys}
+
+
+def windows(text: Tensor, rows: int, length: int) -> Iterator[Tensor]:
+    """A text as so many rows that lie beside each other, ``length`` steps and one at a time (length + 1, rows).
+
+    The last step of a window is the first of the next one. What does not fill the rows or a window is left out.
+
+    Raises:
+        ValueError: the text is shorter than one window.
+    """
+    if len(text) // rows <= length:
+        raise ValueError(f"a text of {len(text)} characters has no {rows} rows of {length + 1}")
+    beside = text[: len(text) // rows * rows].view(rows, -1).t()
+    for start in range(0, len(beside) - length, length):
+        yield beside[start : start + length + 1]
+
+
+def main(arguments: Sequence[str] | None = None) -> Results:
+    """Train, and read a tenth of the text held out → losses; nats for a character of that."""
+    options = parser(__doc__.splitlines()[0], steps=1000)
+    options.add_argument("--text", choices=TEXTS, default="library")
+    options.add_argument("--length", type=int, default=20, help="characters that gradients go back")
+    options.add_argument("--characters", type=int, default=1_000_000, help="of the text that are used")
+    options.add_argument("--stateful", action=argparse.BooleanOptionalAction, default=True, help="carry the states")
+    options = options.parse_args(arguments)
+    torch.manual_seed(options.seed)
+    model = CharacterModel(options).to(options.device, DTYPES[options.dtype])
+    text = TEXTS[options.text](options.characters).to(options.device)
+    held_out, known = text.tensor_split([len(text) // 10])
+    read = Carried(model)
+
+    def losses_of(text: Tensor) -> Iterator[Tensor]:
+        """The loss of each window of a text, one after the other."""
+        read.reset_states()
+        for window in windows(text, options.batch, options.length):
+            if not options.stateful:
+                read.reset_states()
+            yield cross_entropy(read(window[:-1]).flatten(0, 1), window[1:].flatten())
+
+    def again_and_again() -> Iterator[Tensor]:
+        while True:
+            yield from losses_of(known)
+
+    endless = again_and_again()
+    losses = train(options, model, lambda chance: next(endless))
+    with torch.no_grad():
+        nats = torch.stack([*losses_of(held_out)]).double().mean().item()
+    print(f"a character held out costs {nats:.3f} nats, the states {'carried' if options.stateful else 'dropped'}")
+    picture(options, loss_curve(losses))
+    return Results(losses, {"held out": nats})
+
+
+if __name__ == "__main__":
+    main()
