@@ -289,7 +289,7 @@ def test_its_plan_says_so(monkeypatch):
         return module.plan(torch.zeros(300, 2, 8, dtype=torch.bfloat16)).reason
 
     assert "by stepwise" in reason(cells.MultiHeadSLSTM, "triton", 32)
-    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr(persistent, "processors", lambda device: (132, 227 << 10))
     assert "by persistent" in reason(cells.GRUResetBefore, "triton", 512)
     for backend in ("triton", "triton-persistent"):
         words = reason(cells.LayerNormLSTM, backend, 512)

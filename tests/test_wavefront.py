@@ -18,7 +18,7 @@ def hopper(monkeypatch):
     from seqcells.kernels.triton.host import configurations
     from seqcells.kernels.triton.plans import persistent
 
-    monkeypatch.setattr(persistent, "_processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr(persistent, "processors", lambda device: (132, 227 << 10))
     monkeypatch.setattr(configurations, "nvidia", lambda: True)
 
 

@@ -19,8 +19,7 @@ REFERENCE = "reference"
 """The rival of a cell that torchrecurrent has not: our own loop of its equations in torch."""
 PACKAGE = "torchrecurrent"
 ERROR = 2e-3
-"""What float32 may differ by, relative to the largest value: rounding adds up over the steps of a loop, and some cells
-are chaotic."""
+"""What float32 may differ by, as a whole: rounding adds up over the steps of a loop, and some cells are chaotic."""
 
 
 def every_name() -> list[str]:
@@ -76,12 +75,12 @@ class Trio:
         return {} if who == "lstm" or (who == "rival" and self.rival_name == PACKAGE) else self.streams
 
     def error(self, gradients: bool) -> float:
-        """How far the input's gradient, or the output, is from the rival's, relative to the largest value."""
+        """How far the input's gradient, or the output, is from the rival's, relative to its norm."""
         if gradients:
             ours, theirs = (self.training(who)()[0] for who in ("ours", "rival"))
         else:
             ours, theirs = (self.call(who)() for who in ("ours", "rival"))
-        return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
+        return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-30))
 
 
 def trio(name: str, shape: Shape) -> Trio:

@@ -30,7 +30,7 @@ class Row:
     rival: str
     """``torchrecurrent``, or ``reference`` where it has no such cell."""
     error: float
-    """How far our output, or the input's gradient, is from the rival's, relative to its largest value."""
+    """How far our output, or the input's gradient, is from the rival's, relative to its norm."""
     ours: schema.Figure
     theirs: schema.Figure
     lstm: schema.Figure

@@ -203,8 +203,14 @@ theirs("residual_lstm", "ResLSTM", residual_apart, zeros=("bias_ih", 4, 5))
 theirs("sgrn", "SGRN")
 theirs("sgu", "SGU", joined(hh="gate hh"), {"gate_nonlinearity": HardSigmoid()})
 theirs("star", "STAR")
-theirs("tau_gru", "tauGRU", delay_after_u, call=lambda own, x, h, *past: (own(x, h, past[-1]), h, *past[:-1]))
-theirs("tau_gru", "tauGRU", delay_after_u, call=lambda own, x, h, *past: (own(x, h, past[-1]), h, *past[:-1]), delay=1)
+
+
+def with_delayed(own, x, h, *past):
+    return own(x, h, past[-1]), h, *past[:-1]
+
+
+theirs("tau_gru", "tauGRU", delay_after_u, call=with_delayed, delay=1)  # as their layer has it
+theirs("tau_gru", "tauGRU", delay_after_u, call=with_delayed)
 theirs("tgru", "TGRU", of_the_last_input)
 theirs("tlstm", "TLSTM", of_the_last_input)
 theirs("trnn", "TRNN")

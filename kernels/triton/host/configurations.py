@@ -161,6 +161,7 @@ GRID_ROWS = 65535
 CLOCK_RATE = 1.755e9
 START_SECONDS = 20e-6
 STEP_SECONDS = 10e-6
+LOOP_SECONDS = 0.6e-6  # of a step inside a launch that waits for nobody: memory's latency; no GPU has measured it yet
 PRODUCT_RATE = {2: 300e12, 4: 150e12, 8: 30e12}
 
 

@@ -207,12 +207,12 @@ def division_of(shape: Shape, planes: int, between: int = 1) -> configurations.D
         planes,
         shape.dtype,
         precision.mode(shape.dtype),
-        *_processors(shape.device),
+        *processors(shape.device),
         *stack,
     )
 
 
-def _processors(device: torch.device) -> tuple[int, int]:
+def processors(device: torch.device) -> tuple[int, int]:
     """How many programs a device runs side by side at least, and the shared memory of each in bytes."""
     if device.type == "cpu":
         return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits

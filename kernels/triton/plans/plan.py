@@ -6,6 +6,7 @@ of a `Shape` or a `Problem`. It says "" where nobody would ask.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from ....request.call import Call
 
 # Of each plan its module, and what it does in words; the one that is taken where it can comes first.
-PLANS = {
+SCAN = {"scan": ("scan", "a state that is linear in the one before, few sequences: chunks of them side by side")}
+PLANS = SCAN | {
     "single step": ("single_step", "one step: both products, the gates and the states in one launch"),
     "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),
     "persistent": (
@@ -32,7 +34,7 @@ PLANS = {
 }
 # Likewise of cells that run by stages: all but those whose kernels of one stage are printed into the package, and these
 # where values of steps are kept.
-STAGED_PLANS = {
+STAGED_PLANS = SCAN | {
     "persistent": (
         "staged_meeting",
         "several stages that fit on the chip: all steps in one launch, by programs that meet before each stage",
@@ -56,10 +58,12 @@ class Plan(NamedTuple):
         return import_module(f".{plans[self.name][0]}", __package__)
 
 
-def plan(shape: Shape) -> Plan:
-    """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape."""
+def plan(shape: Shape, without: Container[str] = ()) -> Plan:
+    """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape, ``without`` some of them."""
     against: list[str] = []
     for name in STAGED_PLANS if shape.staged else PLANS:
+        if name in without:
+            continue
         chosen = Plan(name, "; ".join(against), shape.staged)
         why_not = chosen.module.refuses(shape)
         if why_not is None:

@@ -1,0 +1,27 @@
+"""What is carried from chunk to chunk of sequences whose chunks have run side by side; see `plans.scan`."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def carry(
+    gain, end, first, starts, last, count, size, backwards, directions: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Of each chunk the ``starts`` (D, K, size), and what the ``last`` ends with (D, size).
+
+    A chunk's end is gain · start + end, both (D, K, size); ``first`` (D, size) is the start of the first chunk in the
+    direction of travel. Of ``backwards`` the lowest bits tell which directions go from the last chunk to the first.
+    A program has a block of one direction's units of all sequences.
+    """
+    direction = tl.program_id(1).to(tl.int64)
+    units = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = units < size
+    reverse = (backwards >> direction.to(tl.int32)) & 1
+    state = tl.load(first + direction * size + units, mask=there)
+    for i in range(count):
+        chunk = direction * count + i + reverse * (count - 1 - 2 * i)
+        place = chunk * size + units
+        tl.store(starts + place, state, mask=there)
+        state = tl.load(gain + place, mask=there) * state + tl.load(end + place, mask=there)
+    tl.store(last + direction * size + units, state, mask=there)
