@@ -192,8 +192,8 @@ def test_the_kernel_compiles_without_a_gpu(architecture):
 
     from seqcells.kernels.triton.device.carry import carry
 
-    numbers = {name: "*fp32" for name in ("gain", "end", "first", "starts", "last")}
-    signature = numbers | {name: "i32" for name in ("count", "size", "backwards")}
+    numbers = dict.fromkeys(("gain", "end", "first", "starts", "last"), "*fp32")
+    signature = numbers | dict.fromkeys(("count", "size", "backwards"), "i32")
     signature |= {"directions": "constexpr", "BLOCK": "constexpr"}
     source = ASTSource(carry, signature, {(8,): 2, (9,): 256})
     assert "st.global" in triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["ptx"]
