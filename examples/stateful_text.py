@@ -14,24 +14,36 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from training import DTYPES, Results, States, loss_curve, parser, picture, train
 
+import seqcells
+
 
 class Carried:
-    """A model that keeps its states from call to call, without their gradients: input (T, N) → output.
+    """A model that keeps the states of its ``layer`` from call to call, without their gradients: input (T, N) → output.
 
-    The model takes ``(input, hx)`` and gives its output and its states.
+    A layer of seqcells does so by itself, once it is ``stateful``. For one of torch.nn they are passed from hand to
+    hand: the model takes ``(input, hx)`` and gives its output and its states.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.states: States | None = None
+        self.model, self.hx = model, None
+        self.by_itself = isinstance(model.layer, seqcells.RecurrentLayer)
+        if self.by_itself:
+            model.layer.stateful = True
+
+    @property
+    def states(self) -> States | None:
+        return self.model.layer.states if self.by_itself else self.hx
 
     def __call__(self, input: Tensor) -> Tensor:
-        output, hx = self.model(input, self.states)
-        self.states = tuple(state.detach() for state in hx) if isinstance(hx, tuple) else hx.detach()
+        output, hx = self.model(input, self.hx)
+        if not self.by_itself:
+            self.hx = tuple(state.detach() for state in hx) if isinstance(hx, tuple) else hx.detach()
         return output
 
     def reset_states(self) -> None:
-        self.states = None
+        self.hx = None
+        if self.by_itself:
+            self.model.layer.reset_states()
 
 
 def keys(limit: int) -> Tensor:
