@@ -1,6 +1,7 @@
 """``docs/cells.md``: every cell with its equations, its paper, its parameters, its stages and its time."""
 
 import inspect
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,12 +86,17 @@ def _section(name: str) -> str:
     gathers = sum(1 for stage in derive(for_engines(cell)).forward.stages[1:] if stage.gathers)
     stages = f"{max(gathers, 1)} stage{'s' * (gathers > 1)} a step"
     facts = [f"Parameters: {', '.join(_parameters(cell))}", f"states: {', '.join(cell.states)}", stages, where]
-    return f"\n### {name}\n\n{_as_markdown(inspect.getdoc(cell) or '')}\n\n{'; '.join(facts)}.\n"
+    return f"\n### {name}\n\n{_equations(cell)}\n\n{'; '.join(facts)}.\n"
 
 
-def _as_markdown(doc: str) -> str:
-    """Equations are indented in a docstring, which is a block of code in Markdown, too."""
-    return "\n".join(line.rstrip() for line in doc.splitlines())
+def _equations(cell: type[Cell]) -> str:
+    """The docstring, whose indented equations are a block of code in Markdown, too; where it has none, the code."""
+    doc = inspect.getdoc(cell) or ""
+    if "    " in doc:
+        return doc
+    lines = textwrap.dedent(inspect.getsource(cell.step)).splitlines()
+    code = "\n".join(line for line in lines if not line.startswith("@"))
+    return f"{doc}\n\n```python\n{code}\n```"
 
 
 def _parameters(cell: type[Cell]) -> Iterator[str]:
