@@ -23,7 +23,7 @@ def reports() -> list[Path]:
 
 def last(what: str) -> Path | None:
     """The newest result that begins so; None where there is none."""
-    return max(RESULTS.glob(f"{what}-*.json"), default=None)
+    return max(RESULTS.glob(f"{what}-*.json"), key=lambda path: json.loads(path.read_text())["date"], default=None)
 
 
 def write(report: Any, path: str | Path) -> None:

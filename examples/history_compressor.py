@@ -77,7 +77,7 @@ def compressed(input: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train(model: nn.Module, options: argparse.Namespace) -> tuple[float, float]:
-    """Of the last training steps the share of right answers, and how many symbols of a sequence they were made of."""
+    """The share of right answers in the last training steps, and how many symbols of a sequence they were made of."""
     chance = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
     right, seen = [], []

@@ -132,7 +132,7 @@ def gpu(tables, kernels_of_a_gpu, monkeypatch):
         use.asked = []
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: use.asked.append(device) or found)
         monkeypatch.setattr(
-            "seqcells.kernels.triton.plans.persistent.processors", lambda device: (multiprocessors, 227 << 10)
+            "seqcells.kernels.triton.host.configurations.processors", lambda device: (multiprocessors, 227 << 10)
         )
         estimates.reload()
 

@@ -57,7 +57,7 @@ def test_numbers_that_are_not_alike_are_not_timed(tmp_path, monkeypatch):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", modules.every_name())
 def test_ours_and_the_loop_are_alike(name):
-    """Of every cell, forward and backward, with the weights of one in the other."""
+    """Every cell is, forward and backward, with the weights of one in the other."""
     found = modules.trio(name, Shape(2, 8, 5))
     for gradients in (False, True):
         assert found.error(gradients) < 1e-4

@@ -150,7 +150,7 @@ def test_flags_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_persistent_plans_own_model_stands_beside_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
     from benchmarks.providers import seqcells_backends
 
     def notes(suite: str, hidden: int = 512, backend: str = "triton-persistent", device: str = "cuda") -> list[str]:

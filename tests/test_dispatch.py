@@ -221,7 +221,7 @@ def test_plans_of_a_gpu_that_is_not_nvidias(kernels_of_a_gpu, monkeypatch):
 @pytest.fixture
 def hopper(kernels_of_a_gpu, monkeypatch):
     """An H100's multiprocessors."""
-    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
 
 
 def test_programs_meet_where_it_takes_less_time(hopper):

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 import seqcells
 from seqcells import cells
 from seqcells.cells import LIBRARY, Cell
+from seqcells.cells.activations import sigmoid, tanh
 from seqcells.request.streams import names
 
 pytestmark = [needs_compiler, pytest.mark.usefixtures("own_registry", "compiling")]
@@ -21,8 +22,8 @@ ALONE = "MemoryBlockLSTM"
 """The reference's."""
 EVERY = {name: getattr(cells, name) for name in LIBRARY if name != ALONE}
 NAMES = [name for name, cell in EVERY.items() if cell.streams or cell.weights is not Cell.weights]
-PLAIN = ("GRUD", "GRUDecay", "GatedAntisymmetricRNN")
-"""One without gates, one with a stream of the call's, one that makes a weight."""
+PLAIN = ("GRUD", "GRUDecay", "GatedAntisymmetricRNN", "IntersectionRNN")
+"""One without gates, one with a stream of the call's, one that makes a weight, one that reads its input once more."""
 
 
 def problem(name, batch_first=False, deep=False):
@@ -114,10 +115,16 @@ def test_a_stream_of_another_kind_goes_the_whole_way(timed, change):
     given = {"elapsed": change(streams["elapsed"].clone())}
     for _ in range(TIMES):
         assert_close(everything(layer, input, states, given), expected(layer, input, states, given))
+        if given["elapsed"].requires_grad:
+            found = []
+            for layer.backend in ("reference", "cpu"):
+                total = layer(input, like_module(states), **given)[0].square().sum()
+                found += torch.autograd.grad(total, given["elapsed"])
+            assert_close(*found)
 
 
 def test_what_is_wrong_is_told_as_ever(timed):
-    layer, input, _, streams = timed
+    layer, input, states, streams = timed
     for wrong, error, words in (
         ({}, TypeError, "missing a required keyword argument: 'elapsed'"),
         ({"time": streams["elapsed"]}, TypeError, "got an unexpected keyword argument 'time'"),
@@ -126,11 +133,53 @@ def test_what_is_wrong_is_told_as_ever(timed):
     ):
         for _ in range(2):
             with pytest.raises(error, match=words):
-                layer(input, **wrong)
+                layer(input, like_module(states), **wrong)
 
 
-def test_gradients_of_gradients(timed):
-    layer, input, states, streams = timed
+class Mixed(Cell):
+    """An invented cell with streams of several kinds."""
+
+    name, gates, states = "mixed_streams", ("a", "b"), ("h",)
+    streams = {"scale": "BH", "time": "TB", "mask": "TBH"}
+
+    @staticmethod
+    def step(x, r, s, p):
+        return s.h + x.time * x.mask * (tanh(x.a + x.scale * r.a) - sigmoid(x.b + r.b) * s.h)
+
+
+@pytest.mark.parametrize("batch_first", [False, True], ids=["", "batch_first"])
+def test_streams_of_several_kinds_in_any_order(batch_first):
+    """Training is not prepared where a stream has no steps; inference is."""
+    torch.manual_seed(3)
+    layer = seqcells.define(Mixed)[0](F, H, 2, batch_first=batch_first, backend="cpu", **KIND)
+    shape = (N, T) if batch_first else (T, N)
+    streams = {
+        "mask": torch.rand(*shape, H, **KIND),
+        "time": torch.rand(*shape, **KIND),
+        "scale": torch.rand(N, H, **KIND),
+    }
+    input, states = torch.randn(*shape, F, **KIND), [torch.randn(2, N, H, **KIND)]
+    for gradients in (False, True):
+        for _ in range(TIMES):
+            found = everything(layer, input, states, streams, gradients)
+            assert_close(found, expected(layer, input, states, streams, gradients=gradients))
+        assert layer._prepared.has(gradients) != gradients
+
+
+def test_the_order_of_arguments_does_not_matter():
+    layer, input, states, streams = problem("GRUD")
+    for _ in range(TIMES):
+        first = everything(layer, input, states, streams)
+        second = everything(layer, input, states, dict(reversed(streams.items())))
+        assert_equal_to(second, first, 0)
+    assert_close(first, expected(layer, input, states, streams))
+
+
+@pytest.mark.parametrize("batch_first", [False, True], ids=["", "batch_first"])
+def test_gradients_of_gradients(batch_first):
+    layer, input, states, streams = problem("GRUDecay", batch_first)
+    for _ in range(TIMES):
+        everything(layer, input, states, streams)
 
     def second(backend):
         layer.backend = backend
@@ -142,7 +191,7 @@ def test_gradients_of_gradients(timed):
 
 
 def test_some_gradients_alone(timed):
-    """Of the weights, or of one of them; streams have none."""
+    """Those of the input alone, the weights fixed."""
     layer, input, states, streams = timed
     layer.requires_grad_(False)
     for _ in range(TIMES):

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import seqcells
 from seqcells import GRU, LSTM, Stack, StackedCells
+from seqcells.cells.activations import tanh as torch_tanh
 
 T, N, F = 5, 3, 2
 KIND = {"dtype": torch.float64}
@@ -118,9 +119,21 @@ def test_two_directions_are_merged(merge):
 WAYS = {"connection": "residual", "layer_norm": True}
 
 
+def test_the_order_of_what_lies_between():
+    """Dropout, then the connection, then the norm."""
+    lower, upper, last = GRU(F, F, **KIND), GRU(F, 4, **KIND), GRU(4, 3, **KIND)
+    stack, x = Stack(lower, upper, last, connection=["residual", None, None], dropout=0.5, layer_norm=True), inputs()
+    torch.manual_seed(1)
+    found = stack(x)[0]
+    torch.manual_seed(1)
+    value = layer_norm(nn.functional.dropout(lower(x)[0], 0.5) + x, (F,))
+    value = layer_norm(nn.functional.dropout(upper(value)[0], 0.5), (4,))
+    assert_close(found, last(value)[0])
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_sequences_of_other_lengths(batch_first):
-    """Padded and packed: each as by itself, zero past its length, whatever the input holds there."""
+    """Padded and packed: each as by itself, zero past its length, whatever the input holds there; gradients, too."""
     stack = Stack(*two(batch_first=batch_first), connection=["highway", "residual"], layer_norm=True)
     x, lengths = inputs(), torch.tensor([5, 2, 3])
     x[2:, 1] = torch.nan
@@ -134,6 +147,9 @@ def test_sequences_of_other_lengths(batch_first):
         assert not output[length:, row].any()
         for ours, theirs in zip(finals, final, strict=True):
             assert_close([s[:, row] for s in as_tuple(ours)], [s[:, 0] for s in as_tuple(theirs)])
+    found = torch.autograd.grad(output.square().sum(), [*stack.parameters()])
+    clean = given.nan_to_num(7.0)
+    assert_close(found, torch.autograd.grad(stack(clean, lengths=lengths)[0].square().sum(), [*stack.parameters()]))
     packed = pack_padded_sequence(given, lengths, batch_first, enforce_sorted=False)
     again, finals_again = stack(packed)
     assert_close(pad_packed_sequence(again, batch_first)[0], output.transpose(0, 1) if batch_first else output)
@@ -164,7 +180,7 @@ def test_streams_go_to_those_who_read_them():
     timed = seqcells.define(seqcells.cells.GRUDecay)[0](F, 4, **KIND, backend="reference")
     stack, x, elapsed = Stack(timed, GRU(4, 5, **KIND)), inputs(), torch.rand(T, N, **KIND)
     assert_close(stack(x, elapsed=elapsed)[0], stack.layers[1](timed(x, elapsed=elapsed)[0])[0])
-    with pytest.raises(TypeError, match="no cell of the stack reads a stream 'time'"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'time', which no cell of it reads"):
         stack(x, time=elapsed)
     stream = stack.stream(N)
     outputs = [stream(v, elapsed=t).clone() for v, t in zip(x, elapsed, strict=True)]
@@ -192,7 +208,9 @@ def test_stateful_layers():
     stack.reset_states()
     assert_close(torch.cat([stack(x[:2])[0], stack(x[2:])[0]]), whole)
     stack.reset_states(torch.tensor([True, False, True]))
-    assert_close(stack(x)[0][:, 0], whole[:, 0])
+    output = stack(x)[0]
+    assert_close(output[:, 0], whole[:, 0])
+    assert not torch.allclose(output[:, 1], whole[:, 1])
 
 
 def test_a_copy_a_file_and_a_graph():
@@ -222,9 +240,31 @@ def test_stacked_cells(batched, options):
         for k, cell in enumerate(stack.cells):
             found = cell(value, states[k])
             made, states[k] = found if k == 2 else (found[0] if k == 0 else found, found)
-            value = stack._above(k, value, made)
+            value = stack._connected(k, value, made)
         assert_close(output, value)
     assert stack.output_size == output.shape[-1] == 6
+
+
+class Swapped(seqcells.cells.Cell):
+    """A cell whose output is its second state, and which reads a stream."""
+
+    name, gates, states, output, streams = "swapped", ("a", "b"), ("h", "c"), "c", {"mask": "BH"}
+
+    @staticmethod
+    def step(x, r, s, p):
+        return torch_tanh(x.a + r.a), s.c + x.mask * torch_tanh(x.b + r.b)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_stacked_cells_whose_output_is_another_state_and_with_streams():
+    module = seqcells.define(Swapped)[1](F, 4, backend="reference", **KIND)
+    upper, x, mask = seqcells.GRUCell(4, 5, **KIND), inputs()[0], torch.rand(N, 4, **KIND)
+    stack = StackedCells(module, upper)
+    output, ((h, c), _) = stack(x, mask=mask)
+    assert_close([h, c], [*module(x, mask=mask)])
+    assert_close(output, upper(c))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'time'"):
+        stack(x, time=mask)
 
 
 def test_stacked_cells_are_the_stack():
@@ -257,6 +297,20 @@ def test_what_cannot_be():
         (lambda: Stack(lower, upper)(inputs(), torch.zeros(1)), RuntimeError, "Expected hx of 2 entries"),
         (lambda: Stack(lower, upper)(inputs(), (None,)), RuntimeError, "Expected hx of 2 entries"),
         (lambda: Stack(GRU(F, 4, bidirectional=True)).stream(), ValueError, "cannot be stepped"),
+        (
+            lambda: Stack(lower, upper)(inputs(), 3),
+            RuntimeError,
+            "Expected hx of 2 entries, one for each module, got one int",
+        ),
+        (lambda: Stack(lower, upper, connection=3), TypeError, "connection should be a name"),
+        (lambda: setattr(Stack(lower, upper).stream(), "state", (None,)), RuntimeError, "Expected state of 2 entries"),
+        (lambda: Stack(lower, upper).stream(N)(inputs()[0], time=1), TypeError, "unexpected keyword argument 'time'"),
+        (lambda: Stack(lower, upper)(inputs(), keep=("c",)), TypeError, "unexpected keyword argument 'keep'"),
+        (
+            lambda: Stack(lower, upper)(inputs(), lengths=torch.tensor([9, 1, 1])),
+            ValueError,
+            "between 0 and the number",
+        ),
     ):
         with pytest.raises(error, match=words):
             wrong()

@@ -178,6 +178,30 @@ def test_compiled(name):
     assert_close([torch.cat([run(input)[0] for input in inputs])], expected)
 
 
+def test_what_is_done_to_a_returned_state_does_not_reach_the_kept_one():
+    module, inputs = made("gru"), parts()
+    for input in inputs[:3]:
+        _, final = module(input)
+    on = plain(module)(inputs[3], final.clone())[0]
+    final.zero_()
+    assert_close(module(inputs[3])[0], on)
+
+
+def test_transforms_and_exports_are_refused():
+    """Their states would be of no use outside of them."""
+    inputs = parts()
+    for wrong in (
+        lambda module: torch.func.vmap(lambda x: module(x)[0])(inputs),
+        lambda module: torch.func.grad(lambda x: module(x)[0].sum())(inputs[0]),
+        lambda module: torch.export.export(module, (inputs[0],)),
+    ):
+        module = made("gru")
+        with pytest.raises(Exception, match="a stateful layer keeps states, which no transform, trace or export can"):
+            wrong(module)
+        assert module.states is None
+        assert_close(module(inputs[0])[0], plain(module)(inputs[0])[0])
+
+
 def test_the_option_can_be_assigned():
     module, inputs = made("gru"), parts()
     expected = plain(module)(inputs[1])[0]
@@ -206,6 +230,10 @@ def test_what_cannot_be():
         module.reset_states(torch.zeros(N))
     with pytest.raises(RuntimeError, match=r"Expected rows of size \(3,\), got \[2\]"):
         module.reset_states(torch.zeros(2, dtype=torch.bool))
+    with pytest.raises(TypeError, match="hx should be a tuple of 2 tensors"):
+        module.states = torch.zeros(1, N, H)
+    with pytest.raises(TypeError, match="states should be tensors"):
+        made("gru").states = "a"
     with pytest.raises(ValueError, match="a stateful layer keeps its states itself"):
         module.stream()
     with pytest.raises(TypeError, match="stateful"):

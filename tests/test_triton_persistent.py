@@ -358,7 +358,7 @@ def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch)
     from seqcells.kernels.triton.plans import persistent
     from seqcells.kernels.triton.plans.shape import Shape
 
-    monkeypatch.setattr(persistent, "processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
     shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, batch, 1, hidden, hidden)
     assert bool(persistent.slower(shape)) == slower
 
@@ -369,7 +369,7 @@ def test_its_model_of_time(monkeypatch):
     from seqcells.kernels.triton.plans import persistent
     from seqcells.kernels.triton.plans.shape import Shape
 
-    monkeypatch.setattr(persistent, "processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
 
     def seconds(steps, hidden, gradients=False):
         shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, 1, 1, hidden, hidden)

@@ -13,7 +13,8 @@ from test_triton import run_interpreted
 
 from seqcells import cells
 from seqcells.call import run
-from seqcells.cells import LIBRARY
+from seqcells.cells import LIBRARY, Cell, units
+from seqcells.cells.activations import where
 from seqcells.derive.linear import why_not_linear
 from seqcells.request.recurrence import Recurrence
 from seqcells.request.weights import Weights
@@ -38,6 +39,16 @@ def test_which_cells_are_linear():
     found = {name for name in ("MinGRU", "JANET", "IndRNN", *LIBRARY) if why_not_linear(getattr(cells, name)) is None}
     assert found == {"MinGRU", "MinGRULog", "MinLSTM", "MinLSTMLog", "TRNN"}
     assert why_not_linear(cells.LSTM) == "the cell has several states"
+    steps = {
+        "squared": lambda x, r, s, p: s.h * s.h + x.a,
+        "divided": lambda x, r, s, p: x.a / (2 + s.h),
+        "asked": lambda x, r, s, p: where(s.h > 0, s.h, x.a),
+        "averaged": lambda x, r, s, p: x.a + units.mean(s.h),
+        "kept": lambda x, r, s, p: where(x.a > 0, -s.h / 2, x.a * (s.h + 1)),
+    }
+    for name, step in steps.items():
+        own = {"name": name, "gates": ("a",), "recurrent_gates": (), "states": ("h",), "step": staticmethod(step)}
+        assert (why_not_linear(type(name, (Cell,), own)) is None) == (name == "kept")
     assert why_not_linear(cells.GRU) == why_not_linear(cells.BRC) == "its new state is not linear in the old one"
 
 
@@ -167,10 +178,10 @@ def test_large_states_lose_nothing(scanned):
 @here
 def test_it_is_chosen_by_what_steps_cost(monkeypatch, compiling):
     """A long sequence by itself is scanned; a short one, or many, are not, nor is a cell that is not linear."""
-    from seqcells.kernels.triton.plans import plan, scan
+    from seqcells.kernels.triton.plans import plan
     from seqcells.kernels.triton.plans.shape import Shape
 
-    monkeypatch.setattr(scan, "processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
 
     def chosen(cell, steps, batch):
         sizes = steps, batch, 1, 256, 256

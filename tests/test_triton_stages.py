@@ -282,14 +282,13 @@ def test_another_cell_from_the_text_that_is_printed_for_it(backend, monkeypatch,
 @here
 def test_its_plan_says_so(monkeypatch):
     """And which plan backward is by where that is another."""
-    from seqcells.kernels.triton.plans import persistent
 
     def reason(cell, backend, hidden):
         module = seqcells.define(cell)[0](8, hidden, backend=backend, dtype=torch.bfloat16)
         return module.plan(torch.zeros(300, 2, 8, dtype=torch.bfloat16)).reason
 
     assert "by stepwise" in reason(cells.MultiHeadSLSTM, "triton", 32)
-    monkeypatch.setattr(persistent, "processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
     assert "by persistent" in reason(cells.GRUResetBefore, "triton", 512)
     for backend in ("triton", "triton-persistent"):
         words = reason(cells.LayerNormLSTM, backend, 512)

@@ -16,9 +16,8 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 @pytest.fixture
 def hopper(monkeypatch):
     from seqcells.kernels.triton.host import configurations
-    from seqcells.kernels.triton.plans import persistent
 
-    monkeypatch.setattr(persistent, "processors", lambda device: (132, 227 << 10))
+    monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
     monkeypatch.setattr(configurations, "nvidia", lambda: True)
 
 

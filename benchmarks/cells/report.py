@@ -34,7 +34,7 @@ class Row:
     ours: schema.Figure
     theirs: schema.Figure
     lstm: schema.Figure
-    """Of our LSTM, by turns with the others."""
+    """Our LSTM's, by turns with the others."""
 
     @property
     def ratio(self) -> float:

@@ -10,7 +10,7 @@ class ContinuousTimeRNN(Cell):
         h' = h + (1 - exp(-ρ Δ)) (W x + U σ(h + θ) - h)
 
     The stream ``elapsed`` (T, N) is Δ, the time that a step takes, in the unit of 1/ρ. The drive is held for that time,
-    and the decay is exact; with ``euler`` (False) the step is explicit, ρ Δ in place of 1 - exp(-ρ Δ). The rows of
+    so the decay is exact. With ``euler`` (False) the step is explicit: ρ Δ in place of 1 - exp(-ρ Δ). The rows of
     ``weight_rate_l{k}`` (2, H) are rate and θ; U is ``weight_fired_l{k}`` (H, H).
     """
 

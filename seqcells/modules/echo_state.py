@@ -77,7 +77,7 @@ class EchoStateNetwork(nn.Module):
             ("density", density, 1.0),
             ("input_scale", input_scale, float("inf")),
         ):
-            if not 0 < value <= most or value == float("inf"):
+            if not isinstance(value, (int, float)) or not 0 < value <= most or value == float("inf"):
                 words = "greater than zero" + (" and at most 1" if most == 1 else " and finite")
                 raise ValueError(f"{name} should be {words}, got {value}")
         like = {"device": device, "dtype": dtype}
@@ -117,13 +117,25 @@ class EchoStateNetwork(nn.Module):
         Args:
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, or (T, input_size) unbatched.
             hx: the initial state of the reservoir, (1, N, H), or (1, H) unbatched. Default: zeros
-            lengths: as of `RecurrentLayer`; the output past a sequence's length tells nothing. Default: all
+            lengths: as of `RecurrentLayer`, but past a sequence's length the output is the read-out of zeros. Default:
+                all
 
         Returns:
             The output (…, output_size) in the form of the input, and the reservoir's final state in the form of hx.
         """
+        states, final = self._states(input, hx, lengths)
+        return self.readout(states), final
+
+    def _states(self, input: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the read-out reads (…, input_size + H), zeros past a sequence's length; the final state."""
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input should be a Tensor, got {type(input).__name__}: sequences may have lengths=")
         hidden, final = self.reservoir(input, hx, lengths=lengths)
-        return self.readout(torch.cat([input, hidden], -1)), final
+        if lengths is not None:
+            lengths = checks.as_tensor("lengths", lengths).to(input.device)
+            within = valid_places(lengths, input, self.reservoir.batch_first)
+            input = input.masked_fill(~within.unsqueeze(-1), 0)  # or gradients meet what lies there
+        return torch.cat([input, hidden], -1), final
 
     @torch.no_grad()
     def fit(
@@ -154,11 +166,11 @@ class EchoStateNetwork(nn.Module):
             ValueError: for ``ridge`` that is not greater than zero, a negative ``washout``, and where no step is left.
             RuntimeError: for a target of another size.
         """
-        if not ridge > 0:
-            raise ValueError(f"ridge should be greater than zero, got {ridge}")
+        if not 0 < ridge < float("inf"):
+            raise ValueError(f"ridge should be greater than zero and finite, got {ridge}")
         if washout < 0:
             raise ValueError(f"washout should not be negative, got {washout}")
-        hidden, _ = self.reservoir(input, hx, lengths=lengths)
+        states, _ = self._states(input, hx, lengths)
         checks.size("target", target, (*input.shape[:-1], self.readout.out_features))
         batch_first = self.reservoir.batch_first
         axis = 1 if batch_first and input.dim() == 3 else 0
@@ -166,7 +178,7 @@ class EchoStateNetwork(nn.Module):
         used.narrow(axis, 0, min(washout, input.shape[axis])).zero_()
         if lengths is not None:
             used &= valid_places(checks.as_tensor("lengths", lengths).to(input.device), input, batch_first)
-        states = torch.cat([input, hidden], -1)[used].double()
+        states = states[used].double()
         wanted = target[used].double()
         if not len(states):
             raise ValueError("no time step is left to be fitted")

@@ -42,7 +42,7 @@ class HopfieldNetwork(nn.Module):
 
     def __init__(self, size: int, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        if not isinstance(size, int):
+        if not isinstance(size, int) or isinstance(size, bool):
             raise TypeError(f"size should be of type int, got: {type(size).__name__}")
         if size <= 0:
             raise ValueError("size must be greater than zero")
@@ -115,7 +115,7 @@ class HopfieldNetwork(nn.Module):
         own.copy_(torch.where(sums == 0, own, sums.sign()))
 
     def _is_settled(self, units: Tensor) -> Tensor:
-        """Of each row, whether no sum has another sign than its unit."""
+        """Whether no sum of a row has another sign than its unit, (·) bool."""
         return (units @ self.weight * units >= 0).all(-1)
 
     def _units(self, name: str, given: Tensor) -> Tensor:
@@ -159,6 +159,8 @@ class ModernHopfield(nn.Module):
         beta = patterns.shape[-1] ** -0.5 if beta is None else float(beta)
         if not 0 < beta < math.inf:
             raise ValueError(f"beta should be positive and finite, got {beta}")
+        if not isinstance(steps, int):
+            raise TypeError(f"steps should be of type int, got: {type(steps).__name__}")
         for name, value in (("steps", steps), ("tolerance", tolerance)):
             if not value >= 0:
                 raise ValueError(f"{name} should not be negative, got {value}")

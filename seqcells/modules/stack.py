@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..request import checks
 from ..request.boundaries import valid_places
 from ..request.recurrence import output_units
+from ..request.streams import names
 from .cell_modules import RecurrentCell, States
 from .connections import CONNECTIONS, MERGES, merged
 from .recurrent_layer import RecurrentLayer
@@ -29,7 +30,7 @@ class Stacked(nn.Module):
     input_size: int
     output_size: int
 
-    def _join(
+    def _make_between(
         self,
         modules: Sequence[RecurrentLayer | RecurrentCell],
         sizes: Sequence[tuple[int, int]],
@@ -44,6 +45,8 @@ class Stacked(nn.Module):
             if features != below:
                 raise ValueError(f"module {k} should have input_size {below}, as module {k - 1} gives, got {features}")
         count = len(sizes)
+        if not (connection is None or isinstance(connection, (str, tuple, list))):
+            raise TypeError(f"connection should be a name, or one for each module, got {connection!r}")
         kinds = [None, *[connection] * (count - 1)] if connection is None or isinstance(connection, str) else connection
         if len(kinds) != count:
             raise ValueError(f"connection should have {count} entries, one for each module, got {len(kinds)}")
@@ -62,7 +65,7 @@ class Stacked(nn.Module):
                 self.norms[str(k)] = nn.LayerNorm(size[1], **like)
         self._last, self.input_size, self.output_size = count - 1, sizes[0][0], sizes[-1][1]
 
-    def _above(self, k: int, input: Tensor, output: Tensor) -> Tensor:
+    def _connected(self, k: int, input: Tensor, output: Tensor) -> Tensor:
         """What is made of the input (…, features) and the output (…, units) of module k."""
         if self.dropout and self.training and k < self._last:
             output = dropout(output, self.dropout)
@@ -117,7 +120,7 @@ class Stack(Stacked):
         for layer in layers:
             halves = 2 if layer.bidirectional and merge != "concat" else 1
             sizes.append((layer.input_size, layer.output_size // halves))
-        self._join(layers, sizes, connection, dropout, layer_norm)
+        self._make_between(layers, sizes, connection, dropout, layer_norm)
 
     def extra_repr(self) -> str:
         return ", ".join(
@@ -162,27 +165,44 @@ class Stack(Stacked):
         starts = _each("hx", hx, len(self.layers))
         anew = _each("reset_state", reset_state, len(self.layers))
         _check_streams(self.layers, streams)
+        if lengths is not None:
+            lengths = self._checked(lengths, input)
+            if "0" in self.connections:  # what lies past a length must not reach its gradients
+                input = self._within(lengths, input)
         finals, value = [], input
         for k, layer in enumerate(self.layers):
             given = {"lengths": lengths, "reset": reset, "reset_state": anew[k], **_read(layer, streams)}
             output, final = layer(value, starts[k], **given)
             finals.append(final)
             if isinstance(output, PackedSequence):
-                above = self._given(k, value.data, output.data)
+                above = self._passed_on(k, value.data, output.data)
                 value = PackedSequence(above, output.batch_sizes, output.sorted_indices, output.unsorted_indices)
             else:
-                value = self._given(k, value, output)
+                value = self._passed_on(k, value, output)
         if lengths is not None and str(self._last) in self.connections:
-            # A connection has added the input, which may be anything there.
-            lengths = checks.as_tensor("lengths", lengths).to(value.device)
-            value = value.masked_fill(~valid_places(lengths, value, self.batch_first).unsqueeze(-1), 0)
+            value = self._within(lengths, value)
         return value, tuple(finals)
 
-    def _given(self, k: int, input: Tensor, output: Tensor) -> Tensor:
+    def _passed_on(self, k: int, input: Tensor, output: Tensor) -> Tensor:
         """What layer k gives to the one above, or to the caller."""
         if self.layers[k].bidirectional:
             output = merged(self.merge, output)
-        return self._above(k, input, output)
+        return self._connected(k, input, output)
+
+    def _checked(self, lengths: Any, input: Tensor | PackedSequence) -> Any:
+        """The lengths as a tensor on the input's device; those of a PackedSequence are refused by its first layer."""
+        if isinstance(input, PackedSequence) or input.dim() not in (2, 3):
+            return lengths
+        batch, steps = (1, input.shape[0]) if input.dim() == 2 else input.shape[:2]
+        batch, steps = (batch, steps) if self.batch_first or input.dim() == 2 else (steps, batch)
+        given = checks.as_tensor("lengths", lengths)
+        return checks.lengths(given.reshape(-1) if input.dim() == 2 else given, steps, batch, input.device)
+
+    def _within(self, lengths: Tensor, value: Tensor) -> Tensor:
+        """Zeros past the ends of sequences."""
+        if isinstance(value, PackedSequence):
+            return value
+        return value.masked_fill(~valid_places(lengths, value, self.batch_first).unsqueeze(-1), 0)
 
     def reset_states(self, rows: Tensor | None = None) -> None:
         """Let the layers that are stateful begin anew; see `RecurrentLayer.reset_states`."""
@@ -213,7 +233,7 @@ class StackStream:
 
     @state.setter
     def state(self, new: Sequence[States]) -> None:
-        for stream, state in zip(self.streams, new, strict=True):
+        for stream, state in zip(self.streams, _each("state", new, len(self.streams)), strict=True):
             stream.state = state
 
     def reset(self, rows: Tensor | None = None) -> None:
@@ -228,7 +248,7 @@ class StackStream:
         _check_streams(self.stack.layers, streams)
         value = input
         for k, stream in enumerate(self.streams):
-            value = self.stack._given(k, value, stream(value, **_read(stream.layer, streams)))
+            value = self.stack._passed_on(k, value, stream(value, **_read(stream.layer, streams)))
         return value
 
 
@@ -255,7 +275,7 @@ class StackedCells(Stacked):
         _check(cells, RecurrentCell)
         self.cells = nn.ModuleList(cells)
         sizes = [(c.input_size, output_units(c.cell, c.hidden_size, c.input_size)) for c in cells]
-        self._join(cells, sizes, connection, dropout, layer_norm)
+        self._make_between(cells, sizes, connection, dropout, layer_norm)
 
     def forward(self, input: Tensor, hx: EachStates = None, **streams: Tensor) -> tuple[Tensor, tuple[States, ...]]:
         """One step.
@@ -273,13 +293,13 @@ class StackedCells(Stacked):
         states, value = [], input
         for k, cell in enumerate(self.cells):
             new = cell(value, starts[k], **_read(cell, streams))
-            names, output = cell.cell.states, cell.cell.output
-            if output in ("", *names):
-                output = new if len(names) == 1 else new[names.index(output or names[0])]
+            states_of, output = cell.cell.states, cell.cell.output
+            if output in ("", *states_of):
+                output = new if len(states_of) == 1 else new[states_of.index(output or states_of[0])]
             else:
                 output, new = new
             states.append(new)
-            value = self._above(k, value, output)
+            value = self._connected(k, value, output)
         return value, tuple(states)
 
 
@@ -295,18 +315,18 @@ def _each(name: str, given: EachStates, count: int) -> Sequence[States | None]:
     """An entry for each module."""
     if given is None:
         return [None] * count
-    if isinstance(given, Tensor) or len(given) != count:
-        size = "one Tensor" if isinstance(given, Tensor) else len(given)
+    if not isinstance(given, (tuple, list)) or len(given) != count:
+        size = len(given) if isinstance(given, (tuple, list)) else f"one {type(given).__name__}"
         raise RuntimeError(f"Expected {name} of {count} entries, one for each module, got {size}")
     return given
 
 
 def _read(module: Any, streams: dict[str, Tensor]) -> dict[str, Tensor]:
     """The streams that a module's cell reads."""
-    return {name: stream for name, stream in streams.items() if name in module.cell.streams}
+    return {name: stream for name, stream in streams.items() if name in names(module.cell)}
 
 
 def _check_streams(modules: Any, streams: dict[str, Tensor]) -> None:
-    unknown = streams.keys() - {name for module in modules for name in module.cell.streams}
+    unknown = streams.keys() - {name for module in modules for name in names(module.cell)}
     if unknown:
-        raise TypeError(f"no cell of the stack reads a stream {min(unknown)!r}")
+        raise TypeError(f"a stack got an unexpected keyword argument {min(unknown)!r}, which no cell of it reads")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..request import checks
+from ..request import checks, context
 from .cell_modules import States
 from .regularised import Regularised
 
@@ -53,6 +53,10 @@ class Stateful(Regularised):
 
     @states.setter
     def states(self, new: States | None) -> None:
+        if new is not None:
+            states = self._states(new)
+            if not all(isinstance(state, Tensor) and state.dim() in (2, 3) for state in states):
+                raise TypeError(f"states should be tensors in the form of hx, got {type(new).__name__}")
         self._carry(new)
 
     def reset_states(self, rows: Tensor | None = None) -> None:
@@ -65,12 +69,15 @@ class Stateful(Regularised):
         Raises:
             TypeError, RuntimeError: ``rows`` of another dtype or size.
         """
-        if rows is None:
-            self._carried = None
-        elif self._carried is not None:
-            batch = self._carried[0].shape[1] if self._carried[0].dim() == 3 else 1
-            chosen = checks.rows(rows, batch, self._carried[0].device)
-            self._carried = tuple(self._renewed(chosen, index, state) for index, state in enumerate(self._carried))
+        if rows is None or self._carried is None:
+            self._carried = None if rows is None else self._carried
+            return
+        chosen = checks.rows(rows, self._kept_batch() or 1, self._carried[0].device)
+        self._carried = tuple(self._renewed(chosen, index, state) for index, state in enumerate(self._carried))
+
+    def _kept_batch(self) -> int | None:
+        """The number of sequences whose states are kept, None for one without a batch axis."""
+        return self._carried[0].shape[1] if self._carried[0].dim() == 3 else None
 
     @torch.no_grad()
     def _renewed(self, chosen: Tensor, index: int, state: Tensor) -> Tensor:
@@ -95,24 +102,40 @@ class Stateful(Regularised):
             raise ValueError(TWO_WAYS)
         if self._carried is None:
             return None
-        there = self._carried[0].shape[1] if self._carried[0].dim() == 3 else None
-        if there != batch:
-            told = ["no batch axis" if size is None else f"{size} sequences" for size in (there, batch)]
+        if self._kept_batch() != batch:
+            sizes = self._kept_batch(), batch
+            kept, given = ("no batch axis" if size is None else f"{size} sequences" for size in sizes)
             words = "reset_states() lets the next batch be of another size"
-            raise RuntimeError(f"the layer keeps the states of {told[0]}, got an input of {told[1]}: {words}")
+            raise RuntimeError(f"the layer keeps the states of {kept}, got an input of {given}: {words}")
         if not torch.compiler.is_compiling() and not torch.is_inference_mode_enabled():
             # A gradient may need them.
             self._carried = tuple(state.clone() if state.is_inference() else state for state in self._carried)
         return self.states
 
     def _carry(self, states: States | None) -> None:
-        """Keep states for the next call, without what led to them."""
-        if states is not None:
-            states = tuple(state.detach() for state in ((states,) if isinstance(states, Tensor) else states))
-        self._carried = states
+        """Keep copies of states for the next call, without what led to them.
+
+        Raises:
+            RuntimeError: somebody transforms or traces the call, and the states would be of no use outside of that.
+        """
+        if states is None:
+            self._carried = None
+            return
+        given = (states,) if isinstance(states, Tensor) else tuple(states)
+        if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _are_anothers(given)):
+            words = "set its stateful to False, and pass hx from call to call"
+            raise RuntimeError(f"a stateful layer keeps states, which no transform, trace or export can: {words}")
+        self._carried = tuple(state.detach().clone() for state in given)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         if self._carried is not None:
             self._carried = tuple(fn(state) for state in self._carried)
         return self
+
+
+def _are_anothers(states: tuple[Tensor, ...]) -> bool:
+    """Whether states are those of a transform or a trace, which outside of it are none."""
+    if context.in_transform() or torch.jit.is_tracing():
+        return True
+    return any(isinstance(state, torch._subclasses.FakeTensor) for state in states)

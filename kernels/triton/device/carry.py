@@ -8,10 +8,10 @@ import triton.language as tl
 def carry(
     gain, end, first, starts, last, count, size, backwards, directions: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Of each chunk the ``starts`` (D, K, size), and what the ``last`` ends with (D, size).
+    """Write what each chunk begins with, ``starts`` (D, K, size), and what the last one ends with, ``last`` (D, size).
 
-    A chunk's end is gain · start + end, both (D, K, size); ``first`` (D, size) is the start of the first chunk in the
-    direction of travel. Of ``backwards`` the lowest bits tell which directions go from the last chunk to the first.
+    A chunk's end is gain · start + end, both (D, K, size). ``first`` (D, size) is what the first chunk in the direction
+    of travel begins with. The lowest bits of ``backwards`` tell which directions go from the last chunk to the first.
     A program has a block of one direction's units of all sequences.
     """
     direction = tl.program_id(1).to(tl.int64)

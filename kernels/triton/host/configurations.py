@@ -174,6 +174,16 @@ def chip() -> tuple[int, int]:
     return CHIPS[triton.runtime.driver.active.get_current_target().arch]
 
 
+def processors(device: torch.device) -> tuple[int, int]:
+    """How many programs a device runs side by side at least, and the shared memory of each in bytes."""
+    if device.type == "cpu":
+        return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
+    if device.type != "cuda":
+        return chip()  # what is asked of shapes alone
+    properties = torch.cuda.get_device_properties(device)
+    return properties.multi_processor_count, properties.shared_memory_per_block_optin
+
+
 class Division(NamedTuple):
     """How programs of the persistent plan divide a layer."""
 

@@ -207,19 +207,9 @@ def division_of(shape: Shape, planes: int, between: int = 1) -> configurations.D
         planes,
         shape.dtype,
         precision.mode(shape.dtype),
-        *processors(shape.device),
+        *configurations.processors(shape.device),
         *stack,
     )
-
-
-def processors(device: torch.device) -> tuple[int, int]:
-    """How many programs a device runs side by side at least, and the shared memory of each in bytes."""
-    if device.type == "cpu":
-        return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
-    if device.type != "cuda":
-        return configurations.chip()  # what is asked of shapes alone
-    properties = torch.cuda.get_device_properties(device)
-    return properties.multi_processor_count, properties.shared_memory_per_block_optin
 
 
 def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments: Any) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ....request.call import Call
 
-# Of each plan its module, and what it does in words; the one that is taken where it can comes first.
 SCAN = {"scan": ("scan", "a state that is linear in the one before, few sequences: chunks of them side by side")}
+# Each plan's module, and what it does in words. The one that is taken where it can comes first.
 PLANS = SCAN | {
     "single step": ("single_step", "one step: both products, the gates and the states in one launch"),
     "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),

@@ -2,9 +2,9 @@
 the GPU. It is for cells whose new state is linear in the old one, s' = a s + b, with a and b of the input alone: minGRU
 and minLSTM (Feng et al. 2024, arXiv:2410.01201), T-RNN.
 
-A chunk that begins with s ends with A s + B. B is its end from zeros. A is the derivative of its end by its beginning,
-which the cell's own backward pass gives, so that no product of many factors is made of differences. One small kernel
-carries states from chunk to chunk. Then all chunks run once more, each from its beginning.
+A chunk that begins with s ends with A s + B. B is its end from zeros. A is the derivative of its end by its beginning.
+The cell's own backward pass gives A, exactly, where a difference of two ends would round it. One small kernel carries
+states from chunk to chunk. Then all chunks run once more, each from its beginning.
 
 Backward is likewise. What the later chunks pass to an earlier one is linear in what they are passed, with the same A.
 So a scan has no kernels of its own but that one, and every cell whose equations allow it is scanned.
@@ -27,7 +27,6 @@ from ..device.carry import carry
 from ..host import configurations
 from ..host.launch import once
 from . import stepwise
-from .persistent import processors
 from .shape import Shape
 from .stepwise import saved_like
 
@@ -67,7 +66,7 @@ def chunks(shape: Shape) -> int:
     """Into how many chunks a sequence is divided: as many as fill the GPU, of some length."""
     work = WORKING_DTYPE.get(shape.dtype, shape.dtype)
     programs = math.prod(configurations.gates(shape.batch, shape.hidden, shape.directions, work)["grid"])
-    multiprocessors, _ = processors(shape.device)
+    multiprocessors, _ = configurations.processors(shape.device)
     return max(1, min(FULL * multiprocessors // max(1, programs), shape.steps // LEAST))
 
 

@@ -87,7 +87,7 @@ def division_of(shape: Shape, which: str) -> Division | str:
         max(sum(map(len, stage.reads.values())) for stage in of.stages),
         shape.dtype,
         precision.mode(shape.dtype),
-        *persistent.processors(shape.device),
+        *configurations.processors(shape.device),
     )
 
 
