@@ -269,3 +269,14 @@ def test_patterns_are_in_the_state_dict_and_may_be_learnt():
 def test_errors_of_the_modern_network(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_unit_whose_sum_is_zero_stays():
+    network = HopfieldNetwork(3)
+    for state in (torch.tensor([1.0, 1.0, -1.0]), torch.tensor([-1.0, 1.0, 1.0])):
+        assert all(torch.equal(network.update(state, unit), state) for unit in range(3))
+        assert torch.equal(network(state).state, state)
+    with pytest.raises(TypeError, match="size should be of type int"):
+        HopfieldNetwork(True)
+    with pytest.raises(TypeError, match="steps should be of type int"):
+        ModernHopfield(torch.eye(3), steps=1.5)
