@@ -106,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, tuple[float, float
     parser.add_argument("--rate", type=float, default=3e-3, help="Adam's learning rate")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    if options.steps < 1:
+        parser.error("--steps should be 1 or more")
     symbols, found = KEYS + options.lag, {}
     torch.manual_seed(options.seed)
     models = {

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     options.set_defaults(hidden=64)
     options.add_argument("--length", type=int, default=100, help="samples in a sequence")
     options = options.parse_args(arguments)
+    if options.length <= UNCOUNTED:
+        raise SystemExit(f"--length should be above {UNCOUNTED}, the samples that no loss counts")
     torch.manual_seed(options.seed)
     dtype = DTYPES[options.dtype]
     model = Foreteller(options).to(options.device, dtype)

@@ -354,3 +354,12 @@ def test_a_misspelled_cell_is_told_how_to_spell(what):
 def test_what_is_no_cell_is_refused_where_a_layer_is_made_of_it(cell):
     with pytest.raises(TypeError, match=r"cell of Wrong should be a class of seqcells\.cells\.Cell"):
         type("Wrong", (seqcells.RecurrentLayer,), {"cell": cell})
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_cell_of_the_library_is_found_by_its_name_alone():
+    """A graph that has it may be loaded before anybody has asked for it."""
+    cells.REGISTRY.pop("lem", None)
+    assert cells.named("lem[dt=0.5]").base is cells.LEM
+    with pytest.raises(ValueError, match="unknown cell 'nothing'"):
+        cells.named("nothing")

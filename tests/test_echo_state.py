@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from torch.nn.utils.rnn import pack_sequence
 from torch.testing import assert_close
 
 from seqcells import EchoStateNetwork
@@ -99,11 +100,11 @@ def test_it_learns_to_go_on(dtype):
 
 
 def test_copies_files_and_gradients():
-    network, x = made(), torch.randn(T, N, F, **KIND)
+    network, x = made(leak=0.7), torch.randn(T, N, F, **KIND)
     expected = network(x)[0]
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert_close(other(x)[0], expected)
-    fresh = made()
+    fresh = made(leak=0.7)
     fresh.load_state_dict(network.state_dict())
     assert_close(fresh(x)[0], expected)
     expected.sum().backward()
@@ -118,10 +119,28 @@ def test_what_cannot_be():
         (lambda: made(spectral_radius=-1.0), ValueError, "spectral_radius should be greater than zero and finite"),
         (lambda: made(input_scale=float("inf")), ValueError, "input_scale should be greater than zero and finite"),
         (lambda: made().fit(x, y, ridge=0.0), ValueError, "ridge should be greater than zero"),
-        (lambda: made().fit(x, y, washout=-1), ValueError, "washout should not be negative"),
+        (lambda: made().fit(x, y, washout=-1), ValueError, "washout should be an integer, not negative"),
         (lambda: made().fit(x, y, washout=T), ValueError, "no time step is left"),
         (lambda: made().fit(x, y[1:]), RuntimeError, r"Expected target of size \(30, 3, 4\), got \[29, 3, 4\]"),
+        (lambda: made().fit(x, y, ridge=float("inf")), ValueError, "ridge should be greater than zero and finite"),
+        (lambda: made().fit(x, y / 0), ValueError, "input and target should be finite"),
+        (lambda: made().fit(x, y + 1j), TypeError, "target should be real"),
         (lambda: made().generate(x[0], 3), ValueError, "output_size should be input_size"),
+        (lambda: made().generate(x[0, 0], 3), ValueError, r"input should be \(N, input_size\)"),
+        (lambda: made()(pack_sequence([x[:, 0]])), TypeError, "input should be a Tensor, got PackedSequence"),
     ):
         with pytest.raises(error, match=words):
             wrong()
+
+
+def test_padding_does_not_reach_gradients():
+    network, x = made(), torch.randn(T, N, F, **KIND)
+    x[5:, 1] = torch.nan
+    output, _ = network(x, lengths=torch.tensor([T, 5, T]))
+    (output[:5].sum() + output[:, 0].sum()).backward()
+    assert network.readout.weight.grad.isfinite().all()
+
+
+def test_it_can_be_made_where_nothing_lies():
+    with torch.device("meta"):
+        assert made().reservoir.weight_hh_l0.is_meta

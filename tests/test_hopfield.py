@@ -278,5 +278,8 @@ def test_a_unit_whose_sum_is_zero_stays():
         assert torch.equal(network(state).state, state)
     with pytest.raises(TypeError, match="size should be of type int"):
         HopfieldNetwork(True)
+    for dtype in (torch.bool, torch.uint8):
+        with pytest.raises(TypeError, match="should be of a dtype that has -1"):
+            network(torch.ones(3, dtype=dtype))
     with pytest.raises(TypeError, match="steps should be of type int"):
         ModernHopfield(torch.eye(3), steps=1.5)

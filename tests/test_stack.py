@@ -314,3 +314,23 @@ def test_what_cannot_be():
     ):
         with pytest.raises(error, match=words):
             wrong()
+
+
+@pytest.mark.parametrize("connection", ["residual", "highway"])
+def test_autocast(connection):
+    """Dtypes meet that are not the same."""
+    stack = Stack(GRU(F, F), GRU(F, 5), connection=[connection] * 2)
+    cells = StackedCells(seqcells.LSTMCell(F, 4), seqcells.GRUCell(4, 5), connection=connection)
+    x = torch.randn(T, N, F)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [stack(x)[0], cells(x[0])[0]]
+    assert_close(found[0].float(), stack(x)[0], rtol=0.05, atol=0.05)
+    assert_close(found[1].float(), cells(x[0])[0], rtol=0.05, atol=0.05)
+
+
+def test_unswap_leaves_it():
+    model, x = nn.Sequential(Stack(*two()), GRU(5, 2, **KIND)), inputs()
+    expected = model[0](x)[0]
+    report = seqcells.unswap(model)
+    assert [*report.replaced] == ["1"] and set(report.left.values()) == {"a Stack is made of layers of seqcells"}
+    assert_close(model[0](x)[0], expected)

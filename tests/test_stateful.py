@@ -169,6 +169,33 @@ def test_states_of_inference_mode_serve_in_training():
     assert_close(output, plain(module)(inputs[1], final.clone())[0])
 
 
+def test_what_is_learnt_gets_gradients_where_rows_begin_anew():
+    module, (first, second) = made("gru", learn_hx=True), parts(2)
+    module(first)
+    module.reset_states(torch.tensor([True, False, False]))
+    module.reset_states(torch.tensor([False, True, False]))
+    with torch.no_grad():
+        module.initial_h.fill_(0.5)
+    output = module(second)[0]
+    (found,) = torch.autograd.grad(output.sum(), module.initial_h)
+    alone = plain(module)(second[:, :2])[0]
+    assert_close(output[:, :2], alone)
+    other = plain(module)
+    assert_close(found, torch.autograd.grad(other(second[:, :2])[0].sum(), other.initial_h)[0])
+
+
+def test_autocast_leaves_states_that_can_go_on():
+    module, inputs = layer("lstm", F, H, stateful=True), parts().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        module(inputs[0])
+    assert module(inputs[1])[0].dtype == torch.float32
+
+
+def test_it_is_a_leaf_of_fx():
+    model = torch.fx.symbolic_trace(nn.Sequential(made("gru")))
+    assert [node.op for node in model.graph.nodes] == ["placeholder", "call_module", "output"]
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_compiled(name):
     """In one graph, which sees the states of the call before."""

@@ -271,3 +271,8 @@ def test_errors_of_parents(parents, error, words):
 def test_other_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_an_empty_list_of_parents():
+    h, c = ChildSumTreeLSTM(3, 4)(torch.randn(0, 3), [])
+    assert h.shape == c.shape == (0, 4)

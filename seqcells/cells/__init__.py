@@ -111,7 +111,11 @@ def named(name: str) -> type[Cell]:
 
 
 def _check_known(key: str, name: str) -> None:
-    if key not in REGISTRY:
+    if key not in REGISTRY:  # a graph may be loaded before anybody has asked for the cell
+        for found in (getattr(import_module(f".{file}", __name__), each) for each, file in LIBRARY.items()):
+            if found.name == key:
+                register(found)
+                return
         words = "one's own cell is there once its module is imported"
         raise ValueError(f"unknown cell {name!r}: the registry has {', '.join(REGISTRY)}; {words}")
 

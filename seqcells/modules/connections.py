@@ -44,7 +44,8 @@ class Highway(Residual):
 
     def forward(self, input: Tensor, output: Tensor) -> Tensor:
         """The layer's input (…, features) and its output (…, units) → (…, units)."""
-        return torch.lerp(self.carry(input), output, torch.sigmoid(self.gate(input)))
+        carried, share = self.carry(input), torch.sigmoid(self.gate(input))
+        return carried + share * (output - carried)
 
 
 CONNECTIONS: dict[str, type[Residual]] = {"residual": Residual, "highway": Highway}

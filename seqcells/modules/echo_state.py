@@ -17,6 +17,7 @@ class Reservoir(UnprojectedLayer):
     """Layers of `seqcells.cells.EchoState`; arguments as `RecurrentLayer`."""
 
     # A property is not registered when the class is made: the registry has what a process uses.
+    _declared = property(lambda layer: cells.EchoState)  # read when a layer is made: importing seqcells need not
     cell = property(lambda layer: cells.EchoState.configurations[layer._options])
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,9 +103,10 @@ class EchoStateNetwork(nn.Module):
         """A sparse matrix (H, H) of the spectral radius."""
         kept = max(1, round(self.density * units))
         while True:
-            places = torch.rand(units, units).argsort(-1)[:, :kept]
-            weight = torch.zeros(units, units, dtype=torch.float64)
-            weight.scatter_(1, places, torch.rand(units, kept, dtype=torch.float64) * 2 - 1)
+            like = {"dtype": torch.float64, "device": "cpu"}
+            places = torch.rand(units, units, **like).argsort(-1)[:, :kept]
+            weight = torch.zeros(units, units, **like)
+            weight.scatter_(1, places, torch.rand(units, kept, **like) * 2 - 1)
             radius = torch.linalg.eigvals(weight).abs().max()
             if radius > 1e-6:  # a few units may be drawn without a cycle, and then all eigenvalues are zero
                 return weight * (self.spectral_radius / radius)
@@ -164,12 +166,16 @@ class EchoStateNetwork(nn.Module):
 
         Raises:
             ValueError: for ``ridge`` that is not greater than zero, a negative ``washout``, and where no step is left.
-            RuntimeError: for a target of another size.
+            ValueError: for values that are not finite.
+            RuntimeError, TypeError: for a target of another size, or of complex numbers.
         """
         if not 0 < ridge < float("inf"):
             raise ValueError(f"ridge should be greater than zero and finite, got {ridge}")
-        if washout < 0:
-            raise ValueError(f"washout should not be negative, got {washout}")
+        if not isinstance(washout, int) or washout < 0:
+            raise ValueError(f"washout should be an integer, not negative, got {washout}")
+        target = checks.as_tensor("target", target).to(input.device)
+        if target.is_complex():
+            raise TypeError(f"target should be real, got {target.dtype}")
         states, _ = self._states(input, hx, lengths)
         checks.size("target", target, (*input.shape[:-1], self.readout.out_features))
         batch_first = self.reservoir.batch_first
@@ -182,6 +188,8 @@ class EchoStateNetwork(nn.Module):
         wanted = target[used].double()
         if not len(states):
             raise ValueError("no time step is left to be fitted")
+        if not (states.isfinite().all() and wanted.isfinite().all()):
+            raise ValueError("input and target should be finite where they are fitted")
         # Centred, so that c is not in the penalty; least squares of both terms at once, which squares no condition.
         centre, mean = states.mean(0), wanted.mean(0)
         size = states.shape[1]
@@ -204,8 +212,10 @@ class EchoStateNetwork(nn.Module):
             The outputs (T, N, output_size), (N, T, output_size) with ``batch_first``.
 
         Raises:
-            ValueError: where the output is of another size than the input.
+            ValueError: where the output is of another size than the input, and for an input that is not 2D.
         """
+        if input.dim() != 2:
+            raise ValueError(f"input should be (N, input_size), got {list(input.shape)}")
         if self.readout.out_features != self.reservoir.input_size:
             sizes = self.readout.out_features, self.reservoir.input_size
             raise ValueError(f"output_size should be input_size to run freely, got {sizes[0]} and {sizes[1]}")

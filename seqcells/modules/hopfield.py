@@ -54,10 +54,11 @@ class HopfieldNetwork(nn.Module):
 
     @torch.no_grad()
     def store(self, patterns: Tensor) -> "HopfieldNetwork":
-        """Store patterns, (…, N) of ±1 in any dtype, besides those that are stored; returns the network itself.
+        """Store patterns, (…, N) of ±1 in any signed dtype, besides those that are stored; returns the network itself.
 
         Raises:
             RuntimeError: for patterns of another size.
+            TypeError: for a dtype that has no -1.
             ValueError: for values besides -1 and 1.
         """
         rows = self._units("patterns", patterns).flatten(0, -2)
@@ -81,7 +82,7 @@ class HopfieldNetwork(nn.Module):
         """Update units one by one until nothing changes.
 
         Args:
-            state: (…, N) of ±1, in any dtype. Each row is a state of its own.
+            state: (…, N) of ±1, in any signed dtype. Each row is a state of its own.
             max_sweeps: of which each updates every unit once. Default: 100
             generator: draws the order of each sweep, one for all rows. Default: none, from the first unit to the last
 
@@ -120,6 +121,8 @@ class HopfieldNetwork(nn.Module):
 
     def _units(self, name: str, given: Tensor) -> Tensor:
         """States as rows, (·, N), of the weights' dtype."""
+        if given.dtype == torch.bool or not given.dtype.is_signed:
+            raise TypeError(f"{name} should be of a dtype that has -1, got: {given.dtype}")
         _check_size(name, given, self.size)
         if not ((given == 1) | (given == -1)).all():
             raise ValueError(f"{name} should hold -1 and 1 alone")

@@ -50,7 +50,8 @@ class RecurrentLayer(Stateful):
             names, zeros at first. Default: False
         stateful: whether a call without ``hx`` begins with the states that the call before ended with, detached:
             truncated backpropagation through time. `reset_states` begins anew, ``states`` are those kept; neither is in
-            the `state_dict`. Not for two directions. Default: False
+            the `state_dict`. Not for two directions, and not inside of torch.utils.checkpoint, which calls twice.
+            Default: False
         initial: initial values, of a forget gate's bias for instance: ``{"bias_ih.f": 1.0, "bias_hh.f": 0.0}``. Names
             are those of biases with a gate, and of the cell's own rows and scalars; see `Cell.initial`, before which
             they go. Default: none
@@ -205,8 +206,8 @@ class RecurrentLayer(Stateful):
         """
         packed = isinstance(input, PackedSequence)
         like = None
-        if self.stateful and hx is None:
-            hx = self._begins_with(self._batch(input))
+        if self.stateful and hx is None and isinstance(input, (Tensor, PackedSequence)):
+            hx = self._begins_with(input)
         plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)
         plain = plain and not (keep or self.zoneout or (hx is None and self.learn_hx))
         if plain and not (self.training and (self.dropout or self.recurrent_dropout)):

@@ -151,7 +151,7 @@ class Stack(Stacked):
                 each layer begins with by itself
             lengths, reset: as of `RecurrentLayer`.
             reset_state: like hx. Default: those that each layer begins anew with by itself
-            streams: each goes to the layers whose cells read it.
+            streams: each goes to all layers whose cells read one of its name.
 
         Returns:
             What the last layer gives (…, output_size), in the form of the input, zero past a sequence's length; and a

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks, context
 from .cell_modules import States
@@ -25,7 +26,9 @@ class Stateful(Regularised):
     stateful: bool = False
     """Whether a call begins with the states that the call before it ended with."""
     _carried: tuple[Tensor, ...] | None = None
-    _own_state = (*Regularised._own_state, "stateful", "_carried")
+    _anew: Tensor | None = None
+    """Which of the sequences begin anew with the next call, (N,) bool."""
+    _own_state = (*Regularised._own_state, "stateful", "_carried", "_anew")
 
     def _keep_states(self, stateful: bool, bidirectional: bool) -> None:
         """Take the option.
@@ -49,7 +52,11 @@ class Stateful(Regularised):
         """The states that the next call of a stateful layer begins with, in the form of hx; None for those of a layer
         that is called for the first time. They may be assigned, as when training goes on from a file."""
         carried = self._carried
-        return carried if carried is None or len(carried) > 1 else carried[0]
+        if carried is None:
+            return None
+        if self._anew is not None:
+            carried = tuple(self._renewed(index, state) for index, state in enumerate(carried))
+        return carried if len(carried) > 1 else carried[0]
 
     @states.setter
     def states(self, new: States | None) -> None:
@@ -69,30 +76,26 @@ class Stateful(Regularised):
         Raises:
             TypeError, RuntimeError: ``rows`` of another dtype or size.
         """
-        if rows is None or self._carried is None:
-            self._carried = None if rows is None else self._carried
-            return
-        chosen = checks.rows(rows, self._kept_batch() or 1, self._carried[0].device)
-        self._carried = tuple(self._renewed(chosen, index, state) for index, state in enumerate(self._carried))
+        if rows is None:
+            self._carried = self._anew = None
+        elif self._carried is not None:
+            chosen = checks.rows(rows, self._kept_batch() or 1, self._carried[0].device)
+            self._anew = chosen if self._anew is None else self._anew | chosen
 
     def _kept_batch(self) -> int | None:
         """The number of sequences whose states are kept, None for one without a batch axis."""
         return self._carried[0].shape[1] if self._carried[0].dim() == 3 else None
 
-    @torch.no_grad()
-    def _renewed(self, chosen: Tensor, index: int, state: Tensor) -> Tensor:
-        """A state that has its initial value in the chosen rows (N,)."""
+    def _renewed(self, index: int, state: Tensor) -> Tensor:
+        """A state that has its initial value where sequences begin anew; what is learnt gets gradients."""
         batched = state if state.dim() == 3 else state.unsqueeze(1)
         initial = batched.new_zeros(())
         if self.learn_hx:
             initial = getattr(self, self._learnt_names()[index]).unsqueeze(1).to(state.dtype)
-        return torch.where(chosen.view(1, -1, 1), initial, batched).reshape(state.shape)
+        return torch.where(self._anew.view(1, -1, 1), initial, batched).reshape(state.shape)
 
-    def _begins_with(self, batch: int | None) -> States | None:
+    def _begins_with(self, input: Tensor | PackedSequence) -> States | None:
         """The states of a stateful layer's call that is given none.
-
-        Args:
-            batch: the number of sequences, None for an input without a batch axis.
 
         Raises:
             ValueError: the layer is bidirectional.
@@ -102,14 +105,17 @@ class Stateful(Regularised):
             raise ValueError(TWO_WAYS)
         if self._carried is None:
             return None
-        if self._kept_batch() != batch:
-            sizes = self._kept_batch(), batch
+        sizes = self._kept_batch(), self._batch(input)
+        if sizes[0] != sizes[1]:
             kept, given = ("no batch axis" if size is None else f"{size} sequences" for size in sizes)
             words = "reset_states() lets the next batch be of another size"
             raise RuntimeError(f"the layer keeps the states of {kept}, got an input of {given}: {words}")
         if not torch.compiler.is_compiling() and not torch.is_inference_mode_enabled():
             # A gradient may need them.
             self._carried = tuple(state.clone() if state.is_inference() else state for state in self._carried)
+        dtype = input.dtype if isinstance(input, Tensor) else input.data.dtype
+        if self._carried[0].dtype != dtype and dtype.is_floating_point:  # autocast left them in its own
+            self._carried = tuple(state.to(dtype) for state in self._carried)
         return self.states
 
     def _carry(self, states: States | None) -> None:
@@ -118,6 +124,7 @@ class Stateful(Regularised):
         Raises:
             RuntimeError: somebody transforms or traces the call, and the states would be of no use outside of that.
         """
+        self._anew = None
         if states is None:
             self._carried = None
             return
@@ -131,6 +138,8 @@ class Stateful(Regularised):
         super()._apply(fn, recurse)
         if self._carried is not None:
             self._carried = tuple(fn(state) for state in self._carried)
+        if self._anew is not None:
+            self._anew = self._anew.to(self._carried[0].device)
         return self
 
 

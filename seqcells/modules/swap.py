@@ -13,6 +13,7 @@ from . import convert, timing
 from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .layers import GRU, LSTM, RNN
 from .recurrent_layer import RecurrentLayer
+from .stack import Stacked
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -127,7 +128,8 @@ def unswap(model: nn.Module) -> Unswapped:
     """Let every recurrent layer and cell of seqcells inside ``model`` be torch.nn's, in place: `swap`'s way back.
 
     All that is on a module stays on it, as with `swap`; a subclass of torch.nn's that was swapped is itself again.
-    The round trip leaves state_dict and outputs the same. Left are cells that torch.nn has not, and subclasses of ours.
+    The round trip leaves state_dict and outputs the same. Left are cells that torch.nn has not, subclasses of ours, and
+    what a `Stack` is made of.
 
     Returns:
         What was replaced, and what was left and why.
@@ -135,7 +137,14 @@ def unswap(model: nn.Module) -> Unswapped:
     Raises:
         TypeError: ``model`` is itself such a module; use its ``to_torch``.
     """
-    return Unswapped(*_change(model, _is_ours, convert.to_torch, "use its to_torch"))
+    stacked = {layer for stack in model.modules() if isinstance(stack, Stacked) for layer in stack.modules()}
+
+    def change(module: nn.Module) -> None:
+        if module in stacked:
+            raise TypeError("a Stack is made of layers of seqcells")
+        convert.to_torch(module)
+
+    return Unswapped(*_change(model, _is_ours, change, "use its to_torch"))
 
 
 def _change(

@@ -144,7 +144,8 @@ class ChildSumTreeLSTM(nn.Module):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D, got {input.dim()}D instead")
         checks.size("input", input, (len(input), self.input_size))
         parents = checks.as_tensor("parents", parents)
-        checks.integers("parents", parents)
+        if parents.numel():  # an empty list is of no dtype
+            checks.integers("parents", parents)
         checks.size("parents", parents, (len(input),))
         parents = parents.to(torch.int64)
         levels = Levels.of(parents)
