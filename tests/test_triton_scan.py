@@ -80,9 +80,11 @@ def scanned(monkeypatch, compiling, own_registry):
     return seen
 
 
-def layer(name, dtype=torch.float64, steps=7, directions=1, lengths=False, resets=False, reverse=False, features=0):
+def layer(
+    name, dtype=torch.float64, steps=7, batch=3, directions=1, lengths=False, resets=False, reverse=False, features=0
+):
     """A recurrence of random tensors that want gradients; of an input, if it has features."""
-    generator, cell, batch, hidden = torch.Generator().manual_seed(steps), LINEAR[name], 3, 5
+    generator, cell, hidden = torch.Generator().manual_seed(steps), LINEAR[name], 5
 
     def randn(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
@@ -96,10 +98,10 @@ def layer(name, dtype=torch.float64, steps=7, directions=1, lengths=False, reset
     q = Recurrence(cell, None if features else outside, states, weights, reverse=reverse)
     q = q._replace(input=outside if features else None)
     if lengths:
-        q = q._replace(lengths=torch.tensor([steps - 1, 0, 2]))
+        q = q._replace(lengths=torch.tensor([steps - 1, 0, 2][:batch]))
     if resets:
         reset = torch.rand(steps, batch, generator=generator) < 0.3
-        reset[3, 0] = reset[-1, 1] = True
+        reset[3, 0] = reset[-1, -1] = True
         q = q._replace(reset=reset, reset_states=[randn(directions, batch, hidden)])
     return q
 
@@ -123,6 +125,40 @@ def test_chunks_as_the_reference(name, form, scanned):
     q = layer(name, **FORMS[form])
     assert_equal_to(results(q, "triton"), results(q, "reference"), 1e-11)
     assert scanned == ([] if form == "resets backwards" else [3, 3])
+
+
+@here
+def test_one_sequence_with_resets(scanned):
+    """It is what a scan is for: states to begin with lie as they are read."""
+    q = layer("mingru", batch=1, resets=True, lengths=True)
+    assert_equal_to(results(q, "triton"), results(q, "reference"), 1e-11)
+
+
+@here
+def test_nothing_crosses_a_reset(scanned):
+    """No NaN either, and no gradient."""
+    q = layer("mingru", steps=9, resets=True)
+    reset = torch.zeros(9, 3, dtype=torch.bool)
+    reset[4] = True
+    q = q._replace(reset=reset)
+    with torch.no_grad():
+        q.gates_x[1, 0], q.states[0][:, 1] = torch.nan, torch.inf
+    output, _ = run.recurrence(q, "triton")
+    assert output[4:].isfinite().all() and not output[:4, :2].isfinite().all()
+    assert_equal_to([output[4:]], [run.recurrence(q, "reference")[0][4:]], 1e-11)
+    (found,) = torch.autograd.grad(output[4:].sum(), q.gates_x)
+    assert not found[:4].nan_to_num().any() and found[4:].isfinite().all()
+
+
+@here
+@pytest.mark.heavy
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_narrow_numbers_in_every_form(form, dtype, scanned):
+    q = layer("mingru", dtype, **FORMS[form])
+    found, judged = results(q, "triton"), results(q, "reference")
+    for mine, other in zip(found, judged, strict=True):
+        assert mine.dtype == dtype and torch.allclose(mine.float(), other.float(), rtol=0.1, atol=0.1)
 
 
 @here
@@ -204,7 +240,8 @@ def test_the_kernel_compiles_without_a_gpu(architecture):
     from seqcells.kernels.triton.device.carry import carry
 
     numbers = dict.fromkeys(("gain", "end", "first", "starts", "last"), "*fp32")
-    signature = numbers | dict.fromkeys(("count", "size", "backwards"), "i32")
+    signature = numbers | {"cut": "*i1"} | dict.fromkeys(("count", "size", "backwards"), "i32")
     signature |= {"directions": "constexpr", "BLOCK": "constexpr"}
-    source = ASTSource(carry, signature, {(8,): 2, (9,): 256})
+    constants = {(carry.arg_names.index("directions"),): 2, (carry.arg_names.index("BLOCK"),): 256}
+    source = ASTSource(carry, {name: signature[name] for name in carry.arg_names}, constants)
     assert "st.global" in triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["ptx"]

@@ -15,7 +15,7 @@ from seqcells import cells
 from seqcells.backends import engine_of
 from seqcells.call import run
 from seqcells.cells import Cell, units
-from seqcells.cells.activations import sigmoid, softplus, tanh
+from seqcells.cells.activations import sigmoid, softplus, tanh, where
 from seqcells.derive.print_stages import triton_stages
 from seqcells.request.recurrence import Backward, Recurrence
 from seqcells.request.weights import Weights
@@ -139,6 +139,29 @@ def test_steps_as_the_reference(name, form):
 def test_from_an_input_without_biases_by_the_plan_that_is_chosen(name):
     q = layer(name, hidden=8, features=5, bias=False, directions=2)
     assert_equal_to(results(q, "triton"), results(q, "reference"), 1e-10)
+
+
+class Asking(Cell):
+    """An invented cell that asks for a gate, of which it makes nothing else."""
+
+    name = "asking"
+    gates, recurrent_gates, states = ("a", "b"), ("b",), ("h",)
+    products = {"value": ("h",)}
+
+    @staticmethod
+    def step(x, r, s, p):
+        return where(x.a > 0, tanh(p.value(tanh(x.b + r.b))), s.h)
+
+
+@here
+def test_a_gate_of_which_a_condition_alone_is_made_has_no_gradient(compiling, own_registry):
+    cells.register(Asking)
+    CELLS["asking"] = Asking
+    try:
+        q = layer("asking", features=4)
+        assert_equal_to(results(q, "triton-stepwise"), results(q, "reference"), 1e-10)
+    finally:
+        CELLS.pop("asking")
 
 
 @here

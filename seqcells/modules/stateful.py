@@ -51,11 +51,11 @@ class Stateful(Regularised):
     def states(self) -> States | None:
         """The states that the next call of a stateful layer begins with, in the form of hx; None for those of a layer
         that is called for the first time. They may be assigned, as when training goes on from a file."""
-        carried = self._carried
+        carried, anew = self._carried, self._anew
         if carried is None:
             return None
-        if self._anew is not None:
-            carried = tuple(self._renewed(index, state) for index, state in enumerate(carried))
+        if anew is not None:
+            carried = tuple(self._renewed(anew, index, state) for index, state in enumerate(carried))
         return carried if len(carried) > 1 else carried[0]
 
     @states.setter
@@ -76,23 +76,20 @@ class Stateful(Regularised):
         Raises:
             TypeError, RuntimeError: ``rows`` of another dtype or size.
         """
+        carried, anew = self._carried, self._anew
         if rows is None:
             self._carried = self._anew = None
-        elif self._carried is not None:
-            chosen = checks.rows(rows, self._kept_batch() or 1, self._carried[0].device)
-            self._anew = chosen if self._anew is None else self._anew | chosen
+        elif carried is not None:
+            chosen = checks.rows(rows, _batch_of(carried) or 1, carried[0].device)
+            self._anew = chosen if anew is None else anew | chosen
 
-    def _kept_batch(self) -> int | None:
-        """The number of sequences whose states are kept, None for one without a batch axis."""
-        return self._carried[0].shape[1] if self._carried[0].dim() == 3 else None
-
-    def _renewed(self, index: int, state: Tensor) -> Tensor:
+    def _renewed(self, anew: Tensor, index: int, state: Tensor) -> Tensor:
         """A state that has its initial value where sequences begin anew; what is learnt gets gradients."""
         batched = state if state.dim() == 3 else state.unsqueeze(1)
         initial = batched.new_zeros(())
         if self.learn_hx:
             initial = getattr(self, self._learnt_names()[index]).unsqueeze(1).to(state.dtype)
-        return torch.where(self._anew.view(1, -1, 1), initial, batched).reshape(state.shape)
+        return torch.where(anew.view(1, -1, 1), initial, batched).reshape(state.shape)
 
     def _begins_with(self, input: Tensor | PackedSequence) -> States | None:
         """The states of a stateful layer's call that is given none.
@@ -103,19 +100,17 @@ class Stateful(Regularised):
         """
         if self.bidirectional:
             raise ValueError(TWO_WAYS)
-        if self._carried is None:
+        carried = self._carried
+        if carried is None:
             return None
-        sizes = self._kept_batch(), self._batch(input)
+        sizes = _batch_of(carried), self._batch(input)
         if sizes[0] != sizes[1]:
             kept, given = ("no batch axis" if size is None else f"{size} sequences" for size in sizes)
             words = "reset_states() lets the next batch be of another size"
             raise RuntimeError(f"the layer keeps the states of {kept}, got an input of {given}: {words}")
-        if not torch.compiler.is_compiling() and not torch.is_inference_mode_enabled():
-            # A gradient may need them.
-            self._carried = tuple(state.clone() if state.is_inference() else state for state in self._carried)
         dtype = input.dtype if isinstance(input, Tensor) else input.data.dtype
-        if self._carried[0].dtype != dtype and dtype.is_floating_point:  # autocast left them in its own
-            self._carried = tuple(state.to(dtype) for state in self._carried)
+        if carried[0].dtype != dtype and dtype.is_floating_point:  # autocast left them in its own
+            self._carried = tuple(state.to(dtype) for state in carried)
         return self.states
 
     def _carry(self, states: States | None) -> None:
@@ -132,7 +127,11 @@ class Stateful(Regularised):
         if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _are_anothers(given)):
             words = "set its stateful to False, and pass hx from call to call"
             raise RuntimeError(f"a stateful layer keeps states, which no transform, trace or export can: {words}")
-        self._carried = tuple(state.detach().clone() for state in given)
+        if torch.compiler.is_compiling():
+            self._carried = tuple(state.detach().clone() for state in given)
+            return
+        with torch.inference_mode(False):  # a later call's gradients may need them
+            self._carried = tuple(state.detach().clone() for state in given)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
@@ -141,6 +140,11 @@ class Stateful(Regularised):
         if self._anew is not None:
             self._anew = self._anew.to(self._carried[0].device)
         return self
+
+
+def _batch_of(states: tuple[Tensor, ...]) -> int | None:
+    """The number of sequences whose states they are, None for one without a batch axis."""
+    return states[0].shape[1] if states[0].dim() == 3 else None
 
 
 def _are_anothers(states: tuple[Tensor, ...]) -> bool:

@@ -168,9 +168,10 @@ class Layer:
             if self.lengths is not None and self.backwards[d]:
                 # Padding comes first, and the output is 0 there, not the state.
                 moments = torch.arange(times.start, times.stop, device=self.device)
-                torch.where((moments.unsqueeze(1) == self.lengths - 1).unsqueeze(-1), initial, own, out=own)
+                last = (moments.unsqueeze(1) == self.lengths - 1).unsqueeze(-1)
+                torch.where(last, initial.to(own.dtype), own, out=own)
             if self.reset is not None:
-                torch.where(self.boundaries(d)[times], self.fresh()[0][d], own, out=own)
+                torch.where(self.boundaries(d)[times], self.fresh()[0][d].to(own.dtype), own, out=own)
         return before
 
 

@@ -26,10 +26,13 @@ class StagedGradients:
         self.arrays |= {f"grad_kept.{name}": grad.contiguous() for name, grad in of_kept}
         self.arrays["previous"] = layer.hidden_before(given.output)
         self.arrays |= {f"before.{name[6:]}": tensor for name, tensor in saved.items() if name.startswith("after.")}
+        written = {(name, k) for stage in self._pass.stages for name, each in stage.writes.items() for k in each}
         for name, (axes, columns) in self._pass.arrays.items():
             units = columns * (layer.hidden if "H" in axes else 1)
             if name in ("grad_gates_x", "grad_products", "multiplied") or (name.startswith("grad_x.") and "T" in axes):
                 self.arrays[name] = layer.empty(layer.steps, layer.batch, layer.directions * units)
+                if any((name, k) not in written for k in range(columns)):  # of what nothing is made, but a condition
+                    self.arrays[name].zero_()
             elif adds(name, axes) and (layer.reset_states or not name.startswith("grad_fresh.")):
                 self.arrays[name] = layer.empty(layer.directions, layer.batch, units, dtype=layer.work).zero_()
         self._sums: dict[str, Tensor] = {}

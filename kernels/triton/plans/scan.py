@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ....derive.linear import why_not_linear
+from ....request.boundaries import valid_steps
 from ....request.precision import WORKING_DTYPE
 from ....request.recurrence import Backward, Recurrence
 from ..device.carry import carry
@@ -162,7 +163,7 @@ class Chunks:
         }
         fresh = q.reset_states
         if fresh is not None:
-            fresh = [each.unsqueeze(1).expand(-1, self.count, -1, -1).flatten(1, 2) for each in fresh]
+            fresh = [each.repeat(1, self.count, 1) for each in fresh]
         reset = None if q.reset is None else self.rows(q.reset)
         return q._replace(**outside, states=[states], lengths=self._lengths(), reset=reset, reset_states=fresh)
 
@@ -202,6 +203,15 @@ class Chunks:
                 found[d, 1:], found[d, 0] = own[ends.to(output.device) - 1], first
         return found.flatten(1, 2)
 
+    def _cut(self, units: int) -> Tensor | None:
+        """In which chunks a reset lies (K, B·H): nothing is carried beyond it, no NaN either. None without resets."""
+        if self.q.reset is None:
+            return None
+        reset = self.q.reset
+        if self.q.lengths is not None:
+            reset = reset & valid_steps(self.q.lengths, self.steps)
+        return self.rows(reset).any(0).view(self.count, self.batch, 1).expand(-1, -1, units).contiguous()
+
     def carried(self, gain: Tensor, end: Tensor, first: Tensor, against: bool = False) -> tuple[Tensor, Tensor]:
         """What each chunk begins with (D, K·B, H), and what the last one ends with (D, B, H), in the direction of
         travel, or ``against`` it."""
@@ -210,6 +220,7 @@ class Chunks:
         starts, last = torch.empty_like(gain), torch.empty_like(first)
         backwards = sum((self.q.reversed(d) != against) << d for d in range(directions))
         arguments: dict[str, Any] = {"gain": gain.contiguous(), "end": end.to(self.work).contiguous(), "first": first}
-        arguments |= {"starts": starts, "last": last, "count": self.count, "size": size, "backwards": backwards}
+        arguments |= {"cut": self._cut(gain.shape[2]), "starts": starts, "last": last}
+        arguments |= {"count": self.count, "size": size, "backwards": backwards}
         once(carry, (-(-size // BLOCK), directions, 1), **arguments, directions=directions, BLOCK=BLOCK)
         return starts, last
