@@ -11,8 +11,8 @@ def carry(
     """Write what each chunk begins with, ``starts`` (D, K, size), and what the last one ends with, ``last`` (D, size).
 
     A chunk's end is gain · start + end, both (D, K, size), or ``end`` alone where ``cut`` (K, size) is set. ``first``
-    (D, size) is what the first chunk in the direction of travel begins with. The lowest bits of ``backwards`` tell which
-    directions go from the last chunk to the first. A program has a block of one direction's units of all sequences.
+    (D, size) is what the first chunk in the direction of travel begins with. The lowest bits of ``backwards`` tell
+    which directions go from the last chunk to the first. A program has a block of units of one direction.
     """
     direction = tl.program_id(1).to(tl.int64)
     units = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
