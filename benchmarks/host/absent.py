@@ -59,6 +59,6 @@ def act_out() -> list[Any]:
 
     JITFunction.run = run
     configurations.nvidia = lambda: True
-    persistent._processors = lambda device: (PROCESSORS, SHARED_MEMORY)
+    configurations.processors = lambda device: (PROCESSORS, SHARED_MEMORY)
     torch.backends.cudnn.rnn.fp32_precision = "tf32"  # torch's default where there is a GPU
     return launches
