@@ -32,7 +32,7 @@ def act_out() -> list[Any]:
 
     from seqcells.kernels.triton.device import sequence
     from seqcells.kernels.triton.host import configurations
-    from seqcells.kernels.triton.plans import persistent, plan
+    from seqcells.kernels.triton.plans import plan
 
     for module, _ in plan.PLANS.values():
         import_module(f"seqcells.kernels.triton.plans.{module}")
