@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-HOST, CELLS = "host", "cells"
-"""What results of `benchmarks.host` and `benchmarks.cells` begin with, whose files are none of the benchmark's own."""
+HOST, CELLS, KERAS = "host", "cells", "keras"
+"""What results of the commands of these names begin with, whose files are none of the benchmark's own."""
 
 
 def named(what: str, date: str, commit: str) -> Path:
@@ -18,7 +18,7 @@ def named(what: str, date: str, commit: str) -> Path:
 
 def reports() -> list[Path]:
     """The benchmark's own among the results."""
-    return sorted(path for path in RESULTS.glob("*.json") if path.name.partition("-")[0] not in (HOST, CELLS))
+    return sorted(path for path in RESULTS.glob("*.json") if path.name.partition("-")[0] not in (HOST, CELLS, KERAS))
 
 
 def last(what: str) -> Path | None:

@@ -189,7 +189,7 @@ ORDER = [
     {"check", "compile"},
     {"selftest", "tune", "commands"},
     {"info"},
-    {"seqcells"},
+    {"seqcells", "io"},
     {"modules"},
     {"functional"},
     {"call"},

@@ -1,0 +1,176 @@
+"""Keras' recurrent layers on the engines of seqcells, where Keras' backend is torch: `pip install keras`.
+
+``enable()`` puts them there, ``disable()`` takes them away again, and ``with enabled():`` does both. Models, layers,
+configurations, weights and saved files remain Keras'. What the engines cannot run Keras runs as before; ``plan(layer)``
+tells which it is, and why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from keras import backend, layers, tree
+from torch import Tensor
+
+from ... import functional
+from . import equations
+from .equations import RNNCell
+from .weights import assign, to_layer
+
+__all__ = ["RNNCell", "assign", "calls", "disable", "enable", "enabled", "plan", "to_layer"]
+
+calls: Counter[str] = Counter()
+"""How many calls of layers the engines have run, under ``"seqcells"``, and how many Keras has, for each reason."""
+OURS = "seqcells"
+KINDS = layers.RNN, layers.LSTM, layers.GRU
+"""The classes that have a loop of their own; SimpleRNN has RNN's."""
+_theirs: dict[type, Callable[..., Any]] = {}
+_backend = "auto"
+
+
+def enable(backend: str = "auto") -> None:
+    """Let Keras' recurrent layers run on the engines from now on, those that are made already, too.
+
+    Args:
+        backend: see `seqcells.call.choose`. Default: ``"auto"``
+
+    Raises:
+        RuntimeError: Keras' own backend is not torch.
+    """
+    global _backend
+    _check_torch()
+    _backend = backend
+    for kind in KINDS:
+        if kind not in _theirs:
+            _theirs[kind] = kind.inner_loop
+            kind.inner_loop = _replacing(kind.inner_loop)
+
+
+def disable() -> None:
+    """Let Keras' own loops run again."""
+    for kind in [*_theirs]:
+        kind.inner_loop = _theirs.pop(kind)
+
+
+@contextmanager
+def enabled(backend: str = "auto") -> Iterator[None]:
+    """`enable` for a block, or for a function that it decorates."""
+    before = bool(_theirs), _backend
+    enable(backend)
+    try:
+        yield
+    finally:
+        if before[0]:
+            enable(before[1])
+        else:
+            disable()
+
+
+def plan(layer: layers.RNN, training: bool = False) -> str:
+    """Who would run a layer's calls, and why, were the engines enabled: ``"seqcells: lstm"`` or ``"keras: …"``."""
+    why_not = _why_not(layer)
+    if why_not:
+        return f"keras: {why_not}"
+    return f"{OURS}: " + ", ".join(equations.of(cell, training).cell.name for cell in _stack(layer.cell))
+
+
+def _check_torch() -> None:
+    if backend.backend() != "torch":
+        words = "set KERAS_BACKEND=torch before keras is imported"
+        raise RuntimeError(f"Keras runs on {backend.backend()}, seqcells on torch: {words}")
+
+
+def _stack(cell: Any) -> list[Any]:
+    """The cells that run one upon the other."""
+    return [each for own in cell.cells for each in _stack(own)] if type(cell) is layers.StackedRNNCells else [cell]
+
+
+def _why_not(layer: layers.RNN) -> str | None:
+    """Why the engines cannot run a layer, or None."""
+    for cell in _stack(layer.cell):
+        why_not = equations.why_not(cell)
+        if why_not:
+            return why_not
+        if cell.compute_dtype != layer.compute_dtype or cell.activity_regularizer is not None:
+            return "its cell has a dtype or a regularizer of its own"
+    return None
+
+
+def _why_not_called(sequences: Any, mask: Any) -> str | None:
+    """Why the engines cannot run a call, or None."""
+    if not isinstance(sequences, Tensor) or sequences.ndim != 3 or not sequences.shape[1]:
+        return "its input is not (batch, steps, features)"
+    if mask is not None and mask.ndim != 2:
+        return "its mask is not (batch, steps)"
+    if sequences.is_meta:
+        return "shapes are asked for alone"
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return "an exported model wants operators of torch's own"
+    return None
+
+
+def _replacing(theirs: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(theirs)
+    def inner_loop(self: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        first = tree.flatten(mask)[0] if mask is not None else None
+        training = bool(training)
+        why_not = _why_not(self) or _why_not_called(sequences, first)
+        calls[why_not or OURS] += 1
+        if why_not:
+            return theirs(self, sequences, initial_state, mask, training=training)
+        return _inner_loop(self, sequences, initial_state, first, training)
+
+    return inner_loop
+
+
+def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Any]:
+    """As `keras.layers.RNN.inner_loop`: the last output, the outputs in the order of travel, the final states."""
+    if layer.stateful:  # what Keras writes to them afterwards must not reach what backward reads
+        states = tree.map_structure(torch.clone, states)
+    x = x.to(equations.dtype(_stack(layer.cell)[0]))
+    if layer.go_backwards:
+        x, mask = x.flip(1), None if mask is None else mask.flip(1)
+    if mask is None:
+        outputs, states = _run(layer.cell, x, states, None, training)
+        return outputs[:, -1], outputs, states
+    # A masked step changes nothing. So the others run one after the other, and each output goes where Keras has it.
+    mask = mask.bool()
+    count = mask.cumsum(1)
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    x = x.gather(1, order.unsqueeze(-1).expand_as(x))
+    outputs, states = _run(layer.cell, x, states, count[:, -1], training)
+    seen = mask if layer.zero_output_for_mask else count > 0
+    place = (count - 1).clamp(min=0)
+    if not layer.return_sequences:
+        place, seen = place[:, -1:], seen[:, -1:]
+    outputs = outputs.gather(1, place.unsqueeze(-1).expand(-1, -1, outputs.shape[-1]))
+    outputs = torch.where(seen.unsqueeze(-1), outputs, 0)
+    return outputs[:, -1], outputs, states
+
+
+def _run(cell: Any, x: Tensor, states: Any, lengths: Tensor | None, training: bool) -> tuple[Tensor, Any]:
+    """A cell, or one upon the other, over all steps → output (B, T, ·), final states nested as the initial ones."""
+    if type(cell) is layers.StackedRNNCells:
+        finals = []
+        for own, own_states in zip(cell.cells, states, strict=True):
+            x, final = _run(own, x, own_states, lengths, training)
+            finals.append(final)
+        return x, finals
+    flat = [state.to(x.dtype) for state in tree.flatten(states)]
+    made = equations.of(cell, training)
+    weights, streams = made.weights(x.dtype), made.streams(x, flat[0])
+    gates_x = made.gates_x(x)
+    given: dict[str, Any] = {"lengths": lengths, "streams": streams, "backend": _backend}
+    if gates_x is None:
+        one = [state.unsqueeze(0) for state in flat]
+        output, final = functional.layers(made.cell, made.input(x), one, [weights], batch_first=True, **given)
+        final = [state.squeeze(0) for state in final]
+    else:
+        output, final = functional.recurrence(made.cell, gates_x.transpose(0, 1), flat, weights, **given)
+        output = output.transpose(0, 1)
+    return output, tree.pack_sequence_as(states, [*final])

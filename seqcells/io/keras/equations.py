@@ -1,0 +1,294 @@
+"""Which cell of ours has the equations of a cell of Keras, and its weights; and cells of ours as cells of Keras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from keras import activations, layers, ops, saving
+from keras.initializers import RandomUniform
+from torch import Tensor
+
+from ... import cells, functional
+from ...cells import Cell
+from ...cells import activations as ours
+from ...derive.transformed import transformed
+from ...request.streams import names
+from ...request.weights import Weights
+from .cells import KerasDropoutGRU, KerasDropoutLSTM, KerasGRU, KerasGRUBefore, KerasLSTM, KerasRNN
+
+ACTIVATIONS = {
+    activations.tanh: ours.tanh,
+    activations.sigmoid: ours.sigmoid,
+    activations.relu: ours.relu,
+    activations.softsign: ours.softsign,
+    activations.softplus: ours.softplus,
+    activations.elu: ours.elu,
+    activations.hard_sigmoid: ours.hard_sigmoid,
+    activations.exponential: ours.exp,
+    activations.log_sigmoid: ours.log_sigmoid,
+}
+"""Keras' functions, as layers have them by default, and ours."""
+DEFAULTS = {"activation": ours.tanh, "recurrent_activation": ours.sigmoid}
+
+
+def why_not(cell: Any) -> str | None:
+    """Why there is no cell of ours with a Keras cell's equations, or None."""
+    if type(cell) is RNNCell:
+        return None
+    if type(cell) not in MADE:
+        return f"{type(cell).__name__} is no cell of Keras' own"
+    functions = [cell.activation, *([cell.recurrent_activation] if type(cell) is not layers.SimpleRNNCell else [])]
+    for function in functions:
+        linear = function in (None, activations.linear) and type(cell) is layers.SimpleRNNCell
+        if function not in ACTIVATIONS and not linear:
+            return f"no kernels for the activation {getattr(function, '__name__', repr(function))}"
+    return None
+
+
+def of(cell: Any, training: bool) -> Equations:
+    """A Keras cell as the engines take it, in its mode."""
+    made = MADE[type(cell)](cell, training)
+    cells.register(made.cell)  # graphs find it by its name
+    return made
+
+
+def dtype(cell: Any) -> torch.dtype:
+    """The dtype in which Keras computes a cell."""
+    variable = cell.weights[0]
+    return ops.convert_to_tensor(variable).dtype
+
+
+class Equations:
+    """A Keras cell as the engines take it. Each kind of cell has a class.
+
+    * ``cell``: ours;
+    * ``gates``: the places of Keras' gates in our order.
+    """
+
+    cell: type[Cell]
+    gates: tuple[int, ...] = (0,)
+
+    def __init__(self, theirs: Any, training: bool) -> None:
+        self.theirs = theirs
+        self.drops = training and 0 < theirs.dropout < 1
+        self.drops_hidden = training and 0 < theirs.recurrent_dropout < 1
+
+    def options(self) -> dict[str, Any]:
+        """The activations."""
+        found = {name: getattr(self.theirs, name, None) for name in DEFAULTS}
+        return {name: ACTIVATIONS[each] for name, each in found.items() if each in ACTIVATIONS}
+
+    def ordered(self, rows: Tensor) -> Tensor:
+        """Row blocks in our order of gates."""
+        parts = rows.chunk(len(self.gates))
+        return rows if [*self.gates] == sorted(self.gates) else torch.cat([parts[k] for k in self.gates])
+
+    def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Kernel (G·H, features), recurrent kernel (G·H, H) and bias, in the graph that leads to Keras' variables."""
+        found = (self.theirs.kernel, self.theirs.recurrent_kernel, self.theirs.bias)
+        kernel, recurrent, bias = (None if v is None else ops.convert_to_tensor(v).to(dtype) for v in found)
+        return self.ordered(kernel.mT), self.ordered(recurrent.mT), bias
+
+    def weights(self, dtype: torch.dtype) -> Weights:
+        """Ours."""
+        kernel, recurrent, bias = self.values(dtype)
+        bias = None if bias is None else self.ordered(bias)
+        return Weights(kernel, recurrent, bias, None if bias is None else torch.zeros_like(bias))
+
+    def input(self, x: Tensor) -> Tensor:
+        """The input (B, T, features), with dropout."""
+        return x * self.theirs.get_dropout_mask(x[:, 0]).unsqueeze(1) if self.drops else x
+
+    def gates_x(self, x: Tensor) -> Tensor | None:
+        """The input's part of the gates (B, T, G·H), where each gate has a mask of its own; else None."""
+        if not self.drops or getattr(self.theirs, "implementation", 2) != 1:
+            return None
+        weights = self.weights(x.dtype)
+        masks = self.theirs.get_dropout_mask(x[:, 0])
+        count = len(self.gates)
+        biases = weights.bias_ih.chunk(count) if weights.bias_ih is not None else [None] * count
+        parts = zip((masks[k] for k in self.gates), weights.ih.chunk(count), biases, strict=True)
+        return torch.cat([torch.nn.functional.linear(x * m.unsqueeze(1), w, b) for m, w, b in parts], -1)
+
+    def streams(self, x: Tensor, hidden: Tensor) -> Mapping[str, Tensor]:
+        """The masks of the hidden state (B, H), by name."""
+        if not self.drops_hidden:
+            return {}
+        masks = self.theirs.get_recurrent_dropout_mask(hidden)
+        masks = [masks] if isinstance(masks, Tensor) else [masks[k] for k in self.gates]
+        return {name: mask.to(x.dtype) for name, mask in zip(names(self.cell), masks, strict=True)}
+
+
+class SimpleRNN(Equations):
+    def __init__(self, theirs: Any, training: bool) -> None:
+        super().__init__(theirs, training)
+        activation = ACTIVATIONS.get(theirs.activation)
+        built_in = {ours.tanh: cells.RNNTanh, ours.relu: cells.RNNReLU}
+        other = {"linear": True} if activation is None else {"activation": activation}
+        self.cell = built_in.get(activation) or KerasRNN.configured(**other)
+        if self.drops_hidden:
+            self.cell = transformed(self.cell, "recurrent_dropout")
+
+
+class LSTM(Equations):
+    gates = (0, 1, 2, 3)
+
+    def __init__(self, theirs: Any, training: bool) -> None:
+        super().__init__(theirs, training)
+        options = self.options()
+        if self.drops_hidden:
+            self.cell = KerasDropoutLSTM.configured(**options)
+        else:
+            self.cell = cells.LSTM if options == DEFAULTS else KerasLSTM.configured(**options)
+
+    def weights(self, dtype: torch.dtype) -> Weights:
+        found = super().weights(dtype)
+        return Weights(found.ih, bias_ih=found.bias_ih, own=found.hh.chunk(4)) if self.drops_hidden else found
+
+
+class GRU(Equations):
+    gates = (1, 0, 2)
+
+    def __init__(self, theirs: Any, training: bool) -> None:
+        super().__init__(theirs, training)
+        options, after = self.options(), theirs.reset_after
+        if self.drops_hidden:
+            self.cell = KerasDropoutGRU.configured(**options, before=not after)
+        elif after:
+            self.cell = cells.GRU if options == DEFAULTS else KerasGRU.configured(**options)
+        else:
+            self.cell = KerasGRUBefore.configured(**options)
+
+    def weights(self, dtype: torch.dtype) -> Weights:
+        kernel, recurrent, bias = self.values(dtype)
+        of_input, of_hidden = (None, None) if bias is None else (bias, None) if bias.dim() == 1 else bias
+        of_input, of_hidden = (None if b is None else self.ordered(b) for b in (of_input, of_hidden))
+        r, z, n = recurrent.chunk(3)
+        if self.drops_hidden:
+            if of_hidden is None:
+                return Weights(kernel, bias_ih=of_input, own=(r, z, n))
+            # The gates' two biases are added up; the candidate's own is inside the reset gate's product.
+            units = len(n)
+            both = torch.cat([of_input[: 2 * units] + of_hidden[: 2 * units], of_input[2 * units :]])
+            return Weights(kernel, bias_ih=both, own=(r, z, n, of_hidden[2 * units :]))
+        if self.theirs.reset_after:
+            return Weights(kernel, recurrent, of_input, of_hidden)
+        zeros = None if of_input is None else torch.zeros_like(of_input[: 2 * len(n)])
+        return Weights(kernel, recurrent[: 2 * len(n)], of_input, zeros, own=(n,))
+
+
+@saving.register_keras_serializable("seqcells")
+class RNNCell(layers.Layer):
+    """A cell of seqcells as a cell of Keras: ``keras.layers.RNN(RNNCell("LEM", 32, dt=0.5))``.
+
+    Args:
+        cell: the class, or its name in `seqcells.cells` or in the registry.
+        units: hidden units.
+        use_bias: whether there are biases. Default: True
+        kernel_initializer, recurrent_initializer, bias_initializer: of weights of the input, of all other products'
+            weights, and of biases, but for those that the cell gives initial values. Default: Keras' own for its cells
+        options: those of the cell, and of `keras.layers.Layer`.
+
+    The weights have the names and shapes of `seqcells.RecurrentCell`.
+
+    Raises:
+        ValueError: there is no such cell, or it reads streams, which Keras has not.
+    """
+
+    dropout = recurrent_dropout = 0.0
+
+    def __init__(
+        self,
+        cell: type[Cell] | str,
+        units: int,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        **options: Any,
+    ) -> None:
+        found = _named(cell) if isinstance(cell, str) else cell
+        own = {name: options.pop(name) for name in [*options] if name in found.options}
+        super().__init__(**options)
+        if names(found):
+            raise ValueError(
+                f"the {found.name} cell reads streams, which Keras' layers have not: {', '.join(names(found))}"
+            )
+        cells.register(found)
+        self.cell, self.units, self.use_bias = found.configured(**own), units, use_bias
+        self._initializers = kernel_initializer, recurrent_initializer, bias_initializer
+        self._own = own
+        sizes = self.cell.sizes_by_letter(units)
+        if "F" in self.cell.state_sizes.values():
+            raise ValueError(f"the {found.name} cell has a state as large as its input, which Keras does not tell it")
+        self.state_size = [sizes[letter] for letter in self.cell.state_sizes.values()]
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Make the weights, for an input of (…, features)."""
+        self._roles = Weights.roles(self.cell, self.use_bias, False)
+        initial = self.cell.initial_values()
+        of_input, recurrent, of_bias = self._initializers
+        bound = 1 / math.sqrt(self.units)
+        for role in self._roles:
+            shape = Weights.shape(role, self.cell, input_shape[-1], self.units, 0)
+            kind = of_input if role == "weight_ih" else of_bias if role.startswith("bias") else recurrent
+            if role.removeprefix("weight_") in {*self.cell.parameters, *self.cell.scalars}:
+                kind = RandomUniform(-bound, bound)
+            variable = self.add_weight(shape=shape, initializer=kind, name=role)
+            setattr(self, role, variable)
+            if any(row in initial for row in self.cell.rows_of(role)):
+                value = ops.convert_to_tensor(variable).detach().clone()
+                Weights.initialise(role, self.cell, value, initial)
+                variable.assign(value)
+
+    def call(self, inputs: Tensor, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """One step: (B, features) and states (B, ·) each → the output and the new states."""
+        weights = MADE[RNNCell](self, training).weights(inputs.dtype)
+        states = states if isinstance(states, (list, tuple)) else [states]
+        name = self.cell.output or self.cell.states[0]
+        keep = () if name in self.cell.states else (name,)
+        found = functional.step(self.cell, inputs, [*states], weights, keep=keep)
+        new, kept = found if keep else (found, {})
+        return kept[name] if keep else new[self.cell.states.index(name)], [*new]
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras saves."""
+        kernel, recurrent, bias = self._initializers
+        own = {"cell": _name(self.cell.base), "units": self.units, "use_bias": self.use_bias, **self._own}
+        initializers = {"kernel_initializer": kernel, "recurrent_initializer": recurrent, "bias_initializer": bias}
+        return {**super().get_config(), **own, **initializers}
+
+
+def _named(name: str) -> type[Cell]:
+    known = {cell.__name__: cell for cell in cells.BUILT_IN.values()} | dict.fromkeys(cells.LIBRARY)
+    if name in known:
+        return known[name] or getattr(cells, name)
+    return cells.named(name)
+
+
+def _name(cell: type[Cell]) -> str:
+    return cell.__name__ if getattr(cells, cell.__name__, None) is cell else cell.name
+
+
+class OfOurs(Equations):
+    """A cell of ours, with its own weights."""
+
+    def __init__(self, theirs: RNNCell, training: bool) -> None:
+        super().__init__(theirs, training)
+        self.cell = theirs.cell
+
+    def weights(self, dtype: torch.dtype) -> Weights:
+        values = [ops.convert_to_tensor(getattr(self.theirs, role)).to(dtype) for role in self.theirs._roles]
+        return Weights.of(self.theirs._roles, values)
+
+
+MADE: dict[type, Callable[[Any, bool], Equations]] = {
+    layers.SimpleRNNCell: SimpleRNN,
+    layers.LSTMCell: LSTM,
+    layers.GRUCell: GRU,
+    RNNCell: OfOurs,
+}
+"""By the exact class of a Keras cell: a subclass may do something else."""

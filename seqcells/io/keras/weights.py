@@ -1,0 +1,113 @@
+"""The weights of Keras' recurrent layers in layers of ours, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from keras import layers
+from torch import Tensor, nn
+
+from ... import cells
+from ...modules.define import define
+from ...modules.layers import GRU, LSTM, RNN
+from ...modules.recurrent_layer import RecurrentLayer
+from . import equations
+from .equations import Equations
+
+
+def to_layer(layer: Any) -> RecurrentLayer:
+    """A layer of seqcells that computes what a layer of Keras does, with copies of its weights, ``batch_first``.
+
+    Args:
+        layer: keras.layers.LSTM, GRU, SimpleRNN or RNN of one cell, or Bidirectional of such with
+            ``merge_mode="concat"``, built. What its calls are asked for is not copied: ``return_sequences``,
+            ``go_backwards``, masks, dropout.
+
+    Raises:
+        TypeError: the layer is of another kind.
+        ValueError: it is not built, or no cell of ours has its equations.
+    """
+    parts = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
+    if len(parts) == 2 and layer.merge_mode != "concat":
+        raise ValueError(f"merge_mode={layer.merge_mode!r}: layers of seqcells have two directions side by side")
+    made = [_equations(part) for part in parts]
+    if len({each.cell for each in made}) > 1:
+        raise ValueError("the two directions have other equations")
+    with torch.no_grad():
+        weights = [each.weights(equations.dtype(each.theirs)) for each in made]
+    first = weights[0].first
+    cell = made[0].cell
+    features = parts[0].cell.kernel.shape[0] if hasattr(parts[0].cell, "kernel") else weights[0].ih.shape[1]
+    options = {"bias": weights[0].bias_ih is not None, "batch_first": True, "bidirectional": len(parts) == 2}
+    options |= {"device": first.device, "dtype": first.dtype}
+    ours = _kind(cell)(features, parts[0].cell.units, **options)
+    with torch.no_grad():
+        for own, theirs in zip(ours._weights(), weights, strict=True):
+            for parameter, value in zip(own.present(), theirs.present(), strict=True):
+                parameter.copy_(value)
+    return ours
+
+
+def _equations(layer: Any) -> Equations:
+    if not isinstance(layer, layers.RNN):
+        raise TypeError(f"expected a recurrent layer of Keras, got {type(layer).__name__}")
+    if not layer.built:
+        raise ValueError("the layer has no weights yet: build it, or call it once")
+    why_not = equations.why_not(layer.cell)
+    if why_not:
+        raise ValueError(why_not)
+    return equations.of(layer.cell, training=False)
+
+
+def _kind(cell: type[cells.Cell]) -> Any:
+    """The class of ours for a cell."""
+    known = {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}
+    if cell is cells.RNNReLU:
+        return lambda *sizes, **options: RNN(*sizes, nonlinearity="relu", **options)
+    return known.get(cell) or define(cell)[0]
+
+
+def assign(layer: Any, module: nn.Module) -> None:
+    """Give a layer of Keras the weights of a layer of torch.nn or of seqcells: an LSTM, GRU or RNN of one layer.
+
+    Args:
+        layer: built, with the same sizes and equations, or Bidirectional of such. Where Keras has one bias it gets the
+            sum of the two.
+        module: its weights are copied.
+
+    Raises:
+        ValueError: equations, sizes or the number of directions differ.
+    """
+    parts = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
+    if module.num_layers != 1 or len(parts) != 1 + module.bidirectional or module.proj_size:
+        raise ValueError("the module should have one layer, without projection, and as many directions")
+    for part, suffix in zip(parts, ("", "_reverse"), strict=False):
+        own = {
+            name.removesuffix(suffix).removesuffix("_l0"): p.detach()
+            for name, p in module.named_parameters()
+            if name.endswith(f"_l0{suffix}")
+        }
+        _assign(_equations(part), own, type(module).__name__)
+
+
+def _assign(made: Equations, own: dict[str, Tensor], name: str) -> None:
+    theirs = made.theirs
+    kernel, recurrent = own["weight_ih"], own["weight_hh"]
+    if "weight_candidate" in own:
+        recurrent = torch.cat([recurrent, own["weight_candidate"]])
+    if kernel.shape != tuple(reversed(theirs.kernel.shape)) or recurrent.shape != tuple(
+        reversed(theirs.recurrent_kernel.shape)
+    ):
+        raise ValueError(f"{name} has weights of other sizes than {type(theirs).__name__}")
+    # The orders of gates are their own reverse.
+    theirs.kernel.assign(made.ordered(kernel).mT)
+    theirs.recurrent_kernel.assign(made.ordered(recurrent).mT)
+    if theirs.bias is None:
+        return
+    zeros = kernel.new_zeros(len(kernel))
+    of_input, of_hidden = own.get("bias_ih", zeros), own.get("bias_hh", zeros)
+    if "weight_candidate" in own:
+        of_hidden = torch.cat([of_hidden, own.get("bias_candidate", zeros[: len(own["weight_candidate"])])])
+    of_input, of_hidden = made.ordered(of_input), made.ordered(of_hidden)
+    theirs.bias.assign(torch.stack([of_input, of_hidden]) if len(theirs.bias.shape) == 2 else of_input + of_hidden)

@@ -1,0 +1,286 @@
+"""Keras' recurrent layers on the engines: the same numbers and gradients, whatever the layer is asked for."""
+
+import importlib
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers
+from support import needs_compiler, plain_if
+from torch.testing import assert_close
+
+from seqcells.io import keras as engine
+
+if keras.backend.backend() != "torch":
+    pytest.skip(f"Keras runs on {keras.backend.backend()} in this process", allow_module_level=True)
+
+pytestmark = [needs_compiler, pytest.mark.usefixtures("own_registry", "compiling")]
+B, T, F, U = 3, 6, 5, 4
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+KINDS = {
+    "LSTM": (layers.LSTM, {}),
+    "GRU": (layers.GRU, {}),
+    "GRU reset before": (layers.GRU, {"reset_after": False}),
+    "SimpleRNN": (layers.SimpleRNN, {}),
+}
+OTHERS = {
+    "LSTM relu": (layers.LSTM, {"activation": "relu"}),
+    "LSTM hard": (layers.LSTM, {"recurrent_activation": "hard_sigmoid", "use_bias": False}),
+    "GRU softsign": (layers.GRU, {"activation": "softsign"}),
+    "GRU unbiased": (layers.GRU, {"use_bias": False}),
+    "GRU before, unbiased": (layers.GRU, {"use_bias": False, "reset_after": False}),
+    "SimpleRNN relu": (layers.SimpleRNN, {"activation": "relu"}),
+    "SimpleRNN linear": (layers.SimpleRNN, {"activation": None}),
+    "SimpleRNN elu": (layers.SimpleRNN, {"activation": "elu"}),
+}
+MASK = torch.tensor([[1, 1, 0, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
+DROPS = {"": {}, "input": {"dropout": 0.3}, "hidden": {"recurrent_dropout": 0.4}}
+DROPS["both"] = DROPS["input"] | DROPS["hidden"]
+
+
+@pytest.fixture(autouse=True)
+def counted():
+    """Calls that the engines ran."""
+    keras.utils.set_random_seed(3)
+    engine.calls.clear()
+    yield
+    engine.disable()
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def made(kind, **options):
+    cls, own = (KINDS | OTHERS)[kind]
+    layer = cls(U, **own, **options)
+    layer.build((B, T, F))
+    for weight in layer.trainable_weights:
+        weight.assign(random(*weight.shape) / 2)
+    return layer
+
+
+def everything(layer, x, **given):
+    """Results and gradients; the same masks of dropout each time."""
+    seeds = [each for each in (getattr(getattr(layer, "cell", None), "seed_generator", None),) if each is not None]
+    kept = [seed.state.value.clone() for seed in seeds]
+    x = x.clone().requires_grad_()
+    found = layer(x, **given)
+    for seed, state in zip(seeds, kept, strict=True):
+        seed.state.assign(state)
+    found = found if isinstance(found, (list, tuple)) else [found]
+    total = sum((v * torch.arange(v.numel()).view(v.shape).cos()).sum() for v in found)
+    leaves = [x, *(weight.value for weight in layer.trainable_weights)]
+    return [
+        v.detach() for v in (*found, *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
+    ]
+
+
+def both(layer, x, **given):
+    """By Keras and by the engines, which must have run."""
+    theirs = everything(layer, x, **given)
+    with engine.enabled():
+        ours = everything(layer, x, **given)
+    assert engine.calls["seqcells"] > 0 and set(engine.calls) == {"seqcells"}
+    assert_close(ours, theirs, **CLOSE)
+
+
+@plain_if(lambda sequences, **_: sequences)
+@pytest.mark.parametrize("mask", [None, MASK], ids=["", "mask"])
+@pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers(kind, sequences, mask):
+    """A mask with gaps, too."""
+    both(made(kind, return_sequences=sequences, return_state=True), random(B, T, F), mask=mask)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mask", [None, MASK], ids=["", "mask"])
+@pytest.mark.parametrize("drops", DROPS)
+@pytest.mark.parametrize("kind", KINDS | OTHERS)
+def test_dropout_and_activations(kind, drops, mask):
+    """With dropout of the input and of the hidden state, in training and not."""
+    layer = made(kind, return_sequences=True, return_state=True, **DROPS[drops])
+    for training in (False, True):
+        both(layer, random(B, T, F), mask=mask, training=training)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"go_backwards": True, "return_sequences": True},
+        {"zero_output_for_mask": True, "return_sequences": True},
+        {"unroll": True},
+        {"implementation": 1},
+    ],
+    ids=str,
+)
+def test_options(kind, options):
+    both(made(kind, **options), random(B, T, F), mask=MASK)
+
+
+def test_initial_states():
+    both(made("LSTM", return_state=True), random(B, T, F), initial_state=[random(B, U), random(B, U) / 2])
+
+
+@plain_if(lambda merge: merge == "sum")
+@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", None])
+def test_two_directions(merge):
+    layer = layers.Bidirectional(layers.LSTM(U, return_sequences=True), merge_mode=merge)
+    layer.build((B, T, F))
+    both(layer, random(B, T, F), mask=MASK)
+
+
+def test_stacked_cells():
+    layer = layers.RNN(layers.StackedRNNCells([layers.LSTMCell(3), layers.GRUCell(4)]), return_sequences=True)
+    layer.build((B, T, F))
+    both(layer, random(B, T, F), mask=MASK)
+
+
+def test_stateful():
+    layer, x = made("GRU", stateful=True, return_sequences=True), random(B, T, F)
+    outputs = []
+    for enabled in (False, True):
+        layer.reset_states()
+        with engine.enabled() if enabled else torch.enable_grad():
+            outputs.append(torch.cat([layer(x), layer(x)], 1))
+    assert_close(*outputs, **CLOSE)
+    assert engine.calls == {"seqcells": 2}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_policies(policy):
+    layer = layers.LSTM(U, return_sequences=True, dtype=policy)
+    layer.build((B, T, F))
+    x = random(B, T, F).double() if policy == "float64" else random(B, T, F)
+    theirs = layer(x)
+    with engine.enabled():
+        ours = layer(x)
+    assert ours.dtype == theirs.dtype and engine.calls["seqcells"]
+    assert_close(
+        ours, theirs, **({"rtol": 1e-10, "atol": 1e-10} if policy == "float64" else {"rtol": 0.02, "atol": 0.02})
+    )
+
+
+def test_a_model_is_trained_saved_and_loaded(tmp_path):
+    """As without the engines; and a file that plain Keras wrote gives the same."""
+    losses, outputs = [], []
+    x, y = random(32, T, F).numpy(), random(32, 1).numpy()
+    for enabled in (False, True):
+        keras.utils.set_random_seed(5)
+        inputs = layers.Masking()(entry := keras.Input((T, F)))
+        hidden = layers.LSTM(6, return_sequences=True, dropout=0.2)(inputs)
+        model = keras.Model(entry, layers.Dense(1)(layers.GRU(5)(hidden)))
+        model.compile("adam", "mse")
+        with engine.enabled() if enabled else torch.enable_grad():
+            losses.append(model.fit(x, y, epochs=3, batch_size=8, shuffle=False, verbose=0).history["loss"])
+        if not enabled:
+            model.save(tmp_path / "model.keras")
+            outputs.append(model.predict(x, verbose=0))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    engine.calls.clear()
+    with engine.enabled():
+        outputs.append(keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0))
+    assert engine.calls["seqcells"] > 0
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-6)
+
+
+OURS = {"LEM": {"dt": 0.5}, "MGU": {}, "IndRNN": {}, "LayerNormLSTM": {}}
+
+
+@plain_if(lambda name: name == "IndRNN")
+@pytest.mark.parametrize("name", OURS)
+def test_cells_of_ours(name, tmp_path):
+    """A cell of ours in a layer of Keras: step by step by Keras, and as a whole by the engines; saved and loaded."""
+    layer = layers.RNN(engine.RNNCell(name, U, **OURS[name]), return_sequences=True, return_state=True)
+    layer.build((B, T, F))
+    both(layer, random(B, T, F), mask=MASK)
+    model = keras.Sequential([keras.Input((T, F)), layers.RNN(engine.RNNCell(name, U, **OURS[name]))])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    x = random(B, T, F)
+    assert_close(again(x), model(x))
+    assert again.layers[0].cell.cell is model.layers[0].cell.cell
+
+
+def test_what_is_left_to_keras():
+    class Minimal(layers.Layer):
+        state_size = output_size = 2
+
+        def call(self, inputs, states):
+            return inputs[:, :2] + states[0], [inputs[:, :2]]
+
+    for layer, words in (
+        (layers.RNN(Minimal()), "Minimal is no cell of Keras' own"),
+        (layers.LSTM(2, activation="gelu"), "no kernels for the activation gelu"),
+        (layers.GRU(2, activity_regularizer="l2"), None),
+    ):
+        assert engine.plan(layer) == (f"keras: {words}" if words else "seqcells: gru")
+        with engine.enabled():
+            output = layer(random(B, T, F))
+        assert output.shape == (B, 2)
+    assert engine.calls["seqcells"] == 1
+
+
+def test_on_and_off():
+    own = layers.LSTM.inner_loop
+    with engine.enabled("reference"):
+        assert layers.LSTM.inner_loop is not own
+        with engine.enabled():
+            pass
+        assert layers.LSTM.inner_loop is not own
+        engine.enable()
+    assert layers.LSTM.inner_loop is own
+    engine.disable()
+    with pytest.raises(ValueError, match="streams"):
+        engine.RNNCell("GRUDecay", 3)
+    with pytest.raises(ValueError, match="unknown cell"):
+        engine.RNNCell("Nothing", 3)
+
+
+@plain_if(lambda kind: kind in KINDS)
+@pytest.mark.parametrize("kind", KINDS | {"SimpleRNN relu": None, "LSTM relu": None})
+def test_weights_both_ways(kind):
+    """A layer of ours with Keras' weights gives what Keras gives; and Keras' with ours."""
+    layer, x = made(kind, return_sequences=True), random(B, T, F)
+    module = engine.to_layer(layer)
+    assert_close(module(x)[0], layer(x), **CLOSE)
+    other = made(kind, return_sequences=True)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    engine.assign(other, module)
+    assert_close(other(x), module(x)[0], **CLOSE)
+
+
+def test_weights_of_torch_and_of_two_directions():
+    x = random(B, T, F)
+    theirs = torch.nn.GRU(F, U, batch_first=True, bidirectional=True)
+    layer = layers.Bidirectional(layers.GRU(U, return_sequences=True))
+    layer.build((B, T, F))
+    engine.assign(layer, theirs)
+    assert_close(layer(x), theirs(x)[0], **CLOSE)
+    assert_close(engine.to_layer(layer)(x)[0], theirs(x)[0], **CLOSE)
+    for wrong, error, words in (
+        (lambda: engine.assign(layer, torch.nn.GRU(F, U)), ValueError, "as many directions"),
+        (lambda: engine.assign(made("GRU"), torch.nn.GRU(F, U + 1)), ValueError, "of other sizes"),
+        (lambda: engine.to_layer(layers.Dense(3)), TypeError, "expected a recurrent layer of Keras, got Dense"),
+        (lambda: engine.to_layer(layers.LSTM(3)), ValueError, "has no weights yet"),
+    ):
+        with pytest.raises(error, match=words):
+            wrong()
+
+
+@pytest.mark.parametrize(("model", "parameters"), [("rows", 26_850), ("series", 10_200)])
+def test_the_models_of_introductions(model, parameters, examples_on_path):
+    """By both, the same; and better than what knows nothing."""
+    example = importlib.import_module("keras_models")
+    found = [example.main([f"--model={model}", "--epochs=1", *more]) for more in ([], ["--theirs"])]
+    assert found[0]["parameters"] == found[1]["parameters"] == parameters
+    assert found[0]["calls"] > 50 and found[1]["calls"] == 0
+    assert found[0]["held out"] == pytest.approx(found[1]["held out"], rel=0.02)
+    assert found[0]["held out"] > 0.5 if model == "rows" else found[0]["held out"] < 0.1
