@@ -2,6 +2,10 @@
 
 import importlib
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -284,3 +288,34 @@ def test_the_models_of_introductions(model, parameters, examples_on_path):
     assert found[0]["calls"] > 50 and found[1]["calls"] == 0
     assert found[0]["held out"] == pytest.approx(found[1]["held out"], rel=0.02)
     assert found[0]["held out"] > 0.5 if model == "rows" else found[0]["held out"] < 0.1
+
+
+PLUGIN = """
+import seqcells.io.keras as ours
+
+def pytest_configure(config):
+    for name in ("requires_trainable_backend", "multi_device", "skip_tpu"):
+        config.addinivalue_line("markers", f"{name}: Keras' own")
+    ours.enable()
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"calls by seqcells: {ours.calls['seqcells']}")
+"""
+
+
+@pytest.mark.heavy
+def test_keras_own_tests(tmp_path):
+    """Those that come with the package, of layers on the engines: as many calls as there are must not be Keras'."""
+    folder = Path(keras.__file__).parent / "src" / "layers" / "rnn"
+    names = "lstm", "gru", "simple_rnn", "rnn", "bidirectional", "stacked_rnn_cells", "time_distributed"
+    tests = [folder / f"{name}_test.py" for name in (*names, "dropout_rnn_cell")]
+    if not all(path.exists() for path in tests):
+        pytest.skip("this release of Keras has none of its tests in its package")
+    (tmp_path / "engines.py").write_text(PLUGIN)
+    paths = [str(tmp_path), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "engines", "-p", "no:cacheprovider", *map(str, tests)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "KERAS_BACKEND": "torch"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    count = re.search(r"calls by seqcells: (\d+)", done.stdout)
+    assert count and int(count[1]) > 100 and re.search(r"\d+ passed", done.stdout)
