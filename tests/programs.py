@@ -89,7 +89,9 @@ def loop(cell, axes_of, given, steps, reset, lengths):
     for t in steps:
         if reset:
             boundary = given["reset"][t].unsqueeze(-1)
-            states = [torch.where(boundary, given[f"fresh.{n}"], s) for n, s in zip(letters, states, strict=True)]
+            # What a step does not read is not given.
+            fresh = [given.get(f"fresh.{name}", s) for name, s in zip(letters, states, strict=True)]
+            states = [torch.where(boundary, f, s) for f, s in zip(fresh, states, strict=True)]
         x = [given[f"x.{gate}"][t] for gate in cell.gates]
         x += [read(f"x.{name}", axes, t) for name, axes in cell.streams.items()]
         before = [spread(s, size) for s, size in zip(states, letters.values(), strict=True)]

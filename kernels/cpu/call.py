@@ -125,7 +125,8 @@ class LayerCall:
         return [torch.empty_like(state) for state in self.states]
 
     def working_like(self, tensor: Tensor) -> Tensor:
-        return torch.empty_like(tensor, dtype=self.working)
+        """Room in the order of rows, however the tensor lies."""
+        return torch.empty_like(tensor, dtype=self.working, memory_format=torch.contiguous_format)
 
     def each(self, tensor: Tensor) -> list[Tensor]:
         """The directions' parts of what lies side by side in the last axis."""

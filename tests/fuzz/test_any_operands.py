@@ -139,3 +139,16 @@ def test_tensors_that_do_not_fit_raise_or_do_not_matter(q, data):
     saved, seeds, expected = run(by_reference, None if given is None else (given[0][:1], given[1]))
     # What was kept as halves is no nearer.
     assert_equal_to([found[0][0], *found[1], *found[2]], [saved[0], *seeds, *expected], 1e-2)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_square_parameter_that_is_turned(steps):
+    """Its gradient has room as it is written, not as the parameter lies."""
+    cell, kind = REGISTRY["peephole_lstm"], {"dtype": torch.float64}
+    weights = Weights(hh=torch.randn(12, 3, **kind), bias_hh=torch.randn(12, **kind), own=(torch.randn(3, 3, **kind),))
+    states = [torch.randn(1, 2, 3, **kind) for _ in cell.states]
+    q = Recurrence(cell, torch.randn(steps, 2, 12, **kind), states, (weights,))
+    name, program, tensors, names, *rest = operators.arguments(q, "cpu")
+    _, _, expected = run((name, program, tensors, names, *rest))
+    found = run((name, program, [*tensors[:-1], _turned(tensors[-1])], names, *rest))[2]
+    assert_equal_to(found, expected)
