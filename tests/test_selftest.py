@@ -8,10 +8,15 @@ from seqcells.cells import REGISTRY
 
 
 def test_backends_that_are_right(capsys):
+    """As many as there is time for: on a fast machine all."""
     assert selftest.main(["--seconds", "4"]) == 0
     printed = capsys.readouterr().out
     assert "table in use" in printed and "cpu on cpu: " in printed and ", 0 failed" in printed
-    assert "kinds of layers were left out" in printed
+
+
+def test_what_there_is_no_time_for_is_told(capsys):
+    assert selftest.main(["--seconds", "0"]) == 0
+    assert "kinds of layers were left out" in capsys.readouterr().out
 
 
 def test_a_backend_that_is_wrong_is_named(capsys, monkeypatch):
