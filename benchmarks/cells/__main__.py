@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     torch.set_num_threads(options.threads)
     words = " ".join(["python -m benchmarks.cells", *(sys.argv[1:] if arguments is None else arguments)])
-    report = Report.begun(words, options.threads)
+    report = Report.made_here("cpu", options.threads, words)
     path = files.named(files.CELLS, report.date, report.commit) if options.save else options.json
     for name in options.cells:
         for shape in options.shapes:

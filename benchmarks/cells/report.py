@@ -1,13 +1,10 @@
 """The file of results, and its tables."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from .. import files, machine, schema, tables, units
+from .. import machine, schema, tables, units
+from ..record import Record
 
-VERSION = 1
 TARGETS = {1: 20.0, 8: 5.0, 32: 2.0}
 """How many times as fast as a loop in torch a layer should be, by the batch."""
 HEADER = ("cell", "ours", "by", "loop", "× loop", "aim", "× LSTM", "error")
@@ -51,37 +48,16 @@ class Row:
         return f"{self.mode} · B={self.batch} H={self.hidden} T={self.steps}"
 
 
-@dataclass
-class Report:
+@dataclass(kw_only=True)
+class Report(Record):
     """A run."""
 
-    schema: int
-    date: str
-    commit: str
-    command: str
-    machine: dict[str, Any]
-    versions: dict[str, str]
+    WHAT = "cells"
+
     rows: list[Row] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """Cases whose numbers are not the rival's; they are not timed."""
     complete: bool = False
-
-    @classmethod
-    def begun(cls, command: str, threads: int) -> "Report":
-        """One without rows, of this machine."""
-        described = machine.describe("cpu", threads)
-        return cls(VERSION, machine.now(), machine.commit(), command, described, machine.versions())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Report":
-        """From a file; SchemaError where it is not one of these."""
-        data = json.loads(Path(path).read_text())
-        if not isinstance(data, dict) or data.get("schema") != VERSION:
-            raise schema.SchemaError(f"{path}: not a report of cells of version {VERSION}")
-        return schema.read(cls, data, str(path))
-
-    def save(self, path: str | Path) -> None:
-        files.write(self, path)
 
 
 def show(report: Report) -> None:

@@ -1,16 +1,13 @@
 """The file of results, and the tables."""
 
-import json
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
-from .. import files, machine, schema, tables, units
+from .. import machine, schema, tables, units
+from ..record import Record
 from .calls import BATCH, FEATURES, HIDDEN, KINDS, STEPS
 from .measure import IN_A_ROW
 
-VERSION = 1
 HEADER = ("provider", "median", "p20–p80", "× stub", "with kernels", "operators", "allocations", "launches", "plan")
 
 
@@ -40,18 +37,14 @@ class Row:
     """Of the CPU engine, the same with what it computes."""
 
 
-@dataclass
-class Report:
+@dataclass(kw_only=True)
+class Report(Record):
     """A run."""
 
-    schema: int
-    date: str
-    commit: str
-    command: str
+    WHAT = "host"
+
     absent: bool
     """Whether the GPU was acted out: launches of the Triton engine did nothing, and its tensors were on the CPU."""
-    machine: dict[str, Any]
-    versions: dict[str, str]
     sizes: dict[str, int]
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -60,20 +53,8 @@ class Report:
     @classmethod
     def begun(cls, device: str, command: str, absent: bool) -> "Report":
         """One without rows, of this machine."""
-        described = machine.describe(device, threads=1)
         sizes = {"steps": STEPS, "batch": BATCH, "features": FEATURES, "hidden": HIDDEN}
-        return cls(VERSION, machine.now(), machine.commit(), command, absent, described, machine.versions(), sizes)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Report":
-        """From a file; SchemaError where it is not one of these."""
-        data = json.loads(Path(path).read_text())
-        if not isinstance(data, dict) or data.get("schema") != VERSION:
-            raise schema.SchemaError(f"{path}: not a host report of version {VERSION}")
-        return schema.read(cls, data, str(path))
-
-    def save(self, path: str | Path) -> None:
-        files.write(self, path)
+        return cls.made_here(device, 1, command, absent=absent, sizes=sizes)
 
 
 def show(report: Report) -> None:

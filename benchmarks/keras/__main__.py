@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .. import files, machine, run, schema, tables, units
+from ..record import Record
 from ..shapes import Shape
 from .worker import JAX, LAYERS, MODES, OURS, TORCH, serve
 
@@ -42,15 +43,12 @@ class Row:
         return self.figures[rival].median / self.figures[OURS].median if rival in self.figures else None
 
 
-@dataclass
-class Report:
+@dataclass(kw_only=True)
+class Report(Record):
     """A run."""
 
-    date: str
-    commit: str
-    command: str
-    machine: dict[str, Any]
-    versions: dict[str, str]
+    WHAT = "keras"
+
     rows: list[Row] = field(default_factory=list)
 
 
@@ -67,8 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     top.add_argument("--save", action="store_true", help="write them to benchmarks/results")
     options = top.parse_args(arguments)
     words = " ".join(["python -m benchmarks.keras", *(sys.argv[1:] if arguments is None else arguments)])
-    described = machine.describe("cpu", options.threads), machine.versions()
-    report = Report(machine.now(), machine.commit(), words, *described)
+    report = Report.made_here("cpu", options.threads, words)
     providers = [OURS, TORCH, *([JAX] if importlib.util.find_spec("jax") else [])]
     context = multiprocessing.get_context("spawn")
     connections: dict[str, Connection] = {}
@@ -83,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     _show(report)
     path = files.named(files.KERAS, report.date, report.commit) if options.save else options.json
     if path:
-        files.write(report, path)
+        report.save(path)
         print(f"written to {path}")
     return 0
 
