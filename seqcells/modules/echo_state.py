@@ -125,19 +125,21 @@ class EchoStateNetwork(nn.Module):
         Returns:
             The output (…, output_size) in the form of the input, and the reservoir's final state in the form of hx.
         """
-        states, final = self._states(input, hx, lengths)
+        states, final, _ = self._states(input, hx, lengths)
         return self.readout(states), final
 
-    def _states(self, input: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the read-out reads (…, input_size + H), zeros past a sequence's length; the final state."""
+    def _states(self, input: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the read-out reads (…, input_size + H), zeros past a sequence's length; the final state; which steps lie
+        within the lengths, if there are any."""
         if not isinstance(input, Tensor):
             raise TypeError(f"input should be a Tensor, got {type(input).__name__}: sequences may have lengths=")
         hidden, final = self.reservoir(input, hx, lengths=lengths)
+        within = None
         if lengths is not None:
             lengths = checks.as_tensor("lengths", lengths).to(input.device)
             within = valid_places(lengths, input, self.reservoir.batch_first)
             input = input.masked_fill(~within.unsqueeze(-1), 0)  # or gradients meet what lies there
-        return torch.cat([input, hidden], -1), final
+        return torch.cat([input, hidden], -1), final, within
 
     @torch.no_grad()
     def fit(
@@ -176,14 +178,11 @@ class EchoStateNetwork(nn.Module):
         target = checks.as_tensor("target", target).to(input.device)
         if target.is_complex():
             raise TypeError(f"target should be real, got {target.dtype}")
-        states, _ = self._states(input, hx, lengths)
+        states, _, within = self._states(input, hx, lengths)
         checks.size("target", target, (*input.shape[:-1], self.readout.out_features))
-        batch_first = self.reservoir.batch_first
-        axis = 1 if batch_first and input.dim() == 3 else 0
-        used = torch.ones(input.shape[:-1], dtype=torch.bool, device=input.device)
+        axis = 1 if self.reservoir.batch_first and input.dim() == 3 else 0
+        used = torch.ones(input.shape[:-1], dtype=torch.bool, device=input.device) if within is None else within.clone()
         used.narrow(axis, 0, min(washout, input.shape[axis])).zero_()
-        if lengths is not None:
-            used &= valid_places(checks.as_tensor("lengths", lengths).to(input.device), input, batch_first)
         states = states[used].double()
         wanted = target[used].double()
         if not len(states):
