@@ -12,7 +12,7 @@ from support import assert_equal_to
 
 from seqcells.backends import BACKENDS
 from seqcells.call import operators
-from seqcells.cells import REGISTRY
+from seqcells.cells import REGISTRY, PeepholeLSTM, register
 from seqcells.request.recurrence import Recurrence
 from seqcells.request.weights import Weights
 
@@ -144,7 +144,8 @@ def test_tensors_that_do_not_fit_raise_or_do_not_matter(q, data):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_square_parameter_that_is_turned(steps):
     """Its gradient has room as it is written, not as the parameter lies."""
-    cell, kind = REGISTRY["peephole_lstm"], {"dtype": torch.float64}
+    register(PeepholeLSTM)  # which sanitizers leave out, since they have no kernels of its projected form
+    cell, kind = PeepholeLSTM, {"dtype": torch.float64}
     weights = Weights(hh=torch.randn(12, 3, **kind), bias_hh=torch.randn(12, **kind), own=(torch.randn(3, 3, **kind),))
     states = [torch.randn(1, 2, 3, **kind) for _ in cell.states]
     q = Recurrence(cell, torch.randn(steps, 2, 12, **kind), states, (weights,))
