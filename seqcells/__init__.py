@@ -6,6 +6,7 @@ top down: `modules`, `functional`, `call`, the backends, `cells`.
 """
 
 from . import cells, functional
+from .io.swap import swap, unswap
 from .kernels.cpu import empty_cache
 from .modules import tracing
 from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
@@ -15,7 +16,6 @@ from .modules.hopfield import HopfieldNetwork, ModernHopfield
 from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
 from .modules.stack import Stack, StackedCells
-from .modules.swap import swap, unswap
 from .modules.tree import ChildSumTreeLSTM
 from .request.call import Choice
 from .system.settings import Settings, current_settings, set_default_settings, settings

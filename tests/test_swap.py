@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import seqcells
-from seqcells.modules.swap import OURS
+from seqcells.io.swap import OURS
 
 
 def assert_handed_over(new, old):

@@ -51,7 +51,7 @@ EXAMPLES = {
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr("seqcells.modules.timing.BUDGET", 0.0)
+    monkeypatch.setattr("seqcells.io.timing.BUDGET", 0.0)
 
 
 @pytest.mark.parametrize("form", EXAMPLES)
@@ -81,7 +81,7 @@ def test_times_are_told_and_nothing_else_changes(form, short):
 
 def test_the_layers_time_is_its_own():
     """By a clock that only the layers move: 3 s a call as torch.nn's, 1 s as ours, twice a call of the model."""
-    from seqcells.modules import timing
+    from seqcells.io import timing
 
     now = [0.0]
 

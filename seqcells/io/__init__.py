@@ -1,1 +1,1 @@
-"""Models of other frameworks on the engines of seqcells, and their weights in its layers."""
+"""Models of torch.nn and of other packages on the layers and engines of seqcells."""

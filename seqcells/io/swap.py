@@ -9,11 +9,12 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from ..backends import check_name
-from . import convert, timing
-from .cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from .layers import GRU, LSTM, RNN
-from .recurrent_layer import RecurrentLayer
-from .stack import Stacked
+from ..modules import convert
+from ..modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from ..modules.layers import GRU, LSTM, RNN
+from ..modules.recurrent_layer import RecurrentLayer
+from ..modules.stack import Stacked
+from . import owners, timing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,13 +32,17 @@ class _Report(NamedTuple):
 class Swapped(_Report):
     """What `swap` or `unswap` did, by the modules' names in the model."""
 
+    adapted: dict[str, nn.Module]
+    """Modules that hold such layers, and call them otherwise now: see `seqcells.io.owners`."""
     times: timing.Times | None = None
     """The seconds of the model and of its replaced modules, before and after, where `swap` was given an example."""
     nothing = "no recurrent module of torch.nn in this model"
+    called = "calls its layers as ours are called, once for a batch"
     way_back = "Tools that go by torch.nn's types do not find these modules: seqcells.unswap(model) is the way back."
 
-    def __new__(cls, replaced: dict[str, nn.Module], left: dict[str, str]) -> Self:
+    def __new__(cls, replaced: dict[str, nn.Module], left: dict[str, str], adapted: dict[str, nn.Module]) -> Self:
         self = super().__new__(cls, replaced, left)
+        self.adapted = adapted
         # As they are now: they may change their class again.
         self._described = {name: _described(module) for name, module in replaced.items()}
         return self
@@ -50,6 +55,7 @@ class Swapped(_Report):
         ]
         if times is not None:
             lines.append(f"the model: {times.model} (medians in eval mode, under no_grad)")
+        lines += [f"{name or 'the model'}: {self.called}" for name in self.adapted]
         lines += [self.way_back] if lines else []
         lines += [f"{name}: left, {reason}" for name, reason in self.left.items()]
         return "\n".join(lines) or self.nothing
@@ -59,6 +65,7 @@ class Unswapped(Swapped):
     """What `unswap` did."""
 
     nothing = "no recurrent module of seqcells in this model"
+    called = "calls its layers as torch.nn's are called"
     way_back = "seqcells.swap(model) replaces them again."
 
 
@@ -90,12 +97,17 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
     """
     check_name(backend)
 
+    refused = owners.refused(model)
+
     def to_ours(module: nn.Module) -> None:
+        if module in refused:
+            raise TypeError(refused[module])
         base = next((theirs for theirs in OURS if isinstance(module, theirs)), None)
         convert.to_ours(module, OURS.get(base, RecurrentLayer), backend=backend)
 
     def change() -> Swapped:
-        return Swapped(*_change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class"))
+        changed = _change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class")
+        return Swapped(*changed, owners.settle(model))
 
     if example is None:
         return change()
@@ -114,9 +126,15 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
         def back() -> None:
             for module in filter(_is_ours, modules):
                 convert.to_torch(module)
+            owners.settle(model)
+
+        def forth() -> None:
+            for module in modules:
+                to_ours(module)
+            owners.settle(model)
 
         try:
-            sides = back, lambda: [to_ours(module) for module in modules]
+            sides = back, forth
             report.times = timing.compare(call, modules, sides) if modules else None
         except BaseException:
             back()
@@ -144,7 +162,8 @@ def unswap(model: nn.Module) -> Unswapped:
             raise TypeError("a Stack is made of layers of seqcells")
         convert.to_torch(module)
 
-    return Unswapped(*_change(model, _is_ours, change, "use its to_torch"))
+    changed = _change(model, _is_ours, change, "use its to_torch")
+    return Unswapped(*changed, owners.settle(model))
 
 
 def _change(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .freezing import Freezable
+from ..modules.freezing import Freezable
 
 BUDGET = 2.0
 """Seconds after which no further round begins."""
