@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-HOST, CELLS, KERAS = "host", "cells", "keras"
+HOST, CELLS, KERAS, INTEGRATIONS = OTHERS = "host", "cells", "keras", "integrations"
 """What results of the commands of these names begin with, whose files are none of the benchmark's own."""
 
 
@@ -18,7 +18,7 @@ def named(what: str, date: str, commit: str) -> Path:
 
 def reports() -> list[Path]:
     """The benchmark's own among the results."""
-    return sorted(path for path in RESULTS.glob("*.json") if path.name.partition("-")[0] not in (HOST, CELLS, KERAS))
+    return sorted(path for path in RESULTS.glob("*.json") if path.name.partition("-")[0] not in OTHERS)
 
 
 def last(what: str) -> Path | None:

@@ -1,7 +1,7 @@
 """Modules of other packages that hold a recurrent layer: where ours takes in one call what torch.nn's takes in several.
 
-An adapter is a mixin of methods, in a module of its own (`ADAPTERS`). An owner's class becomes one of both, and the owner
-stays the object that it is. A subclass that has those methods for itself keeps them.
+An adapter is a mixin of methods, in a module of its own (`ADAPTERS`). An owner's class becomes one of both, and the
+owner stays the object that it is. A subclass that has those methods for itself keeps them.
 """
 
 from __future__ import annotations

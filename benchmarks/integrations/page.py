@@ -1,0 +1,92 @@
+"""``docs/integrations.md``: how models of other packages run on our layers, and how fast."""
+
+from pathlib import Path
+
+from .. import machine, units
+from .report import Curve, Report, Row
+
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
+BEGIN = """# Models of other packages
+
+`seqcells.swap(model)` is all that a model of these packages needs; its report names what was replaced, and what was
+left and why. Where a package takes several calls of torch.nn's layers for what ours does in one, `swap` also gives its
+module an adapter's methods (`seqcells/io/owners.py`), and `seqcells.unswap(model)` takes them away again.
+
+{packages}
+
+`make integrations` installs these packages, pinned, in an environment of its own (`tests/integrations`), tests that
+losses are the same with the engine running, and measures. `python -m benchmarks.integrations page` writes this page.
+"""
+HOLDERS = {
+    "TorchRL": (
+        "`LSTMModule`, `GRUModule`",
+        "a batch with episode ends is one call, `is_init` as `reset=`, where TorchRL pads each trajectory to a row "
+        "(`io/torchrl.py`). Swap before a loss module takes the policy's parameters",
+    ),
+    "sb3-contrib": (
+        "`RecurrentActorCriticPolicy`",
+        "`swap(model.policy)`: an update is one call, episode starts as `reset=`, where sb3-contrib loops over steps "
+        "(`io/sb3_contrib.py`)",
+    ),
+    "pfrl": ("`RecurrentSequential`", "finds our layers, which it looks for by torch.nn's types (`io/pfrl.py`)"),
+    "pytorch-forecasting": ("`LSTM`, `GRU`, with lengths of zero", "their methods go on, and go through our layers"),
+    "speechbrain": (
+        "`LSTM`, `GRU`, `RNN`, decoders",
+        "our layers and cells. Its own `LiGRU`, `SLiGRU` and `QuasiRNN` are no layers of torch.nn and stay",
+    ),
+    "fastai": ("`AWD_LSTM`", "our layers; its weight drop works on them"),
+    "gluonts": ("DeepAR, TFT", "our layers"),
+    "rsl_rl": ("`RNN`, the memory of its policies", "our layers"),
+}
+"""What holds layers of torch.nn, and what becomes of it."""
+TIMES = """
+## A step of training
+
+{machine}, {date}, commit {commit}, torch {torch}. Forward, backward and an update, ours by `backend="auto"`; the two by
+turns, medians. “Differs” is the greatest relative difference of the first three losses.
+
+| package | model | torch.nn | seqcells | × | backend | differs |
+|---|---|---|---|---|---|---|"""
+LEARNING = """
+## RecurrentPPO learns
+
+CartPole without its velocities, in eight environments, {frames} frames, one seed: {theirs:.0f} frames a second by
+torch.nn, {ours:.0f} by seqcells, {ratio:.1f} times as many. The mean return of the last 100 episodes, which is the same
+until roundings change an action:
+
+| frames | {names} |
+|---|---|---|"""
+
+
+def write(results: Path | None) -> None:
+    """Write the page; without times where there are no results."""
+    PAGE.write_text(page(None if results is None else Report.load(results)))
+    print(f"written to {PAGE}")
+
+
+def page(report: Report | None) -> str:
+    """The whole text."""
+    lines = [" | ".join(["", package, *told, ""]).strip() for package, told in HOLDERS.items()]
+    table = ["| package | what holds the layers | after `swap` |", "|---|---|---|", *lines]
+    parts = [BEGIN.format(packages="\n".join(table))]
+    if report is not None:
+        told = {"machine": machine.title(report.machine), "date": report.date[:10], "commit": report.commit}
+        parts += [TIMES.format(**told, torch=report.versions["torch"]), *map(_line, report.rows)]
+        parts += _learning(report.curves)
+    return "\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _line(row: Row) -> str:
+    times = [units.seconds(figure.median) for figure in (row.theirs, row.ours)]
+    cells = [f"{row.package} {row.version}", row.model, *times, f"{row.ratio:.2f}", ", ".join(row.backends)]
+    return "| " + " | ".join([*cells, f"{row.difference:.0e}"]) + " |"
+
+
+def _learning(curves: list[Curve]) -> list[str]:
+    if not curves:
+        return []
+    theirs, ours = curves
+    told = {"frames": f"{theirs.frames[-1]:,}", "theirs": theirs.rate, "ours": ours.rate}
+    begin = LEARNING.format(**told, ratio=ours.rate / theirs.rate, names=f"{theirs.provider} | {ours.provider}")
+    points = zip(theirs.frames, theirs.returns, ours.returns, strict=True)
+    return [begin, *(f"| {frames:,} | {a:.1f} | {b:.1f} |" for frames, a, b in points)]

@@ -1,0 +1,77 @@
+"""The file of a run, and its table in the terminal."""
+
+from dataclasses import dataclass, field
+
+from .. import machine, schema, tables, units
+from ..record import Record
+
+HEADER = ("package", "model", "torch.nn", "seqcells", "×", "loss differs by")
+
+
+@dataclass
+class Row:
+    """A model's step of training, by torch.nn's layers and by ours."""
+
+    package: str
+    version: str
+    model: str
+    layers: int
+    """Layers and cells that were swapped."""
+    adapted: bool
+    """Whether an adapter calls them."""
+    backends: list[str]
+    """What ours chose in the step, over all layers."""
+    difference: float
+    """The greatest of the first losses, relative to torch.nn's."""
+    theirs: schema.Figure
+    ours: schema.Figure
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast ours is."""
+        return self.theirs.median / self.ours.median
+
+
+@dataclass
+class Curve:
+    """An algorithm that learns, by one of the two."""
+
+    provider: str
+    frames: list[int] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    """The mean return of the last 100 episodes after so many frames."""
+    seconds: list[float] = field(default_factory=list)
+    """Since the beginning."""
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames[-1] / self.seconds[-1]
+
+
+@dataclass(kw_only=True)
+class Report(Record):
+    """A run."""
+
+    WHAT = "integrations"
+
+    rows: list[Row] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Packages that could not be imported, and why."""
+
+
+def show(report: Report) -> None:
+    """The tables."""
+    versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
+    tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
+    tables.table("a step of training", HEADER, [_line(row) for row in report.rows], range(2, 6))
+    for curve in report.curves:
+        tables.say(f"RecurrentPPO by {curve.provider}: {curve.rate:.0f} frames a second, returns {curve.returns}")
+    for package, why in report.absent.items():
+        tables.say(f"note: {package}: {why}")
+
+
+def _line(row: Row) -> list[str]:
+    times = [units.seconds(figure.median) for figure in (row.theirs, row.ours)]
+    return [f"{row.package} {row.version}", row.model, *times, units.ratio(row.ratio), f"{row.difference:.0e}"]
