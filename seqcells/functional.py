@@ -162,6 +162,9 @@ def layers(
     elif batch_first:
         input = input.transpose(0, 1)
     checks.has_steps(input)
+    for state in (*states, *(reset_states or ())):
+        if state.shape[:2] != (len(weights), input.shape[1]):
+            checks.size("hidden", state, (len(weights), input.shape[1], state.shape[-1]))
     if lengths is not None and batch_sizes is None:
         lengths = checks.lengths(lengths, *input.shape[:2], input.device)
 

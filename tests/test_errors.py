@@ -330,3 +330,21 @@ def test_torchs_operators_are_not_asked_for_what_they_lack(option, kind):
 def test_torch_has_no_peephole(run):
     with pytest.raises(RuntimeError, match=r"backend='torch' cannot run .* no operator for the peephole_lstm cell"):
         run()
+
+
+@pytest.mark.parametrize("form", ["time first", "batch first", "packed"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
+def test_states_of_other_batches_are_refused_by_functions(backend, kind, form):
+    """oneDNN's operator does not look: it read, and wrote, beyond states of fewer sequences."""
+    layer = Maker(kind, "reference").layer()
+    input, options = x(), {"backend": backend}
+    if form == "packed":
+        packed = nn.utils.rnn.pack_padded_sequence(input, torch.full((N,), T))
+        input, options["batch_sizes"] = packed.data, packed.batch_sizes
+    elif form == "batch first":
+        input, options["batch_first"] = input.transpose(0, 1), True
+    for size in ((1, N - 1, H), (1, N + 1, H), (2, N, H), (1, 1, H)):
+        states = [torch.zeros(size)] * len(layer.cell.states)
+        with pytest.raises(RuntimeError):
+            functional.layers(layer.cell, input, states, layer._weights(), **options)

@@ -1,10 +1,12 @@
 """Keras' recurrent layers on the engines: the same numbers and gradients, whatever the layer is asked for."""
 
+import dataclasses
 import importlib
 import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -17,6 +19,7 @@ from keras import layers
 from support import needs_compiler, plain_if
 from torch.testing import assert_close
 
+import seqcells
 from seqcells.io import keras as engine
 
 if keras.backend.backend() != "torch":
@@ -129,6 +132,63 @@ def test_initial_states():
     both(made("LSTM", return_state=True), random(B, T, F), initial_state=[random(B, U), random(B, U) / 2])
 
 
+@pytest.mark.parametrize("shape", [(1, U), (U,)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_initial_state_of_one_row_counts_for_all(kind, shape):
+    layer, x = made(kind, return_sequences=True), random(B, T, F)
+    states = [random(*shape) for _ in range(2 if kind == "LSTM" else 1)]
+    if shape == (U,) and "GRU" in kind:
+        pytest.skip("Keras' own GRU refuses it")
+    for mask in (None, MASK):
+        both(layer, x, initial_state=states, mask=mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initial_states_of_another_batch_are_refused(kind):
+    layer = made(kind)
+    for rows in (B - 1, B + 1):
+        states = [random(rows, U)] * (2 if kind == "LSTM" else 1)
+        for run in (nullcontext(), engine.enabled()):
+            with run, pytest.raises((RuntimeError, ValueError)):
+                layer(random(B, T, F), initial_state=states)
+
+
+@pytest.mark.parametrize("shape", [(B, 1), (1, T), (B, T + 2)])
+def test_masks_of_other_sizes_are_left_to_keras(shape):
+    layer, mask = made("GRU", return_sequences=True), torch.ones(shape).bool()
+
+    def result():
+        try:
+            return layer(random(B, T, F), mask=mask).detach()
+        except (IndexError, RuntimeError) as error:
+            return str(error)
+
+    expected = result()
+    with engine.enabled():
+        found = result()
+    assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
+    assert engine.calls == {"its mask is not (batch, steps)": 1}
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_dropout_under_autocast(kind):
+    layer, x = made(kind, dropout=0.2, recurrent_dropout=0.3), random(B, T, F)
+    with engine.enabled(), torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x, training=True).float().sum().backward()
+    assert engine.calls == {"seqcells": 1}
+
+
+@pytest.mark.parametrize("drops", [{"dropout": 1.0}, {"recurrent_dropout": 1.0}])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rate_of_one_is_left_to_keras(kind, drops):
+    layer, x = made(kind, return_sequences=True, **drops), random(B, T, F)
+    assert engine.plan(layer).startswith("seqcells") and engine.plan(layer, training=True).startswith("keras: a rate")
+    expected = everything(layer, x, training=True)
+    with engine.enabled():
+        assert_close(everything(layer, x, training=True), expected, rtol=0, atol=0)
+    assert "seqcells" not in engine.calls
+
+
 @plain_if(lambda merge: merge == "sum")
 @pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", None])
 def test_two_directions(merge):
@@ -228,6 +288,61 @@ def test_what_is_left_to_keras():
     assert engine.calls["seqcells"] == 1
 
 
+@dataclasses.dataclass
+class Scaled:
+    """An activation that cannot be hashed."""
+
+    scale: float = 2.0
+
+    def __call__(self, value):
+        return self.scale * keras.ops.tanh(value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_call_is_counted_once(kind):
+    for activation, words in (("gelu", "gelu"), (Scaled(), "Scaled"), (layers.PReLU(), "PReLU")):
+        engine.calls.clear()
+        layer = made(kind, activation=activation, recurrent_dropout=0.2)
+        with engine.enabled():
+            for mask in (None, MASK):
+                layer(random(B, T, F), mask=mask, training=True)
+        assert engine.calls == {f"no kernels for the activation {words}": 2}
+
+
+def test_plans_of_two_directions_and_of_other_layers():
+    assert engine.plan(layers.Bidirectional(layers.LSTM(3))) == "seqcells: lstm; seqcells: lstm"
+    with pytest.raises(TypeError, match="expected a recurrent layer of Keras, got Dense"):
+        engine.plan(layers.Dense(3))
+    with pytest.raises(ValueError, match="nonsense"):
+        engine.enable("nonsense")
+    assert not engine._theirs
+
+
+def test_cells_of_ours_that_are_none():
+    for name, units, options, error, words in (
+        ("BlockGRU", 4, {}, ValueError, "hidden_size must be divisible by heads, got 4 and 8"),
+        ("SCRN", 4, {}, TypeError, "missing a required keyword argument: 'context_size'"),
+        ("LSTM", 0, {}, ValueError, "hidden_size must be greater than zero"),
+        ("LSTM", 2.5, {}, TypeError, "hidden_size should be of type int, got: float"),
+    ):
+        with pytest.raises(error, match=words):
+            engine.RNNCell(name, units, **options)
+    with pytest.raises(ValueError, match="input is as large as its state: expected 4, got 5"):
+        layers.RNN(engine.RNNCell("MUT1", U)).build((B, T, F))
+
+
+def test_cells_of_ours_with_another_output_and_with_functions(tmp_path):
+    for name, options, size in (
+        ("SCRN", {"context_size": 3, "output_size": 2}, 2),
+        ("EchoState", {"activation": seqcells.cells.activations.relu}, U),
+    ):
+        model = keras.Sequential([keras.Input((T, F)), layers.RNN(engine.RNNCell(name, U, **options)), layers.Dense(1)])
+        assert model.layers[0].output.shape == (None, size)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        assert_close(again(random(B, T, F)), model(random(B, T, F)))
+
+
 def test_on_and_off():
     own = layers.LSTM.inner_loop
     with engine.enabled("reference"):
@@ -258,6 +373,12 @@ def test_weights_both_ways(kind):
     assert_close(other(x), module(x)[0], **CLOSE)
 
 
+def uneven():
+    layer = layers.Bidirectional(layers.LSTM(U), backward_layer=layers.LSTM(1, go_backwards=True))
+    layer.build((B, T, F))
+    return layer
+
+
 def test_weights_of_torch_and_of_two_directions():
     x = random(B, T, F)
     theirs = torch.nn.GRU(F, U, batch_first=True, bidirectional=True)
@@ -269,6 +390,14 @@ def test_weights_of_torch_and_of_two_directions():
     for wrong, error, words in (
         (lambda: engine.assign(layer, torch.nn.GRU(F, U)), ValueError, "as many directions"),
         (lambda: engine.assign(made("GRU"), torch.nn.GRU(F, U + 1)), ValueError, "of other sizes"),
+        (lambda: engine.assign(made("SimpleRNN"), torch.nn.RNN(F, U, nonlinearity="relu")), ValueError, "equations"),
+        (lambda: engine.assign(made("GRU", reset_after=False), torch.nn.GRU(F, U)), ValueError, "other equations"),
+        (lambda: engine.assign(made("LSTM", activation="relu"), torch.nn.LSTM(F, U)), ValueError, "other equations"),
+        (lambda: engine.assign(made("LSTM"), seqcells.PeepholeLSTM(F, U)), ValueError, "other equations"),
+        (lambda: engine.assign(made("LSTM", use_bias=False), torch.nn.LSTM(F, U)), ValueError, "has biases"),
+        (lambda: engine.assign(made("LSTM"), torch.nn.LSTM(F, U, bias=False)), ValueError, "has biases"),
+        (lambda: engine.assign(made("LSTM"), torch.nn.LSTMCell(F, U)), TypeError, "got LSTMCell"),
+        (lambda: engine.to_layer(uneven()), ValueError, "two directions differ"),
         (lambda: engine.to_layer(layers.Dense(3)), TypeError, "expected a recurrent layer of Keras, got Dense"),
         (lambda: engine.to_layer(layers.LSTM(3)), ValueError, "has no weights yet"),
     ):

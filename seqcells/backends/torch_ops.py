@@ -98,7 +98,8 @@ def layers(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers and directions; arguments as `seqcells.functional.layers`."""
     packed = batch_sizes is not None
-    form = {"num_layers": num_layers, "batch_first": None if packed else batch_first}
+    batch = batch_sizes[0] if packed else input.shape[0 if batch_first else 1]
+    form = {"num_layers": num_layers, "batch_first": None if packed else batch_first, "batch": batch}
     run = layers_like(cell, input, states, weights, **form, dropout=dropout, training=training)
     flat = [tensor for w in weights for tensor in w.present()]
     return run(states, flat, input, batch_sizes) if packed else run(states, flat, input)
@@ -114,11 +115,13 @@ def layers_like(
     batch_first: bool | None,
     dropout: float,
     training: bool,
+    batch: int | Tensor | None = None,
 ) -> Run:
     """What makes all calls like one: of its tensors only sizes, dtypes and devices count.
 
     Args:
         batch_first: None for a packed input, which has no such axis.
+        batch: the number of sequences, which the states are to have. Default: not looked at, they have been
         the others: as `seqcells.functional.layers` has them.
 
     Returns:
@@ -128,7 +131,7 @@ def layers_like(
     bias, bidirectional, form = weights[0].bias_ih is not None, len(weights) == 2 * num_layers, None
     if not torch.jit.is_tracing():  # where sizes are tensors
         features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
-        _check_sizes(cell, features, states, weights, len(weights) // num_layers)
+        _check_sizes(cell, features, states, weights, len(weights) // num_layers, batch)
         if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
             projected = 0 if weights[0].hr is None else width
             sizes = features, hidden, projected, num_layers
@@ -163,9 +166,17 @@ def _run(
 
 
 def _check_sizes(
-    cell: type[Cell], features: int, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
+    cell: type[Cell],
+    features: int,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    directions: int,
+    batch: int | Tensor | None,
 ) -> None:
-    """RuntimeError for matrices that do not fit: given a smaller one, oneDNN multiplies what lies beyond it."""
+    """RuntimeError for what does not fit: given a smaller matrix, or fewer states, oneDNN takes what lies beyond it."""
+    for state in states if batch is not None else ():
+        if state.dim() != 3 or state.shape[0] != len(weights) or state.shape[1] != batch:
+            checks.size("hidden", state, (len(weights), int(batch), state.shape[-1]))
     width, hidden = states[0].shape[-1], states[-1].shape[-1]
     rows = len(cell.gates) * hidden
     recurrent, size = (rows, width), (rows, features)

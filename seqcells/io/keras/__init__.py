@@ -7,6 +7,7 @@ tells which it is, and why.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from keras import backend, layers, tree
 from torch import Tensor
 
 from ... import functional
+from ...backends import check_name
 from . import equations
 from .equations import RNNCell
 from .weights import assign, to_layer
@@ -31,6 +33,9 @@ KINDS = layers.RNN, layers.LSTM, layers.GRU
 """The classes that have a loop of their own; SimpleRNN has RNN's."""
 _theirs: dict[type, Callable[..., Any]] = {}
 _backend = "auto"
+_switching = threading.RLock()
+_falling_back = threading.local()
+"""The layer whose own loop runs: that of a subclass runs its base's."""
 
 
 def enable(backend: str = "auto") -> None:
@@ -41,25 +46,29 @@ def enable(backend: str = "auto") -> None:
 
     Raises:
         RuntimeError: Keras' own backend is not torch.
+        ValueError: there is no such backend.
     """
     global _backend
     _check_torch()
-    _backend = backend
-    for kind in KINDS:
-        if kind not in _theirs:
-            _theirs[kind] = kind.inner_loop
-            kind.inner_loop = _replacing(kind.inner_loop)
+    check_name(backend)
+    with _switching:
+        _backend = backend
+        for kind in KINDS:
+            if kind not in _theirs:
+                _theirs[kind] = kind.inner_loop
+                kind.inner_loop = _replacing(kind.inner_loop)
 
 
 def disable() -> None:
     """Let Keras' own loops run again."""
-    for kind in [*_theirs]:
-        kind.inner_loop = _theirs.pop(kind)
+    with _switching:
+        for kind in [*_theirs]:
+            kind.inner_loop = _theirs.pop(kind)
 
 
 @contextmanager
 def enabled(backend: str = "auto") -> Iterator[None]:
-    """`enable` for a block, or for a function that it decorates."""
+    """`enable` for a block, or for a function that it decorates; for all threads, as `enable` is."""
     before = bool(_theirs), _backend
     enable(backend)
     try:
@@ -71,9 +80,21 @@ def enabled(backend: str = "auto") -> Iterator[None]:
             disable()
 
 
-def plan(layer: layers.RNN, training: bool = False) -> str:
-    """Who would run a layer's calls, and why, were the engines enabled: ``"seqcells: lstm"`` or ``"keras: …"``."""
-    why_not = _why_not(layer)
+def plan(layer: Any, training: bool = False) -> str:
+    """Who would run a layer's calls, and why, were the engines enabled: ``"seqcells: lstm"`` or ``"keras: …"``.
+
+    Args:
+        layer: a recurrent one, or Bidirectional, whose two are told one after the other.
+        training: whether dropout counts. Default: False
+
+    Raises:
+        TypeError: the layer is of another kind.
+    """
+    if isinstance(layer, layers.Bidirectional):
+        return "; ".join(plan(part, training) for part in (layer.forward_layer, layer.backward_layer))
+    if not isinstance(layer, layers.RNN):
+        raise TypeError(f"expected a recurrent layer of Keras, got {type(layer).__name__}")
+    why_not = _why_not(layer, training)
     if why_not:
         return f"keras: {why_not}"
     return f"{OURS}: " + ", ".join(equations.of(cell, training).cell.name for cell in _stack(layer.cell))
@@ -90,7 +111,7 @@ def _stack(cell: Any) -> list[Any]:
     return [each for own in cell.cells for each in _stack(own)] if type(cell) is layers.StackedRNNCells else [cell]
 
 
-def _why_not(layer: layers.RNN) -> str | None:
+def _why_not(layer: layers.RNN, training: bool) -> str | None:
     """Why the engines cannot run a layer, or None."""
     for cell in _stack(layer.cell):
         why_not = equations.why_not(cell)
@@ -98,6 +119,8 @@ def _why_not(layer: layers.RNN) -> str | None:
             return why_not
         if cell.compute_dtype != layer.compute_dtype or cell.activity_regularizer is not None:
             return "its cell has a dtype or a regularizer of its own"
+        if training and 1 in (cell.dropout, cell.recurrent_dropout):
+            return "a rate of 1, which drops all in some of Keras' own ways and nothing in others"
     return None
 
 
@@ -105,7 +128,7 @@ def _why_not_called(sequences: Any, mask: Any) -> str | None:
     """Why the engines cannot run a call, or None."""
     if not isinstance(sequences, Tensor) or sequences.ndim != 3 or not sequences.shape[1]:
         return "its input is not (batch, steps, features)"
-    if mask is not None and mask.ndim != 2:
+    if mask is not None and mask.shape != sequences.shape[:2]:
         return "its mask is not (batch, steps)"
     if sequences.is_meta:
         return "shapes are asked for alone"
@@ -117,13 +140,19 @@ def _why_not_called(sequences: Any, mask: Any) -> str | None:
 def _replacing(theirs: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(theirs)
     def inner_loop(self: Any, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
-        first = tree.flatten(mask)[0] if mask is not None else None
-        training = bool(training)
-        why_not = _why_not(self) or _why_not_called(sequences, first)
-        calls[why_not or OURS] += 1
-        if why_not:
+        training, outer = bool(training), getattr(_falling_back, "layer", None)
+        if outer is self:
             return theirs(self, sequences, initial_state, mask, training=training)
-        return _inner_loop(self, sequences, initial_state, first, training)
+        first = tree.flatten(mask)[0] if mask is not None else None
+        why_not = _why_not(self, training) or _why_not_called(sequences, first)
+        calls[why_not or OURS] += 1
+        if not why_not:
+            return _inner_loop(self, sequences, initial_state, first, training)
+        _falling_back.layer = self
+        try:
+            return theirs(self, sequences, initial_state, mask, training=training)
+        finally:
+            _falling_back.layer = outer
 
     return inner_loop
 
@@ -153,6 +182,11 @@ def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, trainin
     return outputs[:, -1], outputs, states
 
 
+def _of_batch(state: Tensor, batch: int, size: int) -> Tensor:
+    """A state of one row, which counts for all in Keras, as one of each row."""
+    return state.expand(batch, size) if state.shape in ((size,), (1, size)) else state
+
+
 def _run(cell: Any, x: Tensor, states: Any, lengths: Tensor | None, training: bool) -> tuple[Tensor, Any]:
     """A cell, or one upon the other, over all steps → output (B, T, ·), final states nested as the initial ones."""
     if type(cell) is layers.StackedRNNCells:
@@ -161,7 +195,10 @@ def _run(cell: Any, x: Tensor, states: Any, lengths: Tensor | None, training: bo
             x, final = _run(own, x, own_states, lengths, training)
             finals.append(final)
         return x, finals
-    flat = [state.to(x.dtype) for state in tree.flatten(states)]
+    flat = [
+        _of_batch(state, len(x), size).to(x.dtype)
+        for state, size in zip(tree.flatten(states), tree.flatten(cell.state_size), strict=True)
+    ]
     made = equations.of(cell, training)
     weights, streams = made.weights(x.dtype), made.streams(x, flat[0])
     gates_x = made.gates_x(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from ... import cells, functional
 from ...cells import Cell
 from ...cells import activations as ours
 from ...derive.transformed import transformed
+from ...request import checks
+from ...request.precision import without_autocast
+from ...request.recurrence import output_units
 from ...request.streams import names
 from ...request.weights import Weights
 from .cells import KerasDropoutGRU, KerasDropoutLSTM, KerasGRU, KerasGRUBefore, KerasLSTM, KerasRNN
@@ -43,8 +46,8 @@ def why_not(cell: Any) -> str | None:
     functions = [cell.activation, *([cell.recurrent_activation] if type(cell) is not layers.SimpleRNNCell else [])]
     for function in functions:
         linear = function in (None, activations.linear) and type(cell) is layers.SimpleRNNCell
-        if function not in ACTIVATIONS and not linear:
-            return f"no kernels for the activation {getattr(function, '__name__', repr(function))}"
+        if not (linear or (isinstance(function, Hashable) and function in ACTIVATIONS)):
+            return f"no kernels for the activation {getattr(function, '__name__', type(function).__name__)}"
     return None
 
 
@@ -111,7 +114,8 @@ class Equations:
         count = len(self.gates)
         biases = weights.bias_ih.chunk(count) if weights.bias_ih is not None else [None] * count
         parts = zip((masks[k] for k in self.gates), weights.ih.chunk(count), biases, strict=True)
-        return torch.cat([torch.nn.functional.linear(x * m.unsqueeze(1), w, b) for m, w, b in parts], -1)
+        with without_autocast(x.device):
+            return torch.cat([torch.nn.functional.linear(x * m.unsqueeze(1), w, b) for m, w, b in parts], -1)
 
     def streams(self, x: Tensor, hidden: Tensor) -> Mapping[str, Tensor]:
         """The masks of the hidden state (B, H), by name."""
@@ -212,6 +216,9 @@ class RNNCell(layers.Layer):
     ) -> None:
         found = _named(cell) if isinstance(cell, str) else cell
         own = {name: options.pop(name) for name in [*options] if name in found.options}
+        for name, value in own.items():
+            if isinstance(found.options[name], ours.Activation) and isinstance(value, str):
+                own[name] = ours.ACTIVATIONS[value]
         super().__init__(**options)
         if names(found):
             raise ValueError(
@@ -219,15 +226,20 @@ class RNNCell(layers.Layer):
             )
         cells.register(found)
         self.cell, self.units, self.use_bias = found.configured(**own), units, use_bias
+        checks.constructor(1, units, 1, use_bias, False, 0.0, 0)
+        checks.cell(self.cell)
+        checks.sizes(self.cell, units)
         self._initializers = kernel_initializer, recurrent_initializer, bias_initializer
         self._own = own
         sizes = self.cell.sizes_by_letter(units)
         if "F" in self.cell.state_sizes.values():
             raise ValueError(f"the {found.name} cell has a state as large as its input, which Keras does not tell it")
         self.state_size = [sizes[letter] for letter in self.cell.state_sizes.values()]
+        self.output_size = output_units(self.cell, units, 0)
 
     def build(self, input_shape: Sequence[int]) -> None:
         """Make the weights, for an input of (…, features)."""
+        checks.features(self.cell, self.units, [input_shape[-1]])
         self._roles = Weights.roles(self.cell, self.use_bias, False)
         initial = self.cell.initial_values()
         of_input, recurrent, of_bias = self._initializers
@@ -257,7 +269,8 @@ class RNNCell(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What Keras saves."""
         kernel, recurrent, bias = self._initializers
-        own = {"cell": _name(self.cell.base), "units": self.units, "use_bias": self.use_bias, **self._own}
+        own = {k: v.name if isinstance(v, ours.Activation) else v for k, v in self._own.items()}
+        own |= {"cell": _name(self.cell.base), "units": self.units, "use_bias": self.use_bias}
         initializers = {"kernel_initializer": kernel, "recurrent_initializer": recurrent, "bias_initializer": bias}
         return {**super().get_config(), **own, **initializers}
 

@@ -13,6 +13,7 @@ from ...modules.define import define
 from ...modules.layers import GRU, LSTM, RNN
 from ...modules.recurrent_layer import RecurrentLayer
 from . import equations
+from .cells import KerasGRUBefore
 from .equations import Equations
 
 
@@ -32,8 +33,8 @@ def to_layer(layer: Any) -> RecurrentLayer:
     if len(parts) == 2 and layer.merge_mode != "concat":
         raise ValueError(f"merge_mode={layer.merge_mode!r}: layers of seqcells have two directions side by side")
     made = [_equations(part) for part in parts]
-    if len({each.cell for each in made}) > 1:
-        raise ValueError("the two directions have other equations")
+    if len({(each.cell, each.theirs.units, each.theirs.use_bias) for each in made}) > 1:
+        raise ValueError("the two directions differ in equations, units or biases")
     with torch.no_grad():
         weights = [each.weights(equations.dtype(each.theirs)) for each in made]
     first = weights[0].first
@@ -62,10 +63,20 @@ def _equations(layer: Any) -> Equations:
 
 def _kind(cell: type[cells.Cell]) -> Any:
     """The class of ours for a cell."""
-    known = {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}
     if cell is cells.RNNReLU:
         return lambda *sizes, **options: RNN(*sizes, nonlinearity="relu", **options)
-    return known.get(cell) or define(cell)[0]
+    return {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}.get(cell) or define(cell)[0]
+
+
+def _cell(module: Any) -> type[cells.Cell] | None:
+    """The cell of a layer of ours, or of torch.nn; None for another module."""
+    if isinstance(module, RecurrentLayer):
+        return module.cell
+    if isinstance(module, nn.RNN):
+        return cells.RNN_BY_NONLINEARITY[module.nonlinearity]
+    return next(
+        (cell for kind, cell in {nn.LSTM: cells.LSTM, nn.GRU: cells.GRU}.items() if isinstance(module, kind)), None
+    )
 
 
 def assign(layer: Any, module: nn.Module) -> None:
@@ -77,8 +88,13 @@ def assign(layer: Any, module: nn.Module) -> None:
         module: its weights are copied.
 
     Raises:
-        ValueError: equations, sizes or the number of directions differ.
+        TypeError: the module is no such layer, or the layer none of Keras'.
+        ValueError: equations, sizes, the number of directions or having biases differ.
     """
+    if _cell(module) is None:
+        raise TypeError(
+            f"expected a layer of seqcells, or an LSTM, GRU or RNN of torch.nn, got {type(module).__name__}"
+        )
     parts = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
     if module.num_layers != 1 or len(parts) != 1 + module.bidirectional or module.proj_size:
         raise ValueError("the module should have one layer, without projection, and as many directions")
@@ -88,7 +104,17 @@ def assign(layer: Any, module: nn.Module) -> None:
             for name, p in module.named_parameters()
             if name.endswith(f"_l0{suffix}")
         }
-        _assign(_equations(part), own, type(module).__name__)
+        made = _equations(part)
+        if isinstance(made, equations.OfOurs) or not _same(made.cell, _cell(module)):
+            raise ValueError(f"{type(part).__name__} has other equations than {type(module).__name__}")
+        if made.theirs.use_bias != module.bias:
+            raise ValueError(f"one of {type(part).__name__} and {type(module).__name__} has biases, the other has none")
+        _assign(made, own, type(module).__name__)
+
+
+def _same(theirs: type[cells.Cell], ours: type[cells.Cell]) -> bool:
+    """Whether two cells have the same equations, of which one may have another name."""
+    return ours is theirs or (ours is cells.GRUResetBefore and theirs is KerasGRUBefore)
 
 
 def _assign(made: Equations, own: dict[str, Tensor], name: str) -> None:
