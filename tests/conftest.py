@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic cuBLAS
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
 import torch

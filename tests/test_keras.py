@@ -9,88 +9,33 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
-
 import keras
 import numpy as np
 import pytest
 import torch
 from keras import layers
+from keras_layers import (
+    CLOSE,
+    DROPS,
+    KINDS,
+    MASK,
+    OTHERS,
+    B,
+    F,
+    T,
+    U,
+    both,
+    counted,
+    engine,
+    everything,
+    made,
+    random,
+)
 from support import needs_compiler, plain_if
 from torch.testing import assert_close
 
-import seqcells
-from seqcells.io import keras as engine
-
-if keras.backend.backend() != "torch":
-    pytest.skip(f"Keras runs on {keras.backend.backend()} in this process", allow_module_level=True)
-
+__all__ = ["counted"]  # a fixture of every test
 pytestmark = [needs_compiler, pytest.mark.usefixtures("own_registry", "compiling")]
-B, T, F, U = 3, 6, 5, 4
-CLOSE = {"rtol": 2e-5, "atol": 2e-5}
-KINDS = {
-    "LSTM": (layers.LSTM, {}),
-    "GRU": (layers.GRU, {}),
-    "GRU reset before": (layers.GRU, {"reset_after": False}),
-    "SimpleRNN": (layers.SimpleRNN, {}),
-}
-OTHERS = {
-    "LSTM relu": (layers.LSTM, {"activation": "relu"}),
-    "LSTM hard": (layers.LSTM, {"recurrent_activation": "hard_sigmoid", "use_bias": False}),
-    "GRU softsign": (layers.GRU, {"activation": "softsign"}),
-    "GRU unbiased": (layers.GRU, {"use_bias": False}),
-    "GRU before, unbiased": (layers.GRU, {"use_bias": False, "reset_after": False}),
-    "SimpleRNN relu": (layers.SimpleRNN, {"activation": "relu"}),
-    "SimpleRNN linear": (layers.SimpleRNN, {"activation": None}),
-    "SimpleRNN elu": (layers.SimpleRNN, {"activation": "elu"}),
-}
-MASK = torch.tensor([[1, 1, 0, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
-DROPS = {"": {}, "input": {"dropout": 0.3}, "hidden": {"recurrent_dropout": 0.4}}
-DROPS["both"] = DROPS["input"] | DROPS["hidden"]
-
-
-@pytest.fixture(autouse=True)
-def counted():
-    """Calls that the engines ran."""
-    keras.utils.set_random_seed(3)
-    engine.calls.clear()
-    yield
-    engine.disable()
-
-
-def random(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def made(kind, **options):
-    cls, own = (KINDS | OTHERS)[kind]
-    layer = cls(U, **own, **options)
-    layer.build((B, T, F))
-    for weight in layer.trainable_weights:
-        weight.assign(random(*weight.shape) / 2)
-    return layer
-
-
-def everything(layer, x, **given):
-    """Results and gradients; the same masks of dropout each time."""
-    keras.utils.set_random_seed(1)  # masks are drawn by torch's generator
-    x = x.clone().requires_grad_()
-    found = layer(x, **given)
-    found = found if isinstance(found, (list, tuple)) else [found]
-    total = sum((v * torch.arange(v.numel()).view(v.shape).cos()).sum() for v in found)
-    leaves = [x, *(weight.value for weight in layer.trainable_weights)]
-    return [
-        v.detach() for v in (*found, *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
-    ]
-
-
-def both(layer, x, **given):
-    """By Keras and by the engines, which must have run."""
-    theirs = everything(layer, x, **given)
-    with engine.enabled():
-        ours = everything(layer, x, **given)
-    assert engine.calls["seqcells"] > 0 and set(engine.calls) == {"seqcells"}
-    assert_close(ours, theirs, **CLOSE)
 
 
 @plain_if(lambda sequences, **_: sequences)
@@ -251,24 +196,6 @@ def test_a_model_is_trained_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-6)
 
 
-OURS = {"LEM": {"dt": 0.5}, "MGU": {}, "IndRNN": {}, "LayerNormLSTM": {}}
-
-
-@plain_if(lambda name: name == "IndRNN")
-@pytest.mark.parametrize("name", OURS)
-def test_cells_of_ours(name, tmp_path):
-    """A cell of ours in a layer of Keras: step by step by Keras, and as a whole by the engines; saved and loaded."""
-    layer = layers.RNN(engine.RNNCell(name, U, **OURS[name]), return_sequences=True, return_state=True)
-    layer.build((B, T, F))
-    both(layer, random(B, T, F), mask=MASK)
-    model = keras.Sequential([keras.Input((T, F)), layers.RNN(engine.RNNCell(name, U, **OURS[name]))])
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    x = random(B, T, F)
-    assert_close(again(x), model(x))
-    assert again.layers[0].cell.cell is model.layers[0].cell.cell
-
-
 def test_what_is_left_to_keras():
     class Minimal(layers.Layer):
         state_size = output_size = 2
@@ -318,31 +245,6 @@ def test_plans_of_two_directions_and_of_other_layers():
     assert not engine._theirs
 
 
-def test_cells_of_ours_that_are_none():
-    for name, units, options, error, words in (
-        ("BlockGRU", 4, {}, ValueError, "hidden_size must be divisible by heads, got 4 and 8"),
-        ("SCRN", 4, {}, TypeError, "missing a required keyword argument: 'context_size'"),
-        ("LSTM", 0, {}, ValueError, "hidden_size must be greater than zero"),
-        ("LSTM", 2.5, {}, TypeError, "hidden_size should be of type int, got: float"),
-    ):
-        with pytest.raises(error, match=words):
-            engine.RNNCell(name, units, **options)
-    with pytest.raises(ValueError, match="input is as large as its state: expected 4, got 5"):
-        layers.RNN(engine.RNNCell("MUT1", U)).build((B, T, F))
-
-
-def test_cells_of_ours_with_another_output_and_with_functions(tmp_path):
-    for name, options, size in (
-        ("SCRN", {"context_size": 3, "output_size": 2}, 2),
-        ("EchoState", {"activation": seqcells.cells.activations.relu}, U),
-    ):
-        model = keras.Sequential([keras.Input((T, F)), layers.RNN(engine.RNNCell(name, U, **options)), layers.Dense(1)])
-        assert model.layers[0].output.shape == (None, size)
-        model.save(tmp_path / "model.keras")
-        again = keras.models.load_model(tmp_path / "model.keras")
-        assert_close(again(random(B, T, F)), model(random(B, T, F)))
-
-
 def test_on_and_off():
     own = layers.LSTM.inner_loop
     with engine.enabled("reference"):
@@ -357,52 +259,6 @@ def test_on_and_off():
         engine.RNNCell("GRUDecay", 3)
     with pytest.raises(ValueError, match="unknown cell"):
         engine.RNNCell("Nothing", 3)
-
-
-@plain_if(lambda kind: kind in KINDS)
-@pytest.mark.parametrize("kind", KINDS | {"SimpleRNN relu": None, "LSTM relu": None})
-def test_weights_both_ways(kind):
-    """A layer of ours with Keras' weights gives what Keras gives; and Keras' with ours."""
-    layer, x = made(kind, return_sequences=True), random(B, T, F)
-    module = engine.to_layer(layer)
-    assert_close(module(x)[0], layer(x), **CLOSE)
-    other = made(kind, return_sequences=True)
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter)
-    engine.assign(other, module)
-    assert_close(other(x), module(x)[0], **CLOSE)
-
-
-def uneven():
-    layer = layers.Bidirectional(layers.LSTM(U), backward_layer=layers.LSTM(1, go_backwards=True))
-    layer.build((B, T, F))
-    return layer
-
-
-def test_weights_of_torch_and_of_two_directions():
-    x = random(B, T, F)
-    theirs = torch.nn.GRU(F, U, batch_first=True, bidirectional=True)
-    layer = layers.Bidirectional(layers.GRU(U, return_sequences=True))
-    layer.build((B, T, F))
-    engine.assign(layer, theirs)
-    assert_close(layer(x), theirs(x)[0], **CLOSE)
-    assert_close(engine.to_layer(layer)(x)[0], theirs(x)[0], **CLOSE)
-    for wrong, error, words in (
-        (lambda: engine.assign(layer, torch.nn.GRU(F, U)), ValueError, "as many directions"),
-        (lambda: engine.assign(made("GRU"), torch.nn.GRU(F, U + 1)), ValueError, "of other sizes"),
-        (lambda: engine.assign(made("SimpleRNN"), torch.nn.RNN(F, U, nonlinearity="relu")), ValueError, "equations"),
-        (lambda: engine.assign(made("GRU", reset_after=False), torch.nn.GRU(F, U)), ValueError, "other equations"),
-        (lambda: engine.assign(made("LSTM", activation="relu"), torch.nn.LSTM(F, U)), ValueError, "other equations"),
-        (lambda: engine.assign(made("LSTM"), seqcells.PeepholeLSTM(F, U)), ValueError, "other equations"),
-        (lambda: engine.assign(made("LSTM", use_bias=False), torch.nn.LSTM(F, U)), ValueError, "has biases"),
-        (lambda: engine.assign(made("LSTM"), torch.nn.LSTM(F, U, bias=False)), ValueError, "has biases"),
-        (lambda: engine.assign(made("LSTM"), torch.nn.LSTMCell(F, U)), TypeError, "got LSTMCell"),
-        (lambda: engine.to_layer(uneven()), ValueError, "two directions differ"),
-        (lambda: engine.to_layer(layers.Dense(3)), TypeError, "expected a recurrent layer of Keras, got Dense"),
-        (lambda: engine.to_layer(layers.LSTM(3)), ValueError, "has no weights yet"),
-    ):
-        with pytest.raises(error, match=words):
-            wrong()
 
 
 @pytest.mark.parametrize(("model", "parameters"), [("rows", 26_850), ("series", 10_200)])
