@@ -219,12 +219,107 @@ def test_a_layer_that_is_left_leaves_the_owner():
     torch.testing.assert_close(results(owner, policy_call()), expected)
 
 
-def test_a_version_without_the_method_keeps_its_layers(monkeypatch):
-    monkeypatch.delattr(LSTMModule, "_lstm_triton_with_resets")
+@pytest.mark.parametrize("way", ["absent", "other parameters"])
+def test_another_version_keeps_its_layers(way, monkeypatch):
+    name = "_lstm_triton_with_resets"
+    monkeypatch.delattr(LSTMModule, name) if way == "absent" else monkeypatch.setattr(LSTMModule, name, lambda x: x)
     owner = nn.Sequential(LSTMModule())
     report = seqcells.swap(owner)
-    assert report.left == {"0.lstm": "this version of LSTMModule has no _lstm_triton_with_resets"}
+    assert report.left == {"0.lstm": f"this version of LSTMModule has no {name}, or another"}
     assert type(owner[0]) is LSTMModule and type(owner[0].lstm) is nn.LSTM
+
+
+def test_a_subclass_whose_own_way_takes_no_layers_of_ours_keeps_them():
+    class Own(LSTMModule):
+        recurrent_backend = "pad"
+
+    owner = nn.ModuleList([Own()])
+    assert seqcells.swap(owner).left == {"0.lstm": "Own has a recurrent_backend of its own"}
+    assert type(owner[0].lstm) is nn.LSTM
+
+
+def test_another_layer_of_an_owner_does_not_count():
+    owner = nn.ModuleList([LSTMModule()])
+    owner[0].extra = nn.GRU(2, 2)
+    owner[0].extra.stream = 3  # a name of ours
+    report = seqcells.swap(owner)
+    assert [*report.replaced] == ["0.lstm"] and [*report.left] == ["0.extra"] and [*report.adapted] == ["0"]
+
+
+@pytest.mark.parametrize("change", ["setattr", "unswap", "type"])
+def test_an_adapted_owner_of_a_layer_of_torchs(change):
+    """Its class's own methods go on."""
+    for kind, call in ((LSTMModule, trajectory_call(2, 1)), (RecurrentActorCriticPolicy, policy_call())):
+        torch.manual_seed(1)
+        owner = kind()
+        expected = results(owner, call)
+        seqcells.swap(owner)
+        name = "lstm" if kind is LSTMModule else "lstm_actor"
+        if change == "setattr":
+            setattr(owner, name, getattr(owner, name).to_torch())
+        elif change == "unswap":
+            seqcells.unswap(nn.ModuleList([getattr(owner, name)]))
+        else:
+            torch.manual_seed(1)
+            owner = type(owner)()
+        torch.testing.assert_close(results(owner, call), expected)
+
+
+def test_what_is_set_while_it_is_swapped_stays():
+    owner = LSTMModule()
+    seqcells.swap(owner)
+    assert owner.recurrent_backend == "triton"
+    owner.recurrent_backend = "scan"
+    seqcells.unswap(owner)
+    assert owner.recurrent_backend == "scan"
+
+
+def test_torchs_operators_have_no_reset():
+    for kind, call in ((LSTMModule, trajectory_call(2, 1)), (RecurrentActorCriticPolicy, policy_call())):
+        torch.manual_seed(1)
+        owner = kind()
+        expected = results(owner, call)
+        seqcells.swap(owner, backend="torch")
+        torch.testing.assert_close(results(owner, call), expected)
+
+
+def test_states_of_their_own_under_autocast():
+    owner = LSTMModule()
+    owner.float()
+    call = [each.float() if each.is_floating_point() else each for each in trajectory_call(2, 1, own=True)]
+    seqcells.swap(owner)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, h, c = owner(*call)
+    assert h.dtype == c.dtype == torch.float32 and output.shape == (B, T, H)
+
+
+def test_no_sequences():
+    owner = LSTMModule()
+    seqcells.swap(owner, backend="reference")
+    output, h, c = owner(*(each[:0] for each in trajectory_call(2, 1)))
+    assert output.shape == (0, T, H) and h.shape == c.shape == (0, T, 1, H)
+
+
+def test_reports_are_copied():
+    owner = nn.Sequential(RecurrentActorCriticPolicy())
+    report = seqcells.swap(owner)
+    for twin in (copy.copy(report), copy.deepcopy(report), pickle.loads(pickle.dumps(report))):
+        assert str(twin) == str(report) and [*twin.adapted] == ["0"]
+
+
+class Reduced(LSTMModule):
+    def __init__(self, layers=1):
+        super().__init__(num_layers=layers)
+        self.layers = layers
+
+    def __reduce__(self):
+        return Reduced, (self.layers,), self.__dict__
+
+
+def test_owners_with_a_reduction_of_their_own():
+    owner = Reduced(2)
+    seqcells.swap(owner)
+    assert copy.deepcopy(owner).lstm.num_layers == 2
 
 
 def test_owners_change_with_their_layers_while_an_example_is_timed(monkeypatch):

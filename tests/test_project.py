@@ -183,6 +183,15 @@ def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
         assert installed.issuperset(Path(name) / path.relative_to(source / folder) for path in here)
 
 
+def test_nothing_that_is_ignored_is_tracked():
+    """A folder may have been added before .gitignore had its name."""
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"git does not tell: {done.stderr}")
+    assert not done.stdout
+
+
 # Imports run downwards, from room to room in this order, and nowhere in a circle. Those inside functions count.
 
 ORDER = [

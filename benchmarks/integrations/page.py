@@ -36,7 +36,10 @@ HOLDERS = {
     ),
     "fastai": ("`AWD_LSTM`", "our layers; its weight drop works on them"),
     "gluonts": ("DeepAR, TFT", "our layers"),
-    "rsl_rl": ("`RNN`, the memory of its policies", "our layers"),
+    "rsl_rl": (
+        "`RNN`, the memory of its policies",
+        "our layers. Its exports (`as_jit`, `as_onnx`) go by torch.nn's types: `seqcells.unswap` before them",
+    ),
 }
 """What holds layers of torch.nn, and what becomes of it."""
 TIMES = """

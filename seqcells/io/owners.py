@@ -6,7 +6,10 @@ owner stays the object that it is. A subclass that has those methods for itself 
 
 from __future__ import annotations
 
+import copyreg
+import inspect
 import types
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -21,16 +24,27 @@ ADAPTERS = {
     "pfrl.nn.recurrent_sequential.RecurrentSequential": "pfrl.RecurrentSequential",
 }
 """By an owner's class: the mixin, in this folder. No package is imported for it."""
+GO_BY_TYPE = "torchrl", "pfrl"
+"""The packages whose own methods go by torch.nn's types: without an adapter they do not take our layers."""
 
 
 def refused(model: nn.Module) -> dict[nn.Module, str]:
-    """Layers in a model that must stay torch.nn's, since their owner has no methods that could be replaced."""
-    found = {}
+    """Layers in a model that must stay torch.nn's, since their owner can neither be adapted nor take ours."""
+    found: dict[nn.Module, str] = {}
     for owner in model.modules():
-        base, mixin = _found(type(owner))
-        missing = [name for name in _methods(mixin) if not hasattr(owner, name)] if mixin else []
-        if missing:
-            found |= dict.fromkeys(owner.children(), f"this version of {base.__name__} has no {missing[0]}")
+        reason = _why_not(owner)
+        if reason and _goes_by_type(owner):
+            found |= dict.fromkeys(_layers(owner), reason)
+    return found
+
+
+def mixed(model: nn.Module) -> set[nn.Module]:
+    """Layers of ours in a model whose owner has also some of torch.nn's, and takes no mixture."""
+    found: set[nn.Module] = set()
+    for owner in filter(_goes_by_type, model.modules()):
+        ours = {layer for layer in _layers(owner) if isinstance(layer, RecurrentLayer)}
+        if len(ours) < len({*_layers(owner)}):
+            found |= ours
     return found
 
 
@@ -41,20 +55,51 @@ def settle(model: nn.Module) -> dict[str, nn.Module]:
 
 def _settle(owner: nn.Module) -> bool:
     kind = type(owner)
-    layers = [child for child in owner.children() if isinstance(child, (RecurrentLayer, nn.RNNBase))]
-    ours = [isinstance(layer, RecurrentLayer) for layer in layers]
+    ours = [isinstance(layer, RecurrentLayer) for layer in _layers(owner)]
     adapted = vars(kind).get("adapted_class")
     if adapted and not any(ours):
         owner.__class__ = adapted
         return True
-    base, mixin = _found(kind)
-    if adapted or mixin is None or not ours or not all(ours):
-        return False
-    between = kind.__mro__[: kind.__mro__.index(base)]
-    if any(name in vars(each) for each in between for name in _methods(mixin)):
+    _, mixin = _found(kind)
+    if adapted or mixin is None or not ours or not all(ours) or _why_not(owner):
         return False
     owner.__class__ = _both(kind, mixin)
     return True
+
+
+def _why_not(owner: nn.Module) -> str | None:
+    """Why an owner has methods that an adapter's cannot replace; None also for what is no owner, or adapted."""
+    kind = type(owner)
+    base, mixin = _found(kind)
+    if mixin is None or "adapted_class" in vars(kind):
+        return None
+    between = kind.__mro__[: kind.__mro__.index(base)]
+    for name, method in _methods(mixin):
+        if any(name in vars(each) for each in between):
+            return f"{kind.__name__} has a {name} of its own"
+        if not hasattr(owner, name) or (
+            inspect.isfunction(method) and _parameters(method) != _parameters(inspect.getattr_static(base, name))
+        ):
+            return f"this version of {base.__name__} has no {name}, or another"
+    return None
+
+
+def _parameters(method: Any) -> list[str]:
+    names = inspect.signature(getattr(method, "__func__", method)).parameters
+    return [name for name in names if name != "self"]  # theirs may be static
+
+
+def _layers(owner: nn.Module) -> list[nn.Module]:
+    """The layers that an owner calls: all in it, or those that the adapter names."""
+    _, mixin = _found(type(owner))
+    names = getattr(mixin, "__layers__", None)
+    children = owner._modules.values() if names is None else (owner._modules.get(name) for name in names)
+    return [child for child in children if isinstance(child, (RecurrentLayer, nn.RNNBase))]
+
+
+def _goes_by_type(owner: nn.Module) -> bool:
+    base, mixin = _found(type(owner))
+    return mixin is not None and base.__module__.partition(".")[0] in GO_BY_TYPE
 
 
 def _found(kind: type) -> tuple[type, type | None]:
@@ -67,8 +112,8 @@ def _found(kind: type) -> tuple[type, type | None]:
     return kind, None
 
 
-def _methods(mixin: type) -> list[str]:
-    return [name for base in mixin.__mro__[:-1] for name in vars(base) if not name.startswith("__")]
+def _methods(mixin: type) -> Iterator[tuple[str, Any]]:
+    yield from ((name, value) for name, value in vars(mixin).items() if not name.startswith("__"))
 
 
 def _both(kind: type, mixin: type) -> type:
@@ -80,9 +125,8 @@ def _both(kind: type, mixin: type) -> type:
 
 def _reduced(owner: Any, protocol: Any) -> tuple[Any, ...]:
     """For copies and files: the class has no name of its own that they could find it by."""
-    kind = type(owner).adapted_class
-    _, *rest = super(type(owner), owner).__reduce_ex__(2)
-    return _blank, (kind,), *rest[1:]
+    made, given, *rest = super(type(owner), owner).__reduce_ex__(2)
+    return (_blank, (type(owner).adapted_class,), *rest) if made is copyreg.__newobj__ else (made, given, *rest)
 
 
 def _blank(kind: type) -> Any:

@@ -17,15 +17,22 @@ class RecurrentSequential:
 
     def forward(self, sequences: Any, recurrent_state: Any) -> tuple[Any, tuple[Any, ...]]:
         """Sequences and the layers' states, or None for zeros → outputs, the layers' new states."""
-        layers = self.recurrent_children
+        layers, new = self.recurrent_children, []
         states = [None] * len(layers) if recurrent_state is None else [*recurrent_state]
-        order, new = recurrent.get_packed_sequence_info(sequences), []
+        assert len(states) == len(layers)
+        order, packed = recurrent.get_packed_sequence_info(sequences), True
         for layer in self:
-            if layer in layers:
-                state = states[len(new)]
-                sequences, state = layer(sequences, state)
+            if (layer in layers) != packed:
+                packed = not packed
+                change = recurrent.wrap_packed_sequences_recursive if packed else _unwrapped
+                sequences = change(sequences, *order)
+            if packed:
+                sequences, state = layer(sequences, states[len(new)])
                 new.append(state)
             else:
-                unpacked = recurrent.unwrap_packed_sequences_recursive(sequences)
-                sequences = recurrent.wrap_packed_sequences_recursive(layer(unpacked), *order)
-        return sequences, tuple(new)
+                sequences = layer(sequences)
+        return sequences if packed else recurrent.wrap_packed_sequences_recursive(sequences, *order), tuple(new)
+
+
+def _unwrapped(sequences: Any, *order: Any) -> Any:
+    return recurrent.unwrap_packed_sequences_recursive(sequences)

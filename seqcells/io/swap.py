@@ -40,12 +40,17 @@ class Swapped(_Report):
     called = "calls its layers as ours are called, once for a batch"
     way_back = "Tools that go by torch.nn's types do not find these modules: seqcells.unswap(model) is the way back."
 
-    def __new__(cls, replaced: dict[str, nn.Module], left: dict[str, str], adapted: dict[str, nn.Module]) -> Self:
+    def __new__(
+        cls, replaced: dict[str, nn.Module], left: dict[str, str], adapted: dict[str, nn.Module] | None = None
+    ) -> Self:
         self = super().__new__(cls, replaced, left)
-        self.adapted = adapted
+        self.adapted = adapted or {}
         # As they are now: they may change their class again.
         self._described = {name: _described(module) for name, module in replaced.items()}
         return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.replaced, self.left, self.adapted
 
     def __str__(self) -> str:
         times = self.times
@@ -106,8 +111,13 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
         convert.to_ours(module, OURS.get(base, RecurrentLayer), backend=backend)
 
     def change() -> Swapped:
-        changed = _change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class")
-        return Swapped(*changed, owners.settle(model))
+        replaced, left = _change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class")
+        for layer in owners.mixed(model):
+            convert.to_torch(layer)
+            for name in [name for name, module in replaced.items() if module is layer]:
+                del replaced[name]
+                left[name] = "its owner also holds a layer that was left"
+        return Swapped(replaced, left, owners.settle(model))
 
     if example is None:
         return change()

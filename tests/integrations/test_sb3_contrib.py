@@ -43,6 +43,16 @@ def test_prediction_goes_on_over_steps_and_starts():
         np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-5, atol=1e-6)
 
 
+def test_by_torchs_operators_and_a_policy_of_the_same_class():
+    made = algorithm()
+    seqcells.swap(made.policy, backend="torch")
+    made.learn(ENVIRONMENTS * STEPS)
+    again = type(made.policy)(**made.policy._get_constructor_parameters())
+    seen = np.zeros((ENVIRONMENTS, 2), "float32")
+    for each in (made.policy, again):
+        each.predict(seen, None, np.ones(ENVIRONMENTS, bool), True)
+
+
 def test_files_go_both_ways(tmp_path):
     made = algorithm()
     seqcells.swap(made.policy)

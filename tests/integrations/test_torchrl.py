@@ -114,8 +114,20 @@ def test_a_subclass_with_its_own_way_keeps_it():
 
     model = nn.ModuleList([made("lstm")])
     model[0].__class__ = Own
-    assert seqcells.swap(model).adapted == {}
+    expected = run(model[0], "lstm", batch("lstm"))
+    report = seqcells.swap(model)
+    assert report.adapted == {} and report.left == {"0.lstm": "Own has a _lstm_triton_with_resets of its own"}
     assert type(model[0]) is Own
+    torch.testing.assert_close(run(model[0], "lstm", batch("lstm")), expected)
+
+
+def test_its_own_ways_to_other_layers():
+    for change in ("make_cudnn_based", "make_python_based"):
+        model = nn.ModuleList([made("lstm")])
+        expected = run(model[0], "lstm", batch("lstm"))
+        seqcells.swap(model)
+        getattr(model[0], change)()
+        torch.testing.assert_close(run(model[0], "lstm", batch("lstm")), expected)
 
 
 @pytest.mark.parametrize("kind", STATES)
