@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     top.add_argument("command", nargs="?", choices=("measure", "page"), default="measure")
     top.add_argument("--packages", nargs="+", choices=PACKAGES, default=[*PACKAGES], metavar="PACKAGE")
     top.add_argument("--frames", type=int, default=0, help="of RecurrentPPO, which learns by both (default: 0, not)")
+    top.add_argument("--seeds", type=int, default=3, help="from which it learns (default: 3)")
     top.add_argument("--threads", type=int, default=torch.get_num_threads())
     top.add_argument("--samples", type=int, default=7)
     top.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
@@ -46,8 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
             report.absent[PACKAGES[package]] = str(why)
             continue
         report.rows += [row(package, case, options.samples) for case in found]
-    if options.frames:
-        learn(report, options.frames)
+    for seed in range(options.seeds if options.frames else 0):
+        learn(report, options.frames, seed)
     show(report)
     path = files.named(files.INTEGRATIONS, report.date, report.commit) if options.save else options.json
     if path:

@@ -14,13 +14,12 @@ import seqcells
 
 from .. import run
 from .case import PACKAGES, Case, Step
-from .report import Curve, Report, Row
+from .report import OURS, THEIRS, Curve, Report, Row
 
 SAMPLE = 0.2
 """Seconds of a sample, at least one step."""
 LOSSES = 3
 """Steps whose losses are compared, which also warm up."""
-THEIRS, OURS = "torch.nn", "seqcells"
 
 
 @contextmanager
@@ -83,12 +82,12 @@ def row(package: str, case: Case, samples: int) -> Row:
     return Row(*told, sorted(calls), differs, figures[THEIRS], figures[OURS])
 
 
-def learn(report: Report, frames: int, points: int = 8) -> None:
+def learn(report: Report, frames: int, seed: int, points: int = 8) -> None:
     """Let RecurrentPPO learn by both, by turns, and add the curves to a report."""
     from .sb3_contrib import algorithm
 
-    curves = {name: Curve(name) for name in (THEIRS, OURS)}
-    algorithms = {name: algorithm() for name in curves}
+    curves = {name: Curve(name, seed) for name in (THEIRS, OURS)}
+    algorithms = {name: algorithm(seed) for name in curves}
     seqcells.swap(algorithms[OURS].policy)
     random = dict.fromkeys(curves, (torch.get_rng_state(), np.random.get_state()))
     for _ in range(points):
@@ -102,7 +101,7 @@ def learn(report: Report, frames: int, points: int = 8) -> None:
             episodes = [episode["r"] for episode in made.ep_info_buffer]
             curve.returns.append(sum(episodes) / len(episodes))
             random[name] = torch.get_rng_state(), np.random.get_state()
-    report.curves = [*curves.values()]
+    report.curves += curves.values()
 
 
 def _seconds(step: Step, count: int) -> float:

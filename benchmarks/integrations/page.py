@@ -1,9 +1,10 @@
 """``docs/integrations.md``: how models of other packages run on our layers, and how fast."""
 
 from pathlib import Path
+from statistics import mean
 
 from .. import machine, units
-from .report import Curve, Report, Row
+from .report import OURS, THEIRS, Curve, Report, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 BEGIN = """# Models of other packages
@@ -53,11 +54,12 @@ turns, medians. “Differs” is the greatest relative difference of the first t
 LEARNING = """
 ## RecurrentPPO learns
 
-CartPole without its velocities, in eight environments, {frames} frames, one seed: {theirs:.0f} frames a second by
-torch.nn, {ours:.0f} by seqcells, {ratio:.1f} times as many. The mean return of the last 100 episodes, which is the same
-until roundings change an action:
+CartPole without its velocities, in eight environments, {frames} frames from each of {seeds} seeds: {theirs:.0f} frames
+a second by torch.nn, {ours:.0f} by seqcells, {ratio:.1f} times as many. A seed's first rollout and losses are the same by
+both (`tests/integrations/test_sb3_contrib.py`); then a rounding changes an action, and it is another run. The mean return
+of the last 100 episodes, over the seeds, with the least and the greatest:
 
-| frames | {names} |
+| frames | torch.nn | seqcells |
 |---|---|---|"""
 
 
@@ -88,8 +90,14 @@ def _line(row: Row) -> str:
 def _learning(curves: list[Curve]) -> list[str]:
     if not curves:
         return []
-    theirs, ours = curves
-    told = {"frames": f"{theirs.frames[-1]:,}", "theirs": theirs.rate, "ours": ours.rate}
-    begin = LEARNING.format(**told, ratio=ours.rate / theirs.rate, names=f"{theirs.provider} | {ours.provider}")
-    points = zip(theirs.frames, theirs.returns, ours.returns, strict=True)
-    return [begin, *(f"| {frames:,} | {a:.1f} | {b:.1f} |" for frames, a, b in points)]
+    sides = [[curve for curve in curves if curve.provider == name] for name in (THEIRS, OURS)]
+    theirs, ours = (mean(curve.rate for curve in side) for side in sides)
+    told = {"frames": f"{curves[0].frames[-1]:,}", "seeds": len(sides[0]), "theirs": theirs, "ours": ours}
+    points = zip(*(curve.frames for curve in sides[0]), strict=True)
+    lines = [f"| {frames[0]:,} | {_spread(sides[0], k)} | {_spread(sides[1], k)} |" for k, frames in enumerate(points)]
+    return [LEARNING.format(**told, ratio=ours / theirs), *lines]
+
+
+def _spread(side: list[Curve], point: int) -> str:
+    found = [curve.returns[point] for curve in side]
+    return f"{mean(found):.0f} ({min(found):.0f} to {max(found):.0f})"

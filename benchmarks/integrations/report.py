@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from .. import machine, schema, tables, units
 from ..record import Record
 
+THEIRS, OURS = "torch.nn", "seqcells"
 HEADER = ("package", "model", "torch.nn", "seqcells", "×", "loss differs by")
 
 
@@ -34,9 +35,10 @@ class Row:
 
 @dataclass
 class Curve:
-    """An algorithm that learns, by one of the two."""
+    """An algorithm that learns, by one of the two, from one seed."""
 
     provider: str
+    seed: int = 0
     frames: list[int] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
     """The mean return of the last 100 episodes after so many frames."""
@@ -67,7 +69,8 @@ def show(report: Report) -> None:
     tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
     tables.table("a step of training", HEADER, [_line(row) for row in report.rows], range(2, 6))
     for curve in report.curves:
-        tables.say(f"RecurrentPPO by {curve.provider}: {curve.rate:.0f} frames a second, returns {curve.returns}")
+        told = f"{curve.rate:.0f} frames a second, returns {[round(each) for each in curve.returns]}"
+        tables.say(f"RecurrentPPO by {curve.provider}, seed {curve.seed}: {told}")
     for package, why in report.absent.items():
         tables.say(f"note: {package}: {why}")
 
