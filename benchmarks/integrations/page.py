@@ -54,10 +54,10 @@ turns, medians. “Differs” is the greatest relative difference of the first t
 LEARNING = """
 ## RecurrentPPO learns
 
-CartPole without its velocities, in eight environments, {frames} frames from each of {seeds} seeds: {theirs:.0f} frames
-a second by torch.nn, {ours:.0f} by seqcells, {ratio:.1f} times as many. A seed's first rollout and losses are the same by
-both (`tests/integrations/test_sb3_contrib.py`); then a rounding changes an action, and it is another run. The mean return
-of the last 100 episodes, over the seeds, with the least and the greatest:
+CartPole without its velocities, in eight environments, {frames} frames, seeds: {seeds}. By torch.nn {theirs:.0f} frames
+a second, by seqcells {ours:.0f}, {ratio:.1f} times as many. A seed's first rollout and losses are the same by
+both (`tests/integrations/test_sb3_contrib.py`); then a rounding changes an action, and it is another run. The mean
+return of the last 100 episodes, over the seeds, with the least and the greatest:
 
 | frames | torch.nn | seqcells |
 |---|---|---|"""
