@@ -1,0 +1,236 @@
+"""A recurrent node of an ONNX graph as a module, with layers of ours in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ... import cells
+from ...cells import Cell
+from ...modules.define import define
+from ...modules.layers import GRU, LSTM, RNN
+from ...modules.recurrent_layer import RecurrentLayer
+from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
+
+ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+"""The places of ONNX' gates (i o f c, z r h) in our order."""
+LETTERS = {"LSTM": "fgh", "GRU": "fg", "RNN": "f"}
+DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+INPUTS = "W", "R", "B", "P"
+
+
+class Node(nn.Module):
+    """An LSTM, GRU or RNN of ONNX, called as the node is: T time steps, N sequences, F features, H hidden units.
+
+    Args:
+        kind: the operator's name.
+        attributes: the node's, by name; those that are absent have ONNX' defaults.
+        tensors: W (D, G·H, F), R (D, G·H, H) and, where there are any, B (D, 2·G·H) and P (D, 3·H), D directions.
+        backend: see `seqcells.call.choose`. Default: ``"auto"``
+
+    `layers` has one layer of ours, of two directions where both have the same equations, otherwise a layer for each.
+    With the default attributes they are `seqcells.LSTM`, `GRU` and `RNN`, or a layer of a cell in `seqcells.cells`.
+
+    Raises:
+        ValueError: the node has attributes or tensors that its operator has not.
+    """
+
+    def __init__(self, kind: str, attributes: Mapping[str, Any], tensors: Mapping[str, Tensor], backend: str = "auto"):
+        super().__init__()
+        if kind not in ORDERS:
+            raise ValueError(f"expected an LSTM, GRU or RNN, got {kind}")
+        direction = attributes.get("direction", "forward")
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction should be forward, reverse or bidirectional, got {direction!r}")
+        count = DIRECTIONS[direction]
+        self.kind, self.direction, self.layout = kind, direction, attributes.get("layout", 0)
+        found = [_cell(kind, attributes, "P" in tensors, k, count) for k in range(count)]
+        _check(kind, attributes.get("hidden_size"), tensors, count)
+        whole = [found[0]] if len({*found}) == 1 else found
+        self.layers = nn.ModuleList()
+        for k, cell in enumerate(whole):
+            own = {name: value[k : k + count // len(whole)] for name, value in tensors.items()}
+            self.layers.append(_layer(kind, cell, own, backend))
+
+    def forward(
+        self,
+        input: Tensor,
+        sequence_lens: Tensor | None = None,
+        initial_h: Tensor | None = None,
+        initial_c: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The node's results.
+
+        Args:
+            input: X (T, N, F), or (N, T, F) with layout 1.
+            sequence_lens: (N,) integers. Default: T for each
+            initial_h, initial_c: (D, N, H), or (N, D, H) with layout 1. Default: zeros
+
+        Returns:
+            Y (T, D, N, H) and Y_h (D, N, H), of an LSTM Y_c (D, N, H), too; (N, T, D, H) and (N, D, H) with layout 1.
+        """
+        given = (
+            [] if initial_h is None and initial_c is None else [initial_h, initial_c][: 2 if self.kind == "LSTM" else 1]
+        )
+        if self.layout:
+            input = input.transpose(0, 1)
+            given = [None if state is None else state.transpose(0, 1) for state in given]
+        paths, hidden = DIRECTIONS[self.direction], self.layers[0].hidden_size
+        zeros = input.new_zeros(paths, input.shape[1], hidden)
+        states = [zeros if state is None else state for state in given]
+        each, outputs, finals = paths // len(self.layers), [], []
+        for k, layer in enumerate(self.layers):
+            backwards = self.direction == "reverse" or k == 1
+            own = [state[k * each : (k + 1) * each] for state in states]
+            hx = None if not own else own[0] if len(own) == 1 else tuple(own)
+            x = _reversed(input, sequence_lens) if backwards else input
+            output, final = layer(x, hx, lengths=sequence_lens)
+            output = output.unflatten(-1, (each, hidden)).transpose(1, 2)
+            outputs.append(_reversed(output, sequence_lens, 2) if backwards else output)
+            finals.append((final,) if isinstance(final, Tensor) else final)
+        found = [torch.cat(outputs, 1), *(torch.cat(state, 0) for state in zip(*finals, strict=True))]
+        if self.layout:
+            return found[0].permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in found[1:])
+        return tuple(found)
+
+    def extra_repr(self) -> str:
+        """What the layers do not say."""
+        return f"{self.kind}, direction={self.direction}, layout={self.layout}"
+
+
+def of_node(node: onnx.NodeProto, values: Mapping[str, Tensor], backend: str = "auto") -> Node:
+    """The module of a node, whose weights are among ``values`` by their names in the graph.
+
+    Raises:
+        ValueError: a weight is none of the values: something computes it; or see `Node`.
+    """
+    names = dict(zip(("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"), node.input, strict=False))
+    tensors = {}
+    for role in INPUTS:
+        name = names.get(role)
+        if name:
+            if name not in values:
+                raise ValueError(f"{node.op_type} {node.name or node.output[0]}: {role} ({name}) is no constant")
+            tensors[role] = values[name]
+    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    return Node(node.op_type, {name: _text(value) for name, value in attributes.items()}, tensors, backend)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return [_text(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _cell(kind: str, attributes: Mapping[str, Any], peepholes: bool, k: int, count: int) -> type[Cell]:
+    """The cell of one direction."""
+    letters = LETTERS[kind]
+    names = attributes.get("activations") or DEFAULTS[kind] * count
+    if len(names) != len(letters) * count:
+        raise ValueError(f"{kind} should have {len(letters) * count} activations, got {len(names)}")
+    # Numbers are in the order of the activations, but only those have some whose function has.
+    numbers = {name: list(attributes.get(f"activation_{name}") or []) for name in ("alpha", "beta")}
+    options: dict[str, Any] = {"clip": float(attributes.get("clip", 0.0))}
+    for place, name in enumerate(names):
+        known = next((each for each in FUNCTIONS if each.lower() == name.lower()), None)
+        if known is None:
+            raise ValueError(f"there is no activation {name}")
+        function = FUNCTIONS[known]
+        own = {}
+        for number, default in (("alpha", function.alpha), ("beta", function.beta)):
+            own[number] = numbers[number].pop(0) if number in HAS.get(known, ()) and numbers[number] else default
+        if place // len(letters) == k:
+            letter = letters[place % len(letters)]
+            options |= {
+                f"{letter}_function": PLACES[known],
+                f"{letter}_alpha": own["alpha"],
+                f"{letter}_beta": own["beta"],
+            }
+    before = kind == "GRU" and not attributes.get("linear_before_reset", 0)
+    if kind == "LSTM":
+        options["input_forget"] = bool(attributes.get("input_forget", 0))
+    ours = {"RNN": OnnxRNN, "GRU": OnnxGRUBefore if before else OnnxGRU}.get(kind)
+    made = (ours or (OnnxPeepholeLSTM if peepholes else OnnxLSTM)).configured(**options)
+    return KNOWN.get(made, made)
+
+
+HAS = {
+    **dict.fromkeys(("Affine", "ScaledTanh", "HardSigmoid"), ("alpha", "beta")),
+    **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu"), ("alpha",)),
+}
+"""The numbers of the functions that have some."""
+KNOWN = {
+    OnnxRNN: cells.RNNTanh,
+    OnnxRNN.configured(f_function=PLACES["Relu"]): cells.RNNReLU,
+    OnnxGRU: cells.GRU,
+    OnnxGRUBefore: cells.GRUResetBefore,
+    OnnxLSTM: cells.LSTM,
+    OnnxPeepholeLSTM: cells.PeepholeLSTM,
+}
+"""Cells of ours with the same equations."""
+
+
+def _check(kind: str, hidden: int | None, tensors: Mapping[str, Tensor], count: int) -> None:
+    """ValueError where tensors do not fit to the operator or to each other."""
+    missing = [name for name in ("W", "R") if name not in tensors]
+    if missing:
+        raise ValueError(f"{kind} has no {missing[0]}")
+    if "P" in tensors and kind != "LSTM":
+        raise ValueError(f"{kind} has no peepholes")
+    hidden, gates = tensors["R"].shape[-1] if hidden is None else hidden, len(ORDERS[kind])
+    sizes = {"W": (count, gates * hidden, tensors["W"].shape[-1]), "R": (count, gates * hidden, hidden)}
+    sizes |= {"B": (count, 2 * gates * hidden), "P": (count, 3 * hidden)}
+    for name, tensor in tensors.items():
+        if tensor.shape != sizes[name]:
+            raise ValueError(f"{kind}: {name} should be of size {sizes[name]}, got {tuple(tensor.shape)}")
+
+
+def _layer(kind: str, cell: type[Cell], tensors: Mapping[str, Tensor], backend: str) -> RecurrentLayer:
+    """A layer of ours with the weights of one direction, or of both."""
+    w, r, b, p = (tensors.get(name) for name in INPUTS)
+    options = {"bias": b is not None, "bidirectional": len(w) == 2, "device": w.device, "dtype": w.dtype}
+    made = _class(cell)(w.shape[-1], r.shape[-1], backend=backend, **options)
+    with torch.no_grad():
+        for k, own in enumerate(made._weights()):
+            recurrent = _ordered(kind, r[k])
+            biases = [] if b is None else [_ordered(kind, each) for each in b[k].chunk(2)]
+            others = []
+            if cell.base in (cells.GRUResetBefore, OnnxGRUBefore):
+                rows = 2 * r.shape[-1]
+                others = [recurrent[rows:], *(each[rows:] for each in biases[1:])]
+                recurrent, biases[1:] = recurrent[:rows], [each[:rows] for each in biases[1:]]
+            elif p is not None:
+                input, output, forget = p[k].chunk(3)
+                others = [torch.cat([input, forget, output])]
+            values = _ordered(kind, w[k]), recurrent, *biases, *others
+            for parameter, value in zip(own.present(), values, strict=True):
+                parameter.copy_(value.view_as(parameter))
+    return made
+
+
+def _class(cell: type[Cell]) -> Any:
+    if cell is cells.RNNReLU:
+        return lambda *sizes, **options: RNN(*sizes, nonlinearity="relu", **options)
+    return {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}.get(cell) or define(cell)[0]
+
+
+def _ordered(kind: str, rows: Tensor) -> Tensor:
+    parts: Sequence[Tensor] = rows.chunk(len(ORDERS[kind]))
+    return torch.cat([parts[k] for k in ORDERS[kind]])
+
+
+def _reversed(x: Tensor, lengths: Tensor | None, batch: int = 1) -> Tensor:
+    """(T, …) read from each sequence's end, what lies past a length where it was; ``batch`` is the sequences' axis."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(len(x), device=x.device).unsqueeze(1)
+    lengths = lengths.to(x.device)
+    place = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    shape = [1] * x.dim()
+    shape[0], shape[batch] = place.shape
+    return x.gather(0, place.view(shape).expand_as(x))

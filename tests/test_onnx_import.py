@@ -1,0 +1,178 @@
+"""ONNX' recurrent nodes as layers of ours: its own tests, random attributes against its equations and onnxruntime."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from onnx_nodes import KINDS, Drawn, F, H, N, T
+
+import seqcells
+from seqcells.io.onnx import load
+
+INPUTS = "X", "sequence_lens", "initial_h", "initial_c"
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+
+def run(module, inputs, dtype=torch.float64):
+    """The node's outputs as arrays."""
+    given = [None if name not in inputs else torch.from_numpy(np.array(inputs[name])) for name in INPUTS]
+    given = [each.to(dtype) if each is not None and each.is_floating_point() else each for each in given]
+    with torch.no_grad():
+        return [each.numpy() for each in module(*given)]
+
+
+@pytest.fixture(scope="module")
+def node_tests():
+    """ONNX' own tests of its recurrent operators."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with np.errstate(all="ignore"):
+        return [test for test in collect_testcases(None) if test.model.graph.node[0].op_type in KINDS]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_own_tests(node_tests):
+    assert len(node_tests) >= 18
+    for test in node_tests:
+        (inputs, outputs), graph = test.data_sets[0], test.model.graph
+        given = {each.name: np.array(value) for each, value in zip(graph.input, inputs, strict=True)}
+        (module,) = load(test.model, {name: torch.from_numpy(value) for name, value in given.items()}).values()
+        found = dict(zip(graph.node[0].output, run(module, given, torch.float32), strict=False))
+        for each, expected in zip(graph.output, outputs, strict=True):
+            np.testing.assert_allclose(found[each.name], expected, rtol=1e-5, atol=1e-6, err_msg=test.name)
+
+
+SEEDS = range(24)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_attributes(kind, seed):
+    """By the specification's equations."""
+    drawn = Drawn(kind, seed)
+    (module,) = load(drawn.model("float64"), backend="reference").values()
+    for found, expected in zip(run(module, drawn.inputs), drawn.results(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_each_attribute_is_drawn_at_least_twice():
+    for kind in KINDS:
+        seen = Counter()
+        for seed in SEEDS:
+            drawn = Drawn(kind, seed)
+            for name, value in drawn.attributes.items():
+                each = [(name, v) for v in value] if name == "activations" else [(name, value)]
+                seen.update({*each} if name in ("activations", "direction", "layout") else {(name, str(value)[:1])})
+            seen.update((name, True) for name in drawn.inputs | drawn.weights)
+        wanted = [("direction", d) for d in ("forward", "reverse", "bidirectional")] + [("layout", 0), ("layout", 1)]
+        wanted += [(name, True) for name in ("B", "sequence_lens", "initial_h", *(["P"] if kind == "LSTM" else []))]
+        other = {"LSTM": "input_forget", "GRU": "linear_before_reset"}.get(kind)
+        wanted += [(other, "0"), (other, "1")] if other else []
+        assert min(seen[each] for each in wanted) >= 2, seen
+        assert sum(count for (name, _), count in seen.items() if name == "clip") >= 2
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_attributes_by_onnxruntime(kind, compiling):
+    """In float32, by the engine; nodes that the runtime refuses count in the test above."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    ran = 0
+    for seed in SEEDS:
+        drawn = Drawn(kind, seed, layout=0)
+        model = drawn.model()
+        inputs = {k: v if k == "sequence_lens" else v.astype("float32") for k, v in drawn.inputs.items()}
+        try:
+            session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            expected = session.run(None, inputs)
+        except Exception as why:
+            print(f"{kind} {seed}: {why}")
+            continue
+        (module,) = load(model).values()
+        exact = drawn.results()
+        if max(np.abs(each).max() for each in exact) > 100:
+            continue  # functions without bounds: in float32 there is little to compare
+        for found, theirs, truth in zip(run(module, inputs, torch.float32), expected, exact, strict=True):
+            np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-5)
+            if np.allclose(theirs, truth, rtol=1e-4, atol=1e-5):  # else the runtime does something else
+                np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-5)
+                ran += 1
+    assert ran >= 10
+
+
+def test_default_attributes_are_layers_of_torchs_contract():
+    for kind, ours, theirs in (("LSTM", seqcells.LSTM, torch.nn.LSTM), ("RNN", seqcells.RNN, torch.nn.RNN)):
+        drawn = Drawn(kind, 0, direction="bidirectional")
+        drawn.attributes = {"hidden_size": H, "direction": "bidirectional"}
+        drawn.weights.pop("P", None)
+        (module,) = load(drawn.model("float64")).values()
+        (layer,) = module.layers
+        assert type(layer) is ours
+        twin = theirs(F, H, bidirectional=True, bias="B" in drawn.weights, dtype=torch.float64)
+        twin.load_state_dict(layer.state_dict())
+        x = torch.from_numpy(drawn.inputs["X"])
+        assert torch.allclose(twin(x)[0], layer(x)[0])
+
+
+def test_a_graph_and_graphs_in_it(tmp_path):
+    """By name, from a file, from constants, and in a branch; gradients reach the weights."""
+    drawn = [Drawn(kind, seed, direction="forward", activations=[]) for seed, kind in enumerate(KINDS)]
+    nodes, values = [], []
+    for k, each in enumerate(drawn):
+        each.attributes = {"hidden_size": H}
+        each.weights.pop("P", None)
+        each.inputs = {"X": each.inputs["X"].reshape(T, N, F)}
+        graph = each.model("float64").graph
+        for old in [*graph.initializer]:
+            array = onnx.numpy_helper.from_array(each.weights[old.name], f"{old.name}{k}")
+            nodes.append(helper.make_node("Constant", [], [array.name], value=array))
+        node = graph.node[0]
+        names = [f"{name}{k}" if name in each.weights else name for name in node.input]
+        nodes.append(helper.make_node(node.op_type, names, [f"Y{k}"], name=f"layer{k}", **each.attributes))
+    branch = helper.make_graph(nodes, "branch", [], [helper.make_tensor_value_info("Y0", 11, None)])
+    outer = helper.make_node("If", ["yes"], ["out"], then_branch=branch, else_branch=branch)
+    inputs = [
+        helper.make_tensor_value_info("X", TensorProto.DOUBLE, (T, N, F)),
+        helper.make_tensor_value_info("yes", 9, ()),
+    ]
+    graph = helper.make_graph([outer], "outer", inputs, [helper.make_tensor_value_info("out", 11, None)], values)
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    modules = load(tmp_path / "model.onnx")
+    assert [*modules] == ["layer0", "layer1", "layer2"]
+    for each, module in zip(drawn, modules.values(), strict=True):
+        np.testing.assert_allclose(run(module, each.inputs)[0], each.results()[0], rtol=1e-9)
+        module(torch.from_numpy(each.inputs["X"]))[0].sum().backward()
+        assert all(parameter.grad is not None for parameter in module.parameters())
+    assert [*load((tmp_path / "model.onnx").read_bytes())] == [*modules]
+
+
+WRONG = {
+    "no constant": (lambda model: model.graph.initializer.pop(), "is no constant"),
+    "a direction": (lambda model: attribute(model, "direction", "sideways"), "direction should be"),
+    "an activation": (
+        lambda model: attribute(model, "activations", ["Swish", "Tanh", "Tanh"]),
+        "there is no activation",
+    ),
+    "their number": (lambda model: attribute(model, "activations", ["Tanh"]), "should have 3 activations, got 1"),
+    "a size": (lambda model: attribute(model, "hidden_size", H + 1), "should be of size"),
+}
+
+
+def attribute(model, name, value):
+    node = model.graph.node[0]
+    kept = [each for each in node.attribute if each.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_no_node_of_the_operator(change, words):
+    drawn = Drawn("LSTM", 1)
+    drawn.attributes = {"hidden_size": H}
+    model = drawn.model()
+    change(model)
+    with pytest.raises(ValueError, match=words):
+        load(model)
