@@ -105,7 +105,7 @@ def program(cell: type[Cell]) -> str:
         return ""
 
 
-def _cell(name: str, hash: str) -> type[Cell]:
+def cell_of(name: str, hash: str) -> type[Cell]:
     """The cell that a graph was made with: of that name, or defined under it before. RuntimeError if there is none."""
     found = next((cell for cell in cells_of(name) if program(cell) == hash), None)
     if found:
@@ -119,7 +119,7 @@ class _Call:
     def __init__(
         self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str, kept: str = ""
     ) -> None:
-        kind, self.names = _cell(cell, hash), names.split()
+        kind, self.names = cell_of(cell, hash), names.split()
         if len(self.names) != len(tensors):
             raise RuntimeError(f"Expected a name for each of {len(tensors)} tensors, got {len(self.names)}: {names!r}")
         named = dict(zip(self.names, tensors, strict=True))
@@ -279,7 +279,7 @@ class _Differentiated(torch.autograd.Function):
 
 def _results(others: tuple) -> int:
     """Their number, from the arguments but for the tensors."""
-    return 1 + len(_cell(*others[:2]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
+    return 1 + len(cell_of(*others[:2]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
 
 
 def _with_kept(args: tuple) -> tuple[Any, ...]:
@@ -344,7 +344,7 @@ def _vmap(
     """Rows of one batch where all share their weights, else one call after another."""
     count, dims, names_of = info.batch_size, in_dims[2], names.split()
     tensors = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
-    kind = _cell(cell, hash)
+    kind = cell_of(cell, hash)
     axes = [_batch_axis(kind, name) for name in names_of]
     if any(dim is not None and axis is None for dim, axis in zip(dims, axes, strict=True)):
         each = [[t if dim is None else t[k] for t, dim in zip(tensors, dims, strict=True)] for k in range(count)]

@@ -1,0 +1,148 @@
+"""Layers of ours as nodes of ONNX: what torch.onnx.export makes of the package's operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from onnxscript import ir
+from onnxscript.onnx_opset import opset18 as op
+
+from ... import cells
+from ...call.operators import cell_of
+from ...cells import Cell
+from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
+from .nodes import HAS, KNOWN, LETTERS, ORDERS
+
+KINDS = {OnnxRNN: "RNN", OnnxGRU: "GRU", OnnxGRUBefore: "GRU", OnnxLSTM: "LSTM", OnnxPeepholeLSTM: "LSTM"}
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For ``torch.onnx.export(model, args, dynamo=True, custom_translation_table=translations())``.
+
+    Layers of the cells that ONNX has nodes for become LSTM, GRU and RNN nodes, with ``lengths`` as ``sequence_lens``;
+    time steps and sequences may be dynamic.
+    """
+    return {torch.ops.seqcells.recurrence.default: _recurrence}
+
+
+class Native(NamedTuple):
+    """A node of ONNX for a cell."""
+
+    kind: str
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, cell: type[Cell], directions: int) -> Native | None:
+        """None where ONNX has no node."""
+        same = next((theirs for theirs, ours in KNOWN.items() if ours is cell), cell)
+        kind = KINDS.get(same.base)
+        if kind is None:
+            return None
+        options = same.options
+        found: dict[str, Any] = {}
+        if kind == "GRU":
+            found["linear_before_reset"] = int(same.base is OnnxGRU)
+        if options.get("input_forget"):
+            found["input_forget"] = 1
+        if options["clip"]:
+            found["clip"] = options["clip"]
+        if any(options[name] != same.base.options[name] for name in options if name[1:2] == "_"):
+            found |= _activations(options, LETTERS[kind], directions)
+        return cls(kind, found)
+
+
+def _activations(options: Mapping[str, Any], letters: str, directions: int) -> dict[str, Any]:
+    names = {place: name for name, place in PLACES.items()}
+    functions = [names[options[f"{letter}_function"]] for letter in letters] * directions
+    found: dict[str, Any] = {"activations": functions}
+    for number in ("alpha", "beta"):
+        pairs = zip(functions, [*letters] * directions, strict=True)
+        values = [options[f"{letter}_{number}"] for name, letter in pairs if number in HAS.get(name, ())]
+        if values:
+            found[f"activation_{number}"] = values
+    return found
+
+
+def _recurrence(
+    cell: str,
+    program: str,
+    tensors: Sequence[ir.Value],
+    names: str,
+    reverse: bool,
+    backend: str,
+    kept: str = "",
+) -> Any:
+    """The operator's results: the output and the final states."""
+    given = dict(zip(names.split(), tensors, strict=True))
+    kind = cell_of(cell, program)
+    directions = sum(name.startswith("weight_hh_") for name in given)
+    native = Native.of(kind, directions)
+    words = _why_not(kind, native, given, kept)
+    if words:
+        raise NotImplementedError(f"ONNX has no node for {cell}{words}")
+    gates, hidden = len(kind.gates), given["weight_hh_0"].shape[1]
+    x, w, b = _projection(given["gates_x"], directions * gates * hidden)
+    order = [ORDERS[native.kind].index(k) for k in range(gates)]
+
+    def ordered(rows: ir.Value, *size: int) -> ir.Value:
+        """(D·G·H, …) in ONNX' order of gates: (D, G·H, …)."""
+        blocks = op.Gather(op.Reshape(rows, _integers(directions, gates, hidden, *size)), _integers(*order), axis=1)
+        return op.Reshape(blocks, _integers(directions, gates * hidden, *size))
+
+    recurrent = [_rows(given, "weight", d) for d in range(directions)]
+    biases = [_rows(given, "bias", d) for d in range(directions)]
+    bias = None
+    if b is not None or biases[0] is not None:
+        zeros = op.Constant(value=ir.tensor(np.zeros(directions * gates * hidden, _numpy(x))))
+        both = b if b is not None else zeros, zeros if biases[0] is None else op.Concat(*biases, axis=0)
+        bias = op.Concat(*(ordered(each) for each in both), axis=1)
+    inputs = [x, ordered(w, -1), ordered(op.Concat(*recurrent, axis=0), hidden), bias]
+    inputs.append(op.Cast(given["lengths"], to=ir.DataType.INT32) if "lengths" in given else None)
+    inputs += [given[f"state_{name}"] for name in kind.states]
+    if kind.own_names() and native.kind == "LSTM":
+        rows = op.Concat(*(op.Reshape(given[f"weight_peephole_{d}"], _integers(1, 3, hidden)) for d in range(directions)), axis=0)
+        inputs.append(op.Reshape(op.Gather(rows, _integers(0, 2, 1), axis=1), _integers(directions, 3 * hidden)))
+    direction = "bidirectional" if directions == 2 else "reverse" if reverse else "forward"
+    node = getattr(op, native.kind)
+    output, *finals = node(*inputs, hidden_size=hidden, direction=direction, **native.attributes)
+    output = op.Reshape(op.Transpose(output, perm=[0, 2, 1, 3]), _integers(0, 0, directions * hidden))
+    return output, *finals
+
+
+def _why_not(kind: type[Cell], native: Native | None, given: Mapping[str, Any], kept: str) -> str:
+    if native is None:
+        return ""
+    for name, words in (("reset", " with reset="), ("weight_hr_0", " with proj_size=")):
+        if name in given:
+            return words
+    return " with keep=" if kept else ""
+
+
+def _rows(given: Mapping[str, ir.Value], what: str, d: int) -> ir.Value | None:
+    """The recurrent weights or biases of a direction, with the candidate's product after the others."""
+    first = given.get(f"{'weight_hh' if what == 'weight' else 'bias_hh'}_{d}")
+    candidate = given.get(f"{what}_candidate_{d}")
+    return first if candidate is None else op.Concat(first, candidate, axis=0)
+
+
+def _projection(gates_x: ir.Value, width: int) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """The layer's input, its weights (D·G·H, features) and its biases, where a product made the gates of them."""
+    product, bias, producer = gates_x, None, gates_x.producer()
+    if producer is not None and producer.op_type == "Add":
+        product, bias = producer.inputs
+        producer = product.producer()
+    if producer is not None and producer.op_type == "MatMul":
+        x, weight = producer.inputs
+        return x, op.Transpose(weight, perm=[1, 0]), bias
+    return gates_x, op.Constant(value=ir.tensor(np.eye(width, dtype=_numpy(gates_x)))), None
+
+
+def _numpy(value: ir.Value) -> np.dtype:
+    return value.dtype.numpy()
+
+
+def _integers(*values: int) -> ir.Value:
+    return op.Constant(value=ir.tensor(np.array(values, "int64")))
