@@ -1,12 +1,14 @@
 """ONNX graphs and the layers of seqcells: `pip install seqcells[onnx]`.
 
-``load(path)`` makes modules of a graph's recurrent nodes.
+``load(path)`` makes modules of a graph's recurrent nodes. The other way is torch's: ``torch.onnx.export(model, args,
+dynamo=True, custom_translation_table=seqcells.io.onnx.translations())``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
+from typing import Any
 
 import onnx
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from .nodes import ORDERS, Node, of_node
 
-__all__ = ["Node", "load", "of_node"]
+__all__ = ["Node", "load", "of_node", "translations"]
 
 
 def load(
@@ -42,6 +44,20 @@ def load(
     elif not isinstance(model, onnx.ModelProto):
         model = onnx.load(model)
     return dict(_nodes(model.graph, dict(values or {}), backend))
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What torch.onnx.export is to make of the package's operator, for its ``custom_translation_table``.
+
+    Layers of the cells that ONNX has nodes for become LSTM, GRU and RNN nodes, with ``lengths`` as ``sequence_lens``;
+    everything else becomes a Scan over the cell's step. Time steps and sequences may be dynamic.
+
+    Raises:
+        ImportError: onnxscript, which torch's exporter needs, is not installed.
+    """
+    from .export import recurrence
+
+    return {torch.ops.seqcells.recurrence.default: recurrence}
 
 
 def _nodes(graph: onnx.GraphProto, outer: Mapping[str, Tensor], backend: str) -> Iterator[tuple[str, Node]]:

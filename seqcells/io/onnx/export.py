@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from onnxscript import ir
 from onnxscript.onnx_opset import opset18 as op
 
-from ... import cells
 from ...call.operators import cell_of
 from ...cells import Cell
-from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
+from .cells import PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 from .nodes import HAS, KNOWN, LETTERS, ORDERS
+from .scan import scan
 
 KINDS = {OnnxRNN: "RNN", OnnxGRU: "GRU", OnnxGRUBefore: "GRU", OnnxLSTM: "LSTM", OnnxPeepholeLSTM: "LSTM"}
-
-
-def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For ``torch.onnx.export(model, args, dynamo=True, custom_translation_table=translations())``.
-
-    Layers of the cells that ONNX has nodes for become LSTM, GRU and RNN nodes, with ``lengths`` as ``sequence_lens``;
-    time steps and sequences may be dynamic.
-    """
-    return {torch.ops.seqcells.recurrence.default: _recurrence}
 
 
 class Native(NamedTuple):
@@ -66,7 +56,7 @@ def _activations(options: Mapping[str, Any], letters: str, directions: int) -> d
     return found
 
 
-def _recurrence(
+def recurrence(
     cell: str,
     program: str,
     tensors: Sequence[ir.Value],
@@ -75,14 +65,13 @@ def _recurrence(
     backend: str,
     kept: str = "",
 ) -> Any:
-    """The operator's results: the output and the final states."""
+    """The operator's results, of its arguments: the output, the final states and what is kept."""
     given = dict(zip(names.split(), tensors, strict=True))
     kind = cell_of(cell, program)
-    directions = sum(name.startswith("weight_hh_") for name in given)
+    directions = given[f"state_{kind.states[0]}"].shape[0]
     native = Native.of(kind, directions)
-    words = _why_not(kind, native, given, kept)
-    if words:
-        raise NotImplementedError(f"ONNX has no node for {cell}{words}")
+    if native is None or kept or {"reset", "weight_hr_0"} & given.keys():
+        return scan(kind, given, _hidden(kind, given), directions, reverse, tuple(kept.split()))
     gates, hidden = len(kind.gates), given["weight_hh_0"].shape[1]
     x, w, b = _projection(given["gates_x"], directions * gates * hidden)
     order = [ORDERS[native.kind].index(k) for k in range(gates)]
@@ -103,8 +92,9 @@ def _recurrence(
     inputs.append(op.Cast(given["lengths"], to=ir.DataType.INT32) if "lengths" in given else None)
     inputs += [given[f"state_{name}"] for name in kind.states]
     if kind.own_names() and native.kind == "LSTM":
-        rows = op.Concat(*(op.Reshape(given[f"weight_peephole_{d}"], _integers(1, 3, hidden)) for d in range(directions)), axis=0)
-        inputs.append(op.Reshape(op.Gather(rows, _integers(0, 2, 1), axis=1), _integers(directions, 3 * hidden)))
+        each = [op.Reshape(given[f"weight_peephole_{d}"], _integers(1, 3, hidden)) for d in range(directions)]
+        rows = op.Gather(op.Concat(*each, axis=0), _integers(0, 2, 1), axis=1)
+        inputs.append(op.Reshape(rows, _integers(directions, 3 * hidden)))
     direction = "bidirectional" if directions == 2 else "reverse" if reverse else "forward"
     node = getattr(op, native.kind)
     output, *finals = node(*inputs, hidden_size=hidden, direction=direction, **native.attributes)
@@ -112,13 +102,12 @@ def _recurrence(
     return output, *finals
 
 
-def _why_not(kind: type[Cell], native: Native | None, given: Mapping[str, Any], kept: str) -> str:
-    if native is None:
-        return ""
-    for name, words in (("reset", " with reset="), ("weight_hr_0", " with proj_size=")):
-        if name in given:
-            return words
-    return " with keep=" if kept else ""
+def _hidden(kind: type[Cell], given: Mapping[str, ir.Value]) -> int:
+    """The hidden units H."""
+    if kind.gates:
+        return given["gates_x"].shape[2] // (len(kind.gates) * given[f"state_{kind.states[0]}"].shape[0])
+    name = next(name for name, letter in kind.state_sizes.items() if letter == "H")
+    return given[f"state_{name}"].shape[2]
 
 
 def _rows(given: Mapping[str, ir.Value], what: str, d: int) -> ir.Value | None:

@@ -1,0 +1,190 @@
+"""A layer as ONNX' Scan, for the cells and arguments that ONNX has no node for: its body is the cell's step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from onnxscript import evaluator, ir
+from onnxscript.onnx_opset import opset18 as op
+from torch import Tensor, nn
+
+from ...backends.reference import stepping
+from ...cells import Cell
+from ...derive.keeping import keeping
+from ...request.weights import Weights
+
+MASKS = "valid", "boundary"
+SAMPLE = 3
+"""Sequences with which the step is exported."""
+
+
+class Layout(NamedTuple):
+    """What the step of one direction is given, by name and in this order."""
+
+    cell: type[Cell]
+    states: tuple[str, ...]
+    steps: tuple[str, ...]
+    """What has a value for each time step: the gates' parts, streams, `MASKS`."""
+    others: tuple[str, ...]
+    """What is the same for all: weights, states after a reset, streams of a sequence."""
+    kept: tuple[str, ...]
+    hidden: int
+
+
+class Step(nn.Module):
+    """One step: states, values of the time step, and the rest, each (N, ·) → new states, output, what is kept."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.output = layout.cell.output or layout.cell.states[0]
+        self.cell = keeping(layout.cell, layout.kept) if layout.kept else layout.cell
+
+    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All tensors in the layout's order."""
+        cell, names = self.layout.cell, (*self.layout.states, *self.layout.steps, *self.layout.others)
+        given = dict(zip(names, tensors, strict=True))
+        own = tuple(given[name] for name in cell.own_names() if name in given)
+        common = {"hh": given.get("weight_hh"), "bias_hh": given.get("bias_hh"), "hr": given.get("weight_hr")}
+        weights = Weights(**common, own=own)
+        before = [given[f"state_{name}"] for name in cell.states]
+        if "boundary" in given:
+            fresh = [given.get(f"reset_state_{name}", torch.zeros(())) for name in cell.states]
+            before = [torch.where(given["boundary"].unsqueeze(1), f, s) for f, s in zip(fresh, before, strict=True)]
+        x = [*given["gates_x"].chunk(len(cell.gates), -1)] if cell.gates else []
+        for name, axes in cell.streams.items():
+            stream = given[f"stream_{name}"]
+            x.append(stream if axes.strip("TB") else stream.unsqueeze(-1))
+        results = stepping(self.cell, weights, self.layout.hidden)(x, before)
+        new = [results[name] for name in cell.states]
+        found = [results[name] for name in (self.output, *self.layout.kept)]
+        found = [each.expand(before[0].shape[0], -1) if each.shape[0] == 1 else each for each in found]
+        if "valid" in given:
+            valid = given["valid"].unsqueeze(1)
+            new = [torch.where(valid, n, s) for n, s in zip(new, before, strict=True)]
+            found = [torch.where(valid, each, 0) for each in found]
+        return *new, *found
+
+
+def scan(
+    cell: type[Cell], given: Mapping[str, ir.Value], hidden: int, directions: int, reverse: bool, kept: tuple[str, ...]
+) -> list[ir.Value]:
+    """The operator's results, of tensors by the operator's names."""
+    sides = [_direction(cell, given, hidden, d, directions, reverse or d == 1, kept) for d in range(directions)]
+    count = len(cell.states)
+    finals = [_stacked([side[k] for side in sides]) for k in range(count)]
+    output, *others = (op.Concat(*each, axis=-1) for each in zip(*(side[count:] for side in sides), strict=True))
+    return [output, *finals, *others]
+
+
+def _direction(
+    cell: type[Cell],
+    given: Mapping[str, ir.Value],
+    hidden: int,
+    d: int,
+    directions: int,
+    backwards: bool,
+    kept: tuple[str, ...],
+) -> list[ir.Value]:
+    """Final states, outputs and what is kept of all steps."""
+    states = {f"state_{name}": _at(given[f"state_{name}"], d) for name in cell.states}
+    steps: dict[str, ir.Value] = {}
+    others: dict[str, ir.Value] = {}
+    if cell.gates:
+        width = len(cell.gates) * hidden
+        gates = given["gates_x"]
+        steps["gates_x"] = gates if directions == 1 else op.Slice(gates, [d * width], [(d + 1) * width], [2])
+    for name, axes in cell.streams.items():
+        (steps if "T" in axes else others)[f"stream_{name}"] = _at(given[f"stream_{name}"], d)
+    steps |= _masks(given, backwards)
+    for name, value in given.items():
+        if name.endswith(f"_{d}") and name.startswith(("weight_", "bias_")):
+            others[name.removesuffix(f"_{d}")] = value
+        elif name.startswith("reset_state_"):
+            others[name] = _at(value, d)
+    layout = Layout(cell, tuple(states), tuple(steps), tuple(others), kept, hidden)
+    body = _body(layout, _samples(layout, given), [*others.values()], f"step_{d}")
+    count, ways = len(cell.states) + 1 + len(kept), [int(backwards)]
+    attributes = {"body": body, "num_scan_inputs": len(steps), "scan_input_directions": ways * len(steps)}
+    attributes["scan_output_directions"] = ways * (1 + len(kept))
+    # The opset's function has one output for what the operator has any number of.
+    node = ir.node("Scan", [*states.values(), *steps.values()], attributes, num_outputs=count)
+    evaluator.default().nodes.append(node)
+    return [*node.outputs]
+
+
+def _masks(given: Mapping[str, ir.Value], backwards: bool) -> dict[str, ir.Value]:
+    """`seqcells.request.boundaries` in ONNX: (T, N) each."""
+    found, steps = {}, op.Shape(given["gates_x"], start=0, end=1)
+    if "lengths" in given:
+        zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+        times = op.Unsqueeze(op.Range(zero, op.Squeeze(steps), one), [1])
+        found["valid"] = op.Less(times, op.Unsqueeze(op.Cast(given["lengths"], to=ir.DataType.INT64), [0]))
+    if "reset" in given:
+        reset = op.And(given["reset"], found["valid"]) if found else given["reset"]
+        if backwards:
+            last = op.Slice(reset, [0], [1], [0])
+            reset = op.Concat(op.Slice(reset, [1], [2**62], [0]), op.And(last, op.Not(last)), axis=0)
+        found["boundary"] = reset
+    return found
+
+
+def _at(value: ir.Value, d: int) -> ir.Value:
+    """A direction's part of what has an axis of directions first."""
+    return op.Gather(value, op.Constant(value_int=d), axis=0)
+
+
+def _stacked(values: Sequence[ir.Value]) -> ir.Value:
+    return op.Concat(*(op.Unsqueeze(value, [0]) for value in values), axis=0)
+
+
+def _samples(layout: Layout, given: Mapping[str, ir.Value]) -> list[Tensor]:
+    """Tensors as the step is given them, of `SAMPLE` sequences."""
+    like, axes = given["weight_hh_0"] if "weight_hh_0" in given else given["gates_x"], {}
+    axes |= {f"stream_{name}": letters for name, letters in layout.cell.streams.items()}
+    found = []
+    for name in (*layout.states, *layout.steps, *layout.others):
+        if name in MASKS:
+            found.append(torch.zeros(SAMPLE, dtype=torch.bool))
+        elif name == "gates_x":
+            found.append(torch.zeros(SAMPLE, len(layout.cell.gates) * layout.hidden, dtype=_dtype(like)))
+        elif name.startswith(("weight_", "bias_")):
+            value = given[f"{name}_0"]
+            found.append(torch.zeros([int(size) for size in value.shape], dtype=_dtype(value)))
+        else:  # with an axis of directions first, and one of time steps or none
+            value = given[name]
+            last = value.shape[-1] if axes.get(name, "BH").strip("TB") else None
+            sizes = [SAMPLE] if last is None else [SAMPLE, int(last)]
+            found.append(torch.zeros(sizes, dtype=_dtype(value)))
+    return found
+
+
+def _dtype(value: ir.Value) -> torch.dtype:
+    return torch.from_numpy(np.zeros(0, value.dtype.numpy())).dtype
+
+
+def _body(layout: Layout, samples: list[Tensor], others: Sequence[ir.Value], name: str) -> ir.Graph:
+    """The step as a graph of ONNX, which reads what is the same for all time steps from the graph around it."""
+    batch = torch.export.Dim("batch", min=1)
+    names = (*layout.states, *layout.steps, *layout.others)
+    shapes = [None if each.startswith(("weight_", "bias_")) else {0: batch} for each in names]
+    program = torch.onnx.export(
+        Step(layout).eval(), (samples,), dynamo=True, dynamic_shapes=(shapes,), optimize=True, verbose=False
+    )
+    graph = program.model.graph
+    first = len(layout.states) + len(layout.steps)
+    for inner, outer in zip(graph.inputs[first:], others, strict=True):
+        ir.convenience.replace_all_uses_with(inner, outer)
+    del graph.inputs[first:]
+    # No name may be one of the graph around.
+    graph.name = name
+    for node in graph:
+        node.name = f"{name}_{node.name}"
+        for value in node.outputs:
+            value.name = f"{name}_{value.name}"
+    for value in [*graph.inputs, *graph.initializers.values()]:
+        value.name = f"{name}_{value.name}"
+    return graph
