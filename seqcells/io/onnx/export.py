@@ -71,7 +71,7 @@ def recurrence(
     directions = given[f"state_{kind.states[0]}"].shape[0]
     native = Native.of(kind, directions)
     if native is None or kept or {"reset", "weight_hr_0"} & given.keys():
-        return scan(kind, given, _hidden(kind, given), directions, reverse, tuple(kept.split()))
+        return scan(kind, given, directions, reverse, tuple(kept.split()))
     gates, hidden = len(kind.gates), given["weight_hh_0"].shape[1]
     x, w, b = _projection(given["gates_x"], directions * gates * hidden)
     order = [ORDERS[native.kind].index(k) for k in range(gates)]
@@ -100,14 +100,6 @@ def recurrence(
     output, *finals = node(*inputs, hidden_size=hidden, direction=direction, **native.attributes)
     output = op.Reshape(op.Transpose(output, perm=[0, 2, 1, 3]), _integers(0, 0, directions * hidden))
     return output, *finals
-
-
-def _hidden(kind: type[Cell], given: Mapping[str, ir.Value]) -> int:
-    """The hidden units H."""
-    if kind.gates:
-        return given["gates_x"].shape[2] // (len(kind.gates) * given[f"state_{kind.states[0]}"].shape[0])
-    name = next(name for name, letter in kind.state_sizes.items() if letter == "H")
-    return given[f"state_{name}"].shape[2]
 
 
 def _rows(given: Mapping[str, ir.Value], what: str, d: int) -> ir.Value | None:

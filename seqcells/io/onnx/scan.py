@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,69 +10,33 @@ from onnxscript import evaluator, ir
 from onnxscript.onnx_opset import opset18 as op
 from torch import Tensor, nn
 
-from ...backends.reference import stepping
 from ...cells import Cell
-from ...derive.keeping import keeping
-from ...request.weights import Weights
+from ..steps import MASKS, Layout, parts, stepper
 
-MASKS = "valid", "boundary"
 SAMPLE = 3
 """Sequences with which the step is exported."""
 
 
-class Layout(NamedTuple):
-    """What the step of one direction is given, by name and in this order."""
-
-    cell: type[Cell]
-    states: tuple[str, ...]
-    steps: tuple[str, ...]
-    """What has a value for each time step: the gates' parts, streams, `MASKS`."""
-    others: tuple[str, ...]
-    """What is the same for all: weights, states after a reset, streams of a sequence."""
-    kept: tuple[str, ...]
-    hidden: int
-
-
 class Step(nn.Module):
-    """One step: states, values of the time step, and the rest, each (N, ·) → new states, output, what is kept."""
+    """The step, of all its tensors in the layout's order."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
-        self.output = layout.cell.output or layout.cell.states[0]
-        self.cell = keeping(layout.cell, layout.kept) if layout.kept else layout.cell
 
-    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """All tensors in the layout's order."""
-        cell, names = self.layout.cell, (*self.layout.states, *self.layout.steps, *self.layout.others)
-        given = dict(zip(names, tensors, strict=True))
-        own = tuple(given[name] for name in cell.own_names() if name in given)
-        common = {"hh": given.get("weight_hh"), "bias_hh": given.get("bias_hh"), "hr": given.get("weight_hr")}
-        weights = Weights(**common, own=own)
-        before = [given[f"state_{name}"] for name in cell.states]
-        if "boundary" in given:
-            fresh = [given.get(f"reset_state_{name}", torch.zeros(())) for name in cell.states]
-            before = [torch.where(given["boundary"].unsqueeze(1), f, s) for f, s in zip(fresh, before, strict=True)]
-        x = [*given["gates_x"].chunk(len(cell.gates), -1)] if cell.gates else []
-        for name, axes in cell.streams.items():
-            stream = given[f"stream_{name}"]
-            x.append(stream if axes.strip("TB") else stream.unsqueeze(-1))
-        results = stepping(self.cell, weights, self.layout.hidden)(x, before)
-        new = [results[name] for name in cell.states]
-        found = [results[name] for name in (self.output, *self.layout.kept)]
-        found = [each.expand(before[0].shape[0], -1) if each.shape[0] == 1 else each for each in found]
-        if "valid" in given:
-            valid = given["valid"].unsqueeze(1)
-            new = [torch.where(valid, n, s) for n, s in zip(new, before, strict=True)]
-            found = [torch.where(valid, each, 0) for each in found]
-        return *new, *found
+    def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The new states, the output and what is kept."""
+        states, steps = len(self.layout.states), len(self.layout.steps)
+        step = stepper(self.layout, tensors[states + steps :])
+        new, found = step(tensors[:states], tensors[states : states + steps])
+        return new + found
 
 
 def scan(
-    cell: type[Cell], given: Mapping[str, ir.Value], hidden: int, directions: int, reverse: bool, kept: tuple[str, ...]
+    cell: type[Cell], given: Mapping[str, ir.Value], directions: int, reverse: bool, kept: tuple[str, ...]
 ) -> list[ir.Value]:
     """The operator's results, of tensors by the operator's names."""
-    sides = [_direction(cell, given, hidden, d, directions, reverse or d == 1, kept) for d in range(directions)]
+    sides = [_direction(cell, given, d, reverse or d == 1, kept) for d in range(directions)]
     count = len(cell.states)
     finals = [_stacked([side[k] for side in sides]) for k in range(count)]
     output, *others = (op.Concat(*each, axis=-1) for each in zip(*(side[count:] for side in sides), strict=True))
@@ -81,31 +44,10 @@ def scan(
 
 
 def _direction(
-    cell: type[Cell],
-    given: Mapping[str, ir.Value],
-    hidden: int,
-    d: int,
-    directions: int,
-    backwards: bool,
-    kept: tuple[str, ...],
+    cell: type[Cell], given: Mapping[str, ir.Value], d: int, backwards: bool, kept: tuple[str, ...]
 ) -> list[ir.Value]:
     """Final states, outputs and what is kept of all steps."""
-    states = {f"state_{name}": _at(given[f"state_{name}"], d) for name in cell.states}
-    steps: dict[str, ir.Value] = {}
-    others: dict[str, ir.Value] = {}
-    if cell.gates:
-        width = len(cell.gates) * hidden
-        gates = given["gates_x"]
-        steps["gates_x"] = gates if directions == 1 else op.Slice(gates, [d * width], [(d + 1) * width], [2])
-    for name, axes in cell.streams.items():
-        (steps if "T" in axes else others)[f"stream_{name}"] = _at(given[f"stream_{name}"], d)
-    steps |= _masks(given, backwards)
-    for name, value in given.items():
-        if name.endswith(f"_{d}") and name.startswith(("weight_", "bias_")):
-            others[name.removesuffix(f"_{d}")] = value
-        elif name.startswith("reset_state_"):
-            others[name] = _at(value, d)
-    layout = Layout(cell, tuple(states), tuple(steps), tuple(others), kept, hidden)
+    states, steps, others, layout = parts(cell, given, d, kept, _masks(given, backwards), _at, _columns)
     body = _body(layout, _samples(layout, given), [*others.values()], f"step_{d}")
     count, ways = len(cell.states) + 1 + len(kept), [int(backwards)]
     attributes = {"body": body, "num_scan_inputs": len(steps), "scan_input_directions": ways * len(steps)}
@@ -135,6 +77,10 @@ def _masks(given: Mapping[str, ir.Value], backwards: bool) -> dict[str, ir.Value
 def _at(value: ir.Value, d: int) -> ir.Value:
     """A direction's part of what has an axis of directions first."""
     return op.Gather(value, op.Constant(value_int=d), axis=0)
+
+
+def _columns(value: ir.Value, start: int, end: int) -> ir.Value:
+    return op.Slice(value, [start], [end], [2])
 
 
 def _stacked(values: Sequence[ir.Value]) -> ir.Value:

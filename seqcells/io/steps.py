@@ -1,0 +1,123 @@
+"""A layer's step by itself, for graphs that loop over it without the package: ONNX' Scan, and torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..backends.reference import stepping
+from ..cells import Cell
+from ..derive.keeping import keeping
+from ..request.weights import Weights
+
+MASKS = "valid", "boundary"
+"""Whether a time step lies within its sequence, and whether states are reset before it: (T, N) each."""
+
+
+class Layout(NamedTuple):
+    """What the step of one direction is given, by name and in this order."""
+
+    cell: type[Cell]
+    states: tuple[str, ...]
+    steps: tuple[str, ...]
+    """What has a value for each time step: the gates' parts, streams, `MASKS`."""
+    others: tuple[str, ...]
+    """What is the same for all: weights, states after a reset, streams of a sequence."""
+    kept: tuple[str, ...]
+    hidden: int
+
+
+def stepper(
+    layout: Layout, others: Sequence[Tensor]
+) -> Callable[[Sequence[Tensor], Sequence[Tensor]], list[list[Tensor]]]:
+    """One step, of what is the same for all: states and values of the time step, each (N, ·), → the new states; the
+    output and what is kept."""
+    cell, given = layout.cell, dict(zip(layout.others, others, strict=True))
+    own = tuple(given[name] for name in cell.own_names() if name in given)
+    common = {"hh": given.get("weight_hh"), "bias_hh": given.get("bias_hh"), "hr": given.get("weight_hr")}
+    advance = stepping(keeping(cell, layout.kept) if layout.kept else cell, Weights(**common, own=own), layout.hidden)
+    results, states, gates = (cell.output or cell.states[0], *layout.kept), cell.states, len(cell.gates)
+    fresh = [given.get(f"reset_state_{name}") for name in states]
+    place = {name: k for k, name in enumerate(layout.steps)}
+    valid, boundary = (place.get(name) for name in MASKS)
+    # A stream's place among the step's values, or the stream; and whether it is one number of each sequence.
+    streams = [
+        (place.get(f"stream_{name}"), given.get(f"stream_{name}"), not axes.strip("TB"))
+        for name, axes in cell.streams.items()
+    ]
+
+    def step(before: Sequence[Tensor], now: Sequence[Tensor]) -> list[list[Tensor]]:
+        if boundary is not None:
+            mask = now[boundary].unsqueeze(1)
+            begin = [torch.zeros_like(s) if f is None else f for f, s in zip(fresh, before)]  # noqa: B905
+            before = [torch.where(mask, f, s) for f, s in zip(begin, before)]  # noqa: B905
+        x = [*now[place["gates_x"]].chunk(gates, -1)] if gates else []
+        for k, stream, is_number in streams:
+            stream = stream if k is None else now[k]
+            x.append(stream.unsqueeze(-1) if is_number else stream)
+        made = advance(x, before)
+        new, found = [made[name] for name in states], [made[name] for name in results]
+        found = [each.expand(before[0].shape[0], -1) if each.shape[0] == 1 else each for each in found]
+        if valid is not None:
+            mask = now[valid].unsqueeze(1)
+            new = [torch.where(mask, n, s) for n, s in zip(new, before)]  # noqa: B905
+            found = [torch.where(mask, each, 0) for each in found]
+        return [new, found]
+
+    return step
+
+
+class Parts(NamedTuple):
+    """What one direction of a layer is given, by name."""
+
+    states: dict[str, Any]
+    steps: dict[str, Any]
+    others: dict[str, Any]
+    layout: Layout
+
+
+def parts(
+    cell: type[Cell],
+    given: Mapping[str, Any],
+    d: int,
+    kept: tuple[str, ...],
+    masks: Mapping[str, Any],
+    at: Callable[[Any, int], Any],
+    columns: Callable[[Any, int, int], Any],
+) -> Parts:
+    """A direction's part of the operator's tensors.
+
+    Args:
+        given: by the operator's names.
+        masks: those of `MASKS` that count.
+        at: a value's part at a place of its first axis.
+        columns: a value's part between two places of its last.
+    """
+    hidden = hidden_units(cell, given)
+    states = {f"state_{name}": at(given[f"state_{name}"], d) for name in cell.states}
+    steps: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    if cell.gates:
+        width = len(cell.gates) * hidden
+        whole = given["gates_x"].shape[2] == width
+        steps["gates_x"] = given["gates_x"] if whole else columns(given["gates_x"], d * width, (d + 1) * width)
+    for name, axes in cell.streams.items():
+        (steps if "T" in axes else others)[f"stream_{name}"] = at(given[f"stream_{name}"], d)
+    steps |= masks
+    for name, value in given.items():
+        if name.endswith(f"_{d}") and name.startswith(("weight_", "bias_")):
+            others[name.removesuffix(f"_{d}")] = value
+        elif name.startswith("reset_state_"):
+            others[name] = at(value, d)
+    return Parts(states, steps, others, Layout(cell, tuple(states), tuple(steps), tuple(others), kept, hidden))
+
+
+def hidden_units(cell: type[Cell], given: Mapping[str, Any]) -> int:
+    """H, by the sizes of the operator's tensors."""
+    if cell.gates:
+        return given["gates_x"].shape[2] // (len(cell.gates) * given[f"state_{cell.states[0]}"].shape[0])
+    name = next(name for name, letter in cell.state_sizes.items() if letter == "H")
+    return given[f"state_{name}"].shape[2]

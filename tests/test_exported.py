@@ -1,0 +1,116 @@
+"""Programs of torch.export, saved, in a process of their own: by the package to the same bits, and without it."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from exported_layers import SIZES, F, H, Wrapped, inputs, shapes
+from support import plain_if
+
+import seqcells
+from seqcells.cells import AHEAD_OF_TIME
+from seqcells.io.decompose import decompose
+from seqcells.kernels import cpu
+
+HERE = Path(__file__).parent
+ENGINE = "reference" if cpu.unavailable() else "cpu"
+LAYERS = {
+    "lstm": lambda **options: seqcells.LSTM(F, H, **options),
+    "gru": lambda **options: seqcells.GRU(F, H, **options),
+    "rnn_tanh": lambda **options: seqcells.RNN(F, H, **options),
+    "rnn_relu": lambda **options: seqcells.RNN(F, H, nonlinearity="relu", **options),
+    "peephole_lstm": lambda **options: seqcells.PeepholeLSTM(F, H, **options),
+}
+FORMS = {
+    "plain": (None, {}),
+    "two layers both ways": (None, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
+    "lengths": ("lengths", {"bidirectional": True}),
+    "reset": ("reset", {"bidirectional": True}),
+}
+
+
+def program_of(module, name, batch_first=False):
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = inputs(name, *SIZES[0], batch_first=batch_first)
+        return torch.export.export(module.eval(), given, dynamic_shapes=shapes(name, batch_first), strict=False)
+
+
+def keep(folder, name, program, module, given):
+    """Save a program, calls of it and what the module gives for them."""
+    torch.export.save(program, folder / f"{name}.pt2")
+    torch.save(given, folder / f"{name}.calls")
+    with torch.no_grad():
+        found, expected = ([run(*each) for each in given] for run in (program.module(), module))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=name)
+    torch.save(found, folder / f"{name}.expected")
+
+
+def run_elsewhere(folder, package):
+    command = [sys.executable, "-W", "ignore", str(HERE / "exported_layers.py"), str(folder), package]
+    command.append(str(torch.get_num_threads()))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for path in sorted(folder.glob("*.expected")):
+        yield path.stem, torch.load(path.with_suffix(".found")), torch.load(path)
+
+
+def test_every_cell_of_the_engine_is_here():
+    assert {cell.name for cell in AHEAD_OF_TIME} == {*LAYERS}
+
+
+@plain_if(lambda form: form == "lengths")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_program_gives_the_same_bits_in_a_fresh_process(form, tmp_path):
+    """Any number of time steps and sequences."""
+    name, options = FORMS[form]
+    for kind, make in LAYERS.items():
+        torch.manual_seed(0)
+        layer = make(**options, backend=ENGINE)  # "auto" may choose another where there are other threads
+        module = Wrapped(layer, name)
+        first = options.get("batch_first", False)
+        calls = [inputs(name, *size, seed, first) for seed, size in enumerate(SIZES)]
+        keep(tmp_path, kind, program_of(module, name, first), module, calls)
+    for kind, found, expected in run_elsewhere(tmp_path, "seqcells"):
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0, msg=f"{kind}: {form}")
+
+
+DECOMPOSED = {
+    **{
+        f"{kind}, {form}": (LAYERS[kind], *FORMS[form])
+        for kind in ("lstm", "gru")
+        for form in FORMS
+        if form != "packed"
+    },
+    "projection": (LAYERS["lstm"], "lengths", {"proj_size": 2, "bidirectional": True}),
+    "layer norm": (lambda: seqcells.define(seqcells.cells.LayerNormLSTM)[0](F, H), None, {}),
+    "heads": (lambda: seqcells.define(seqcells.cells.MultiHeadSLSTM)[0](F, H, heads=2), "reset", {}),
+    "a stream": (lambda: seqcells.define(seqcells.cells.ContinuousTimeRNN)[0](F, H), "elapsed", {}),
+}
+
+
+@pytest.mark.heavy
+def test_a_decomposed_program_runs_without_the_package(tmp_path):
+    for label, (make, name, options) in DECOMPOSED.items():
+        torch.manual_seed(0)
+        module, first = Wrapped(make(**options), name), options.get("batch_first", False)
+        program = decompose(program_of(module, name, first))
+        assert "seqcells" not in str(program.graph)
+        keep(tmp_path, label, program, module, [inputs(name, *size, 3, first) for size in SIZES])
+    for label, found, expected in run_elsewhere(tmp_path, "nothing"):
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=label)
+
+
+def test_kept_values_and_one_layer_decomposed():
+    torch.manual_seed(0)
+    module = Wrapped(seqcells.LSTM(F, H, 2), None, keep=("c", "c_l0"))
+    program = decompose(program_of(module, None))
+    for size in SIZES:
+        given = inputs(None, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(*given), module(*given), rtol=1e-5, atol=1e-6)
