@@ -159,6 +159,37 @@ def test_what_onnx_has_no_node_for_becomes_a_scan(make, name, always):
     assert "Scan" in compare(Wrapped(make(), name, **always), name, ["onnxruntime"])
 
 
+class Projected(nn.Module):
+    """The gates' parts are no product of an input alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = seqcells.LSTM(F, H)
+
+    def forward(self, input):
+        (weights,) = self.layer._weights()
+        gates = nn.functional.linear(input, weights.ih, weights.bias_ih)
+        begin = [input.new_zeros(input.shape[1], H)] * 2
+        return seqcells.functional.recurrence(self.layer.cell, gates + gates.sin(), begin, weights)[0]
+
+
+@pytest.mark.heavy
+def test_gates_that_no_product_of_weights_makes():
+    operators = compare(Outputs(Projected()), None, ["onnxruntime"])
+    assert "LSTM" in operators
+
+
+class Outputs(nn.Module):
+    """A module whose result is one tensor, as `compare` takes it."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.layer = module, module.layer
+
+    def forward(self, input):
+        return (self.module(input),)
+
+
 def test_a_node_comes_back():
     """Exported, and made a layer again."""
     layer = seqcells.LSTM(F, H, bidirectional=True)

@@ -111,8 +111,8 @@ def _rows(given: Mapping[str, ir.Value], what: str, d: int) -> ir.Value | None:
 
 def _projection(gates_x: ir.Value, width: int) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     """The layer's input, its weights (D·G·H, features) and its biases, where a product made the gates of them."""
-    product, bias, producer = gates_x, None, gates_x.producer()
-    if producer is not None and producer.op_type == "Add":
+    bias, producer = None, gates_x.producer()
+    if producer is not None and producer.op_type == "Add" and len(producer.inputs[1].shape or ()) == 1:
         product, bias = producer.inputs
         producer = product.producer()
     if producer is not None and producer.op_type == "MatMul":

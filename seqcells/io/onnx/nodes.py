@@ -74,9 +74,7 @@ class Node(nn.Module):
         Returns:
             Y (T, D, N, H) and Y_h (D, N, H), of an LSTM Y_c (D, N, H), too; (N, T, D, H) and (N, D, H) with layout 1.
         """
-        given = (
-            [] if initial_h is None and initial_c is None else [initial_h, initial_c][: 2 if self.kind == "LSTM" else 1]
-        )
+        given = [initial_h, initial_c] if self.kind == "LSTM" else [initial_h]
         if self.layout:
             input = input.transpose(0, 1)
             given = [None if state is None else state.transpose(0, 1) for state in given]
@@ -87,7 +85,7 @@ class Node(nn.Module):
         for k, layer in enumerate(self.layers):
             backwards = self.direction == "reverse" or k == 1
             own = [state[k * each : (k + 1) * each] for state in states]
-            hx = None if not own else own[0] if len(own) == 1 else tuple(own)
+            hx = own[0] if len(own) == 1 else tuple(own)
             x = _reversed(input, sequence_lens) if backwards else input
             output, final = layer(x, hx, lengths=sequence_lens)
             output = output.unflatten(-1, (each, hidden)).transpose(1, 2)
