@@ -15,6 +15,7 @@ from seqcells.cells import AHEAD_OF_TIME
 from seqcells.io.decompose import decompose
 from seqcells.kernels import cpu
 
+pytestmark = pytest.mark.usefixtures("own_registry")
 HERE = Path(__file__).parent
 ENGINE = "reference" if cpu.unavailable() else "cpu"
 LAYERS = {

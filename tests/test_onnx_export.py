@@ -14,6 +14,7 @@ from seqcells.io.onnx import load, translations
 
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 F, H = 3, 4
+pytestmark = pytest.mark.usefixtures("own_registry")
 SIZES = (5, 2), (11, 3), (2, 7)
 """Time steps and sequences."""
 STEPS, BATCH = torch.export.Dim("steps", min=2, max=1000), torch.export.Dim("batch", min=2, max=1000)
@@ -101,7 +102,11 @@ def compare(model, name, runtimes, dynamic=True):
     return [node.op_type for node in proto.graph.node]
 
 
-GRUBefore = seqcells.define(seqcells.cells.GRUResetBefore)[0]
+def defined(cell, *sizes, **options):
+    """A layer of a cell in the library, which is in the registry while the test runs."""
+    return seqcells.define(getattr(seqcells.cells, cell))[0](*sizes, **options)
+
+
 NATIVE = {
     "LSTM": (lambda: seqcells.LSTM(F, H), "LSTM", 1),
     "LSTM, two layers both ways": (lambda: seqcells.LSTM(F, H, 2, bidirectional=True, batch_first=True), "LSTM", 2),
@@ -111,8 +116,8 @@ NATIVE = {
     "RNN": (lambda: seqcells.RNN(F, H, bidirectional=True), "RNN", 1),
     "RNN relu": (lambda: seqcells.RNN(F, H, 2, nonlinearity="relu"), "RNN", 2),
     "peepholes": (lambda: seqcells.PeepholeLSTM(F, H, bidirectional=True), "LSTM", 1),
-    "GRU reset before": (lambda: GRUBefore(F, H, 2, bidirectional=True), "GRU", 2),
-    "GRU reset before, no bias": (lambda: GRUBefore(F, H, bias=False), "GRU", 1),
+    "GRU reset before": (lambda: defined("GRUResetBefore", F, H, 2, bidirectional=True), "GRU", 2),
+    "GRU reset before, no bias": (lambda: defined("GRUResetBefore", F, H, bias=False), "GRU", 1),
 }
 
 
@@ -138,17 +143,16 @@ def test_cells_that_onnx_has_by_openvino(make, kind, count, name):
     compare(Wrapped(layer, name), name, ["openvino"], dynamic=name is None)
 
 
-Times = seqcells.define(seqcells.cells.ContinuousTimeRNN)[0]
 SCANNED = {
     "projection": (lambda: seqcells.LSTM(F, H, proj_size=2, bidirectional=True), None, {}),
     "a boundary": (lambda: seqcells.GRU(F, H, bidirectional=True), "reset", {}),
     "kept values": (lambda: seqcells.LSTM(F, H, 2), None, {"keep": ("c", "f", "c_l0")}),
     "JANET": (lambda: seqcells.JANET(F, H), "lengths", {}),
     "SLSTM": (lambda: seqcells.SLSTM(F, H, bidirectional=True), "lengths", {}),
-    "layer norm": (lambda: seqcells.define(seqcells.cells.LayerNormLSTM)[0](F, H), "reset", {}),
-    "heads": (lambda: seqcells.define(seqcells.cells.MultiHeadSLSTM)[0](F, H, heads=2), None, {}),
-    "another output": (lambda: seqcells.define(seqcells.cells.SCRN)[0](F, H, context_size=3, output_size=2), None, {}),
-    "a stream": (lambda: Times(F, H), "elapsed", {}),
+    "layer norm": (lambda: defined("LayerNormLSTM", F, H), "reset", {}),
+    "heads": (lambda: defined("MultiHeadSLSTM", F, H, heads=2), None, {}),
+    "another output": (lambda: defined("SCRN", F, H, context_size=3, output_size=2), None, {}),
+    "a stream": (lambda: defined("ContinuousTimeRNN", F, H), "elapsed", {}),
 }
 
 
