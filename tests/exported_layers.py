@@ -35,7 +35,8 @@ def inputs(name, steps, batch, seed=0, batch_first=False):
         return (x,)
     if name == "lengths":
         return x, lengths
-    return x, torch.rand(steps, batch, generator=generator) < 0.3 if name == "reset" else torch.rand(steps, batch) + 0.1
+    other = torch.rand(steps, batch, generator=generator)
+    return x, other < 0.3 if name == "reset" else other + 0.1
 
 
 def shapes(name, batch_first=False):

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exported_layers import SIZES, F, H, Wrapped, inputs, shapes
 from support import plain_if
 from torch import nn
 
@@ -13,52 +14,20 @@ import seqcells
 from seqcells.io.onnx import load, translations
 
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-F, H = 3, 4
 pytestmark = pytest.mark.usefixtures("own_registry")
-SIZES = (5, 2), (11, 3), (2, 7)
-"""Time steps and sequences."""
-STEPS, BATCH = torch.export.Dim("steps", min=2, max=1000), torch.export.Dim("batch", min=2, max=1000)
-
-
-class Wrapped(nn.Module):
-    """A layer with a named argument as an input, and its results one after the other."""
-
-    def __init__(self, layer, name=None, **always):
-        super().__init__()
-        self.layer, self.name, self.always = layer, name, always
-
-    def forward(self, input, other=None):
-        given = {} if self.name is None else {self.name: other}
-        output, states, *kept = self.layer(input, **given, **self.always)
-        states = states if isinstance(states, tuple) else (states,)
-        return output, *states, *(kept[0].values() if kept else ())
-
-
-def other_input(name, steps, batch, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    if name == "lengths":
-        return torch.randint(1, steps + 1, (batch,), generator=generator)
-    if name == "reset":
-        return torch.rand(steps, batch, generator=generator) < 0.3
-    return None if name is None else torch.rand(steps, batch, generator=generator) + 0.1
 
 
 def exported(model, name, fixed=None):
     """The checked model, with dynamic time steps and sequences, or of a fixed size."""
     first = model.layer.batch_first
-    axes = {0: BATCH, 1: STEPS} if first else {0: STEPS, 1: BATCH}
-    other = {0: BATCH} if name == "lengths" else {0: STEPS, 1: BATCH}
-    steps, batch = fixed or SIZES[0]
-    x = torch.randn((batch, steps, F) if first else (steps, batch, F))
-    given = (x,) if name is None else (x, other_input(name, steps, batch))
-    shapes = {"input": axes, "other": other} if name else {"input": axes}
+    given = inputs(name, *(fixed or SIZES[0]), batch_first=first)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             model.eval(),
             given,
             dynamo=True,
-            dynamic_shapes=None if fixed else shapes,
+            dynamic_shapes=None if fixed else shapes(name, first),
             custom_translation_table=translations(),
             verbose=False,
         )
@@ -88,13 +57,11 @@ def compare(model, name, runtimes, dynamic=True):
     """Both results at all sizes; the operators of the graph."""
     for each in runtimes:
         run = None
-        for seed, (steps, batch) in enumerate(SIZES):
+        for seed, size in enumerate(SIZES):
             if run is None or not dynamic:
-                proto = exported(model, name, None if dynamic else (steps, batch))
+                proto = exported(model, name, None if dynamic else size)
                 run = RUNTIMES[each](proto)
-            x = torch.randn(steps, batch, F)
-            x = x.transpose(0, 1).contiguous() if model.layer.batch_first else x
-            given = (x,) if name is None else (x, other_input(name, steps, batch, seed))
+            given = inputs(name, *size, seed, model.layer.batch_first)
             with torch.no_grad():
                 expected = model(*given)
             for a, b in zip(run(*(value.numpy() for value in given)), expected, strict=True):

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from ..call.operators import cell_of
 from ..cells import Cell
-from ..request.boundaries import valid_steps
+from ..request.boundaries import boundaries, valid_steps
 from .steps import parts, stepper
 
 
@@ -45,7 +45,7 @@ def _direction(cell: type[Cell], given: dict[str, Any], d: int, backwards: bool,
     if "lengths" in given:
         masks["valid"] = valid_steps(given["lengths"], given["gates_x"].shape[0])
     if "reset" in given:
-        masks["boundary"] = _boundaries(given["reset"], masks.get("valid"), backwards)
+        masks["boundary"] = boundaries(given["reset"], masks.get("valid"), backwards)
     states, steps, others, layout = parts(cell, given, d, kept, masks, lambda v, k: v[k], lambda v, a, b: v[..., a:b])
     begin, count = [state.clone() for state in states.values()], len(states)
 
@@ -59,12 +59,3 @@ def _direction(cell: type[Cell], given: dict[str, Any], d: int, backwards: bool,
     found = scan_op(combine, begin, scanned, tuple(others.values()))
     outputs = [value.flip(0) if backwards else value for value in found[count:]]
     return [*found[:count], *outputs]
-
-
-def _boundaries(reset: Tensor, valid: Tensor | None, backwards: bool) -> Tensor:
-    """`seqcells.request.boundaries.boundaries` without a slice, which would be a guard on the number of steps."""
-    reset = reset if valid is None else reset & valid
-    if not backwards:
-        return reset
-    times = torch.arange(reset.shape[0], device=reset.device)
-    return reset[(times + 1).clamp(max=reset.shape[0] - 1)] & (times < reset.shape[0] - 1).unsqueeze(1)

@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 
 def stepper(
     layout: Layout, others: Sequence[Tensor]
-) -> Callable[[Sequence[Tensor], Sequence[Tensor]], list[list[Tensor]]]:
+) -> Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], list[Tensor]]]:
     """One step, of what is the same for all: states and values of the time step, each (N, ·), → the new states; the
     output and what is kept."""
     cell, given = layout.cell, dict(zip(layout.others, others, strict=True))
@@ -49,11 +49,11 @@ def stepper(
         for name, axes in cell.streams.items()
     ]
 
-    def step(before: Sequence[Tensor], now: Sequence[Tensor]) -> list[list[Tensor]]:
+    def step(before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         if boundary is not None:
             mask = now[boundary].unsqueeze(1)
-            begin = [torch.zeros_like(s) if f is None else f for f, s in zip(fresh, before)]  # noqa: B905
-            before = [torch.where(mask, f, s) for f, s in zip(begin, before)]  # noqa: B905
+            begin = [torch.zeros_like(s) if f is None else f for f, s in zip(fresh, before, strict=True)]
+            before = [torch.where(mask, f, s) for f, s in zip(begin, before, strict=True)]
         x = [*now[place["gates_x"]].chunk(gates, -1)] if gates else []
         for k, stream, is_number in streams:
             stream = stream if k is None else now[k]
@@ -63,9 +63,9 @@ def stepper(
         found = [each.expand(before[0].shape[0], -1) if each.shape[0] == 1 else each for each in found]
         if valid is not None:
             mask = now[valid].unsqueeze(1)
-            new = [torch.where(mask, n, s) for n, s in zip(new, before)]  # noqa: B905
+            new = [torch.where(mask, n, s) for n, s in zip(new, before, strict=True)]
             found = [torch.where(mask, each, 0) for each in found]
-        return [new, found]
+        return new, found
 
     return step
 

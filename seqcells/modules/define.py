@@ -1,10 +1,13 @@
 """From a cell's equations to its modules."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
+from .. import cells
 from ..cells import Cell
 from .cell_modules import RecurrentCell
-from .layers import UnprojectedLayer
+from .layers import GRU, LSTM, RNN, UnprojectedLayer
 from .recurrent_layer import RecurrentLayer
 
 
@@ -33,3 +36,10 @@ def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]
         doc = f"{what} of this cell; arguments as `{kind.__name__}`.\n\n{cell.__doc__}"
         made.append(type(name, (kind,), {"cell": cell, "__module__": module, "__doc__": doc}))
     return made[0], made[1]
+
+
+def layer_of(cell: type[Cell]) -> Callable[..., RecurrentLayer]:
+    """What makes layers of a cell: torch.nn's counterparts where it has the cell, otherwise a defined class."""
+    if cell is cells.RNNReLU:
+        return partial(RNN, nonlinearity="relu")
+    return {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}.get(cell) or define(cell)[0]

@@ -28,4 +28,6 @@ def boundaries(reset: Tensor, valid: Tensor | None, reverse: bool) -> Tensor:
         reset = reset & valid
     if not reverse:
         return reset
-    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])
+    # Not by a slice, which would be a guard on the number of steps in a program that is exported.
+    times, last = torch.arange(reset.shape[0], device=reset.device), reset.shape[0] - 1
+    return reset[(times + 1).clamp(max=last)] & (times < last).unsqueeze(1)

@@ -9,8 +9,7 @@ from keras import layers
 from torch import Tensor, nn
 
 from ... import cells
-from ...modules.define import define
-from ...modules.layers import GRU, LSTM, RNN
+from ...modules.define import layer_of
 from ...modules.recurrent_layer import RecurrentLayer
 from . import equations
 from .cells import KerasGRUBefore
@@ -42,7 +41,7 @@ def to_layer(layer: Any) -> RecurrentLayer:
     features = parts[0].cell.kernel.shape[0] if hasattr(parts[0].cell, "kernel") else weights[0].ih.shape[1]
     options = {"bias": weights[0].bias_ih is not None, "batch_first": True, "bidirectional": len(parts) == 2}
     options |= {"device": first.device, "dtype": first.dtype}
-    ours = _kind(cell)(features, parts[0].cell.units, **options)
+    ours = layer_of(cell)(features, parts[0].cell.units, **options)
     with torch.no_grad():
         for own, theirs in zip(ours._weights(), weights, strict=True):
             for parameter, value in zip(own.present(), theirs.present(), strict=True):
@@ -59,13 +58,6 @@ def _equations(layer: Any) -> Equations:
     if why_not:
         raise ValueError(why_not)
     return equations.of(layer.cell, training=False)
-
-
-def _kind(cell: type[cells.Cell]) -> Any:
-    """The class of ours for a cell."""
-    if cell is cells.RNNReLU:
-        return lambda *sizes, **options: RNN(*sizes, nonlinearity="relu", **options)
-    return {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}.get(cell) or define(cell)[0]
 
 
 def _cell(module: Any) -> type[cells.Cell] | None:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ... import cells
 from ...cells import Cell
-from ...modules.define import define
-from ...modules.layers import GRU, LSTM, RNN
+from ...modules.define import layer_of
 from ...modules.recurrent_layer import RecurrentLayer
 from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 
@@ -192,7 +191,7 @@ def _layer(kind: str, cell: type[Cell], tensors: Mapping[str, Tensor], backend: 
     """A layer of ours with the weights of one direction, or of both."""
     w, r, b, p = (tensors.get(name) for name in INPUTS)
     options = {"bias": b is not None, "bidirectional": len(w) == 2, "device": w.device, "dtype": w.dtype}
-    made = _class(cell)(w.shape[-1], r.shape[-1], backend=backend, **options)
+    made = layer_of(cell)(w.shape[-1], r.shape[-1], backend=backend, **options)
     with torch.no_grad():
         for k, own in enumerate(made._weights()):
             recurrent = _ordered(kind, r[k])
@@ -209,12 +208,6 @@ def _layer(kind: str, cell: type[Cell], tensors: Mapping[str, Tensor], backend: 
             for parameter, value in zip(own.present(), values, strict=True):
                 parameter.copy_(value.view_as(parameter))
     return made
-
-
-def _class(cell: type[Cell]) -> Any:
-    if cell is cells.RNNReLU:
-        return lambda *sizes, **options: RNN(*sizes, nonlinearity="relu", **options)
-    return {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}.get(cell) or define(cell)[0]
 
 
 def _ordered(kind: str, rows: Tensor) -> Tensor:
