@@ -1,6 +1,8 @@
 """Layers, with what calls can be given besides, for torch.export; as a program: it runs what was exported."""
 
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -46,18 +48,58 @@ def shapes(name, batch_first=False):
     return {"input": axes} | ({"other": {0: batch} if name == "lengths" else {0: steps, 1: batch}} if name else {})
 
 
-def run(folder, with_seqcells):
-    """Load each program in a folder, run it on the calls beside it, and keep what it gives."""
-    if with_seqcells:
+def run(folder, package):
+    """Load each program in a folder, run it on the calls beside it, and keep what it gives.
+
+    Args:
+        package: seqcells, nothing, or the path of a library that has its operator.
+    """
+    if package == "seqcells":
         import seqcells  # noqa: F401
+    elif package != "nothing":
+        torch.ops.load_library(package)
     for path in sorted(Path(folder).glob("*.pt2")):
         module = torch.export.load(path).module()
         calls = torch.load(path.with_suffix(".calls"))
         with torch.no_grad():  # torch's own product of the input depends on that, too
             torch.save([module(*given) for given in calls], path.with_suffix(".found"))
-    assert with_seqcells or "seqcells" not in sys.modules
+    assert ("seqcells" in sys.modules) == (package == "seqcells")
+
+
+def program_of(module, name, batch_first=False, given=None, names=("input", "other")):
+    """A module's program, of any number of time steps and sequences.
+
+    Args:
+        given: what it is called with for that. Default: `inputs`
+        names: of its arguments.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = inputs(name, *SIZES[0], batch_first=batch_first) if given is None else given
+        dynamic = dict(zip(names, shapes(name, batch_first).values(), strict=False))
+        return torch.export.export(module.eval(), given, dynamic_shapes=dynamic, strict=False)
+
+
+def keep(folder, name, program, module, given):
+    """Save a program, calls of it and what the module gives for them."""
+    torch.export.save(program, folder / f"{name}.pt2")
+    torch.save(given, folder / f"{name}.calls")
+    with torch.no_grad():
+        found, expected = ([run(*each) for each in given] for run in (program.module(), module))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=name)
+    torch.save(found, folder / f"{name}.expected")
+
+
+def run_elsewhere(folder, package):
+    """Run a folder's programs in a fresh process → their names, what they give there, and what was kept here."""
+    command = [sys.executable, "-W", "ignore", __file__, str(folder), package]
+    command.append(str(torch.get_num_threads()))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for path in sorted(folder.glob("*.expected")):
+        yield path.stem, torch.load(path.with_suffix(".found")), torch.load(path)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))  # torch's own products, of the input, depend on it
-    run(sys.argv[1], sys.argv[2] == "seqcells")
+    run(sys.argv[1], sys.argv[2])

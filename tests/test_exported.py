@@ -1,13 +1,8 @@
 """Programs of torch.export, saved, in a process of their own: by the package to the same bits, and without it."""
 
-import subprocess
-import sys
-import warnings
-from pathlib import Path
-
 import pytest
 import torch
-from exported_layers import SIZES, F, H, Wrapped, inputs, shapes
+from exported_layers import SIZES, F, H, Wrapped, inputs, keep, program_of, run_elsewhere
 from support import plain_if
 
 import seqcells
@@ -16,7 +11,6 @@ from seqcells.io.decompose import decompose
 from seqcells.kernels import cpu
 
 pytestmark = pytest.mark.usefixtures("own_registry")
-HERE = Path(__file__).parent
 ENGINE = "reference" if cpu.unavailable() else "cpu"
 LAYERS = {
     "lstm": lambda **options: seqcells.LSTM(F, H, **options),
@@ -31,32 +25,6 @@ FORMS = {
     "lengths": ("lengths", {"bidirectional": True}),
     "reset": ("reset", {"bidirectional": True}),
 }
-
-
-def program_of(module, name, batch_first=False):
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        given = inputs(name, *SIZES[0], batch_first=batch_first)
-        return torch.export.export(module.eval(), given, dynamic_shapes=shapes(name, batch_first), strict=False)
-
-
-def keep(folder, name, program, module, given):
-    """Save a program, calls of it and what the module gives for them."""
-    torch.export.save(program, folder / f"{name}.pt2")
-    torch.save(given, folder / f"{name}.calls")
-    with torch.no_grad():
-        found, expected = ([run(*each) for each in given] for run in (program.module(), module))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=name)
-    torch.save(found, folder / f"{name}.expected")
-
-
-def run_elsewhere(folder, package):
-    command = [sys.executable, "-W", "ignore", str(HERE / "exported_layers.py"), str(folder), package]
-    command.append(str(torch.get_num_threads()))
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr[-4000:]
-    for path in sorted(folder.glob("*.expected")):
-        yield path.stem, torch.load(path.with_suffix(".found")), torch.load(path)
 
 
 def test_every_cell_of_the_engine_is_here():

@@ -10,7 +10,7 @@ from written_out import IN, LAYERS, MODULES, OWN, H, N, RecurrentHighway, Recurr
 
 import seqcells
 from seqcells import cells, functional
-from seqcells.call.operators import program
+from seqcells.call.graph_cells import program
 from seqcells.cells import REGISTRY, Cell, units
 from seqcells.cells.activations import relu, tanh
 from seqcells.derive.transformed import cell_of

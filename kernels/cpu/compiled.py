@@ -115,7 +115,7 @@ def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | st
 @cache
 def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool) -> Passes | str:
     try:
-        both, struct = _printed(cell, kept)
+        both, struct = printed(cell, kept)
         addresses = _engine.find_passes(target, build.key(struct), TYPES[dtype])
         if addresses is None:
             addresses = map(_address, _compiled(cell, struct, dtype, target, kept))
@@ -137,13 +137,13 @@ def ahead(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept = ()) ->
     Raises:
         CannotCompileError, DerivationError: it cannot be compiled.
     """
-    _, struct = _printed(cell, kept)
+    _, struct = printed(cell, kept)
     built = _engine.find_passes(target, build.key(struct), TYPES[dtype])
     return [] if built else _compiled(cell, struct, dtype, target, kept)
 
 
-def _printed(cell: type[Cell], kept: Kept) -> tuple[tuple[Layout, Layout], str]:
-    """Both passes laid out, and their text."""
+def printed(cell: type[Cell], kept: Kept) -> tuple[tuple[Layout, Layout], str]:
+    """A cell's passes laid out, and their text."""
     both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
     return both, cpp_struct(cell, both)
 
@@ -176,6 +176,22 @@ def _systems_compiler() -> tuple[str, ...] | None:
     return None
 
 
+def _flags() -> tuple[str, ...]:
+    return *FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))
+
+
+def command() -> tuple[str, ...]:
+    """The compiler and its options, for a shared library.
+
+    Raises:
+        CannotCompileError: there is none, or its headers are not those of the extension.
+    """
+    compiler = _compiler()
+    if compiler is None or unable():
+        raise CannotCompileError(unable())
+    return *compiler, *_flags()
+
+
 @cache
 def _version(compiler: tuple[str, ...]) -> str:
     return subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
@@ -192,7 +208,7 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
     """The libraries of some sources, of which the cache lacks some or none."""
     if _engine.headers != _stamp():
         raise CannotCompileError(unable())
-    compiler, flags = _compiler(), (*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", "")))
+    compiler, flags = _compiler(), _flags()
     keys = [build.key(text, _engine.headers, *flags) for text in texts]
     if compiler is None:
         # Whoever compiled it, elsewhere or before: it fits to these headers.
@@ -224,20 +240,29 @@ def _compile_missing(
 def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]], prefix: str) -> None:
     """Side by side, in a folder of their own, whose name begins with ``prefix``; each is moved in whole."""
     with tempfile.TemporaryDirectory(dir=wanted[0][1].parent, prefix=prefix) as aside:
-        running = []
+        commands = []
         for text, path in wanted:
             source, made = Path(aside, f"{path.stem}.cpp"), Path(aside, path.name)
             source.write_text(text)
-            whole = [*command, f"-I{HEADERS}", str(source), "-o", str(made)]
-            pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-            running.append(subprocess.Popen(whole, **pipes, text=True, cwd=aside))
-        said = [process.communicate()[1] for process in running]
-        for process, words in zip(running, said, strict=True):
-            if process.returncode:
-                lines = [line for line in words.splitlines() if "error" in line] or words.splitlines()
-                raise CompilerError(f"{command[0]} fails: {'; '.join(lines[:3]) or process.returncode}")
+            commands.append([*command, f"-I{HEADERS}", str(source), "-o", str(made)])
+        run_compilers(commands, aside)
         for _, path in wanted:
             os.replace(Path(aside, path.name), path)
+
+
+def run_compilers(commands: Sequence[Sequence[str]], folder: str | Path) -> None:
+    """Commands of a compiler, side by side.
+
+    Raises:
+        CompilerError: one of them fails.
+    """
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    running = [subprocess.Popen(command, **pipes, text=True, cwd=folder) for command in commands]
+    said = [process.communicate()[1] for process in running]
+    for process, words in zip(running, said, strict=True):
+        if process.returncode:
+            lines = [line for line in words.splitlines() if "error" in line] or words.splitlines()
+            raise CompilerError(f"{process.args[0]} fails: {'; '.join(lines[:3]) or process.returncode}")
 
 
 @cache

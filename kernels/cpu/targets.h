@@ -4,15 +4,8 @@
 
 #include <cstring>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include "precision.h"
+#include "processor.h"
 
 namespace seqcells {
 
@@ -26,8 +19,7 @@ SEQCELLS_TABLES(portable)
 SEQCELLS_TABLES(avx2)
 SEQCELLS_TABLES(avx512)
 SEQCELLS_TABLES(avx512bf16)
-#if __has_include(<amxbf16intrin.h>)
-#define SEQCELLS_AMX
+#if defined(SEQCELLS_AMX)
 SEQCELLS_TABLES(amxbf16)
 #endif
 #endif
@@ -49,32 +41,6 @@ struct Target {
     }
 };
 
-#if defined(__x86_64__)
-bool has_avx512() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-}
-bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
-
-#if defined(SEQCELLS_AMX)
-// Tiles are large, and so the system's to grant, to all threads.
-bool may_use_amx() {
-#if defined(__linux__)
-    constexpr long request = 0x1023, data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return !syscall(SYS_arch_prctl, request, data);
-#else
-    return false;
-#endif
-}
-
-bool has_amx() {
-    constexpr unsigned tiles = 1u << 24, bfloat16 = 1u << 22;  // of what the processor says in edx
-    unsigned a, b, c, d;
-    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tiles) && (d & bfloat16) && may_use_amx();
-}
-#endif
-#endif
-
 const Target targets[] = {
 #if defined(__x86_64__)
 #if defined(SEQCELLS_AMX)
@@ -82,9 +48,9 @@ const Target targets[] = {
 #endif
     {"avx512bf16", has_avx512bf16, avx512::cells, avx512bf16::precisions, avx512::precisions},
     {"avx512", has_avx512, avx512::cells, avx512::precisions, nullptr},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::cells, avx2::precisions, nullptr},
+    {"avx2", has_avx2, avx2::cells, avx2::precisions, nullptr},
 #endif
-    {"portable", [] { return true; }, portable::cells, portable::precisions, nullptr},
+    {"portable", has_portable, portable::cells, portable::precisions, nullptr},
 };
 
 // A target that this machine has, or null.

@@ -32,14 +32,13 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 from ..cells import Cell
-from ..derive.transformed import cells_of
 from ..request import context, fits
 from ..request.recurrence import Backward, Recurrence
 from ..request.weights import Weights
-from ..system.constant import constant
 from ..system.settings import Settings, current_settings, holding
 from . import choose, execute, flops
 from .execute import Like, as_left
+from .graph_cells import cell_of, program
 
 _INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
 _ROLES = {"hh": "weight_hh", "bias_hh": "bias_hh", "hr": "weight_hr"}
@@ -48,7 +47,8 @@ COMMON = 6
 """The number of the arguments that all operators have first."""
 _library = torch.library.Library("seqcells", "DEF")
 _KEPT = 'str kept=""'
-_library.define(f"recurrence({_INPUTS}, {_KEPT}) -> Tensor[]")
+SCHEMA = f"recurrence({_INPUTS}, {_KEPT}) -> Tensor[]"
+_library.define(SCHEMA)
 _library.define(f"recurrence_forward({_INPUTS}, {_KEPT}) -> Tensor[]")
 _library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradients, {_KEPT}) -> Tensor[]")
 
@@ -93,24 +93,9 @@ def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
     return ((name, tensor) for name, tensor in named if tensor is not None)
 
 
-@constant
-def program(cell: type[Cell]) -> str:
-    """The hash of a cell's equations; of one that cannot be derived, which runs by the reference alone, nothing."""
-    from ..derive.expressions import DerivationError
-    from ..derive.identity import identity
-
-    try:
-        return identity(cell)
-    except DerivationError:
-        return ""
-
-
-def cell_of(name: str, hash: str) -> type[Cell]:
-    """The cell that a graph was made with: of that name, or defined under it before. RuntimeError if there is none."""
-    found = next((cell for cell in cells_of(name) if program(cell) == hash), None)
-    if found:
-        return found
-    raise RuntimeError(f"the graph was made with other equations of the {name} cell than it has now")
+def recurrence_of(*arguments: Any) -> Recurrence:
+    """The layer that the arguments of ``seqcells::recurrence`` are."""
+    return _Call(*arguments).q
 
 
 class _Call:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._higher_order_ops.scan import scan_op
 from torch.export import ExportedProgram
 
-from ..call.operators import cell_of
+from ..call.graph_cells import cell_of
 from ..cells import Cell
 from ..request.boundaries import boundaries, valid_steps
 from .steps import parts, stepper

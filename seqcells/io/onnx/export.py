@@ -9,7 +9,7 @@ import numpy as np
 from onnxscript import ir
 from onnxscript.onnx_opset import opset18 as op
 
-from ...call.operators import cell_of
+from ...call.graph_cells import cell_of
 from ...cells import Cell
 from .cells import PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 from .nodes import HAS, KNOWN, LETTERS, ORDERS

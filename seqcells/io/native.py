@@ -1,0 +1,126 @@
+"""Programs that run without Python: a library with the layers of programs, for AOTInductor's packages in C++.
+
+``torch._inductor.aoti_compile_and_package`` makes a package in which each layer is a call of our operator. A C++
+program loads the library before the package, and needs neither Python nor seqcells. `library` makes it, and so does
+``python -m seqcells.io.native program.pt2 libprogram.so``, of a file of torch.export.save.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from ..call.operators import SCHEMA, recurrence_of
+from ..compile import TARGETS
+from ..kernels import cpu
+
+SETS = tuple(target for target in TARGETS if target != "triton")
+"""Instruction sets that a library may have kernels for, the best one last."""
+_ANY = 2
+"""A size in the place of one that is known when a program runs."""
+
+
+def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: Sequence[str] | None = None) -> Path:
+    """A shared library of torch's operator ``seqcells::recurrence``, with the layers of some programs.
+
+    A process loads one such library before any package, and none where seqcells is imported: torch knows an operator
+    once. The layers run forward alone, on the CPU, for any number of time steps and sequences, in float32, float64 and
+    bfloat16. The C++ compiler makes the library, which takes some ten seconds.
+
+    Args:
+        programs: of torch.export.export, those that packages are made of.
+        path: the library's.
+        targets: the instruction sets that it has kernels for; it takes the best one that a processor has. Default: the
+            best one of this processor, and ``"portable"``, which any has.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: a program has no layers of ours, or one of another dtype or that no kernels run; a target is
+            unknown.
+        RuntimeError: the engine is not built, or the compiler is lacking or fails.
+    """
+    if cpu.unavailable():
+        raise RuntimeError(cpu.unavailable())
+    from ..kernels.cpu import library as engine  # not before the extension is known to be there
+    from ..kernels.cpu import operator
+    from ..kernels.cpu.compiled import BASES, CannotCompileError
+
+    unknown = set(targets or ()) - {*SETS}
+    if unknown:
+        raise ValueError(f"unknown target {sorted(unknown)[0]!r}: choose some of {', '.join(SETS)}")
+    wanted = targets or (BASES.get(engine.target, engine.target), "portable")
+    nodes = [node for program in programs for node in _nodes(program)]
+    if not nodes:
+        raise ValueError("the programs have no layers of seqcells: nothing would be in the library")
+    texts = operator.sources(SCHEMA, nodes, [each for each in reversed(SETS) if each in wanted])
+    try:
+        return _compiled(texts, operator.SHARED, Path(path))
+    except CannotCompileError as reason:
+        raise RuntimeError(f"the library cannot be made: {reason}") from None
+
+
+def _nodes(program: ExportedProgram) -> Iterator[Any]:
+    """The layers of a program, as `seqcells.kernels.cpu.operator` has them."""
+    from ..kernels.cpu.operator import Node
+
+    graphs = [each for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
+    for node in (node for graph in graphs for node in graph.graph.nodes):
+        if node.target != torch.ops.seqcells.recurrence.default:
+            continue
+        cell, hash, tensors, names, reverse, backend, *kept = node.args
+        values = [tensor.meta["val"] for tensor in tensors]
+        if values[0].device.type != "cpu":
+            raise ValueError(f"a library is for the CPU, and a layer of the program is on {values[0].device}")
+        like = [torch.empty([s if isinstance(s, int) else _ANY for s in v.shape], dtype=v.dtype) for v in values]
+        layer = recurrence_of(cell, hash, like, names, reverse, backend, *kept)
+        yield Node(cell, hash, tuple(names.split()), "".join(kept), reverse, layer)
+
+
+def _compiled(texts: dict[str, str], shared: Sequence[str], path: Path) -> Path:
+    """Files of C++ made a library, all at once, and put in its place as a whole."""
+    from ..kernels.cpu.compiled import HEADERS, command, run_compilers
+
+    torch_folder, compiler = Path(torch.__file__).parent, command()
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=f".{path.name}-") as folder:
+        for name, text in texts.items():
+            Path(folder, name).write_text(text)
+        files = [*texts, *(str(HEADERS / name) for name in shared)]
+        includes = [f"-I{HEADERS}", f"-I{torch_folder / 'include'}"]
+        objects = [f"{Path(file).stem}.o" for file in files]
+        each = zip(files, objects, strict=True)
+        run_compilers([[*compiler, *includes, "-c", file, "-o", made] for file, made in each], folder)
+        # torch's own library is the one that the program has.
+        torchs = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-pthread", "-ldl"]
+        run_compilers([[*compiler, *objects, *torchs, "-o", path.name]], folder)
+        os.replace(Path(folder, path.name), path)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the library of a saved program; 1 where it cannot be made."""
+    parser = argparse.ArgumentParser(prog="python -m seqcells.io.native", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("programs", nargs="+", type=Path, help="files of torch.export.save")
+    parser.add_argument("library", type=Path, help="the shared library that is made")
+    parser.add_argument("--target", nargs="+", choices=SETS, help="default: this processor's, and portable")
+    options = parser.parse_args(arguments)
+    try:
+        programs = [torch.export.load(path) for path in options.programs]
+        print(library(*programs, path=options.library, targets=options.target))
+    except (OSError, RuntimeError, ValueError) as reason:
+        print(f"not made: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

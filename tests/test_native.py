@@ -1,0 +1,188 @@
+"""Programs that run without Python: a library of their layers, in a process without the package, and in C++."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from exported_layers import SIZES, F, H, Wrapped, inputs, keep, program_of, run_elsewhere
+from support import needs_compiler
+
+import seqcells
+from seqcells.io import native
+from seqcells.kernels import cpu
+
+pytestmark = [
+    pytest.mark.usefixtures("own_registry", "compiling"),
+    needs_compiler,
+    pytest.mark.skipif(bool(cpu.unavailable()), reason="the CPU engine, of which libraries are made, is not built"),
+]
+ROOT = Path(__file__).parents[1]
+
+
+def defined(cell, **options):
+    return seqcells.define(cell)[0](F, H, **options)
+
+
+MODELS = {
+    "LSTM, two layers both ways, lengths": (lambda: seqcells.LSTM(F, H, 2, bidirectional=True), "lengths", {}),
+    "GRU, reset": (lambda: seqcells.GRU(F, H, bidirectional=True), "reset", {}),
+    "RNN, batch first": (lambda: seqcells.RNN(F, H, batch_first=True), None, {}),
+    "projection": (lambda: seqcells.LSTM(F, H, proj_size=2, bidirectional=True), "lengths", {}),
+    "kept values": (lambda: seqcells.LSTM(F, H, 2), None, {"keep": ("c", "c_l0", "forget")}),
+    "no bias, float64": (lambda: seqcells.GRU(F, H, bias=False, dtype=torch.float64), None, {}),
+    "bfloat16": (lambda: seqcells.LSTM(F, H, dtype=torch.bfloat16), "reset", {}),
+    "numbers and rows of its own": (lambda: seqcells.PeepholeLSTM(F, H), "reset", {}),
+    "normalised": (lambda: defined(seqcells.cells.LayerNormLSTM), "lengths", {}),
+    "heads": (lambda: defined(seqcells.cells.MultiHeadSLSTM, heads=2), "reset", {}),
+    "a stream": (lambda: defined(seqcells.cells.ContinuousTimeRNN, bidirectional=True), "elapsed", {}),
+    "its input once more": (lambda: defined(seqcells.cells.UGRNN), None, {}),
+}
+
+
+def module_of(label):
+    torch.manual_seed(0)
+    make, name, always = MODELS[label]
+    layer = make()
+    layer.backend = "cpu"
+    return Wrapped(layer, name, **always).eval(), name
+
+
+def given_to(module, name, size, seed=0):
+    dtype = next(module.parameters()).dtype
+    given = inputs(name, *size, seed, module.layer.batch_first)
+    return tuple(each.to(dtype) if each.is_floating_point() else each for each in given)
+
+
+@pytest.mark.heavy
+def test_a_library_runs_programs_to_the_same_bits_without_the_package(tmp_path):
+    """All in one library, for this processor and any; any number of time steps and sequences."""
+    programs = []
+    for label in MODELS:
+        module, name = module_of(label)
+        calls = [given_to(module, name, size, seed) for seed, size in enumerate(SIZES)]
+        programs.append(program_of(module, name, module.layer.batch_first, given=calls[0]))
+        keep(tmp_path, label, programs[-1], module, calls)
+    library = native.library(*programs, path=tmp_path / "liblayers.so")
+    for label, found, expected in run_elsewhere(tmp_path, str(library)):
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0, msg=label)
+
+
+def small(tmp_path, targets=("portable",)):
+    """A program of one GRU, and its library."""
+    module, name = module_of("GRU, reset")
+    program = program_of(module, name)
+    calls = [given_to(module, name, size, 7) for size in SIZES]
+    keep(tmp_path, "gru", program, module, calls)
+    return program, native.library(program, path=tmp_path / "libgru.so", targets=targets)
+
+
+def test_a_library_of_any_processor(tmp_path):
+    _, library = small(tmp_path)
+    for label, found, expected in run_elsewhere(tmp_path, str(library)):
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=label)
+
+
+def test_the_command_makes_the_library_of_a_saved_program(tmp_path, capsys):
+    module, name = module_of("GRU, reset")
+    torch.export.save(program_of(module, name), tmp_path / "gru.pt2")
+    path = tmp_path / "libgru.so"
+    assert native.main([str(tmp_path / "gru.pt2"), str(path), "--target", "portable"]) == 0
+    assert str(path) in capsys.readouterr().out
+    assert path.exists()
+    assert native.main([str(tmp_path / "none.pt2"), str(path)]) == 1
+    assert "not made" in capsys.readouterr().err
+
+
+def test_what_no_library_can_have(tmp_path):
+    path = tmp_path / "lib.so"
+    module, name = module_of("GRU, reset")
+    program = program_of(module, name)
+    with pytest.raises(ValueError, match="unknown target 'sse'"):
+        native.library(program, path=path, targets=["sse"])
+    linear = torch.export.export(torch.nn.Linear(F, H), (torch.zeros(2, F),))
+    with pytest.raises(ValueError, match="no layers of seqcells"):
+        native.library(linear, path=path)
+    half = Wrapped(seqcells.LSTM(F, H, dtype=torch.float16, backend="cpu"))
+    with pytest.raises(ValueError, match=r"not of torch\.float16"):
+        native.library(program_of(half, None, given=given_to(half, None, SIZES[0])), path=path)
+    assert not path.exists()
+
+
+def test_a_compiler_is_needed(tmp_path, monkeypatch):
+    module, name = module_of("GRU, reset")
+    program = program_of(module, name)
+    monkeypatch.setenv("SEQCELLS_COMPILE", "never")
+    with pytest.raises(RuntimeError, match="cannot be made: SEQCELLS_COMPILE=never"):
+        native.library(program, path=tmp_path / "lib.so")
+
+
+OTHERS = """
+import sys, torch
+torch.ops.load_library(sys.argv[1])
+program = torch.export.load(sys.argv[2])
+try:
+    program.module()(*torch.load(sys.argv[3]))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_a_layer_that_the_library_has_not_is_named(tmp_path):
+    _, library = small(tmp_path)
+    module, name = module_of("RNN, batch first")
+    torch.export.save(program_of(module, name, True), tmp_path / "other.pt2")
+    torch.save(given_to(module, name, SIZES[0]), tmp_path / "other.calls")
+    arguments = [str(library), str(tmp_path / "other.pt2"), str(tmp_path / "other.calls")]
+    done = subprocess.run([sys.executable, "-c", OTHERS, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert "this library of seqcells has no rnn_tanh layer of gates_x" in done.stdout, done.stderr
+
+
+class Three(torch.nn.Module):
+    """Three layers one upon the other: LSTM, GRU and a cell that torch has not."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = seqcells.LSTM(F, H, 2, bidirectional=True, backend="cpu")
+        self.gru = seqcells.GRU(2 * H, H, backend="cpu")
+        self.own = seqcells.PeepholeLSTM(H, H, backend="cpu")
+
+    def forward(self, input, lengths):
+        first, _ = self.lstm(input, lengths=lengths)
+        second, _ = self.gru(first, lengths=lengths)
+        return self.own(second, lengths=lengths)
+
+
+@pytest.mark.heavy
+def test_a_package_of_aotinductor_runs_in_python_and_in_a_program_of_cpp(tmp_path):
+    """The program is the example's; it runs with an environment in which no Python is."""
+    torch.manual_seed(0)
+    module = Three().eval()
+    program = program_of(module, "lengths", names=("input", "lengths"))
+    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "three.pt2"))
+    library = native.library(program, path=tmp_path / "libthree.so")
+    folder = Path(torch.__file__).parent
+    runner = tmp_path / "run"
+    includes = [f"-I{folder / 'include'}", f"-I{folder / 'include/torch/csrc/api/include'}"]
+    torchs = [f"-L{folder / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{folder / 'lib'}", "-ldl"]
+    source = ROOT / "examples" / "without_python" / "run.cpp"
+    compiler = os.environ.get("CXX") or shutil.which("c++") or "g++"
+    subprocess.run([compiler, "-std=c++20", *includes, str(source), "-o", str(runner), *torchs], check=True)
+    from_python = torch._inductor.aoti_load_package(package)
+    for size in SIZES:
+        given = inputs("lengths", *size, 5)
+        torch.save([*given], tmp_path / "inputs.pt")
+        command = [str(runner), str(library), package, str(tmp_path / "inputs.pt"), str(tmp_path / "outputs.pt")]
+        done = subprocess.run(command, env={"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = torch.load(tmp_path / "outputs.pt")
+        with torch.no_grad():
+            output, final = module(*given)
+            again, again_final = from_python(*given)
+        torch.testing.assert_close([again, *again_final], [output, *final], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, [output, *final], rtol=1e-5, atol=1e-6)
