@@ -80,13 +80,13 @@ def program_of(module, name, batch_first=False, given=None, names=("input", "oth
         return torch.export.export(module.eval(), given, dynamic_shapes=dynamic, strict=False)
 
 
-def keep(folder, name, program, module, given):
+def keep(folder, name, program, module, given, near=(1e-5, 1e-6)):
     """Save a program, calls of it and what the module gives for them."""
     torch.export.save(program, folder / f"{name}.pt2")
     torch.save(given, folder / f"{name}.calls")
     with torch.no_grad():
         found, expected = ([run(*each) for each in given] for run in (program.module(), module))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, msg=name)
+    torch.testing.assert_close(found, expected, rtol=near[0], atol=near[1])
     torch.save(found, folder / f"{name}.expected")
 
 
