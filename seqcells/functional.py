@@ -155,8 +155,7 @@ def layers(
     dtypes = torch_ops.autocast_dtypes(call, input, states)
 
     if batch_sizes is not None:
-        if lengths is not None:
-            raise ValueError("lengths should not be given with a PackedSequence, which has its own")
+        checks.no_lengths_besides(lengths)
         input, lengths = pad_packed_sequence(PackedSequence(input, batch_sizes))
         lengths = lengths.to(input.device)
     elif batch_first:

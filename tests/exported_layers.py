@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 F, H = 3, 4
 SIZES = (5, 2), (11, 3), (2, 7)
@@ -21,8 +22,10 @@ class Wrapped(nn.Module):
         self.layer, self.name, self.always = layer, name, always
 
     def forward(self, input, other=None):
-        given = {} if self.name is None else {self.name: other}
+        given = {} if self.name in (None, "packed") else {self.name: other}
+        input = PackedSequence(input, other) if self.name == "packed" else input
         output, states, *kept = self.layer(input, **given, **self.always)
+        output = output.data if self.name == "packed" else output
         states = states if isinstance(states, tuple) else (states,)
         return output, *states, *(kept[0].values() if kept else ())
 
@@ -37,6 +40,9 @@ def inputs(name, steps, batch, seed=0, batch_first=False):
         return (x,)
     if name == "lengths":
         return x, lengths
+    if name == "packed":
+        packed = pack_padded_sequence(x, lengths.sort(descending=True).values)
+        return packed.data, packed.batch_sizes
     other = torch.rand(steps, batch, generator=generator)
     return x, other < 0.3 if name == "reset" else other + 0.1
 
@@ -45,6 +51,8 @@ def shapes(name, batch_first=False):
     """What is dynamic: time steps and sequences."""
     steps, batch = torch.export.Dim("steps", min=2, max=1000), torch.export.Dim("batch", min=2, max=1000)
     axes = {0: batch, 1: steps} if batch_first else {0: steps, 1: batch}
+    if name == "packed":
+        return {"input": {0: torch.export.Dim("rows", min=2)}, "other": {0: torch.export.Dim.AUTO}}
     return {"input": axes} | ({"other": {0: batch} if name == "lengths" else {0: steps, 1: batch}} if name else {})
 
 

@@ -24,6 +24,7 @@ FORMS = {
     "two layers both ways": (None, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
     "lengths": ("lengths", {"bidirectional": True}),
     "reset": ("reset", {"bidirectional": True}),
+    "packed": ("packed", {"num_layers": 2, "bidirectional": True}),
 }
 
 
@@ -83,3 +84,64 @@ def test_kept_values_and_one_layer_decomposed():
         given = inputs(None, *size)
         with torch.no_grad():
             torch.testing.assert_close(program.module()(*given), module(*given), rtol=1e-5, atol=1e-6)
+
+
+class Sorted(torch.nn.Module):
+    """A layer of a packed input whose sequences lie in another order than those of its states."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, data, batch_sizes, sorted_indices, unsorted_indices, reset, h):
+        packed = torch.nn.utils.rnn.PackedSequence(data, batch_sizes, sorted_indices, unsorted_indices)
+        output, final, kept = self.layer(packed, h, reset=reset, keep=("h_l0",))
+        return output.data, final, kept["h_l0"].data
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_packed_inputs_in_any_order(batch_first):
+    torch.manual_seed(0)
+    module = Sorted(LAYERS["gru"](num_layers=2, batch_first=batch_first, backend="reference")).eval()
+    steps, rows, batch = (torch.export.Dim(name, min=2) for name in ("steps", "rows", "batch"))
+    axes = {0: batch, 1: steps} if batch_first else {0: steps, 1: batch}
+    dynamic = {0: rows}, {0: steps}, {0: batch}, {0: batch}, axes, {1: batch}
+
+    def given(*lengths):
+        x = torch.randn(max(lengths), len(lengths), F)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+        reset = torch.rand(*(x.shape[1::-1] if batch_first else x.shape[:2])) < 0.3
+        return *packed, reset, torch.randn(2, len(lengths), H)
+
+    with torch.no_grad():
+        program = torch.export.export(module, given(3, 5, 4), dynamic_shapes=dynamic, strict=False)
+        for lengths in ((3, 5, 4), (1, 2, 9, 4), (6, 6)):
+            again = given(*lengths)
+            torch.testing.assert_close(program.module()(*again), module(*again), rtol=1e-5, atol=1e-6)
+
+
+def test_a_packing_inside_of_a_program_is_refused_by_name():
+    """torch's own pack_padded_sequence has no batch sizes there."""
+
+    class Packing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = seqcells.GRU(F, H)
+
+        def forward(self, input, lengths):
+            return self.layer(torch.nn.utils.rnn.pack_padded_sequence(input, lengths))[1]
+
+    given = torch.zeros(5, 2, F), torch.tensor([5, 2])
+    with pytest.raises(RuntimeError, match="give the layer the padded input and lengths="):
+        torch.export.export(Packing(), given, strict=False)
+    with pytest.raises(ValueError, match="lengths should not be given with a PackedSequence"):
+        torch.export.export(Both(), inputs("packed", 5, 2), strict=False)
+
+
+class Both(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = seqcells.GRU(F, H)
+
+    def forward(self, input, sizes):
+        return self.layer(torch.nn.utils.rnn.PackedSequence(input, sizes), lengths=[5, 2])[1]

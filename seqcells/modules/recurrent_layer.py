@@ -16,7 +16,7 @@ from ..request import checks
 from ..request.call import Call, Choice
 from ..request.streams import laid_out
 from ..request.weights import Weights
-from . import convert, flat_weights, tracing
+from . import convert, flat_weights, tracing, unpacked
 from .cell_modules import States
 from .stateful import Stateful
 from .stream import Stream
@@ -206,6 +206,9 @@ class RecurrentLayer(Stateful):
         """
         packed = isinstance(input, PackedSequence)
         like = None
+        if packed and torch.compiler.is_exporting():
+            checks.no_lengths_besides(lengths)
+            return unpacked.run(self, input, hx, reset=reset, reset_state=reset_state, keep=keep, **streams)
         if self.stateful and hx is None and isinstance(input, (Tensor, PackedSequence)):
             hx = self._begins_with(input)
         plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)

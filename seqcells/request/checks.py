@@ -232,6 +232,12 @@ def integers(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} should be integers, got: {tensor.dtype}")
 
 
+def no_lengths_besides(lengths: Any) -> None:
+    """ValueError for those that are given with a packed input."""
+    if lengths is not None:
+        raise ValueError("lengths should not be given with a PackedSequence, which has its own")
+
+
 def lengths(given: Any, steps: int, batch: int, device: torch.device) -> Tensor:
     """Lengths as (batch,) int64 on the input's device, without waiting for a GPU.
 
