@@ -1,7 +1,6 @@
 """Programs that run without Python: a library of their layers, in a process without the package, and in C++."""
 
-import os
-import shutil
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -169,46 +168,25 @@ def test_a_layer_that_the_library_has_not_is_named(tmp_path):
     assert "this library of seqcells has no rnn_tanh layer of gates_x" in done.stdout, done.stderr
 
 
-class Three(torch.nn.Module):
-    """Three layers one upon the other: LSTM, GRU and a cell that torch has not."""
-
-    def __init__(self):
-        super().__init__()
-        self.lstm = seqcells.LSTM(F, H, 2, bidirectional=True, backend="cpu")
-        self.gru = seqcells.GRU(2 * H, H, backend="cpu")
-        self.own = seqcells.PeepholeLSTM(H, H, backend="cpu")
-
-    def forward(self, input, lengths):
-        first, _ = self.lstm(input, lengths=lengths)
-        second, _ = self.gru(first, lengths=lengths)
-        return self.own(second, lengths=lengths)
-
-
 @pytest.mark.heavy
-def test_a_package_of_aotinductor_runs_in_python_and_in_a_program_of_cpp(tmp_path):
-    """The program is the example's; it runs with an environment in which no Python is."""
+def test_a_package_of_aotinductor_runs_in_python_and_in_a_program_of_cpp(tmp_path, monkeypatch):
+    """The example's: LSTM, GRU and a cell that torch has not. No Python is in the program's environment."""
+    monkeypatch.syspath_prepend(ROOT / "examples" / "without_python")
+    example = importlib.import_module("package")
     torch.manual_seed(0)
-    module = Three().eval()
-    program = program_of(module, "lengths", names=("input", "lengths"))
-    package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "three.pt2"))
-    library = native.library(program, path=tmp_path / "libthree.so")
-    folder = Path(torch.__file__).parent
-    runner = tmp_path / "run"
-    includes = [f"-I{folder / 'include'}", f"-I{folder / 'include/torch/csrc/api/include'}"]
-    torchs = [f"-L{folder / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{folder / 'lib'}", "-ldl"]
-    source = ROOT / "examples" / "without_python" / "run.cpp"
-    compiler = os.environ.get("CXX") or shutil.which("c++") or "g++"
-    subprocess.run([compiler, "-std=c++20", *includes, str(source), "-o", str(runner), *torchs], check=True)
-    from_python = torch._inductor.aoti_load_package(package)
+    model, runner = example.Tagger(), tmp_path / "run"
+    package, library = example.package(model, tmp_path)
+    subprocess.run(example.compile_command(runner), check=True)
+    from_python = torch._inductor.aoti_load_package(str(package))
+    inputs, outputs = tmp_path / "inputs.pt", tmp_path / "outputs.pt"
     for size in SIZES:
-        given = inputs("lengths", *size, 5)
-        torch.save([*given], tmp_path / "inputs.pt")
-        command = [str(runner), str(library), package, str(tmp_path / "inputs.pt"), str(tmp_path / "outputs.pt")]
+        given = example.example(*size)
+        torch.save([*given], inputs)
+        command = [*map(str, (runner, library, package, inputs, outputs))]
         done = subprocess.run(command, env={"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        found = torch.load(tmp_path / "outputs.pt")
         with torch.no_grad():
-            output, final = module(*given)
-            again, again_final = from_python(*given)
-        torch.testing.assert_close([again, *again_final], [output, *final], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(found, [output, *final], rtol=1e-5, atol=1e-6)
+            expected = model(*given)
+            torch.testing.assert_close(from_python(*given), expected, rtol=1e-5, atol=1e-6)
+        (found,) = torch.load(outputs)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
