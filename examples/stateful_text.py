@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from training import DTYPES, Results, States, loss_curve, parser, picture, train
 
 import seqcells
+from seqcells.data import ContiguousWindows
 
 
 class Carried:
@@ -62,21 +63,6 @@ def keys(limit: int) -> Tensor:
 TEXTS = {"library": corpus, "keys": keys}
 
 
-def windows(text: Tensor, rows: int, length: int) -> Iterator[Tensor]:
-    """A text as so many rows that lie beside each other, ``length`` steps and one at a time (length + 1, rows).
-
-    The last step of a window is the first of the next one. What does not fill the rows or a window is left out.
-
-    Raises:
-        ValueError: the text is shorter than one window.
-    """
-    if len(text) // rows <= length:
-        raise ValueError(f"a text of {len(text)} characters has no {rows} rows of {length + 1}")
-    beside = text[: len(text) // rows * rows].view(rows, -1).t()
-    for start in range(0, len(beside) - length, length):
-        yield beside[start : start + length + 1]
-
-
 def main(arguments: Sequence[str] | None = None) -> Results:
     """Train, and read a tenth of the text held out → losses; nats for a character of that."""
     options = parser(__doc__.splitlines()[0], steps=1000)
@@ -94,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     def losses_of(text: Tensor) -> Iterator[Tensor]:
         """The loss of each window of a text, one after the other."""
         read.reset_states()
-        for window in windows(text, options.batch, options.length):
+        for input, target in ContiguousWindows(text, options.batch, options.length):
             if not options.stateful:
                 read.reset_states()
-            yield cross_entropy(read(window[:-1]).flatten(0, 1), window[1:].flatten())
+            yield cross_entropy(read(input).flatten(0, 1), target.flatten())
 
     def again_and_again() -> Iterator[Tensor]:
         while True:

@@ -179,22 +179,6 @@ def test_prose_is_what_comments_and_docstrings_hold():
     ]
 
 
-def test_windows_go_on_where_those_before_ended():
-    """Row by row they are the text, but for the last character of a window, which the next begins with."""
-    windows = [*importlib.import_module("stateful_text").windows(torch.arange(50), rows=3, length=4)]
-    assert [w.shape for w in windows] == [(5, 3)] * 3
-    read = torch.cat([w[:-1] for w in windows])
-    assert torch.equal(read, torch.arange(12).unsqueeze(1) + torch.tensor([0, 16, 32]))
-    assert all(torch.equal(a[-1], b[0]) for a, b in pairwise(windows))
-
-
-def test_a_text_that_fills_no_window_is_refused():
-    windows = importlib.import_module("stateful_text").windows
-    assert len([*windows(torch.arange(15), rows=3, length=4)]) == 1
-    with pytest.raises(ValueError, match="a text of 14 characters has no 3 rows of 5"):
-        next(windows(torch.arange(14), rows=3, length=4))
-
-
 def test_the_key_is_what_the_question_mark_asks_for():
     stateful = importlib.import_module("stateful_text")
     text = "".join(string.printable[index] for index in stateful.keys(2000))

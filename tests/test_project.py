@@ -57,7 +57,8 @@ def test_import_without_triton_is_quick(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["triton", "sympy", "numpy", "rich", "matplotlib", "sklearn", "filelock", "torch._dynamo"]
+    "module",
+    ["triton", "sympy", "numpy", "rich", "matplotlib", "sklearn", "filelock", "torch._dynamo", "seqcells.data"],
 )
 def test_import_loads_nothing_heavy(module, loaded):
     assert module not in loaded
@@ -201,7 +202,7 @@ ORDER = [
     {"seqcells"},
     {"io"},
     {"modules"},
-    {"functional"},
+    {"functional", "data"},
     {"call"},
     {"measured", "backends"},
     {"kernels.cpu", "kernels.triton"},
