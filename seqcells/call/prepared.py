@@ -38,7 +38,11 @@ def parameters(module: nn.Module) -> list[Tensor]:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    return bool(module._frozen)
+    """Whether packed copies of its weights may be kept: not of those that FSDP2 gathers before each call, which torch
+    counts as no write. FSDP2 leaves a hook in each module whose parameters it shards."""
+    hooks = module._load_state_dict_post_hooks.values() if module._frozen else ()
+    gathered = any(getattr(hook, "__module__", "").startswith("torch.distributed.fsdp") for hook in hooks)
+    return bool(module._frozen) and not gathered
 
 
 def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:

@@ -148,7 +148,8 @@ class Freezable(nn.Module):
         """Promise that the weights stay as they are, so that inference calls need not pack them each time.
 
         The CPU engine then keeps packed copies: a second copy of the weights in memory. They are made at the third
-        alike call of the module, or at a stream's first step. Training and other backends are as before.
+        alike call of the module, or at a stream's first step. Training and other backends are as before. FSDP2 gathers
+        weights anew for each call, so that of those that it shards no copies are kept.
 
         A change that torch counts makes the engine pack anew: an optimizer's step, ``load_state_dict``, an in-place
         operation, another parameter. A write that torch does not count is excluded by this promise: through ``.data``,

@@ -1,0 +1,390 @@
+"""Checks that several processes run together: ``torchrun --nproc-per-node 2 distributed_programs.py GROUP FOLDER``.
+
+Each rank trains on its share of the rows of a batch, and should come to the losses and weights of one process that
+trains on all of them. What each check found lies in the folder afterwards, by name: an empty text, or what went wrong.
+"""
+
+import contextlib
+import gc
+import itertools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed import checkpoint as files
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+import seqcells
+from seqcells.call import prepared
+from seqcells.data import ContiguousWindows
+
+T, N, F, H = 6, 8, 3, 5
+STEPS = 7
+LAYERS = {
+    "torch.nn.LSTM": nn.LSTM,
+    "torch.nn.GRU": nn.GRU,
+    "LSTM": seqcells.LSTM,
+    "GRU": seqcells.GRU,
+    "PeepholeLSTM": seqcells.PeepholeLSTM,
+}
+OURS = "LSTM", "GRU", "PeepholeLSTM"
+FULL = StateDictOptions(full_state_dict=True)
+
+
+# What is trained, and on what.
+
+
+class Model(nn.Module):
+    """Two layers of two directions, which backward computes again if ``reentrant`` says how, and a head."""
+
+    def __init__(self, name: str, reentrant: bool | None = None, **options: object) -> None:
+        super().__init__()
+        self.layer = LAYERS[name](F, H, **{"num_layers": 2, "bidirectional": True, **options})
+        self.head = nn.Linear(H * (1 + self.layer.bidirectional), 1)
+        self.reentrant = reentrant
+
+    def forward(self, input: Tensor, **given: Tensor) -> Tensor:
+        layer = partial(self.layer, **given)
+        if self.reentrant is None:
+            output, _ = layer(input)
+        else:  # the reentrant way wants an input that is differentiated
+            output, _ = checkpoint(layer, input.requires_grad_(), use_reentrant=self.reentrant)
+        return self.head(output)
+
+
+def model_of(name: str, dtype: torch.dtype = torch.float64, **options: object) -> Model:
+    torch.manual_seed(0)
+    return Model(name, **options).to(dtype)
+
+
+@dataclass
+class Batch:
+    """Input and target (T, N, ·), and what the layer is given besides."""
+
+    input: Tensor
+    target: Tensor
+    given: dict[str, Tensor]
+
+    @staticmethod
+    def of_step(step: int, kind: str, dtype: torch.dtype) -> "Batch":
+        """That of all ranks together."""
+        chance = torch.Generator().manual_seed(step)
+        input, target = (torch.randn(T, N, size, dtype=torch.float64, generator=chance) for size in (F, 1))
+        lengths = torch.randint(0, T + 1, (N,), generator=chance)
+        reset = torch.rand(T, N, generator=chance) < 0.3
+        input, target = input.to(dtype), target.to(dtype)
+        return Batch(input, target, {"lengths": {"lengths": lengths}, "reset": {"reset": reset}}.get(kind, {}))
+
+    def part(self, index: int, count: int) -> "Batch":
+        """One of so many equal shares of the rows."""
+
+        def share(tensor: Tensor) -> Tensor:
+            return tensor.chunk(count, -1 if tensor.dim() == 1 else 1)[index].contiguous()
+
+        return Batch(share(self.input), share(self.target), {name: share(each) for name, each in self.given.items()})
+
+    def loss(self, model: nn.Module) -> Tensor:
+        return (model(self.input, **self.given).to(self.target.dtype) - self.target).square().mean()
+
+
+Quiet = Callable[[nn.Module, bool], contextlib.AbstractContextManager]
+
+
+@contextlib.contextmanager
+def loud(model: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients are summed over the ranks at each of the pieces of a step."""
+    yield
+
+
+@contextlib.contextmanager
+def quiet(model: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients are summed over the ranks once, at the last piece."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+    with contextlib.nullcontext() if last or isinstance(model, FSDPModule) else model.no_sync():
+        yield
+
+
+def here() -> tuple[int, int]:
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def mean(losses: list[Tensor]) -> Tensor:
+    """Over the ranks."""
+    total = torch.stack(losses)
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    kind: str = "plain",
+    share: tuple[int, int] = (0, 1),
+    pieces: int = 1,
+    accumulating: Quiet = loud,
+    dtype: torch.dtype = torch.float64,
+    begin: int = 0,
+) -> list[Tensor]:
+    """The loss of each step, and of evaluations between."""
+    losses = []
+    for step in range(begin, begin + STEPS):
+        batch = Batch.of_step(step, kind, dtype).part(*share)
+        optimizer.zero_grad()
+        found = torch.zeros((), dtype=dtype)
+        for piece in range(pieces):
+            with accumulating(model, piece == pieces - 1):
+                loss = batch.part(piece, pieces).loss(model) / pieces
+                loss.backward()
+            found += loss.detach()
+        optimizer.step()
+        losses.append(found)
+        if step % 3 == 2:
+            model.eval()
+            with torch.no_grad():
+                losses.append(batch.loss(model))
+            model.train()
+    return losses
+
+
+def descent(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+# Ways of wrapping a model.
+
+
+def sharded(model: Model, **options: object) -> nn.Module:
+    """By FSDP2: the layer, and what is left."""
+    fully_shard(model.layer, **options)
+    return fully_shard(model, **options)
+
+
+WRAPPERS: dict[str, Callable[[Model], nn.Module]] = {
+    "DDP": DistributedDataParallel,
+    "DDP static_graph": partial(DistributedDataParallel, static_graph=True),
+    "DDP find_unused_parameters": partial(DistributedDataParallel, find_unused_parameters=True),
+    "DDP gradient_as_bucket_view": partial(DistributedDataParallel, gradient_as_bucket_view=True),
+    "FSDP2": sharded,
+    "FSDP2 reshard_after_forward=False": partial(sharded, reshard_after_forward=False),
+}
+COMPILED: dict[str, Callable[[Model], nn.Module]] = {
+    "compile of DDP": lambda model: torch.compile(DistributedDataParallel(model)),
+    "DDP of compile": lambda model: DistributedDataParallel(torch.compile(model)),
+    "compile of FSDP2": lambda model: torch.compile(sharded(model)),
+    "FSDP2 of compiled layers": lambda model: sharded(_compiled_inside(model)),
+}
+
+
+def _compiled_inside(model: Model) -> Model:
+    model.layer.compile()
+    return model
+
+
+def equal_one_process(
+    name: str,
+    wrap: Callable[[Model], nn.Module],
+    kind: str = "plain",
+    pieces: int = 1,
+    accumulating: Quiet = loud,
+    **options: object,
+) -> None:
+    """Losses and final weights."""
+    one, model = model_of(name, **options), wrap(model_of(name, **options))
+    expected = train(one, descent(one), kind)
+    found = train(model, descent(model), kind, here(), pieces, accumulating)
+    close(mean(found), torch.stack(expected))
+    close(get_model_state_dict(model, options=FULL), one.state_dict())
+
+
+def close(found: object, expected: object) -> None:
+    assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def training_checks() -> Iterator[tuple[str, Callable[[], None]]]:
+    for name, (wrapper, wrap), kind in itertools.product(OURS, WRAPPERS.items(), ("plain", "lengths", "reset")):
+        yield f"{wrapper}, {name}, {kind}", partial(equal_one_process, name, wrap, kind)
+    for name, wrapper, way in itertools.product(OURS, ("DDP", "FSDP2"), (loud, quiet)):
+        check = partial(equal_one_process, name, WRAPPERS[wrapper], pieces=2, accumulating=way)
+        yield f"{wrapper}, {name}, accumulating, {way.__name__}", check
+    for name, wrapper, reentrant in itertools.product(OURS, ("DDP", "DDP static_graph", "FSDP2"), (True, False)):
+        check = partial(equal_one_process, name, WRAPPERS[wrapper], reentrant=reentrant)
+        yield f"{wrapper}, {name}, checkpoint, use_reentrant={reentrant}", check
+    for name, wrapper in itertools.product(OURS, ("DDP", "FSDP2")):
+        yield f"{wrapper}, {name}, stateful", partial(states_are_carried, name, WRAPPERS[wrapper])
+        yield f"{wrapper}, {name}, frozen", partial(frozen_weights_are_new, name, WRAPPERS[wrapper])
+    for name in ("LSTM", "GRU"):
+        yield f"FSDP2, {name}, bfloat16", partial(as_near_as_torch, name)
+        yield f"FSDP2, {name}, the state dict is torch.nn's", partial(state_dict_is_torchs, name)
+        yield f"DDP, {name}, swapped", partial(swapped, name)
+
+
+def states_are_carried(name: str, wrap: Callable[[Model], nn.Module]) -> None:
+    """By the layer, each rank those of its own rows."""
+    sequence = torch.randn(N * 61, F, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    options = {"bidirectional": False, "stateful": True}
+    one, model = model_of(name, **options), wrap(model_of(name, **options))
+
+    def read(model: nn.Module, **place: int) -> list[Tensor]:
+        optimizer, losses = descent(model), []
+        for input, target in ContiguousWindows(sequence, N, T, **place):
+            optimizer.zero_grad()
+            losses.append((model(input) - target[..., :1]).square().mean())
+            losses[-1].backward()
+            optimizer.step()
+        return [loss.detach() for loss in losses]
+
+    expected, found = read(one, rank=0, world_size=1), read(model)
+    assert len(found) == 10
+    close(mean(found), torch.stack(expected))
+    close(get_model_state_dict(model, options=FULL), one.state_dict())
+
+
+def frozen_weights_are_new(name: str, wrap: Callable[[Model], nn.Module]) -> None:
+    """A frozen layer sees each step of the optimizer, also where weights come to lie where they lay before."""
+    one, model = model_of(name), model_of(name)
+    model.layer.freeze()
+    model = wrap(model)
+    optimizers, share = (descent(one), descent(model)), here()
+    for step in range(STEPS):
+        batch = Batch.of_step(step, "plain", torch.float64)
+        for each, own, optimizer in zip((one, model), (batch, batch.part(*share)), optimizers, strict=True):
+            optimizer.zero_grad()
+            own.loss(each).backward()
+            optimizer.step()
+        with torch.no_grad(), patch.object(prepared, "versions", lambda tensors: [each._version for each in tensors]):
+            for _ in range(4):  # more calls than it takes to prepare one
+                close(mean([batch.part(*share).loss(model)])[0], batch.loss(one))
+
+
+def as_near_as_torch(name: str) -> None:
+    """In bfloat16 the losses are as far from float64's as with torch.nn's layer."""
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    one, distances = model_of(f"torch.nn.{name}"), {}
+    expected = torch.stack(train(one, descent(one)))
+    for each in (name, f"torch.nn.{name}"):
+        model = sharded(model_of(each, torch.float32), mp_policy=policy)
+        found = mean(train(model, descent(model), share=here(), dtype=torch.float32))
+        distances[each] = (found.double() - expected).norm().item()
+    assert distances[name] <= 1.5 * distances[f"torch.nn.{name}"] < 0.1, distances
+
+
+def state_dict_is_torchs(name: str) -> None:
+    """Of sharded layers, whole: names and numbers; and torch.nn's is taken."""
+    theirs, model = model_of(f"torch.nn.{name}"), sharded(model_of(name))
+    found = get_model_state_dict(model, options=FULL)
+    assert [*found] == [*theirs.state_dict()]
+    theirs.load_state_dict(found)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(0.5)
+    set_model_state_dict(model, theirs.state_dict(), options=FULL)
+    batch = Batch.of_step(0, "plain", torch.float64)
+    close(batch.loss(model).detach(), batch.loss(theirs).detach())
+
+
+def swapped(name: str) -> None:
+    """Layers inside of what is wrapped already."""
+    one = model_of(f"torch.nn.{name}")
+    model = DistributedDataParallel(model_of(f"torch.nn.{name}"))
+    expected = train(one, descent(one))
+    seqcells.swap(model)
+    assert type(model.module.layer) is LAYERS[name]
+    close(mean(train(model, descent(model), share=here())), torch.stack(expected))
+
+
+# Graphs.
+
+
+def compiled_checks() -> Iterator[tuple[str, Callable[[], None]]]:
+    for name, (wrapper, wrap) in itertools.product(OURS[:2], COMPILED.items()):
+        yield f"{wrapper}, {name}", partial(equal_one_process, name, wrap)
+    for name, reentrant in itertools.product(OURS[:1], (True, False)):
+        check = partial(equal_one_process, name, COMPILED["compile of DDP"], reentrant=reentrant)
+        yield f"compile of DDP, {name}, checkpoint, use_reentrant={reentrant}", check
+    check = partial(states_are_carried, "LSTM", COMPILED["compile of DDP"])
+    yield "compile of DDP, LSTM, stateful", check
+
+
+# Files: what so many ranks saved, others load, and the curve goes on.
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-3)
+
+
+def saves(name: str, folder: Path) -> None:
+    model = sharded(model_of(name))
+    optimizer = adam(model)
+    train(model, optimizer, share=here())
+    parts = get_state_dict(model, optimizer)
+    files.save(dict(zip(("model", "optimizer"), parts, strict=True)), checkpoint_id=folder / name)
+
+
+def loads(name: str, folder: Path) -> None:
+    one = model_of(name)
+    optimizer = adam(one)
+    train(one, optimizer)
+    expected = train(one, optimizer, begin=STEPS)
+    torch.manual_seed(9)
+    model = sharded(Model(name).double())
+    optimizer = adam(model)
+    found = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
+    files.load(found, checkpoint_id=folder / name)
+    set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
+    close(mean(train(model, optimizer, share=here(), begin=STEPS)), torch.stack(expected))
+    close(get_model_state_dict(model, options=FULL), one.state_dict())
+
+
+GROUPS: dict[str, Callable[[Path], Iterator[tuple[str, Callable[[], None]]]]] = {
+    "quick": lambda folder: (
+        (f"{wrapper}, LSTM", partial(equal_one_process, "LSTM", WRAPPERS[wrapper])) for wrapper in ("DDP", "FSDP2")
+    ),
+    "training": lambda folder: training_checks(),
+    "compiled": lambda folder: compiled_checks(),
+    "saves": lambda folder: ((name, partial(saves, name, folder)) for name in OURS),
+    "loads": lambda folder: ((name, partial(loads, name, folder)) for name in OURS),
+}
+
+
+def run(group: str, folder: Path) -> None:
+    """Each check of a group, one after the other, on all ranks."""
+    rank, count = here()
+    found: dict[str, str] = {}
+    for name, check in GROUPS[group](folder):
+        try:
+            check()
+            found[name] = ""
+        except Exception:
+            found[name] = traceback.format_exc()
+        torch._dynamo.reset()
+    everybodys: list[dict[str, str]] = [{}] * count
+    distributed.all_gather_object(everybodys, found)
+    if rank == 0:
+        told = {name: "\n".join(filter(None, (own[name] for own in everybodys))) for name in found}
+        (folder / f"{group}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo")
+    run(sys.argv[1], Path(sys.argv[2]))
+    gc.collect()  # a sharded model would keep gloo's threads, which end a process badly once the interpreter is gone
+    distributed.destroy_process_group()
