@@ -22,18 +22,26 @@ class Carried:
     """A model that keeps the states of its ``layer`` from call to call, without their gradients: input (T, N) → output.
 
     A layer of seqcells does so by itself, once it is ``stateful``. For one of torch.nn they are passed from hand to
-    hand: the model takes ``(input, hx)`` and gives its output and its states.
+    hand: the model takes ``(input, hx)`` and gives its output and its states. ``layer`` is the one of a model that is
+    wrapped.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.hx = model, None
-        self.by_itself = isinstance(model.layer, seqcells.RecurrentLayer)
+    def __init__(self, model: nn.Module, layer: nn.Module | None = None) -> None:
+        self.model, self.layer, self.hx = model, layer or model.layer, None
+        self.by_itself = isinstance(self.layer, seqcells.RecurrentLayer)
         if self.by_itself:
-            model.layer.stateful = True
+            self.layer.stateful = True
 
     @property
     def states(self) -> States | None:
-        return self.model.layer.states if self.by_itself else self.hx
+        return self.layer.states if self.by_itself else self.hx
+
+    @states.setter
+    def states(self, states: States | None) -> None:
+        if self.by_itself:
+            self.layer.states = states
+        else:
+            self.hx = states
 
     def __call__(self, input: Tensor) -> Tensor:
         output, hx = self.model(input, self.hx)
@@ -42,9 +50,7 @@ class Carried:
         return output
 
     def reset_states(self) -> None:
-        self.hx = None
-        if self.by_itself:
-            self.model.layer.reset_states()
+        self.states = None
 
 
 def keys(limit: int) -> Tensor:

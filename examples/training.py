@@ -120,6 +120,12 @@ def stepper(layer: nn.Module, hx: States) -> Callable[[Tensor], Tensor]:
     return step
 
 
+def progress_bar(**settings: object) -> Progress:
+    """A bar of training steps, whose tasks are described by their loss. ``settings``: of `rich.progress.Progress`."""
+    columns = (TextColumn("loss {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, **settings)
+
+
 def train(
     options: argparse.Namespace,
     model: nn.Module,
@@ -132,8 +138,7 @@ def train(
     chance = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
     losses: list[float] = []
-    columns = (TextColumn("loss {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("", total=options.steps)
         for _ in range(options.steps):
             optimizer.zero_grad()

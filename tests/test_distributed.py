@@ -3,6 +3,7 @@
 Real processes, by torchrun over gloo on the CPU. Each start runs many checks of `distributed_programs`.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,15 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import needs_compiler
+from support import needs_compiler, plain_if
 from torch import distributed
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(__file__).with_name("distributed_programs.py")
 heavy = pytest.mark.heavy
-pytestmark = pytest.mark.skipif(
-    not distributed.is_available() or not distributed.is_gloo_available(), reason="torch was built without gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not distributed.is_available() or not distributed.is_gloo_available(), reason="torch was built without gloo"
+    ),
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view"),  # nn.Linear's, which nobody changes
+]
 
 
 def torchrun(processes, *arguments):
@@ -63,3 +67,102 @@ def test_what_some_ranks_saved_others_load(before, after, tmp_path, subtests):
     """Sharded state dicts of a model and its optimizer; the curve goes on as one process's."""
     run_group(before, "saves", tmp_path, subtests)
     run_group(after, "loads", tmp_path, subtests)
+
+
+# The example.
+
+EXAMPLE = ROOT / "examples" / "train_distributed.py"
+SMALL = ["--dtype=float64", "--hidden=12", "--batch=8", "--length=12", "--characters=1500", "--every=5"]
+STEPS = 22
+"""Of windows there are 15: the text is read again."""
+
+
+@pytest.fixture
+def one_process(examples_on_path):
+    """The losses of one process, which goes on from a folder, or begins."""
+    example = importlib.import_module("train_distributed")
+    return lambda *options, steps=STEPS: example.main([*SMALL, f"--steps={steps}", *map(str, options)]).losses
+
+
+def losses_of(folder, steps=STEPS):
+    """Those of a training that has come to its end; nothing else lies in the folder."""
+    [checkpoint] = folder.iterdir()
+    assert checkpoint.name == f"step-{steps:08d}"
+    return json.loads((checkpoint / "progress.json").read_text())["losses"]
+
+
+@heavy
+@pytest.mark.parametrize(
+    "processes, options",
+    [
+        (2, ["--parallel=ddp"]),
+        (2, ["--parallel=fsdp", "--accumulate=2", "--cell=gru"]),
+        (4, ["--parallel=ddp", "--accumulate=2", "--layer=torch"]),
+    ],
+    ids=lambda each: "-".join(each).replace("--", "") if isinstance(each, list) else None,
+)
+def test_the_example_equals_one_process(processes, options, tmp_path, one_process):
+    done = torchrun(processes, EXAMPLE, *SMALL, f"--steps={STEPS}", f"--checkpoint={tmp_path}", *options)
+    expected = one_process(*options)
+    assert tmp_path.exists() and [*tmp_path.iterdir()], done.stderr[-5000:]
+    assert losses_of(tmp_path) == pytest.approx(expected, rel=0, abs=1e-9)
+    assert len(expected) == STEPS and expected[-1] < expected[0]
+    assert f"{STEPS}/{STEPS}" in done.stdout and done.stdout.count("loss") == 1  # the bar of one rank
+
+
+@heavy
+@pytest.mark.parametrize(
+    "moment, count, left, after, options",
+    [
+        ("step", 13, "step-00000010", 2, ["--parallel=ddp"]),
+        ("save", 2, "step-00000005", 4, ["--parallel=fsdp"]),
+        ("rename", 3, "step-00000010", 1, ["--parallel=ddp", "--accumulate=2"]),
+    ],
+)
+def test_training_goes_on_where_a_rank_was_killed(moment, count, left, after, options, tmp_path, one_process):
+    """By as many processes as before, or others; in a step, or while a checkpoint is written."""
+    arguments = [*SMALL, f"--steps={STEPS}", f"--checkpoint={tmp_path}", *options]
+    done = torchrun(2, PROGRAM.with_name("killed_ranks.py"), moment, count, *arguments)
+    assert done.returncode and "SIGKILL" in done.stderr, done.stderr[-5000:]
+    assert [path.name for path in tmp_path.glob("step-*")] == [left]
+    if after == 1:
+        one_process(f"--checkpoint={tmp_path}", *options)
+    else:
+        torchrun(after, EXAMPLE, *arguments)
+    assert losses_of(tmp_path) == pytest.approx(one_process(*options), rel=0, abs=1e-9)
+
+
+@heavy
+def test_many_go_on_where_one_has_stopped(tmp_path, one_process):
+    one_process(f"--checkpoint={tmp_path}", steps=11)
+    torchrun(2, EXAMPLE, *SMALL, f"--steps={STEPS}", f"--checkpoint={tmp_path}", "--parallel=fsdp")
+    assert losses_of(tmp_path) == pytest.approx(one_process(), rel=0, abs=1e-9)
+
+
+@plain_if(lambda parallel, layer, stop: layer == "seqcells" and (parallel == "fsdp") == (stop == 15))
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("layer", ["seqcells", "torch"])
+@pytest.mark.parametrize("stop", [5, 15])  # inside of the text, and at its end
+def test_one_process_goes_on_to_the_bit(parallel, layer, stop, tmp_path, one_process):
+    options = f"--parallel={parallel}", f"--layer={layer}"
+    one_process(f"--checkpoint={tmp_path}", *options, steps=stop)
+    assert one_process(f"--checkpoint={tmp_path}", *options) == one_process(*options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--parallel=ddp", "--precision=bfloat16"],
+        ["--parallel=fsdp", "--precision=bfloat16"],
+        pytest.param(["--parallel=ddp", "--compile"], marks=[heavy, needs_compiler]),
+        pytest.param(["--parallel=fsdp", "--compile"], marks=[heavy, needs_compiler]),
+    ],
+    ids=lambda options: options[0][11:] + options[1],
+)
+def test_precision_and_compiling_change_the_curve_little(options, tmp_path, one_process):
+    """And training goes on, from states that bfloat16 holds, to the bit."""
+    options = ["--dtype=float32", *options]
+    found = one_process(*options)
+    assert found == pytest.approx(one_process(), rel=0, abs=0.02 if "bfloat16" in options[-1] else 1e-4)
+    one_process(f"--checkpoint={tmp_path}", *options, steps=7)
+    assert one_process(f"--checkpoint={tmp_path}", *options) == pytest.approx(found, rel=0, abs=1e-6)

@@ -19,6 +19,7 @@ SMALL = {
     "many_to_one": ["--hidden=8", "--batch=8", "--length=20", "--lines=2000"],
     "one_to_many": ["--hidden=16", "--batch=16"],
     "stateful_text": ["--hidden=12", "--batch=8", "--length=12", "--characters=50000"],
+    "train_distributed": ["--hidden=12", "--batch=8", "--length=12", "--characters=50000"],
 }
 each_example = pytest.mark.parametrize("example", SMALL)
 each_cell = pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
