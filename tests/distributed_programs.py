@@ -5,12 +5,13 @@ trains on all of them. What each check found lies in the folder afterwards, by n
 """
 
 import contextlib
+import copy
 import gc
 import itertools
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,6 +178,13 @@ def sharded(model: Model, **options: object) -> nn.Module:
     return fully_shard(model, **options)
 
 
+def from_meta(model: Model) -> nn.Module:
+    """Sharded before it has memory."""
+    made = sharded(copy.deepcopy(model).to("meta")).to_empty(device="cpu")
+    set_model_state_dict(made, model.state_dict(), options=FULL)
+    return made
+
+
 WRAPPERS: dict[str, Callable[[Model], nn.Module]] = {
     "DDP": DistributedDataParallel,
     "DDP static_graph": partial(DistributedDataParallel, static_graph=True),
@@ -184,6 +192,7 @@ WRAPPERS: dict[str, Callable[[Model], nn.Module]] = {
     "DDP gradient_as_bucket_view": partial(DistributedDataParallel, gradient_as_bucket_view=True),
     "FSDP2": sharded,
     "FSDP2 reshard_after_forward=False": partial(sharded, reshard_after_forward=False),
+    "FSDP2 of meta": from_meta,
 }
 COMPILED: dict[str, Callable[[Model], nn.Module]] = {
     "compile of DDP": lambda model: torch.compile(DistributedDataParallel(model)),
@@ -218,19 +227,19 @@ def close(found: object, expected: object) -> None:
     assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-def training_checks() -> Iterator[tuple[str, Callable[[], None]]]:
-    for name, (wrapper, wrap), kind in itertools.product(OURS, WRAPPERS.items(), ("plain", "lengths", "reset")):
+def training_checks(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], None]]]:
+    for name, (wrapper, wrap), kind in itertools.product(names, WRAPPERS.items(), ("plain", "lengths", "reset")):
         yield f"{wrapper}, {name}, {kind}", partial(equal_one_process, name, wrap, kind)
-    for name, wrapper, way in itertools.product(OURS, ("DDP", "FSDP2"), (loud, quiet)):
+    for name, wrapper, way in itertools.product(names, ("DDP", "FSDP2"), (loud, quiet)):
         check = partial(equal_one_process, name, WRAPPERS[wrapper], pieces=2, accumulating=way)
         yield f"{wrapper}, {name}, accumulating, {way.__name__}", check
-    for name, wrapper, reentrant in itertools.product(OURS, ("DDP", "DDP static_graph", "FSDP2"), (True, False)):
+    for name, wrapper, reentrant in itertools.product(names, ("DDP", "DDP static_graph", "FSDP2"), (True, False)):
         check = partial(equal_one_process, name, WRAPPERS[wrapper], reentrant=reentrant)
         yield f"{wrapper}, {name}, checkpoint, use_reentrant={reentrant}", check
-    for name, wrapper in itertools.product(OURS, ("DDP", "FSDP2")):
+    for name, wrapper in itertools.product(names, ("DDP", "FSDP2")):
         yield f"{wrapper}, {name}, stateful", partial(states_are_carried, name, WRAPPERS[wrapper])
         yield f"{wrapper}, {name}, frozen", partial(frozen_weights_are_new, name, WRAPPERS[wrapper])
-    for name in ("LSTM", "GRU"):
+    for name in (each for each in names if f"torch.nn.{each}" in LAYERS):
         yield f"FSDP2, {name}, bfloat16", partial(as_near_as_torch, name)
         yield f"FSDP2, {name}, the state dict is torch.nn's", partial(state_dict_is_torchs, name)
         yield f"DDP, {name}, swapped", partial(swapped, name)
@@ -314,11 +323,13 @@ def swapped(name: str) -> None:
 
 
 def compiled_checks() -> Iterator[tuple[str, Callable[[], None]]]:
-    for name, (wrapper, wrap) in itertools.product(OURS[:2], COMPILED.items()):
-        yield f"{wrapper}, {name}", partial(equal_one_process, name, wrap)
-    for name, reentrant in itertools.product(OURS[:1], (True, False)):
-        check = partial(equal_one_process, name, COMPILED["compile of DDP"], reentrant=reentrant)
-        yield f"compile of DDP, {name}, checkpoint, use_reentrant={reentrant}", check
+    for wrapper, wrap in COMPILED.items():
+        yield f"{wrapper}, LSTM", partial(equal_one_process, "LSTM", wrap)
+    for name in OURS[1:]:
+        yield f"compile of DDP, {name}", partial(equal_one_process, name, COMPILED["compile of DDP"])
+    for reentrant in (True, False):
+        check = partial(equal_one_process, "LSTM", COMPILED["compile of DDP"], reentrant=reentrant)
+        yield f"compile of DDP, LSTM, checkpoint, use_reentrant={reentrant}", check
     check = partial(states_are_carried, "LSTM", COMPILED["compile of DDP"])
     yield "compile of DDP, LSTM, stateful", check
 
@@ -326,41 +337,41 @@ def compiled_checks() -> Iterator[tuple[str, Callable[[], None]]]:
 # Files: what so many ranks saved, others load, and the curve goes on.
 
 
-def adam(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-3)
+def chapter(name: str, folder: Path, number: int) -> None:
+    """So many steps more, from the file of the chapter before, if there is one."""
 
+    def adam(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-3)
 
-def saves(name: str, folder: Path) -> None:
-    model = sharded(model_of(name))
-    optimizer = adam(model)
-    train(model, optimizer, share=here())
-    parts = get_state_dict(model, optimizer)
-    files.save(dict(zip(("model", "optimizer"), parts, strict=True)), checkpoint_id=folder / name)
-
-
-def loads(name: str, folder: Path) -> None:
     one = model_of(name)
     optimizer = adam(one)
-    train(one, optimizer)
-    expected = train(one, optimizer, begin=STEPS)
-    torch.manual_seed(9)
-    model = sharded(Model(name).double())
+    *_, expected = (train(one, optimizer, begin=k * STEPS) for k in range(number + 1))
+    model = sharded(model_of(name) if number == 0 else Model(name).double())
     optimizer = adam(model)
-    found = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
-    files.load(found, checkpoint_id=folder / name)
-    set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
-    close(mean(train(model, optimizer, share=here(), begin=STEPS)), torch.stack(expected))
+    if number:
+        found = parts(model, optimizer)
+        files.load(found, checkpoint_id=folder / f"{name} {number - 1}")
+        set_state_dict(model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"])
+    close(mean(train(model, optimizer, share=here(), begin=number * STEPS)), torch.stack(expected))
     close(get_model_state_dict(model, options=FULL), one.state_dict())
+    files.save(parts(model, optimizer), checkpoint_id=folder / f"{name} {number}")
+
+
+def parts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    return dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
 
 
 GROUPS: dict[str, Callable[[Path], Iterator[tuple[str, Callable[[], None]]]]] = {
     "quick": lambda folder: (
         (f"{wrapper}, LSTM", partial(equal_one_process, "LSTM", WRAPPERS[wrapper])) for wrapper in ("DDP", "FSDP2")
     ),
-    "training": lambda folder: training_checks(),
+    "training": lambda folder: training_checks(OURS),
+    "training of LSTM": lambda folder: training_checks(OURS[:1]),
     "compiled": lambda folder: compiled_checks(),
-    "saves": lambda folder: ((name, partial(saves, name, folder)) for name in OURS),
-    "loads": lambda folder: ((name, partial(loads, name, folder)) for name in OURS),
+    **{
+        f"chapter {k}": lambda folder, k=k: ((name, partial(chapter, name, folder, k)) for name in OURS)
+        for k in range(3)
+    },
 }
 
 
