@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from training import DTYPES, Results, loss_curve, parser, picture, progress_bar
+from training import DTYPES, Results, count, loss_curve, parser, picture, progress_bar
 
 from seqcells.data import ContiguousWindows
 
@@ -156,10 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     options.add_argument("--characters", type=int, default=1_000_000, help="of the text that are used")
     options.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp")
     options.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products")
-    options.add_argument("--accumulate", type=int, default=1, metavar="K", help="windows of a step")
+    options.add_argument("--accumulate", type=count, default=1, metavar="K", help="windows of a step")
     options.add_argument("--compile", action="store_true", help="by torch.compile")
     options.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="where training goes on from")
-    options.add_argument("--every", type=int, default=100, metavar="K", help="steps from checkpoint to checkpoint")
+    options.add_argument("--every", type=count, default=100, metavar="K", help="steps from checkpoint to checkpoint")
     options = options.parse_args(arguments)
     with processes(options.device) as mesh:
         training, first = Training(options, mesh), distributed.get_rank() == 0

@@ -40,6 +40,14 @@ def norm(text: str) -> float:
     return bound
 
 
+def count(text: str) -> int:
+    """The value of an option that counts something, of which there is one at least."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a count should be 1 or above, got: {text}")
+    return number
+
+
 def parser(description: str | None, *, steps: int) -> argparse.ArgumentParser:
     """The options of every example."""
     options = argparse.ArgumentParser(

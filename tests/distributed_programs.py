@@ -4,207 +4,56 @@ Each rank trains on its share of the rows of a batch, and should come to the los
 trains on all of them. What each check found lies in the folder afterwards, by name: an empty text, or what went wrong.
 """
 
-import contextlib
-import copy
 import gc
 import itertools
 import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from distributed_models import (
+    COMPILED,
+    FULL,
+    LAYERS,
+    STEPS,
+    WRAPPERS,
+    Batch,
+    F,
+    Model,
+    N,
+    Quiet,
+    T,
+    descent,
+    here,
+    loud,
+    mean,
+    model_of,
+    quiet,
+    sharded,
+    train,
+)
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint as files
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
     get_model_state_dict,
     get_state_dict,
     set_model_state_dict,
     set_state_dict,
 )
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
-from torch.utils.checkpoint import checkpoint
 
 import seqcells
 from seqcells.call import prepared
 from seqcells.data import ContiguousWindows
 
-T, N, F, H = 6, 8, 3, 5
-STEPS = 7
-LAYERS = {
-    "torch.nn.LSTM": nn.LSTM,
-    "torch.nn.GRU": nn.GRU,
-    "LSTM": seqcells.LSTM,
-    "GRU": seqcells.GRU,
-    "PeepholeLSTM": seqcells.PeepholeLSTM,
-}
 OURS = "LSTM", "GRU", "PeepholeLSTM"
-FULL = StateDictOptions(full_state_dict=True)
-
-
-# What is trained, and on what.
-
-
-class Model(nn.Module):
-    """Two layers of two directions, which backward computes again if ``reentrant`` says how, and a head."""
-
-    def __init__(self, name: str, reentrant: bool | None = None, **options: object) -> None:
-        super().__init__()
-        self.layer = LAYERS[name](F, H, **{"num_layers": 2, "bidirectional": True, **options})
-        self.head = nn.Linear(H * (1 + self.layer.bidirectional), 1)
-        self.reentrant = reentrant
-
-    def forward(self, input: Tensor, **given: Tensor) -> Tensor:
-        layer = partial(self.layer, **given)
-        if self.reentrant is None:
-            output, _ = layer(input)
-        else:  # the reentrant way wants an input that is differentiated
-            output, _ = checkpoint(layer, input.requires_grad_(), use_reentrant=self.reentrant)
-        return self.head(output)
-
-
-def model_of(name: str, dtype: torch.dtype = torch.float64, **options: object) -> Model:
-    torch.manual_seed(0)
-    return Model(name, **options).to(dtype)
-
-
-@dataclass
-class Batch:
-    """Input and target (T, N, ·), and what the layer is given besides."""
-
-    input: Tensor
-    target: Tensor
-    given: dict[str, Tensor]
-
-    @staticmethod
-    def of_step(step: int, kind: str, dtype: torch.dtype) -> "Batch":
-        """That of all ranks together."""
-        chance = torch.Generator().manual_seed(step)
-        input, target = (torch.randn(T, N, size, dtype=torch.float64, generator=chance) for size in (F, 1))
-        lengths = torch.randint(0, T + 1, (N,), generator=chance)
-        reset = torch.rand(T, N, generator=chance) < 0.3
-        input, target = input.to(dtype), target.to(dtype)
-        return Batch(input, target, {"lengths": {"lengths": lengths}, "reset": {"reset": reset}}.get(kind, {}))
-
-    def part(self, index: int, count: int) -> "Batch":
-        """One of so many equal shares of the rows."""
-
-        def share(tensor: Tensor) -> Tensor:
-            return tensor.chunk(count, -1 if tensor.dim() == 1 else 1)[index].contiguous()
-
-        return Batch(share(self.input), share(self.target), {name: share(each) for name, each in self.given.items()})
-
-    def loss(self, model: nn.Module) -> Tensor:
-        return (model(self.input, **self.given).to(self.target.dtype) - self.target).square().mean()
-
-
-Quiet = Callable[[nn.Module, bool], contextlib.AbstractContextManager]
-
-
-@contextlib.contextmanager
-def loud(model: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are summed over the ranks at each of the pieces of a step."""
-    yield
-
-
-@contextlib.contextmanager
-def quiet(model: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are summed over the ranks once, at the last piece."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
-    with contextlib.nullcontext() if last or isinstance(model, FSDPModule) else model.no_sync():
-        yield
-
-
-def here() -> tuple[int, int]:
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def mean(losses: list[Tensor]) -> Tensor:
-    """Over the ranks."""
-    total = torch.stack(losses)
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
-
-
-def train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    kind: str = "plain",
-    share: tuple[int, int] = (0, 1),
-    pieces: int = 1,
-    accumulating: Quiet = loud,
-    dtype: torch.dtype = torch.float64,
-    begin: int = 0,
-) -> list[Tensor]:
-    """The loss of each step, and of evaluations between."""
-    losses = []
-    for step in range(begin, begin + STEPS):
-        batch = Batch.of_step(step, kind, dtype).part(*share)
-        optimizer.zero_grad()
-        found = torch.zeros((), dtype=dtype)
-        for piece in range(pieces):
-            with accumulating(model, piece == pieces - 1):
-                loss = batch.part(piece, pieces).loss(model) / pieces
-                loss.backward()
-            found += loss.detach()
-        optimizer.step()
-        losses.append(found)
-        if step % 3 == 2:
-            model.eval()
-            with torch.no_grad():
-                losses.append(batch.loss(model))
-            model.train()
-    return losses
-
-
-def descent(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-
-
-# Ways of wrapping a model.
-
-
-def sharded(model: Model, **options: object) -> nn.Module:
-    """By FSDP2: the layer, and what is left."""
-    fully_shard(model.layer, **options)
-    return fully_shard(model, **options)
-
-
-def from_meta(model: Model) -> nn.Module:
-    """Sharded before it has memory."""
-    made = sharded(copy.deepcopy(model).to("meta")).to_empty(device="cpu")
-    set_model_state_dict(made, model.state_dict(), options=FULL)
-    return made
-
-
-WRAPPERS: dict[str, Callable[[Model], nn.Module]] = {
-    "DDP": DistributedDataParallel,
-    "DDP static_graph": partial(DistributedDataParallel, static_graph=True),
-    "DDP find_unused_parameters": partial(DistributedDataParallel, find_unused_parameters=True),
-    "DDP gradient_as_bucket_view": partial(DistributedDataParallel, gradient_as_bucket_view=True),
-    "FSDP2": sharded,
-    "FSDP2 reshard_after_forward=False": partial(sharded, reshard_after_forward=False),
-    "FSDP2 of meta": from_meta,
-}
-COMPILED: dict[str, Callable[[Model], nn.Module]] = {
-    "compile of DDP": lambda model: torch.compile(DistributedDataParallel(model)),
-    "DDP of compile": lambda model: DistributedDataParallel(torch.compile(model)),
-    "compile of FSDP2": lambda model: torch.compile(sharded(model)),
-    "FSDP2 of compiled layers": lambda model: sharded(_compiled_inside(model)),
-}
-
-
-def _compiled_inside(model: Model) -> Model:
-    model.layer.compile()
-    return model
+Check = tuple[str, Callable[[], None]]
 
 
 def equal_one_process(
@@ -227,7 +76,13 @@ def close(found: object, expected: object) -> None:
     assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-def training_checks(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], None]]]:
+def quick_checks() -> Iterator[Check]:
+    for wrapper in ("DDP", "FSDP2"):
+        yield f"{wrapper}, LSTM", partial(equal_one_process, "LSTM", WRAPPERS[wrapper])
+    yield "FSDP2, LSTM, frozen", partial(frozen_weights_are_new, "LSTM", sharded)
+
+
+def training_checks(names: Sequence[str]) -> Iterator[Check]:
     for name, (wrapper, wrap), kind in itertools.product(names, WRAPPERS.items(), ("plain", "lengths", "reset")):
         yield f"{wrapper}, {name}, {kind}", partial(equal_one_process, name, wrap, kind)
     for name, wrapper, way in itertools.product(names, ("DDP", "FSDP2"), (loud, quiet)):
@@ -271,16 +126,17 @@ def frozen_weights_are_new(name: str, wrap: Callable[[Model], nn.Module]) -> Non
     one, model = model_of(name), model_of(name)
     model.layer.freeze()
     model = wrap(model)
-    optimizers, share = (descent(one), descent(model)), here()
+    optimizers = descent(one), descent(model)
     for step in range(STEPS):
         batch = Batch.of_step(step, "plain", torch.float64)
-        for each, own, optimizer in zip((one, model), (batch, batch.part(*share)), optimizers, strict=True):
+        own = batch.part(*here())
+        for each, read, optimizer in zip((one, model), (batch, own), optimizers, strict=True):
             optimizer.zero_grad()
-            own.loss(each).backward()
+            read.loss(each).backward()
             optimizer.step()
         with torch.no_grad(), patch.object(prepared, "versions", lambda tensors: [each._version for each in tensors]):
             for _ in range(4):  # more calls than it takes to prepare one
-                close(mean([batch.part(*share).loss(model)])[0], batch.loss(one))
+                close(mean([own.loss(model)])[0], batch.loss(one))
 
 
 def as_near_as_torch(name: str) -> None:
@@ -319,10 +175,7 @@ def swapped(name: str) -> None:
     close(mean(train(model, descent(model), share=here())), torch.stack(expected))
 
 
-# Graphs.
-
-
-def compiled_checks() -> Iterator[tuple[str, Callable[[], None]]]:
+def compiled_checks() -> Iterator[Check]:
     for wrapper, wrap in COMPILED.items():
         yield f"{wrapper}, LSTM", partial(equal_one_process, "LSTM", wrap)
     for name in OURS[1:]:
@@ -361,10 +214,8 @@ def parts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, objec
     return dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
 
 
-GROUPS: dict[str, Callable[[Path], Iterator[tuple[str, Callable[[], None]]]]] = {
-    "quick": lambda folder: (
-        (f"{wrapper}, LSTM", partial(equal_one_process, "LSTM", WRAPPERS[wrapper])) for wrapper in ("DDP", "FSDP2")
-    ),
+GROUPS: dict[str, Callable[[Path], Iterator[Check]]] = {
+    "quick": lambda folder: quick_checks(),
     "training": lambda folder: training_checks(OURS),
     "training of LSTM": lambda folder: training_checks(OURS[:1]),
     "compiled": lambda folder: compiled_checks(),
