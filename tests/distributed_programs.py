@@ -152,7 +152,7 @@ def as_near_as_torch(name: str) -> None:
 
 
 def state_dict_is_torchs(name: str) -> None:
-    """Of sharded layers, whole: names and numbers; and torch.nn's is taken."""
+    """The whole state dict of sharded layers has torch.nn's names and numbers, and that of torch.nn is taken."""
     theirs, model = model_of(f"torch.nn.{name}"), sharded(model_of(name))
     found = get_model_state_dict(model, options=FULL)
     assert [*found] == [*theirs.state_dict()]

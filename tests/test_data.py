@@ -128,7 +128,7 @@ def test_budgets_are_kept(ranks, lengths, budget, options):
 @settings(deadline=None, max_examples=100)
 @given(LENGTHS, BUDGETS, OPTIONS)
 def test_no_more_is_padded_than_without_buckets(lengths, budget, options):
-    """Of the same sizes of batches, one sequence after the other."""
+    """Compared with batches of the same sizes that take one sequence after the other."""
 
     def padding(batches):
         return sum(len(batch) * max(lengths[k] for k in batch) for batch in batches) - sum(lengths)

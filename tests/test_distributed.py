@@ -73,7 +73,7 @@ def test_what_some_ranks_saved_others_load(tmp_path, subtests):
 EXAMPLE = ROOT / "examples" / "train_distributed.py"
 SMALL = ["--dtype=float64", "--hidden=12", "--batch=8", "--length=12", "--characters=1500", "--every=5"]
 STEPS = 22
-"""Of windows there are 15: the text is read again."""
+"""More than the 15 windows of the text, so that it is read again."""
 
 
 @pytest.fixture
@@ -160,3 +160,10 @@ def test_precision_and_compiling_change_the_curve_little(options, tmp_path, one_
     assert found == pytest.approx(one_process(), rel=0, abs=0.02 if "bfloat16" in options[-1] else 1e-4)
     one_process(f"--checkpoint={tmp_path}", *options, steps=7)
     assert one_process(f"--checkpoint={tmp_path}", *options) == pytest.approx(found, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("option", ["--every=0", "--accumulate=0", "--precision=float16", "--parallel=fsdp1"])
+def test_the_example_refuses(option, one_process, capsys):
+    with pytest.raises(SystemExit):
+        one_process(option)
+    assert option.partition("=")[0] in capsys.readouterr().err
