@@ -22,7 +22,7 @@ from .kernels import cpu, triton
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 """What is computed in; layers of float16 and bfloat16 compute in float32."""
-TARGETS = "portable", "avx2", "avx512", "triton"
+TARGETS = *cpu.SETS, "triton"
 
 
 def made(cell: type[Cell], target: str, dtype: str, kept: tuple[str, ...] = ()) -> str:

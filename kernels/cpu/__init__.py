@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from ...system.constant import constant
 
+SETS = "portable", "avx2", "avx512"
+"""Instruction sets that cells are compiled for, the best one last."""
+
 
 @constant
 def unavailable() -> str | None:

@@ -19,11 +19,8 @@ import torch
 from torch.export import ExportedProgram
 
 from ..call.operators import SCHEMA, recurrence_of
-from ..compile import TARGETS
 from ..kernels import cpu
 
-SETS = tuple(target for target in TARGETS if target != "triton")
-"""Instruction sets that a library may have kernels for, the best one last."""
 _ANY = 2
 """A size in the place of one that is known when a program runs."""
 
@@ -55,14 +52,14 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
     from ..kernels.cpu import operator
     from ..kernels.cpu.compiled import BASES, CannotCompileError
 
-    unknown = set(targets or ()) - {*SETS}
+    unknown = set(targets or ()) - {*cpu.SETS}
     if unknown:
-        raise ValueError(f"unknown target {sorted(unknown)[0]!r}: choose some of {', '.join(SETS)}")
+        raise ValueError(f"unknown target {sorted(unknown)[0]!r}: choose some of {', '.join(cpu.SETS)}")
     wanted = targets or (BASES.get(engine.target, engine.target), "portable")
     nodes = [node for program in programs for node in _nodes(program)]
     if not nodes:
         raise ValueError("the programs have no layers of seqcells: nothing would be in the library")
-    texts = operator.sources(SCHEMA, nodes, [each for each in reversed(SETS) if each in wanted])
+    texts = operator.sources(SCHEMA, nodes, [each for each in reversed(cpu.SETS) if each in wanted])
     try:
         return _compiled(texts, operator.SHARED, Path(path))
     except CannotCompileError as reason:
@@ -111,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m seqcells.io.native", description=__doc__.partition("\n\n")[0])
     parser.add_argument("programs", nargs="+", type=Path, help="files of torch.export.save")
     parser.add_argument("library", type=Path, help="the shared library that is made")
-    parser.add_argument("--target", nargs="+", choices=SETS, help="default: this processor's, and portable")
+    parser.add_argument("--target", nargs="+", choices=cpu.SETS, help="default: this processor's, and portable")
     options = parser.parse_args(arguments)
     try:
         programs = [torch.export.load(path) for path in options.programs]
