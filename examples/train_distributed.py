@@ -144,6 +144,8 @@ class Training:
         set_state_dict(self.model, self.optimizer, **parts)
         states = tuple(rows.to_local() for rows in tensors["states"].values())
         self.read.states = states if len(states) > 1 else states[0]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.rate  # as asked for now
         progress = json.loads((found / "progress.json").read_text())
         self.windows.load_state_dict(progress["windows"])
         self.losses = progress["losses"]
@@ -164,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     with processes(options.device) as mesh:
         training, first = Training(options, mesh), distributed.get_rank() == 0
         if options.checkpoint:
+            options.checkpoint.mkdir(parents=True, exist_ok=True)
             training.load()
         batches, losses = training.batches(), training.losses
         with progress_bar(disable=not first) as progress:

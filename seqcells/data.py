@@ -1,11 +1,13 @@
 """Batches for recurrent training, by one process or by many: long sequences window by window, and short ones by length.
 
 Both kinds say where in them training is (``state_dict()``) and go on from there (``load_state_dict()``), by as many
-processes as there are then. An iteration goes on where the one before it stopped. The end of an epoch begins the next.
+processes as there are then. An iteration goes on behind the last batch that was taken. The end of an epoch begins the
+next.
 """
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -51,7 +53,7 @@ class Resumable(ABC, Generic[Batch]):
         """The batches of the epoch, as many on every rank."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Batch:
+    def batch(self, index: int) -> Batch:
         """This rank's share of one of them."""
 
     @abstractmethod
@@ -61,7 +63,7 @@ class Resumable(ABC, Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         while self.position < len(self):
             self.position += 1  # what is yielded is taken when somebody asks where training is
-            yield self[self.position - 1]
+            yield self.batch(self.position - 1)
         self.epoch, self.position = self.epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -148,7 +150,7 @@ class ContiguousWindows(Resumable[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return (self._beside.shape[1] - 1) // self.steps
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
         begin = range(len(self))[index] * self.steps
         parts = (self._beside[:, start : start + self.steps] for start in (begin, begin + 1))
         input, target = (part if self.batch_first else part.transpose(0, 1) for part in parts)
@@ -163,7 +165,8 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
 
     Sequences are shuffled, so many of them at a time are sorted, cut into batches, and the batches are shuffled. All
     of that is the same on every rank and depends on ``seed`` and epoch alone. Each batch is divided among the ranks,
-    long and short sequences alike. In an epoch every sequence comes once.
+    long and short sequences alike. In an epoch every sequence comes once. A `state_dict` is for as many ranks, but for
+    those of a ``batch_size`` where both numbers of ranks divide the number of sequences.
 
     All ranks have equally many sequences of a batch, but of one batch where their number is not divisible by the ranks:
     there, shares differ by one. That batch may exceed the budget, where it has no room for two sequences a rank.
@@ -198,6 +201,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
     ) -> None:
         super().__init__(rank, world_size)
         self._lengths = _lengths(lengths)
+        self._known_by = zlib.crc32(self._lengths.numpy().tobytes())
         if (batch_size is None) == (time_steps is None):
             raise ValueError("either batch_size or time_steps should be given")
         count, longest = len(self._lengths), int(self._lengths.max()) if len(self._lengths) else 0
@@ -221,12 +225,15 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
     def __len__(self) -> int:
         return len(self._batches())
 
-    def __getitem__(self, index: int) -> list[int]:
+    def batch(self, index: int) -> list[int]:
         return self._batches()[index][self.rank :: self.world_size]
 
     def _settings(self) -> dict[str, Any]:
-        unit = 1 if self.time_steps is None else self.world_size
-        numbers = {"sequences": len(self._lengths), "batch_size": self.batch_size, "time_steps": self.time_steps}
+        # Batches are the same for any number of ranks where each takes equally many of all sequences.
+        alike = self.time_steps is None and len(self._lengths) % self.world_size == 0
+        unit = 1 if alike else self.world_size
+        budget = {"batch_size": self.batch_size, "time_steps": self.time_steps}
+        numbers = {"sequences": len(self._lengths), "lengths": self._known_by, **budget}
         return {**numbers, "shuffle": self.shuffle, "seed": self.seed, "pool": self.pool, "divisible_by": unit}
 
     def _batches(self) -> list[list[int]]:
@@ -236,7 +243,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         return self._made[1]
 
     def _make(self) -> list[list[int]]:
-        chance, count = torch.Generator().manual_seed(self.seed + self.epoch), len(self._lengths)
+        chance, count = torch.Generator().manual_seed((self.seed + self.epoch) % 2**63), len(self._lengths)
         order = torch.randperm(count, generator=chance) if self.shuffle else torch.arange(count)
         batches: list[list[int]] = []
         # What is not divisible by the ranks is left to one pool, the last, which is never smaller than the ranks.
@@ -275,8 +282,9 @@ def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[
         The padded tensor, the lengths (N,) as int64, and the rest of the tuples, each as one batch.
 
     Raises:
-        TypeError: an item neither is nor begins with a tensor.
-        ValueError: there is no item, a sequence has no time axis, or others have other axes behind that.
+        TypeError: an item neither is nor begins with a tensor, or sequences are of several dtypes.
+        ValueError: there is no item, a sequence has no time axis, others have other axes behind that, or tuples are not
+            equally long.
     """
     if not items:
         raise ValueError("a batch should have a sequence at least, got none")
@@ -285,9 +293,13 @@ def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[
     for sequence in sequences:
         if not isinstance(sequence, Tensor):
             raise TypeError(f"a sequence should be a tensor, got: {type(sequence).__name__}")
+        if sequence.dtype != sequences[0].dtype:
+            raise TypeError(f"sequences should be of one dtype, got {sequences[0].dtype} and {sequence.dtype}")
         if sequence.dim() < 1 or sequence.shape[1:] != sequences[0].shape[1:]:
             found = [tuple(each.shape) for each in (sequences[0], sequence)]
             raise ValueError(f"sequences should differ in their first axis alone, got shapes {found[0]} and {found[1]}")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"items should be equally long tuples, got {sorted({len(row) for row in rows})} parts")
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     others = (default_collate([*column]) for column in zip(*(row[1:] for row in rows), strict=True))
     return pad_sequence(sequences, batch_first=batch_first), lengths, *others
@@ -303,7 +315,10 @@ def _number(name: str, value: Any, least: int) -> int:
 
 
 def _lengths(lengths: Sequence[int] | Tensor) -> Tensor:
-    found = torch.as_tensor(lengths).cpu()
+    try:
+        found = torch.as_tensor(lengths).cpu()
+    except (RuntimeError, OverflowError) as problem:
+        raise TypeError(f"lengths should be integers (count,): {problem}") from None
     if not found.numel():
         found = found.long()
     if found.dim() != 1 or found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:

@@ -243,6 +243,39 @@ def test_another_number_of_ranks_goes_on(kind, ranks):
             assert torch.equal(batch[0], torch.cat([share[0] for share in shares], 1))
 
 
+@pytest.mark.parametrize("count, before, after", [(13, 1, 2), (14, 1, 4), (14, 2, 4), (9, 2, 1)])
+def test_another_number_of_ranks_is_refused_where_batches_are_others(count, before, after):
+    """Where ranks do not divide the sequences, a batch is larger, which depends on them."""
+    state = BucketBatchSampler(range(count), 4, rank=0, world_size=before).state_dict()
+    with pytest.raises(ValueError, match="state is that of other batches: its divisible_by"):
+        BucketBatchSampler(range(count), 4, rank=0, world_size=after).load_state_dict(state)
+
+
+def test_a_state_is_of_the_same_lengths():
+    state = BucketBatchSampler(range(8), 4).state_dict()
+    with pytest.raises(ValueError, match="state is that of other batches: its lengths"):
+        BucketBatchSampler(range(8, 0, -1), 4).load_state_dict(state)
+
+
+def test_a_loader_does_not_take_windows_for_a_table():
+    """It would read them by number, and they would not know where training is."""
+    windows = ContiguousWindows(torch.arange(40), 2, 4)
+    with pytest.raises(TypeError, match="not subscriptable"):
+        next(iter(torch.utils.data.DataLoader(windows, batch_size=None)))
+
+
+@pytest.mark.parametrize(
+    "items, error, words",
+    [
+        ([torch.tensor([1]), torch.tensor([1.5, 2.5])], TypeError, "sequences should be of one dtype"),
+        ([(torch.ones(1), 2), (torch.ones(1),)], ValueError, "equally long tuples"),
+    ],
+)
+def test_items_that_are_not_alike(items, error, words):
+    with pytest.raises(error, match=words):
+        collate_padded(items)
+
+
 def test_the_same_epoch_keeps_its_position():
     sampler = BucketBatchSampler(range(1, 41), 4)
     whole = [*sampler]

@@ -50,12 +50,7 @@ def test_a_saved_program_gives_the_same_bits_in_a_fresh_process(form, tmp_path):
 
 
 DECOMPOSED = {
-    **{
-        f"{kind}, {form}": (LAYERS[kind], *FORMS[form])
-        for kind in ("lstm", "gru")
-        for form in FORMS
-        if form != "packed"
-    },
+    **{f"{kind}, {form}": (LAYERS[kind], *FORMS[form]) for kind in ("lstm", "gru") for form in FORMS},
     "projection": (LAYERS["lstm"], "lengths", {"proj_size": 2, "bidirectional": True}),
     "layer norm": (lambda: seqcells.define(seqcells.cells.LayerNormLSTM)[0](F, H), None, {}),
     "heads": (lambda: seqcells.define(seqcells.cells.MultiHeadSLSTM)[0](F, H, heads=2), "reset", {}),
@@ -145,3 +140,29 @@ class Both(torch.nn.Module):
 
     def forward(self, input, sizes):
         return self.layer(torch.nn.utils.rnn.PackedSequence(input, sizes), lengths=[5, 2])[1]
+
+
+class Rounded(torch.nn.Module):
+    """A layer under autocast."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, input):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.layer(input)[0]
+
+
+@pytest.mark.parametrize("make", [LAYERS["lstm"], LAYERS["gru"], torch.nn.LSTM])
+def test_dtypes_under_autocast(make):
+    layer = make(F, H) if make is torch.nn.LSTM else make()
+    module, x = Rounded(layer).eval(), torch.randn(5, 2, F)
+    with torch.no_grad():
+        program = torch.export.export(module, (x,), strict=False)
+        assert program.module()(x).dtype == module(x).dtype
+
+
+def test_only_programs_are_decomposed():
+    with pytest.raises(TypeError, match=r"should be a torch\.export\.ExportedProgram, got: GRU"):
+        decompose(seqcells.GRU(F, H))

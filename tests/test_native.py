@@ -1,6 +1,7 @@
 """Programs that run without Python: a library of their layers, in a process without the package, and in C++."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,8 +121,10 @@ def test_the_command_makes_the_library_of_a_saved_program(tmp_path, capsys):
     assert native.main([str(tmp_path / "gru.pt2"), str(path), "--target", "portable"]) == 0
     assert str(path) in capsys.readouterr().out
     assert path.exists()
-    assert native.main([str(tmp_path / "none.pt2"), str(path)]) == 1
-    assert "not made" in capsys.readouterr().err
+    (tmp_path / "text.pt2").write_text("no program")
+    for name in ("none.pt2", "text.pt2"):
+        assert native.main([str(tmp_path / name), str(path)]) == 1
+        assert "not made" in capsys.readouterr().err
 
 
 def test_what_no_library_can_have(tmp_path):
@@ -130,6 +133,17 @@ def test_what_no_library_can_have(tmp_path):
     program = program_of(module, name)
     with pytest.raises(ValueError, match="unknown target 'sse'"):
         native.library(program, path=path, targets=["sse"])
+    with pytest.raises(ValueError, match="got none"):
+        native.library(program, path=path, targets=[])
+    with pytest.raises(TypeError, match="a sequence of names, got: 'avx2'"):
+        native.library(program, path=path, targets="avx2")
+    with pytest.raises(TypeError, match="got: Wrapped"):
+        native.library(module, path=path)
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        native.library(program, path=tmp_path / "nowhere" / "lib.so")
+    heads = Wrapped(seqcells.define(seqcells.cells.MemoryBlockLSTM)[0](F, H, backend="reference"))
+    with pytest.raises(ValueError, match="no kernels run a layer of the programs"):
+        native.library(program_of(heads, None), path=path)
     linear = torch.export.export(torch.nn.Linear(F, H), (torch.zeros(2, F),))
     with pytest.raises(ValueError, match="no layers of seqcells"):
         native.library(linear, path=path)
@@ -150,22 +164,52 @@ def test_a_compiler_is_needed(tmp_path, monkeypatch):
 OTHERS = """
 import sys, torch
 torch.ops.load_library(sys.argv[1])
-program = torch.export.load(sys.argv[2])
-try:
-    program.module()(*torch.load(sys.argv[3]))
-except RuntimeError as error:
-    print(error)
+torch.ops.load_library(sys.argv[2])
+program, given = torch.export.load(sys.argv[3]), torch.load(sys.argv[4])
+
+def attempt(run):
+    try:
+        run()
+    except RuntimeError as error:
+        print(error)
+
+attempt(lambda: program.module()(*given))
+known = torch.load(sys.argv[5])
+call = torch.ops.seqcells.recurrence
+for change in (lambda t: t.double(), lambda t: t[:, :1], lambda t: t[:0], lambda t: t[0]):
+    attempt(lambda: call(known[0], known[1], [change(known[2][0]), *known[2][1:]], *known[3:]))
+print(call(*known)[0].shape)
 """
 
 
-def test_a_layer_that_the_library_has_not_is_named(tmp_path):
-    _, library = small(tmp_path)
+def test_what_the_library_has_not_is_refused_by_an_error(tmp_path):
+    """Another layer, other tensors; a second library leaves the first as it is, and says so."""
+    program, library = small(tmp_path)
+    shutil.copy(library, tmp_path / "libtwin.so")
     module, name = module_of("RNN, batch first")
     torch.export.save(program_of(module, name, True), tmp_path / "other.pt2")
     torch.save(given_to(module, name, SIZES[0]), tmp_path / "other.calls")
-    arguments = [str(library), str(tmp_path / "other.pt2"), str(tmp_path / "other.calls")]
-    done = subprocess.run([sys.executable, "-c", OTHERS, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert "this library of seqcells has no rnn_tanh layer of gates_x" in done.stdout, done.stderr
+    (node,) = (n for n in program.graph.nodes if n.target == torch.ops.seqcells.recurrence.default)
+    like = [n.meta["val"] for n in node.args[2]]
+    tensors = [torch.zeros([s if isinstance(s, int) else 2 for s in each.shape], dtype=each.dtype) for each in like]
+    torch.save([*node.args[:2], tensors, *node.args[3:]], tmp_path / "known.calls")
+    arguments = [library, *(tmp_path / each for each in ("libtwin.so", "other.pt2", "other.calls", "known.calls"))]
+    command = [sys.executable, "-W", "ignore", "-c", OTHERS, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "torch has the operator already" in done.stderr
+    other, *wrong, shape = done.stdout.splitlines()
+    assert other.startswith("this library of seqcells has no rnn_tanh layer of gates_x")
+    assert len(wrong) == 4 and "Double(" in wrong[0]
+    assert shape == "torch.Size([2, 2, 8])"
+
+
+def test_a_library_beside_the_package_is_not_used(tmp_path):
+    _, library = small(tmp_path)
+    code = "import sys, seqcells, torch; torch.ops.load_library(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(library)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "torch has the operator already" in done.stderr
 
 
 @pytest.mark.heavy

@@ -161,12 +161,110 @@ class Outputs(nn.Module):
         return (self.module(input),)
 
 
-def test_a_node_comes_back():
+@pytest.mark.parametrize("hidden", [H, 48])  # constants that the exporter folds, and that it leaves as they are
+def test_a_node_comes_back(hidden):
     """Exported, and made a layer again."""
-    layer = seqcells.LSTM(F, H, bidirectional=True)
+    layer = seqcells.LSTM(F, hidden, bidirectional=True)
     proto = exported(Wrapped(layer), None)
     folded = onnx.load_model_from_string(proto.SerializeToString())
     (module,) = load(folded).values()
     x = torch.randn(5, 2, F)
     torch.testing.assert_close(module.layers[0](x)[0], layer(x)[0])
     torch.testing.assert_close([*module.layers[0].state_dict().values()], [*layer.state_dict().values()])
+
+
+class FromStates(nn.Module):
+    """A layer that begins with given states."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, input, lengths, states):
+        hx = (states, states + 1) if self.layer.mode == "LSTM" else states
+        output, final = self.layer(input, hx, lengths=lengths)
+        return output, *(final if isinstance(final, tuple) else (final,))
+
+
+@pytest.mark.parametrize("make", [seqcells.LSTM, seqcells.GRU])
+def test_states_of_an_empty_sequence_stay(make):
+    model = FromStates(make(F, H)).eval()
+    given = torch.randn(5, 3, F), torch.tensor([5, 0, 2]), torch.randn(1, 3, H)
+    with torch.no_grad():
+        program = torch.onnx.export(model, given, dynamo=True, custom_translation_table=translations(), verbose=False)
+        expected = model(*given)
+    run = RUNTIMES["onnxruntime"](program.model_proto)
+    for a, b in zip(run(*(value.numpy() for value in given)), expected, strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", [None, "reset"])
+def test_bfloat16_is_computed_in_float32(name):
+    """No runtime has nodes of bfloat16."""
+    model = Wrapped(seqcells.LSTM(F, H, dtype=torch.bfloat16), name).eval()
+    given = tuple(each.bfloat16() if each.is_floating_point() else each for each in inputs(name, *SIZES[0]))
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input, other=None):
+            return [each.float() for each in self.model(input.bfloat16(), *(() if other is None else (other,)))]
+
+    wide = given[0].float(), *given[1:]
+    program = torch.onnx.export(Wide(), wide, dynamo=True, custom_translation_table=translations(), verbose=False)
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    run = RUNTIMES["onnxruntime"](program.model_proto)
+    with torch.no_grad():
+        expected = model(*given)
+    for a, b in zip(run(*(value.numpy() for value in wide)), expected, strict=True):
+        np.testing.assert_allclose(a, b.float().numpy(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.heavy
+def test_packed_inputs():
+    model = Wrapped(seqcells.GRU(F, H, bidirectional=True), "packed").eval()
+    given = inputs("packed", *SIZES[0])
+    program = torch.onnx.export(
+        model,
+        given,
+        dynamo=True,
+        dynamic_shapes=shapes("packed"),
+        custom_translation_table=translations(),
+        verbose=False,
+    )
+    run = RUNTIMES["onnxruntime"](program.model_proto)
+    for seed, size in enumerate(SIZES):
+        given = inputs("packed", *size, seed)
+        with torch.no_grad():
+            expected = model(*given)
+        for a, b in zip(run(*(value.numpy() for value in given)), expected, strict=True):
+            np.testing.assert_allclose(a, b.numpy(), rtol=1e-5, atol=1e-5)
+
+
+class Products(nn.Module):
+    """The gates' parts are products of other shapes than a layer's."""
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.layer = seqcells.LSTM(F, H)
+        self.weight, self.bias = nn.Parameter(torch.randn(*weight)), nn.Parameter(torch.randn(bias))
+
+    def forward(self, input):
+        (weights,) = self.layer._weights()
+        begin = [input.new_zeros(input.shape[1], H)] * 2
+        return seqcells.functional.recurrence(self.layer.cell, input @ self.weight + self.bias, begin, weights)[0]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("weight", "bias"), [((SIZES[0][0], F, 4 * H), 4 * H), ((F, 4 * H), 1)])
+def test_gates_of_other_products(weight, bias):
+    model = Products(weight, bias).eval()
+    given = inputs(None, *SIZES[0])
+    program = torch.onnx.export(model, given, dynamo=True, custom_translation_table=translations(), verbose=False)
+    with torch.no_grad():
+        expected = model(*given)
+    (found,) = RUNTIMES["onnxruntime"](program.model_proto)(*(value.numpy() for value in given))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)

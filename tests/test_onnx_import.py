@@ -1,5 +1,6 @@
 """ONNX' recurrent nodes as layers of ours: its own tests, random attributes against its equations and onnxruntime."""
 
+import copy
 from collections import Counter
 
 import numpy as np
@@ -141,8 +142,9 @@ def test_a_graph_and_graphs_in_it(tmp_path):
     graph = helper.make_graph([outer], "outer", inputs, [helper.make_tensor_value_info("out", 11, None)], values)
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
     modules = load(tmp_path / "model.onnx")
-    assert [*modules] == ["layer0", "layer1", "layer2"]
-    for each, module in zip(drawn, modules.values(), strict=True):
+    # The branches are two, and each has its nodes.
+    assert [*modules] == [*(f"layer{k}" for k in range(3)), *(f"layer{k}_2" for k in range(3))]
+    for each, module in zip(drawn * 2, modules.values(), strict=True):
         np.testing.assert_allclose(run(module, each.inputs)[0], each.results()[0], rtol=1e-9)
         module(torch.from_numpy(each.inputs["X"]))[0].sum().backward()
         assert all(parameter.grad is not None for parameter in module.parameters())
@@ -176,3 +178,102 @@ def test_what_is_no_node_of_the_operator(change, words):
     change(model)
     with pytest.raises(ValueError, match=words):
         load(model)
+
+
+def single(kind, **others):
+    """A model of one node with the default attributes, its weights and what it is given."""
+    drawn = Drawn(kind, 0, direction="forward", activations=[])
+    drawn.attributes = {"hidden_size": H, **others}
+    drawn.weights.pop("P", None)
+    return drawn, drawn.model("float32")
+
+
+def test_weights_that_the_graph_computes_of_constants():
+    """By what exporters leave of a layer: W in another order, put together of parts."""
+    drawn, model = single("GRU")
+    graph = model.graph
+    node, weight = graph.node[0], next(each for each in graph.initializer if each.name == "W")
+    array = onnx.numpy_helper.to_array(weight)
+    graph.initializer.remove(weight)
+    graph.initializer.append(onnx.numpy_helper.from_array(array.reshape(3, H, F)[[2, 0, 1]].copy(), "parts"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 2, 0]), "order"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 3 * H, F]), "shape"))
+    made = [
+        helper.make_node("Gather", ["parts", "order"], ["ordered"]),
+        helper.make_node("Reshape", ["ordered", "shape"], ["W"]),
+    ]
+    graph.node.remove(node)
+    graph.node.extend([*made, node])
+    (module,) = load(model).values()
+    (plain,) = load(drawn.model("float32")).values()
+    for a, b in zip(module.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_values_count_before_initializers_of_the_same_name():
+    drawn, model = single("RNN")
+    model.graph.input.append(helper.make_tensor_value_info("W", TensorProto.FLOAT, drawn.weights["W"].shape))
+    (module,) = load(model, {"W": np.zeros_like(drawn.weights["W"], dtype="float32")}).values()
+    assert not module.layers[0].weight_ih_l0.any()
+    assert module.layers[0].weight_hh_l0.any()
+
+
+def test_nodes_in_functions_of_the_model():
+    drawn, model = single("RNN")
+    node, opset = model.graph.node[0], helper.make_opsetid("", 17)
+    function = helper.make_function("own", "Layer", [*node.input], [*filter(None, node.output)], [node], [opset])
+    call = helper.make_node("Layer", [*node.input], [*filter(None, node.output)], domain="own")
+    model.graph.node.remove(node)
+    model.graph.node.append(call)
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    (module,) = load(model).values()
+    (plain,) = load(drawn.model("float32")).values()
+    assert torch.equal(module.layers[0].weight_ih_l0, plain.layers[0].weight_ih_l0)
+
+
+@pytest.mark.parametrize(("kind", "others"), [("GRU", {}), ("LSTM", {"clip": 0.5}), ("RNN", {})])
+def test_modules_are_copied_and_pickled(kind, others, tmp_path):
+    _, model = single(kind, **others)
+    (module,) = load(model).values()
+    torch.save(module, tmp_path / "module.pt")
+    x = torch.randn(T, N, F)
+    for again in (torch.load(tmp_path / "module.pt", weights_only=False), copy.deepcopy(module)):
+        assert type(again.layers[0]).__name__ == type(module.layers[0]).__name__
+        for a, b in zip(again(x), module(x), strict=True):
+            assert torch.equal(a, b)
+
+
+REFUSED = {
+    "an attribute": ({"foo": 1}, {}, "LSTM has no attribute foo"),
+    "another's attribute": ({"linear_before_reset": 1}, {}, "LSTM has no attribute linear_before_reset"),
+    "a layout": ({"layout": 7}, {}, "layout should be 0 or 1"),
+    "a clip": ({"clip": -1.0}, {}, "clip should be above 0"),
+    "a tensor": ({}, {"Q": torch.zeros(1)}, "LSTM has no Q"),
+    "a dtype": ({}, {"R": torch.zeros(1, 4 * H, H).double()}, "R should be of W's floating-point dtype"),
+    "axes": ({}, {"B": torch.zeros(8 * H)}, "B should not have 1 axes"),
+}
+
+
+@pytest.mark.parametrize(("attributes", "tensors", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_no_node_has(attributes, tensors, words):
+    given = {"W": torch.zeros(1, 4 * H, F), "R": torch.zeros(1, 4 * H, H), **tensors}
+    with pytest.raises(ValueError, match=words):
+        seqcells.io.onnx.Node("LSTM", attributes, given)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_lengths_that_are_none(direction):
+    node = seqcells.io.onnx.Node(
+        "GRU", {"direction": direction}, {"W": torch.zeros(1, 3 * H, F), "R": torch.zeros(1, 3 * H, H)}
+    )
+    x = torch.randn(T, 2, F)
+    with pytest.raises(ValueError, match="lengths should be between 0 and the number of steps"):
+        node(x, torch.tensor([T + 4, 1]))
+    with pytest.raises(TypeError, match="integers"):
+        node(x, torch.tensor([1.0, 2.0]))
+    with pytest.raises(TypeError, match="GRU has no initial_c"):
+        node(x, initial_c=torch.zeros(1, 2, H))
+    with pytest.raises(ValueError, match="an input of 3 axes"):
+        node(x[0])
+    assert node(x, [1, 2])[0].shape == (T, 1, 2, H)

@@ -24,22 +24,26 @@ Arrays = Mapping[str, Tensor | None]
 
 
 def kernels_of(q: Recurrence) -> Compiled:
-    """What runs a recurrence; its projection is a product of its cell."""
+    """What runs a recurrence."""
+    return compiled(cell_of_loop(q), precision(q.outside.dtype), q.kept)
+
+
+def cell_of_loop(q: Recurrence) -> type[Cell]:
+    """The cell that the loop runs for a recurrence, whose projection is a product of its cell."""
     projected = q.weights[0].hr is not None
-    cell = transformed(q.cell, f"projection({q.states[0].shape[-1]})") if projected else q.cell
-    return compiled(cell, precision(q.outside.dtype), q.kept)
+    return transformed(q.cell, f"projection({q.states[0].shape[-1]})") if projected else q.cell
 
 
 class LayerCall:
     """A recurrence as kernels read it: contiguous, of their dtype; its input projected by others, or inside the
     loop."""
 
-    def __init__(self, q: Recurrence, inside: bool = False) -> None:
+    def __init__(self, q: Recurrence, inside: bool = False, kernels: Compiled | None = None) -> None:
         x = q.outside
         self.cell, self.storage, self.reverse = q.cell, x.dtype, q.reversed
         self.working, self.precision = WORKING_DTYPE.get(x.dtype, x.dtype), precision(x.dtype)
         self.dtype = PRECISIONS[self.precision]
-        self.kernels, self.kept = kernels_of(q), q.kept
+        self.kernels, self.kept = kernels_of(q) if kernels is None else kernels, q.kept
         self.steps, self.batch = x.shape[:2]
         self.directions, _, self.projected = q.states[0].shape
         self.hidden, self.output_width = q.hidden, q.width(q.output)

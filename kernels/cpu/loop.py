@@ -10,7 +10,7 @@ from ...cells import Cell
 from ...derive.keeping import keeping
 from ...derive.layout import Layout
 from . import _engine, library
-from .compiled import Pass, passes
+from .compiled import Pass, Passes, passes
 from .gradients import Columns, Run, runs
 
 if TYPE_CHECKING:
@@ -23,12 +23,10 @@ _FIELDS = [*_SIZES, *["input", "weight_ih", "bias_ih", "lengths", "reset", "pack
 
 
 class Compiled:
-    """A cell's two passes, for a precision and the instruction set in use."""
+    """A cell's two passes, for a precision and the instruction set in use; without handles they cannot run."""
 
-    def __init__(self, cell: type[Cell], precision: str, kept: tuple[str, ...]) -> None:
-        self.passes = passes(cell, library.WORKING[precision], kept)
-        handle = library.precision_handle(precision)
-        self.handles = tuple(_engine.find_loop(handle, each.address) for each in self.passes)
+    def __init__(self, cell: type[Cell], both: Passes, handles: tuple[int, ...] = ()) -> None:
+        self.passes, self.handles = both, handles
         self.count = len(_FIELDS) + 2 * _engine.MAX_ARRAYS
         self.places = tuple(map(_places, self.passes))
         forward, backward = (each.layout for each in self.passes)
@@ -101,7 +99,10 @@ def _places(which: Pass) -> dict[str, int]:
 
 @cache
 def _compiled(cell: type[Cell], precision: str, kept: tuple[str, ...], target: str) -> Compiled:
-    return Compiled(keeping(cell, kept), precision, kept)
+    cell = keeping(cell, kept)
+    both = passes(cell, library.WORKING[precision], kept)
+    handle = library.precision_handle(precision)
+    return Compiled(cell, both, tuple(_engine.find_loop(handle, each.address) for each in both))
 
 
 def compiled(cell: type[Cell], precision: str = "float32", kept: tuple[str, ...] = ()) -> Compiled:

@@ -11,8 +11,11 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -66,8 +69,9 @@ class Operator {
     }
 
     std::vector<Tensor> operator()(const Layer& layer, std::vector<Tensor> tensors) const {
-        STD_TORCH_CHECK(forwards_, "this library of seqcells has no kernels for this processor: make it with target portable too");
+        if (!forwards_) fail("this library of seqcells has no kernels for this processor: make it with target portable too");
         const int64_t steps = tensors[0].size(0), batch = tensors[0].size(1);
+        if (!steps) fail("Expected sequence length to be larger than 0 in RNN");
         const size_t given = tensors.size();
         for (size_t k = 0; k < given; ++k) tensors[k] = as_read(tensors[k], layer.given[k].type);
         for (const Operand& each : layer.made) {
@@ -86,7 +90,7 @@ class Operator {
             std::memcpy(reinterpret_cast<char*>(&calls[each.direction]) + each.field * sizeof address, &address, sizeof address);
         }
         const Forward& forward = forwards_[layer.forward];
-        STD_TORCH_CHECK(!forward.run(forward.pass, calls.data(), int(calls.size())), "seqcells: out of memory");
+        if (forward.run(forward.pass, calls.data(), int(calls.size()))) fail("seqcells: out of memory");
         return {tensors.begin() + given, tensors.end()};
     }
 
@@ -97,17 +101,20 @@ class Operator {
             if (layer.cell == cell && layer.program == program && layer.names == names && layer.reverse == reverse &&
                 layer.kept == kept && fits(layer, tensors))
                 return layer;
-        std::string sizes;
+        std::string found;
         for (const Tensor& tensor : tensors) {
-            sizes += sizes.empty() ? "(" : ", (";
-            for (int64_t axis = 0; axis < tensor.dim(); ++axis) sizes += (axis ? ", " : "") + std::to_string(tensor.size(axis));
-            sizes += ")";
+            found += found.empty() ? "" : ", ";
+            found += std::string(torch::headeronly::toString(tensor.scalar_type())) + "(";
+            for (int64_t axis = 0; axis < tensor.dim(); ++axis) found += (axis ? ", " : "") + std::to_string(tensor.size(axis));
+            found += ")";
         }
-        STD_TORCH_CHECK(false, "this library of seqcells has no ", cell, " layer of ", names, " of sizes ", sizes,
-                        ": make it of the program that is run");
+        fail("this library of seqcells has no " + cell + " layer of " + names + " that are " + found +
+             ": make it of the program that is run");
     }
 
   private:
+    [[noreturn]] static void fail(const std::string& words) { throw std::runtime_error(words); }
+
     // Contiguous, and of the type that the loop reads: lengths may be other integers.
     static Tensor as_read(const Tensor& tensor, Type type) {
         return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
@@ -119,8 +126,8 @@ class Operator {
         for (size_t k = 0; k < tensors.size(); ++k) {
             const Operand& expected = layer.given[k];
             const Tensor& tensor = tensors[k];
-            const bool is_index = expected.type == Type::Long;
-            if (!is_index && tensor.scalar_type() != expected.type) return false;
+            const Type type = tensor.scalar_type();
+            if (expected.type == Type::Long ? !is_integer(type) : type != expected.type) return false;
             if (tensor.dim() != int64_t(expected.sizes.size())) return false;
             for (int64_t axis = 0; axis < tensor.dim(); ++axis) {
                 const int64_t size = expected.sizes[axis];
@@ -130,13 +137,45 @@ class Operator {
         return true;
     }
 
+    static bool is_integer(Type type) {
+        for (Type each : {Type::Long, Type::Int, Type::Short, Type::Char, Type::Byte})
+            if (type == each) return true;
+        return false;
+    }
+
     const std::vector<Layer>& layers_;
     const Forward* forwards_ = nullptr;
 };
 
+// The registration with torch's dispatcher, which knows an operator once.
+class Registration {
+  public:
+    Registration(const char* schema, void (*boxed)(StableIValue*, uint64_t, uint64_t)) {
+        // Not by torch's macros: they go on where the operator is there already, and write to no library.
+        if (aoti_torch_library_init_def("seqcells", __FILE__, __LINE__, &definition_)) {
+            std::fprintf(stderr, "seqcells: torch has the operator already, by another library or by seqcells itself: "
+                                 "the layers of the library that is loaded now are not used\n");
+            definition_ = nullptr;
+            return;
+        }
+        STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_library_def(definition_, schema));
+        using torch::stable::detail::StableLibrary;
+        kernels_.reset(new StableLibrary(StableLibrary::Kind::IMPL, "seqcells", "CPU", __FILE__, __LINE__));
+        kernels_->impl("recurrence", boxed);
+    }
+    ~Registration() {
+        kernels_.reset();
+        if (definition_) aoti_torch_delete_library_object(definition_);
+    }
+
+  private:
+    TorchLibraryHandle definition_ = nullptr;
+    std::unique_ptr<torch::stable::detail::StableLibrary> kernels_;
+};
+
 }  // namespace seqcells
 
-// The library's registration with torch's dispatcher, of what `layers` and `instructions` are in the file that includes this.
+// What makes a library of `layers` and `instructions`, in the file that includes this.
 #define SEQCELLS_OPERATOR(schema, instructions, layers)                                                                     \
     namespace seqcells {                                                                                                    \
     static std::vector<Tensor> recurrence(std::string cell, std::string program, std::vector<Tensor> tensors,               \
@@ -144,6 +183,5 @@ class Operator {
         static const Operator run(instructions, layers);                                                                    \
         return run(run.find(cell, program, tensors, names, reverse, kept), tensors);                                        \
     }                                                                                                                       \
-    }                                                                                                                       \
-    STABLE_TORCH_LIBRARY(seqcells, m) { m.def(schema); }                                                                    \
-    STABLE_TORCH_LIBRARY_IMPL(seqcells, CPU, m) { m.impl("recurrence", TORCH_BOX(&seqcells::recurrence)); }
+    static const Registration registration(schema, TORCH_BOX(&recurrence));                                                 \
+    }

@@ -12,10 +12,10 @@ import torch
 from ...cells import Cell
 from ...derive.keeping import keeping
 from ...derive.print_loop import STRUCT
-from ...derive.transformed import transformed
 from ...request.recurrence import Recurrence
-from .call import LayerCall
-from .compiled import TYPES, printed
+from .call import LayerCall, cell_of_loop
+from .compiled import TYPES, Pass, Passes, printed
+from .loop import Compiled
 
 SHARED = "pool.cpp", "team.cpp", "openmp.cpp"
 """The engine's files that are the same for all instruction sets."""
@@ -47,8 +47,8 @@ def sources(schema: str, nodes: Sequence[Node], targets: Sequence[str]) -> dict[
         ValueError: the loop has no such dtype.
         DerivationError: a cell is none that the loop runs.
     """
-    passes = {}
-    layers = dict.fromkeys(_layer(node, passes.setdefault(_pass(node.layer), len(passes))) for node in nodes)
+    passes: dict[tuple[str, str], int] = {}
+    layers = dict.fromkeys(_layer(node, passes) for node in nodes)
     declared = "\n".join(f"namespace {target} {{ extern const Forward forwards[]; }}" for target in targets)
     sets = ", ".join(f"{{has_{target}, {target}::forwards}}" for target in targets)
     main = [
@@ -59,14 +59,6 @@ def sources(schema: str, nodes: Sequence[Node], targets: Sequence[str]) -> dict[
         f'SEQCELLS_OPERATOR("{_escaped(schema)}", seqcells::instructions, seqcells::layers)\n',
     ]
     return {"layers.cpp": "\n\n".join(main)} | {f"{each}.cpp": _forwards(each, [*passes]) for each in targets}
-
-
-def _pass(q: Recurrence) -> tuple[str, str]:
-    """A cell's text, and the type that it is computed in."""
-    call, cell = LayerCall(q), q.cell
-    if q.weights[0].hr is not None:
-        cell = transformed(cell, f"projection({call.projected})")
-    return printed(keeping(cell, q.kept) if q.kept else cell, q.kept)[1], TYPES[call.working]
 
 
 def _forwards(target: str, passes: Sequence[tuple[str, str]]) -> str:
@@ -89,11 +81,16 @@ def _forwards(target: str, passes: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _layer(node: Node, forward: int) -> str:
-    """A layer in C++."""
-    q, call = node.layer, LayerCall(node.layer)
+def _layer(node: Node, passes: dict[tuple[str, str], int]) -> str:
+    """A layer in C++; its cell's pass gets a place among the passes."""
+    q = node.layer
     if q.outside.dtype not in _STORED:
         raise ValueError(f"a library has layers of {', '.join(map(str, _STORED))}, not of {q.outside.dtype}")
+    # Printed, not compiled: other processors than this one may run it.
+    cell = keeping(cell_of_loop(q), q.kept)
+    both, struct = printed(cell, q.kept)
+    call = LayerCall(q, kernels=Compiled(cell, Passes(*(Pass(each, (*each.arrays,), 0) for each in both))))
+    forward = passes.setdefault((struct, TYPES[call.working]), len(passes))
     stored, fields = _STORED[q.outside.dtype], call.fields(False)
     count = call.kernels.count
     calls = [_trimmed([0, 0, *fields[d * count + 2 : (d + 1) * count]]) for d in range(call.directions)]

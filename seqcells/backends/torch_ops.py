@@ -70,7 +70,9 @@ def _is_projected(call: Call) -> bool:
 
 def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
     """Whether torch's operator is oneDNN's, for an LSTM on a CPU."""
-    if call.form == "step" or _is_projected(call) or not torch.backends.mkldnn.enabled:
+    # torch.export switches the flag off while it traces; its programs run where it is on.
+    enabled = torch.backends.mkldnn.enabled or torch.compiler.is_exporting()
+    if call.form == "step" or _is_projected(call) or not enabled:
         return False
     if "packed" in call.options and not call.uniform:
         return False

@@ -24,7 +24,12 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
 
     Args:
         program: of torch.export.export.
+
+    Raises:
+        TypeError: it is none.
     """
+    if not isinstance(program, ExportedProgram):
+        raise TypeError(f"program should be a torch.export.ExportedProgram, got: {type(program).__name__}")
     return program.run_decompositions({torch.ops.seqcells.recurrence.default: _recurrence})
 
 

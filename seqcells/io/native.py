@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import torch
 from torch.export import ExportedProgram
 
 from ..call.operators import SCHEMA, recurrence_of
+from ..derive.expressions import DerivationError
 from ..kernels import cpu
 
 _ANY = 2
@@ -42,26 +44,41 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
         The path.
 
     Raises:
-        ValueError: a program has no layers of ours, or one of another dtype or that no kernels run; a target is
-            unknown.
+        TypeError: a program is none, or targets are no sequence of names.
+        ValueError: programs have no layers of ours, or one of another dtype or that no kernels run; a target is
+            unknown, or there is none.
         RuntimeError: the engine is not built, or the compiler is lacking or fails.
+        OSError: the library cannot be written.
     """
+    for program in programs:
+        if not isinstance(program, ExportedProgram):
+            raise TypeError(f"programs should be torch.export.ExportedProgram, got: {type(program).__name__}")
     if cpu.unavailable():
         raise RuntimeError(cpu.unavailable())
     from ..kernels.cpu import library as engine  # not before the extension is known to be there
     from ..kernels.cpu import operator
     from ..kernels.cpu.compiled import BASES, CannotCompileError
 
-    unknown = set(targets or ()) - {*cpu.SETS}
-    if unknown:
-        raise ValueError(f"unknown target {sorted(unknown)[0]!r}: choose some of {', '.join(cpu.SETS)}")
-    wanted = targets or (BASES.get(engine.target, engine.target), "portable")
+    wanted = (BASES.get(engine.target, engine.target), "portable") if targets is None else targets
+    if isinstance(wanted, str):
+        raise TypeError(f"targets should be a sequence of names, got: {wanted!r}")
+    for target in wanted:
+        if target not in cpu.SETS:
+            raise ValueError(f"unknown target {target!r}: choose some of {', '.join(cpu.SETS)}")
+    if not wanted:
+        raise ValueError(f"targets should be some of {', '.join(cpu.SETS)}, got none")
+    path = Path(path)
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder")
     nodes = [node for program in programs for node in _nodes(program)]
     if not nodes:
         raise ValueError("the programs have no layers of seqcells: nothing would be in the library")
-    texts = operator.sources(SCHEMA, nodes, [each for each in reversed(cpu.SETS) if each in wanted])
     try:
-        return _compiled(texts, operator.SHARED, Path(path))
+        texts = operator.sources(SCHEMA, nodes, [each for each in reversed(cpu.SETS) if each in wanted])
+    except DerivationError as reason:
+        raise ValueError(f"no kernels run a layer of the programs: {reason}") from None
+    try:
+        return _compiled(texts, operator.SHARED, path)
     except CannotCompileError as reason:
         raise RuntimeError(f"the library cannot be made: {reason}") from None
 
@@ -108,12 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m seqcells.io.native", description=__doc__.partition("\n\n")[0])
     parser.add_argument("programs", nargs="+", type=Path, help="files of torch.export.save")
     parser.add_argument("library", type=Path, help="the shared library that is made")
-    parser.add_argument("--target", nargs="+", choices=cpu.SETS, help="default: this processor's, and portable")
+    parser.add_argument("--target", action="append", choices=cpu.SETS, help="default: this processor's, and portable")
     options = parser.parse_args(arguments)
     try:
         programs = [torch.export.load(path) for path in options.programs]
         print(library(*programs, path=options.library, targets=options.target))
-    except (OSError, RuntimeError, ValueError) as reason:
+    except (OSError, RuntimeError, ValueError, BadZipFile) as reason:
         print(f"not made: {reason}", file=sys.stderr)
         return 1
     return 0

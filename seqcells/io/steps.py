@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..backends.reference import stepping
 from ..cells import Cell
@@ -60,7 +61,9 @@ def stepper(
             x.append(stream.unsqueeze(-1) if is_number else stream)
         made = advance(x, before)
         new, found = [made[name] for name in states], [made[name] for name in results]
-        found = [each.expand(before[0].shape[0], -1) if each.shape[0] == 1 else each for each in found]
+        found = [
+            each.expand(before[0].shape[0], -1) if statically_known_true(each.shape[0] == 1) else each for each in found
+        ]
         if valid is not None:
             mask = now[valid].unsqueeze(1)
             new = [torch.where(mask, n, s) for n, s in zip(new, before, strict=True)]

@@ -56,17 +56,26 @@ def _activations(options: Mapping[str, Any], letters: str, directions: int) -> d
     return found
 
 
-def recurrence(
-    cell: str,
-    program: str,
-    tensors: Sequence[ir.Value],
-    names: str,
-    reverse: bool,
-    backend: str,
-    kept: str = "",
-) -> Any:
+def nonzero_static(mask, size, fill_value=-1):  # no annotations: the exporter would take them for ONNX' own
+    """The places (size, axes) of a mask's true elements, of which there are so many."""
+    return op.Transpose(op.NonZero(mask), perm=[1, 0])
+
+
+def recurrence(cell, program, tensors, names, reverse, backend, kept=""):  # likewise
     """The operator's results, of its arguments: the output, the final states and what is kept."""
     given = dict(zip(names.split(), tensors, strict=True))
+    like = given["gates_x"]
+    if like.dtype != ir.DataType.BFLOAT16:
+        return _results(cell, program, given, reverse, kept)
+    # Runtimes have no such node, and hardly a Scan's body: they compute in float32.
+    wide = {
+        name: op.Cast(value, to=ir.DataType.FLOAT) if value.dtype == like.dtype else value
+        for name, value in given.items()
+    }
+    return [op.Cast(value, to=like.dtype) for value in _results(cell, program, wide, reverse, kept)]
+
+
+def _results(cell: str, program: str, given: Mapping[str, ir.Value], reverse: bool, kept: str) -> Sequence[ir.Value]:
     kind = cell_of(cell, program)
     directions = given[f"state_{kind.states[0]}"].shape[0]
     native = Native.of(kind, directions)
@@ -98,6 +107,13 @@ def recurrence(
     direction = "bidirectional" if directions == 2 else "reverse" if reverse else "forward"
     node = getattr(op, native.kind)
     output, *finals = node(*inputs, hidden_size=hidden, direction=direction, **native.attributes)
+    if "lengths" in given:
+        # The operator does not say what the states of an empty sequence are, and runtimes give zeros.
+        empty = op.Unsqueeze(
+            op.Equal(given["lengths"], op.CastLike(op.Constant(value_int=0), given["lengths"])), [0, 2]
+        )
+        states = [given[f"state_{name}"] for name in kind.states]
+        finals = [op.Where(empty, state, final) for state, final in zip(states, finals, strict=True)]
     output = op.Reshape(op.Transpose(output, perm=[0, 2, 1, 3]), _integers(0, 0, directions * hidden))
     return output, *finals
 
@@ -115,10 +131,17 @@ def _projection(gates_x: ir.Value, width: int) -> tuple[ir.Value, ir.Value, ir.V
     if producer is not None and producer.op_type == "Add" and len(producer.inputs[1].shape or ()) == 1:
         product, bias = producer.inputs
         producer = product.producer()
-    if producer is not None and producer.op_type == "MatMul":
+    if producer is not None and producer.op_type == "MatMul" and _fits(producer.inputs[1], bias, width):
         x, weight = producer.inputs
         return x, op.Transpose(weight, perm=[1, 0]), bias
     return gates_x, op.Constant(value=ir.tensor(np.eye(width, dtype=_numpy(gates_x)))), None
+
+
+def _fits(weight: ir.Value, bias: ir.Value | None, width: int) -> bool:
+    """Whether they may be a matrix and a number for each of so many gates; not all shapes are known by now."""
+    shape = weight.shape
+    is_matrix = shape is None or (len(shape) == 2 and shape[1] == width)
+    return is_matrix and (bias is None or bias.shape[0] == width)
 
 
 def _numpy(value: ir.Value) -> np.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import onnx
@@ -13,6 +14,7 @@ from ... import cells
 from ...cells import Cell
 from ...modules.define import layer_of
 from ...modules.recurrent_layer import RecurrentLayer
+from ...request import checks
 from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 
 ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
@@ -20,7 +22,13 @@ ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 LETTERS = {"LSTM": "fgh", "GRU": "fg", "RNN": "f"}
 DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
-INPUTS = "W", "R", "B", "P"
+WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
+"""The places of a node's weights among its inputs."""
+ATTRIBUTES = {
+    *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout"),
+    "output_sequence",  # of the first versions, which say by it whether there is Y
+}
+OWN_ATTRIBUTES = {"LSTM": {"input_forget"}, "GRU": {"linear_before_reset"}, "RNN": set()}
 
 
 class Node(nn.Module):
@@ -43,18 +51,43 @@ class Node(nn.Module):
         super().__init__()
         if kind not in ORDERS:
             raise ValueError(f"expected an LSTM, GRU or RNN, got {kind}")
-        direction = attributes.get("direction", "forward")
+        direction, layout = attributes.get("direction", "forward"), attributes.get("layout", 0)
         if direction not in DIRECTIONS:
             raise ValueError(f"direction should be forward, reverse or bidirectional, got {direction!r}")
-        count = DIRECTIONS[direction]
-        self.kind, self.direction, self.layout = kind, direction, attributes.get("layout", 0)
-        found = [_cell(kind, attributes, "P" in tensors, k, count) for k in range(count)]
+        if layout not in (0, 1):
+            raise ValueError(f"layout should be 0 or 1, got {layout!r}")
+        for name in attributes.keys() - ATTRIBUTES - OWN_ATTRIBUTES[kind]:
+            raise ValueError(f"{kind} has no attribute {name}")
+        self.kind, self.direction, self.layout, self.attributes = kind, direction, layout, dict(attributes)
+        self._peepholes, count = "P" in tensors, DIRECTIONS[direction]
+        whole = self._cells()
         _check(kind, attributes.get("hidden_size"), tensors, count)
-        whole = [found[0]] if len({*found}) == 1 else found
         self.layers = nn.ModuleList()
         for k, cell in enumerate(whole):
             own = {name: value[k : k + count // len(whole)] for name, value in tensors.items()}
             self.layers.append(_layer(kind, cell, own, backend))
+
+    def _cells(self) -> list[type[Cell]]:
+        """Those of the layers: one for both directions where they have the same equations."""
+        count = DIRECTIONS[self.direction]
+        found = [_cell(self.kind, self.attributes, self._peepholes, k, count) for k in range(count)]
+        return [found[0]] if len({*found}) == 1 else found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the layers' states alone: their classes are made here, and pickle would find them nowhere."""
+        modules = {**self._modules, "layers": [layer.__getstate__() for layer in self.layers]}
+        return {**self.__dict__, "_modules": modules}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        layers = state["_modules"]["layers"]
+        super().__setstate__({**state, "_modules": {}})
+        self.layers = nn.ModuleList()
+        for cell, own in zip(self._cells(), layers, strict=True):
+            made = layer_of(cell)
+            kind = made.func if isinstance(made, partial) else made
+            layer = kind.__new__(kind)
+            layer.__setstate__(own)
+            self.layers.append(layer)
 
     def forward(
         self,
@@ -72,12 +105,21 @@ class Node(nn.Module):
 
         Returns:
             Y (T, D, N, H) and Y_h (D, N, H), of an LSTM Y_c (D, N, H), too; (N, T, D, H) and (N, D, H) with layout 1.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: for what the node does not take, and as `RecurrentLayer.forward`.
         """
+        if initial_c is not None and self.kind != "LSTM":
+            raise TypeError(f"{self.kind} has no initial_c")
+        if input.dim() != 3:
+            raise ValueError(f"{self.kind}: expected an input of 3 axes, got {input.dim()}")
         given = [initial_h, initial_c] if self.kind == "LSTM" else [initial_h]
         if self.layout:
             input = input.transpose(0, 1)
             given = [None if state is None else state.transpose(0, 1) for state in given]
         paths, hidden = DIRECTIONS[self.direction], self.layers[0].hidden_size
+        if sequence_lens is not None:
+            sequence_lens = checks.lengths(sequence_lens, *input.shape[:2], input.device)
         zeros = input.new_zeros(paths, input.shape[1], hidden)
         states = [zeros if state is None else state for state in given]
         each, outputs, finals = paths // len(self.layers), [], []
@@ -104,11 +146,11 @@ def of_node(node: onnx.NodeProto, values: Mapping[str, Tensor], backend: str = "
     """The module of a node, whose weights are among ``values`` by their names in the graph.
 
     Raises:
-        ValueError: a weight is none of the values: something computes it; or see `Node`.
+        ValueError: a weight is none of the values; or see `Node`.
     """
     names = dict(zip(("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"), node.input, strict=False))
     tensors = {}
-    for role in INPUTS:
+    for role in WEIGHTS:
         name = names.get(role)
         if name:
             if name not in values:
@@ -133,6 +175,8 @@ def _cell(kind: str, attributes: Mapping[str, Any], peepholes: bool, k: int, cou
     # Numbers are in the order of the activations, but only those have some whose function has.
     numbers = {name: list(attributes.get(f"activation_{name}") or []) for name in ("alpha", "beta")}
     options: dict[str, Any] = {"clip": float(attributes.get("clip", 0.0))}
+    if options["clip"] < 0:
+        raise ValueError(f"clip should be above 0, got {options['clip']}")
     for place, name in enumerate(names):
         known = next((each for each in FUNCTIONS if each.lower() == name.lower()), None)
         if known is None:
@@ -176,7 +220,14 @@ def _check(kind: str, hidden: int | None, tensors: Mapping[str, Tensor], count: 
     """ValueError where tensors do not fit to the operator or to each other."""
     missing = [name for name in ("W", "R") if name not in tensors]
     if missing:
-        raise ValueError(f"{kind} has no {missing[0]}")
+        raise ValueError(f"{kind} should have {missing[0]}, got {', '.join(tensors) or 'no tensors'}")
+    for name, tensor in tensors.items():
+        if name not in WEIGHTS:
+            raise ValueError(f"{kind} has no {name}")
+        if not tensor.is_floating_point() or tensor.dtype != tensors["W"].dtype:
+            raise ValueError(f"{kind}: {name} should be of W's floating-point dtype, got {tensor.dtype}")
+        if tensor.dim() != (3 if name in ("W", "R") else 2):
+            raise ValueError(f"{kind}: {name} should not have {tensor.dim()} axes")
     if "P" in tensors and kind != "LSTM":
         raise ValueError(f"{kind} has no peepholes")
     hidden, gates = tensors["R"].shape[-1] if hidden is None else hidden, len(ORDERS[kind])
@@ -189,7 +240,7 @@ def _check(kind: str, hidden: int | None, tensors: Mapping[str, Tensor], count: 
 
 def _layer(kind: str, cell: type[Cell], tensors: Mapping[str, Tensor], backend: str) -> RecurrentLayer:
     """A layer of ours with the weights of one direction, or of both."""
-    w, r, b, p = (tensors.get(name) for name in INPUTS)
+    w, r, b, p = (tensors.get(name) for name in WEIGHTS)
     options = {"bias": b is not None, "bidirectional": len(w) == 2, "device": w.device, "dtype": w.dtype}
     made = layer_of(cell)(w.shape[-1], r.shape[-1], backend=backend, **options)
     with torch.no_grad():
