@@ -218,15 +218,21 @@ def test_values_count_before_initializers_of_the_same_name():
     assert module.layers[0].weight_hh_l0.any()
 
 
-def test_nodes_in_functions_of_the_model():
+@pytest.mark.parametrize("version", [22, 17])
+def test_nodes_in_functions_of_the_model(version):
+    """ONNX puts functions in the place of their calls, but of the model's own opset alone."""
     drawn, model = single("RNN")
-    node, opset = model.graph.node[0], helper.make_opsetid("", 17)
+    node, opset = model.graph.node[0], helper.make_opsetid("", version)
     function = helper.make_function("own", "Layer", [*node.input], [*filter(None, node.output)], [node], [opset])
     call = helper.make_node("Layer", [*node.input], [*filter(None, node.output)], domain="own")
     model.graph.node.remove(node)
     model.graph.node.append(call)
     model.functions.append(function)
     model.opset_import.append(helper.make_opsetid("own", 1))
+    if version != model.opset_import[0].version:
+        with pytest.raises(ValueError, match="of another opset than the model: Layer"):
+            load(model)
+        return
     (module,) = load(model).values()
     (plain,) = load(drawn.model("float32")).values()
     assert torch.equal(module.layers[0].weight_ih_l0, plain.layers[0].weight_ih_l0)

@@ -68,10 +68,7 @@ def recurrence(cell, program, tensors, names, reverse, backend, kept=""):  # lik
     if like.dtype != ir.DataType.BFLOAT16:
         return _results(cell, program, given, reverse, kept)
     # Runtimes have no such node, and hardly a Scan's body: they compute in float32.
-    wide = {
-        name: op.Cast(value, to=ir.DataType.FLOAT) if value.dtype == like.dtype else value
-        for name, value in given.items()
-    }
+    wide = {name: _wide(value) if value.dtype == like.dtype else value for name, value in given.items()}
     return [op.Cast(value, to=like.dtype) for value in _results(cell, program, wide, reverse, kept)]
 
 
@@ -135,6 +132,13 @@ def _projection(gates_x: ir.Value, width: int) -> tuple[ir.Value, ir.Value, ir.V
         x, weight = producer.inputs
         return x, op.Transpose(weight, perm=[1, 0]), bias
     return gates_x, op.Constant(value=ir.tensor(np.eye(width, dtype=_numpy(gates_x)))), None
+
+
+def _wide(value: ir.Value) -> ir.Value:
+    """In float32."""
+    made = op.Cast(value, to=ir.DataType.FLOAT)
+    made.shape, made.dtype = value.shape, ir.DataType.FLOAT  # a Cast's are not known yet
+    return made
 
 
 def _fits(weight: ir.Value, bias: ir.Value | None, width: int) -> bool:

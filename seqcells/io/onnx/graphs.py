@@ -28,9 +28,15 @@ def recurrent_nodes(
 
     Args:
         given: values of the graph's inputs, by name, as `torch.as_tensor` takes them.
+
+    Raises:
+        ValueError: a function of the model is of another opset, which ONNX does not put in the place of its calls.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
+        if model.functions:
+            names = ", ".join(each.name for each in model.functions)
+            raise ValueError(f"functions of the model are of another opset than the model: {names}")
     opsets, taken = [*model.opset_import], set()
     inputs = {name: torch.as_tensor(value).detach().cpu() for name, value in given.items()}
     for node, value in _nodes(model.graph, opsets, lambda name: None, inputs):
