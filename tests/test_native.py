@@ -114,6 +114,15 @@ def test_a_library_of_any_processor(tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=label)
 
 
+def test_nothing_is_compiled_for_this_processor(tmp_path, monkeypatch):
+    """A library may be for others, and layers on any backend."""
+    from seqcells.kernels.cpu import compiled  # where the extension is not built it cannot be imported
+
+    monkeypatch.setattr(compiled, "_compiled", lambda *given: pytest.fail(f"{given[0].name} was compiled"))
+    module = Wrapped(defined(seqcells.cells.JANET, backend="reference"))
+    assert native.library(program_of(module, None), path=tmp_path / "lib.so", targets=["portable"]).exists()
+
+
 def test_the_command_makes_the_library_of_a_saved_program(tmp_path, capsys):
     module, name = module_of("GRU, reset")
     torch.export.save(program_of(module, name), tmp_path / "gru.pt2")

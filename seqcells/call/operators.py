@@ -94,15 +94,24 @@ def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
 
 
 def recurrence_of(*arguments: Any) -> Recurrence:
-    """The layer that the arguments of ``seqcells::recurrence`` are."""
-    return _Call(*arguments).q
+    """The layer that the arguments of ``seqcells::recurrence`` are, which need not run here."""
+    return _Call(*arguments, runs=False).q
 
 
 class _Call:
-    """The operators' common arguments: a `Recurrence`, the backend that runs it, and what settings hold."""
+    """The operators' common arguments: a `Recurrence`, the backend that runs it if it runs, and what settings hold."""
 
     def __init__(
-        self, cell: str, hash: str, tensors: Sequence[Any], names: str, reverse: bool, asked: str, kept: str = ""
+        self,
+        cell: str,
+        hash: str,
+        tensors: Sequence[Any],
+        names: str,
+        reverse: bool,
+        asked: str,
+        kept: str = "",
+        *,
+        runs: bool = True,
     ) -> None:
         kind, self.names = cell_of(cell, hash), names.split()
         if len(self.names) != len(tensors):
@@ -120,7 +129,8 @@ class _Call:
         self.places: list[int] = places.differentiable()
         """Of the tensors that have gradients, in the order of ``q.differentiable()``."""
         backend, *words = asked.split(" ")
-        self.backend, self.settings = choose.backend_for(self.q, backend), Settings.of(*words)
+        self.backend = choose.backend_for(self.q, backend) if runs else backend
+        self.settings = Settings.of(*words)
 
     @staticmethod
     def _recurrence(
