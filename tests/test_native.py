@@ -114,6 +114,7 @@ def test_a_library_of_any_processor(tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=label)
 
 
+@pytest.mark.heavy
 def test_nothing_is_compiled_for_this_processor(tmp_path, monkeypatch):
     """A library may be for others, and layers on any backend."""
     from seqcells.kernels.cpu import compiled  # where the extension is not built it cannot be imported
@@ -213,6 +214,7 @@ def test_what_the_library_has_not_is_refused_by_an_error(tmp_path):
     assert shape == "torch.Size([2, 2, 8])"
 
 
+@pytest.mark.heavy
 def test_a_library_beside_the_package_is_not_used(tmp_path):
     _, library = small(tmp_path)
     code = "import sys, seqcells, torch; torch.ops.load_library(sys.argv[1])"
