@@ -3,7 +3,7 @@
 One file has the layers of the programs, see operator.h; one for each instruction set has their cells' forward passes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ...cells import Cell
 from ...derive.keeping import keeping
 from ...derive.print_loop import STRUCT
 from ...request.recurrence import Recurrence
-from .call import LayerCall, cell_of_loop
+from .call import LayerCall, cell_of_loop, named
 from .compiled import TYPES, Pass, Passes, printed
 from .loop import Compiled
 
@@ -127,7 +127,7 @@ def _axes(q: Recurrence, name: str) -> Sequence[int | str]:
         state = q.states[q.cell.states.index(rest.removeprefix("state_"))]
         return state.shape[0], BATCH, state.shape[2]
     role, _, d = name.rpartition("_")
-    return _weights(q, int(d))[role].shape
+    return named(q.cell, q.weights[int(d)])[role].shape
 
 
 def _made(q: Recurrence) -> Iterator[Sequence[int | str]]:
@@ -167,12 +167,6 @@ def _array(cell: type[Cell], name: str, d: int) -> str | None:
             return array + name.removeprefix(kind)
     role, _, direction = name.rpartition("_")
     return role if direction == str(d) else None
-
-
-def _weights(q: Recurrence, d: int) -> Mapping[str, torch.Tensor]:
-    w = q.weights[d]
-    fixed = {"weight_hh": w.hh, "bias_hh": w.bias_hh, "weight_hr": w.hr}
-    return {name: each for name, each in fixed.items() if each is not None} | w.named(q.cell)
 
 
 def _trimmed(fields: Sequence[int]) -> Sequence[int]:
