@@ -7,6 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from recurrences import random_recurrence, results
 from support import assert_equal_to, distance, plain_if
 from test_triton import run_interpreted
 
@@ -17,8 +18,7 @@ from seqcells.call import run
 from seqcells.cells import Cell, units
 from seqcells.cells.activations import sigmoid, softplus, tanh, where
 from seqcells.derive.print_stages import triton_stages
-from seqcells.request.recurrence import Backward, Recurrence
-from seqcells.request.weights import Weights
+from seqcells.request.recurrence import Backward
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -79,48 +79,9 @@ class Attending(Cell):
         return s.h + sigmoid(4 * attention) * (value - s.h)
 
 
-def layer(
-    name, dtype=torch.float64, steps=3, batch=3, hidden=24, directions=1, lengths=False, resets=False, reverse=False,
-    bias=True, features=0,
-):  # fmt: skip
-    """A recurrence of random tensors that want gradients; of an input, if it has features."""
-    generator, cell = torch.Generator().manual_seed(steps), CELLS[name]
-
-    def randn(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    def states():
-        made = [randn(directions, batch, hidden) for _ in cell.states]
-        made = [state.abs() + 0.5 if key == "n" else state for key, state in zip(cell.states, made, strict=True)]
-        return [state.to(dtype).requires_grad_() for state in made]
-
-    def weights():
-        roles = Weights.roles(cell, bias, False)
-        shapes = [Weights.shape(role, cell, features or 1, hidden, 0) for role in roles]
-        tensors = [(randn(*shape) / hidden**0.5).to(dtype).requires_grad_() for shape in shapes]
-        return Weights.of(roles, tensors) if features else Weights.of(roles, tensors).recurrent
-
-    width = features or directions * len(cell.gates) * hidden
-    outside = randn(steps, batch, width).to(dtype).requires_grad_()
-    q = Recurrence(cell, None if features else outside, states(), [weights() for _ in range(directions)])
-    q = q._replace(reverse=reverse, input=outside if features else None)
-    if lengths:
-        q = q._replace(lengths=torch.tensor([steps, 0, steps - 1, 1][:batch]))
-    if resets:
-        reset = torch.rand(steps, batch, generator=generator) < 0.4
-        reset[-1, 0] = True
-        q = q._replace(reset=reset, reset_states=states())
-    return q
-
-
-def results(q, backend):
-    """Output, final states and all gradients."""
-    output, final = run.recurrence(q, backend)
-    outputs, leaves = [output, *final], q.differentiable()
-    generator = torch.Generator().manual_seed(1)
-    seeds = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
-    found = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True, materialize_grads=True)
-    return [each.detach() for each in (*outputs, *found)]
+def layer(name, **options):
+    """A recurrence of random tensors."""
+    return random_recurrence(CELLS[name], **options)
 
 
 @here

@@ -47,6 +47,15 @@ def refuses_persistently(call: Call) -> str | None:
     return refuses(call)
 
 
+def refuses_by_clusters(call: Call) -> str | None:
+    """Why the cluster plan cannot run a call, or None."""
+    from .plans import cluster
+
+    if not call.rows:
+        return cluster.why_not_on(call.device)
+    return cluster.refuses(Shape.called(call))
+
+
 def persistently_in_words(call: Call) -> str:
     """How the persistent plan runs a call, or cannot."""
     from . import by_name

@@ -77,6 +77,12 @@ BACKENDS: dict[str, Backend] = {
         triton_refusals.persistently_in_words,
         obeys=True,
     ),
+    "cuda-cluster": Backend(
+        "CUDA C++: one launch for all steps, by thread-block clusters",
+        "seqcells.kernels.triton.plans.cluster",
+        triton.unavailable,
+        triton_refusals.refuses_by_clusters,
+    ),
 }
 NAMES = ("auto", *BACKENDS)
 

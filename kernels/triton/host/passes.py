@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ....request.recurrence import Recurrence
-from ..device.tables import Multiplied, Pass
+from ..device.tables import Multiplied, Pass, Staged
 from .printed import passes
 from .problem import Layer, stacked
 
@@ -22,11 +22,11 @@ def adds(name: str, axes: str) -> bool:
 
 
 class StagedLayer(Layer):
-    """A `Layer` of a cell that runs by stages."""
+    """A `Layer` of a cell that runs by stages, by the passes of Triton's plans unless others are given."""
 
-    def __init__(self, q: Recurrence) -> None:
+    def __init__(self, q: Recurrence, given: Staged | None = None) -> None:
         super().__init__(q)
-        self.passes = passes(q.cell, q.kept)
+        self.passes = given or passes(q.cell, q.kept)
         each = [{"weight_hh": w.hh, "bias_hh": w.bias_hh, **w.named(q.cell)} for w in q.weights]
         self._named = {name: stacked([named[name] for named in each]) for name in each[0]}
 

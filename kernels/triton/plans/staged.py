@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ....request.recurrence import Backward, Recurrence
-from ..device.tables import Pass
+from ..device.tables import Pass, Staged
 from ..host import precision
 from ..host.passes import StagedLayer
 from ..host.staged_gradients import StagedGradients
@@ -16,15 +16,17 @@ Run = Callable[[StagedLayer, Pass, Mapping[str, Tensor], Sequence[Tensor], Seque
 the first to those that are left by the last: in order or, for -1, the last step first."""
 
 
-def saved_like(q: Recurrence) -> list[Tensor]:
+def saved_like(q: Recurrence, passes: Staged | None = None) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
-    return [*StagedLayer(q).saved().values()]
+    return [*StagedLayer(q, passes).saved().values()]
 
 
-def forward(q: Recurrence, save: bool, run: Run) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def forward(
+    q: Recurrence, save: bool, run: Run, passes: Staged | None = None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """A layer → output (T, B, D·H), final states and what is kept of all steps, what backward needs."""
     with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
-        layer = StagedLayer(q)
+        layer = StagedLayer(q, passes)
         output = layer.empty(layer.steps, layer.batch, layer.directions * layer.hidden)
         saved, results = layer.saved() if save else {}, layer.results()
         given = {"gates_x": layer.gates_x(), "output": output, **saved, **results, **_read(layer)}
@@ -33,10 +35,10 @@ def forward(q: Recurrence, save: bool, run: Run) -> tuple[Tensor, list[Tensor], 
         return output, [*final, *results.values()], [*saved.values()]
 
 
-def backward(q: Recurrence, given: Backward, run: Run) -> list[Tensor | None]:
+def backward(q: Recurrence, given: Backward, run: Run, passes: Staged | None = None) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
-        layer = StagedLayer(q)
+        layer = StagedLayer(q, passes)
         found = StagedGradients(layer, given)
         grad_final = [grad.contiguous() for grad in given.grad_final[: len(layer.states)]]
         run(layer, layer.passes.backward, {**found.arrays, **_read(layer)}, grad_final, found.states, -1)

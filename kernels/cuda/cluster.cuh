@@ -1,0 +1,367 @@
+// All steps of a pass of a layer in one launch: a cluster of blocks for ROWS sequences, whose units exchange what products read
+// through the shared memory of each other. Clusters know nothing of each other.
+//
+// A thread has the same items in all stages and steps, so what stages give each other stays in its registers. An exchange has
+// two buffers and an mbarrier for each. No block overwrites what another still reads: it sends for step t + 2 after it has
+// received all of step t + 1, which each block sends after its products of step t.
+
+#pragma once
+
+#include "products.cuh"
+#include "values.cuh"
+
+namespace seqcells {
+
+template <class Program, class Form>
+struct Cluster {
+    using Z = Sizes<Form>;
+    using Storage = typename Z::Storage;
+    static constexpr int LAST = Program::stages - 1, ITEMS = Z::ITEMS;
+    static constexpr int LATE = int(std::get<LAST>(Program::results).size());
+
+    const Arguments& a;
+    char* const shared;
+    const uint32_t base;
+    const int thread, rank;
+    const int64_t direction, first_row;
+    const int rows;  // that are there
+    const Steps steps;
+    AllWeights<Program, Form> weights;
+    float v[ITEMS][Program::values + 1];
+    float sums[ITEMS][Program::sums + 1], added[ITEMS][Program::names.size() + 1], late[ITEMS][LATE + 1];
+    int64_t length[ITEMS];
+    bool reset_now[ITEMS], reset_next[ITEMS];
+
+    SEQCELLS_INLINE explicit Cluster(const Arguments& call)
+        : a(call), shared(shared_memory()), base(address_of(shared)), thread(thread_index()), rank(cluster_rank()),
+          direction(direction_index()), first_row(int64_t(block_index() / Form::BLOCKS) * Form::ROWS),
+          rows(call.batch - first_row < Form::ROWS ? int(call.batch - first_row) : Form::ROWS), steps{call, (call.reverse != 0) != (direction == 1)} {}
+
+    SEQCELLS_INLINE Item<Program, Form> item(int n) const {
+        const int i = thread + n * Z::THREADS, local_row = i / Form::UNITS, local_unit = i % Form::UNITS;
+        const int64_t unit = rank * Form::UNITS + local_unit;
+        return {a, local_row, local_unit, first_row + local_row, unit, direction, local_row < rows && unit < Form::H};
+    }
+    SEQCELLS_INLINE bool is_in_tile(int n) const { return thread + n * Z::THREADS < Form::UNITS * Form::ROWS; }
+
+    // The index of a step, in the order of travel; the pass goes through them from the first or, backward, from the last.
+    SEQCELLS_INLINE int64_t index(int64_t j) const { return Program::by > 0 ? j : a.steps - 1 - j; }
+    SEQCELLS_INLINE char* ring(int64_t j) const { return shared + Form::RING_AT + int(j % Form::STEPS) * Form::RING_BYTES; }
+    SEQCELLS_INLINE void copy_ahead(int64_t j) const {
+        if (j < a.steps)
+            copy_step<Program, Form>(a, steps, index(j), ring(j), first_row, rows, rank, direction);
+        else
+            copies_commit();
+    }
+
+    // Values of stage K for the j-th step of the pass, in registers.
+    template <int K, bool BEGINS>
+    SEQCELLS_INLINE void compute(int64_t j) {
+        using Valid = typename Choice<Form::BOUNDED, Whether, Always>::type;
+        using Reset = typename Choice<Form::BOUNDED, Whether, Never>::type;
+        const char* from = ring(j);
+        const int64_t time = steps.at(index(j));
+#pragma unroll
+        for (int n = 0; n < ITEMS; ++n) {
+            const auto own = item(n);
+            each_constant<int(std::get<K>(Program::reads).size())>([&](auto k) {
+                using Of = Read<Program, K, decltype(k)::value>;
+                constexpr Slot slot = Of::slot;
+                float& value = v[n][slot.value];
+                if constexpr (is_of_steps(slot))
+                    value = is_in_tile(n) ? own.template from_ring<ring_column_of<Form>(slot)>(from) : 0.0f;
+                else if constexpr (slot.where == Where::PRODUCT)
+                    value = is_in_tile(n) ? sum_of<slot.array, slot.column>(own, j) : 0.0f;
+                else if constexpr (slot.where == Where::GIVEN && slot.axes == Axes::TB)
+                    value = own.template load<Of>(time);
+                else if constexpr (slot.where == Where::CARRIED && BEGINS)
+                    value = own.template load<Of>(0);
+            });
+            Valid valid{};
+            Reset reset{};
+            if constexpr (Form::BOUNDED) {
+                valid.is = steps.valid(time, length[n]);
+                reset.is = K == 0 ? reset_next[n] : reset_now[n];
+            }
+            Program::template row<K>(v[n], valid, reset);
+            Program::template units<K>(v[n], valid, reset);
+            each_constant<int(std::get<K>(Program::results).size())>([&](auto k) {
+                constexpr Slot slot = Written<Program, K, decltype(k)::value>::slot;
+                if constexpr (slot.where == Where::SUM) sums[n][slot.column] += v[n][slot.value];
+                if constexpr (slot.where == Where::GIVEN && slot.adds && Form::given[slot.array]) added[n][slot.array] += v[n][slot.value];
+                if constexpr (K == LAST) late[n][decltype(k)::value] = v[n][slot.value];
+            });
+            // What products read, in this block's part of the operand. It is zero for what is not there.
+            if (is_in_tile(n))
+                each_constant<Z::OPERANDS>([&](auto o) {
+                    constexpr int O = decltype(o)::value;
+                    each_constant<Program::operands[O].blocks>([&](auto b) {
+                        constexpr int B = decltype(b)::value;
+                        if constexpr (Program::operands[O].made_at[B] == K) {
+                            const int chunk = B * Z::CHUNKS + own.local_unit / Z::CHUNK;
+                            auto* to = reinterpret_cast<Storage*>(shared + Form::operand[O].own_at + (chunk * Form::ROWS + own.local_row) * 16) + own.local_unit % Z::CHUNK;
+                            round_for_product(*to, own.there ? v[n][Program::operands[O].values[B]] : 0.0f);
+                        }
+                    });
+                });
+        }
+    }
+
+    // A sum of a product for an item: of the parts of the depth, or of all blocks, in order.
+    template <int P, int COLUMN>
+    SEQCELLS_INLINE float sum_of(const Item<Program, Form>& own, int64_t j) const {
+        float total = 0.0f;
+        if constexpr (Form::product[P].scattered) {
+            const float* from = reinterpret_cast<const float*>(shared + Form::product[P].received_at + int(j & 1) * Z::RECEIVED_BYTES) + own.local_row * Form::UNITS + own.local_unit;
+#pragma unroll
+            for (int block = 0; block < Form::BLOCKS; ++block) total += from[block * Form::ROWS * Form::UNITS];
+        } else {
+            const float* from = reinterpret_cast<const float*>(shared + Form::product[P].partial_at);
+#pragma unroll
+            for (int part = 0; part < Form::product[P].parts; ++part) total += from[Weights<Program, Form, P>::place(COLUMN * Form::UNITS + own.local_unit, own.local_row, part)];
+        }
+        return total;
+    }
+
+    SEQCELLS_INLINE void announce(int64_t j) const {
+        if (thread == 0)
+            each_constant<Z::OPERANDS + Z::PRODUCTS>([&](auto x) {
+                constexpr int X = decltype(x)::value;
+                constexpr int BYTES = Z::bytes_of_row(X, Program::operands[X < Z::OPERANDS ? X : 0].blocks);
+                if constexpr (BYTES > 0) mbarrier_announce(base + Z::barrier_at(X, int(j & 1)), rows * BYTES);
+            });
+    }
+    template <int X>
+    SEQCELLS_INLINE void wait(int64_t j) const {
+        mbarrier_wait(base + Z::barrier_at(X, int(j & 1)), int(j >> 1 & 1));
+    }
+
+    // Sends pieces of 16 bytes: of those that each block gets `piece(i)` tells row, where it is from and where it goes.
+    template <int X, int PIECES, class Piece>
+    SEQCELLS_INLINE void send(int64_t j, Piece piece) const {
+        const uint32_t barrier = base + Z::barrier_at(X, int(j & 1));
+#pragma unroll
+        for (int first = 0; first < PIECES * Form::BLOCKS; first += Z::THREADS) {
+            const int i = first + thread, block = i / PIECES;
+            if (i < PIECES * Form::BLOCKS) {
+                const auto one = piece(i % PIECES, block);
+                if (one.row < rows) store_async(peer(one.to, block), peer(barrier, block), *reinterpret_cast<const Chunk*>(one.from));
+            }
+        }
+    }
+    struct Piece {
+        int row;
+        const char* from;
+        uint32_t to;
+    };
+
+    // Exchanges an operand for the j-th step, once all threads have written this block's part of it.
+    template <int O>
+    SEQCELLS_INLINE void exchange(int64_t j) {
+        if constexpr (Form::operand[O].scattered) {
+            each_product<O>([&](auto p) { weights.template get<decltype(p)::value>().multiply(base + Form::operand[O].own_at, shared); });
+            block_barrier();
+            each_product<O>([&](auto p) {
+                constexpr int P = decltype(p)::value, EACH = Form::UNITS / 4;
+                send<Z::OPERANDS + P, EACH * Form::ROWS>(j, [&](int i, int block) {
+                    const int row = i / EACH;
+                    const char* from = shared + Form::product[P].partial_at + ((block * Form::ROWS + row) * Form::product[P].pitch + i % EACH * 4) * 4;
+                    return Piece{row, from, base + Form::product[P].received_at + int(j & 1) * Z::RECEIVED_BYTES + (rank * Form::ROWS * Form::UNITS + i * 4) * 4};
+                });
+            });
+        } else {
+            constexpr int EACH = Z::CHUNKS * Form::ROWS;
+            send<O, Program::operands[O].blocks * EACH>(j, [&](int i, int) {
+                const uint32_t to = base + Form::operand[O].gathered_at + int(j & 1) * Form::operand[O].gathered_bytes;
+                const int chunk = i / EACH * Z::ALL_CHUNKS + rank * Z::CHUNKS, within = i % EACH;
+                return Piece{i % Form::ROWS, shared + Form::operand[O].own_at + i * 16, to + (chunk * Form::ROWS + within) * 16};
+            });
+        }
+    }
+    template <int O, class F>
+    SEQCELLS_DEVICE void each_product(F f) {
+        each_constant<Z::PRODUCTS>([&](auto p) {
+            if constexpr (Program::products[decltype(p)::value].operand == O) f(p);
+        });
+    }
+    // All operands that are whole with stage K.
+    template <int K>
+    SEQCELLS_INLINE void exchange_all(int64_t j) {
+        each_constant<Z::OPERANDS>([&](auto o) {
+            if constexpr (Form::operand[decltype(o)::value].made_at == K) exchange<decltype(o)::value>(j);
+        });
+    }
+    template <int K>
+    SEQCELLS_DEVICE constexpr bool makes_operands() {
+        for (int o = 0; o < Z::OPERANDS; ++o)
+            if (Form::operand[o].made_at == K) return true;
+        return false;
+    }
+
+    // What comes before stage K: its operands, and the products that are made here.
+    template <int K>
+    SEQCELLS_INLINE void gather(int64_t j) {
+        bool made = false;
+        each_constant<Z::PRODUCTS>([&](auto p) {
+            constexpr int P = decltype(p)::value;
+            constexpr Multiplied of = Program::products[P];
+            if constexpr (of.stage == K) {
+                wait<Form::product[P].scattered ? Z::OPERANDS + P : of.operand>(j);
+                if constexpr (!Form::product[P].scattered) {
+                    weights.template get<P>().multiply(base + Form::operand[of.operand].gathered_at + int(j & 1) * Form::operand[of.operand].gathered_bytes, shared);
+                    made = true;
+                }
+            }
+        });
+        if (made) block_barrier();
+    }
+
+    template <int K>
+    SEQCELLS_INLINE void write(int64_t j, bool from_late) const {
+        const int64_t time = steps.at(index(j));
+#pragma unroll
+        for (int n = 0; n < ITEMS; ++n)
+            each_constant<int(std::get<K>(Program::results).size())>([&](auto k) {
+                using Of = Written<Program, K, decltype(k)::value>;
+                constexpr Slot slot = Of::slot;
+                if constexpr (slot.where == Where::GIVEN && !slot.adds) item(n).template store<Of>(time, from_late ? late[n][K == LAST ? decltype(k)::value : 0] : v[n][slot.value]);
+            });
+    }
+
+    // The stages between the first and the last one.
+    template <int K>
+    SEQCELLS_INLINE void between(int64_t j) {
+        if constexpr (K < LAST) {
+            gather<K>(j);
+            compute<K, false>(j);
+            if constexpr (makes_operands<K>()) {
+                block_barrier();
+                exchange_all<K>(j);
+            }
+            write<K>(j, false);
+            between<K + 1>(j);
+        }
+    }
+
+    SEQCELLS_INLINE void look_ahead(int64_t j) {
+        if constexpr (Form::BOUNDED)
+#pragma unroll
+            for (int n = 0; n < ITEMS; ++n) {
+                reset_now[n] = reset_next[n];
+                reset_next[n] = j < a.steps && item(n).there && steps.boundary(steps.at(index(j)), item(n).row, length[n]);
+            }
+    }
+
+    SEQCELLS_INLINE void begin() {
+        each_constant<Z::PRODUCTS>([&](auto p) {
+            constexpr int P = decltype(p)::value, ARRAY = Program::products[P].weight;
+            const auto* from = reinterpret_cast<const Storage*>(a.arrays[ARRAY]) + direction * a.apart[ARRAY];
+            weights.template get<P>().load(from, shared, rank);
+        });
+        block_barrier();
+        for (int i = thread; i < Form::BARRIERS_AT / 16; i += Z::THREADS) reinterpret_cast<Chunk*>(shared)[i] = {};
+        if (thread == 0) {
+            for (int k = 0; k < 2 * (Z::OPERANDS + Z::PRODUCTS); ++k) mbarrier_init(base + Z::barrier_at(0, 0) + 8 * k);
+            mbarriers_are_there();
+        }
+        block_barrier();
+#pragma unroll
+        for (int n = 0; n < ITEMS; ++n) {
+            const auto own = item(n);
+            length[n] = a.lengths && own.there ? a.lengths[own.row] : a.steps;
+            clear(v[n]);
+            clear(sums[n]);
+            clear(added[n]);
+            each_constant<Program::stages>([&](auto stage) {
+                constexpr int K = decltype(stage)::value;
+                each_constant<int(std::get<K>(Program::reads).size())>([&](auto k) {
+                    using Of = Read<Program, K, decltype(k)::value>;
+                    constexpr Slot slot = Of::slot;
+                    if constexpr (slot.where == Where::GIVEN && slot.axes != Axes::TBH && slot.axes != Axes::TB) v[n][slot.value] = own.template load<Of>(0);
+                    if constexpr (slot.where == Where::COUNT) v[n][slot.value] = float(Form::H);
+                });
+            });
+            reset_next[n] = false;
+        }
+        for (int j = 0; j < Form::STEPS; ++j) copy_ahead(j);
+        announce(0);
+        look_ahead(0);
+        copies_wait<Form::STEPS - 2>();
+        block_barrier();
+        cluster_barrier();  // no block sends before all mbarriers are there
+        compute<0, true>(0);
+        block_barrier();
+        exchange_all<0>(0);
+        write<0>(0, false);
+        look_ahead(1);
+    }
+
+    SEQCELLS_INLINE void run() {
+        begin();
+        for (int64_t j = 0; j < a.steps; ++j) {
+            const bool goes_on = j + 1 < a.steps;
+            between<1>(j);
+            gather<LAST>(j);
+            compute<LAST, false>(j);
+            if (goes_on) {
+                announce(j + 1);
+#pragma unroll
+                for (int n = 0; n < ITEMS; ++n)
+                    each_constant<int(Program::onward.size())>([&](auto k) {
+                        constexpr Onward one = Program::onward[decltype(k)::value];
+                        v[n][one.becomes] = v[n][one.value];
+                    });
+                compute<0, false>(j + 1);
+            }
+            copies_wait<Form::STEPS - 3>();
+            block_barrier();
+            if (goes_on) exchange_all<0>(j + 1);
+            write<LAST>(j, true);
+            if (goes_on) {
+                write<0>(j + 1, false);
+                copy_ahead(j + Form::STEPS);
+                look_ahead(j + 2);
+            }
+        }
+        end();
+    }
+
+    SEQCELLS_INLINE void end() {
+#pragma unroll
+        for (int n = 0; n < ITEMS; ++n) {
+            const auto own = item(n);
+            each_constant<Program::stages>([&](auto stage) {
+                constexpr int K = decltype(stage)::value;
+                each_constant<int(std::get<K>(Program::results).size())>([&](auto k) {
+                    using Of = Written<Program, K, decltype(k)::value>;
+                    constexpr Slot slot = Of::slot;
+                    if constexpr (slot.where == Where::CARRIED) own.template store<Of>(0, late[n][K == LAST ? decltype(k)::value : 0]);
+                    if constexpr (slot.where == Where::GIVEN && slot.adds && Form::given[slot.array]) own.template store<Of>(0, own.template load<Of>(0) + added[n][slot.array]);
+                });
+            });
+            each_constant<Program::sums>([&](auto k) {
+                constexpr int COLUMN = Form::sum_column[decltype(k)::value];
+                if constexpr (COLUMN >= 0)
+                    if (own.there) a.sums[(direction * a.batch + own.row) * a.sums_width + COLUMN * Form::H + own.unit] += sums[n][decltype(k)::value];
+            });
+        }
+        cluster_barrier();  // no block ends while another may write to its memory
+    }
+
+  private:
+    template <int N>
+    SEQCELLS_DEVICE void clear(float (&values)[N]) {
+#pragma unroll
+        for (int k = 0; k < N; ++k) values[k] = 0.0f;
+    }
+    template <bool B, class X, class Y>
+    struct Choice {
+        using type = X;
+    };
+    template <class X, class Y>
+    struct Choice<false, X, Y> {
+        using type = Y;
+    };
+};
+
+}  // namespace seqcells

@@ -1,0 +1,272 @@
+"""How the blocks of a cluster divide a layer, as sizes.cuh has it, and about how long a step then takes."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from ...derive.layout import Layout
+
+REGISTERS, MOST_REGISTERS = 1 << 16, 255
+"""32-bit registers of a multiprocessor, and of a thread at most."""
+OWN_REGISTERS = 64
+"""Registers of a thread that is no weight's, with one item and 8 rows: the prototype's kernel takes 62."""
+STEPS = 4
+"""Steps of input in shared memory: a read from global memory takes longer than a step."""
+LOADED = 4
+"""Tiles of weights a thread that shared memory has room for while they are loaded."""
+CLOCK_RATE = 1.7e9
+EXCHANGE_SECONDS, EXCHANGE_RATE = 0.30e-6, 26e9
+"""An exchange within a cluster, and bytes a second that a block receives (H200: 0.35 µs for 1 KB, 0.57 for 8, 0.91 for 16)."""
+PRODUCT_CYCLES, PRODUCT_LATENCY = 6, 130
+"""A product of tiles on one of four tensor cores, and the first one's latency."""
+ITEM_CYCLES, STAGE_CYCLES = 60, 220
+"""A stage's values of one item a thread, and what is the same for any number of them: two barriers of the block."""
+SHARED_RATE = 128
+"""Bytes a cycle that a multiprocessor reads of its shared memory."""
+
+
+class Device(NamedTuple):
+    """What a GPU has."""
+
+    processors: int
+    shared_bytes: int
+    """Of a block, at most."""
+    largest_cluster: int = 16
+
+
+class ProductForm(NamedTuple):
+    """As sizes.cuh has it."""
+
+    scattered: bool
+    sums: int
+    depth: int
+    parts: int
+    tiles: int
+    pairs: int
+    held: int
+    pitch: int
+    partial_at: int = 0
+    received_at: int = 0
+    spilled_at: int = 0
+
+    @property
+    def depth_tiles(self) -> int:
+        """Tiles of the depth that a warp multiplies."""
+        return 2 * self.pairs
+
+
+class OperandForm(NamedTuple):
+    """As sizes.cuh has it."""
+
+    scattered: bool
+    made_at: int
+    own_at: int = 0
+    gathered_at: int = 0
+    gathered_bytes: int = 0
+
+
+class Column(NamedTuple):
+    """A column of the ring, as sizes.cuh has it, by the names of arrays."""
+
+    array: str
+    column: int
+    initial: str
+    """Of what is read a step earlier the array for the first step, else empty."""
+    at: int = 0
+
+
+class Division(NamedTuple):
+    """A layer's, and its place in shared memory."""
+
+    units: int
+    blocks: int
+    rows: int
+    warps: int
+    products: tuple[ProductForm, ...]
+    operands: tuple[OperandForm, ...]
+    ring: tuple[Column, ...]
+    ring_at: int
+    ring_bytes: int
+    barriers_at: int
+    shared_bytes: int
+    """Of a block."""
+    seconds: float
+    """About how long a step takes."""
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 32 * self.warps
+
+
+def divide(
+    layout: Layout, hidden: int, batch: int, directions: int, bytes: int, working: Sequence[str], device: Device
+) -> Division | str:
+    """The division by which a step of a pass is likely to take least, or why there is none.
+
+    Args:
+        bytes: of a number that products read.
+        working: the names of arrays that are of float32 in any case.
+    """
+    found = [*_divisions(layout, hidden, batch, directions, bytes, working, device)]
+    if not found:
+        return f"{hidden} hidden units do not fit into the registers and the shared memory of a cluster"
+    return min(found, key=lambda each: each.seconds)
+
+
+def _divisions(
+    layout: Layout, hidden: int, batch: int, directions: int, bytes: int, working: Sequence[str], device: Device
+) -> Iterator[Division]:
+    for blocks, rows, warps in _choices(hidden, batch, device):
+        units = -(-hidden // blocks)
+        one = division(layout, units + -units % 8, blocks, rows, warps, bytes, working)
+        if one and one.shared_bytes <= device.shared_bytes:
+            # What is there at once: clusters lie within a group of processors, some of which stay idle.
+            at_once = max(1, device.processors * 7 // (8 * blocks))
+            turns = -(-(-(-batch // rows) * directions) // at_once)
+            yield one._replace(seconds=one.seconds * turns)
+
+
+def _choices(hidden: int, batch: int, device: Device) -> Iterator[tuple[int, int, int]]:
+    """Blocks, rows and warps that are tried."""
+    for blocks, rows, warps in product((1, 2, 4, 8, 16), (8, 16), (4, 8, 12, 16)):
+        units = -(-hidden // blocks)
+        idle = blocks > 1 and (units + -units % 8) * (blocks - 1) >= hidden
+        if blocks <= device.largest_cluster and not idle and (rows == 8 or batch > 8):
+            yield blocks, rows, warps
+
+
+def division(
+    layout: Layout, units: int, blocks: int, rows: int, warps: int, bytes: int, working: Sequence[str]
+) -> Division | None:
+    """The one of so many blocks, rows and warps; None where registers cannot hold what they must."""
+    number = 16 // bytes
+    chunks = units // number
+    scattered = [_is_scattered(layout, o, bytes) for o in range(len(layout.operands))]
+    products = [_product(each, scattered, units, blocks, chunks, warps) for each in layout.products]
+    items = -(-units * rows // (32 * warps))
+    room = min(MOST_REGISTERS, REGISTERS // (32 * warps) // 8 * 8) - OWN_REGISTERS
+    # Each further item has its values, each further tile of rows its sums and its part of the operand.
+    room -= (items - 1) * (len(layout.slots) + 8) + (rows // 8 - 1) * 24
+    if room < 0:
+        return None
+    for k, each in enumerate(products):
+        held = min(each.depth_tiles, room // (4 * each.tiles))
+        products[k] = each._replace(held=held)
+        room -= held * 4 * each.tiles
+    return _placed(layout, units, blocks, rows, warps, bytes, working, products, scattered)
+
+
+def _is_scattered(layout: Layout, operand: int, bytes: int) -> bool:
+    """Whether fewer bytes are sent so: of an operand all row blocks, of sums one in float32 for each product."""
+    readers = [each for each in layout.products if each.operand == operand]
+    sent = len(layout.operands[operand].values) * bytes
+    return all(each.transposed for each in readers) and sent > 4 * len(readers)
+
+
+def _product(each, scattered: Sequence[bool], units: int, blocks: int, chunks: int, warps: int) -> ProductForm:
+    spread = scattered[each.operand]
+    sums = (1 if each.transposed else len(each.of)) * units * (blocks if spread else 1)
+    depth = (len(each.of) if each.transposed else 1) * chunks * (1 if spread else blocks)
+    of_sums = -(-sums // 16)
+    parts = 1 if spread or of_sums >= warps else warps // of_sums
+    tiles = -(-of_sums // (warps // parts))
+    pairs = -(-depth // (4 * parts))
+    # So that no two threads of a warp meet in a bank.
+    pitch = units + 4 if spread else 16 * of_sums + 4
+    return ProductForm(spread, sums, depth, parts, tiles, pairs, 0, pitch)
+
+
+def _placed(
+    layout: Layout,
+    units: int,
+    blocks: int,
+    rows: int,
+    warps: int,
+    bytes: int,
+    working: Sequence[str],
+    products: list[ProductForm],
+    scattered: Sequence[bool],
+) -> Division:
+    """With places in shared memory, one behind the other."""
+    at = 0
+
+    def take(bytes: int) -> int:
+        nonlocal at
+        place, at = at, at + bytes
+        return place
+
+    chunks, operands = units * bytes // 16, []
+    for o, operand in enumerate(layout.operands):
+        room = [4 * p.parts * p.pairs for p, m in zip(products, layout.products, strict=True) if m.operand == o]
+        whole, own = 16 * rows * max(room, default=0), 16 * rows * len(operand.values) * chunks
+        own_at = take(whole if scattered[o] else own)
+        gathered = 0 if scattered[o] else whole
+        operands.append(OperandForm(scattered[o], max(operand.stages), own_at, take(2 * gathered), gathered))
+    for k, each in enumerate(products):
+        pieces = max(blocks, -(-(-(-each.sums // 16) * 16) // units)) if each.scattered else each.parts
+        partial = take(4 * rows * pieces * each.pitch)
+        received = take(2 * 4 * rows * units * blocks if each.scattered else 0)
+        products[k] = each._replace(partial_at=partial, received_at=received)
+    ring, ring_at, within = [], at, 0
+    for column in ring_columns(layout):
+        ring.append(column._replace(at=within))
+        within += rows * units * (4 if column.array in working else bytes)
+    take(STEPS * within)
+    barriers_at = max(at, LOADED * 16 * 32 * warps)
+    at = barriers_at + 16 * (len(operands) + len(products))
+    for k, each in enumerate(products):
+        spilled = (each.depth_tiles - each.held) * each.tiles * warps * 32 * 16
+        products[k] = each._replace(spilled_at=take(spilled))
+    seconds = _seconds(layout, products, operands, units, blocks, rows, warps, bytes)
+    return Division(
+        units,
+        blocks,
+        rows,
+        warps,
+        tuple(products),
+        tuple(operands),
+        tuple(ring),
+        ring_at,
+        within,
+        barriers_at,
+        at,
+        seconds,
+    )
+
+
+def ring_columns(layout: Layout) -> list[Column]:
+    """What a step reads of the caller's arrays over time, each once."""
+    found, read = {}, {arg for block in layout.blocks for v in block for arg in v.inner}
+    read |= {each.value for results in layout.results for each in results}
+    read |= {each.value for each in layout.kept} | {v for each in layout.operands for v in each.values}
+    for leaf, slot in layout.slots.items():
+        if leaf in read and slot.axes == "TBH" and slot.where in ("GATE", "GIVEN", "BEFORE"):
+            initial = f"initial.{leaf.args[0].removeprefix('before.')}" if slot.where == "BEFORE" else ""
+            found[slot.array, slot.column, initial] = Column(slot.array, slot.column, initial)
+    return [*found.values()]
+
+
+def _seconds(
+    layout: Layout,
+    products: Sequence[ProductForm],
+    operands: Sequence[OperandForm],
+    units: int,
+    blocks: int,
+    rows: int,
+    warps: int,
+    bytes: int,
+) -> float:
+    seconds, items = 0.0, -(-units * rows // (32 * warps))
+    for form, operand in zip(operands, layout.operands, strict=True):
+        if not form.scattered:
+            received = rows * units * blocks * len(operand.values) * bytes
+            seconds += EXCHANGE_SECONDS + received / EXCHANGE_RATE
+    cycles = (layout.stages.count - 1) * (STAGE_CYCLES + items * ITEM_CYCLES)
+    for each in products:
+        tiles = -(-warps // 4) * each.tiles * each.depth_tiles * rows // 8
+        spilled = (each.depth_tiles - each.held) * each.tiles * warps * 32 * 16
+        cycles += PRODUCT_LATENCY + tiles * PRODUCT_CYCLES + spilled / SHARED_RATE
+        if each.scattered:
+            seconds += EXCHANGE_SECONDS + 4 * rows * units * blocks / EXCHANGE_RATE
+    return seconds + cycles / CLOCK_RATE

@@ -1,0 +1,50 @@
+"""Compiled cluster kernels: kept on disk under the hash of what they are made of, and loaded once a device."""
+
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+
+from ...derive import build
+from ...system import cache as files
+from . import nvrtc, source
+from .driver import Function
+
+
+def function(text: str, shared_bytes: int, device: torch.device) -> Function:
+    """A kernel's source, compiled for a device and loaded there.
+
+    Raises:
+        CannotCompileError: there is no compiler, or it fails.
+        DriverError: the device does not take it.
+    """
+    major, minor = torch.cuda.get_device_capability(device)
+    return _loaded(text, shared_bytes, f"sm_{major}{minor}", torch.cuda.current_device())
+
+
+@cache
+def _loaded(text: str, shared_bytes: int, architecture: str, device: int) -> Function:
+    return Function(code(text, architecture), source.KERNEL, shared_bytes)
+
+
+@cache
+def code(text: str, architecture: str) -> bytes:
+    """What a source is for an architecture such as ``"sm_90"``.
+
+    Raises:
+        CannotCompileError: there is no compiler, or it fails.
+    """
+    headers = source.headers()
+    words = (text, *headers.values(), architecture, *nvrtc.OPTIONS, str(nvrtc.version()))
+    name = f"{build.key(*words)}.cubin"
+    try:
+        (path,) = build.made([name], partial(_compile, text, headers, architecture, name))
+    except TimeoutError as reason:
+        raise nvrtc.CannotCompileError(str(reason)) from None
+    return path.read_bytes()
+
+
+def _compile(text: str, headers: dict[str, str], architecture: str, name: str, folder: Path) -> None:
+    if build.forbidden():
+        raise nvrtc.CannotCompileError(f"the kernel was not compiled before, and {build.forbidden()}")
+    files.write(folder / name, nvrtc.compiled(text, headers, architecture))

@@ -1,0 +1,97 @@
+"""NVIDIA's run-time compiler: CUDA C++ to the code of one architecture. It needs no GPU."""
+
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping
+from ctypes.util import find_library
+from functools import cache
+from pathlib import Path
+
+import torch
+
+OPTIONS = ("-std=c++17", "-default-device")
+
+
+class CannotCompileError(Exception):
+    """Why there is no code."""
+
+
+def unavailable() -> str | None:
+    """Why there is no compiler here, or None."""
+    try:
+        _library()
+    except CannotCompileError as reason:
+        return str(reason)
+    return None
+
+
+@cache
+def version() -> tuple[int, int]:
+    """The compiler's.
+
+    Raises:
+        CannotCompileError: there is none.
+    """
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
+
+
+def compiled(text: str, headers: Mapping[str, str], architecture: str) -> bytes:
+    """The code of a source for an architecture such as ``"sm_90"``.
+
+    Raises:
+        CannotCompileError: there is no compiler, or it fails; in its first words.
+    """
+    library, program = _library(), ctypes.c_void_p()
+    names, texts = ([each.encode() for each in part] for part in (headers, headers.values()))
+    both = [(ctypes.c_char_p * len(part))(*part) for part in (texts, names)]
+    source = text.encode(), b"cluster.cu"
+    _check(library.nvrtcCreateProgram(ctypes.byref(program), *source, len(headers), *both))
+    try:
+        options = [each.encode() for each in (*OPTIONS, f"--gpu-architecture={architecture}")]
+        failed = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        if failed:
+            said = _read(program, library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog).decode(errors="replace")
+            lines = [line for line in said.splitlines() if "error" in line] or said.splitlines()
+            raise CannotCompileError(f"NVRTC fails: {'; '.join(lines[:3])}")
+        return _read(program, library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN)
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _read(program: ctypes.c_void_p, size_of, read) -> bytes:
+    size = ctypes.c_size_t()
+    _check(size_of(program, ctypes.byref(size)))
+    room = ctypes.create_string_buffer(size.value)
+    _check(read(program, room))
+    return room.raw
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    for path in _paths():
+        try:
+            return ctypes.CDLL(path)
+        except OSError:
+            continue
+    raise CannotCompileError("NVRTC was not found: torch's CUDA wheels bring it, as nvidia-cuda-nvrtc does")
+
+
+def _paths() -> Iterator[str]:
+    """Where it may be: of torch's own version of CUDA before others."""
+    own = (torch.version.cuda or "").partition(".")[0]
+    folders = [Path(entry, "nvidia") for entry in dict.fromkeys([str(Path(torch.__file__).parents[1]), *sys.path])]
+    found = [path for folder in folders for path in sorted(folder.glob("*/lib/libnvrtc.so.*"), reverse=True)]
+    found = [path for path in found if "builtins" not in path.name and ".alt" not in path.name]
+    yield from map(str, sorted(found, key=lambda path: path.name != f"libnvrtc.so.{own}"))
+    yield f"libnvrtc.so.{own or 13}"
+    if find_library("nvrtc"):
+        yield find_library("nvrtc")
+    for folder in ("/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib"):
+        yield f"{folder}/libnvrtc.so"
+
+
+def _check(code: int) -> None:
+    if code:
+        raise CannotCompileError(f"NVRTC fails with error {code}")

@@ -1,0 +1,170 @@
+"""The text of a cluster kernel: a cell's pass, as it is printed for the loop of kernels/cpu, and how it is divided."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ...cells import Cell
+from ...derive.derivation import derive
+from ...derive.expressions import DerivationError
+from ...derive.keeping import keeping
+from ...derive.layout import Layout, layouts, refuse
+from ...derive.print_loop import STRUCT, cpp_struct
+from .division import STEPS, Division
+
+HERE = Path(__file__).parent
+KERNEL = "seqcells_cluster"
+STORAGE = {torch.bfloat16: "Bfloat16", torch.float16: "Half", torch.float32: "float"}
+PASSES = {"forward": "Forward", "backward": "Backward"}
+MOST_ARRAYS = 64
+"""As pass.h has it."""
+
+TEXT = """#include "cluster.cuh"
+
+namespace seqcells {{
+
+{struct}
+struct Form {{
+{form}
+}};
+
+}}  // namespace seqcells
+
+SEQCELLS_KERNEL({threads}) {kernel}(SEQCELLS_CONSTANT seqcells::Arguments a) {{
+    seqcells::Cluster<seqcells::{program}, seqcells::Form>(a).run();
+}}
+"""
+
+
+class Printed(NamedTuple):
+    """A cell's passes: laid out, and their struct."""
+
+    layouts: tuple[Layout, Layout]
+    struct: str
+
+    def layout(self, which: str) -> Layout:
+        """That of ``"forward"`` or ``"backward"``."""
+        return self.layouts[which == "backward"]
+
+
+def printed(cell: type[Cell], kept: tuple[str, ...] = ()) -> Printed:
+    """A cell's passes, of which forward leaves the ``kept`` results.
+
+    Raises:
+        RuntimeError: there are none; see `why_not`.
+    """
+    found = _found(cell, kept)
+    if isinstance(found, str):
+        raise RuntimeError(f"the cluster plan cannot run the {cell.name} cell: {found}")
+    return found
+
+
+def why_not(cell: type[Cell], kept: tuple[str, ...] = ()) -> str | None:
+    """Why no cluster runs a cell, or None."""
+    found = _found(cell, kept)
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _found(cell: type[Cell], kept: tuple[str, ...]) -> Printed | str:
+    try:
+        whole = keeping(cell, kept) if kept else cell
+        both = layouts(whole, derive(whole, reset=True, lengths=True, kept=kept))
+        refuse(cell, _lacking(cell, both), "no cluster runs that yet")
+        return Printed(both, cpp_struct(whole, both))
+    except DerivationError as reason:
+        return str(reason)
+
+
+def _lacking(cell: type[Cell], both: tuple[Layout, Layout]) -> Mapping[str, bool]:
+    results = [each.slot.axes for layout in both for some in layout.results for each in some]
+    return {
+        "no gates": not cell.gates,
+        "no product inside the time loop": not all(layout.products for layout in both),
+        "reductions of rows": any(layout.reductions for layout in both),
+        "sizes besides H": any(len(layout.stages.letters) > 1 for layout in both),
+        "results that are numbers of a row": any(axes in ("TB", "B") for axes in results),
+        "an output that is not its first state": cell.output not in ("", cell.states[0]),
+        f"more than {MOST_ARRAYS} arrays": any(len(layout.arrays) > MOST_ARRAYS for layout in both),
+    }
+
+
+def text(
+    of: Printed,
+    which: str,
+    divided: Division,
+    hidden: int,
+    dtype: torch.dtype,
+    working: Mapping[str, bool],
+    bounded: bool,
+    sum_columns: Iterable[int],
+    copy: int,
+) -> str:
+    """A kernel's source.
+
+    Args:
+        which: ``"forward"`` or ``"backward"``.
+        working: the arrays that are given, and whether each is of float32 in any case.
+        bounded: whether there are lengths or resets.
+        sum_columns: of each sum its column of `sums`, or -1.
+        copy: bytes that may be copied at once: a divisor of the addresses of all rows.
+    """
+    layout = of.layout(which)
+    arrays = [*layout.arrays]
+    ring = [
+        (arrays.index(c.array), c.column, bool(c.initial), arrays.index(c.initial) if c.initial else 0, c.at)
+        for c in divided.ring
+    ]
+    numbers = {
+        "H": hidden,
+        "UNITS": divided.units,
+        "BLOCKS": divided.blocks,
+        "ROWS": divided.rows,
+        "WARPS": divided.warps,
+        "STEPS": STEPS,
+        "COPY": copy,
+        "RING_AT": divided.ring_at,
+        "RING_BYTES": divided.ring_bytes,
+        "BARRIERS_AT": divided.barriers_at,
+    }
+    lines = [
+        f"using Storage = {STORAGE[dtype]};",
+        f"static constexpr int {', '.join(f'{name} = {value}' for name, value in numbers.items())};",
+        f"static constexpr bool BOUNDED = {_spelled(bounded)};",
+        _array("bool", "given", [name in working for name in arrays]),
+        _array("bool", "working", [working.get(name, False) for name in arrays]),
+        _array("ProductForm", "product", divided.products),
+        _array("OperandForm", "operand", divided.operands),
+        _array("Column", "ring", ring),
+        _array("int", "sum_column", [*sum_columns]),
+    ]
+    return TEXT.format(
+        struct=of.struct,
+        form="\n".join(f"    {line}" for line in lines),
+        threads=divided.threads,
+        kernel=KERNEL,
+        program=f"{STRUCT}::{PASSES[which]}",
+    )
+
+
+def headers() -> dict[str, str]:
+    """What a kernel's source includes, by the name that it has there."""
+    found = {path.name: path.read_text() for path in sorted(HERE.glob("*.cuh"))}
+    return found | {
+        "../cpu/pass.h": (HERE.parent / "cpu" / "pass.h").read_text(),
+        "cstdint": '#include "standard.cuh"\n',
+    }
+
+
+def _array(type: str, name: str, items: Iterable[object]) -> str:
+    items = [_spelled(item) for item in items]
+    return f"static constexpr std::array<{type}, {len(items)}> {name}{{{{{', '.join(items)}}}}};"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{{{', '.join(map(_spelled, value))}}}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,40 @@
+"""The tables of a cell's passes without kernels of Triton's: for a plan that has its own."""
+
+from functools import cache
+
+from ....cells import Cell
+from ....derive.layout import Layout
+from ....derive.places import Places
+from ...cuda import source
+from ..device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
+
+
+@cache
+def laid_out(cell: type[Cell], kept: tuple[str, ...] = ()) -> Staged:
+    """Where the passes that kernels/cuda prints have their values.
+
+    Raises:
+        RuntimeError: it prints none of the cell.
+    """
+    return Staged(*(_pass(cell, layout) for layout in source.printed(cell, kept).layouts))
+
+
+def _pass(cell: type[Cell], layout: Layout) -> Pass:
+    places = Places(cell, layout)
+    stages = zip(places.reads, places.writes, strict=True)
+    products = zip(layout.products, places.operand_of, strict=True)
+    return Pass(
+        function=None,
+        arrays=places.arrays,
+        stages=tuple(Stage(_columns(reads), _columns(writes), ()) for reads, writes in stages),
+        products=tuple(Multiplied(m.stage, m.weight, operand, m.of, m.transposed) for m, operand in products),
+        sums=tuple(Sum(array, column, to) for array, column, to in places.sums),
+        terms=tuple(Term(t.weight, t.block, t.d, t.operand) for t in layout.terms),
+    )
+
+
+def _columns(places) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for array, column, _ in places:
+        found[array] = (*found.get(array, ()), column)
+    return found

@@ -1,0 +1,247 @@
+"""The cluster plan: one launch for all steps, in which the blocks of a thread-block cluster exchange what products read
+through the shared memory of each other, without a barrier in global memory. Its kernels are those of kernels/cuda."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from ....cells import Cell
+from ....derive.layout import Layout
+from ....request.recurrence import Backward, Recurrence
+from ...cuda import division, nvrtc, source
+from ...cuda.division import Device, Division
+from ...cuda.driver import Launch
+from ...cuda.kernels import function
+from ..device.tables import Pass
+from ..host import configurations, precision
+from ..host.laid_out import laid_out
+from ..host.passes import StagedLayer
+from . import staged
+from .shape import Shape
+
+__all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like", "seconds"]
+
+START_SECONDS = 12e-6
+"""A launch, and the weights' way into registers."""
+
+
+def refuses(shape: Shape) -> str | None:
+    """Why the plan cannot run a layer forward, or None."""
+    return _why_no_clusters(shape) or _reason(division_of(shape, "forward"))
+
+
+def refuses_backward(shape: Shape) -> str | None:
+    """Why it cannot run a layer backward, which the stepwise plan then does, or None."""
+    return _reason(division_of(shape, "backward"))
+
+
+def seconds(shape: Shape, gradients: bool = False) -> float | None:
+    """What a layer takes by the model of a step, `division.divide`; backward too with ``gradients``. None where the
+    plan cannot run it."""
+    total = 0.0
+    for which in ("forward", "backward") if gradients else ("forward",):
+        found = division_of(shape, which)
+        if isinstance(found, str):
+            return None
+        total += START_SECONDS + shape.steps * found.seconds
+    return total
+
+
+def saved_like(q: Recurrence) -> list[Tensor]:
+    """Empty tensors of the shapes that `forward` saves."""
+    return staged.saved_like(q, _passes(q))
+
+
+def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """A layer → output (T, B, D·H), final states, what backward needs."""
+    shape = Shape.of(q)
+    why_not = refuses(shape)
+    if why_not:
+        raise RuntimeError(f"the cluster plan cannot run this layer: {why_not}")
+    return staged.forward(q, save, partial(_run, shape, "forward"), _passes(q))
+
+
+def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
+    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    shape = Shape.of(q)
+    why_not = refuses_backward(shape)
+    if why_not:
+        raise RuntimeError(f"the cluster plan cannot run this layer backward: {why_not}")
+    return staged.backward(q, given, partial(_run, shape, "backward"), _passes(q))
+
+
+def division_of(shape: Shape, which: str) -> Division | str:
+    """How clusters divide a layer in a pass, or why they cannot."""
+    return _division(
+        shape.cell, shape.kept, which, shape.hidden, shape.batch, shape.directions, shape.dtype, device_of(shape)
+    )
+
+
+def device_of(shape: Shape) -> Device:
+    """What the layer's GPU has."""
+    return Device(*configurations.processors(shape.device))
+
+
+@cache
+def _division(
+    cell: type[Cell],
+    kept: tuple[str, ...],
+    which: str,
+    hidden: int,
+    batch: int,
+    directions: int,
+    dtype: torch.dtype,
+    device: Device,
+) -> Division | str:
+    layout = source.printed(cell, kept).layout(which)
+    return division.divide(layout, hidden, batch, directions, dtype.itemsize, (), device)
+
+
+def _why_no_clusters(shape: Shape) -> str | None:
+    """Why none run a layer on that device, of that dtype and cell, or None."""
+    if shape.dtype not in source.STORAGE:
+        return f"its kernels take {', '.join(map(str, source.STORAGE))}, not {shape.dtype}"
+    if shape.dtype == torch.float32 and precision.mode(shape.dtype) != "tf32":
+        return "of float32 its products are of TF32, which is not allowed here"
+    if shape.projected:
+        return "a projection is a product of its own in each step"
+    if shape.layers > 1:
+        return "it runs one layer at a time"
+    return why_not_on(shape.device) or source.why_not(shape.cell, shape.kept)
+
+
+def why_not_on(device: torch.device) -> str | None:
+    """Why a device has no clusters, or no kernel for it can be made here, or None."""
+    if device.type != "cuda" or torch.version.hip:
+        return f"thread-block clusters are of NVIDIA's GPUs, and the input is on {device}"
+    if torch.cuda.get_device_capability(device) < (9, 0):
+        return "thread-block clusters came with compute capability 9.0"
+    return nvrtc.unavailable()
+
+
+def _reason(found: Division | str) -> str | None:
+    return found if isinstance(found, str) else None
+
+
+def _passes(q: Recurrence):
+    return laid_out(q.cell, q.kept)
+
+
+def _run(
+    shape: Shape,
+    which: str,
+    layer: StagedLayer,
+    of: Pass,
+    arrays: Mapping[str, Tensor],
+    carried: Sequence[Tensor],
+    left: Sequence[Tensor],
+    way: int,
+) -> None:
+    """All steps of a pass."""
+    if not (layer.steps and layer.batch):
+        for start, end in zip(carried, left, strict=True):
+            end.copy_(start)
+        return
+    call = _Call(shape, which, layer, of, arrays, carried, left)
+    launch(call.text, call.launch, call.arguments(), layer.device)
+
+
+def launch(text: str, how: Launch, arguments: ctypes.Array, device: torch.device) -> None:
+    """A kernel's source, run."""
+    function(text, how.shared_bytes, device)(how, arguments)
+
+
+class _Call:
+    """One pass of a layer, as its kernel takes it."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        which: str,
+        layer: StagedLayer,
+        of: Pass,
+        arrays: Mapping[str, Tensor],
+        carried: Sequence[Tensor],
+        left: Sequence[Tensor],
+    ) -> None:
+        self.layer, self.divided = layer, division_of(shape, which)
+        printed = source.printed(shape.cell, shape.kept)
+        self.layout: Layout = printed.layout(which)
+        begin, end = ("initial", "final") if which == "forward" else ("grad_final", "grad_initial")
+        states = layer.cell.states
+        found = {f"initial.{state}": tensor for state, tensor in zip(states, layer.states, strict=True)}
+        found |= {f"{begin}.{state}": tensor for state, tensor in zip(states, carried, strict=True)}
+        found |= {f"{end}.{state}": tensor for state, tensor in zip(states, left, strict=True)}
+        found |= {name: layer.parameter(name) for name in self.layout.arrays if name.startswith(("weight_", "bias_"))}
+        found |= arrays
+        self.tensors = {name: found[name] for name in self.layout.arrays if found.get(name) is not None}
+        self._axes = {name: axes for name, (axes, _) in of.arrays.items()}
+        self.sums = arrays.get("sums")
+        self.lengths = None if layer.lengths is None else layer.lengths.to(torch.int64)
+        self.text = source.text(
+            printed,
+            which,
+            self.divided,
+            layer.hidden,
+            layer.dtype,
+            {name: tensor.dtype != layer.dtype for name, tensor in self.tensors.items()},
+            layer.bounded,
+            self._sum_columns(of),
+            self._copy(),
+        )
+
+    @property
+    def launch(self) -> Launch:
+        """Its launch: clusters for all rows, one direction beside the other."""
+        divided, layer = self.divided, self.layer
+        blocks = -(-layer.batch // divided.rows) * divided.blocks
+        return Launch(blocks, layer.directions, divided.blocks, divided.threads, divided.shared_bytes)
+
+    def arguments(self) -> ctypes.Array:
+        """As values.cuh has them: all of 8 bytes."""
+        layer, names = self.layer, self.layout.arrays
+        width = 0 if self.sums is None else self.sums.shape[2]
+        scalars = [layer.steps, layer.batch, int(layer.backwards[0])]
+        scalars += [_address(tensor) for tensor in (self.lengths, layer.reset, self.sums)] + [width]
+        addresses = [_address(self.tensors.get(name)) for name in names]
+        widths = [self._width(name) for name in names]
+        apart = [self._apart(name) for name in names]
+        room = [0] * (source.MOST_ARRAYS - len(names))
+        each = [*scalars, *addresses, *room, *widths, *room, *apart, *room]
+        return (ctypes.c_int64 * len(each))(*each)
+
+    def _sum_columns(self, of: Pass) -> list[int]:
+        """Of each sum its column of ``sums``; -1 where it is summed up from a history."""
+        return [each.column if each.array == "sums" else -1 for each in of.sums]
+
+    def _is_of_steps(self, name: str) -> bool:
+        return self._axes.get(name, "BH").startswith("T")
+
+    def _width(self, name: str) -> int:
+        """From row to row."""
+        tensor = self.tensors.get(name)
+        return 0 if tensor is None else tensor.shape[-1]
+
+    def _apart(self, name: str) -> int:
+        """From direction to direction."""
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            return 0
+        if self._is_of_steps(name):
+            return tensor.shape[-1] // self.layer.directions
+        return tensor.numel() // self.layer.directions
+
+    def _copy(self) -> int:
+        """Bytes that may be copied at once."""
+        bits = self.layer.hidden * self.layer.dtype.itemsize
+        for column in self.divided.ring:
+            for name in (column.array, column.initial):
+                bits |= _address(self.tensors.get(name))
+        return next(each for each in (16, 8, 4, 2) if bits % each == 0)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
