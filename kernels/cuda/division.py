@@ -9,7 +9,7 @@ from ...derive.layout import Layout
 REGISTERS, MOST_REGISTERS = 1 << 16, 255
 """32-bit registers of a multiprocessor, and of a thread at most."""
 OWN_REGISTERS = 64
-"""Registers of a thread that is no weight's, with one item and 8 rows: the prototype's kernel takes 62."""
+"""Registers of a thread that hold no weights, with one item and 8 rows, besides those of the cell's values."""
 STEPS = 4
 """Steps of input in shared memory: a read from global memory takes longer than a step."""
 LOADED = 4
@@ -145,7 +145,7 @@ def division(
     scattered = [_is_scattered(layout, o, bytes) for o in range(len(layout.operands))]
     products = [_product(each, scattered, units, blocks, chunks, warps) for each in layout.products]
     items = -(-units * rows // (32 * warps))
-    room = min(MOST_REGISTERS, REGISTERS // (32 * warps) // 8 * 8) - OWN_REGISTERS
+    room = min(MOST_REGISTERS, REGISTERS // (32 * warps) // 8 * 8) - OWN_REGISTERS - _registers(layout)
     # Each further item has its values, each further tile of rows its sums and its part of the operand.
     room -= (items - 1) * (len(layout.slots) + 8) + (rows // 8 - 1) * 24
     if room < 0:
@@ -155,6 +155,13 @@ def division(
         products[k] = each._replace(held=held)
         room -= held * 4 * each.tiles
     return _placed(layout, units, blocks, rows, warps, bytes, working, products, scattered)
+
+
+def _registers(layout: Layout) -> int:
+    """About how many registers hold a cell's values: those that outlive a stage, and what a stage makes for products."""
+    lasting = [slot for slot in layout.slots.values() if slot.where == "GIVEN" and "T" not in slot.axes]
+    operands = sum(len(each.values) for each in layout.operands)
+    return len(lasting) + 2 * (len(layout.kept) + len(layout.sums)) + 4 * operands
 
 
 def _is_scattered(layout: Layout, operand: int, bytes: int) -> bool:
