@@ -60,5 +60,9 @@ setup(
     version=version,
     packages=packages + sorted(name for name in kernels if "__pycache__" not in name),
     package_dir={"seqcells.kernels": "kernels"},
-    package_data={"seqcells": ["py.typed", "measured/tables/*.json"], "seqcells.kernels.cpu": ["*.h", "*.cpp"]},
+    package_data={
+        "seqcells": ["py.typed", "measured/tables/*.json"],
+        "seqcells.kernels.cpu": ["*.h", "*.cpp"],
+        "seqcells.kernels.cuda": ["*.cuh"],
+    },
 )

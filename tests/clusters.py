@@ -1,4 +1,4 @@
-"""The cluster plan on a CPU: its kernels compiled with the machine of tests/emulated, in the place of a GPU's launch."""
+"""The cluster plan on a CPU: the machine of tests/emulated runs its kernels."""
 
 import ctypes
 import hashlib
@@ -74,12 +74,15 @@ def emulated(seed=0, broken="", forced=None):
     emulator = Emulator(seed, broken)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "launch", emulator)
+        patch.setattr(cluster, "stack_bytes", lambda text, device: 0)
         patch.setattr(cluster, "why_not_on", lambda device: None)
         patch.setattr(cluster, "device_of", lambda shape: division.Device(132, 227 << 10))
         patch.setattr(cluster.precision, "mode", lambda dtype: "tf32" if dtype.itemsize == 4 else "ieee")
         patch.setattr(products, "IN_FLOAT64", True)  # a CPU has no product of halves that is summed in float32
         if forced:
             patch.setattr(division, "_choices", lambda *_: [forced])
-        cluster._division.cache_clear()
+        for each in (cluster._division, cluster._kernel):
+            each.cache_clear()
         yield emulator
-    cluster._division.cache_clear()
+    for each in (cluster._division, cluster._kernel):
+        each.cache_clear()

@@ -3,7 +3,8 @@
 //
 // A thread has the same items in all stages and steps, so what stages give each other stays in its registers. An exchange has
 // two buffers and an mbarrier for each. No block overwrites what another still reads: it sends for step t + 2 after it has
-// received all of step t + 1, which each block sends after its products of step t.
+// received all of step t + 1, which each block sends after its products of step t. All that comes to a block it waits for, so it
+// may end when it is done.
 
 #pragma once
 
@@ -258,7 +259,7 @@ struct Cluster {
             const auto* from = reinterpret_cast<const Storage*>(a.arrays[ARRAY]) + direction * a.apart[ARRAY];
             weights.template get<P>().load(from, shared, rank);
         });
-        block_barrier();
+        // Each thread clears what it had its own weights in.
         for (int i = thread; i < Form::BARRIERS_AT / 16; i += Z::THREADS) reinterpret_cast<Chunk*>(shared)[i] = {};
         if (thread == 0) {
             for (int k = 0; k < 2 * (Z::OPERANDS + Z::PRODUCTS); ++k) mbarrier_init(base + Z::barrier_at(0, 0) + 8 * k);
@@ -287,7 +288,6 @@ struct Cluster {
         announce(0);
         look_ahead(0);
         copies_wait<Form::STEPS - 2>();
-        block_barrier();
         cluster_barrier();  // no block sends before all mbarriers are there
         compute<0, true>(0);
         block_barrier();
@@ -345,7 +345,6 @@ struct Cluster {
                     if (own.there) a.sums[(direction * a.batch + own.row) * a.sums_width + COLUMN * Form::H + own.unit] += sums[n][decltype(k)::value];
             });
         }
-        cluster_barrier();  // no block ends while another may write to its memory
     }
 
   private:

@@ -4,19 +4,19 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from ...derive.layout import Layout
+from ...derive.layout import Layout, Multiplied
 
 REGISTERS, MOST_REGISTERS = 1 << 16, 255
 """32-bit registers of a multiprocessor, and of a thread at most."""
 OWN_REGISTERS = 64
 """Registers of a thread that hold no weights, with one item and 8 rows, besides those of the cell's values."""
-STEPS = 4
-"""Steps of input in shared memory: a read from global memory takes longer than a step."""
+STEPS = 4, 3
+"""Steps of input in shared memory: a read from global memory takes longer than a step. Fewer where there is no room."""
 LOADED = 4
 """Tiles of weights a thread that shared memory has room for while they are loaded."""
 CLOCK_RATE = 1.7e9
 EXCHANGE_SECONDS, EXCHANGE_RATE = 0.30e-6, 26e9
-"""An exchange within a cluster, and bytes a second that a block receives (H200: 0.35 µs for 1 KB, 0.57 for 8, 0.91 for 16)."""
+"""An exchange within a cluster, and bytes a second that a block receives (H200: 1 KB take 0.35 µs, 16 KB 0.91 µs)."""
 PRODUCT_CYCLES, PRODUCT_LATENCY = 6, 130
 """A product of tiles on one of four tensor cores, and the first one's latency."""
 ITEM_CYCLES, STAGE_CYCLES = 60, 220
@@ -82,15 +82,16 @@ class Division(NamedTuple):
     blocks: int
     rows: int
     warps: int
-    products: tuple[ProductForm, ...]
-    operands: tuple[OperandForm, ...]
-    ring: tuple[Column, ...]
-    ring_at: int
-    ring_bytes: int
-    barriers_at: int
-    shared_bytes: int
+    steps: int
+    products: tuple[ProductForm, ...] = ()
+    operands: tuple[OperandForm, ...] = ()
+    ring: tuple[Column, ...] = ()
+    ring_at: int = 0
+    ring_bytes: int = 0
+    barriers_at: int = 0
+    shared_bytes: int = 0
     """Of a block."""
-    seconds: float
+    seconds: float = 0.0
     """About how long a step takes."""
 
     @property
@@ -99,31 +100,34 @@ class Division(NamedTuple):
         return 32 * self.warps
 
 
-def divide(
-    layout: Layout, hidden: int, batch: int, directions: int, bytes: int, working: Sequence[str], device: Device
-) -> Division | str:
-    """The division by which a step of a pass is likely to take least, or why there is none.
+class Wanted(NamedTuple):
+    """What is divided: a pass, H, B and D, the bytes of a number that products read."""
 
-    Args:
-        bytes: of a number that products read.
-        working: the names of arrays that are of float32 in any case.
-    """
-    found = [*_divisions(layout, hidden, batch, directions, bytes, working, device)]
+    layout: Layout
+    hidden: int
+    batch: int
+    directions: int
+    bytes: int
+    spare: int = 0
+    """Registers that no weight takes, besides those that `OWN_REGISTERS` and the cell's values are likely to."""
+
+
+def divide(wanted: Wanted, device: Device) -> Division | str:
+    """The division by which a step of a pass is likely to take least, or why there is none."""
+    found = [*_divisions(wanted, device)]
     if not found:
-        return f"{hidden} hidden units do not fit into the registers and the shared memory of a cluster"
+        return f"{wanted.hidden} hidden units do not fit into the registers and the shared memory of a cluster"
     return min(found, key=lambda each: each.seconds)
 
 
-def _divisions(
-    layout: Layout, hidden: int, batch: int, directions: int, bytes: int, working: Sequence[str], device: Device
-) -> Iterator[Division]:
-    for blocks, rows, warps in _choices(hidden, batch, device):
-        units = -(-hidden // blocks)
-        one = division(layout, units + -units % 8, blocks, rows, warps, bytes, working)
-        if one and one.shared_bytes <= device.shared_bytes:
+def _divisions(wanted: Wanted, device: Device) -> Iterator[Division]:
+    for blocks, rows, warps in _choices(wanted.hidden, wanted.batch, device):
+        each = (division(wanted, blocks, rows, warps, steps) for steps in STEPS)
+        one = next((one for one in each if one and one.shared_bytes <= device.shared_bytes), None)
+        if one:
             # What is there at once: clusters lie within a group of processors, some of which stay idle.
             at_once = max(1, device.processors * 7 // (8 * blocks))
-            turns = -(-(-(-batch // rows) * directions) // at_once)
+            turns = -(-(-(-wanted.batch // rows) * wanted.directions) // at_once)
             yield one._replace(seconds=one.seconds * turns)
 
 
@@ -136,32 +140,33 @@ def _choices(hidden: int, batch: int, device: Device) -> Iterator[tuple[int, int
             yield blocks, rows, warps
 
 
-def division(
-    layout: Layout, units: int, blocks: int, rows: int, warps: int, bytes: int, working: Sequence[str]
-) -> Division | None:
+def division(wanted: Wanted, blocks: int, rows: int, warps: int, steps: int = STEPS[0]) -> Division | None:
     """The one of so many blocks, rows and warps; None where registers cannot hold what they must."""
-    number = 16 // bytes
-    chunks = units // number
-    scattered = [_is_scattered(layout, o, bytes) for o in range(len(layout.operands))]
-    products = [_product(each, scattered, units, blocks, chunks, warps) for each in layout.products]
+    layout, units = wanted.layout, -(-wanted.hidden // blocks)
+    units += -units % 8
+    scattered = [_is_scattered(layout, o, wanted.bytes) for o in range(len(layout.operands))]
+    products = [_product(each, scattered, units, blocks, wanted.bytes, warps) for each in layout.products]
     items = -(-units * rows // (32 * warps))
-    room = min(MOST_REGISTERS, REGISTERS // (32 * warps) // 8 * 8) - OWN_REGISTERS - _registers(layout)
-    # Each further item has its values, each further tile of rows its sums and its part of the operand.
-    room -= (items - 1) * (len(layout.slots) + 8) + (rows // 8 - 1) * 24
+    room = min(MOST_REGISTERS, REGISTERS // (32 * warps) // 8 * 8) - OWN_REGISTERS - wanted.spare - _registers(layout)
+    # Each further item has its values, each further tile of rows its part of the operand.
+    room -= (items - 1) * (len(layout.slots) + 8) + (rows // 8 - 1) * 16
+    room -= max(0, *(4 * each.tiles * rows // 8 - 16 for each in products))
     if room < 0:
         return None
     for k, each in enumerate(products):
-        held = min(each.depth_tiles, room // (4 * each.tiles))
+        held = min(each.depth_tiles * each.tiles, room // 4)
         products[k] = each._replace(held=held)
-        room -= held * 4 * each.tiles
-    return _placed(layout, units, blocks, rows, warps, bytes, working, products, scattered)
+        room -= held * 4
+    return _placed(wanted, Division(units, blocks, rows, warps, steps), products, scattered)
 
 
 def _registers(layout: Layout) -> int:
-    """About how many registers hold a cell's values: those that outlive a stage, and what a stage makes for products."""
+    """About how many hold a cell's values: those that outlive a stage, and what a stage makes for products."""
     lasting = [slot for slot in layout.slots.values() if slot.where == "GIVEN" and "T" not in slot.axes]
+    histories = {r.value for results in layout.results for r in results if r.slot.axes == "TBH" and not r.adds}
+    sums = sum(each.value not in histories for each in layout.sums)
     operands = sum(len(each.values) for each in layout.operands)
-    return len(lasting) + 2 * (len(layout.kept) + len(layout.sums)) + 4 * operands
+    return len(lasting) + 2 * (len(layout.kept) + sums) + 4 * operands
 
 
 def _is_scattered(layout: Layout, operand: int, bytes: int) -> bool:
@@ -171,8 +176,10 @@ def _is_scattered(layout: Layout, operand: int, bytes: int) -> bool:
     return all(each.transposed for each in readers) and sent > 4 * len(readers)
 
 
-def _product(each, scattered: Sequence[bool], units: int, blocks: int, chunks: int, warps: int) -> ProductForm:
-    spread = scattered[each.operand]
+def _product(
+    each: Multiplied, scattered: Sequence[bool], units: int, blocks: int, bytes: int, warps: int
+) -> ProductForm:
+    spread, chunks = scattered[each.operand], units * bytes // 16
     sums = (1 if each.transposed else len(each.of)) * units * (blocks if spread else 1)
     depth = (len(each.of) if each.transposed else 1) * chunks * (1 if spread else blocks)
     of_sums = -(-sums // 16)
@@ -184,19 +191,10 @@ def _product(each, scattered: Sequence[bool], units: int, blocks: int, chunks: i
     return ProductForm(spread, sums, depth, parts, tiles, pairs, 0, pitch)
 
 
-def _placed(
-    layout: Layout,
-    units: int,
-    blocks: int,
-    rows: int,
-    warps: int,
-    bytes: int,
-    working: Sequence[str],
-    products: list[ProductForm],
-    scattered: Sequence[bool],
-) -> Division:
+def _placed(wanted: Wanted, divided: "Division", products: list[ProductForm], scattered: Sequence[bool]) -> "Division":
     """With places in shared memory, one behind the other."""
-    at = 0
+    layout, bytes, at = wanted.layout, wanted.bytes, 0
+    units, blocks, rows, threads = divided.units, divided.blocks, divided.rows, divided.threads
 
     def take(bytes: int) -> int:
         nonlocal at
@@ -215,31 +213,29 @@ def _placed(
         partial = take(4 * rows * pieces * each.pitch)
         received = take(2 * 4 * rows * units * blocks if each.scattered else 0)
         products[k] = each._replace(partial_at=partial, received_at=received)
-    ring, ring_at, within = [], at, 0
-    for column in ring_columns(layout):
-        ring.append(column._replace(at=within))
-        within += rows * units * (4 if column.array in working else bytes)
-    take(STEPS * within)
-    barriers_at = max(at, LOADED * 16 * 32 * warps)
-    at = barriers_at + 16 * (len(operands) + len(products))
+    columns = ring_columns(layout)
+    ring_bytes = len(columns) * rows * units * bytes
+    ring = tuple(column._replace(at=k * rows * units * bytes) for k, column in enumerate(columns))
+    ring_at = take(divided.steps * ring_bytes)
+    barriers_at = at = max(at, LOADED * 16 * threads)
+    take(16 * (len(operands) + len(products)))
     for k, each in enumerate(products):
-        spilled = (each.depth_tiles - each.held) * each.tiles * warps * 32 * 16
-        products[k] = each._replace(spilled_at=take(spilled))
-    seconds = _seconds(layout, products, operands, units, blocks, rows, warps, bytes)
-    return Division(
-        units,
-        blocks,
-        rows,
-        warps,
-        tuple(products),
-        tuple(operands),
-        tuple(ring),
-        ring_at,
-        within,
-        barriers_at,
-        at,
-        seconds,
+        products[k] = each._replace(spilled_at=take(_spilled_bytes(each, threads)))
+    placed = divided._replace(
+        products=tuple(products),
+        operands=tuple(operands),
+        ring=ring,
+        ring_at=ring_at,
+        ring_bytes=ring_bytes,
+        barriers_at=barriers_at,
+        shared_bytes=at,
     )
+    return placed._replace(seconds=_seconds(wanted, placed))
+
+
+def _spilled_bytes(product: ProductForm, threads: int) -> int:
+    """Weights of a block that have no room in registers."""
+    return (product.depth_tiles * product.tiles - product.held) * threads * 16
 
 
 def ring_columns(layout: Layout) -> list[Column]:
@@ -254,26 +250,15 @@ def ring_columns(layout: Layout) -> list[Column]:
     return [*found.values()]
 
 
-def _seconds(
-    layout: Layout,
-    products: Sequence[ProductForm],
-    operands: Sequence[OperandForm],
-    units: int,
-    blocks: int,
-    rows: int,
-    warps: int,
-    bytes: int,
-) -> float:
-    seconds, items = 0.0, -(-units * rows // (32 * warps))
-    for form, operand in zip(operands, layout.operands, strict=True):
-        if not form.scattered:
-            received = rows * units * blocks * len(operand.values) * bytes
-            seconds += EXCHANGE_SECONDS + received / EXCHANGE_RATE
-    cycles = (layout.stages.count - 1) * (STAGE_CYCLES + items * ITEM_CYCLES)
-    for each in products:
-        tiles = -(-warps // 4) * each.tiles * each.depth_tiles * rows // 8
-        spilled = (each.depth_tiles - each.held) * each.tiles * warps * 32 * 16
-        cycles += PRODUCT_LATENCY + tiles * PRODUCT_CYCLES + spilled / SHARED_RATE
-        if each.scattered:
-            seconds += EXCHANGE_SECONDS + 4 * rows * units * blocks / EXCHANGE_RATE
-    return seconds + cycles / CLOCK_RATE
+def _seconds(wanted: Wanted, divided: Division) -> float:
+    """A step's."""
+    layout, received = wanted.layout, divided.rows * divided.units * divided.blocks
+    items = -(-divided.units * divided.rows // divided.threads)
+    cycles, sent = (layout.stages.count - 1) * (STAGE_CYCLES + items * ITEM_CYCLES), []
+    for form, operand in zip(divided.operands, layout.operands, strict=True):
+        sent += [] if form.scattered else [received * len(operand.values) * wanted.bytes]
+    for each in divided.products:
+        tiles = -(-divided.warps // 4) * each.tiles * each.depth_tiles * divided.rows // 8
+        cycles += PRODUCT_LATENCY + tiles * PRODUCT_CYCLES + _spilled_bytes(each, divided.threads) / SHARED_RATE
+        sent += [received * 4] if each.scattered else []
+    return sum(EXCHANGE_SECONDS + bytes / EXCHANGE_RATE for bytes in sent) + cycles / CLOCK_RATE

@@ -9,6 +9,7 @@ from ...derive import build
 from ...system import cache as files
 from . import nvrtc, source
 from .driver import Function
+from .nvrtc import CannotCompileError, Code
 
 
 def function(text: str, shared_bytes: int, device: torch.device) -> Function:
@@ -18,17 +19,22 @@ def function(text: str, shared_bytes: int, device: torch.device) -> Function:
         CannotCompileError: there is no compiler, or it fails.
         DriverError: the device does not take it.
     """
+    return _loaded(text, shared_bytes, architecture(device), torch.cuda.current_device())
+
+
+def architecture(device: torch.device) -> str:
+    """The name of a device's."""
     major, minor = torch.cuda.get_device_capability(device)
-    return _loaded(text, shared_bytes, f"sm_{major}{minor}", torch.cuda.current_device())
+    return f"sm_{major}{minor}"
 
 
 @cache
 def _loaded(text: str, shared_bytes: int, architecture: str, device: int) -> Function:
-    return Function(code(text, architecture), source.KERNEL, shared_bytes)
+    return Function(code(text, architecture).binary, source.KERNEL, shared_bytes)
 
 
 @cache
-def code(text: str, architecture: str) -> bytes:
+def code(text: str, architecture: str) -> Code:
     """What a source is for an architecture such as ``"sm_90"``.
 
     Raises:
@@ -40,11 +46,14 @@ def code(text: str, architecture: str) -> bytes:
     try:
         (path,) = build.made([name], partial(_compile, text, headers, architecture, name))
     except TimeoutError as reason:
-        raise nvrtc.CannotCompileError(str(reason)) from None
-    return path.read_bytes()
+        raise CannotCompileError(str(reason)) from None
+    # A line of what a thread takes, then the binary.
+    line, binary = path.read_bytes().split(b"\n", 1)
+    return Code(binary, *map(int, line.split()))
 
 
 def _compile(text: str, headers: dict[str, str], architecture: str, name: str, folder: Path) -> None:
     if build.forbidden():
-        raise nvrtc.CannotCompileError(f"the kernel was not compiled before, and {build.forbidden()}")
-    files.write(folder / name, nvrtc.compiled(text, headers, architecture))
+        raise CannotCompileError(f"the kernel was not compiled before, and {build.forbidden()}")
+    made = nvrtc.compiled(text, headers, architecture)
+    files.write(folder / name, f"{made.registers} {made.stack_bytes}\n".encode() + made.binary)

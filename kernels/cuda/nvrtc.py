@@ -1,15 +1,17 @@
 """NVIDIA's run-time compiler: CUDA C++ to the code of one architecture. It needs no GPU."""
 
 import ctypes
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from ctypes.util import find_library
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-OPTIONS = ("-std=c++17", "-default-device")
+OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
 
 
 class CannotCompileError(Exception):
@@ -37,8 +39,17 @@ def version() -> tuple[int, int]:
     return major.value, minor.value
 
 
-def compiled(text: str, headers: Mapping[str, str], architecture: str) -> bytes:
-    """The code of a source for an architecture such as ``"sm_90"``.
+class Code(NamedTuple):
+    """A compiled source, and what a thread of its kernel takes."""
+
+    binary: bytes
+    registers: int
+    stack_bytes: int
+    """Of memory in the place of registers."""
+
+
+def compiled(text: str, headers: Mapping[str, str], architecture: str) -> Code:
+    """A source with one kernel, for an architecture such as ``"sm_90"``.
 
     Raises:
         CannotCompileError: there is no compiler, or it fails; in its first words.
@@ -51,11 +62,13 @@ def compiled(text: str, headers: Mapping[str, str], architecture: str) -> bytes:
     try:
         options = [each.encode() for each in (*OPTIONS, f"--gpu-architecture={architecture}")]
         failed = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        said = _read(program, library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog).decode(errors="replace")
         if failed:
-            said = _read(program, library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog).decode(errors="replace")
             lines = [line for line in said.splitlines() if "error" in line] or said.splitlines()
             raise CannotCompileError(f"NVRTC fails: {'; '.join(lines[:3])}")
-        return _read(program, library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN)
+        registers, stack = (re.search(words, said) for words in (r"Used (\d+) registers", r"(\d+) bytes stack frame"))
+        binary = _read(program, library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN)
+        return Code(binary, int(registers[1]), int(stack[1]))
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -6,15 +6,16 @@
 
 namespace seqcells {
 
-// One product's weights in this thread: for each tile of 16 rows and each tile of the depth, 4 registers as `multiply_add` has them.
+// One product's weights in this thread: for each tile of the depth, and in it each tile of 16 rows, 4 registers as `multiply_add` has
+// them.
 template <class Program, class Form, int P>
 struct Weights {
     using Z = Sizes<Form>;
     using Storage = typename Z::Storage;
     static constexpr Multiplied of = Program::products[P];
     static constexpr ProductForm form = Form::product[P];
-    static constexpr int TILES = form.tiles, HELD = form.held, DEPTH = 2 * form.pairs, NUMBERS = 4 / int(sizeof(Storage));
-    uint32_t held[TILES][HELD ? HELD : 1][4];
+    static constexpr int TILES = form.tiles, HELD = form.held, DEPTH = 2 * form.pairs, ALL = TILES * DEPTH, NUMBERS = 4 / int(sizeof(Storage));
+    uint32_t held[HELD ? HELD : 1][4];
 
     // The weight that sum `row` has for the operand's number `k`; zero where there is none.
     SEQCELLS_DEVICE Storage at(const Storage* weight, int row, int k, int rank) {
@@ -31,8 +32,8 @@ struct Weights {
     }
 
     // This thread's part of one of its tiles.
-    SEQCELLS_DEVICE Chunk fragment(const Storage* weight, int tile, int depth, int rank) {
-        const int lane = thread_index() % 32;
+    SEQCELLS_DEVICE Chunk fragment(const Storage* weight, int index, int rank) {
+        const int lane = thread_index() % 32, tile = index % TILES, depth = index / TILES;
         Chunk found;
 #pragma unroll
         for (int half = 0; half < 4; ++half) {
@@ -48,30 +49,27 @@ struct Weights {
 
     SEQCELLS_DEVICE int first_tile() { return thread_index() / 32 / form.parts * TILES; }
     SEQCELLS_DEVICE int part() { return thread_index() / 32 % form.parts; }
-    SEQCELLS_DEVICE Chunk* spill(char* shared, int tile, int depth) {
-        return reinterpret_cast<Chunk*>(shared + form.spilled_at) + ((depth - HELD) * TILES + tile) * Z::THREADS + thread_index();
+    SEQCELLS_DEVICE Chunk* spill(char* shared, int index) {
+        return reinterpret_cast<Chunk*>(shared + form.spilled_at) + (index - HELD) * Z::THREADS + thread_index();
     }
 
     // Some tiles at a time by way of shared memory that nothing else uses yet: unrolled, so many reads would spill.
     SEQCELLS_INLINE void load(const Storage* weight, char* shared, int rank) {
         constexpr int ROUND = Form::BARRIERS_AT / (16 * Z::THREADS);
         Chunk* const own = reinterpret_cast<Chunk*>(shared) + thread_index();
-#pragma unroll
-        for (int m = 0; m < TILES; ++m) {
-#pragma unroll
-            for (int first = 0; first < HELD; first += ROUND) {
+        each_constant<(HELD + ROUND - 1) / ROUND>([&](auto round) {
+            constexpr int FIRST = decltype(round)::value * ROUND, COUNT = smaller(ROUND, HELD - FIRST);
 #pragma unroll 1
-                for (int t = first; t < smaller(first + ROUND, HELD); ++t) own[(t - first) * Z::THREADS] = fragment(weight, m, t, rank);
+            for (int i = 0; i < COUNT; ++i) own[i * Z::THREADS] = fragment(weight, FIRST + i, rank);
 #pragma unroll
-                for (int t = first; t < smaller(first + ROUND, HELD); ++t) {
-                    const Chunk c = own[(t - first) * Z::THREADS];
+            for (int i = 0; i < COUNT; ++i) {
+                const Chunk c = own[i * Z::THREADS];
 #pragma unroll
-                    for (int k = 0; k < 4; ++k) held[m][t][k] = c.word[k];
-                }
+                for (int k = 0; k < 4; ++k) held[FIRST + i][k] = c.word[k];
             }
+        });
 #pragma unroll 1
-            for (int t = HELD; t < DEPTH; ++t) *spill(shared, m, t) = fragment(weight, m, t, rank);
-        }
+        for (int i = HELD; i < ALL; ++i) *spill(shared, i) = fragment(weight, i, rank);
     }
 
     // Sums of this warp's rows, over its part of the depth, into shared memory.
@@ -98,13 +96,13 @@ struct Weights {
                     for (int h = 0; h < 2; ++h)
 #pragma unroll
                         for (int m = 0; m < TILES; ++m) {
-                            const int t = 2 * (first + g) + h;
-                            if (t < HELD) {
+                            const int t = 2 * (first + g) + h, i = t * TILES + m;
+                            if (i < HELD) {
 #pragma unroll
                                 for (int n = 0; n < NT; ++n)
-                                    multiply_add(Storage{}, sums[m][n][t % CHAINS], held[m][t < HELD ? t : 0], b[g][n][2 * h], b[g][n][2 * h + 1]);
+                                    multiply_add(Storage{}, sums[m][n][t % CHAINS], held[i < HELD ? i : 0], b[g][n][2 * h], b[g][n][2 * h + 1]);
                             } else {
-                                const Chunk c = *spill(shared, m, t);
+                                const Chunk c = *spill(shared, i);
 #pragma unroll
                                 for (int n = 0; n < NT; ++n)
                                     multiply_add(Storage{}, sums[m][n][t % CHAINS], c.word, b[g][n][2 * h], b[g][n][2 * h + 1]);

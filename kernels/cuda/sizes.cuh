@@ -29,7 +29,8 @@ SEQCELLS_DEVICE void each_constant(F f) {
 }
 
 // A product: rows of its sums in a block, and chunks of 16 bytes of its depth. A warp has `tiles` of 16 rows for one of `parts` of
-// the depth, which is `pairs` of tiles deep; `held` of these tiles are in registers, the others in shared memory.
+// the depth, which is `pairs` of tiles deep; `held` of all these are in
+// registers, the others in shared memory.
 struct ProductForm {
     bool scattered;
     int sums, depth, parts, tiles, pairs, held;

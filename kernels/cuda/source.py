@@ -13,7 +13,7 @@ from ...derive.expressions import DerivationError
 from ...derive.keeping import keeping
 from ...derive.layout import Layout, layouts, refuse
 from ...derive.print_loop import STRUCT, cpp_struct
-from .division import STEPS, Division
+from .division import Division
 
 HERE = Path(__file__).parent
 KERNEL = "seqcells_cluster"
@@ -124,7 +124,7 @@ def text(
         "BLOCKS": divided.blocks,
         "ROWS": divided.rows,
         "WARPS": divided.warps,
-        "STEPS": STEPS,
+        "STEPS": divided.steps,
         "COPY": copy,
         "RING_AT": divided.ring_at,
         "RING_BYTES": divided.ring_bytes,

@@ -267,6 +267,7 @@ SEQCELLS_DEVICE void round_to(float& to, float x) { to = x; }
 // Of float32 too: products are exact, and so results are near the reference's.
 template <class S>
 SEQCELLS_DEVICE void round_for_product(S& to, float x) {
+    if (emulated::world->random() % 64 == 0) emulated::perhaps_yield();
     round_to(to, x);
 }
 

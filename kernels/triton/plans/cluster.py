@@ -4,6 +4,7 @@ through the shared memory of each other, without a barrier in global memory. Its
 import ctypes
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from ....cells import Cell
 from ....derive.layout import Layout
 from ....request.recurrence import Backward, Recurrence
 from ...cuda import division, nvrtc, source
-from ...cuda.division import Device, Division
+from ...cuda.division import Device, Division, Wanted
 from ...cuda.driver import Launch
-from ...cuda.kernels import function
+from ...cuda.kernels import architecture, code, function
 from ..device.tables import Pass
 from ..host import configurations, precision
 from ..host.laid_out import laid_out
@@ -24,6 +25,8 @@ from .shape import Shape
 
 __all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like", "seconds"]
 
+SPARE = -24, -12, 0, 16, 32
+"""Registers to spare: more are tried where a kernel spills. Shared memory takes the weights that have none."""
 START_SECONDS = 12e-6
 """A launch, and the weights' way into registers."""
 
@@ -75,9 +78,8 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 def division_of(shape: Shape, which: str) -> Division | str:
     """How clusters divide a layer in a pass, or why they cannot."""
-    return _division(
-        shape.cell, shape.kept, which, shape.hidden, shape.batch, shape.directions, shape.dtype, device_of(shape)
-    )
+    sizes = shape.hidden, shape.batch, shape.directions
+    return _division(shape.cell, shape.kept, which, sizes, shape.dtype, device_of(shape), SPARE[0])
 
 
 def device_of(shape: Shape) -> Device:
@@ -90,14 +92,13 @@ def _division(
     cell: type[Cell],
     kept: tuple[str, ...],
     which: str,
-    hidden: int,
-    batch: int,
-    directions: int,
+    sizes: tuple[int, int, int],
     dtype: torch.dtype,
     device: Device,
+    spare: int,
 ) -> Division | str:
     layout = source.printed(cell, kept).layout(which)
-    return division.divide(layout, hidden, batch, directions, dtype.itemsize, (), device)
+    return division.divide(Wanted(layout, *sizes, dtype.itemsize, spare), device)
 
 
 def _why_no_clusters(shape: Shape) -> str | None:
@@ -146,12 +147,53 @@ def _run(
             end.copy_(start)
         return
     call = _Call(shape, which, layer, of, arrays, carried, left)
-    launch(call.text, call.launch, call.arguments(), layer.device)
+    launch(call.kernel.text, call.launch, call.arguments(), layer.device)
 
 
 def launch(text: str, how: Launch, arguments: ctypes.Array, device: torch.device) -> None:
     """A kernel's source, run."""
     function(text, how.shared_bytes, device)(how, arguments)
+
+
+def stack_bytes(text: str, device: torch.device) -> int:
+    """The memory that a thread takes in the place of registers."""
+    return code(text, architecture(device)).stack_bytes
+
+
+class Kernel(NamedTuple):
+    """A kernel's source, and how it divides the layer."""
+
+    text: str
+    division: Division
+
+
+@cache
+def _kernel(
+    cell: type[Cell],
+    kept: tuple[str, ...],
+    which: str,
+    sizes: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+    has: Device,
+    working: tuple[tuple[str, bool], ...],
+    bounded: bool,
+    sum_columns: tuple[int, ...],
+    copy: int,
+) -> Kernel:
+    """The first division whose kernel does not spill, with more and more registers to spare; else the one that spills
+    least."""
+    found, printed = {}, source.printed(cell, kept)
+    for spare in SPARE:
+        divided = _division(cell, kept, which, sizes, dtype, has, spare)
+        if isinstance(divided, str):
+            break
+        text = source.text(printed, which, divided, sizes[0], dtype, dict(working), bounded, sum_columns, copy)
+        spilled = stack_bytes(text, device)
+        found.setdefault(spilled, Kernel(text, divided))
+        if not spilled:
+            break
+    return found[min(found)]
 
 
 class _Call:
@@ -167,9 +209,8 @@ class _Call:
         carried: Sequence[Tensor],
         left: Sequence[Tensor],
     ) -> None:
-        self.layer, self.divided = layer, division_of(shape, which)
-        printed = source.printed(shape.cell, shape.kept)
-        self.layout: Layout = printed.layout(which)
+        self.layer = layer
+        self.layout: Layout = source.printed(shape.cell, shape.kept).layout(which)
         begin, end = ("initial", "final") if which == "forward" else ("grad_final", "grad_initial")
         states = layer.cell.states
         found = {f"initial.{state}": tensor for state, tensor in zip(states, layer.states, strict=True)}
@@ -181,13 +222,15 @@ class _Call:
         self._axes = {name: axes for name, (axes, _) in of.arrays.items()}
         self.sums = arrays.get("sums")
         self.lengths = None if layer.lengths is None else layer.lengths.to(torch.int64)
-        self.text = source.text(
-            printed,
+        self.kernel = _kernel(
+            shape.cell,
+            shape.kept,
             which,
-            self.divided,
-            layer.hidden,
+            (shape.hidden, shape.batch, shape.directions),
             layer.dtype,
-            {name: tensor.dtype != layer.dtype for name, tensor in self.tensors.items()},
+            layer.device,
+            device_of(shape),
+            tuple((name, tensor.dtype != layer.dtype) for name, tensor in self.tensors.items()),
             layer.bounded,
             self._sum_columns(of),
             self._copy(),
@@ -196,7 +239,7 @@ class _Call:
     @property
     def launch(self) -> Launch:
         """Its launch: clusters for all rows, one direction beside the other."""
-        divided, layer = self.divided, self.layer
+        divided, layer = self.kernel.division, self.layer
         blocks = -(-layer.batch // divided.rows) * divided.blocks
         return Launch(blocks, layer.directions, divided.blocks, divided.threads, divided.shared_bytes)
 
@@ -213,9 +256,9 @@ class _Call:
         each = [*scalars, *addresses, *room, *widths, *room, *apart, *room]
         return (ctypes.c_int64 * len(each))(*each)
 
-    def _sum_columns(self, of: Pass) -> list[int]:
+    def _sum_columns(self, of: Pass) -> tuple[int, ...]:
         """Of each sum its column of ``sums``; -1 where it is summed up from a history."""
-        return [each.column if each.array == "sums" else -1 for each in of.sums]
+        return tuple(each.column if each.array == "sums" else -1 for each in of.sums)
 
     def _is_of_steps(self, name: str) -> bool:
         return self._axes.get(name, "BH").startswith("T")
@@ -237,7 +280,7 @@ class _Call:
     def _copy(self) -> int:
         """Bytes that may be copied at once."""
         bits = self.layer.hidden * self.layer.dtype.itemsize
-        for column in self.divided.ring:
+        for column in division.ring_columns(self.layout):
             for name in (column.array, column.initial):
                 bits |= _address(self.tensors.get(name))
         return next(each for each in (16, 8, 4, 2) if bits % each == 0)

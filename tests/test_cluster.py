@@ -1,0 +1,232 @@
+"""The cluster plan: its kernels run on a CPU by an emulated machine, and are compiled for GPUs that are not here.
+
+The emulated machine draws who runs next and when asynchronous stores arrive. So the protocol of a cluster, who may
+overwrite what and when, is tested by what comes of it: the reference's numbers, the same bits for any order, and other
+numbers or a standstill where one wait is left out.
+"""
+
+import shutil
+import sys
+
+import pytest
+import torch
+from clusters import emulated
+from recurrences import random_recurrence, results
+from support import assert_equal_to, distance, plain_if
+
+from seqcells import cells
+from seqcells.backends import BACKENDS
+from seqcells.cells import Cell
+from seqcells.kernels.cuda import division, nvrtc, source
+from seqcells.kernels.cuda.division import Device, Wanted
+from seqcells.kernels.triton.plans import cluster
+from seqcells.kernels.triton.plans.shape import Shape
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the emulated machine's fibers are glibc's"),
+    pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler"),
+    pytest.mark.skipif(not BACKENDS["triton"].engine, reason="triton is not installed"),
+]
+EVERY = {
+    value.name: value
+    for value in (getattr(cells, name) for name in dir(cells))
+    if isinstance(value, type) and issubclass(value, Cell) and value is not Cell
+}
+FORMS = {
+    "plain": {},
+    "lengths": {"lengths": True},
+    "both backwards": {"lengths": True, "resets": True, "reverse": True},
+    "both, two directions": {"lengths": True, "resets": True, "directions": 2},
+}
+BACKEND = "cuda-cluster"
+H200 = Device(132, 227 << 10)
+SMALL = 2, 8, 4
+"""Blocks, rows and warps of a cluster that a CPU runs in seconds."""
+
+
+@pytest.fixture(autouse=True)
+def there(monkeypatch):
+    """As if torch found a GPU."""
+    monkeypatch.setitem(BACKENDS, BACKEND, BACKENDS[BACKEND]._replace(unavailable=lambda: None))
+
+
+def found(q, seed=0, broken="", forced=SMALL):
+    with emulated(seed, broken, forced):
+        return results(q, BACKEND)
+
+
+def exact(q):
+    """The reference's, of the same numbers in float64."""
+    wide = [each.detach().double().requires_grad_() for each in q.differentiable()]
+    return [each.to(q.outside.dtype) for each in results(q.replaced(wide), "reference")]
+
+
+def skip_without_kernels(name):
+    if source.why_not(EVERY[name]):
+        pytest.skip(source.why_not(EVERY[name]))
+
+
+@plain_if(lambda name, form: name in ("lstm", "gru") and form in ("plain", "both, two directions"))
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh"])
+def test_results_and_every_gradient(name, form):
+    q = random_recurrence(EVERY[name], torch.float32, hidden=24, steps=5, **FORMS[form])
+    assert_equal_to(found(q), exact(q), 1e-6)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", EVERY)
+def test_every_cell(name):
+    skip_without_kernels(name)
+    q = random_recurrence(EVERY[name], torch.float32, hidden=24, steps=4, **FORMS["both, two directions"])
+    assert_equal_to(found(q), exact(q), 4e-6)
+
+
+@plain_if(lambda name, dtype: name == "lstm")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["lstm", "gru", "gru_reset_before"])
+def test_halves(name, dtype):
+    """What is multiplied and kept is rounded once: within three roundings of the truth."""
+    q = random_recurrence(EVERY[name], dtype, hidden=33, steps=5, **FORMS["both, two directions"])
+    rounding = torch.finfo(dtype).eps
+    for ours, truth in zip(found(q, forced=(4, 8, 4)), exact(q), strict=True):
+        assert distance(ours, truth) < 1.5 * rounding
+
+
+@pytest.mark.parametrize("hidden, batch, steps", [(1, 2, 3), (7, 9, 1), (20, 17, 4)])
+def test_sizes_that_fill_no_tile(hidden, batch, steps):
+    """Clusters of two blocks, one after the other where there are more rows than one has."""
+    q = random_recurrence(EVERY["lstm"], torch.float32, hidden=hidden, batch=batch, steps=steps)
+    assert_equal_to(found(q), exact(q), 1e-6)
+
+
+@pytest.mark.parametrize("steps, batch", [(3, 0), (2, 1)])
+def test_an_empty_batch_and_one_sequence(steps, batch):
+    q = random_recurrence(EVERY["gru"], torch.float32, hidden=8, batch=batch, steps=steps)
+    assert_equal_to(found(q), exact(q), 1e-6)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("forced", [(1, 8, 4), (2, 16, 8), (4, 8, 12), (8, 16, 4)])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh"])
+def test_other_divisions(name, forced):
+    """Several items a thread, parts of the depth, 16 rows, more warps than tiles."""
+    q = random_recurrence(EVERY[name], torch.float32, hidden=50, batch=11, steps=4, resets=True)
+    assert_equal_to(found(q, forced=forced), exact(q), 2e-6)
+
+
+@plain_if(lambda name: name == "lstm")
+@pytest.mark.parametrize("name", ["lstm", "gru_reset_before"])
+def test_weights_in_shared_memory(name, monkeypatch):
+    """Where registers have no room for all."""
+    monkeypatch.setattr(division, "MOST_REGISTERS", division.OWN_REGISTERS + 32)
+    q = random_recurrence(EVERY[name], torch.float32, hidden=40, steps=4, resets=True)
+    with emulated(forced=SMALL) as emulator:
+        ours = results(q, BACKEND)
+    assert_equal_to(ours, exact(q), 2e-6)
+    assert all(each.held < each.depth_tiles * each.tiles for each in _first_products(q)), emulator
+
+
+def _first_products(q):
+    with emulated(forced=SMALL):
+        return cluster.division_of(Shape.of(q), "forward").products[-1:]
+
+
+def test_the_same_bits_in_any_order():
+    q = random_recurrence(EVERY["lstm"], torch.bfloat16, hidden=24, steps=6, resets=True)
+    first, *others = (found(q, seed) for seed in range(4))
+    for other in others:
+        assert all(map(torch.equal, first, other))
+
+
+@plain_if(lambda name: name == "lstm")
+@pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "recurrent_highway"])
+def test_each_wait_is_needed(name):
+    """With one wait left out, some order of threads gives other numbers, or no end."""
+    q = random_recurrence(EVERY[name], torch.float32, hidden=24, steps=6, batch=3, resets=True)
+    with emulated(forced=SMALL) as emulator:
+        right = results(q, BACKEND)
+    unnoticed = [
+        wait for wait in sorted(emulator.waits) if not any(_is_noticed(q, right, wait, seed) for seed in range(8))
+    ]
+    assert len(emulator.waits) > 8
+    assert not unnoticed, unnoticed
+
+
+def _is_noticed(q, right, wait, seed):
+    try:
+        return not all(map(torch.equal, right, found(q, seed, wait)))
+    except RuntimeError:
+        return True
+
+
+def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
+    """The kernel that the plan takes, compiled; None where the layer does not fit."""
+    printed = source.printed(cell)
+    layout, best = printed.layout(which), None
+    for spare in cluster.SPARE:
+        divided = division.divide(Wanted(layout, hidden, batch, 1, dtype.itemsize, spare), H200)
+        if isinstance(divided, str):
+            break
+        without = () if bounded else ("fresh.", "grad_fresh.")
+        working = {a: a.startswith("grad_fresh.") for a in layout.arrays if not a.startswith(without)}
+        sums = [-1] * len(layout.sums)
+        text = source.text(printed, which, divided, hidden, dtype, working, bounded, sums, 16)
+        best = nvrtc.compiled(text, source.headers(), architecture)
+        if not best.stack_bytes:
+            break
+    return best
+
+
+needs_nvrtc = pytest.mark.skipif(nvrtc.unavailable() is not None, reason=f"{nvrtc.unavailable()}")
+
+
+@needs_nvrtc
+@plain_if(lambda hidden, dtype, name, architecture: name == "lstm" and hidden == 512)
+@pytest.mark.parametrize("architecture", ["sm_90", "sm_100"])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    "hidden, dtype",
+    [(512, torch.bfloat16), (256, torch.bfloat16), (128, torch.float16), (128, torch.float32), (768, torch.float16)],
+)
+def test_compiled_without_a_spill(hidden, dtype, name, architecture):
+    for which in source.PASSES:
+        for bounded in (False, True) if hidden < 768 else (False,):
+            made = compiled(EVERY[name], which, hidden, 16, dtype, architecture, bounded)
+            assert made.stack_bytes == 0
+            assert made.registers <= 255
+
+
+@needs_nvrtc
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", EVERY)
+def test_every_cell_compiled_without_a_spill(name):
+    skip_without_kernels(name)
+    for which in source.PASSES:
+        assert compiled(EVERY[name], which, 256, 16, torch.bfloat16, "sm_90", True).stack_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"dtype": torch.float64}, "not torch.float64"),
+        ({"cell": cells.LayerNormLSTM}, "reductions of rows"),
+        ({"cell": cells.IndRNN}, "no product inside the time loop"),
+        ({"hidden": 4096, "width": 4096}, "do not fit"),
+        ({"width": 5}, "a projection"),
+        ({"layers": 2}, "one layer at a time"),
+    ],
+)
+def test_what_it_refuses_by_name(changed, words):
+    shape = Shape(EVERY["lstm"], torch.device("cpu"), torch.bfloat16, 10, 4, 1, 64, 64)
+    with emulated():
+        assert cluster.refuses(shape) is None
+        assert words in cluster.refuses(shape._replace(**changed))
+
+
+def test_a_device_without_clusters():
+    why_not = BACKENDS[BACKEND].refuses
+    q = random_recurrence(EVERY["lstm"], torch.bfloat16, hidden=8)
+    with pytest.raises(RuntimeError, match="thread-block clusters are of NVIDIA's GPUs, and the input is on cpu"):
+        results(q, BACKEND)
+    assert why_not
