@@ -219,7 +219,8 @@ class _Call:
         found |= {name: layer.parameter(name) for name in self.layout.arrays if name.startswith(("weight_", "bias_"))}
         found |= arrays
         self.tensors = {name: found[name] for name in self.layout.arrays if found.get(name) is not None}
-        self._axes = {name: axes for name, (axes, _) in of.arrays.items()}
+        slots = [*self.layout.slots.values(), *(each.slot for some in self.layout.results for each in some)]
+        self._of_steps = {slot.array for slot in slots if slot.axes.startswith("T")}
         self.sums = arrays.get("sums")
         self.lengths = None if layer.lengths is None else layer.lengths.to(torch.int64)
         self.kernel = _kernel(
@@ -260,9 +261,6 @@ class _Call:
         """Of each sum its column of ``sums``; -1 where it is summed up from a history."""
         return tuple(each.column if each.array == "sums" else -1 for each in of.sums)
 
-    def _is_of_steps(self, name: str) -> bool:
-        return self._axes.get(name, "BH").startswith("T")
-
     def _width(self, name: str) -> int:
         """From row to row."""
         tensor = self.tensors.get(name)
@@ -273,7 +271,7 @@ class _Call:
         tensor = self.tensors.get(name)
         if tensor is None:
             return 0
-        if self._is_of_steps(name):
+        if name in self._of_steps:
             return tensor.shape[-1] // self.layer.directions
         return tensor.numel() // self.layer.directions
 
