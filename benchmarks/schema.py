@@ -170,6 +170,8 @@ class Report:
     stages: dict[str, Stage] = field(default_factory=dict)
     tests: dict[str, TestFile] = field(default_factory=dict)
     models: list[dict[str, Any]] = field(default_factory=list)
+    clusters: list[dict[str, Any]] = field(default_factory=list)
+    """Microseconds a step of the cluster plan's kernels, see `benchmarks.gpu.clusters`."""
 
     def check(self) -> "Report":
         """Itself; SchemaError where what it says cannot be."""

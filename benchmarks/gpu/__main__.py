@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--cores", type=int, default=cores(), help="processes at once (default: as many as cores)")
     top.add_argument("--rehearse", action="store_true", help="without a GPU; the figures mean nothing")
     top.add_argument("--wheels", type=Path, metavar="FOLDER", help="take rivals' wheels from there")
+    top.add_argument("--prototype", type=Path, metavar="FILE", help="time the cluster plan beside this program in CUDA")
     top.add_argument("--merge", nargs="+", type=Path, metavar="FILE", help="no session: these result files in one")
     top.add_argument("--into", type=Path, metavar="FILE", help="with --merge: the one, continued if it is there")
     return top
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         wheels.use(options.wheels)
         os.environ[tasks.WHEELS] = sys.path[-1]
     try:
-        session = Session(folder, options.seconds, options.rehearse, options.cores)
+        session = Session(folder, options.seconds, options.rehearse, options.cores, options.prototype)
     except ValueError as problem:
         top.error(str(problem))
     wanted = options.stages or [stage.name for stage in STAGES if options.engine or stage.name not in ASKED_FOR]

@@ -69,6 +69,7 @@ def merged(reports: Iterable[Report]) -> Report:
     for older in reversed(ordered[:-1]):
         whole.tests = older.tests | whole.tests
         whole.models = whole.models or older.models
+        whole.clusters = whole.clusters or older.clusters
         whole.stages = older.stages | {
             name: s for name, s in whole.stages.items() if s.done or name not in older.stages
         }

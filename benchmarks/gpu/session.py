@@ -23,13 +23,16 @@ class Session:
         folder: gets the result file and a log of all processes. A result file that is there is continued.
         seconds: how long all stages may take together.
         cores: how many processes run at once.
+        prototype: a program in CUDA that prints figures to compare the cluster plan with.
 
     Raises:
         ValueError: for a folder with what another machine, or a rehearsal, has found, or none has.
     """
 
-    def __init__(self, folder: Path, seconds: float, rehearsal: bool, cores: int) -> None:
-        self.folder, self.rehearsal, self.cores = folder, rehearsal, cores
+    def __init__(
+        self, folder: Path, seconds: float, rehearsal: bool, cores: int, prototype: Path | None = None
+    ) -> None:
+        self.folder, self.rehearsal, self.cores, self.prototype = folder, rehearsal, cores, prototype
         self.deadline = time.monotonic() + seconds
         self.path = folder / RESULT
         self.commit = machine.commit()
@@ -51,7 +54,7 @@ class Session:
             raise ValueError(f"{self.path} is of another machine, or of a rehearsal: give another folder")
         report.floors, report.stages = before.floors, before.stages
         report.rows, report.null = before.rows, before.null
-        report.tests, report.models = before.tests, before.models
+        report.tests, report.models, report.clusters = before.tests, before.models, before.clusters
         report.left_out, report.notes = before.left_out, before.notes
         return report
 

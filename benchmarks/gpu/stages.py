@@ -228,6 +228,26 @@ def models(session: Session, seconds: float) -> Result:
     return code == 0, f"{count} models" if code == 0 else f"{count} models; the process ended with code {code}"
 
 
+def clusters(session: Session, seconds: float) -> Result:
+    """The cluster plan's kernels alone."""
+    if session.rehearsal:
+        return False, "left out: a CPU has no thread-block clusters"
+    count, code = 0, None
+    given = {"commit": session.commit, "prototype": session.prototype and str(session.prototype)}
+    for event in session.events("clusters", seconds, **given):
+        if "by_hand" in event:
+            session.note(f"by hand: {event['by_hand']}")
+        elif "cluster" in event:
+            others = [each for each in session.report.clusters if each["cluster"] != event["cluster"]]
+            session.report.clusters = [*others, event]
+            session.say(f"  {event}")
+            session.save()
+            count += 1
+        else:
+            code = event["ended"]
+    return code == 0, f"{count} shapes" if code == 0 else f"{count} shapes; the process ended with code {code}"
+
+
 class Planned(NamedTuple):
     """A stage and its part of the session."""
 
@@ -241,6 +261,7 @@ class Planned(NamedTuple):
 
 STAGES = (
     Planned("environment", environment, 0.06, 5),
+    Planned("clusters", clusters, 0.1, 10),
     Planned("compiling", compiling, 0.15, 10),
     Planned("timing", timing, 0.35, 10),
     Planned("graphs", graphs, 0.1, 10),

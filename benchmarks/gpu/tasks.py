@@ -44,6 +44,12 @@ def models(**given: Any) -> Iterator[dict[str, Any]]:
     return measured(**given)
 
 
+def clusters(**given: Any) -> Iterator[dict[str, Any]]:
+    from .clusters import measured
+
+    return measured(**given)
+
+
 def tests(arguments: list[str], first: list[str]) -> Iterator[dict[str, Any]]:
     """pytest in this process, which so ends with the session; tests of the names given ``first`` begin."""
     import pytest
@@ -57,7 +63,7 @@ def tests(arguments: list[str], first: list[str]) -> Iterator[dict[str, Any]]:
     yield
 
 
-TASKS = {task.__name__: task for task in (environment, compiling, timing, models, tests)}
+TASKS = {task.__name__: task for task in (environment, compiling, timing, models, clusters, tests)}
 
 
 def command(name: str, **given: Any) -> list[str]:
