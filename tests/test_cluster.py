@@ -19,6 +19,7 @@ from seqcells.backends import BACKENDS
 from seqcells.cells import Cell
 from seqcells.kernels.cuda import division, nvrtc, source
 from seqcells.kernels.cuda.division import Device, Wanted
+from seqcells.kernels.cuda.source import Given, How
 from seqcells.kernels.triton.plans import cluster
 from seqcells.kernels.triton.plans.shape import Shape
 
@@ -170,9 +171,9 @@ def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
         if isinstance(divided, str):
             break
         without = () if bounded else ("fresh.", "grad_fresh.")
-        working = {a: a.startswith("grad_fresh.") for a in layout.arrays if not a.startswith(without)}
-        sums = [-1] * len(layout.sums)
-        text = source.text(printed, which, divided, hidden, dtype, working, bounded, sums, 16)
+        arrays = [Given(a, a.startswith("grad_fresh."), 4, 0) for a in layout.arrays if not a.startswith(without)]
+        how = How(hidden, 1, dtype, tuple(arrays), bounded, (-1,) * len(layout.sums), 16, False)
+        text = source.text(printed, which, divided, how)
         best = nvrtc.compiled(text, source.headers(), architecture)
         if not best.stack_bytes:
             break

@@ -40,7 +40,7 @@ def test_both_directions_of_two_layers():
 
 
 def training(module, input, **given):
-    output, states = module(input, **given)
+    output, _ = module(input, **given)
     return [output, *torch.autograd.grad(output.float().square().sum(), module.parameters())]
 
 

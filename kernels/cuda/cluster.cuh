@@ -23,33 +23,33 @@ struct Cluster {
     const Arguments& a;
     char* const shared;
     const uint32_t base;
-    const int thread, rank;
-    const int64_t direction, first_row;
+    const int thread, rank, direction;
+    const int64_t first_row;
     const int rows;  // that are there
     const Steps steps;
     AllWeights<Program, Form> weights;
     float v[ITEMS][Program::values + 1];
     float sums[ITEMS][Program::sums + 1], added[ITEMS][Program::names.size() + 1], late[ITEMS][LATE + 1];
-    int64_t length[ITEMS];
+    int length[ITEMS];
     bool reset_now[ITEMS], reset_next[ITEMS];
 
     SEQCELLS_INLINE explicit Cluster(const Arguments& call)
         : a(call), shared(shared_memory()), base(address_of(shared)), thread(thread_index()), rank(cluster_rank()),
           direction(direction_index()), first_row(int64_t(block_index() / Form::BLOCKS) * Form::ROWS),
-          rows(call.batch - first_row < Form::ROWS ? int(call.batch - first_row) : Form::ROWS), steps{call, (call.reverse != 0) != (direction == 1)} {}
+          rows(call.batch - first_row < Form::ROWS ? int(call.batch - first_row) : Form::ROWS), steps{call, int(call.steps), (call.reverse != 0) != (direction == 1)} {}
 
     SEQCELLS_INLINE Item<Program, Form> item(int n) const {
         const int i = thread + n * Z::THREADS, local_row = i / Form::UNITS, local_unit = i % Form::UNITS;
-        const int64_t unit = rank * Form::UNITS + local_unit;
-        return {a, local_row, local_unit, first_row + local_row, unit, direction, local_row < rows && unit < Form::H};
+        const int unit = rank * Form::UNITS + local_unit;
+        return {a, local_row, local_unit, typename Form::Index(first_row + local_row), unit, direction, local_row < rows && unit < Form::H};
     }
     SEQCELLS_INLINE bool is_in_tile(int n) const { return thread + n * Z::THREADS < Form::UNITS * Form::ROWS; }
 
     // The index of a step, in the order of travel; the pass goes through them from the first or, backward, from the last.
-    SEQCELLS_INLINE int64_t index(int64_t j) const { return Program::by > 0 ? j : a.steps - 1 - j; }
-    SEQCELLS_INLINE char* ring(int64_t j) const { return shared + Form::RING_AT + int(j % Form::STEPS) * Form::RING_BYTES; }
-    SEQCELLS_INLINE void copy_ahead(int64_t j) const {
-        if (j < a.steps)
+    SEQCELLS_INLINE int index(int j) const { return Program::by > 0 ? j : steps.count - 1 - j; }
+    SEQCELLS_INLINE char* ring(int j) const { return shared + Form::RING_AT + j % Form::STEPS * Form::RING_BYTES; }
+    SEQCELLS_INLINE void copy_ahead(int j) const {
+        if (j < steps.count)
             copy_step<Program, Form>(a, steps, index(j), ring(j), first_row, rows, rank, direction);
         else
             copies_commit();
@@ -57,11 +57,11 @@ struct Cluster {
 
     // Values of stage K for the j-th step of the pass, in registers.
     template <int K, bool BEGINS>
-    SEQCELLS_INLINE void compute(int64_t j) {
+    SEQCELLS_INLINE void compute(int j) {
         using Valid = typename Choice<Form::BOUNDED, Whether, Always>::type;
         using Reset = typename Choice<Form::BOUNDED, Whether, Never>::type;
         const char* from = ring(j);
-        const int64_t time = steps.at(index(j));
+        const int time = steps.at(index(j));
 #pragma unroll
         for (int n = 0; n < ITEMS; ++n) {
             const auto own = item(n);
@@ -81,7 +81,7 @@ struct Cluster {
             Valid valid{};
             Reset reset{};
             if constexpr (Form::BOUNDED) {
-                valid.is = steps.valid(time, length[n]);
+                valid.is = time < length[n];
                 reset.is = K == 0 ? reset_next[n] : reset_now[n];
             }
             Program::template row<K>(v[n], valid, reset);
@@ -110,10 +110,10 @@ struct Cluster {
 
     // A sum of a product for an item: of the parts of the depth, or of all blocks, in order.
     template <int P, int COLUMN>
-    SEQCELLS_INLINE float sum_of(const Item<Program, Form>& own, int64_t j) const {
+    SEQCELLS_INLINE float sum_of(const Item<Program, Form>& own, int j) const {
         float total = 0.0f;
         if constexpr (Form::product[P].scattered) {
-            const float* from = reinterpret_cast<const float*>(shared + Form::product[P].received_at + int(j & 1) * Z::RECEIVED_BYTES) + own.local_row * Form::UNITS + own.local_unit;
+            const float* from = reinterpret_cast<const float*>(shared + Form::product[P].received_at + (j & 1) * Z::RECEIVED_BYTES) + own.local_row * Form::UNITS + own.local_unit;
 #pragma unroll
             for (int block = 0; block < Form::BLOCKS; ++block) total += from[block * Form::ROWS * Form::UNITS];
         } else {
@@ -124,23 +124,23 @@ struct Cluster {
         return total;
     }
 
-    SEQCELLS_INLINE void announce(int64_t j) const {
+    SEQCELLS_INLINE void announce(int j) const {
         if (thread == 0)
             each_constant<Z::OPERANDS + Z::PRODUCTS>([&](auto x) {
                 constexpr int X = decltype(x)::value;
                 constexpr int BYTES = Z::bytes_of_row(X, Program::operands[X < Z::OPERANDS ? X : 0].blocks);
-                if constexpr (BYTES > 0) mbarrier_announce(base + Z::barrier_at(X, int(j & 1)), rows * BYTES);
+                if constexpr (BYTES > 0) mbarrier_announce(base + Z::barrier_at(X, (j & 1)), rows * BYTES);
             });
     }
     template <int X>
-    SEQCELLS_INLINE void wait(int64_t j) const {
-        mbarrier_wait(base + Z::barrier_at(X, int(j & 1)), int(j >> 1 & 1));
+    SEQCELLS_INLINE void wait(int j) const {
+        mbarrier_wait(base + Z::barrier_at(X, (j & 1)), j >> 1 & 1);
     }
 
     // Sends pieces of 16 bytes: of those that each block gets `piece(i)` tells row, where it is from and where it goes.
     template <int X, int PIECES, class Piece>
-    SEQCELLS_INLINE void send(int64_t j, Piece piece) const {
-        const uint32_t barrier = base + Z::barrier_at(X, int(j & 1));
+    SEQCELLS_INLINE void send(int j, Piece piece) const {
+        const uint32_t barrier = base + Z::barrier_at(X, (j & 1));
 #pragma unroll
         for (int first = 0; first < PIECES * Form::BLOCKS; first += Z::THREADS) {
             const int i = first + thread, block = i / PIECES;
@@ -158,7 +158,7 @@ struct Cluster {
 
     // Exchanges an operand for the j-th step, once all threads have written this block's part of it.
     template <int O>
-    SEQCELLS_INLINE void exchange(int64_t j) {
+    SEQCELLS_INLINE void exchange(int j) {
         if constexpr (Form::operand[O].scattered) {
             each_product<O>([&](auto p) { weights.template get<decltype(p)::value>().multiply(base + Form::operand[O].own_at, shared); });
             block_barrier();
@@ -167,13 +167,13 @@ struct Cluster {
                 send<Z::OPERANDS + P, EACH * Form::ROWS>(j, [&](int i, int block) {
                     const int row = i / EACH;
                     const char* from = shared + Form::product[P].partial_at + ((block * Form::ROWS + row) * Form::product[P].pitch + i % EACH * 4) * 4;
-                    return Piece{row, from, base + Form::product[P].received_at + int(j & 1) * Z::RECEIVED_BYTES + (rank * Form::ROWS * Form::UNITS + i * 4) * 4};
+                    return Piece{row, from, base + Form::product[P].received_at + (j & 1) * Z::RECEIVED_BYTES + (rank * Form::ROWS * Form::UNITS + i * 4) * 4};
                 });
             });
         } else {
             constexpr int EACH = Z::CHUNKS * Form::ROWS;
             send<O, Program::operands[O].blocks * EACH>(j, [&](int i, int) {
-                const uint32_t to = base + Form::operand[O].gathered_at + int(j & 1) * Form::operand[O].gathered_bytes;
+                const uint32_t to = base + Form::operand[O].gathered_at + (j & 1) * Form::operand[O].gathered_bytes;
                 const int chunk = i / EACH * Z::ALL_CHUNKS + rank * Z::CHUNKS, within = i % EACH;
                 return Piece{i % Form::ROWS, shared + Form::operand[O].own_at + i * 16, to + (chunk * Form::ROWS + within) * 16};
             });
@@ -187,7 +187,7 @@ struct Cluster {
     }
     // All operands that are whole with stage K.
     template <int K>
-    SEQCELLS_INLINE void exchange_all(int64_t j) {
+    SEQCELLS_INLINE void exchange_all(int j) {
         each_constant<Z::OPERANDS>([&](auto o) {
             if constexpr (Form::operand[decltype(o)::value].made_at == K) exchange<decltype(o)::value>(j);
         });
@@ -201,7 +201,7 @@ struct Cluster {
 
     // What comes before stage K: its operands, and the products that are made here.
     template <int K>
-    SEQCELLS_INLINE void gather(int64_t j) {
+    SEQCELLS_INLINE void gather(int j) {
         bool made = false;
         each_constant<Z::PRODUCTS>([&](auto p) {
             constexpr int P = decltype(p)::value;
@@ -209,7 +209,7 @@ struct Cluster {
             if constexpr (of.stage == K) {
                 wait<Form::product[P].scattered ? Z::OPERANDS + P : of.operand>(j);
                 if constexpr (!Form::product[P].scattered) {
-                    weights.template get<P>().multiply(base + Form::operand[of.operand].gathered_at + int(j & 1) * Form::operand[of.operand].gathered_bytes, shared);
+                    weights.template get<P>().multiply(base + Form::operand[of.operand].gathered_at + (j & 1) * Form::operand[of.operand].gathered_bytes, shared);
                     made = true;
                 }
             }
@@ -218,8 +218,8 @@ struct Cluster {
     }
 
     template <int K>
-    SEQCELLS_INLINE void write(int64_t j, bool from_late) const {
-        const int64_t time = steps.at(index(j));
+    SEQCELLS_INLINE void write(int j, bool from_late) const {
+        const int time = steps.at(index(j));
 #pragma unroll
         for (int n = 0; n < ITEMS; ++n)
             each_constant<int(std::get<K>(Program::results).size())>([&](auto k) {
@@ -231,7 +231,7 @@ struct Cluster {
 
     // The stages between the first and the last one.
     template <int K>
-    SEQCELLS_INLINE void between(int64_t j) {
+    SEQCELLS_INLINE void between(int j) {
         if constexpr (K < LAST) {
             gather<K>(j);
             compute<K, false>(j);
@@ -244,19 +244,19 @@ struct Cluster {
         }
     }
 
-    SEQCELLS_INLINE void look_ahead(int64_t j) {
+    SEQCELLS_INLINE void look_ahead(int j) {
         if constexpr (Form::BOUNDED)
 #pragma unroll
             for (int n = 0; n < ITEMS; ++n) {
                 reset_now[n] = reset_next[n];
-                reset_next[n] = j < a.steps && item(n).there && steps.boundary(steps.at(index(j)), item(n).row, length[n]);
+                reset_next[n] = j < steps.count && item(n).there && steps.boundary(steps.at(index(j)), item(n).row, length[n]);
             }
     }
 
     SEQCELLS_INLINE void begin() {
         each_constant<Z::PRODUCTS>([&](auto p) {
             constexpr int P = decltype(p)::value, ARRAY = Program::products[P].weight;
-            const auto* from = reinterpret_cast<const Storage*>(a.arrays[ARRAY]) + direction * a.apart[ARRAY];
+            const auto* from = reinterpret_cast<const Storage*>(a.arrays[ARRAY]) + direction * Form::apart[ARRAY];
             weights.template get<P>().load(from, shared, rank);
         });
         // Each thread clears what it had its own weights in.
@@ -269,7 +269,7 @@ struct Cluster {
 #pragma unroll
         for (int n = 0; n < ITEMS; ++n) {
             const auto own = item(n);
-            length[n] = a.lengths && own.there ? a.lengths[own.row] : a.steps;
+            length[n] = a.lengths && own.there ? int(a.lengths[own.row]) : steps.count;
             clear(v[n]);
             clear(sums[n]);
             clear(added[n]);
@@ -298,8 +298,8 @@ struct Cluster {
 
     SEQCELLS_INLINE void run() {
         begin();
-        for (int64_t j = 0; j < a.steps; ++j) {
-            const bool goes_on = j + 1 < a.steps;
+        for (int j = 0; j < steps.count; ++j) {
+            const bool goes_on = j + 1 < steps.count;
             between<1>(j);
             gather<LAST>(j);
             compute<LAST, false>(j);
@@ -342,7 +342,7 @@ struct Cluster {
             each_constant<Program::sums>([&](auto k) {
                 constexpr int COLUMN = Form::sum_column[decltype(k)::value];
                 if constexpr (COLUMN >= 0)
-                    if (own.there) a.sums[(direction * a.batch + own.row) * a.sums_width + COLUMN * Form::H + own.unit] += sums[n][decltype(k)::value];
+                    if (own.there) a.sums[((direction * a.batch + own.row) * a.sums_columns + COLUMN) * Form::H + own.unit] += sums[n][decltype(k)::value];
             });
         }
     }

@@ -53,9 +53,10 @@ struct Column {
     int initial, at;
 };
 
-// `Form`, which is printed, has the type Storage; H, UNITS a block, BLOCKS a cluster, ROWS, WARPS, STEPS of input that the ring has
+// `Form`, which is printed, has the types Storage and Index, of elements of arrays; DIRECTIONS, H, UNITS a block, BLOCKS a cluster, ROWS, WARPS, STEPS of input that the ring has
 // room for, bytes of a COPY; whether the layer is BOUNDED by lengths or resets; of each array whether it is `given` and whether it
-// is `working`, of float32; `product`, `operand` and `ring` as above; the column of `sums` of each sum, or -1; places in shared
+// is `working`, of float32, its `columns`, of units or numbers, and of weights how many are `apart` from direction to
+// direction; `product`, `operand` and `ring` as above; the column of `sums` of each sum, or -1; places in shared
 // memory: RING_AT and RING_BYTES of a step, BARRIERS_AT.
 template <class Form>
 struct Sizes {

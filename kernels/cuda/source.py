@@ -92,26 +92,43 @@ def _lacking(cell: type[Cell], both: tuple[Layout, Layout]) -> Mapping[str, bool
     }
 
 
+class Given(NamedTuple):
+    """An array that a call has."""
+
+    name: str
+    working: bool
+    """Whether it is of float32 in any case."""
+    columns: int
+    """Of units, or of numbers."""
+    apart: int
+    """Of a product's weight: numbers from direction to direction."""
+
+
+class How(NamedTuple):
+    """What a kernel is compiled for, besides its division."""
+
+    hidden: int
+    directions: int
+    dtype: torch.dtype
+    arrays: tuple[Given, ...]
+    bounded: bool
+    """Whether there are lengths or resets."""
+    sum_columns: tuple[int, ...]
+    """Of each sum its column of ``sums``, or -1."""
+    copy: int
+    """Bytes that may be copied at once: a divisor of the addresses of all rows."""
+    wide: bool
+    """Whether an array has more elements than 32 bits count."""
+
+
 def text(
     of: Printed,
     which: str,
     divided: Division,
-    hidden: int,
-    dtype: torch.dtype,
-    working: Mapping[str, bool],
-    bounded: bool,
-    sum_columns: Iterable[int],
-    copy: int,
+    how: "How",
 ) -> str:
-    """A kernel's source.
-
-    Args:
-        which: ``"forward"`` or ``"backward"``.
-        working: the arrays that are given, and whether each is of float32 in any case.
-        bounded: whether there are lengths or resets.
-        sum_columns: of each sum its column of `sums`, or -1.
-        copy: bytes that may be copied at once: a divisor of the addresses of all rows.
-    """
+    """The source of the kernel for a pass, ``"forward"`` or ``"backward"``."""
+    given = {each.name: each for each in how.arrays}
     layout = of.layout(which)
     arrays = [*layout.arrays]
     ring = [
@@ -119,27 +136,31 @@ def text(
         for c in divided.ring
     ]
     numbers = {
-        "H": hidden,
+        "DIRECTIONS": how.directions,
+        "H": how.hidden,
         "UNITS": divided.units,
         "BLOCKS": divided.blocks,
         "ROWS": divided.rows,
         "WARPS": divided.warps,
         "STEPS": divided.steps,
-        "COPY": copy,
+        "COPY": how.copy,
         "RING_AT": divided.ring_at,
         "RING_BYTES": divided.ring_bytes,
         "BARRIERS_AT": divided.barriers_at,
     }
     lines = [
-        f"using Storage = {STORAGE[dtype]};",
+        f"using Storage = {STORAGE[how.dtype]};",
+        f"using Index = {'int64_t' if how.wide else 'int'};",
         f"static constexpr int {', '.join(f'{name} = {value}' for name, value in numbers.items())};",
-        f"static constexpr bool BOUNDED = {_spelled(bounded)};",
-        _array("bool", "given", [name in working for name in arrays]),
-        _array("bool", "working", [working.get(name, False) for name in arrays]),
+        f"static constexpr bool BOUNDED = {_spelled(how.bounded)};",
+        _array("bool", "given", [name in given for name in arrays]),
+        _array("bool", "working", [given[name].working if name in given else False for name in arrays]),
+        _array("int", "columns", [given[name].columns if name in given else 0 for name in arrays]),
+        _array("int", "apart", [given[name].apart if name in given else 0 for name in arrays]),
         _array("ProductForm", "product", divided.products),
         _array("OperandForm", "operand", divided.operands),
         _array("Column", "ring", ring),
-        _array("int", "sum_column", [*sum_columns]),
+        _array("int", "sum_column", how.sum_columns),
     ]
     return TEXT.format(
         struct=of.struct,

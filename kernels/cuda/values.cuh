@@ -7,28 +7,26 @@
 
 namespace seqcells {
 
-// A call. Arrays are in the order of the pass's names, of one direction after the other or, over time, side by side: `widths`
-// from row to row and `apart` from direction to direction, in numbers.
+// A call. Arrays are in the order of the pass's names: over time of one direction beside the other, else one after the other.
 struct Arguments {
     int64_t steps, batch, reverse;
     const int64_t* lengths;  // (B), or null
     const bool* reset;       // (T, B), or null
-    float* sums;             // (D, B, sums_width)
-    int64_t sums_width;
+    float* sums;             // (D, B, sums_columns · H)
+    int64_t sums_columns;
     char* arrays[MAX_ARRAYS];
-    int64_t widths[MAX_ARRAYS], apart[MAX_ARRAYS];
 };
 
 // Which step comes when, of one direction, and what happens to a row before and in it.
 struct Steps {
     const Arguments& a;
-    bool reverse;
+    const int count;
+    const bool reverse;
 
-    SEQCELLS_INLINE int64_t at(int64_t index) const { return reverse ? a.steps - 1 - index : index; }
-    SEQCELLS_INLINE bool valid(int64_t t, int64_t length) const { return t < length; }
-    SEQCELLS_INLINE bool boundary(int64_t t, int64_t row, int64_t length) const {
-        const int64_t flag = reverse ? t + 1 : t;
-        return a.reset && flag < a.steps && flag < length && a.reset[flag * a.batch + row];
+    SEQCELLS_INLINE int at(int index) const { return reverse ? count - 1 - index : index; }
+    SEQCELLS_INLINE bool boundary(int t, int64_t row, int length) const {
+        const int flag = reverse ? t + 1 : t;
+        return a.reset && flag < count && flag < length && a.reset[flag * a.batch + row];
     }
 };
 
@@ -40,26 +38,29 @@ template <class Program, class Form>
 struct Item {
     using Z = Sizes<Form>;
     using Storage = typename Z::Storage;
+    using Index = typename Form::Index;
     const Arguments& a;
     int local_row, local_unit;
-    int64_t row, unit, direction;
+    Index row;
+    int unit, direction;
     bool there;
 
-    // The number of an array's element at `time`, where that matters.
+    // The number of an element of an array of the caller's: that of the row, then that within it.
     template <class Of>
-    SEQCELLS_INLINE int64_t element(int64_t time) const {
+    SEQCELLS_INLINE Index element(int time) const {
         constexpr Slot slot = Of::slot;
-        const int64_t begin = direction * a.apart[slot.array], width = a.widths[slot.array], column = is_of_row(slot) ? slot.column : slot.column * Form::H + unit;
+        constexpr int WIDTH = Form::columns[slot.array] * (is_of_row(slot) ? 1 : Form::H);
+        const int within = is_of_row(slot) ? slot.column : slot.column * Form::H + unit;
         if constexpr (slot.axes == Axes::TBH || slot.axes == Axes::TB)
-            return begin + (time * a.batch + row) * width + column;
+            return ((Index(time) * Index(a.batch) + row) * Form::DIRECTIONS + direction) * WIDTH + within;
         else if constexpr (slot.axes == Axes::BH || slot.axes == Axes::B)
-            return begin + row * width + column;
+            return (direction * Index(a.batch) + row) * WIDTH + within;
         else
-            return begin + column;
+            return direction * WIDTH + within;
     }
     // Zero where the array is not given.
     template <class Of>
-    SEQCELLS_INLINE float load(int64_t time) const {
+    SEQCELLS_INLINE float load(int time) const {
         constexpr int array = Of::slot.array;
         if constexpr (!Form::given[array]) return 0.0f;
         if (!there) return 0.0f;
@@ -69,7 +70,7 @@ struct Item {
             return to_float(reinterpret_cast<const Storage*>(a.arrays[array])[element<Of>(time)]);
     }
     template <class Of>
-    SEQCELLS_INLINE void store(int64_t time, float value) const {
+    SEQCELLS_INLINE void store(int time, float value) const {
         constexpr int array = Of::slot.array;
         if constexpr (!Form::given[array]) return;
         if (!there) return;
@@ -120,26 +121,27 @@ SEQCELLS_DEVICE void copy(char* to, const char* from, bool there) {
 
 // Copies what comes from the caller's arrays for the step of that index into its place in the ring, in the background.
 template <class Program, class Form>
-SEQCELLS_DEVICE void copy_step(const Arguments& a, const Steps& steps, int64_t index, char* ring, int64_t first_row, int rows, int rank, int64_t direction) {
+SEQCELLS_DEVICE void copy_step(const Arguments& a, const Steps& steps, int index, char* ring, int64_t first_row, int rows, int rank, int direction) {
     using Z = Sizes<Form>;
+    using Index = typename Form::Index;
     const int warp = thread_index() / 32, lane = thread_index() % 32;
     each_constant<int(Form::ring.size())>([&](auto k) {
         constexpr int K = decltype(k)::value;
         constexpr Column of = Form::ring[K];
-        constexpr int SIZE = Form::working[Form::ring[K].array] ? 4 : sizeof(typename Z::Storage), COPY = larger(Form::COPY, SIZE), NUMBERS = COPY / SIZE, PER_ROW = Form::UNITS / NUMBERS;
+        constexpr int SIZE = Form::working[of.array] ? 4 : sizeof(typename Z::Storage), COPY = larger(Form::COPY, SIZE), NUMBERS = COPY / SIZE;
+        constexpr int PER_ROW = Form::UNITS / NUMBERS, WIDTH = Form::columns[of.array] * Form::H;
         if (!Form::given[of.array] || warp != K % Form::WARPS) return;
         const bool initial = of.before && index == 0;
-        const int array = initial ? of.initial : of.array;
-        const int64_t time = steps.at(of.before ? index - 1 : index), width = a.widths[array];
-        const char* from = a.arrays[array] + (direction * a.apart[array] + of.column * Form::H * (initial ? 0 : 1)) * SIZE;
-        if (!initial) from += time * a.batch * width * SIZE;
-        char* const to = ring + Form::ring[K].at;
-#pragma unroll 1
-        for (int i = lane; i < Form::ROWS * PER_ROW; i += 32) {
-            const int row = i / PER_ROW, unit = i % PER_ROW * NUMBERS;
-            const int64_t there = rank * Form::UNITS + unit;
+        const Index begin = Index(steps.at(of.before ? index - 1 : index)) * Index(a.batch) + Index(first_row);
+        const char* const from = a.arrays[initial ? of.initial : of.array];
+#pragma unroll
+        for (int first = 0; first < Form::ROWS * PER_ROW; first += 32) {
+            const int i = first + lane, row = i / PER_ROW, unit = i % PER_ROW * NUMBERS, there = rank * Form::UNITS + unit;
+            if (i >= Form::ROWS * PER_ROW) continue;
             const bool is = row < rows && there < Form::H;
-            copy<COPY>(to + (row * Form::UNITS + unit) * SIZE, is ? from + ((first_row + row) * width + there) * SIZE : a.arrays[array], is);
+            Index element = ((begin + row) * Form::DIRECTIONS + direction) * WIDTH + of.column * Form::H + there;
+            if (initial) element = (direction * Index(a.batch) + Index(first_row) + row) * Form::H + there;
+            copy<COPY>(ring + of.at + (row * Form::UNITS + unit) * SIZE, from + (is ? int64_t(element) * SIZE : 0), is);
         }
     });
     copies_commit();

@@ -16,6 +16,7 @@ from ...cuda import division, nvrtc, source
 from ...cuda.division import Device, Division, Wanted
 from ...cuda.driver import Launch
 from ...cuda.kernels import architecture, code, function
+from ...cuda.source import Given, How
 from ..device.tables import Pass
 from ..host import configurations, precision
 from ..host.laid_out import laid_out
@@ -169,26 +170,16 @@ class Kernel(NamedTuple):
 
 @cache
 def _kernel(
-    cell: type[Cell],
-    kept: tuple[str, ...],
-    which: str,
-    sizes: tuple[int, int, int],
-    dtype: torch.dtype,
-    device: torch.device,
-    has: Device,
-    working: tuple[tuple[str, bool], ...],
-    bounded: bool,
-    sum_columns: tuple[int, ...],
-    copy: int,
+    cell: type[Cell], kept: tuple[str, ...], which: str, batch: int, device: torch.device, has: Device, how: How
 ) -> Kernel:
     """The first division whose kernel does not spill, with more and more registers to spare; else the one that spills
     least."""
     found, printed = {}, source.printed(cell, kept)
     for spare in SPARE:
-        divided = _division(cell, kept, which, sizes, dtype, has, spare)
+        divided = _division(cell, kept, which, (how.hidden, batch, how.directions), how.dtype, has, spare)
         if isinstance(divided, str):
             break
-        text = source.text(printed, which, divided, sizes[0], dtype, dict(working), bounded, sum_columns, copy)
+        text = source.text(printed, which, divided, how)
         spilled = stack_bytes(text, device)
         found.setdefault(spilled, Kernel(text, divided))
         if not spilled:
@@ -220,22 +211,20 @@ class _Call:
         found |= arrays
         self.tensors = {name: found[name] for name in self.layout.arrays if found.get(name) is not None}
         slots = [*self.layout.slots.values(), *(each.slot for some in self.layout.results for each in some)]
-        self._of_steps = {slot.array for slot in slots if slot.axes.startswith("T")}
+        self._axes = {slot.array: slot.axes for slot in slots}
         self.sums = arrays.get("sums")
         self.lengths = None if layer.lengths is None else layer.lengths.to(torch.int64)
-        self.kernel = _kernel(
-            shape.cell,
-            shape.kept,
-            which,
-            (shape.hidden, shape.batch, shape.directions),
+        how = How(
+            layer.hidden,
+            layer.directions,
             layer.dtype,
-            layer.device,
-            device_of(shape),
-            tuple((name, tensor.dtype != layer.dtype) for name, tensor in self.tensors.items()),
+            tuple(map(self._given, self.tensors)),
             layer.bounded,
             self._sum_columns(of),
             self._copy(),
+            max(tensor.numel() for tensor in self.tensors.values()) >= 1 << 31,
         )
+        self.kernel = _kernel(shape.cell, shape.kept, which, shape.batch, layer.device, device_of(shape), how)
 
     @property
     def launch(self) -> Launch:
@@ -247,33 +236,26 @@ class _Call:
     def arguments(self) -> ctypes.Array:
         """As values.cuh has them: all of 8 bytes."""
         layer, names = self.layer, self.layout.arrays
-        width = 0 if self.sums is None else self.sums.shape[2]
+        columns = 0 if self.sums is None else self.sums.shape[2] // layer.hidden
         scalars = [layer.steps, layer.batch, int(layer.backwards[0])]
-        scalars += [_address(tensor) for tensor in (self.lengths, layer.reset, self.sums)] + [width]
+        scalars += [_address(tensor) for tensor in (self.lengths, layer.reset, self.sums)] + [columns]
         addresses = [_address(self.tensors.get(name)) for name in names]
-        widths = [self._width(name) for name in names]
-        apart = [self._apart(name) for name in names]
-        room = [0] * (source.MOST_ARRAYS - len(names))
-        each = [*scalars, *addresses, *room, *widths, *room, *apart, *room]
+        each = [*scalars, *addresses, *[0] * (source.MOST_ARRAYS - len(names))]
         return (ctypes.c_int64 * len(each))(*each)
+
+    def _given(self, name: str) -> Given:
+        tensor, axes, directions = self.tensors[name], self._axes.get(name), self.layer.directions
+        units = self.layer.hidden if axes is None or axes.endswith("H") else 1
+        if axes and "B" in axes:
+            columns = tensor.shape[-1] // (units * (directions if "T" in axes else 1))
+        else:
+            columns = tensor.numel() // (units * directions)
+        apart = tensor.numel() // directions if axes is None else 0
+        return Given(name, tensor.dtype != self.layer.dtype, columns, apart)
 
     def _sum_columns(self, of: Pass) -> tuple[int, ...]:
         """Of each sum its column of ``sums``; -1 where it is summed up from a history."""
         return tuple(each.column if each.array == "sums" else -1 for each in of.sums)
-
-    def _width(self, name: str) -> int:
-        """From row to row."""
-        tensor = self.tensors.get(name)
-        return 0 if tensor is None else tensor.shape[-1]
-
-    def _apart(self, name: str) -> int:
-        """From direction to direction."""
-        tensor = self.tensors.get(name)
-        if tensor is None:
-            return 0
-        if name in self._of_steps:
-            return tensor.shape[-1] // self.layer.directions
-        return tensor.numel() // self.layer.directions
 
     def _copy(self) -> int:
         """Bytes that may be copied at once."""
