@@ -12,8 +12,9 @@ import pytest
 import torch
 from clusters import emulated
 from recurrences import random_recurrence, results
-from support import assert_equal_to, distance, plain_if
+from support import assert_equal_to, distance, gradients, plain_if
 
+import seqcells
 from seqcells import cells
 from seqcells.backends import BACKENDS
 from seqcells.cells import Cell
@@ -227,8 +228,21 @@ def test_what_it_refuses_by_name(changed, words):
 
 
 def test_a_device_without_clusters():
-    why_not = BACKENDS[BACKEND].refuses
     q = random_recurrence(EVERY["lstm"], torch.bfloat16, hidden=8)
     with pytest.raises(RuntimeError, match="thread-block clusters are of NVIDIA's GPUs, and the input is on cpu"):
         results(q, BACKEND)
-    assert why_not
+
+
+def test_layers_and_their_plan():
+    """Modules call the plan as any backend, in training and without, and say how it divides them."""
+    layers = [seqcells.LSTM(7, 24, 2, bidirectional=True, backend=name) for name in (BACKEND, "reference")]
+    layers[1].load_state_dict(layers[0].state_dict())
+    input = torch.randn(5, 3, 7)
+    with emulated(forced=SMALL):
+        ours = gradients([layers[0](input)[0]], [*layers[0].parameters()])
+        with torch.no_grad():
+            inference, reason = layers[0](input)[0], layers[0].plan(input).reason
+    expected = layers[1](input)[0]
+    assert_equal_to([inference], [expected], 1e-6)
+    assert_equal_to(ours, gradients([expected], [*layers[1].parameters()]), 2e-6)
+    assert "forward by clusters of 2 blocks for 8 sequences" in reason

@@ -207,6 +207,7 @@ ORDER = [
     {"call"},
     {"measured", "backends"},
     {"kernels.cpu", "kernels.triton"},
+    {"kernels.cuda"},
     {"request"},
     {"derive"},
     {"cells", "system", "version"},

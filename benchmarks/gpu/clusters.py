@@ -1,5 +1,5 @@
-"""Microseconds a step of the cluster plan's kernels alone, beside the persistent plan's, and beside a program of its own
-that prints such figures: the kernel by hand that the plan was made after."""
+"""Microseconds a step of the cluster plan's kernels alone, beside the persistent plan's, and beside a program that
+prints such figures: the kernel by hand that the plan was made after."""
 
 import shutil
 import statistics

@@ -41,9 +41,9 @@ struct Cluster {
     SEQCELLS_INLINE Item<Program, Form> item(int n) const {
         const int i = thread + n * Z::THREADS, local_row = i / Form::UNITS, local_unit = i % Form::UNITS;
         const int unit = rank * Form::UNITS + local_unit;
-        return {a, local_row, local_unit, typename Form::Index(first_row + local_row), unit, direction, local_row < rows && unit < Form::H};
+        return {a, local_row, local_unit, typename Form::Index(first_row + local_row), unit, direction, local_row < rows && (Form::H == Form::UNITS * Form::BLOCKS || unit < Form::H)};
     }
-    SEQCELLS_INLINE bool is_in_tile(int n) const { return thread + n * Z::THREADS < Form::UNITS * Form::ROWS; }
+    SEQCELLS_INLINE bool is_in_tile(int n) const { return Z::ITEMS * Z::THREADS == Form::UNITS * Form::ROWS || thread + n * Z::THREADS < Form::UNITS * Form::ROWS; }
 
     // The index of a step, in the order of travel; the pass goes through them from the first or, backward, from the last.
     SEQCELLS_INLINE int index(int j) const { return Program::by > 0 ? j : steps.count - 1 - j; }
@@ -144,7 +144,7 @@ struct Cluster {
 #pragma unroll
         for (int first = 0; first < PIECES * Form::BLOCKS; first += Z::THREADS) {
             const int i = first + thread, block = i / PIECES;
-            if (i < PIECES * Form::BLOCKS) {
+            if (PIECES * Form::BLOCKS % Z::THREADS == 0 || i < PIECES * Form::BLOCKS) {
                 const auto one = piece(i % PIECES, block);
                 if (one.row < rows) store_async(peer(one.to, block), peer(barrier, block), *reinterpret_cast<const Chunk*>(one.from));
             }

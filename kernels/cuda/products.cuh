@@ -111,6 +111,7 @@ struct Weights {
                 }
         }
         float* const to = reinterpret_cast<float*>(shared + form.partial_at);
+        constexpr bool FULL = Form::WARPS % form.parts == 0 && (Form::WARPS / form.parts * TILES - 1) * 16 < form.sums;
 #pragma unroll
         for (int m = 0; m < TILES; ++m)
 #pragma unroll
@@ -121,7 +122,7 @@ struct Weights {
 #pragma unroll
                     for (int j = 1; j < CHAINS; ++j) total += sums[m][n][j][e];
                     const int sum = (first_tile() + m) * 16 + e / 2 * 8 + lane / 4, row = n * 8 + lane % 4 * 2 + e % 2;
-                    if ((first_tile() + m) * 16 < form.sums) to[place(sum, row, part())] = total;
+                    if (FULL || (first_tile() + m) * 16 < form.sums) to[place(sum, row, part())] = total;
                 }
     }
 

@@ -137,8 +137,8 @@ SEQCELLS_DEVICE void copy_step(const Arguments& a, const Steps& steps, int index
 #pragma unroll
         for (int first = 0; first < Form::ROWS * PER_ROW; first += 32) {
             const int i = first + lane, row = i / PER_ROW, unit = i % PER_ROW * NUMBERS, there = rank * Form::UNITS + unit;
-            if (i >= Form::ROWS * PER_ROW) continue;
-            const bool is = row < rows && there < Form::H;
+            if (Form::ROWS * PER_ROW % 32 != 0 && i >= Form::ROWS * PER_ROW) continue;
+            const bool is = row < rows && (Form::H == Form::UNITS * Form::BLOCKS || there < Form::H);
             Index element = ((begin + row) * Form::DIRECTIONS + direction) * WIDTH + of.column * Form::H + there;
             if (initial) element = (direction * Index(a.batch) + Index(first_row) + row) * Form::H + there;
             copy<COPY>(ring + of.at + (row * Form::UNITS + unit) * SIZE, from + (is ? int64_t(element) * SIZE : 0), is);

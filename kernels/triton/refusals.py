@@ -56,6 +56,13 @@ def refuses_by_clusters(call: Call) -> str | None:
     return cluster.refuses(Shape.called(call))
 
 
+def clusters_in_words(call: Call) -> str:
+    """How the cluster plan runs a call."""
+    from .plans import cluster
+
+    return cluster.in_words(Shape.called(call)) if call.rows else ""
+
+
 def persistently_in_words(call: Call) -> str:
     """How the persistent plan runs a call, or cannot."""
     from . import by_name

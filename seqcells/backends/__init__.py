@@ -82,6 +82,7 @@ BACKENDS: dict[str, Backend] = {
         "seqcells.kernels.triton.plans.cluster",
         triton.unavailable,
         triton_refusals.refuses_by_clusters,
+        triton_refusals.clusters_in_words,
     ),
 }
 NAMES = ("auto", *BACKENDS)

@@ -54,6 +54,18 @@ def seconds(shape: Shape, gradients: bool = False) -> float | None:
     return total
 
 
+def in_words(shape: Shape) -> str:
+    """How clusters divide a layer, in each pass that a call is likely to have."""
+    words = []
+    for which in ("forward", "backward") if torch.is_grad_enabled() else ("forward",):
+        found = division_of(shape, which)
+        if isinstance(found, str):
+            words.append(f"{which} it cannot: {found}")
+        else:
+            words.append(f"{which} by clusters of {found.blocks} blocks for {found.rows} sequences")
+    return "; ".join(words)
+
+
 def saved_like(q: Recurrence) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
     return staged.saved_like(q, _passes(q))
