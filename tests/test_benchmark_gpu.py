@@ -91,7 +91,7 @@ def test_a_rehearsal_cut_short_goes_on_where_it_was(number, before, tmp_path):
     assert len(whole) == 3 * len(cases.planned(rehearsal=True)) and report.complete and not report.left_out
     finished = {key for key in half if {(*key[:-1], name) in half for name in cases.REHEARSED} == {True}}
     assert finished and all(whole[key] == half[key] for key in finished)  # nothing was measured twice
-    assert {name for name, stage in report.stages.items() if not stage.done} == {"graphs", "host"}
+    assert {name for name, stage in report.stages.items() if not stage.done} == {"clusters", "graphs", "host"}
     (tests,) = report.tests.values()
     assert tests.passed > 5 and not tests.failed and not tests.words
     assert [set(model["seconds"]) for model in report.models] == [{BASELINE, NULL, "seqcells swap"}] * 2

@@ -79,9 +79,9 @@ class Attending(Cell):
         return s.h + sigmoid(4 * attention) * (value - s.h)
 
 
-def layer(name, **options):
+def layer(name, *options, **named):
     """A recurrence of random tensors."""
-    return random_recurrence(CELLS[name], **options)
+    return random_recurrence(CELLS[name], *options, **named)
 
 
 @here
