@@ -3,8 +3,8 @@
 //
 // A thread has the same items in all stages and steps, so what stages give each other stays in its registers. An exchange has
 // two buffers and an mbarrier for each. No block overwrites what another still reads: it sends for step t + 2 after it has
-// received all of step t + 1, which each block sends after its products of step t. All that comes to a block it waits for, so it
-// may end when it is done.
+// received all of step t + 1, which each block sends after its products of step t. Blocks end together: no store is under way
+// then, for each block has waited for all that comes to it.
 
 #pragma once
 
@@ -345,6 +345,7 @@ struct Cluster {
                     if (own.there) a.sums[((direction * a.batch + own.row) * a.sums_columns + COLUMN) * Form::H + own.unit] += sums[n][decltype(k)::value];
             });
         }
+        cluster_barrier();
     }
 
   private:

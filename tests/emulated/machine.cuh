@@ -68,7 +68,7 @@ struct Block {
     int left = 0;
 };
 struct Store {
-    int block;
+    int block, from;
     uint32_t to, barrier;
     Chunk chunk;
 };
@@ -131,6 +131,7 @@ inline void check(Mbarrier& m) {
 inline void deliver(const Store& s) {
     Block& block = world->block[s.block];
     if (!block.left) return fail("a block was written to that had ended");
+    if (!world->block[s.from].left) return fail("a block had ended whose store was under way");
     auto found = block.mbarriers.find(s.barrier);
     if (found == block.mbarriers.end()) return fail("an mbarrier was not there when bytes came");
     std::memcpy(block.shared + s.to, &s.chunk, 16);
@@ -196,7 +197,7 @@ SEQCELLS_DEVICE void mbarrier_wait(uint32_t barrier, int parity) {
 }
 SEQCELLS_DEVICE void store_async(uint32_t to, uint32_t barrier, const Chunk& chunk) {
     const uint32_t within = (1u << emulated::PEER) - 1;
-    emulated::world->stores.push_back({int(to >> emulated::PEER), to & within, barrier & within, chunk});
+    emulated::world->stores.push_back({int(to >> emulated::PEER), cluster_rank(), to & within, barrier & within, chunk});
     emulated::perhaps_yield();
 }
 
