@@ -137,6 +137,16 @@ def _first_products(q):
         return cluster.division_of(Shape.of(q), "forward").products[-1:]
 
 
+def test_reset_states_of_any_strides():
+    """One state for all sequences, which lie in the same memory."""
+    q = random_recurrence(EVERY["lstm"], torch.float32, hidden=24, steps=5, resets=True)
+    shared = [state.detach()[:, :1].expand(state.shape) for state in q.reset_states]
+    assert not any(state.is_contiguous() for state in shared)
+    wanted = q._replace(reset_states=[state.contiguous().requires_grad_() for state in shared])
+    q = q._replace(reset_states=[state.requires_grad_() for state in shared])
+    assert_equal_to(found(q), exact(wanted), 1e-6)
+
+
 def test_the_same_bits_in_any_order():
     q = random_recurrence(EVERY["lstm"], torch.bfloat16, hidden=24, steps=6, resets=True)
     first, *others = (found(q, seed) for seed in range(4))

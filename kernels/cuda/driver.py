@@ -60,7 +60,7 @@ class Function:
     """
 
     def __init__(self, code: bytes, name: str, shared_bytes: int) -> None:
-        torch.cuda.current_stream()  # so that there is a context
+        _have_context()
         self._module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
         _check(_library().cuModuleLoadData(ctypes.byref(self._module), code))
         _check(_library().cuModuleGetFunction(ctypes.byref(self._function), self._module, name.encode()))
@@ -76,9 +76,21 @@ class Function:
 
     def __call__(self, launch: Launch, arguments: ctypes.Array) -> None:
         """Launch it on torch's present stream; ``arguments`` are its one parameter, a struct."""
+        _have_context()
         config = launch.config(torch.cuda.current_stream().cuda_stream)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         _check(_library().cuLaunchKernelEx(ctypes.byref(config), self._function, parameters, None))
+
+
+def _have_context() -> None:
+    """A thread that has called nothing of CUDA's yet has no context: torch's, of the present device, becomes its own."""
+    library, context = _library(), ctypes.c_void_p()
+    _check(library.cuCtxGetCurrent(ctypes.byref(context)))
+    if not context:
+        torch.cuda.init()
+        device = torch.cuda.current_device()
+        _check(library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+        _check(library.cuCtxSetCurrent(context))
 
 
 @cache

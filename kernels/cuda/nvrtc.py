@@ -67,6 +67,8 @@ def compiled(text: str, headers: Mapping[str, str], architecture: str) -> Code:
             lines = [line for line in said.splitlines() if "error" in line] or said.splitlines()
             raise CannotCompileError(f"NVRTC fails: {'; '.join(lines[:3])}")
         registers, stack = (re.search(words, said) for words in (r"Used (\d+) registers", r"(\d+) bytes stack frame"))
+        if registers is None or stack is None:
+            raise CannotCompileError("NVRTC does not tell what a thread of the kernel takes")
         binary = _read(program, library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN)
         return Code(binary, int(registers[1]), int(stack[1]))
     finally:

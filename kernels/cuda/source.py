@@ -118,7 +118,7 @@ class How(NamedTuple):
     copy: int
     """Bytes that may be copied at once: a divisor of the addresses of all rows."""
     wide: bool
-    """Whether an array has more elements than 32 bits count."""
+    """Whether an array has more elements than 32 bits count, with those of rows that a tile has beyond the batch."""
 
 
 def text(

@@ -133,7 +133,8 @@ class Layer:
         """What the states become at a boundary."""
         if self.reset is None:
             return None
-        return list(self.reset_states or [torch.zeros_like(state) for state in self.states])
+        given = self.reset_states or [torch.zeros_like(state) for state in self.states]
+        return [state.contiguous() for state in given]  # kernels go by addresses
 
     def boundaries(self, direction: int) -> Tensor:
         """(T, B, 1): whether the states are reset just before a step, in the direction of travel."""

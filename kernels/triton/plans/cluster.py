@@ -234,7 +234,7 @@ class _Call:
             layer.bounded,
             self._sum_columns(of),
             self._copy(),
-            max(tensor.numel() for tensor in self.tensors.values()) >= 1 << 31,
+            max(tensor.numel() + 16 * tensor.shape[-1] for tensor in self.tensors.values()) >= 1 << 31,
         )
         self.kernel = _kernel(shape.cell, shape.kept, which, shape.batch, layer.device, device_of(shape), how)
 
