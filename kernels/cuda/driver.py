@@ -83,7 +83,7 @@ class Function:
 
 
 def _have_context() -> None:
-    """A thread that has called nothing of CUDA's yet has no context: torch's, of the present device, becomes its own."""
+    """Give a thread torch's context of the present device, where it has none: it has called nothing of CUDA's yet."""
     library, context = _library(), ctypes.c_void_p()
     _check(library.cuCtxGetCurrent(ctypes.byref(context)))
     if not context:

@@ -118,7 +118,7 @@ class How(NamedTuple):
     copy: int
     """Bytes that may be copied at once: a divisor of the addresses of all rows."""
     wide: bool
-    """Whether an array has more elements than 32 bits count, with those of rows that a tile has beyond the batch."""
+    """Whether 32 bits cannot count an array's elements, with those of a tile beyond the batch."""
 
 
 def text(
