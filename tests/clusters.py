@@ -57,7 +57,7 @@ class Emulator:
     def __init__(self, seed=0, broken=""):
         self.seed, self.broken, self.waits, self.launches = seed, broken, set(), []
 
-    def __call__(self, text, how, arguments, device):
+    def __call__(self, text, how, arguments):
         self.launches.append((text, how))
         said = ctypes.create_string_buffer(ROOM)
         sizes = how.blocks, how.directions, how.cluster, how.threads, how.shared_bytes, self.seed

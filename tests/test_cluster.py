@@ -10,6 +10,9 @@ import sys
 
 import pytest
 import torch
+
+pytest.importorskip("triton")
+
 from clusters import emulated
 from recurrences import random_recurrence, results
 from support import assert_equal_to, distance, gradients, plain_if
@@ -27,7 +30,6 @@ from seqcells.kernels.triton.plans.shape import Shape
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the emulated machine's fibers are glibc's"),
     pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler"),
-    pytest.mark.skipif(not BACKENDS["triton"].engine, reason="triton is not installed"),
 ]
 EVERY = {
     value.name: value

@@ -58,8 +58,8 @@ struct Cluster {
     // Values of stage K for the j-th step of the pass, in registers.
     template <int K, bool BEGINS>
     SEQCELLS_INLINE void compute(int j) {
-        using Valid = typename Choice<Form::BOUNDED, Whether, Always>::type;
-        using Reset = typename Choice<Form::BOUNDED, Whether, Never>::type;
+        using Valid = std::conditional_t<Form::BOUNDED, Whether, Always>;
+        using Reset = std::conditional_t<Form::BOUNDED, Whether, Never>;
         const char* from = ring(j);
         const int time = steps.at(index(j));
 #pragma unroll
@@ -129,18 +129,18 @@ struct Cluster {
             each_constant<Z::OPERANDS + Z::PRODUCTS>([&](auto x) {
                 constexpr int X = decltype(x)::value;
                 constexpr int BYTES = Z::bytes_of_row(X, Program::operands[X < Z::OPERANDS ? X : 0].blocks);
-                if constexpr (BYTES > 0) mbarrier_announce(base + Z::barrier_at(X, (j & 1)), rows * BYTES);
+                if constexpr (BYTES > 0) mbarrier_announce(base + Z::barrier_at(X, j & 1), rows * BYTES);
             });
     }
     template <int X>
     SEQCELLS_INLINE void wait(int j) const {
-        mbarrier_wait(base + Z::barrier_at(X, (j & 1)), j >> 1 & 1);
+        mbarrier_wait(base + Z::barrier_at(X, j & 1), j >> 1 & 1);
     }
 
     // Sends pieces of 16 bytes: of those that each block gets `piece(i)` tells row, where it is from and where it goes.
     template <int X, int PIECES, class Piece>
     SEQCELLS_INLINE void send(int j, Piece piece) const {
-        const uint32_t barrier = base + Z::barrier_at(X, (j & 1));
+        const uint32_t barrier = base + Z::barrier_at(X, j & 1);
 #pragma unroll
         for (int first = 0; first < PIECES * Form::BLOCKS; first += Z::THREADS) {
             const int i = first + thread, block = i / PIECES;
@@ -217,15 +217,23 @@ struct Cluster {
         if (made) block_barrier();
     }
 
+    // A result of a stage. Those of the last one are of this step, when the next step's first stage has been computed.
+    template <int K, int R>
+    SEQCELLS_INLINE float result(int n) const {
+        if constexpr (K == LAST)
+            return late[n][R];
+        else
+            return v[n][Written<Program, K, R>::slot.value];
+    }
     template <int K>
-    SEQCELLS_INLINE void write(int j, bool from_late) const {
+    SEQCELLS_INLINE void write(int j) const {
         const int time = steps.at(index(j));
 #pragma unroll
         for (int n = 0; n < ITEMS; ++n)
             each_constant<int(std::get<K>(Program::results).size())>([&](auto k) {
                 using Of = Written<Program, K, decltype(k)::value>;
                 constexpr Slot slot = Of::slot;
-                if constexpr (slot.where == Where::GIVEN && !slot.adds) item(n).template store<Of>(time, from_late ? late[n][K == LAST ? decltype(k)::value : 0] : v[n][slot.value]);
+                if constexpr (slot.where == Where::GIVEN && !slot.adds) item(n).template store<Of>(time, result<K, decltype(k)::value>(n));
             });
     }
 
@@ -239,7 +247,7 @@ struct Cluster {
                 block_barrier();
                 exchange_all<K>(j);
             }
-            write<K>(j, false);
+            write<K>(j);
             between<K + 1>(j);
         }
     }
@@ -292,7 +300,7 @@ struct Cluster {
         compute<0, true>(0);
         block_barrier();
         exchange_all<0>(0);
-        write<0>(0, false);
+        write<0>(0);
         look_ahead(1);
     }
 
@@ -316,9 +324,9 @@ struct Cluster {
             copies_wait<Form::STEPS - 3>();
             block_barrier();
             if (goes_on) exchange_all<0>(j + 1);
-            write<LAST>(j, true);
+            write<LAST>(j);
             if (goes_on) {
-                write<0>(j + 1, false);
+                write<0>(j + 1);
                 copy_ahead(j + Form::STEPS);
                 look_ahead(j + 2);
             }
@@ -335,7 +343,7 @@ struct Cluster {
                 each_constant<int(std::get<K>(Program::results).size())>([&](auto k) {
                     using Of = Written<Program, K, decltype(k)::value>;
                     constexpr Slot slot = Of::slot;
-                    if constexpr (slot.where == Where::CARRIED) own.template store<Of>(0, late[n][K == LAST ? decltype(k)::value : 0]);
+                    if constexpr (slot.where == Where::CARRIED) own.template store<Of>(0, result<K, decltype(k)::value>(n));
                     if constexpr (slot.where == Where::GIVEN && slot.adds && Form::given[slot.array]) own.template store<Of>(0, own.template load<Of>(0) + added[n][slot.array]);
                 });
             });
@@ -354,14 +362,6 @@ struct Cluster {
 #pragma unroll
         for (int k = 0; k < N; ++k) values[k] = 0.0f;
     }
-    template <bool B, class X, class Y>
-    struct Choice {
-        using type = X;
-    };
-    template <class X, class Y>
-    struct Choice<false, X, Y> {
-        using type = Y;
-    };
 };
 
 }  // namespace seqcells

@@ -191,7 +191,7 @@ def _product(
     return ProductForm(spread, sums, depth, parts, tiles, pairs, 0, pitch)
 
 
-def _placed(wanted: Wanted, divided: "Division", products: list[ProductForm], scattered: Sequence[bool]) -> "Division":
+def _placed(wanted: Wanted, divided: Division, products: list[ProductForm], scattered: Sequence[bool]) -> Division:
     """With places in shared memory, one behind the other."""
     layout, bytes, at = wanted.layout, wanted.bytes, 0
     units, blocks, rows, threads = divided.units, divided.blocks, divided.rows, divided.threads

@@ -67,13 +67,6 @@ class Function:
         for attribute, value in ((MAX_SHARED, shared_bytes), (NON_PORTABLE, 1)):
             _check(_library().cuFuncSetAttribute(self._function, attribute, value))
 
-    def clusters_at_once(self, launch: Launch) -> int:
-        """How many clusters the device runs at once."""
-        found = ctypes.c_int()
-        config = launch.config()
-        _check(_library().cuOccupancyMaxActiveClusters(ctypes.byref(found), self._function, ctypes.byref(config)))
-        return found.value
-
     def __call__(self, launch: Launch, arguments: ctypes.Array) -> None:
         """Launch it on torch's present stream; ``arguments`` are its one parameter, a struct."""
         _have_context()

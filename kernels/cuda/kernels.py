@@ -12,25 +12,25 @@ from .driver import Function
 from .nvrtc import CannotCompileError, Code
 
 
-def function(text: str, shared_bytes: int, device: torch.device) -> Function:
-    """A kernel's source, compiled for a device and loaded there.
+def function(text: str, shared_bytes: int) -> Function:
+    """A kernel's source, compiled for the present device and loaded there.
 
     Raises:
         CannotCompileError: there is no compiler, or it fails.
         DriverError: the device does not take it.
     """
-    return _loaded(text, shared_bytes, architecture(device), torch.cuda.current_device())
+    return _loaded(text, shared_bytes, torch.cuda.current_device())
 
 
-def architecture(device: torch.device) -> str:
+def architecture(device: torch.device | int) -> str:
     """The name of a device's."""
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm_{major}{minor}"
 
 
 @cache
-def _loaded(text: str, shared_bytes: int, architecture: str, device: int) -> Function:
-    return Function(code(text, architecture).binary, source.KERNEL, shared_bytes)
+def _loaded(text: str, shared_bytes: int, device: int) -> Function:
+    return Function(code(text, architecture(device)).binary, source.KERNEL, shared_bytes)
 
 
 @cache

@@ -53,9 +53,6 @@ SEQCELLS_DEVICE void mbarrier_wait(uint32_t barrier, int parity) {
         : "memory");
 }
 
-struct alignas(16) Chunk {
-    uint32_t word[4];
-};
 SEQCELLS_DEVICE void store_async(uint32_t to, uint32_t barrier, const Chunk& c) {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                  "r"(c.word[0]), "r"(c.word[1]), "r"(c.word[2]), "r"(c.word[3]), "r"(barrier)
@@ -82,12 +79,6 @@ SEQCELLS_DEVICE void load_matrices(uint32_t (&to)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row));
 }
 
-struct Bfloat16 {
-    uint16_t bits;
-};
-struct Half {
-    uint16_t bits;
-};
 SEQCELLS_DEVICE float to_float(Bfloat16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
 SEQCELLS_DEVICE float to_float(Half x) {
     float y;

@@ -29,8 +29,7 @@ SEQCELLS_DEVICE void each_constant(F f) {
 }
 
 // A product: rows of its sums in a block, and chunks of 16 bytes of its depth. A warp has `tiles` of 16 rows for one of `parts` of
-// the depth, which is `pairs` of tiles deep; `held` of all these are in
-// registers, the others in shared memory.
+// the depth, which is `pairs` of tiles deep. Registers have `held` of all these, shared memory the others.
 struct ProductForm {
     bool scattered;
     int sums, depth, parts, tiles, pairs, held;
@@ -53,11 +52,15 @@ struct Column {
     int initial, at;
 };
 
-// `Form`, which is printed, has the types Storage and Index, of elements of arrays; DIRECTIONS, H, UNITS a block, BLOCKS a cluster, ROWS, WARPS, STEPS of input that the ring has
-// room for, bytes of a COPY; whether the layer is BOUNDED by lengths or resets; of each array whether it is `given` and whether it
-// is `working`, of float32, its `columns`, of units or numbers, and of weights how many are `apart` from direction to
-// direction; `product`, `operand` and `ring` as above; the column of `sums` of each sum, or -1; places in shared
-// memory: RING_AT and RING_BYTES of a step, BARRIERS_AT.
+// `Form` is printed. It has
+//
+// * the types Storage, of what products read, and Index, of elements of arrays;
+// * DIRECTIONS, H, UNITS a block, BLOCKS a cluster, ROWS, WARPS, STEPS of input in the ring, bytes of a COPY;
+// * whether lengths or resets make the layer BOUNDED;
+// * of each array whether it is `given`, whether it is `working`, of float32, its `columns` of units or numbers, and of a weight how
+//   many numbers lie from direction to direction, `apart`;
+// * `product`, `operand` and `ring` as above, and the column of `sums` of each sum, or -1;
+// * places in shared memory: RING_AT, RING_BYTES of a step, BARRIERS_AT.
 template <class Form>
 struct Sizes {
     using Storage = typename Form::Storage;

@@ -34,6 +34,7 @@ struct Form {{
 }}  // namespace seqcells
 
 SEQCELLS_KERNEL({threads}) {kernel}(SEQCELLS_CONSTANT seqcells::Arguments a) {{
+    static_assert(seqcells::MAX_ARRAYS == {most});
     seqcells::Cluster<seqcells::{program}, seqcells::Form>(a).run();
 }}
 """
@@ -104,6 +105,10 @@ class Given(NamedTuple):
     """Of a product's weight: numbers from direction to direction."""
 
 
+ABSENT = Given("", False, 0, 0)
+"""In the place of an array that a call has not."""
+
+
 class How(NamedTuple):
     """What a kernel is compiled for, besides its division."""
 
@@ -125,12 +130,11 @@ def text(
     of: Printed,
     which: str,
     divided: Division,
-    how: "How",
+    how: How,
 ) -> str:
     """The source of the kernel for a pass, ``"forward"`` or ``"backward"``."""
-    given = {each.name: each for each in how.arrays}
-    layout = of.layout(which)
-    arrays = [*layout.arrays]
+    arrays, named = of.layout(which).arrays, {each.name: each for each in how.arrays}
+    given = [named.get(name, ABSENT) for name in arrays]
     ring = [
         (arrays.index(c.array), c.column, bool(c.initial), arrays.index(c.initial) if c.initial else 0, c.at)
         for c in divided.ring
@@ -153,10 +157,10 @@ def text(
         f"using Index = {'int64_t' if how.wide else 'int'};",
         f"static constexpr int {', '.join(f'{name} = {value}' for name, value in numbers.items())};",
         f"static constexpr bool BOUNDED = {_spelled(how.bounded)};",
-        _array("bool", "given", [name in given for name in arrays]),
-        _array("bool", "working", [given[name].working if name in given else False for name in arrays]),
-        _array("int", "columns", [given[name].columns if name in given else 0 for name in arrays]),
-        _array("int", "apart", [given[name].apart if name in given else 0 for name in arrays]),
+        _array("bool", "given", [each is not ABSENT for each in given]),
+        _array("bool", "working", [each.working for each in given]),
+        _array("int", "columns", [each.columns for each in given]),
+        _array("int", "apart", [each.apart for each in given]),
         _array("ProductForm", "product", divided.products),
         _array("OperandForm", "operand", divided.operands),
         _array("Column", "ring", ring),
@@ -167,6 +171,7 @@ def text(
         form="\n".join(f"    {line}" for line in lines),
         threads=divided.threads,
         kernel=KERNEL,
+        most=MOST_ARRAYS,
         program=f"{STRUCT}::{PASSES[which]}",
     )
 

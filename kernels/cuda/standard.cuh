@@ -1,4 +1,4 @@
-// The part of the standard library that printed cells use: NVRTC comes without one.
+// The part of the standard library that the kernel uses, for NVRTC comes without one, and the types that any machine has.
 
 #pragma once
 
@@ -37,10 +37,16 @@ __device__ constexpr auto get(const tuple<Head, Tail...>& values) {
     else return get<K - 1>(values.tail);
 }
 
+template <bool IS, class A, class B>
+struct conditional {
+    using type = A;
+};
 template <class A, class B>
-constexpr bool is_same_v = false;
-template <class A>
-constexpr bool is_same_v<A, A> = true;
+struct conditional<false, A, B> {
+    using type = B;
+};
+template <bool IS, class A, class B>
+using conditional_t = typename conditional<IS, A, B>::type;
 
 }  // namespace std
 #else
@@ -51,3 +57,17 @@ constexpr bool is_same_v<A, A> = true;
 #include <tuple>
 #include <type_traits>
 #endif
+
+namespace seqcells {
+
+struct alignas(16) Chunk {
+    uint32_t word[4];
+};
+struct Bfloat16 {
+    uint16_t bits;
+};
+struct Half {
+    uint16_t bits;
+};
+
+}  // namespace seqcells

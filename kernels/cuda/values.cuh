@@ -83,12 +83,7 @@ struct Item {
     // What the ring has of a column for a step.
     template <int K>
     SEQCELLS_INLINE float from_ring(const char* ring) const {
-        const int at = local_row * Form::UNITS + local_unit;
-        const char* column = ring + Form::ring[K].at;
-        if constexpr (Form::working[Form::ring[K].array])
-            return reinterpret_cast<const float*>(column)[at];
-        else
-            return to_float(reinterpret_cast<const Storage*>(column)[at]);
+        return to_float(reinterpret_cast<const Storage*>(ring + Form::ring[K].at)[local_row * Form::UNITS + local_unit]);
     }
 };
 
@@ -128,7 +123,8 @@ SEQCELLS_DEVICE void copy_step(const Arguments& a, const Steps& steps, int index
     each_constant<int(Form::ring.size())>([&](auto k) {
         constexpr int K = decltype(k)::value;
         constexpr Column of = Form::ring[K];
-        constexpr int SIZE = Form::working[of.array] ? 4 : sizeof(typename Z::Storage), COPY = larger(Form::COPY, SIZE), NUMBERS = COPY / SIZE;
+        static_assert(!Form::working[of.array] && !(of.before && Form::working[of.initial]), "the ring has room for numbers of the storage dtype");
+        constexpr int SIZE = sizeof(typename Z::Storage), COPY = larger(Form::COPY, SIZE), NUMBERS = COPY / SIZE;
         constexpr int PER_ROW = Form::UNITS / NUMBERS, WIDTH = Form::columns[of.array] * Form::H;
         if (!Form::given[of.array] || warp != K % Form::WARPS) return;
         const bool initial = of.before && index == 0;

@@ -132,6 +132,14 @@ class Places:
         return found
 
 
+def columns(places: Iterable[Place]) -> dict[str, tuple[int, ...]]:
+    """The columns of each array that some places have."""
+    found: dict[str, tuple[int, ...]] = {}
+    for array, column, _ in places:
+        found[array] = (*found.get(array, ()), column)
+    return found
+
+
 def _by_array(places: Iterable[Place]) -> list[Place]:
     """Those of one array together, in the order in which arrays are met first."""
     found: dict[str, list[Place]] = {}

@@ -14,7 +14,7 @@ from .derivation import derive
 from .expressions import Expression, Product
 from .layout import layouts, refuse
 from .names import identifiers
-from .places import Place, Places
+from .places import Place, Places, columns
 from .print import equations_of, formula, number_in_python
 from .program import cut_at_products
 
@@ -257,10 +257,7 @@ def _unpacked(record: str, names: Sequence[tuple[str, int]]) -> list[str]:
 
 def _columns(name: str, places: Iterable[Place]) -> str:
     """The columns of each array, as a dict of that name."""
-    found: dict[str, list[str]] = {}
-    for array, column, _ in places:
-        found.setdefault(array, []).append(str(column))
-    items = [f'"{array}": {_tuple(columns)}' for array, columns in found.items()]
+    items = [f'"{array}": {_tuple([*map(str, some)])}' for array, some in columns(places).items()]
     return "\n".join(_wrapped(f"{name}={{", items, "}", STAGE_WIDTH))
 
 

@@ -27,16 +27,6 @@
 
 namespace seqcells {
 
-struct alignas(16) Chunk {
-    uint32_t word[4];
-};
-struct Bfloat16 {
-    uint16_t bits;
-};
-struct Half {
-    uint16_t bits;
-};
-
 namespace emulated {
 
 struct Mbarrier {

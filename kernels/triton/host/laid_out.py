@@ -4,7 +4,7 @@ from functools import cache
 
 from ....cells import Cell
 from ....derive.layout import Layout
-from ....derive.places import Places
+from ....derive.places import Places, columns
 from ...cuda import source
 from ..device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
@@ -26,15 +26,8 @@ def _pass(cell: type[Cell], layout: Layout) -> Pass:
     return Pass(
         function=None,
         arrays=places.arrays,
-        stages=tuple(Stage(_columns(reads), _columns(writes), ()) for reads, writes in stages),
+        stages=tuple(Stage(columns(reads), columns(writes), ()) for reads, writes in stages),
         products=tuple(Multiplied(m.stage, m.weight, operand, m.of, m.transposed) for m, operand in products),
         sums=tuple(Sum(array, column, to) for array, column, to in places.sums),
         terms=tuple(Term(t.weight, t.block, t.d, t.operand) for t in layout.terms),
     )
-
-
-def _columns(places) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
-    for array, column, _ in places:
-        found[array] = (*found.get(array, ()), column)
-    return found

@@ -10,26 +10,23 @@ import torch
 from torch import Tensor
 
 from ....cells import Cell
-from ....derive.layout import Layout
 from ....request.recurrence import Backward, Recurrence
 from ...cuda import division, nvrtc, source
 from ...cuda.division import Device, Division, Wanted
 from ...cuda.driver import Launch
 from ...cuda.kernels import architecture, code, function
 from ...cuda.source import Given, How
-from ..device.tables import Pass
+from ..device.tables import Pass, Staged
 from ..host import configurations, precision
 from ..host.laid_out import laid_out
 from ..host.passes import StagedLayer
 from . import staged
 from .shape import Shape
 
-__all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like", "seconds"]
+__all__ = ["backward", "forward", "in_words", "refuses", "refuses_backward", "saved_like"]
 
 SPARE = -24, -12, 0, 16, 32
 """Registers to spare: more are tried where a kernel spills. Shared memory takes the weights that have none."""
-START_SECONDS = 12e-6
-"""A launch, and the weights' way into registers."""
 
 
 def refuses(shape: Shape) -> str | None:
@@ -38,20 +35,8 @@ def refuses(shape: Shape) -> str | None:
 
 
 def refuses_backward(shape: Shape) -> str | None:
-    """Why it cannot run a layer backward, which the stepwise plan then does, or None."""
+    """Why it cannot run a layer backward, which then raises, or None."""
     return _reason(division_of(shape, "backward"))
-
-
-def seconds(shape: Shape, gradients: bool = False) -> float | None:
-    """What a layer takes by the model of a step, `division.divide`; backward too with ``gradients``. None where the
-    plan cannot run it."""
-    total = 0.0
-    for which in ("forward", "backward") if gradients else ("forward",):
-        found = division_of(shape, which)
-        if isinstance(found, str):
-            return None
-        total += START_SECONDS + shape.steps * found.seconds
-    return total
 
 
 def in_words(shape: Shape) -> str:
@@ -140,7 +125,7 @@ def _reason(found: Division | str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _passes(q: Recurrence):
+def _passes(q: Recurrence) -> Staged:
     return laid_out(q.cell, q.kept)
 
 
@@ -155,17 +140,22 @@ def _run(
     way: int,
 ) -> None:
     """All steps of a pass."""
-    if not (layer.steps and layer.batch):
-        for start, end in zip(carried, left, strict=True):
-            end.copy_(start)
+    if not layer.batch:
         return
-    call = _Call(shape, which, layer, of, arrays, carried, left)
-    launch(call.kernel.text, call.launch, call.arguments(), layer.device)
+    begin, end = ("initial", "final") if which == "forward" else ("grad_final", "grad_initial")
+    states = {"initial": layer.states, begin: carried, end: left}
+    tensors = {
+        f"{name}.{state}": tensor
+        for name, some in states.items()
+        for state, tensor in zip(layer.cell.states, some, strict=True)
+    }
+    call = _Call(shape, which, layer, of, {**tensors, **arrays})
+    launch(call.kernel.text, call.launch, call.arguments())
 
 
-def launch(text: str, how: Launch, arguments: ctypes.Array, device: torch.device) -> None:
+def launch(text: str, how: Launch, arguments: ctypes.Array) -> None:
     """A kernel's source, run."""
-    function(text, how.shared_bytes, device)(how, arguments)
+    function(text, how.shared_bytes)(how, arguments)
 
 
 def stack_bytes(text: str, device: torch.device) -> int:
@@ -199,31 +189,32 @@ def _kernel(
     return found[min(found)]
 
 
+class _Table(NamedTuple):
+    """What a pass has the caller's arrays for."""
+
+    names: tuple[str, ...]
+    axes: Mapping[str, str]
+    """Of those that values are in; a product's weight has none."""
+    copied: frozenset[str]
+    """The arrays that are copied into the ring."""
+
+
+@cache
+def _table(cell: type[Cell], kept: tuple[str, ...], which: str) -> _Table:
+    layout = source.printed(cell, kept).layout(which)
+    slots = [*layout.slots.values(), *(each.slot for some in layout.results for each in some)]
+    copied = {name for column in division.ring_columns(layout) for name in (column.array, column.initial)}
+    return _Table(tuple(layout.arrays), {slot.array: slot.axes for slot in slots}, frozenset(copied))
+
+
 class _Call:
     """One pass of a layer, as its kernel takes it."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        which: str,
-        layer: StagedLayer,
-        of: Pass,
-        arrays: Mapping[str, Tensor],
-        carried: Sequence[Tensor],
-        left: Sequence[Tensor],
-    ) -> None:
-        self.layer = layer
-        self.layout: Layout = source.printed(shape.cell, shape.kept).layout(which)
-        begin, end = ("initial", "final") if which == "forward" else ("grad_final", "grad_initial")
-        states = layer.cell.states
-        found = {f"initial.{state}": tensor for state, tensor in zip(states, layer.states, strict=True)}
-        found |= {f"{begin}.{state}": tensor for state, tensor in zip(states, carried, strict=True)}
-        found |= {f"{end}.{state}": tensor for state, tensor in zip(states, left, strict=True)}
-        found |= {name: layer.parameter(name) for name in self.layout.arrays if name.startswith(("weight_", "bias_"))}
-        found |= arrays
-        self.tensors = {name: found[name] for name in self.layout.arrays if found.get(name) is not None}
-        slots = [*self.layout.slots.values(), *(each.slot for some in self.layout.results for each in some)]
-        self._axes = {slot.array: slot.axes for slot in slots}
+    def __init__(self, shape: Shape, which: str, layer: StagedLayer, of: Pass, arrays: Mapping[str, Tensor]) -> None:
+        self.layer, self.table = layer, _table(shape.cell, shape.kept, which)
+        parameters = {name: layer.parameter(name) for name in self.table.names if name.startswith(("weight_", "bias_"))}
+        found = {**parameters, **arrays}
+        self.tensors = {name: found[name] for name in self.table.names if found.get(name) is not None}
         self.sums = arrays.get("sums")
         self.lengths = None if layer.lengths is None else layer.lengths.to(torch.int64)
         how = How(
@@ -247,7 +238,7 @@ class _Call:
 
     def arguments(self) -> ctypes.Array:
         """As values.cuh has them: all of 8 bytes."""
-        layer, names = self.layer, self.layout.arrays
+        layer, names = self.layer, self.table.names
         columns = 0 if self.sums is None else self.sums.shape[2] // layer.hidden
         scalars = [layer.steps, layer.batch, int(layer.backwards[0])]
         scalars += [_address(tensor) for tensor in (self.lengths, layer.reset, self.sums)] + [columns]
@@ -256,7 +247,7 @@ class _Call:
         return (ctypes.c_int64 * len(each))(*each)
 
     def _given(self, name: str) -> Given:
-        tensor, axes, directions = self.tensors[name], self._axes.get(name), self.layer.directions
+        tensor, axes, directions = self.tensors[name], self.table.axes.get(name), self.layer.directions
         units = self.layer.hidden if axes is None or axes.endswith("H") else 1
         if axes and "B" in axes:
             columns = tensor.shape[-1] // (units * (directions if "T" in axes else 1))
@@ -272,9 +263,8 @@ class _Call:
     def _copy(self) -> int:
         """Bytes that may be copied at once."""
         bits = self.layer.hidden * self.layer.dtype.itemsize
-        for column in division.ring_columns(self.layout):
-            for name in (column.array, column.initial):
-                bits |= _address(self.tensors.get(name))
+        for name in self.table.copied:
+            bits |= _address(self.tensors.get(name))
         return next(each for each in (16, 8, 4, 2) if bits % each == 0)
 
 
