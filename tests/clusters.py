@@ -76,7 +76,7 @@ def emulated(seed=0, broken="", forced=None):
         patch.setattr(cluster, "launch", emulator)
         patch.setattr(cluster, "stack_bytes", lambda text, device: 0)
         patch.setattr(cluster, "why_not_on", lambda device: None)
-        patch.setattr(cluster, "device_of", lambda shape: division.Device(132, 227 << 10))
+        patch.setattr(cluster, "device_of", lambda shape: division.Device(227 << 10, (132, 66, 31, 15, 7)))
         patch.setattr(cluster.precision, "mode", lambda dtype: "tf32" if dtype.itemsize == 4 else "ieee")
         patch.setattr(products, "IN_FLOAT64", True)  # a CPU has no product of halves that is summed in float32
         if forced:

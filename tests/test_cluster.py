@@ -21,8 +21,9 @@ import seqcells
 from seqcells import cells
 from seqcells.backends import BACKENDS
 from seqcells.cells import Cell
-from seqcells.kernels.cuda import division, nvrtc, source
+from seqcells.kernels.cuda import division, driver, nvrtc, source
 from seqcells.kernels.cuda.division import Device, Wanted
+from seqcells.kernels.cuda.kernels import EMPTY
 from seqcells.kernels.cuda.source import Given, How
 from seqcells.kernels.triton.plans import cluster
 from seqcells.kernels.triton.plans.shape import Shape
@@ -43,7 +44,7 @@ FORMS = {
     "both, two directions": {"lengths": True, "resets": True, "directions": 2},
 }
 BACKEND = "cuda-cluster"
-H200 = Device(132, 227 << 10)
+H200 = Device(227 << 10, (132, 66, 31, 15, 7))
 SMALL = 2, 8, 4
 """Blocks, rows and warps of a cluster that a CPU runs in seconds."""
 
@@ -261,3 +262,56 @@ def test_layers_and_their_plan():
     assert_equal_to([inference], [expected], 1e-6)
     assert_equal_to(ours, gradients([expected], [*layers[1].parameters()]), 2e-6)
     assert "forward by clusters of 2 blocks for 8 sequences" in reason
+
+
+def test_only_clusters_that_the_device_runs():
+    """A part of a GPU may run none of 16 blocks, or only small ones."""
+    layout = source.printed(EVERY["lstm"]).layout("forward")
+    wanted = Wanted(layout, 512, 16, 1, 2)
+    assert division.divide(wanted, H200).blocks == 16
+    assert division.divide(wanted, H200._replace(at_once=(132, 66, 31, 15, 0))).blocks <= 8
+    assert "do not fit" in division.divide(wanted, H200._replace(at_once=(132, 0, 0, 0, 0)))
+
+
+class Driver:
+    """In the place of NVIDIA's: what is called while threads capture how, and what it answers."""
+
+    def __init__(self):
+        self.called, self.mode, self.failure = [], 0, 0
+
+    def __getattr__(self, name):
+        def call(*given):
+            self.called.append((name, self.mode))
+            if name == "cuThreadExchangeStreamCaptureMode":
+                mode = given[0]._obj
+                mode.value, self.mode = self.mode, mode.value
+            if name == "cuCtxGetCurrent":
+                given[0]._obj.value = 1
+            if name == "cuOccupancyMaxActiveClusters":
+                given[0]._obj.value = 7
+                return self.failure
+            return 0
+
+        return call
+
+
+def test_the_driver_is_asked_even_while_a_graph_is_captured(monkeypatch):
+    """In a mode that allows it, and that is not left to what follows."""
+    library = Driver()
+    monkeypatch.setattr(driver, "_library", lambda: library)
+    function, launch = driver.Function(b"", "kernel", 1024), driver.Launch(16, 1, 16, 32, 1024)
+    assert function.clusters_at_once(launch) == 7
+    relaxed = {name for name, mode in library.called if mode == driver.RELAXED}
+    assert {"cuModuleLoadData", "cuOccupancyMaxActiveClusters"} <= relaxed
+    assert library.mode == 0
+    library.failure = driver.INVALID_CLUSTER_SIZE
+    assert function.clusters_at_once(launch) == 0
+    library.failure = 1
+    with pytest.raises(driver.DriverError):
+        function.clusters_at_once(launch)
+    assert library.mode == 0
+
+
+@needs_nvrtc
+def test_the_empty_kernel_is_compiled():
+    assert nvrtc.compiled(EMPTY, {}, "sm_90").stack_bytes == 0

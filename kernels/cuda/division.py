@@ -10,6 +10,8 @@ REGISTERS, MOST_REGISTERS = 1 << 16, 255
 """32-bit registers of a multiprocessor, and of a thread at most."""
 OWN_REGISTERS = 64
 """Registers of a thread that hold no weights, with one item and 8 rows, besides those of the cell's values."""
+BLOCKS = 1, 2, 4, 8, 16
+"""Sizes of clusters."""
 STEPS = 4, 3
 """Steps of input in shared memory: a read from global memory takes longer than a step. Fewer where there is no room."""
 LOADED = 4
@@ -28,10 +30,10 @@ SHARED_RATE = 128
 class Device(NamedTuple):
     """What a GPU has."""
 
-    processors: int
     shared_bytes: int
     """Of a block, at most."""
-    largest_cluster: int = 16
+    at_once: tuple[int, ...]
+    """Of each of `BLOCKS`, how many such clusters run side by side where a block takes all of that: none if 0."""
 
 
 class ProductForm(NamedTuple):
@@ -125,18 +127,17 @@ def _divisions(wanted: Wanted, device: Device) -> Iterator[Division]:
         each = (division(wanted, blocks, rows, warps, steps) for steps in STEPS)
         one = next((one for one in each if one and one.shared_bytes <= device.shared_bytes), None)
         if one:
-            # What is there at once: clusters lie within a group of processors, some of which stay idle.
-            at_once = max(1, device.processors * 7 // (8 * blocks))
-            turns = -(-(-(-wanted.batch // rows) * wanted.directions) // at_once)
+            turns = -(-(-(-wanted.batch // rows) * wanted.directions) // device.at_once[BLOCKS.index(blocks)])
             yield one._replace(seconds=one.seconds * turns)
 
 
 def _choices(hidden: int, batch: int, device: Device) -> Iterator[tuple[int, int, int]]:
     """Blocks, rows and warps that are tried."""
-    for blocks, rows, warps in product((1, 2, 4, 8, 16), (8, 16), (4, 8, 12, 16)):
+    there = [blocks for blocks, clusters in zip(BLOCKS, device.at_once, strict=True) if clusters]
+    for blocks, rows, warps in product(there, (8, 16), (4, 8, 12, 16)):
         units = -(-hidden // blocks)
         idle = blocks > 1 and (units + -units % 8) * (blocks - 1) >= hidden
-        if blocks <= device.largest_cluster and not idle and (rows == 8 or batch > 8):
+        if not idle and (rows == 8 or batch > 8):
             yield blocks, rows, warps
 
 

@@ -1,6 +1,8 @@
 """NVIDIA's driver, as far as a launch by clusters wants it: torch and Triton have none."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
@@ -10,6 +12,10 @@ MAX_SHARED, NON_PORTABLE = 8, 14
 """Attributes of a function: bytes of shared memory at most; whether clusters of more than 8 blocks are allowed."""
 CLUSTER_DIMENSION = 4
 """An attribute of a launch."""
+RELAXED = 2
+"""A thread's way of capturing a CUDA graph, in which it may call what the graph does not hold."""
+INVALID_CLUSTER_SIZE = 912
+"""The error of a cluster that a device never runs."""
 
 
 class DriverError(RuntimeError):
@@ -62,10 +68,22 @@ class Function:
     def __init__(self, code: bytes, name: str, shared_bytes: int) -> None:
         _have_context()
         self._module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
-        _check(_library().cuModuleLoadData(ctypes.byref(self._module), code))
-        _check(_library().cuModuleGetFunction(ctypes.byref(self._function), self._module, name.encode()))
-        for attribute, value in ((MAX_SHARED, shared_bytes), (NON_PORTABLE, 1)):
-            _check(_library().cuFuncSetAttribute(self._function, attribute, value))
+        with _besides_captures():
+            _check(_library().cuModuleLoadData(ctypes.byref(self._module), code))
+            _check(_library().cuModuleGetFunction(ctypes.byref(self._function), self._module, name.encode()))
+            for attribute, value in ((MAX_SHARED, shared_bytes), (NON_PORTABLE, 1)):
+                _check(_library().cuFuncSetAttribute(self._function, attribute, value))
+
+    def clusters_at_once(self, launch: Launch) -> int:
+        """How many of a launch's clusters the device runs side by side; 0 where it runs none."""
+        found, config = ctypes.c_int(), launch.config()
+        asked = ctypes.byref(found), self._function, ctypes.byref(config)
+        with _besides_captures():
+            failed = _library().cuOccupancyMaxActiveClusters(*asked)
+        if failed == INVALID_CLUSTER_SIZE:
+            return 0
+        _check(failed)
+        return found.value
 
     def __call__(self, launch: Launch, arguments: ctypes.Array) -> None:
         """Launch it on torch's present stream; ``arguments`` are its one parameter, a struct."""
@@ -73,6 +91,17 @@ class Function:
         config = launch.config(torch.cuda.current_stream().cuda_stream)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         _check(_library().cuLaunchKernelEx(ctypes.byref(config), self._function, parameters, None))
+
+
+@contextmanager
+def _besides_captures() -> Iterator[None]:
+    """A thread that captures a CUDA graph may load modules meanwhile, which the graph does not hold."""
+    mode = ctypes.c_int(RELAXED)
+    _check(_library().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode)))
+    try:
+        yield
+    finally:
+        _check(_library().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode)))
 
 
 def _have_context() -> None:

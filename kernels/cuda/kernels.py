@@ -8,8 +8,26 @@ import torch
 from ...derive import build
 from ...system import cache as files
 from . import nvrtc, source
-from .driver import Function
+from .division import BLOCKS, Device
+from .driver import Function, Launch
 from .nvrtc import CannotCompileError, Code
+
+EMPTY = f'extern "C" __global__ void {source.KERNEL}() {{}}\n'
+"""A kernel of which a device tells how many clusters it runs."""
+
+
+@cache
+def clusters(device: int) -> Device:
+    """What a device says that it has for clusters, by its number.
+
+    Raises:
+        CannotCompileError: there is no compiler to ask it by.
+        DriverError: the device does not answer.
+    """
+    most = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    with torch.cuda.device(device):
+        empty = function(EMPTY, most)
+        return Device(most, tuple(empty.clusters_at_once(Launch(blocks, 1, blocks, 32, most)) for blocks in BLOCKS))
 
 
 def function(text: str, shared_bytes: int) -> Function:

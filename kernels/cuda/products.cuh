@@ -59,8 +59,7 @@ struct Weights {
         Chunk* const own = reinterpret_cast<Chunk*>(shared) + thread_index();
         each_constant<(HELD + ROUND - 1) / ROUND>([&](auto round) {
             constexpr int FIRST = decltype(round)::value * ROUND, COUNT = smaller(ROUND, HELD - FIRST);
-#pragma unroll 1
-            for (int i = 0; i < COUNT; ++i) own[i * Z::THREADS] = fragment(weight, FIRST + i, rank);
+            put<COUNT>(own, weight, FIRST, rank);
 #pragma unroll
             for (int i = 0; i < COUNT; ++i) {
                 const Chunk c = own[i * Z::THREADS];
@@ -68,8 +67,23 @@ struct Weights {
                 for (int k = 0; k < 4; ++k) held[FIRST + i][k] = c.word[k];
             }
         });
+        put<ALL - HELD>(spill(shared, HELD), weight, HELD, rank);
+    }
+
+    // Fragments from the first one, side by side: reads of several are under way at a time.
+    template <int COUNT>
+    SEQCELLS_INLINE void put(Chunk* to, const Storage* weight, int first, int rank) {
+        constexpr int GROUP = 4;
 #pragma unroll 1
-        for (int i = HELD; i < ALL; ++i) *spill(shared, i) = fragment(weight, i, rank);
+        for (int i = 0; i + GROUP <= COUNT; i += GROUP) {
+            Chunk some[GROUP];
+#pragma unroll
+            for (int g = 0; g < GROUP; ++g) some[g] = fragment(weight, first + i + g, rank);
+#pragma unroll
+            for (int g = 0; g < GROUP; ++g) to[(i + g) * Z::THREADS] = some[g];
+        }
+#pragma unroll 1
+        for (int i = COUNT / GROUP * GROUP; i < COUNT; ++i) to[i * Z::THREADS] = fragment(weight, first + i, rank);
     }
 
     // Sums of this warp's rows, over its part of the depth, into shared memory.

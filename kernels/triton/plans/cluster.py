@@ -13,11 +13,12 @@ from ....cells import Cell
 from ....request.recurrence import Backward, Recurrence
 from ...cuda import division, nvrtc, source
 from ...cuda.division import Device, Division, Wanted
-from ...cuda.driver import Launch
-from ...cuda.kernels import architecture, code, function
+from ...cuda.driver import DriverError, Launch
+from ...cuda.kernels import architecture, clusters, code, function
+from ...cuda.nvrtc import CannotCompileError
 from ...cuda.source import Given, How
 from ..device.tables import Pass, Staged
-from ..host import configurations, precision
+from ..host import precision
 from ..host.laid_out import laid_out
 from ..host.passes import StagedLayer
 from . import staged
@@ -77,12 +78,17 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 def division_of(shape: Shape, which: str) -> Division | str:
     """How clusters divide a layer in a pass, or why they cannot."""
     sizes = shape.hidden, shape.batch, shape.directions
-    return _division(shape.cell, shape.kept, which, sizes, shape.dtype, device_of(shape), SPARE[0])
+    try:
+        device = device_of(shape)
+    except (CannotCompileError, DriverError) as reason:
+        return str(reason)
+    return _division(shape.cell, shape.kept, which, sizes, shape.dtype, device, SPARE[0])
 
 
 def device_of(shape: Shape) -> Device:
     """What the layer's GPU has."""
-    return Device(*configurations.processors(shape.device))
+    index = shape.device.index
+    return clusters(torch.cuda.current_device() if index is None else index)
 
 
 @cache
