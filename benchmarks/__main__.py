@@ -5,7 +5,7 @@ python -m benchmarks --preset full --json out/cpu.json  all shapes, all provider
 python -m benchmarks --device cuda --preset short       three minutes of a GPU, saved after every row
 python -m benchmarks --suite loaded --loads 0 1 2       beside so many busy processes a core
 python -m benchmarks --null                             can the timing be trusted here?
-python -m benchmarks report                             the README's table, from benchmarks/results
+python -m benchmarks report                             RESULTS.md and the README's table, from benchmarks/results
 python -m benchmarks compare before.json after.json
 """
 
@@ -46,10 +46,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--no-floors", action="store_true", help="do not measure what the machine can do")
     top.add_argument("--no-graphs", action="store_true", help="CUDA: do not capture graphs")
     top.add_argument("--wheels", type=Path, metavar="FOLDER", help="take rivals' wheels from there")
-    write = commands.add_parser("report", help="rewrite the README's table from result files")
+    write = commands.add_parser("report", help="rewrite RESULTS.md and the README's table from result files")
     write.add_argument("results", nargs="*", type=Path, help="default: all in benchmarks/results")
     write.add_argument("--readme", type=Path, default=files.RESULTS.parents[1] / "README.md")
-    write.add_argument("--plots", type=Path, help="draw them there too")
+    write.add_argument("--page", type=Path, default=files.RESULTS.parent / "RESULTS.md")
+    write.add_argument("--plots", type=Path, default=files.RESULTS, help="draw them there")
     two = commands.add_parser("compare", help="two runs side by side")
     two.add_argument("before", type=Path)
     two.add_argument("after", type=Path)
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "report":
         from . import report
 
-        return report.write(options.results or files.reports(), options.readme, options.plots)
+        return report.write(options.results or files.reports(), options.readme, options.page, options.plots)
     if options.command == "compare":
         from . import compare
 

@@ -1,4 +1,4 @@
-"""The README's tables, from committed result files: wins and losses alike."""
+"""What committed result files say: RESULTS.md has all of it, the README eight rows. Wins and losses alike."""
 
 import os
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 OURS = ("seqcells auto",)
 """What users get who choose nothing."""
 LOADED = (*OURS, ONE_THREAD, TWICE)
-# The suites of the README's tables, what a layer's user waits for and its memory, and whose rows stand there. All are
-# in the result files.
+# The suites of RESULTS.md, what a layer's user waits for and its memory, and whose rows stand there. The result files
+# have all suites.
 SHOWN: dict[str, tuple[str, ...]] = {
     "sequence": OURS,
     "training": OURS,
@@ -33,6 +33,36 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "loaded-streaming": LOADED,
     "memory": OURS,
 }
+
+
+class Headline(NamedTuple):
+    """A row of the README's table: what a user does, and the rows of a report that tell about it."""
+
+    words: str
+    device: str
+    suite: str
+    provider: str = OURS[0]
+    cell: str = "lstm"
+    load: float = 0.0
+
+
+HEADLINES = (
+    Headline("inference over a sequence", "cpu", "sequence"),
+    Headline("training step", "cpu", "training"),
+    Headline("one time step a call, `layer.stream()`", "cpu", "streaming", "seqcells stream"),
+    Headline("cell in a Python loop", "cpu", "stepping", "seqcells auto cell"),
+    Headline("sequences of different lengths", "cpu", "packed"),
+    Headline("inference beside one busy process a core", "cpu", "loaded", load=1.0),
+    Headline("inference over a sequence", "cuda", "sequence"),
+    Headline("training step", "cuda", "training"),
+)
+"""For the LSTM, the same rows for every report: none is chosen by its figure."""
+RESULTS_PAGE = """# Results
+
+`python -m benchmarks report` writes this page from the newest result file of each device in `benchmarks/results/`.
+
+{}
+"""
 UNDER_LOAD = " “loaded × 1”: everyone beside one busy process a core; ratios of means."
 HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× torch.nn", "best rival", "× rival", "÷ floor")
 
@@ -57,8 +87,8 @@ class Case(NamedTuple):
         return ratio is not None and abs(ratio - 1) > NULL_BAND and self.ours.unit == "s"
 
 
-def write(paths: Iterable[Path], readme: Path, plots_folder: Path | None) -> int:
-    """Put the newest report of each device between the README's markers; an exit status."""
+def write(paths: Iterable[Path], readme: Path, page: Path, plots_folder: Path | None) -> int:
+    """Write the newest report of each device: all to a page, headlines between the README's markers; an exit status."""
     reports = newest(map(Report.load, paths))
     pictures = []
     if plots_folder:
@@ -66,13 +96,43 @@ def write(paths: Iterable[Path], readme: Path, plots_folder: Path | None) -> int
 
         for report in reports.values():
             pictures += plots.draw(report, plots_folder)
-    text = readme.read_text()
-    # One of each device and cell for the README; the folder has them all.
-    pictures = [path for path in pictures if "-sequence-" in path.name and path.stem.endswith("float32-ratio")]
-    links = [f"![{path.stem}]({os.path.relpath(path, readme.parent)})" for path in pictures]
-    readme.write_text(between_markers(text, markdown(reports, links)))
+    page.write_text(RESULTS_PAGE.format(markdown(reports, _links(pictures, page))))
+    shown = [path for path in pictures if path.stem == "cpu-sequence-lstm-float32-ratio"]
+    readme.write_text(between_markers(readme.read_text(), headlines(reports, _links(shown, readme))))
     print(f"{readme}: {', '.join(f'{r.device} of {r.date[:10]}' for r in reports.values()) or 'nothing measured yet'}")
     return 0
+
+
+def _links(pictures: Iterable[Path], page: Path) -> list[str]:
+    return [f"![{path.stem}]({os.path.relpath(path, page.parent)})" for path in pictures]
+
+
+def headlines(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
+    """The README's table: a row for each of `HEADLINES` that was measured."""
+    lines = ["| LSTM | device | sizes | × torch.nn | × best rival |", "|---|---|---:|---:|---:|"]
+    rivals: set[str] = set()
+    for each in HEADLINES:
+        its = (
+            [case for case in cases(reports[each.device]) if _tells(each, case.ours)] if each.device in reports else []
+        )
+        dtype = its[0].ours.dtype if its else ""
+        its = [case for case in its if case.ours.dtype == dtype]
+        if its:
+            ratios = _spread(case.ours.ratio for case in its), _spread(case.to_rival for case in its)
+            rivals |= {case.rival.provider for case in its if case.rival}
+            lines.append(f"| {each.words} | {each.device}, {dtype} | {len(its)} | {ratios[0]} | {ratios[1]} |")
+    machines = (
+        f"{device}: {machine.title(report.machine)}, {report.date[:10]}, commit {report.commit}"
+        for device, report in reports.items()
+    )
+    where = "Ratios of medians: above 1 seqcells is faster, below 1 slower."
+    where += f" Best rivals: {', '.join(sorted(rivals)) or 'none'}. {'; '.join(sorted(machines))}."
+    return "\n\n".join([*links, "\n".join(lines), where])
+
+
+def _tells(headline: Headline, row: Row) -> bool:
+    it = headline.suite, headline.cell, headline.provider, headline.load
+    return it == (row.suite, row.cell, row.provider, row.load or 0.0)
 
 
 def newest(reports: Iterable[Report]) -> dict[str, Report]:

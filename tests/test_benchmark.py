@@ -216,20 +216,22 @@ def test_the_null_row_decides_what_is_trusted(measured: schema.Report) -> None:
 
 
 def test_the_readme_is_rewritten_between_its_markers(measured: schema.Report, tmp_path: Path) -> None:
-    path, readme = tmp_path / "cpu.json", tmp_path / "README.md"
+    path, readme, page = tmp_path / "cpu.json", tmp_path / "README.md", tmp_path / "RESULTS.md"
     measured.save(path)
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     for _ in range(2):  # writing again changes nothing
-        assert report.write([path], readme, None) == 0
+        assert report.write([path], readme, page, None) == 0
         text = readme.read_text()
-        assert text.startswith(f"before\n{report.BEGIN}\n**") and text.endswith(f"{report.END}\nafter\n")
-        assert "old" not in text and "| training | lstm | float32 | 3 × 8 × 20 |" in text
+        assert text.startswith(f"before\n{report.BEGIN}\n|") and text.endswith(f"{report.END}\nafter\n")
+        assert "old" not in text and "| training step | cpu, float32 | 1 |" in text
+        text = page.read_text()
+        assert text.startswith("# Results") and "| training | lstm | float32 | 3 × 8 × 20 |" in text
         assert "| suite | cell | by | sizes | float32 × torch.nn |" in text and "| training | lstm | auto | 1 |" in text
         assert "Not yet measured on a GPU." in text and "Not yet measured on a CPU." not in text
     assert "Not yet measured on a CPU." in report.markdown({})
     readme.write_text("no markers")
     with pytest.raises(ValueError, match="benchmarks:begin"):
-        report.write([path], readme, None)
+        report.write([path], readme, page, None)
 
 
 def test_before_and_after(measured: schema.Report, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
