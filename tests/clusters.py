@@ -40,7 +40,7 @@ def library(text):
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     source, made = at / f"{name}.cpp", at / f"{name}.so"
     source.write_text(f"{text}\nSEQCELLS_EMULATE(seqcells_cluster)\n")
-    command = ["c++", "-std=c++17", "-O1", "-fPIC", "-shared", "-w", str(source), "-o", str(made)]
+    command = ["c++", "-std=c++17", "-O1", "-fPIC", "-shared", "-fno-gnu-unique", "-w", str(source), "-o", str(made)]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[:4000]
     return ctypes.CDLL(str(made))

@@ -11,7 +11,7 @@ def random_recurrence(
     cell, dtype=torch.float64, steps=3, batch=3, hidden=24, directions=1, lengths=False, resets=False, reverse=False,
     bias=True, features=0,
 ):  # fmt: skip
-    """A recurrence of random tensors that want gradients; of an input, if it has features."""
+    """A recurrence of random tensors that want gradients; of an input, if it has features. Streams are not negative."""
     generator = torch.Generator().manual_seed(steps)
 
     def randn(*shape):
@@ -32,6 +32,13 @@ def random_recurrence(
     outside = randn(steps, batch, width).to(dtype).requires_grad_()
     q = Recurrence(cell, None if features else outside, states(), [weights() for _ in range(directions)])
     q = q._replace(reverse=reverse, input=outside if features else None)
+    sizes = {"T": steps, "B": batch, "H": hidden, "F": features}
+    streams = {
+        name: randn(directions, *(sizes[axis] for axis in axes)).abs().to(dtype).requires_grad_()
+        for name, axes in cell.streams.items()
+        if not features or name != "input"
+    }
+    q = q._replace(streams=streams)
     if lengths:
         q = q._replace(lengths=torch.tensor([steps, 0, steps - 1, 1][:batch]))
     if resets:

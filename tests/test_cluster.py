@@ -20,7 +20,8 @@ from support import assert_equal_to, distance, gradients, plain_if
 import seqcells
 from seqcells import cells
 from seqcells.backends import BACKENDS
-from seqcells.cells import Cell
+from seqcells.cells import Cell, units
+from seqcells.cells.activations import tanh
 from seqcells.kernels.cuda import division, driver, nvrtc, source
 from seqcells.kernels.cuda.division import Device, Wanted
 from seqcells.kernels.cuda.kernels import EMPTY
@@ -71,9 +72,9 @@ def skip_without_kernels(name):
         pytest.skip(source.why_not(EVERY[name]))
 
 
-@plain_if(lambda name, form: name in ("lstm", "gru") and form == "both, two directions")
+@plain_if(lambda name, form: name in ("lstm", "gru", "layer_norm_lstm") and form == "both, two directions")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh", "layer_norm_lstm"])
 def test_results_and_every_gradient(name, form):
     q = random_recurrence(EVERY[name], torch.float32, hidden=24, steps=5, **FORMS[form])
     assert_equal_to(found(q), exact(q), 1e-6)
@@ -107,6 +108,22 @@ def test_sizes_that_fill_no_tile(hidden, batch, steps):
     assert_equal_to(found(q), exact(q), 1e-6)
 
 
+def test_every_reduction(own_registry):
+    """And what depends on each."""
+
+    class Reduced(Cell):
+        name, gates, states = "reduced_of_the_tests", ("a",), ("h",)
+
+        @staticmethod
+        def step(x, r, s, p):
+            v = x.a + r.a
+            scale = units.max(v) + units.logsumexp(v) + units.sum(v) * 0.1 + units.mean(v) + units.variance(v)
+            return tanh(v + scale * 0.1) * 0.5 + s.h * 0.5
+
+    q = random_recurrence(Reduced, torch.float32, hidden=20, steps=4, **FORMS["both, two directions"])
+    assert_equal_to(found(q, forced=(4, 8, 4)), exact(q), 2e-6)
+
+
 @plain_if(lambda steps, batch: not batch)
 @pytest.mark.parametrize("steps, batch", [(3, 0), (2, 1)])
 def test_an_empty_batch_and_one_sequence(steps, batch):
@@ -116,10 +133,11 @@ def test_an_empty_batch_and_one_sequence(steps, batch):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("forced", [(1, 8, 4), (2, 16, 8), (4, 8, 12), (8, 16, 4)])
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh", "layer_norm_lstm"])
 def test_other_divisions(name, forced):
     """Several items a thread, parts of the depth, 16 rows, more warps than tiles."""
-    q = random_recurrence(EVERY[name], torch.float32, hidden=50, batch=11, steps=4, resets=True)
+    hidden = 20 if name == "layer_norm_lstm" else 50  # its values leave less room
+    q = random_recurrence(EVERY[name], torch.float32, hidden=hidden, batch=11, steps=4, resets=True)
     assert_equal_to(found(q, forced=forced), exact(q), 2e-6)
 
 
@@ -158,7 +176,7 @@ def test_the_same_bits_in_any_order():
 
 
 @plain_if(lambda name: name == "lstm")
-@pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "recurrent_highway"])
+@pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "recurrent_highway", "layer_norm_gru", "layer_norm_lstm"])
 def test_each_wait_is_needed(name):
     """With one wait left out, some order of threads gives other numbers, or no end."""
     q = random_recurrence(EVERY[name], torch.float32, hidden=24, steps=6, batch=3, resets=True)
@@ -229,7 +247,7 @@ def test_every_cell_compiled_without_a_spill(name):
     "changed, words",
     [
         ({"dtype": torch.float64}, "not torch.float64"),
-        ({"cell": cells.LayerNormLSTM}, "reductions of rows"),
+        ({"cell": cells.MemoryBlockLSTM}, "reductions of heads"),
         ({"cell": cells.IndRNN}, "no product inside the time loop"),
         ({"hidden": 4096, "width": 4096}, "do not fit"),
         ({"width": 5}, "a projection"),

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "products.cuh"
+#include "reductions.cuh"
 #include "values.cuh"
 
 namespace seqcells {
@@ -47,6 +48,8 @@ struct Cluster {
 
     // The index of a step, in the order of travel; the pass goes through them from the first or, backward, from the last.
     SEQCELLS_INLINE int index(int j) const { return Program::by > 0 ? j : steps.count - 1 - j; }
+    template <int K>
+    using Reduced = Reductions<Program, Form, K>;
     SEQCELLS_INLINE char* ring(int j) const { return shared + Form::RING_AT + j % Form::STEPS * Form::RING_BYTES; }
     SEQCELLS_INLINE void copy_ahead(int j) const {
         if (j < steps.count)
@@ -73,6 +76,8 @@ struct Cluster {
                     value = is_in_tile(n) ? own.template from_ring<ring_column_of<Form>(slot)>(from) : 0.0f;
                 else if constexpr (slot.where == Where::PRODUCT)
                     value = is_in_tile(n) ? sum_of<slot.array, slot.column>(own, j) : 0.0f;
+                else if constexpr (is_reduced_before<K>(slot))
+                    value = is_in_tile(n) ? Reduced<K>::template number<slot.column>(shared, own.local_row) : 0.0f;
                 else if constexpr (slot.where == Where::GIVEN && slot.axes == Axes::TB)
                     value = own.template load<Of>(time);
                 else if constexpr (slot.where == Where::CARRIED && BEGINS)
@@ -92,6 +97,15 @@ struct Cluster {
                 if constexpr (slot.where == Where::GIVEN && slot.adds && Form::given[slot.array]) added[n][slot.array] += v[n][slot.value];
                 if constexpr (K == LAST) late[n][decltype(k)::value] = v[n][slot.value];
             });
+            // What the next stage reduces.
+            if (is_in_tile(n))
+                Reduced<K + 1>::each([&](auto one) {
+                    using Of = decltype(one);
+                    constexpr Slot slot = Of::from;
+                    float value = v[n][slot.value];
+                    if constexpr (is_of_steps(slot)) value = own.template from_ring<ring_column_of<Form>(slot)>(from);
+                    Reduced<K + 1>::template units<Of>(shared, own.local_row)[own.local_unit] = value;
+                });
             // What products read, in this block's part of the operand. It is zero for what is not there.
             if (is_in_tile(n))
                 each_constant<Z::OPERANDS>([&](auto o) {
@@ -124,12 +138,19 @@ struct Cluster {
         return total;
     }
 
+    // Whether a number of rows is what stage K begins with. Later stages have it in a register.
+    template <int K>
+    static constexpr bool is_reduced_before(const Slot slot) {
+        return slot.where == Where::NUMBER && Program::reductions[slot.where == Where::NUMBER ? slot.column : 0].stage == K;
+    }
+
     SEQCELLS_INLINE void announce(int j) const {
         if (thread == 0)
-            each_constant<Z::OPERANDS + Z::PRODUCTS>([&](auto x) {
-                constexpr int X = decltype(x)::value;
-                constexpr int BYTES = Z::bytes_of_row(X, Program::operands[X < Z::OPERANDS ? X : 0].blocks);
-                if constexpr (BYTES > 0) mbarrier_announce(base + Z::barrier_at(X, j & 1), rows * BYTES);
+            each_constant<Z::EXCHANGES>([&](auto x) {
+                constexpr int X = decltype(x)::value, STAGE = X - Z::OPERANDS - Z::PRODUCTS;
+                constexpr int OF_ROW = Z::bytes_of_row(X, Program::operands[X < Z::OPERANDS ? X : 0].blocks);
+                constexpr int REDUCED = STAGE < 0 ? 0 : Form::BLOCKS * Reduced<larger(STAGE, 0)>::BYTES;
+                if constexpr (OF_ROW + REDUCED > 0) mbarrier_announce(base + Z::barrier_at(X, j & 1), rows * OF_ROW + REDUCED);
             });
     }
     template <int X>
@@ -185,15 +206,29 @@ struct Cluster {
             if constexpr (Program::products[decltype(p)::value].operand == O) f(p);
         });
     }
-    // All operands that are whole with stage K.
+    // Reduces what stage K reads of rows, and sends it.
+    template <int K>
+    SEQCELLS_INLINE void reduce(int j) {
+        if constexpr (Reduced<K>::COUNT > 0) {
+            Reduced<K>::reduce(shared, rank);
+            block_barrier();
+            send<Reduced<K>::EXCHANGE, Reduced<K>::BYTES / 16>(j, [&](int i, int) {
+                return Piece{0, shared + Form::PARTIAL_AT + i * 16, base + Reduced<K>::received_at(j & 1) + rank * Reduced<K>::BYTES + i * 16};
+            });
+        }
+    }
+
+    // All operands that are whole with stage K, and what the next one reduces.
     template <int K>
     SEQCELLS_INLINE void exchange_all(int j) {
         each_constant<Z::OPERANDS>([&](auto o) {
             if constexpr (Form::operand[decltype(o)::value].made_at == K) exchange<decltype(o)::value>(j);
         });
+        reduce<K + 1>(j);
     }
     template <int K>
-    SEQCELLS_DEVICE constexpr bool makes_operands() {
+    SEQCELLS_DEVICE constexpr bool sends() {
+        if (Reduced<K + 1>::COUNT > 0) return true;
         for (int o = 0; o < Z::OPERANDS; ++o)
             if (Form::operand[o].made_at == K) return true;
         return false;
@@ -214,6 +249,11 @@ struct Cluster {
                 }
             }
         });
+        if constexpr (Reduced<K>::COUNT > 0) {
+            wait<Reduced<K>::EXCHANGE>(j);
+            Reduced<K>::merge(shared, j & 1);
+            made = true;
+        }
         if (made) block_barrier();
     }
 
@@ -243,7 +283,7 @@ struct Cluster {
         if constexpr (K < LAST) {
             gather<K>(j);
             compute<K, false>(j);
-            if constexpr (makes_operands<K>()) {
+            if constexpr (sends<K>()) {
                 block_barrier();
                 exchange_all<K>(j);
             }
@@ -270,7 +310,7 @@ struct Cluster {
         // Each thread clears what it had its own weights in.
         for (int i = thread; i < Form::BARRIERS_AT / 16; i += Z::THREADS) reinterpret_cast<Chunk*>(shared)[i] = {};
         if (thread == 0) {
-            for (int k = 0; k < 2 * (Z::OPERANDS + Z::PRODUCTS); ++k) mbarrier_init(base + Z::barrier_at(0, 0) + 8 * k);
+            for (int k = 0; k < 2 * Z::EXCHANGES; ++k) mbarrier_init(base + Z::barrier_at(0, 0) + 8 * k);
             mbarriers_are_there();
         }
         block_barrier();

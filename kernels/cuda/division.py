@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
+from ...derive.expressions import Expression
 from ...derive.layout import Layout, Multiplied
 
 REGISTERS, MOST_REGISTERS = 1 << 16, 255
@@ -23,6 +24,10 @@ PRODUCT_CYCLES, PRODUCT_LATENCY = 6, 130
 """A product of tiles on one of four tensor cores, and the first one's latency."""
 ITEM_CYCLES, STAGE_CYCLES = 60, 220
 """A stage's values of one item a thread, and what is the same for any number of them: two barriers of the block."""
+REDUCING_CYCLES = 5
+"""A number that a lane adds up of those that shared memory has."""
+PARTIAL = 8
+"""Bytes of what a block's units of a row are reduced to."""
 SHARED_RATE = 128
 """Bytes a cycle that a multiprocessor reads of its shared memory."""
 
@@ -90,6 +95,11 @@ class Division(NamedTuple):
     ring: tuple[Column, ...] = ()
     ring_at: int = 0
     ring_bytes: int = 0
+    reduced_at: int = 0
+    partial_at: int = 0
+    numbers_at: int = 0
+    merged_at: tuple[int, ...] = ()
+    """Of each stage; none where no rows are reduced."""
     barriers_at: int = 0
     shared_bytes: int = 0
     """Of a block."""
@@ -167,7 +177,7 @@ def _registers(layout: Layout) -> int:
     histories = {r.value for results in layout.results for r in results if r.slot.axes == "TBH" and not r.adds}
     sums = sum(each.value not in histories for each in layout.sums)
     operands = sum(len(each.values) for each in layout.operands)
-    return len(lasting) + 2 * (len(layout.kept) + sums) + 4 * operands
+    return len(lasting) + 2 * (len(layout.kept) + sums) + 4 * operands + len(layout.reductions)
 
 
 def _is_scattered(layout: Layout, operand: int, bytes: int) -> bool:
@@ -218,8 +228,15 @@ def _placed(wanted: Wanted, divided: Division, products: list[ProductForm], scat
     ring_bytes = len(columns) * rows * units * bytes
     ring = tuple(column._replace(at=k * rows * units * bytes) for k, column in enumerate(columns))
     ring_at = take(divided.steps * ring_bytes)
+    counts = [len(each) for each in _reduced(layout)]
+    sources = max((len({v.args[0] for v in each}) for each in _reduced(layout)), default=0)
+    reduced_at, partial_at, numbers_at = (
+        take(-(-bytes // 16) * 16)
+        for bytes in (4 * sources * rows * (units + 1), PARTIAL * rows * max(counts), 4 * rows * max(counts))
+    )
+    merged_at = tuple(take(2 * PARTIAL * rows * count * blocks) for count in counts) if layout.reductions else ()
     barriers_at = at = max(at, LOADED * 16 * threads)
-    take(16 * (len(operands) + len(products)))
+    take(16 * (len(operands) + len(products) + len(merged_at)))
     for k, each in enumerate(products):
         products[k] = each._replace(spilled_at=take(_spilled_bytes(each, threads)))
     placed = divided._replace(
@@ -228,10 +245,19 @@ def _placed(wanted: Wanted, divided: Division, products: list[ProductForm], scat
         ring=ring,
         ring_at=ring_at,
         ring_bytes=ring_bytes,
+        reduced_at=reduced_at,
+        partial_at=partial_at,
+        numbers_at=numbers_at,
+        merged_at=merged_at,
         barriers_at=barriers_at,
         shared_bytes=at,
     )
     return placed._replace(seconds=_seconds(wanted, placed))
+
+
+def _reduced(layout: Layout) -> list[list[Expression]]:
+    """The reductions before each stage."""
+    return [[v for stage, v in layout.reductions if stage == k] for k in range(layout.stages.count)]
 
 
 def _spilled_bytes(product: ProductForm, threads: int) -> int:
@@ -243,6 +269,7 @@ def ring_columns(layout: Layout) -> list[Column]:
     """What a step reads of the caller's arrays over time, each once."""
     found, read = {}, {arg for block in layout.blocks for v in block for arg in v.inner}
     read |= {each.value for results in layout.results for each in results}
+    read |= {v.args[0] for _, v in layout.reductions}
     read |= {each.value for each in layout.kept} | {v for each in layout.operands for v in each.values}
     for leaf, slot in layout.slots.items():
         if leaf in read and slot.axes == "TBH" and slot.where in ("GATE", "GIVEN", "BEFORE"):
@@ -262,4 +289,7 @@ def _seconds(wanted: Wanted, divided: Division) -> float:
         tiles = -(-divided.warps // 4) * each.tiles * each.depth_tiles * divided.rows // 8
         cycles += PRODUCT_LATENCY + tiles * PRODUCT_CYCLES + _spilled_bytes(each, divided.threads) / SHARED_RATE
         sent += [received * 4] if each.scattered else []
+    for some in filter(None, _reduced(layout)):
+        cycles += STAGE_CYCLES + 2 * (divided.units + divided.blocks) * REDUCING_CYCLES
+        sent += [PARTIAL * len(some) * divided.rows * divided.blocks]
     return sum(EXCHANGE_SECONDS + bytes / EXCHANGE_RATE for bytes in sent) + cycles / CLOCK_RATE

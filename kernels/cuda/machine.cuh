@@ -111,6 +111,7 @@ SEQCELLS_DEVICE void multiply_add(Half, float (&d)[4], const uint32_t (&a)[4], u
 SEQCELLS_DEVICE void multiply_add(float, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { SEQCELLS_MMA("m16n8k8", "tf32"); }
 
 SEQCELLS_DEVICE float exp_fast(float x) { return __expf(x); }
+SEQCELLS_DEVICE float logarithm(float x) { return logf(x); }
 SEQCELLS_DEVICE float divide_fast(float a, float b) { return __fdividef(a, b); }
 SEQCELLS_DEVICE float square_root(float x) { return sqrtf(x); }
 SEQCELLS_DEVICE float round_down(float x) { return floorf(x); }

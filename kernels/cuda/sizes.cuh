@@ -60,7 +60,8 @@ struct Column {
 // * of each array whether it is `given`, whether it is `working`, of float32, its `columns` of units or numbers, and of a weight how
 //   many numbers lie from direction to direction, `apart`;
 // * `product`, `operand` and `ring` as above, and the column of `sums` of each sum, or -1;
-// * places in shared memory: RING_AT, RING_BYTES of a step, BARRIERS_AT.
+// * places in shared memory: RING_AT, RING_BYTES of a step, BARRIERS_AT; where rows are reduced REDUCED_AT, PARTIAL_AT, NUMBERS_AT and,
+//   for each stage, `merged_at` (reductions.cuh).
 template <class Form>
 struct Sizes {
     using Storage = typename Form::Storage;
@@ -69,11 +70,13 @@ struct Sizes {
     static constexpr int CHUNKS = Form::UNITS / CHUNK, ALL_CHUNKS = Form::BLOCKS * CHUNKS;
     static constexpr int PRODUCTS = int(Form::product.size()), OPERANDS = int(Form::operand.size());
     static constexpr int RECEIVED_BYTES = 4 * Form::BLOCKS * Form::ROWS * Form::UNITS;
-    // Two mbarriers for each operand that is gathered, and for each product that is scattered.
+    // Two mbarriers for each operand that is gathered, for each product that is scattered, and for each stage that reduces rows.
+    static constexpr int EXCHANGES = OPERANDS + PRODUCTS + int(Form::merged_at.size());
     static constexpr int barrier_at(int exchange, int parity) { return Form::BARRIERS_AT + 8 * (2 * exchange + parity); }
     // What a block receives of a row by an exchange: of an operand, or of a product's sums.
     static constexpr int bytes_of_row(int exchange, int blocks_of_operand) {
         if (exchange < OPERANDS) return Form::operand[exchange].scattered ? 0 : blocks_of_operand * ALL_CHUNKS * 16;
+        if (exchange >= OPERANDS + PRODUCTS) return 0;
         return Form::product[exchange - OPERANDS].scattered ? Form::BLOCKS * Form::UNITS * 4 : 0;
     }
 };

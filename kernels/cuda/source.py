@@ -81,13 +81,11 @@ def _found(cell: type[Cell], kept: tuple[str, ...]) -> Printed | str:
 
 
 def _lacking(cell: type[Cell], both: tuple[Layout, Layout]) -> Mapping[str, bool]:
-    results = [each.slot.axes for layout in both for some in layout.results for each in some]
     return {
         "no gates": not cell.gates,
         "no product inside the time loop": not all(layout.products for layout in both),
-        "reductions of rows": any(layout.reductions for layout in both),
+        "sums over steps of numbers of a row": any(not each.value.unit_axis for layout in both for each in layout.sums),
         "sizes besides H": any(len(layout.stages.letters) > 1 for layout in both),
-        "results that are numbers of a row": any(axes in ("TB", "B") for axes in results),
         "an output that is not its first state": cell.output not in ("", cell.states[0]),
         f"more than {MOST_ARRAYS} arrays": any(len(layout.arrays) > MOST_ARRAYS for layout in both),
     }
@@ -150,6 +148,9 @@ def text(
         "COPY": how.copy,
         "RING_AT": divided.ring_at,
         "RING_BYTES": divided.ring_bytes,
+        "REDUCED_AT": divided.reduced_at,
+        "PARTIAL_AT": divided.partial_at,
+        "NUMBERS_AT": divided.numbers_at,
         "BARRIERS_AT": divided.barriers_at,
     }
     lines = [
@@ -164,6 +165,7 @@ def text(
         _array("ProductForm", "product", divided.products),
         _array("OperandForm", "operand", divided.operands),
         _array("Column", "ring", ring),
+        _array("int", "merged_at", divided.merged_at),
         _array("int", "sum_column", how.sum_columns),
     ]
     return TEXT.format(

@@ -73,7 +73,7 @@ struct Item {
     SEQCELLS_INLINE void store(int time, float value) const {
         constexpr int array = Of::slot.array;
         if constexpr (!Form::given[array]) return;
-        if (!there) return;
+        if (!there || (is_of_row(Of::slot) && unit != 0)) return;
         if constexpr (Form::working[array])
             reinterpret_cast<float*>(a.arrays[array])[element<Of>(time)] = value;
         else

@@ -83,7 +83,7 @@ class Places:
                         yield f"operand.{operand}", column, value
 
     def _reads(self, k: int) -> Iterable[Place]:
-        made = {*self.layout.blocks[k]}
+        made = {*self.layout.blocks[k], *(v for _, v in self.layout.reductions)}  # the latter in no array
         needed = [arg for v in self.layout.blocks[k] for arg in v.inner] + [v for _, _, v in self.writes[k]]
         for v in dict.fromkeys(needed):
             if v not in made and v.op != "constant" and not (v.op == "leaf" and v.args[0] in ("valid", "reset")):

@@ -291,6 +291,7 @@ SEQCELLS_DEVICE void multiply_add(S, float (&d)[4], const uint32_t (&a)[4], uint
 
 SEQCELLS_DEVICE float exp_fast(float x) { return std::exp(x); }
 SEQCELLS_DEVICE float divide_fast(float a, float b) { return a / b; }
+SEQCELLS_DEVICE float logarithm(float x) { return std::log(x); }
 SEQCELLS_DEVICE float square_root(float x) { return std::sqrt(x); }
 SEQCELLS_DEVICE float round_down(float x) { return std::floor(x); }
 SEQCELLS_DEVICE float absolute(float x) { return std::fabs(x); }
