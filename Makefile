@@ -33,7 +33,7 @@ cells: $(VENV)/ready
 
 $(VENV)/ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet torch==2.13.0 numpy
+	$(RUN) -m pip install --quiet torch==2.13.0
 	$(RUN) -m pip install --quiet --editable ".[dev]"
 	touch $@
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import platform
 import re
+import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,17 +27,21 @@ kernels = ["seqcells.kernels"] + ["seqcells." + ".".join(folder.parts) for folde
 headers = sorted((root / "kernels" / "cpu").glob("*.h"))
 stamp = hashlib.sha256(b"".join(path.read_bytes() for path in headers)).hexdigest()[:16]
 
+# From Python 3.11 on one binary serves every later Python, unless that has no lock of the interpreter.
+stable = sys.version_info >= (3, 11) and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
 # Plain C++: no libtorch, so one binary serves every torch. Optional: without a compiler the package works all the
-# same, and `python -m seqcells.info` says what is missing.
+# same, and `python -m seqcells.info` says what is missing. Who builds wheels sets SEQCELLS_ENGINE=required.
 engine = Extension(
     "seqcells.kernels.cpu._engine",
     sources=sorted(str(path.relative_to(root)) for path in (root / "kernels" / "cpu").glob("*.cpp")),
     depends=[str(path.relative_to(root)) for path in headers],
-    define_macros=[("SEQCELLS_HEADERS", f'"{stamp}"')],
+    define_macros=[("SEQCELLS_HEADERS", f'"{stamp}"'), *([("Py_LIMITED_API", "0x030B0000")] if stable else [])],
+    py_limited_api=stable,
     extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-g0", "-pthread", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-pthread", *(["-ldl"] if platform.system() == "Linux" else [])],
     language="c++",
-    optional=True,
+    optional=os.environ.get("SEQCELLS_ENGINE") != "required",
 )
 
 
@@ -55,8 +61,9 @@ class BuildSideBySide(build_ext):
 
 
 setup(
-    ext_modules=[engine],
+    ext_modules=[] if sys.platform == "win32" else [engine],  # MSVC has no vector types as GCC's
     cmdclass={"build_ext": BuildSideBySide},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if stable else {},
     version=version,
     packages=packages + sorted(name for name in kernels if "__pycache__" not in name),
     package_dir={"seqcells.kernels": "kernels"},

@@ -134,6 +134,13 @@ PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
 // release() -> bytes given back to the system
 PyObject* release(PyObject*, PyObject*) { return PyLong_FromLongLong(pool::release()); }
 
+// The end of an object of a type of this module, which it holds a reference to.
+void free_object(PyObject* object) {
+    PyTypeObject* type = Py_TYPE(object);
+    reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
 // memory(bytes): a writable buffer from the pool, which gets it back when nobody refers to it.
 struct Memory {
     PyObject_HEAD
@@ -144,7 +151,7 @@ struct Memory {
 PyObject* memory_new(PyTypeObject* type, PyObject* args, PyObject*) {
     long long bytes;
     if (!PyArg_ParseTuple(args, "L", &bytes)) return nullptr;
-    auto* self = reinterpret_cast<Memory*>(type->tp_alloc(type, 0));
+    auto* self = reinterpret_cast<Memory*>(PyType_GenericAlloc(type, 0));
     if (!self) return nullptr;
     self->asked = bytes;
     self->bytes = (bytes + 127) / 64 * 64;
@@ -157,9 +164,7 @@ PyObject* memory_new(PyTypeObject* type, PyObject* args, PyObject*) {
 void memory_free(PyObject* object) {
     auto* self = reinterpret_cast<Memory*>(object);
     if (self->address) pool::give(self->address, self->bytes);
-    PyTypeObject* type = Py_TYPE(object);
-    type->tp_free(object);
-    Py_DECREF(type);
+    free_object(object);
 }
 
 int memory_buffer(PyObject* object, Py_buffer* view, int flags) {
@@ -272,8 +277,10 @@ bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
     if (!PyArg_ParseTuple(given, "sO!O!O!", &what, &PyLong_Type, &handle, &PyList_Type, &fields, &PyList_Type, &places)) return false;
     run.what = *what;
     run.handle = PyLong_AsVoidPtr(handle);
-    PyObject* const* values = PySequence_Fast_ITEMS(fields);
-    const Py_ssize_t count = PyList_GET_SIZE(fields);
+    const Py_ssize_t count = PyList_Size(fields);
+    std::vector<PyObject*> items(count);
+    for (Py_ssize_t k = 0; k < count; ++k) items[k] = PyList_GetItem(fields, k);
+    PyObject* const* values = items.data();
     switch (run.what) {
         case 'l': run.directions = fill(run.calls, 2, values, count); break;
         case 'g': run.directions = fill(&run.gemm, 1, values, count); break;
@@ -281,9 +288,9 @@ bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
         case 'a': run.directions = fill(&run.add, 1, values, count); break;
         default: return PyErr_Format(PyExc_ValueError, "there is no run of the kind %s", what);
     }
-    for (Py_ssize_t k = 0; run.directions && k < PyList_GET_SIZE(places); ++k) {
+    for (Py_ssize_t k = 0; run.directions && k < PyList_Size(places); ++k) {
         Place place;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(places, k), "nnL", &place.field, &place.which, &place.ahead)) return false;
+        if (!PyArg_ParseTuple(PyList_GetItem(places, k), "nnL", &place.field, &place.which, &place.ahead)) return false;
         if (place.field < 0 || place.field >= count || place.which < 0 || place.which > arguments)
             return PyErr_Format(PyExc_IndexError, "there is no field %zd, or no argument %zd", place.field, place.which);
         run.places.push_back(place);
@@ -296,12 +303,12 @@ PyObject* prepared_new(PyTypeObject* type, PyObject* args, PyObject*) {
     Py_ssize_t arguments;
     long long bytes;
     if (!PyArg_ParseTuple(args, "O!nL", &PyList_Type, &given, &arguments, &bytes)) return nullptr;
-    auto* self = reinterpret_cast<Prepared*>(type->tp_alloc(type, 0));
+    auto* self = reinterpret_cast<Prepared*>(PyType_GenericAlloc(type, 0));
     if (!self) return nullptr;
-    new (&self->runs) std::vector<Run>(PyList_GET_SIZE(given));
+    new (&self->runs) std::vector<Run>(PyList_Size(given));
     self->arguments = arguments, self->bytes = bytes;
     for (size_t k = 0; k < self->runs.size(); ++k)
-        if (!read(PyList_GET_ITEM(given, k), self->runs[k], self->arguments)) {
+        if (!read(PyList_GetItem(given, k), self->runs[k], self->arguments)) {
             Py_DECREF(self);
             return nullptr;
         }
@@ -310,21 +317,19 @@ PyObject* prepared_new(PyTypeObject* type, PyObject* args, PyObject*) {
 
 void prepared_free(PyObject* object) {
     reinterpret_cast<Prepared*>(object)->runs.~vector();
-    PyTypeObject* type = Py_TYPE(object);
-    type->tp_free(object);
-    Py_DECREF(type);
+    free_object(object);
 }
 
 PyObject* prepared_call(PyObject* object, PyObject* args, PyObject*) {
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
     const auto* self = reinterpret_cast<const Prepared*>(object);
-    if (PyTuple_GET_SIZE(args) != self->arguments)
-        return PyErr_Format(PyExc_TypeError, "expected %zd tensors, got %zd", self->arguments, PyTuple_GET_SIZE(args));
+    if (PyTuple_Size(args) != self->arguments)
+        return PyErr_Format(PyExc_TypeError, "expected %zd tensors, got %zd", self->arguments, PyTuple_Size(args));
     std::vector<int64_t> addresses(self->arguments + 1);
     for (Py_ssize_t k = 0; k < self->arguments; ++k) {
-        PyObject* tensor = PyTuple_GET_ITEM(args, k);
+        PyObject* tensor = PyTuple_GetItem(args, k);
         if (tensor == Py_None) continue;
-        PyObject* address = PyObject_CallMethodNoArgs(tensor, data_ptr);
+        PyObject* address = PyObject_CallMethodObjArgs(tensor, data_ptr, nullptr);
         if (!address) return nullptr;
         addresses[k] = PyLong_AsLongLong(address);
         Py_DECREF(address);
