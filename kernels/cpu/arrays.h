@@ -8,42 +8,42 @@
 namespace seqcells {
 namespace {
 
-// Numbers of T, or of bfloat16 in its place: the caller's arrays.
-template <class T>
+// Numbers of Compute, or of bfloat16 in its place: the caller's arrays.
+template <class Compute>
 class Array {
   public:
     Array(const void* at, bool halves) : at_(const_cast<void*>(at)), halves_(halves) {}
 
-    template <class V = Vector<T>>
-    SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<T>) const {
-        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+    template <class V = Vector<Compute>>
+    SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<Compute>) const {
+        if constexpr (std::is_same_v<Compute, float> && sizeof(V) == sizeof(Vector<Compute>))
             if (halves_) return load_as<V>(static_cast<const bfloat16*>(at_) + from, count);
-        return load_as<V>(static_cast<const T*>(at_) + from, count);
+        return load_as<V>(static_cast<const Compute*>(at_) + from, count);
     }
     template <class V>
     SEQCELLS_INLINE void store(int64_t to, V value, int64_t count) const {
-        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+        if constexpr (std::is_same_v<Compute, float> && sizeof(V) == sizeof(Vector<Compute>))
             if (halves_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
-        seqcells::store(static_cast<T*>(at_) + to, value, count);
+        seqcells::store(static_cast<Compute*>(at_) + to, value, count);
     }
-    T operator[](int64_t k) const {
-        if constexpr (std::is_same_v<T, float>)
+    Compute operator[](int64_t k) const {
+        if constexpr (std::is_same_v<Compute, float>)
             if (halves_) return static_cast<const bfloat16*>(at_)[k];
-        return static_cast<const T*>(at_)[k];
+        return static_cast<const Compute*>(at_)[k];
     }
-    void set(int64_t k, T value) const {
-        if constexpr (std::is_same_v<T, float>)
+    void set(int64_t k, Compute value) const {
+        if constexpr (std::is_same_v<Compute, float>)
             if (halves_) {
                 static_cast<bfloat16*>(at_)[k] = value;
                 return;
             }
-        static_cast<T*>(at_)[k] = value;
+        static_cast<Compute*>(at_)[k] = value;
     }
     // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
     // little for the hardware to foresee the next.
     template <int WRITE>
-    SEQCELLS_INLINE void expect(int64_t from, int64_t count) const {
-        const int64_t size = halves_ ? sizeof(bfloat16) : sizeof(T);
+    SEQCELLS_INLINE void prefetch(int64_t from, int64_t count) const {
+        const int64_t size = halves_ ? sizeof(bfloat16) : sizeof(Compute);
         const char *line = static_cast<const char*>(at_) + from * size, *last = line + count * size;
         for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
     }
@@ -55,7 +55,7 @@ class Array {
 };
 
 // Which step comes when, and what happens to a row before and in it.
-struct Times {
+struct TimeOrder {
     const Call& p;
 
     int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }

@@ -22,7 +22,7 @@ class Directions : public Job {
         size_ = int(threads < 1 ? 1 : threads);
         at_once_ = passes_[0].weight_bytes() <= cache_bytes() && size_ >= count;
         for (int d = 0; d < count; ++d) {
-            const int members = at_once_ ? int(Share(size_, d, count).count()) : size_;
+            const int members = at_once_ ? int(WorkRange(size_, d, count).count()) : size_;
             passes_[d].share_among(members);
             if (size_ > 1) progress_.emplace_back(new team::Progress(members));
         }
@@ -36,7 +36,7 @@ class Directions : public Job {
     void run(int worker) override {
         const int count = int(passes_.size());
         int home = 0;
-        while (at_once_ && worker >= Share(size_, home, count).last) ++home;
+        while (at_once_ && worker >= WorkRange(size_, home, count).last) ++home;
         for (int k = 0; k < count; ++k) {
             const int d = (home + k) % count;
             if (size_ == 1) {
@@ -44,7 +44,7 @@ class Directions : public Job {
                 passes_[d].run(alone);
                 continue;
             }
-            const Share members = at_once_ ? Share(size_, d, count) : Share(size_, 0, 1);
+            const WorkRange members = at_once_ ? WorkRange(size_, d, count) : WorkRange(size_, 0, 1);
             const bool here = worker >= members.first && worker < members.last;
             Member member(*progress_[d], here ? worker - int(members.first) : -1, int(members.count()));
             passes_[d].run(member);

@@ -15,34 +15,34 @@ namespace seqcells {
 namespace {
 
 // L columns of a (depth × columns) matrix as rows of words, `stride` numbers apart, of which `columns` exist.
-template <class O, class From>
-void turn(const From* from, int64_t by_depth, int64_t columns, int64_t depth, O* to, int64_t stride) {
-    constexpr int L = LANES<O>, G = NUMBERS<O>;
+template <class Operand, class From>
+void turn(const From* from, int64_t by_depth, int64_t columns, int64_t depth, Operand* to, int64_t stride) {
+    constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;
     for (int64_t k = 0; k < depth; k += L * G) {
-        Vector<Word<O>> rows[L];
+        Vector<Word<Operand>> rows[L];
 #pragma GCC unroll 16
         for (int lane = 0; lane < L; ++lane) {
             const int64_t first = k + lane * G;
-            rows[lane] = first < depth ? across<O>(from + first * by_depth, by_depth, depth - first, columns) : Vector<Word<O>>{};
+            rows[lane] = first < depth ? across<Operand>(from + first * by_depth, by_depth, depth - first, columns) : Vector<Word<Operand>>{};
         }
-        transpose<Word<O>>(rows);
+        transpose<Word<Operand>>(rows);
         for (int lane = 0; lane < L && lane < columns; ++lane) std::memcpy(to + lane * stride + k, &rows[lane], sizeof rows[lane]);
     }
 }
 
 // A row stripe of c, block after block of its columns: how a product is shared out.
-template <class T, class O, class From>
+template <class Compute, class Operand, class From>
 class Product : public Job {
-    static constexpr int L = LANES<T>;
+    static constexpr int L = LANES<Compute>;
     // Gradients are sums over many steps and rows, whose error shows: short chains, sums of so many of them, sums of those.
     static constexpr int64_t CHAIN = 64, CHAINS_TOGETHER = 64;
-    static constexpr bool as_they_are = std::is_same_v<O, From> && NUMBERS<O> == 1, in_place = std::is_same_v<T, From>;
+    static constexpr bool as_they_are = std::is_same_v<Operand, From> && NUMBERS<Operand> == 1, in_place = std::is_same_v<Compute, From>;
 
     const Gemm g;
     const int64_t depth;  // in words
     const Blocks blocks;
     const Parts stripes;          // of whole vectors of rows, for these are read as columns too
-    Buffer<Word<O>> packed;
+    Buffer<Word<Operand>> packed;
     std::unique_ptr<team::Progress> progress;
     int size_;
 
@@ -51,7 +51,7 @@ class Product : public Job {
 
     explicit Product(const Gemm& of)
         : g(of),
-          depth(words<O>(g.depth)),
+          depth(words<Operand>(g.depth)),
           blocks(g.columns, L, WIDEST, 1),
           stripes((g.rows + L - 1) / L, BATCH / L),
           packed(blocks.vectors * L * depth) {
@@ -72,48 +72,48 @@ class Product : public Job {
     }
 
   private:
-    Share rows_of(Share vectors) const {
-        return Share::range(vectors.first * L, vectors.last * L < g.rows ? vectors.last * L : g.rows);
+    WorkRange rows_of(WorkRange vectors) const {
+        return WorkRange::range(vectors.first * L, vectors.last * L < g.rows ? vectors.last * L : g.rows);
     }
 
     // Chain after chain, in each its blocks one after the other: a stripe reads one stream of memory.
-    Word<O>* place(Share block, int64_t word) const {
+    Word<Operand>* place(WorkRange block, int64_t word) const {
         const int64_t here = depth - word < CHAIN ? depth - word : CHAIN;
         return packed.get() + (word * blocks.vectors + block.first * here) * L;
     }
 
-    void pack_block(Share block, int64_t word) {
-        const From* b = static_cast<const From*>(g.b) + word * NUMBERS<O> * g.b_by_depth;
-        const int64_t left = g.depth - word * NUMBERS<O>, here = left < CHAIN * NUMBERS<O> ? left : CHAIN * NUMBERS<O>;
+    void pack_block(WorkRange block, int64_t word) {
+        const From* b = static_cast<const From*>(g.b) + word * NUMBERS<Operand> * g.b_by_depth;
+        const int64_t left = g.depth - word * NUMBERS<Operand>, here = left < CHAIN * NUMBERS<Operand> ? left : CHAIN * NUMBERS<Operand>;
         for (int64_t n = 0; n < block.count(); ++n) {
             const int64_t column = (block.first + n) * L;
-            pack<O>(b + column * g.b_by_column, g.b_by_depth, g.b_by_column, here, g.columns - column, place(block, word) + n * L, block.count() * L);
+            pack<Operand>(b + column * g.b_by_column, g.b_by_depth, g.b_by_column, here, g.columns - column, place(block, word) + n * L, block.count() * L);
         }
     }
 
-    void multiply(Share stripe) {
-        const int64_t rows = stripe.count(), columns = g.columns, step = CHAIN * NUMBERS<O>, together = step * CHAINS_TOGETHER;
+    void multiply(WorkRange stripe) {
+        const int64_t rows = stripe.count(), columns = g.columns, step = CHAIN * NUMBERS<Operand>, together = step * CHAINS_TOGETHER;
         const bool one_sum = g.depth <= together;
         From* c = static_cast<From*>(g.c) + stripe.first * columns;
-        Buffer<T> part, total;
-        if (!one_sum) part = Buffer<T>(rows * columns);
-        if (!in_place) total = Buffer<T>(rows * columns);
+        Buffer<Compute> part, total;
+        if (!one_sum) part = Buffer<Compute>(rows * columns);
+        if (!in_place) total = Buffer<Compute>(rows * columns);
         if (!part.there() || !total.there()) {
             failed = true;
             return;
         }
-        T* all = total.get();
+        Compute* all = total.get();
         if constexpr (in_place) all = c;
-        alignas(64) O turned[BATCH * CHAIN * NUMBERS<O>];
+        alignas(64) Operand turned[BATCH * CHAIN * NUMBERS<Operand>];
         for (int64_t first = 0; first < g.depth || first == 0; first += together) {
             const int64_t last = g.depth - first < together ? g.depth : first + together;
-            T* sums = one_sum ? all : part.get();
+            Compute* sums = one_sum ? all : part.get();
             for (int64_t k = first; k < last || k == first; k += step) {
                 int64_t stride;
-                const O* operand = operand_of(stripe, k, last - k < step ? last - k : step, turned, stride);
+                const Operand* operand = operand_of(stripe, k, last - k < step ? last - k : step, turned, stride);
                 for (int64_t block = 0; block < blocks.count; ++block) {
-                    look_ahead(stripe, k + step, Share(step, block, blocks.count));
-                    multiply_block(blocks.of(block), k / NUMBERS<O>, words<O>(last - k < step ? last - k : step), operand, stride, rows, sums, k > first);
+                    look_ahead(stripe, k + step, WorkRange(step, block, blocks.count));
+                    multiply_block(blocks.of(block), k / NUMBERS<Operand>, words<Operand>(last - k < step ? last - k : step), operand, stride, rows, sums, k > first);
                 }
             }
             for (int64_t k = 0; k < rows * columns && !one_sum; ++k) all[k] = first ? all[k] + sums[k] : sums[k];
@@ -122,15 +122,15 @@ class Product : public Job {
         for (int64_t r = 0; r < rows && (bias || !in_place); ++r)
             for (int64_t u = 0; u < columns; u += L) {
                 const int64_t count = columns - u;
-                const Vector<T> sum = load(all + r * columns + u, count);
+                const Vector<Compute> sum = load(all + r * columns + u, count);
                 store(c + r * columns + u, bias ? sum + load(bias + u, count) : sum, count);
             }
     }
 
     // Some numbers of the depth of a stripe's rows, as products read them.
-    const O* operand_of(Share stripe, int64_t k, int64_t numbers, O* turned, int64_t& stride) const {
+    const Operand* operand_of(WorkRange stripe, int64_t k, int64_t numbers, Operand* turned, int64_t& stride) const {
         const From* part = static_cast<const From*>(g.a) + stripe.first * g.a_by_row + k * g.a_by_depth;
-        stride = CHAIN * NUMBERS<O>;
+        stride = CHAIN * NUMBERS<Operand>;
         if (g.a_by_depth != 1) {
             for (int64_t r = 0; r < stripe.count(); r += L) turn(part + r, g.a_by_depth, stripe.count() - r, numbers, turned + r * stride, stride);
             return turned;
@@ -144,32 +144,32 @@ class Product : public Job {
     }
 
     // Some of the depth that the next chain reads across the matrix's rows: too far apart for the processor to foresee.
-    void look_ahead(Share stripe, int64_t first, Share numbers) const {
+    void look_ahead(WorkRange stripe, int64_t first, WorkRange numbers) const {
         if (g.a_by_depth == 1) return;
         const From* part = static_cast<const From*>(g.a) + stripe.first * g.a_by_row;
         for (int64_t k = first + numbers.first; k < first + numbers.last && k < g.depth; ++k)
             for (int64_t r = 0; r < stripe.count(); r += 64 / int64_t(sizeof(From))) __builtin_prefetch(part + k * g.a_by_depth + r);
     }
 
-    void multiply_block(Share block, int64_t word, int64_t count, const O* operand, int64_t stride, int64_t rows, T* sums, bool add) const {
-        const Word<O>* w = place(block, word);
+    void multiply_block(WorkRange block, int64_t word, int64_t count, const Operand* operand, int64_t stride, int64_t rows, Compute* sums, bool add) const {
+        const Word<Operand>* w = place(block, word);
         const int vectors = int(block.count());
         const int64_t column = block.first * L, here = g.columns - column, width = vectors * L;
         if (here >= width) return seqcells::multiply(vectors, w, count, CHAIN, operand, stride, rows, sums + column, g.columns, add);
-        alignas(64) T edge[BATCH * WIDEST * L];
+        alignas(64) Compute edge[BATCH * WIDEST * L];
         seqcells::multiply(vectors, w, count, CHAIN, operand, stride, rows, edge, width, false);
         for (int64_t r = 0; r < rows; ++r)
             for (int64_t u = 0; u < here; ++u) {
-                T& sum = sums[r * g.columns + column + u];
+                Compute& sum = sums[r * g.columns + column + u];
                 sum = add ? sum + edge[r * width + u] : edge[r * width + u];
             }
     }
 };
 
-// Sums in T of products of O; the matrices are of From.
-template <class T, class O = T, class From = T>
+// Sums in Compute of products of Operand; the matrices are of From.
+template <class Compute, class Operand = Compute, class From = Compute>
 int gemm(const Gemm& g) {
-    const auto product = std::make_shared<Product<T, O, From>>(g);
+    const auto product = std::make_shared<Product<Compute, Operand, From>>(g);
     if (!product->failed) team::run(product, product->size());
     return product->failed ? -1 : 0;
 }

@@ -13,31 +13,31 @@
 namespace seqcells {
 namespace {
 
-// Computed in T, by products of O.
-template <class T, class O = T>
+// Computed in Compute, by products of Operand.
+template <class Compute, class Operand = Compute>
 class Loop {
-    static constexpr int L = LANES<T>;
-    static constexpr bool rounds = !std::is_same_v<T, O>;  // whether products read a rounded copy
+    static constexpr int L = LANES<Compute>;
+    static constexpr bool rounds = !std::is_same_v<Compute, Operand>;  // whether products read a rounded copy
 
     const Pass& pass;
     const Call& p;
-    const Times times;
+    const TimeOrder times;
     const int64_t B, H;  // H: of the widest letter
     const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
     const int64_t group;  // steps whose inputs are projected together
-    Products<T, O> multiplied;
+    Products<Compute, Operand> multiplied;
     Parts lots;           // of the rows, where threads share out rows and not units; else none
-    Buffer<T> kept, inputs, sums;
+    Buffer<Compute> kept, inputs, sums;
     Buffer<double> totals;
-    Buffer<O> operands, input_rows;
+    Buffer<Operand> operands, input_rows;
     int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // asked for with every block
 
   public:
     Loop(const Pass& of, const Call& call)
         : pass(of), p(call), times{p}, B(p.batch), H(widest(of, call)),
-          group(B < BATCH ? BATCH / (B ? B : 1) : 1), multiplied(of, call), lots(0, 1), kept_width(padded<T>((H + L - 1) / L * L)) {
+          group(B < BATCH ? BATCH / (B ? B : 1) : 1), multiplied(of, call), lots(0, 1), kept_width(padded<Compute>((H + L - 1) / L * L)) {
         for (int k = 0; k < pass.operands; ++k) {
-            operand_width[k] = padded<O>(operand_units(k));
+            operand_width[k] = padded<Operand>(operand_units(k));
             operands_before[k + 1] = operands_before[k] + B * operand_width[k];
         }
     }
@@ -58,17 +58,17 @@ class Loop {
     }
 
     bool allocate() {
-        if (p.input && !input_fits()) input_rows = Buffer<O>(group * B * filled<O>(p.features));
-        if (p.input) inputs = Buffer<T>(group * B * pass.gates * of_letter(0).vectors * L);
-        kept = Buffer<T>(2 * pass.kept * kept_by_array());
-        operands = Buffer<O>(2 * operands_before[pass.operands]);
-        sums = Buffer<T>(parts().count * pass.sums * H), totals = Buffer<double>(parts().count * pass.sums * H);
+        if (p.input && !input_fits()) input_rows = Buffer<Operand>(group * B * filled<Operand>(p.features));
+        if (p.input) inputs = Buffer<Compute>(group * B * pass.gates * of_letter(0).vectors * L);
+        kept = Buffer<Compute>(2 * pass.kept * kept_by_array());
+        operands = Buffer<Operand>(2 * operands_before[pass.operands]);
+        sums = Buffer<Compute>(parts().count * pass.sums * H), totals = Buffer<double>(parts().count * pass.sums * H);
         if (!(multiplied.allocate() && kept.there() && inputs.there() && operands.there() && input_rows.there() && sums.there() && totals.there()))
             return false;
         for (int k = 0; k < pass.operands && rounds; ++k)
             for (int64_t row = 0; row < 2 * B; ++row)
-                for (int64_t c = operand_units(k); c < filled<O>(operand_units(k)); ++c)
-                    operand_of(row / B, k)[row % B * operand_width[k] + c] = O(0);
+                for (int64_t c = operand_units(k); c < filled<Operand>(operand_units(k)); ++c)
+                    operand_of(row / B, k)[row % B * operand_width[k] + c] = Operand(0);
         return true;
     }
 
@@ -76,10 +76,10 @@ class Loop {
         Own own(*this);
         for (int letter = 0; letter < pass.letters; ++letter)
             member.each(of_letter(letter).count, false, [&](int64_t block) {
-                const Share units = of_letter(letter).of(block);
+                const WorkRange units = of_letter(letter).of(block);
                 multiplied.prepare(letter, block);
                 clear_sums(letter, units);
-                begin(letter, units, Share(B, 0, 1));
+                begin(letter, units, WorkRange(B, 0, 1));
             });
         const Parts parts = this->parts();
         if (lots.count || !gathers()) {
@@ -94,7 +94,7 @@ class Loop {
                             if (lots.count)
                                 for (int64_t n = 0; n < all(k).count; ++n)
                                     each_batch(lots.of(item).count(), [&](int64_t from, int64_t to) {
-                                        const Share rows = Share::range(lots.of(item).first + from, lots.of(item).first + to);
+                                        const WorkRange rows = WorkRange::range(lots.of(item).first + from, lots.of(item).first + to);
                                         stage(own, step, k, back(step) ? all(k).count - 1 - n : n, rows, 0);
                                     });
                             else
@@ -149,12 +149,12 @@ class Loop {
         return whole % (8 * line) ? whole : whole + line;
     }
     int64_t kept_by_array() const { return B * kept_width; }
-    O* operand_of(int64_t parity, int k) const {
+    Operand* operand_of(int64_t parity, int k) const {
         return operands.get() + 2 * operands_before[k] + (pass.operand[k].twice ? parity : 0) * B * operand_width[k];
     }
 
     // Whether the product can read the input where it lies.
-    bool input_fits() const { return sizeof(O) == (p.halves ? sizeof(bfloat16) : sizeof(T)) && filled<O>(p.features) == p.features; }
+    bool input_fits() const { return sizeof(Operand) == (p.halves ? sizeof(bfloat16) : sizeof(Compute)) && filled<Operand>(p.features) == p.features; }
     // Of the steps that are projected with step `step`: where it is among them in time, and the first in time.
     int64_t place_in_group(int64_t step) const { return times.at(step) - first_in_group(step - step % group); }
     int64_t first_in_group(int64_t begin) const {
@@ -164,18 +164,18 @@ class Loop {
     int64_t grouped_rows(int64_t begin) const { return (group < p.steps - begin ? group : p.steps - begin) * B; }
 
     void align_inputs(int64_t begin, int64_t part) const {
-        const Share rows = Parts(grouped_rows(begin), BATCH).of(part);
+        const WorkRange rows = Parts(grouped_rows(begin), BATCH).of(part);
         multiplied.in_its_type(p.input, [&](const auto* from) {
             from += first_in_group(begin) * B * p.features;
             for (int64_t row = rows.first; row < rows.last; ++row)
-                align(from + row * p.features, p.features, input_rows.get() + row * filled<O>(p.features));
+                align(from + row * p.features, p.features, input_rows.get() + row * filled<Operand>(p.features));
         });
     }
 
     // The input's products of a block, for some rows of the steps that are projected together.
-    void project_inputs(int64_t begin, Share units, Share rows, T* to) const {
-        const int64_t stride = filled<O>(p.features), width = pass.gates * units.count() * L;
-        const O* from = input_fits() ? static_cast<const O*>(p.input) + first_in_group(begin) * B * p.features : input_rows.get();
+    void project_inputs(int64_t begin, WorkRange units, WorkRange rows, Compute* to) const {
+        const int64_t stride = filled<Operand>(p.features), width = pass.gates * units.count() * L;
+        const Operand* from = input_fits() ? static_cast<const Operand*>(p.input) + first_in_group(begin) * B * p.features : input_rows.get();
         each_batch(rows.count(), [&](int64_t first, int64_t last) {
             const int64_t row = rows.first + first;
             multiplied.project(units, from + row * stride, stride, last - first, to + row * width);
@@ -185,18 +185,18 @@ class Loop {
     // What a thread has for itself: what a stage is given, and what has been reduced, each for what it needs.
     struct Own {
         const Loop& loop;
-        Stage<T> given;
-        std::vector<T> numbers;       // (reductions, B)
+        Stage<Compute> given;
+        std::vector<Compute> numbers;       // (reductions, B)
         std::vector<int64_t> known;   // of each row up to which stage of which step
         int64_t step = -1;            // that `given` is of
 
         explicit Own(const Loop& of) : loop(of), numbers(of.pass.reductions * of.B), known(of.pass.reductions ? of.B : 0, -1) {}
 
-        Stage<T>& at(int64_t of_step) {
+        Stage<Compute>& at(int64_t of_step) {
             if (step != of_step) loop.give(given, step = of_step, numbers.data());
             return given;
         }
-        void know(int stage, Share rows) {
+        void know(int stage, WorkRange rows) {
             if (known.empty()) return;
             const int64_t until = step * MAX_STAGES + stage;
             for (int64_t row = rows.first; row < rows.last; ++row) {
@@ -211,30 +211,30 @@ class Loop {
             }
         }
     };
-    T reduced(int k, int64_t step, int64_t row, const T* mean) const {
+    Compute reduced(int k, int64_t step, int64_t row, const Compute* mean) const {
         const Reduction& r = pass.reduction[k];
         const int64_t units = p.sizes[r.letter];
         if (r.from.where == Where::KEPT) {
-            const T* from = kept_of(step, r.from.column, row, units);
-            return reduce<T>(r.how, units, mean, [&](int64_t unit) { return load(from + unit, units - unit); });
+            const Compute* from = kept_of(step, r.from.column, row, units);
+            return reduce<Compute>(r.how, units, mean, [&](int64_t unit) { return load(from + unit, units - unit); });
         }
         // Of each step, of each sequence, or one row for all.
         const int64_t there = r.from.axes == Axes::TBH ? (times.at(index(step)) * B + row) * p.widths[r.from.array] : 0;
         const int64_t place = r.from.axes == Axes::BH ? row * units : there + r.from.column * units;
-        const Array<T> array(p.arrays[r.from.array], p.halves && !r.from.working);
-        return reduce<T>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
+        const Array<Compute> array(p.arrays[r.from.array], p.halves && !r.from.working);
+        return reduce<Compute>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
     }
     // What is kept of a row, which is where products read it if they read it too, unless in another type.
-    const T* kept_of(int64_t step, int column, int64_t row, int64_t units) const {
+    const Compute* kept_of(int64_t step, int column, int64_t row, int64_t units) const {
         const Kept& one = pass.keep[column];
         if constexpr (!rounds)
             if (one.operand >= 0) return operand_of(step % 2, one.operand) + row * operand_width[one.operand] + one.block * units;
         return kept_at(step, column) + row * kept_width;
     }
-    T* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
+    Compute* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
 
     // What all blocks of a step have in common; steps in the order of the pass. Of the arrays only what the pass has is set.
-    void give(Stage<T>& s, int64_t step, const T* numbers) const {
+    void give(Stage<Compute>& s, int64_t step, const Compute* numbers) const {
         s.p = &p, s.index = index(step), s.pairs = rounds, s.last = step + 1 == p.steps;
         s.kept = kept.get(), s.kept_width = kept_width, s.kept_by_array = kept_by_array();
         for (int ahead = 0; ahead < 2; ++ahead) {
@@ -247,16 +247,16 @@ class Loop {
         s.next_unit = -1, s.next_vectors = 0, s.next_index = s.index;
     }
     // And what a block of units and some rows have besides.
-    void narrow(Stage<T>& s, int64_t step, Share units, Share rows, int64_t part) const {
+    void narrow(Stage<Compute>& s, int64_t step, WorkRange units, WorkRange rows, int64_t part) const {
         s.row0 = rows.first, s.row1 = rows.last, s.unit = units.first * L, s.vectors = int(units.count());
         s.sums = sums.get() + part * pass.sums * H, s.totals = totals.get() + part * pass.sums * H;
         s.sums_width = H, s.terms = step * rows.count();
     }
 
     // The first stage of the first step.
-    void begin(int letter, Share units, Share rows) const {
+    void begin(int letter, WorkRange units, WorkRange rows) const {
         if (!p.steps) return;
-        Stage<T> s;
+        Stage<Compute> s;
         give(s, 0, nullptr), narrow(s, 0, units, rows, 0);
         for (int ahead = 0; ahead < 2; ++ahead) {  // it is the next of one that is not there
             s.kept_twice[ahead] = kept.get();
@@ -265,70 +265,70 @@ class Loop {
         pass.begin[letter](&s);
     }
 
-    void stage(Own& own, int64_t step, int k, int64_t block, Share rows, int64_t part) const {
-        alignas(64) T products[BATCH * MAX_BLOCKS * L];
-        const Share units = all(k).of(block);
-        Stage<T>& s = own.at(step);
+    void stage(Own& own, int64_t step, int k, int64_t block, WorkRange rows, int64_t part) const {
+        alignas(64) Compute products[BATCH * MAX_BLOCKS * L];
+        const WorkRange units = all(k).of(block);
+        Stage<Compute>& s = own.at(step);
         narrow(s, step, units, rows, part);
         if (p.input && !pass.letter[k]) gather_inputs(s, step, k, units, rows);
         int64_t last = rows.last;  // what lies behind the last row that has not ended needs no products
         while (last > rows.first && !times.valid(times.at(s.index), last - 1)) --last;
-        T* to = products;
+        Compute* to = products;
         for (int m = 0; m < pass.products; ++m) {
             if (pass.product[m].stage != k) continue;
             const int64_t width = multiplied.columns(m) * units.count() * L, count = last - rows.first;
             s.products[m] = to, s.products_width[m] = width;
             if (count > 0) multiply(m, step, units, rows.first, count, to);
-            if (count < rows.count()) std::memset(static_cast<void*>(to + count * width), 0, (rows.count() - count) * width * sizeof(T));
+            if (count < rows.count()) std::memset(static_cast<void*>(to + count * width), 0, (rows.count() - count) * width * sizeof(Compute));
             to += rows.count() * width;
         }
         own.know(k, rows);
         const int64_t next = block + (back(step) ? -1 : 1);
-        const Share coming = next >= 0 && next < all(k).count ? all(k).of(next) : Share(0, 0, 1);
+        const WorkRange coming = next >= 0 && next < all(k).count ? all(k).of(next) : WorkRange(0, 0, 1);
         s.next_unit = coming.count() ? coming.first * L : -1, s.next_vectors = int(coming.count());
         pass.run[k](&s);
     }
 
-    void multiply(int m, int64_t step, Share units, int64_t row, int64_t count, T* to) const {
+    void multiply(int m, int64_t step, WorkRange units, int64_t row, int64_t count, Compute* to) const {
         const int k = pass.product[m].operand;
         multiplied.multiply(m, units, operand_of(step % 2, k) + row * operand_width[k], operand_width[k], count, to);
     }
 
-    void gather_inputs(Stage<T>& s, int64_t step, int k, Share units, Share rows) const {
+    void gather_inputs(Stage<Compute>& s, int64_t step, int k, WorkRange units, WorkRange rows) const {
         const int64_t width = pass.gates * units.count() * L;
-        T* to = inputs.get() + units.first * L * pass.gates * group * B;
+        Compute* to = inputs.get() + units.first * L * pass.gates * group * B;
         // The rows of the whole group with its first step, or each step's own.
         if (k == pass.gates_at) {
-            if (group > 1 && step % group == 0 && !lots.count) project_inputs(step, units, Share(grouped_rows(step), 0, 1), to);
+            if (group > 1 && step % group == 0 && !lots.count) project_inputs(step, units, WorkRange(grouped_rows(step), 0, 1), to);
             for (int64_t place = 0; group > 1 && step % group == 0 && lots.count && place * B < grouped_rows(step); ++place)
-                project_inputs(step, units, Share::range(place * B + rows.first, place * B + rows.last), to);
+                project_inputs(step, units, WorkRange::range(place * B + rows.first, place * B + rows.last), to);
             if (group == 1) project_inputs(step, units, rows, to);
         }
         s.inputs = to + (place_in_group(step) * B + rows.first) * width, s.inputs_width = width;
     }
 
-    void clear_sums(int letter, Share units) const {
+    void clear_sums(int letter, WorkRange units) const {
         const int64_t size = p.sizes[letter], first = units.first * L, last = units.last * L < size ? units.last * L : size;
         for (int k = 0; k < pass.totals; ++k) {
             if (pass.total[k].letter != letter) continue;
             for (int64_t part = 0; part < parts().count && first < last; ++part) {
                 const int64_t place = (part * pass.sums + pass.total[k].sum) * H + first;
-                std::memset(static_cast<void*>(sums.get() + place), 0, (last - first) * sizeof(T));
+                std::memset(static_cast<void*>(sums.get() + place), 0, (last - first) * sizeof(Compute));
                 std::memset(static_cast<void*>(totals.get() + place), 0, (last - first) * sizeof(double));
             }
         }
     }
-    void end(int letter, Share units) const {
+    void end(int letter, WorkRange units) const {
         const int64_t size = p.sizes[letter], first = units.first * L, last = units.last * L < size ? units.last * L : size;
         for (int k = 0; k < pass.totals; ++k) {
             const Total& total = pass.total[k];
             if (total.letter != letter) continue;
-            T* to = static_cast<T*>(const_cast<void*>(p.arrays[total.array]));
+            Compute* to = static_cast<Compute*>(const_cast<void*>(p.arrays[total.array]));
             if (!to) continue;
             if (total.units)
-                for (int64_t unit = first; unit < last; ++unit) to[total.column * size + unit] = T(sum_of(total.sum, unit));
+                for (int64_t unit = first; unit < last; ++unit) to[total.column * size + unit] = Compute(sum_of(total.sum, unit));
             else if (!first)
-                *to = T(sum_of_units(total));
+                *to = Compute(sum_of_units(total));
         }
     }
     double sum_of(int64_t which, int64_t unit) const {

@@ -9,39 +9,39 @@
 namespace seqcells {
 namespace {
 
-template <class O>
-struct Operand {
-    using Word = O;
-    using Sum = O;
+template <class Operand>
+struct OperandTraits {
+    using Word = Operand;
+    using Sum = Operand;
     static constexpr int numbers = 1;  // of a word
 };
 template <>
-struct Operand<bfloat16> {
+struct OperandTraits<bfloat16> {
     using Word = uint32_t;  // the first of the pair in the lower half
     using Sum = float;
     static constexpr int numbers = 2;
 };
 
-template <class O>
-using Word = typename Operand<O>::Word;
-template <class O>
-using Sum = typename Operand<O>::Sum;
-template <class O>
-constexpr int NUMBERS = Operand<O>::numbers;
+template <class Operand>
+using Word = typename OperandTraits<Operand>::Word;
+template <class Operand>
+using Sum = typename OperandTraits<Operand>::Sum;
+template <class Operand>
+constexpr int NUMBERS = OperandTraits<Operand>::numbers;
 
-template <class O>
+template <class Operand>
 constexpr int64_t words(int64_t depth) {
-    return (depth + NUMBERS<O> - 1) / NUMBERS<O>;
+    return (depth + NUMBERS<Operand> - 1) / NUMBERS<Operand>;
 }
 // A depth in whole words.
-template <class O>
+template <class Operand>
 constexpr int64_t filled(int64_t depth) {
-    return words<O>(depth) * NUMBERS<O>;
+    return words<Operand>(depth) * NUMBERS<Operand>;
 }
 
-template <class O>
-SEQCELLS_INLINE Vector<Sum<O>> multiply_add(Vector<Word<O>> a, Vector<Word<O>> b, Vector<Sum<O>> sum) {
-    if constexpr (NUMBERS<O> == 1) {
+template <class Operand>
+SEQCELLS_INLINE Vector<Sum<Operand>> multiply_add(Vector<Word<Operand>> a, Vector<Word<Operand>> b, Vector<Sum<Operand>> sum) {
+    if constexpr (NUMBERS<Operand> == 1) {
         return sum + a * b;
     } else {
 #ifdef SEQCELLS_PAIRS  // by hand: for a target set by pragma, compilers need not define their own macro in time
@@ -55,11 +55,11 @@ SEQCELLS_INLINE Vector<Sum<O>> multiply_add(Vector<Word<O>> a, Vector<Word<O>> b
 }
 
 // A word in all lanes.
-template <class O>
-SEQCELLS_INLINE Vector<Word<O>> everywhere(const O* from) {
-    Word<O> word;
+template <class Operand>
+SEQCELLS_INLINE Vector<Word<Operand>> broadcast(const Operand* from) {
+    Word<Operand> word;
     std::memcpy(&word, from, sizeof word);
-    return word - Vector<Word<O>>{};  // a sum with zero would not be the number itself
+    return word - Vector<Word<Operand>>{};  // a sum with zero would not be the number itself
 }
 
 // Two vectors of numbers as pairs.
@@ -74,12 +74,12 @@ __attribute__((noinline, unused)) void copy_some(const bfloat16* from, Vector<ui
 }
 
 // The words that lie one after another, of which `depth` numbers exist.
-template <class O, class From>
-SEQCELLS_INLINE Vector<Word<O>> along(const From* from, int64_t depth) {
+template <class Operand, class From>
+SEQCELLS_INLINE Vector<Word<Operand>> along(const From* from, int64_t depth) {
     constexpr int L = LANES<From>;
-    if constexpr (NUMBERS<O> == 1) {
+    if constexpr (NUMBERS<Operand> == 1) {
         return load(from, depth);
-    } else if constexpr (std::is_same_v<O, From>) {
+    } else if constexpr (std::is_same_v<Operand, From>) {
         if (__builtin_expect(depth >= 2 * L, 1)) {
             Vector<uint32_t> whole;
             std::memcpy(&whole, from, sizeof whole);
@@ -95,19 +95,19 @@ SEQCELLS_INLINE Vector<Word<O>> along(const From* from, int64_t depth) {
 }
 
 // A row in whole words.
-template <class O, class From>
-void align(const From* from, int64_t depth, O* to) {
-    constexpr int64_t step = LANES<O> * NUMBERS<O>;
+template <class Operand, class From>
+void align(const From* from, int64_t depth, Operand* to) {
+    constexpr int64_t step = LANES<Operand> * NUMBERS<Operand>;
     for (int64_t k = 0; k < depth; k += step) {
-        const auto row = along<O>(from + k, depth - k);
-        std::memcpy(to + k, &row, depth - k < step ? filled<O>(depth - k) * sizeof(O) : sizeof row);
+        const auto row = along<Operand>(from + k, depth - k);
+        std::memcpy(to + k, &row, depth - k < step ? filled<Operand>(depth - k) * sizeof(Operand) : sizeof row);
     }
 }
 
 // The words that lie across `columns` neighbouring columns of a matrix, whose next number is at `by_depth` if it exists.
-template <class O, class From>
-SEQCELLS_INLINE Vector<Word<O>> across(const From* from, int64_t by_depth, int64_t depth, int64_t columns) {
-    if constexpr (NUMBERS<O> == 1)
+template <class Operand, class From>
+SEQCELLS_INLINE Vector<Word<Operand>> across(const From* from, int64_t by_depth, int64_t depth, int64_t columns) {
+    if constexpr (NUMBERS<Operand> == 1)
         return load(from, columns);
     else
         return pair_up(load(from, columns), depth > 1 ? load(from + by_depth, columns) : Vector<From>{});

@@ -10,25 +10,25 @@ namespace seqcells {
 namespace {
 
 // What a stage is given: rows [row0, row1) of `vectors` vectors of units from `unit` on. Arrays that begin at a row begin at row0.
-template <class T>
+template <class Compute>
 struct Stage {
     const Call* p;
     int64_t index;              // of the step, in the order of travel
     int64_t row0, row1, unit;
     int vectors;
-    bool pairs;                 // whether operands are of bfloat16, not of T
+    bool pairs;                 // whether operands are of bfloat16, not of Compute
     bool last;                  // whether no step comes after this one
 
-    const T* products[MAX_PRODUCTS];  // row blocks of vectors, side by side
+    const Compute* products[MAX_PRODUCTS];  // row blocks of vectors, side by side
     int64_t products_width[MAX_PRODUCTS];
-    const T* inputs;            // of the gates, as products; null: they are in an array
+    const Compute* inputs;            // of the gates, as products; null: they are in an array
     int64_t inputs_width;
-    const T* numbers;           // (reductions, B)
-    T *kept, *kept_twice[2];    // (·, B, kept_width); where it is needed twice, of this step and of the next
+    const Compute* numbers;           // (reductions, B)
+    Compute *kept, *kept_twice[2];    // (·, B, kept_width); where it is needed twice, of this step and of the next
     int64_t kept_width, kept_by_array;
     char* operands[2][MAX_PRODUCTS];
     int64_t operands_width[MAX_PRODUCTS];
-    T* sums;                    // (sums, sums_width), and in full
+    Compute* sums;                    // (sums, sums_width), and in full
     double* totals;
     int64_t sums_width;
     int64_t terms;              // summed up so far
@@ -81,18 +81,18 @@ SEQCELLS_INLINE V where(Whether w, scalar<V> a, V b) {
     return w.is ? V{} + a : b;
 }
 
-template <class T, class V, int N>
-SEQCELLS_INLINE void add_up(const Stage<T>& s, int64_t place, const Several<V, N>& value, bool full, int64_t count) {
+template <class Compute, class V, int N>
+SEQCELLS_INLINE void add_up(const Stage<Compute>& s, int64_t place, const Several<V, N>& value, bool full, int64_t count) {
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) add_up<T>(s, place + n * LANES<T>, value.part[n], full, N == 1 ? count : LANES<T>);
+    for (int n = 0; n < N; ++n) add_up<Compute>(s, place + n * LANES<Compute>, value.part[n], full, N == 1 ? count : LANES<Compute>);
 }
 
 constexpr bool is_of_row(Axes axes) { return axes == Axes::TB || axes == Axes::B || axes == Axes::NONE; }
 
 // One row of a stage, or of the first one of the next step: where its arrays are.
-template <class Pass, class T>
+template <class Pass, class Compute>
 struct Place {
-    const Stage<T>& s;
+    const Stage<Compute>& s;
     const Call& p;
     const int64_t units;  // how many there are
     const int64_t index, row, time;  // index: of the step whose values they are
@@ -104,35 +104,35 @@ struct Place {
     template <class Of, class V>
     SEQCELLS_INLINE void read(V& value, int sub, int64_t count, bool halves) const {
         constexpr Slot slot = Of::slot;
-        constexpr int L = LANES<T>;
+        constexpr int L = LANES<Compute>;
         const int64_t unit = s.unit + sub * L, place = time * p.batch + row;
         const bool own = !slot.working && halves;
         if constexpr (slot.where == Where::GATE) {
             if (s.inputs) {
                 load(s.inputs + (row - s.row0) * s.inputs_width + (slot.column * s.vectors + sub) * L, value, L);
-                if (p.bias_ih) value += Array<T>(p.bias_ih, own).template load<V>(slot.column * units + unit, count);
+                if (p.bias_ih) value += Array<Compute>(p.bias_ih, own).template load<V>(slot.column * units + unit, count);
             } else {
-                value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * units + unit, count);
+                value = Array<Compute>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * units + unit, count);
             }
         } else if constexpr (slot.where == Where::GIVEN && slot.axes == Axes::TBH) {
-            value = Array<T>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * units + unit, count);
+            value = Array<Compute>(p.arrays[slot.array], own).template load<V>(place * p.widths[slot.array] + slot.column * units + unit, count);
         } else if constexpr (slot.where == Where::GIVEN && (slot.axes == Axes::BH || slot.axes == Axes::H)) {
-            const Array<T> array(p.arrays[slot.array], own);
+            const Array<Compute> array(p.arrays[slot.array], own);
             value = array ? array.template load<V>((slot.axes == Axes::H ? slot.column : row) * units + unit, count) : V{};
         } else if constexpr (slot.where == Where::GIVEN) {
-            const Array<T> array(p.arrays[slot.array], own);
+            const Array<Compute> array(p.arrays[slot.array], own);
             value = V{} + array[slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : slot.axes == Axes::B ? row : 0];
         } else if constexpr (slot.where == Where::BEFORE) {
             if (index == 0)
-                value = Array<T>(p.arrays[slot.initial], halves).template load<V>(row * units + unit, count);
+                value = Array<Compute>(p.arrays[slot.initial], halves).template load<V>(row * units + unit, count);
             else
-                value = Array<T>(p.arrays[slot.array], own).template load<V>((Times{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * units + unit, count);
+                value = Array<Compute>(p.arrays[slot.array], own).template load<V>((TimeOrder{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * units + unit, count);
         } else if constexpr (slot.where == Where::CARRIED) {
-            value = Array<T>(p.arrays[slot.array], halves).template load<V>(row * units + unit, count);
+            value = Array<Compute>(p.arrays[slot.array], halves).template load<V>(row * units + unit, count);
         } else if constexpr (slot.where == Where::KEPT) {
             constexpr Kept one = Pass::keep[slot.column];
             if (one.operand >= 0 && !pairs)
-                load(reinterpret_cast<const T*>(s.operands[0][one.operand]) + row * s.operands_width[one.operand] + one.block * units + unit, value, count);
+                load(reinterpret_cast<const Compute*>(s.operands[0][one.operand]) + row * s.operands_width[one.operand] + one.block * units + unit, value, count);
             else
                 load(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
         } else if constexpr (slot.where == Where::PRODUCT) {
@@ -140,22 +140,22 @@ struct Place {
         } else if constexpr (slot.where == Where::NUMBER) {
             value = V{} + s.numbers[slot.column * p.batch + row];
         } else {
-            value = V{} + T(p.sizes[slot.column]);
+            value = V{} + Compute(p.sizes[slot.column]);
         }
     }
 
     template <class Of, class V>
     SEQCELLS_INLINE void write(const V& value, int sub, int64_t count, bool halves) const {
         constexpr Slot slot = Of::slot;
-        constexpr int L = LANES<T>;
+        constexpr int L = LANES<Compute>;
         const int64_t unit = s.unit + sub * L, place = time * p.batch + row;
         const bool own = !slot.working && halves;
         if constexpr (slot.where == Where::GIVEN) {
-            const Array<T> array(p.arrays[slot.array], own);
+            const Array<Compute> array(p.arrays[slot.array], own);
             if (!array) return;
             if constexpr (is_of_row(slot.axes)) {
                 const int64_t to = slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : row;
-                if (unit == 0) array.set(to, lane(value) + (slot.adds ? array[to] : T(0)));
+                if (unit == 0) array.set(to, lane(value) + (slot.adds ? array[to] : Compute(0)));
             } else {
                 const int64_t to = slot.axes == Axes::BH ? row * units + unit : place * p.widths[slot.array] + slot.column * units + unit;
                 if constexpr (slot.adds)
@@ -164,31 +164,31 @@ struct Place {
                     array.store(to, value, count);
             }
         } else if constexpr (slot.where == Where::CARRIED) {
-            Array<T>(p.arrays[slot.array], own).store(row * units + unit, value, count);
+            Array<Compute>(p.arrays[slot.array], own).store(row * units + unit, value, count);
         } else if constexpr (slot.where == Where::KEPT) {
             if (Pass::keep[slot.column].operand < 0 || pairs)
                 store(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
         } else if constexpr (slot.where == Where::SUM) {
-            add_up<T>(s, slot.column * s.sums_width + unit, value, full, count);
+            add_up<Compute>(s, slot.column * s.sums_width + unit, value, full, count);
         }
     }
 
     template <class V>
     SEQCELLS_INLINE void operand(int k, int block, const V& value, int sub, int64_t count) const {
-        const int64_t to = row * s.operands_width[k] + block * units + s.unit + sub * LANES<T>;
+        const int64_t to = row * s.operands_width[k] + block * units + s.unit + sub * LANES<Compute>;
         char* array = s.operands[Pass::operands[k].twice && ahead][k];
-        if constexpr (std::is_same_v<T, float> && sizeof(V) == sizeof(Vector<T>))
+        if constexpr (std::is_same_v<Compute, float> && sizeof(V) == sizeof(Vector<Compute>))
             if (s.pairs) return store(reinterpret_cast<bfloat16*>(array) + to, value, count);
-        store(reinterpret_cast<T*>(array) + to, value, count);
+        store(reinterpret_cast<Compute*>(array) + to, value, count);
     }
 
     template <int K>
-    SEQCELLS_INLINE T* kept() const {
+    SEQCELLS_INLINE Compute* kept() const {
         return Pass::keep[K].twice ? s.kept_twice[ahead] : s.kept;
     }
-    static T lane(const Vector<T>& value) { return value[0]; }
+    static Compute lane(const Vector<Compute>& value) { return value[0]; }
     template <class V, int N>
-    static T lane(const Several<V, N>& value) {
+    static Compute lane(const Several<V, N>& value) {
         return value.part[0][0];
     }
 };

@@ -8,7 +8,7 @@
 
 #include "pass.h"
 #include "share.h"
-#include "tiles.h"
+#include "amx.h"
 
 namespace seqcells {
 namespace {
@@ -30,7 +30,7 @@ constexpr int64_t TERMS = 128;
 constexpr int64_t TILED = 128;
 
 // So many rows or vectors in as few pieces as `most` allows, the first of them longer by one where that is needed. Not by
-// `Share`: its divisions take as long as a small tile.
+// `WorkRange`: its divisions take as long as a small tile.
 struct Pieces {
     int count, length, longer;
 
@@ -39,11 +39,11 @@ struct Pieces {
 };
 
 // out[M][V vectors] (+)= a[M][depth] · w[depth][V vectors], in chains of so many words.
-template <class O, int M, int V>
-void tile(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, Sum<O>* out, int64_t out_stride, bool add) {
-    using S = Vector<Sum<O>>;
-    using W = Vector<Word<O>>;
-    constexpr int L = LANES<O>, G = NUMBERS<O>;
+template <class Operand, int M, int V>
+void tile(const Word<Operand>* w, int64_t depth, int64_t chain, const Operand* a, int64_t stride, Sum<Operand>* out, int64_t out_stride, bool add) {
+    using S = Vector<Sum<Operand>>;
+    using W = Vector<Word<Operand>>;
+    constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;
     do {
         const int64_t here = depth < chain ? depth : chain;
         S sum[M][V];
@@ -57,16 +57,16 @@ void tile(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t st
             for (int v = 0; v < V; ++v) column[v] = load(w + v * L);
 #pragma GCC unroll 16
             for (int m = 0; m < M; ++m) {
-                const W value = everywhere(a + m * stride + k * G);
+                const W value = broadcast(a + m * stride + k * G);
 #pragma GCC unroll 4
-                for (int v = 0; v < V; ++v) sum[m][v] = multiply_add<O>(value, column[v], sum[m][v]);
+                for (int v = 0; v < V; ++v) sum[m][v] = multiply_add<Operand>(value, column[v], sum[m][v]);
             }
         }
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) {
-                Sum<O>* to = out + m * out_stride + v * L;
+                Sum<Operand>* to = out + m * out_stride + v * L;
                 store(to, add ? load(to) + sum[m][v] : sum[m][v]);
             }
         a += here * G, depth -= here, add = true;
@@ -74,15 +74,15 @@ void tile(const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t st
 }
 
 // All tiles, by rows and vectors, those that there are registers for.
-template <class O>
+template <class Operand>
 struct Tiles {
-    using Tile = void (*)(const Word<O>*, int64_t, int64_t, const O*, int64_t, Sum<O>*, int64_t, bool);
+    using Tile = void (*)(const Word<Operand>*, int64_t, int64_t, const Operand*, int64_t, Sum<Operand>*, int64_t, bool);
     Tile of[8][WIDEST]{};
 
     template <int M, int V>
     static constexpr Tile one() {
         if constexpr (M <= tallest(V))
-            return tile<O, M, V>;
+            return tile<Operand, M, V>;
         else
             return nullptr;
     }
@@ -96,17 +96,17 @@ struct Tiles {
     }
     constexpr Tiles() { fill_all(std::make_index_sequence<WIDEST>{}); }
 };
-template <class O>
-constexpr Tiles<O> TILES{};
+template <class Operand>
+constexpr Tiles<Operand> TILES{};
 
 #if defined(SEQCELLS_HAS_TILES)
 // The same for any number of rows by the unit for tiles, which sums in another order.
-template <class O>
-void tiles_of_unit(int vectors, const Word<O>* w, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
+template <class Operand>
+void tiles_of_unit(int vectors, const Word<Operand>* w, int64_t depth, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out,
                    int64_t out_stride, bool add) {
     for (int64_t k = 0; k < depth; k += TILED, add = true) {
-        const Word<O>* from = w + k * vectors * LANES<O>;
-        const O* of = a + k * NUMBERS<O>;
+        const Word<Operand>* from = w + k * vectors * LANES<Operand>;
+        const Operand* of = a + k * NUMBERS<Operand>;
         const int64_t here = depth - k < TILED ? depth - k : TILED;
         switch (vectors) {
             case 1: by_tiles<1>(from, here, of, stride, rows, out, out_stride, add); break;
@@ -119,12 +119,12 @@ void tiles_of_unit(int vectors, const Word<O>* w, int64_t depth, const O* a, int
 #endif
 
 // out[rows][vectors] (+)= a[rows][depth] · panel, in chains of so many words.
-template <class O>
-void multiply(int vectors, const Word<O>* w, int64_t depth, int64_t chain, const O* a, int64_t stride, int64_t rows, Sum<O>* out,
+template <class Operand>
+void multiply(int vectors, const Word<Operand>* w, int64_t depth, int64_t chain, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out,
               int64_t out_stride, bool add) {
-    constexpr int L = LANES<O>, G = NUMBERS<O>;
+    constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;
 #if defined(SEQCELLS_HAS_TILES)
-    if constexpr (NUMBERS<O> == 2)
+    if constexpr (NUMBERS<Operand> == 2)
         if (const int64_t whole = depth / TILE_WORDS * TILE_WORDS; whole && rows >= TILE_ROWS / 4) {
             tiles_of_unit(vectors, w, whole, a, stride, rows, out, out_stride, add);
             w += whole * vectors * L, a += whole * G, depth -= whole, add = true;
@@ -138,11 +138,11 @@ void multiply(int vectors, const Word<O>* w, int64_t depth, int64_t chain, const
     int64_t k = 0;
     do {
         const int64_t here = depth - k < step ? depth - k : step;
-        const O* from = a + k * G;
-        Sum<O>* to = out;
+        const Operand* from = a + k * G;
+        Sum<Operand>* to = out;
         for (int piece = 0; piece < high.count; ++piece) {
             const int height = high.at(piece);
-            TILES<O>.of[height - 1][vectors - 1](w + k * vectors * L, here, chain, from, stride, to, out_stride, add);
+            TILES<Operand>.of[height - 1][vectors - 1](w + k * vectors * L, here, chain, from, stride, to, out_stride, add);
             from += height * stride, to += height * out_stride;
         }
         k += step, add = true;
@@ -151,12 +151,12 @@ void multiply(int vectors, const Word<O>* w, int64_t depth, int64_t chain, const
 
 // out[N vectors] = a[depth] · block for one row: all panels at a time, for those of one are too few sums to hide the latency
 // of an addition.
-template <class O, int N>
-void row(const Word<O>* block, int64_t depth, int64_t chain, const O* a, Sum<O>* out) {
-    using S = Vector<Sum<O>>;
-    constexpr int L = LANES<O>, G = NUMBERS<O>;
+template <class Operand, int N>
+void row(const Word<Operand>* block, int64_t depth, int64_t chain, const Operand* a, Sum<Operand>* out) {
+    using S = Vector<Sum<Operand>>;
+    constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;
     constexpr Pieces panels(N, WIDEST);
-    const Word<O>* w[panels.count];
+    const Word<Operand>* w[panels.count];
     for (int k = 0, first = 0; k < panels.count; first += panels.at(k++)) w[k] = block + first * depth * L;
     for (int64_t from = 0; from < depth || from == 0; from += chain) {
         const int64_t last = depth - from < chain ? depth : from + chain;
@@ -166,14 +166,14 @@ void row(const Word<O>* block, int64_t depth, int64_t chain, const O* a, Sum<O>*
 #pragma GCC unroll 4
             for (int v = 0; v < WIDEST; ++v) sum[k][v] = S{};
         for (int64_t word = from; word < last; ++word) {
-            const auto value = everywhere(a + word * G);
+            const auto value = broadcast(a + word * G);
 #pragma GCC unroll 16
             for (int k = 0; k < panels.count; ++k)
 #pragma GCC unroll 4
                 for (int v = 0; v < WIDEST; ++v)
-                    if (v < panels.at(k)) sum[k][v] = multiply_add<O>(value, load(w[k] + (word * panels.at(k) + v) * L), sum[k][v]);
+                    if (v < panels.at(k)) sum[k][v] = multiply_add<Operand>(value, load(w[k] + (word * panels.at(k) + v) * L), sum[k][v]);
         }
-        Sum<O>* to = out;
+        Sum<Operand>* to = out;
 #pragma GCC unroll 16
         for (int k = 0; k < panels.count; ++k)
 #pragma GCC unroll 4
@@ -182,49 +182,49 @@ void row(const Word<O>* block, int64_t depth, int64_t chain, const O* a, Sum<O>*
     }
 }
 
-template <class O>
-using Row = void (*)(const Word<O>*, int64_t, int64_t, const O*, Sum<O>*);
-template <class O, size_t... N>
-constexpr std::array<Row<O>, sizeof...(N)> rows_of(std::index_sequence<N...>) {
-    return {row<O, int(N) + 1>...};
+template <class Operand>
+using Row = void (*)(const Word<Operand>*, int64_t, int64_t, const Operand*, Sum<Operand>*);
+template <class Operand, size_t... N>
+constexpr std::array<Row<Operand>, sizeof...(N)> rows_of(std::index_sequence<N...>) {
+    return {row<Operand, int(N) + 1>...};
 }
-template <class O>
-constexpr std::array<Row<O>, MOST> ROW = rows_of<O>(std::make_index_sequence<MOST>{});
+template <class Operand>
+constexpr std::array<Row<Operand>, MOST> ROW = rows_of<Operand>(std::make_index_sequence<MOST>{});
 
 // out[rows][vectors] = a[rows][depth] · block, for at most BATCH rows. The rows are filled with zeros to whole words.
-template <class O>
-void product(const Word<O>* block, int vectors, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out) {
-    const int64_t count = words<O>(depth), width = vectors * LANES<O>;
+template <class Operand>
+void product(const Word<Operand>* block, int vectors, int64_t depth, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out) {
+    const int64_t count = words<Operand>(depth), width = vectors * LANES<Operand>;
     // As few chains as TERMS allows, of about one length.
     const int64_t chains = (count + TERMS - 1) / TERMS, chain = chains > 1 ? (count + chains - 1) / chains : count ? count : 1;
-    if (rows == 1) return ROW<O>[vectors - 1](block, count, chain, a, out);
+    if (rows == 1) return ROW<Operand>[vectors - 1](block, count, chain, a, out);
     const Pieces panels(vectors, WIDEST);
     for (int k = 0; k < panels.count; ++k) {
         const int wide = panels.at(k);
         multiply(wide, block, count, chain, a, stride, rows, out, width, false);
-        block += wide * count * LANES<O>, out += wide * LANES<O>;
+        block += wide * count * LANES<Operand>, out += wide * LANES<Operand>;
     }
 }
 
 // Where vector n of a block's columns begins in packed panels, and how far it is from word to word of the depth.
-template <class O>
-Word<O>* place(Word<O>* block, int vectors, int64_t depth, int n, int64_t& width) {
+template <class Operand>
+Word<Operand>* place(Word<Operand>* block, int vectors, int64_t depth, int n, int64_t& width) {
     const Pieces panels(vectors, WIDEST);
     for (int k = 0, first = 0;; first += panels.at(k++)) {
         if (n >= first + panels.at(k)) continue;
-        width = panels.at(k) * LANES<O>;
-        return block + first * words<O>(depth) * LANES<O> + (n - first) * LANES<O>;
+        width = panels.at(k) * LANES<Operand>;
+        return block + first * words<Operand>(depth) * LANES<Operand> + (n - first) * LANES<Operand>;
     }
 }
 
-// Rows of `dots` that share what they read of w, and rows of w that are streamed side by side.
+// Rows of `gemv` that share what they read of w, and rows of w that are streamed side by side.
 constexpr int SHARING = VECTOR_REGISTERS >= 32 ? 4 : 3, SIDE_BY_SIDE = 4;
 
-template <class O, int M, class From>
-SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, const O* a, int64_t stride, Sum<O>* out,
+template <class Operand, int M, class From>
+SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, const Operand* a, int64_t stride, Sum<Operand>* out,
                              int64_t out_stride) {
-    using V = Vector<Sum<O>>;
-    constexpr int L = LANES<O>, G = NUMBERS<O>, AT_ONCE = M == 1 && L > SIDE_BY_SIDE ? 2 * SIDE_BY_SIDE : L < SIDE_BY_SIDE ? L : SIDE_BY_SIDE;
+    using V = Vector<Sum<Operand>>;
+    constexpr int L = LANES<Operand>, G = NUMBERS<Operand>, AT_ONCE = M == 1 && L > SIDE_BY_SIDE ? 2 * SIDE_BY_SIDE : L < SIDE_BY_SIDE ? L : SIDE_BY_SIDE;
     V sum[M][L];
 #pragma GCC unroll 4
     for (int first = 0; first < L; first += AT_ONCE) {
@@ -234,15 +234,15 @@ SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, cons
 #pragma GCC unroll 16
             for (int lane = 0; lane < M * AT_ONCE; ++lane) part[lane / AT_ONCE][lane % AT_ONCE] = V{};
             for (int64_t k = from; k < last; k += L * G) {
-                Vector<Word<O>> value[M];
+                Vector<Word<Operand>> value[M];
 #pragma GCC unroll 4
-                for (int m = 0; m < M; ++m) value[m] = along<O>(a + m * stride + k, depth - k);
+                for (int m = 0; m < M; ++m) value[m] = along<Operand>(a + m * stride + k, depth - k);
 #pragma GCC unroll 16
                 for (int lane = 0; lane < AT_ONCE; ++lane) {
                     const int64_t column = first + lane < columns ? first + lane : columns - 1;
-                    const auto weight = along<O>(w + column * depth + k, depth - k);
+                    const auto weight = along<Operand>(w + column * depth + k, depth - k);
 #pragma GCC unroll 4
-                    for (int m = 0; m < M; ++m) part[m][lane] = multiply_add<O>(value[m], weight, part[m][lane]);
+                    for (int m = 0; m < M; ++m) part[m][lane] = multiply_add<Operand>(value[m], weight, part[m][lane]);
                 }
             }
 #pragma GCC unroll 16
@@ -258,47 +258,47 @@ SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, cons
         for (int left = L; left > 1; left /= 2)
 #pragma GCC unroll 16
             for (int lane = 0; lane < left / 2; ++lane)
-                sum[m][lane] = every_second<Sum<O>>(sum[m][2 * lane], sum[m][2 * lane + 1], 0) +
-                               every_second<Sum<O>>(sum[m][2 * lane], sum[m][2 * lane + 1], 1);
+                sum[m][lane] = every_second<Sum<Operand>>(sum[m][2 * lane], sum[m][2 * lane + 1], 0) +
+                               every_second<Sum<Operand>>(sum[m][2 * lane], sum[m][2 * lane + 1], 1);
         store(out + m * out_stride, sum[m][0]);
     }
 }
 
 // out[rows][one vector] = a[rows][depth] · wᵀ on weights as they are, for so few rows that packing would not pay: the
 // vector's columns are rows of w, at most `columns` of them.
-template <class O, class From>
-void dots(const From* w, int64_t columns, int64_t depth, const O* a, int64_t stride, int64_t rows, Sum<O>* out, int64_t out_stride) {
+template <class Operand, class From>
+void gemv(const From* w, int64_t columns, int64_t depth, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out, int64_t out_stride) {
     const Parts parts(rows, SHARING);
     for (int64_t part = 0; part < parts.count; ++part) {
-        const Share share = parts.of(part);
-        const O* from = a + share.first * stride;
-        Sum<O>* to = out + share.first * out_stride;
+        const WorkRange share = parts.of(part);
+        const Operand* from = a + share.first * stride;
+        Sum<Operand>* to = out + share.first * out_stride;
         switch (share.count()) {
-            case 1: dots_of<O, 1>(w, columns, depth, from, stride, to, out_stride); break;
-            case 2: dots_of<O, 2>(w, columns, depth, from, stride, to, out_stride); break;
-            case 3: dots_of<O, 3>(w, columns, depth, from, stride, to, out_stride); break;
-            default: dots_of<O, SHARING>(w, columns, depth, from, stride, to, out_stride);
+            case 1: dots_of<Operand, 1>(w, columns, depth, from, stride, to, out_stride); break;
+            case 2: dots_of<Operand, 2>(w, columns, depth, from, stride, to, out_stride); break;
+            case 3: dots_of<Operand, 3>(w, columns, depth, from, stride, to, out_stride); break;
+            default: dots_of<Operand, SHARING>(w, columns, depth, from, stride, to, out_stride);
         }
     }
 }
 
 // One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column], where one
 // of the two is 1; zeros past `columns`. The vectors are `width` apart.
-template <class O, class From>
-void pack(const From* from, int64_t by_depth, int64_t by_column, int64_t depth, int64_t columns, Word<O>* to, int64_t width) {
-    constexpr int L = LANES<O>, G = NUMBERS<O>;
-    const int64_t count = words<O>(depth);
+template <class Operand, class From>
+void pack(const From* from, int64_t by_depth, int64_t by_column, int64_t depth, int64_t columns, Word<Operand>* to, int64_t width) {
+    constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;
+    const int64_t count = words<Operand>(depth);
     if (by_column == 1) {
         for (int64_t k = 0; k < count; ++k)
-            store(to + k * width, across<O>(from + k * G * by_depth, by_depth, depth - k * G, columns));
+            store(to + k * width, across<Operand>(from + k * G * by_depth, by_depth, depth - k * G, columns));
         return;
     }
     for (int64_t k = 0; k < count; k += L) {
-        Vector<Word<O>> rows[L];
+        Vector<Word<Operand>> rows[L];
 #pragma GCC unroll 16
         for (int lane = 0; lane < L; ++lane)
-            rows[lane] = lane < columns ? along<O>(from + lane * by_column + k * G, depth - k * G) : Vector<Word<O>>{};
-        transpose<Word<O>>(rows);
+            rows[lane] = lane < columns ? along<Operand>(from + lane * by_column + k * G, depth - k * G) : Vector<Word<Operand>>{};
+        transpose<Word<Operand>>(rows);
         for (int lane = 0; lane < L && k + lane < count; ++lane) store(to + (k + lane) * width, rows[lane]);
     }
 }

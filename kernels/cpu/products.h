@@ -10,17 +10,17 @@
 namespace seqcells {
 namespace {
 
-// Computed in T, by products of O. Weights are packed, each block's together, or read as they lie.
-template <class T, class O>
+// Computed in Compute, by products of Operand. Weights are packed, each block's together, or read as they lie.
+template <class Compute, class Operand>
 class Products {
-    static constexpr int L = LANES<T>;
+    static constexpr int L = LANES<Compute>;
     static constexpr int64_t HEAD = 64;  // bytes before the words that are packed for other calls: the numbers of blocks
 
     const Pass& pass;
     const Call& p;
     std::vector<Blocks> all;  // of each letter
-    Buffer<Word<O>> own;
-    Word<O>* weights[MAX_PRODUCTS + 1] = {};  // packed: of each product, and of the input's
+    Buffer<Word<Operand>> own;
+    Word<Operand>* weights[MAX_PRODUCTS + 1] = {};  // packed: of each product, and of the input's
 
   public:
     Products(const Pass& of, const Call& call) : pass(of), p(call) {
@@ -36,7 +36,7 @@ class Products {
     }
     // Memory for packed weights, if they are to be packed; false where there is none.
     bool allocate() {
-        if (packs()) own = Buffer<Word<O>>(layout(nullptr));
+        if (packs()) own = Buffer<Word<Operand>>(layout(nullptr));
         if (!own.there()) return false;
         layout(p.packed ? words_of(p.packed) : own.get());
         return true;
@@ -50,7 +50,7 @@ class Products {
     static int64_t pack(const Pass& of, const Call& call, void* memory) {
         Products products(of, call);
         products.share_among(call.threads);
-        const int64_t bytes = HEAD + products.layout(nullptr) * int64_t(sizeof(Word<O>));
+        const int64_t bytes = HEAD + products.layout(nullptr) * int64_t(sizeof(Word<Operand>));
         if (memory) {
             products.layout(words_of(memory));
             for (int letter = 0; letter < of.letters; ++letter) {
@@ -72,7 +72,7 @@ class Products {
         return work;
     }
 
-    int64_t weight_bytes() const { return work_of_row() * int64_t(sizeof(O)); }
+    int64_t weight_bytes() const { return work_of_row() * int64_t(sizeof(Operand)); }
 
     // Vectors of units of a block: so many that its row blocks are whole panels, and enough sums for one row.
     int units(int letter) const {
@@ -89,19 +89,19 @@ class Products {
     bool packed() const { return p.packed || !few(); }
 
     // The product of `rows` rows of an operand, `stride` from row to row, for a block: its vectors side by side.
-    void multiply(int k, Share units, const O* from, int64_t stride, int64_t rows, T* to) const {
+    void multiply(int k, WorkRange units, const Operand* from, int64_t stride, int64_t rows, Compute* to) const {
         const Multiplied& one = pass.product[k];
         if (one.heads > 1)
             multiply_heads(k, units, from, stride, rows, to);
         else if (packed())
-            product<O>(of_block(k, units, columns(k), depth(k)), int(columns(k) * units.count()), depth(k), from, stride, rows, to);
+            product<Operand>(of_block(k, units, columns(k), depth(k)), int(columns(k) * units.count()), depth(k), from, stride, rows, to);
         else
             unpacked(p.arrays[one.weight], this->rows(k), one.first, one.blocks, operand_size(k), units, from, stride, rows, to);
     }
     // Likewise of the input, for the gates.
-    void project(Share units, const O* from, int64_t stride, int64_t rows, T* to) const {
+    void project(WorkRange units, const Operand* from, int64_t stride, int64_t rows, Compute* to) const {
         if (packed())
-            product<O>(of_block(pass.products, units, pass.gates, p.features), int(pass.gates * units.count()), p.features, from, stride, rows, to);
+            product<Operand>(of_block(pass.products, units, pass.gates, p.features), int(pass.gates * units.count()), p.features, from, stride, rows, to);
         else
             unpacked(p.weight_ih, p.sizes[0], 0, pass.gates, p.features, units, from, stride, rows, to);
     }
@@ -109,9 +109,9 @@ class Products {
     // f(from) with the caller's array in the type that it is of.
     template <class F>
     SEQCELLS_INLINE void in_its_type(const void* from, F f) const {
-        if constexpr (std::is_same_v<T, float>)
+        if constexpr (std::is_same_v<Compute, float>)
             if (p.halves) return f(static_cast<const bfloat16*>(from));
-        f(static_cast<const T*>(from));
+        f(static_cast<const Compute*>(from));
     }
 
   private:
@@ -123,8 +123,8 @@ class Products {
     int64_t rows(int k) const { return p.sizes[letter_of(k)]; }
     int64_t operand_size(int k) const { return p.sizes[pass.operand[pass.product[k].operand].letter]; }
 
-    static Word<O>* words_of(const void* packed) {
-        return reinterpret_cast<Word<O>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
+    static Word<Operand>* words_of(const void* packed) {
+        return reinterpret_cast<Word<Operand>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
     }
 
     // Packing reads and writes all weights once: as long as some thirty rows take on weights as they lie.
@@ -149,70 +149,70 @@ class Products {
 
     // Words that a lane's weights take. Of heads each row block's are filled up to whole words.
     int64_t words_of_lane(int k) const {
-        return pass.product[k].heads > 1 ? pass.product[k].blocks * words<O>(span(k)) : columns(k) * words<O>(depth(k));
+        return pass.product[k].heads > 1 ? pass.product[k].blocks * words<Operand>(span(k)) : columns(k) * words<Operand>(depth(k));
     }
 
     // Where packed weights lie from `at` on; returns how many words they take.
-    int64_t layout(Word<O>* at) {
+    int64_t layout(Word<Operand>* at) {
         int64_t taken = 0;
         for (int k = 0; k <= pass.products; ++k) {
             if (at) weights[k] = at + taken;
             if (k < pass.products)
                 taken += all[letter_of(k)].vectors * L * words_of_lane(k);
             else if (projects())
-                taken += pass.gates * all[0].vectors * L * words<O>(p.features);
+                taken += pass.gates * all[0].vectors * L * words<Operand>(p.features);
         }
         return taken;
     }
-    Word<O>* of_block(int k, Share units, int64_t blocks, int64_t depth) const { return weights[k] + blocks * units.first * L * words<O>(depth); }
+    Word<Operand>* of_block(int k, WorkRange units, int64_t blocks, int64_t depth) const { return weights[k] + blocks * units.first * L * words<Operand>(depth); }
 
     // Row blocks of `rows` units from `first` on.
-    void pack_rows(const void* weight, int64_t rows, int64_t first, int64_t blocks, int64_t depth, Share units, Word<O>* to) const {
+    void pack_rows(const void* weight, int64_t rows, int64_t first, int64_t blocks, int64_t depth, WorkRange units, Word<Operand>* to) const {
         const int vectors = int(blocks * units.count());
         for (int n = 0; n < vectors; ++n) {
             const int64_t unit = (units.first + n % units.count()) * L, block = first + n / units.count();
             int64_t width;
-            Word<O>* column = place<O>(to, vectors, depth, n, width);
-            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + (block * rows + unit) * depth, 1, depth, depth, rows - unit, column, width); });
+            Word<Operand>* column = place<Operand>(to, vectors, depth, n, width);
+            in_its_type(weight, [&](const auto* from) { seqcells::pack<Operand>(from + (block * rows + unit) * depth, 1, depth, depth, rows - unit, column, width); });
         }
     }
     // Columns, of `columns`, of the rows from `first` on.
-    void pack_columns(const void* weight, int64_t columns, int64_t first, int64_t depth, Share units, Word<O>* to) const {
+    void pack_columns(const void* weight, int64_t columns, int64_t first, int64_t depth, WorkRange units, Word<Operand>* to) const {
         for (int n = 0; n < units.count(); ++n) {
             const int64_t unit = (units.first + n) * L;
             int64_t width;
-            Word<O>* column = place<O>(to, int(units.count()), depth, n, width);
-            in_its_type(weight, [&](const auto* from) { seqcells::pack<O>(from + first * columns + unit, columns, 1, depth, columns - unit, column, width); });
+            Word<Operand>* column = place<Operand>(to, int(units.count()), depth, n, width);
+            in_its_type(weight, [&](const auto* from) { seqcells::pack<Operand>(from + first * columns + unit, columns, 1, depth, columns - unit, column, width); });
         }
     }
     // Vector by vector and row block by row block; a depth that is not of a unit's head has zeros.
-    Word<O>* of_vector(int k, int64_t vector, int64_t block) const {
-        return weights[k] + (vector * pass.product[k].blocks + block) * words<O>(span(k)) * L;
+    Word<Operand>* of_vector(int k, int64_t vector, int64_t block) const {
+        return weights[k] + (vector * pass.product[k].blocks + block) * words<Operand>(span(k)) * L;
     }
-    void pack_heads(int k, Share units) const {
-        constexpr int G = NUMBERS<O>;
+    void pack_heads(int k, WorkRange units) const {
+        constexpr int G = NUMBERS<Operand>;
         const Multiplied& m = pass.product[k];
         const int64_t own = units_of_head(k), H = operand_size(k);
-        const Array<T> weight(p.arrays[m.weight], p.halves);
+        const Array<Compute> weight(p.arrays[m.weight], p.halves);
         for (int64_t vector = units.first; vector < units.last; ++vector)
             for (int block = 0; block < m.blocks; ++block) {
                 const int64_t begin = begin_of(k, vector * L), first = (m.first + block) * H;
-                Word<O>* to = of_vector(k, vector, block);
-                std::memset(to, 0, words<O>(span(k)) * L * sizeof *to);
+                Word<Operand>* to = of_vector(k, vector, block);
+                std::memset(to, 0, words<Operand>(span(k)) * L * sizeof *to);
                 for (int64_t unit = vector * L, lane = 0; lane < L && unit < H; ++lane, ++unit)
                     for (int64_t n = 0, head = unit / own * own; n < own; ++n) {
                         const int64_t place = m.transposed ? (first + head + n) * own + unit - head : (first + unit) * own + n;
                         const int64_t depth = head - begin + n;
-                        const O value(weight[place]);
-                        std::memcpy(reinterpret_cast<O*>(to + depth / G * L + lane) + depth % G, &value, sizeof value);
+                        const Operand value(weight[place]);
+                        std::memcpy(reinterpret_cast<Operand*>(to + depth / G * L + lane) + depth % G, &value, sizeof value);
                     }
             }
     }
-    void pack_block(int letter, Share units) const {
+    void pack_block(int letter, WorkRange units) const {
         for (int k = 0; k < pass.products; ++k) {
             if (letter_of(k) != letter) continue;
             const Multiplied& m = pass.product[k];
-            Word<O>* to = of_block(k, units, columns(k), depth(k));
+            Word<Operand>* to = of_block(k, units, columns(k), depth(k));
             if (m.heads > 1)
                 pack_heads(k, units);
             else if (m.transposed)
@@ -224,29 +224,29 @@ class Products {
     }
 
 
-    void multiply_heads(int k, Share units, const O* from, int64_t stride, int64_t count, T* to) const {
-        alignas(64) T part[BATCH * L];
+    void multiply_heads(int k, WorkRange units, const Operand* from, int64_t stride, int64_t count, Compute* to) const {
+        alignas(64) Compute part[BATCH * L];
         const Multiplied& m = pass.product[k];
         const int64_t width = columns(k) * units.count() * L;
         for (int64_t n = 0; n < units.count(); ++n)
             for (int block = 0; block < m.blocks; ++block) {
                 const int64_t vector = units.first + n, begin = begin_of(k, vector * L);
-                const O* operand = from + (m.transposed ? block * operand_size(k) : 0) + begin;
-                product<O>(of_vector(k, vector, block), 1, span(k), operand, stride, count, part);
-                T* out = to + ((m.transposed ? 0 : block) * units.count() + n) * L;
+                const Operand* operand = from + (m.transposed ? block * operand_size(k) : 0) + begin;
+                product<Operand>(of_vector(k, vector, block), 1, span(k), operand, stride, count, part);
+                Compute* out = to + ((m.transposed ? 0 : block) * units.count() + n) * L;
                 for (int64_t row = 0; row < count; ++row) {
-                    const Vector<T> value = load(part + row * L);
+                    const Vector<Compute> value = load(part + row * L);
                     store(out + row * width, m.transposed && block ? load(out + row * width) + value : value);
                 }
             }
     }
 
-    void unpacked(const void* weight, int64_t size, int64_t first, int64_t blocks, int64_t depth, Share units, const O* a, int64_t stride, int64_t rows, T* out) const {
+    void unpacked(const void* weight, int64_t size, int64_t first, int64_t blocks, int64_t depth, WorkRange units, const Operand* a, int64_t stride, int64_t rows, Compute* out) const {
         const int64_t width = blocks * units.count() * L;
         in_its_type(weight, [&](const auto* from) {
             for (int64_t n = 0; n < blocks * units.count(); ++n) {
                 const int64_t unit = (units.first + n % units.count()) * L, block = first + n / units.count();
-                dots<O>(from + (block * size + unit) * depth, size - unit, depth, a, stride, rows, out + n * L, width);
+                gemv<Operand>(from + (block * size + unit) * depth, size - unit, depth, a, stride, rows, out + n * L, width);
             }
         });
     }

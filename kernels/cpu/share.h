@@ -8,11 +8,11 @@ namespace seqcells {
 namespace {
 
 // Items [first, last) of `count` for a member of a team.
-struct Share {
+struct WorkRange {
     int64_t first, last;
-    Share(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
-    static Share range(int64_t first, int64_t last) {
-        Share share(0, 0, 1);
+    WorkRange(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
+    static WorkRange range(int64_t first, int64_t last) {
+        WorkRange share(0, 0, 1);
         share.first = first, share.last = last;
         return share;
     }
@@ -29,7 +29,7 @@ struct Blocks {
         if (count > vectors) count = vectors;
     }
     Blocks(int64_t columns, int lanes, int64_t blocks) : vectors((columns + lanes - 1) / lanes), count(blocks) {}
-    Share of(int64_t block) const { return Share(vectors, block, count); }
+    WorkRange of(int64_t block) const { return WorkRange(vectors, block, count); }
 };
 
 // Rows in parts of about equal height, at most `most` each.
@@ -37,7 +37,7 @@ struct Parts {
     int64_t rows, count;
 
     Parts(int64_t rows_of_all, int64_t most) : rows(rows_of_all), count((rows_of_all + most - 1) / most) {}
-    Share of(int64_t part) const { return Share(rows, part, count); }
+    WorkRange of(int64_t part) const { return WorkRange(rows, part, count); }
 };
 
 }  // namespace

@@ -36,8 +36,8 @@ constexpr bool is_needed(const Slot slot) {
 }
 
 // What a stage reads that is one number of a row, or what differs from unit to unit.
-template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool BEGINS, class T, class V>
-SEQCELLS_INLINE void read_all(const Place<Pass, T>& row, V* v, int sub, int64_t count, bool halves) {
+template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool BEGINS, class Compute, class V>
+SEQCELLS_INLINE void read_all(const Place<Pass, Compute>& row, V* v, int sub, int64_t count, bool halves) {
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Read<Pass, K, k>;
         constexpr Slot slot = Of::slot;
@@ -57,8 +57,8 @@ SEQCELLS_INLINE void read_all(const Place<Pass, T>& row, V* v, int sub, int64_t 
     });
 }
 
-template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool LAST, class T, class V>
-SEQCELLS_INLINE void write_all(const Place<Pass, T>& row, const V* v, int sub, int64_t count, bool halves) {
+template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool LAST, class Compute, class V>
+SEQCELLS_INLINE void write_all(const Place<Pass, Compute>& row, const V* v, int sub, int64_t count, bool halves) {
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Written<Pass, K, k>;
         constexpr Slot slot = Of::slot;
@@ -81,30 +81,30 @@ SEQCELLS_INLINE void write_all(const Place<Pass, T>& row, const V* v, int sub, i
 }
 
 // Some vectors of units of one row: N whole ones, where no array is of bfloat16, or by 0 one of any kind.
-template <class Pass, int K, bool BOUNDED, class T, int N, bool BEGINS>
-SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, int sub) {
+template <class Pass, int K, bool BOUNDED, class Compute, int N, bool BEGINS>
+SEQCELLS_INLINE void stage_units(const Stage<Compute>& s, int64_t of_row, bool full, int sub) {
     // Of those that are also computed side by side one alone is of the same type: the compiler then joins the same products and
     // sums to one rounding.
-    using V = std::conditional_t<Pass::side_by_side, Several<Vector<T>, N ? N : 1>, Vector<T>>;
+    using V = std::conditional_t<Pass::side_by_side, Several<Vector<Compute>, N ? N : 1>, Vector<Compute>>;
     using Valid = std::conditional_t<BOUNDED, Whether, Always>;
     using Reset = std::conditional_t<BOUNDED, Whether, Never>;
-    constexpr int L = LANES<T>;
+    constexpr int L = LANES<Compute>;
     constexpr int NEXT = BEGINS ? K : Pass::follows[K];  // the next step's first stage, or -1
     const Call& p = *s.p;
     const int64_t units = p.sizes[Pass::letter[K]];
     // Arrays of bfloat16 are read by what takes any vector, in the type of theirs that is computed in.
-    constexpr bool MAY_BE_HALVES = N == 0 && std::is_same_v<T, float>;
+    constexpr bool MAY_BE_HALVES = N == 0 && std::is_same_v<Compute, float>;
     const bool halves = MAY_BE_HALVES && p.halves, pairs = MAY_BE_HALVES && s.pairs;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
-    const Place<Pass, T> now{s, p, units, s.index, of_row, Times{p}.at(s.index), false, full, pairs},
-        next{s, p, units, after, of_row, Times{p}.at(after), true, full, pairs};
+    const Place<Pass, Compute> now{s, p, units, s.index, of_row, TimeOrder{p}.at(s.index), false, full, pairs},
+        next{s, p, units, after, of_row, TimeOrder{p}.at(after), true, full, pairs};
     const int64_t count = N ? L : units - (s.unit + sub * L);
-    const Times times{p};
-    const auto valid = [&](const Place<Pass, T>& row) {
+    const TimeOrder times{p};
+    const auto valid = [&](const Place<Pass, Compute>& row) {
         if constexpr (BOUNDED) return Valid{times.valid(times.at(row.index), row.row)};
         else return Valid{};
     };
-    const auto reset = [&](const Place<Pass, T>& row) {
+    const auto reset = [&](const Place<Pass, Compute>& row) {
         if constexpr (BOUNDED) return Reset{times.boundary(times.at(row.index), row.row)};
         else return Reset{};
     };
@@ -133,14 +133,14 @@ SEQCELLS_INLINE void stage_units(const Stage<T>& s, int64_t of_row, bool full, i
 }
 
 // One vector of any kind, with boundaries or without: it takes half of the time to compile, so there is one for both.
-template <class Pass, int K, class T, bool BEGINS>
-__attribute__((noinline)) void any_units(const Stage<T>& s, int64_t row, bool full, int sub) {
-    stage_units<Pass, K, true, T, 0, BEGINS>(s, row, full, sub);
+template <class Pass, int K, class Compute, bool BEGINS>
+__attribute__((noinline)) void any_units(const Stage<Compute>& s, int64_t row, bool full, int sub) {
+    stage_units<Pass, K, true, Compute, 0, BEGINS>(s, row, full, sub);
 }
 
 // Rows behind the last are the first ones of what is likely to come next. Returns whether there is such a row.
-template <class T>
-SEQCELLS_INLINE bool looks_ahead(const Stage<T>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
+template <class Compute>
+SEQCELLS_INLINE bool looks_ahead(const Stage<Compute>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
     if (row < s.row1) return true;
     unit = s.next_unit, vectors = s.next_vectors, index = s.next_index;
     return unit >= 0 && (row += s.row0 - s.row1) < s.row1;
@@ -148,30 +148,30 @@ SEQCELLS_INLINE bool looks_ahead(const Stage<T>& s, int64_t& row, int64_t& unit,
 
 // Asks for some units of a row in a step that a stage will read and write. By force: a function of nothing else has no
 // effects, as compilers see it.
-template <class Pass, int K, class T>
+template <class Pass, int K, class Compute>
 SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
     const int64_t units = p.sizes[Pass::letter[K]];
-    const int64_t place = Times{p}.at(index) * p.batch + row;
+    const int64_t place = TimeOrder{p}.at(index) * p.batch + row;
     const auto ask = [&](auto of, auto writes) SEQCELLS_LAMBDA {
         constexpr Slot slot = decltype(of)::slot;
         if constexpr (slot.axes == Axes::TBH && (slot.where == Where::GIVEN || slot.where == Where::GATE))
             if (p.arrays[slot.array])
-                Array<T>(p.arrays[slot.array], p.halves && !slot.working).template expect<writes>(place * p.widths[slot.array] + slot.column * units + unit, count);
+                Array<Compute>(p.arrays[slot.array], p.halves && !slot.working).template prefetch<writes>(place * p.widths[slot.array] + slot.column * units + unit, count);
     };
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Read<Pass, K, k>{}, std::integral_constant<int, 0>{}); });
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Written<Pass, K, k>{}, std::integral_constant<int, 1>{}); });
 }
 
 // Asks for what a row of a block will read and write.
-template <class Pass, int K, class T>
-SEQCELLS_INLINE void expect(const Stage<T>& s, int64_t row) {
+template <class Pass, int K, class Compute>
+SEQCELLS_INLINE void prefetch(const Stage<Compute>& s, int64_t row) {
     const Call& p = *s.p;
     int64_t unit = s.unit, vectors = s.vectors, index = s.index;
     if (!looks_ahead(s, row, unit, vectors, index)) return;
-    const int64_t rest = p.sizes[Pass::letter[K]] - unit, count = rest < vectors * LANES<T> ? rest : vectors * LANES<T>;
-    expect_units<Pass, K, T>(p, index, row, unit, count);
+    const int64_t rest = p.sizes[Pass::letter[K]] - unit, count = rest < vectors * LANES<Compute> ? rest : vectors * LANES<Compute>;
+    expect_units<Pass, K, Compute>(p, index, row, unit, count);
     if constexpr (K < Pass::stages && Pass::follows[K] >= 0)
-        if (!s.last) expect_units<Pass, Pass::follows[K], T>(p, index + Pass::by, row, unit, count);
+        if (!s.last) expect_units<Pass, Pass::follows[K], Compute>(p, index + Pass::by, row, unit, count);
 }
 
 // Whether there is code for whole vectors at all. Without it kernels are slow, and compiled in a third of the time.
@@ -179,38 +179,38 @@ SEQCELLS_INLINE void expect(const Stage<T>& s, int64_t row) {
 #define SEQCELLS_WHOLE_VECTORS true
 #endif
 
-template <class Pass, int K, bool BOUNDED, class T, bool BEGINS>
-SEQCELLS_INLINE void stage_rows(const Stage<T>& s) {
+template <class Pass, int K, bool BOUNDED, class Compute, bool BEGINS>
+SEQCELLS_INLINE void stage_rows(const Stage<Compute>& s) {
     const Call& p = *s.p;
-    const int64_t whole = p.halves || s.pairs ? 0 : (p.sizes[Pass::letter[K]] - s.unit) / LANES<T>;
+    const int64_t whole = p.halves || s.pairs ? 0 : (p.sizes[Pass::letter[K]] - s.unit) / LANES<Compute>;
     const int wide = whole < s.vectors ? int(whole) : s.vectors;
     for (int64_t row = s.row0; row < s.row1; ++row) {
-        expect<Pass, K>(s, row + Pass::ahead);
+        prefetch<Pass, K>(s, row + Pass::ahead);
         const bool full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
         int sub = 0;
         // All of these take long to compile, so only what is often called is there for whole vectors.
         if constexpr (BEGINS || !SEQCELLS_WHOLE_VECTORS) {
-        } else if constexpr (Pass::side_by_side && !BOUNDED && std::is_same_v<T, float> && VECTOR_BYTES > 16) {
+        } else if constexpr (Pass::side_by_side && !BOUNDED && std::is_same_v<Compute, float> && VECTOR_BYTES > 16) {
             for (; wide - sub > 1; sub += 2)
                 if ((wide - sub) % 2)
-                    stage_units<Pass, K, BOUNDED, T, 3, BEGINS>(s, row, full, sub++);
+                    stage_units<Pass, K, BOUNDED, Compute, 3, BEGINS>(s, row, full, sub++);
                 else
-                    stage_units<Pass, K, BOUNDED, T, 2, BEGINS>(s, row, full, sub);
-            for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
-        } else if constexpr (std::is_same_v<T, float>) {
-            for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, T, 1, BEGINS>(s, row, full, sub);
+                    stage_units<Pass, K, BOUNDED, Compute, 2, BEGINS>(s, row, full, sub);
+            for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, Compute, 1, BEGINS>(s, row, full, sub);
+        } else if constexpr (std::is_same_v<Compute, float>) {
+            for (; sub < wide; ++sub) stage_units<Pass, K, BOUNDED, Compute, 1, BEGINS>(s, row, full, sub);
         }
-        for (; sub < s.vectors; ++sub) any_units<Pass, K, T, BEGINS>(s, row, full, sub);
+        for (; sub < s.vectors; ++sub) any_units<Pass, K, Compute, BEGINS>(s, row, full, sub);
     }
 }
 
-template <class Pass, int K, class T, bool BEGINS = false>
+template <class Pass, int K, class Compute, bool BEGINS = false>
 void run_stage(const void* stage) {
-    const auto& s = *static_cast<const Stage<T>*>(stage);
+    const auto& s = *static_cast<const Stage<Compute>*>(stage);
     if (s.p->lengths || s.p->reset)
-        stage_rows<Pass, K, true, T, BEGINS>(s);
+        stage_rows<Pass, K, true, Compute, BEGINS>(s);
     else
-        stage_rows<Pass, K, false, T, BEGINS>(s);
+        stage_rows<Pass, K, false, Compute, BEGINS>(s);
 }
 
 // Whether a cell's row blocks are as many as the loop has room for: those of each product, and of each stage.
@@ -224,20 +224,20 @@ constexpr bool has_room_for_products() {
     return true;
 }
 
-template <class Program, class T, int... K, int... Letter>
+template <class Program, class Compute, int... K, int... Letter>
 constexpr Pass pass_of(std::integer_sequence<int, K...>, std::integer_sequence<int, Letter...>) {
     return {Program::stages, int(Program::names.size()), int(Program::keep.size()), int(Program::operands.size()), int(Program::products.size()),
             int(Program::reductions.size()), Program::sums, int(Program::totals.size()), Program::by, Program::gates, Program::gates_at, Program::letters, Program::letter.data(),
             Program::names.data(), Program::keep.data(), Program::operands.data(), Program::products.data(), Program::reductions.data(), Program::totals.data(),
-            {nullptr, run_stage<Program, K + 1, T>...}, {run_stage<Program, 0, T, true>, run_stage<Program, Program::stages + Letter, T, true>...}};
+            {nullptr, run_stage<Program, K + 1, Compute>...}, {run_stage<Program, 0, Compute, true>, run_stage<Program, Program::stages + Letter, Compute, true>...}};
 }
-template <class Program, class T>
+template <class Program, class Compute>
 constexpr Pass pass_of() {
     static_assert(Program::names.size() <= MAX_ARRAYS, "a pass has more arrays than the loop takes");
     static_assert(Program::stages <= MAX_STAGES && Program::letters <= MAX_LETTERS, "a pass has more stages or sizes than the loop takes");
     static_assert(Program::products.size() <= MAX_PRODUCTS && Program::operands.size() <= MAX_PRODUCTS, "a pass has more products than the loop takes");
     static_assert(has_room_for_products<Program>(), "a stage has more row blocks of products than the loop takes");
-    return pass_of<Program, T>(std::make_integer_sequence<int, Program::stages - 1>{}, std::make_integer_sequence<int, Program::letters - 1>{});
+    return pass_of<Program, Compute>(std::make_integer_sequence<int, Program::stages - 1>{}, std::make_integer_sequence<int, Program::letters - 1>{});
 }
 
 }  // namespace

@@ -9,10 +9,10 @@ namespace {
 
 constexpr int64_t SUMMED = 8;  // terms of a sum in the type that is computed in; sums of those are float64
 
-template <class T>
-SEQCELLS_INLINE void add_in_double(double* totals, Vector<T> value, int64_t count) {
-    typedef double Doubles __attribute__((vector_size(LANES<T> * sizeof(double))));
-    if (count < LANES<T>) {
+template <class Compute>
+SEQCELLS_INLINE void add_in_double(double* totals, Vector<Compute> value, int64_t count) {
+    typedef double Doubles __attribute__((vector_size(LANES<Compute> * sizeof(double))));
+    if (count < LANES<Compute>) {
         for (int lane = 0; lane < count; ++lane) totals[lane] += value[lane];
         return;
     }
@@ -23,12 +23,12 @@ SEQCELLS_INLINE void add_in_double(double* totals, Vector<T> value, int64_t coun
 }
 
 // A term of a sum over steps and rows: in `sums`, and in full in `totals`.
-template <class T, class S>
-SEQCELLS_INLINE void add_up(const S& s, int64_t place, Vector<T> value, bool full, int64_t count) {
+template <class Compute, class S>
+SEQCELLS_INLINE void add_up(const S& s, int64_t place, Vector<Compute> value, bool full, int64_t count) {
     value += load(s.sums + place, count);
     if (full) {
-        add_in_double<T>(s.totals + place, value, count);
-        value = Vector<T>{};
+        add_in_double<Compute>(s.totals + place, value, count);
+        value = Vector<Compute>{};
     }
     store(s.sums + place, value, count);
 }

@@ -85,7 +85,7 @@ class Member {
 
     template <class F>
     Taken take(int member, int64_t count, bool back, F& f) {
-        const Share share(count, member, size_);
+        const WorkRange share(count, member, size_);
         Taken taken{0, false};
         for (int64_t k; (k = progress_->claim(member, phase_, share.count())) >= 0; ++taken.items)
             f(back ? share.last - 1 - k : share.first + k);
@@ -99,7 +99,7 @@ class Member {
         for (int other = 0; other < size_; ++other) {
             const uint64_t bit = 1ull << (other & 63);
             if (other == me_ || bool(absent_ & bit) != absent) continue;
-            const int64_t all = Share(count, other, size_).count();
+            const int64_t all = WorkRange(count, other, size_).count();
             const Taken taken = take(other, count, back, f);
             if (all && me_ >= 0) absent_ = taken.items == all ? absent_ | bit : absent_ & ~bit;
             if (taken.ended) return true;
