@@ -58,7 +58,7 @@ SEQCELLS_DEVICE float log1p_exp(float x) {
 SEQCELLS_DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
 SEQCELLS_DEVICE float softplus(float x) { return relu(x) + log1p_exp(-absolute(x)); }
 SEQCELLS_DEVICE float log_sigmoid(float x) { return -softplus(-x); }
-SEQCELLS_DEVICE float softsign(float x) { return divide_fast(x, 1.0f + absolute(x)); }
+SEQCELLS_DEVICE float softsign(float x) { return x / (1.0f + absolute(x)); }  // divide_fast gives 0 for divisors beyond 2^126
 SEQCELLS_DEVICE float leaky_relu(float x) { return x < 0.0f ? 0.01f * x : x; }
 SEQCELLS_DEVICE float elu(float x) { return x < 0.0f ? expm1(x) : x; }
 SEQCELLS_DEVICE float hard_sigmoid(float x) {

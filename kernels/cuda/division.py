@@ -126,6 +126,8 @@ class Wanted(NamedTuple):
 
 def divide(wanted: Wanted, device: Device) -> Division | str:
     """The division by which a step of a pass is likely to take least, or why there is none."""
+    if not any(device.at_once):
+        return "the device runs no cluster of blocks that take all shared memory"
     found = [*_divisions(wanted, device)]
     if not found:
         return f"{wanted.hidden} hidden units do not fit into the registers and the shared memory of a cluster"
@@ -133,7 +135,7 @@ def divide(wanted: Wanted, device: Device) -> Division | str:
 
 
 def _divisions(wanted: Wanted, device: Device) -> Iterator[Division]:
-    for blocks, rows, warps in _choices(wanted.hidden, wanted.batch, device):
+    for blocks, rows, warps in _choices(wanted.batch, device):
         each = (division(wanted, blocks, rows, warps, steps) for steps in STEPS)
         one = next((one for one in each if one and one.shared_bytes <= device.shared_bytes), None)
         if one:
@@ -141,13 +143,11 @@ def _divisions(wanted: Wanted, device: Device) -> Iterator[Division]:
             yield one._replace(seconds=one.seconds * turns)
 
 
-def _choices(hidden: int, batch: int, device: Device) -> Iterator[tuple[int, int, int]]:
-    """Blocks, rows and warps that are tried."""
+def _choices(batch: int, device: Device) -> Iterator[tuple[int, int, int]]:
+    """Blocks, rows and warps that are tried. The last blocks may have no units: some sizes fit in no other way."""
     there = [blocks for blocks, clusters in zip(BLOCKS, device.at_once, strict=True) if clusters]
     for blocks, rows, warps in product(there, (8, 16), (4, 8, 12, 16)):
-        units = -(-hidden // blocks)
-        idle = blocks > 1 and (units + -units % 8) * (blocks - 1) >= hidden
-        if not idle and (rows == 8 or batch > 8):
+        if rows == 8 or batch > 8:
             yield blocks, rows, warps
 
 

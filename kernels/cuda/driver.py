@@ -14,8 +14,6 @@ CLUSTER_DIMENSION = 4
 """An attribute of a launch."""
 RELAXED = 2
 """A thread's way of capturing a CUDA graph, in which it may call what the graph does not hold."""
-INVALID_CLUSTER_SIZE = 912
-"""The error of a cluster that a device never runs."""
 
 
 class DriverError(RuntimeError):
@@ -75,15 +73,13 @@ class Function:
                 _check(_library().cuFuncSetAttribute(self._function, attribute, value))
 
     def clusters_at_once(self, launch: Launch) -> int:
-        """How many of a launch's clusters the device runs side by side; 0 where it runs none."""
+        """How many of a launch's clusters the device runs side by side; 0 where it runs none, or gives an error of any
+        kind, as of sizes that it does not know."""
         found, config = ctypes.c_int(), launch.config()
         asked = ctypes.byref(found), self._function, ctypes.byref(config)
         with _besides_captures():
             failed = _library().cuOccupancyMaxActiveClusters(*asked)
-        if failed == INVALID_CLUSTER_SIZE:
-            return 0
-        _check(failed)
-        return found.value
+        return 0 if failed else found.value
 
     def __call__(self, launch: Launch, arguments: ctypes.Array) -> None:
         """Launch it on torch's present stream; ``arguments`` are its one parameter, a struct."""

@@ -14,7 +14,7 @@ import torch
 OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
 
 
-class CannotCompileError(Exception):
+class CannotCompileError(RuntimeError):
     """Why there is no code."""
 
 

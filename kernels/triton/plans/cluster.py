@@ -26,7 +26,7 @@ from .shape import Shape
 
 __all__ = ["backward", "forward", "in_words", "refuses", "refuses_backward", "saved_like"]
 
-SPARE = -24, -12, 0, 16, 32
+SPARE = -24, -12, 0, 16, 32, 64
 """Registers to spare: more are tried where a kernel spills. Shared memory takes the weights that have none."""
 
 
@@ -37,7 +37,7 @@ def refuses(shape: Shape) -> str | None:
 
 def refuses_backward(shape: Shape) -> str | None:
     """Why it cannot run a layer backward, which then raises, or None."""
-    return _reason(division_of(shape, "backward"))
+    return _why_no_clusters(shape) or _reason(division_of(shape, "backward"))
 
 
 def in_words(shape: Shape) -> str:
@@ -63,6 +63,8 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     why_not = refuses(shape)
     if why_not:
         raise RuntimeError(f"the cluster plan cannot run this layer: {why_not}")
+    if save and refuses_backward(shape):
+        raise RuntimeError(f"the cluster plan cannot run this layer backward: {refuses_backward(shape)}")
     return staged.forward(q, save, partial(_run, shape, "forward"), _passes(q))
 
 
@@ -77,6 +79,9 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 def division_of(shape: Shape, which: str) -> Division | str:
     """How clusters divide a layer in a pass, or why they cannot."""
+    why_not = source.why_not(shape.cell, shape.kept)
+    if why_not:
+        return why_not
     sizes = shape.hidden, shape.batch, shape.directions
     try:
         device = device_of(shape)
@@ -122,6 +127,8 @@ def why_not_on(device: torch.device) -> str | None:
     """Why a device has no clusters, or no kernel for it can be made here, or None."""
     if device.type != "cuda" or torch.version.hip:
         return f"thread-block clusters are of NVIDIA's GPUs, and the input is on {device}"
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
     if torch.cuda.get_device_capability(device) < (9, 0):
         return "thread-block clusters came with compute capability 9.0"
     return nvrtc.unavailable()
@@ -155,8 +162,11 @@ def _run(
         for name, some in states.items()
         for state, tensor in zip(layer.cell.states, some, strict=True)
     }
-    call = _Call(shape, which, layer, of, {**tensors, **arrays})
-    launch(call.kernel.text, call.launch, call.arguments())
+    try:
+        call = _Call(shape, which, layer, of, {**tensors, **arrays})
+        launch(call.kernel.text, call.launch, call.arguments())
+    except (CannotCompileError, DriverError) as reason:
+        raise RuntimeError(f"the cluster plan cannot run this layer {which}: {reason}") from None
 
 
 def launch(text: str, how: Launch, arguments: ctypes.Array) -> None:
