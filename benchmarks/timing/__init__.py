@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+from ..case import Case
+from ..providers import BASELINE, NULL, Provider
+
 NULL_BAND = 0.1
 """How far the null row may be from 1."""
 
@@ -82,6 +85,15 @@ SHARED = Sampling(sample=0.1, warm_up=0.03, samples=1, effort=3.0, by_clock=True
 # Of a GPU that is at hand for some minutes.
 MINUTES = Effort(seconds=0.06, extensions=3, band=0.03)
 SHORT, QUICK, FULL = Effort(seconds=0.06, extensions=1), Effort(seconds=0.3, extensions=1), Effort(seconds=0.8, most=40)
+
+
+def why_not_measured(
+    provider: Provider, unavailable: str | None, case: Case, deadline: float | None
+) -> tuple[str, str] | None:
+    """A provider's status in a case and the reason, where it is not to be measured there; the baseline always is."""
+    late = None if provider.name in (BASELINE, NULL) else out_of_time(deadline)
+    ladder = ("unavailable", unavailable), ("refused", provider.refuses(case)), ("refused", late)
+    return next(((status, reason) for status, reason in ladder if reason), None)
 
 
 def out_of_time(deadline: float | None) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from .. import parity
 from ..case import Case
 from ..providers import BASELINE, NULL, Prepared, Provider
-from . import Effort, Outcome, out_of_time
+from . import Effort, Outcome, out_of_time, why_not_measured
 from .worker import one_line
 
 WARM_UP = 3
@@ -71,14 +71,10 @@ class Events:
 
     def _outcome(self, case: Case, name: str, truth: parity.Results) -> Outcome:
         outcome = Outcome(name, self.providers[name].ours)
-        for status, reason in (
-            ("unavailable", self._unavailable[name]),
-            ("refused", self.providers[name].refuses(case)),
-            ("refused", None if name in (BASELINE, NULL) else out_of_time(self.deadline)),
-        ):
-            if reason:
-                outcome.status, outcome.reason = status, reason
-                return outcome
+        why_not = why_not_measured(self.providers[name], self._unavailable[name], case, self.deadline)
+        if why_not:
+            outcome.status, outcome.reason = why_not
+            return outcome
         try:
             self._measure(case, outcome, truth)
             gc.collect()

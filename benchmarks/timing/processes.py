@@ -21,7 +21,7 @@ import torch
 from .. import parity
 from ..case import Case
 from ..providers import BASELINE, NULL, Provider
-from . import ALONE, NULL_BAND, SHARED, Effort, Outcome, Sampling, busy, out_of_time
+from . import ALONE, NULL_BAND, SHARED, Effort, Outcome, Sampling, busy, out_of_time, why_not_measured
 from .others import Others
 from .worker import main
 
@@ -119,14 +119,10 @@ class Processes:
 
     def _prepare(self, case: Case, truth: str, outcome: Outcome, once: dict[str, float]) -> None:
         name = outcome.provider
-        for status, reason in (
-            ("unavailable", self._unavailable[name]),
-            ("refused", self.providers[name].refuses(case)),
-            ("refused", None if name in (BASELINE, NULL) else out_of_time(self.deadline)),
-        ):
-            if reason:
-                outcome.status, outcome.reason = status, reason
-                return
+        why_not = why_not_measured(self.providers[name], self._unavailable[name], case, self.deadline)
+        if why_not:
+            outcome.status, outcome.reason = why_not
+            return
         answer = self._request(outcome, "prepare", case, truth)
         if answer is None:
             return

@@ -139,7 +139,7 @@ class LayerCall:
     def stored(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype == self.storage else tensor.to(self.storage)
 
-    def previous_hidden(self, output: Tensor, d: int) -> Tensor:
+    def hidden_before(self, output: Tensor, d: int) -> Tensor:
         """(T, B, P): the hidden state that each step's product read."""
         hidden, reverse = self.states[0][d : d + 1], self.reverse(d)
         before = self.empty(*output.shape)

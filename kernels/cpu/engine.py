@@ -68,7 +68,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
         arrays |= call.by_state("grad_initial", grad_states, d) | call.by_state("grad_fresh", fresh, d)
         arrays |= {"output": part, "grad_output": grad_output[d]}
         if call.kernels.reads_previous:
-            arrays["previous"] = call.previous_hidden(part, d)
+            arrays["previous"] = call.hidden_before(part, d)
         arrays |= {f"grad_kept.{name}": call.each(g)[d] for name, g in zip(call.kept, grad_kept, strict=True)}
         arrays |= {f"grad_x.{name}": tensor[d] for name, tensor in streams.items()}
         arrays |= {name: call.empty(call.steps, call.batch, width) for name, width in call.makes().items()}

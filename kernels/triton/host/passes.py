@@ -1,7 +1,7 @@
 """The memory of one pass of a cell that runs by stages, and where in it its stages read and write."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -59,6 +59,21 @@ class StagedLayer(Layer):
             units, dtype = (self.hidden, None) if "H" in axes else (1, self.work)
             found[name] = self.empty(self.steps, self.batch, self.directions * columns * units, dtype=dtype)
         return found
+
+
+class Steps(NamedTuple):
+    """All steps of a layer's pass, which a plan runs."""
+
+    layer: StagedLayer
+    of: Pass
+    arrays: Mapping[str, Tensor]
+    """As `PassMemory` has them."""
+    carried: Sequence[Tensor]
+    """The states that the first step begins with."""
+    left: Sequence[Tensor]
+    """Memory for those that the last one leaves."""
+    way: int
+    """1: in order; -1: the last step first."""
 
 
 class PassMemory:

@@ -2,7 +2,7 @@
 through the shared memory of each other, without a barrier in global memory. Its kernels are those of kernels/cuda."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ...cuda.source import Given, How
 from ..device.tables import Pass, Staged
 from ..host import precision
 from ..host.laid_out import laid_out
-from ..host.passes import StagedLayer
+from ..host.passes import StagedLayer, Steps
 from . import staged
 from .shape import Shape
 
@@ -142,28 +142,20 @@ def _passes(q: Recurrence) -> Staged:
     return laid_out(q.cell, q.kept)
 
 
-def _run(
-    shape: Shape,
-    which: str,
-    layer: StagedLayer,
-    of: Pass,
-    arrays: Mapping[str, Tensor],
-    carried: Sequence[Tensor],
-    left: Sequence[Tensor],
-    way: int,
-) -> None:
+def _run(shape: Shape, which: str, steps: Steps) -> None:
     """All steps of a pass."""
+    layer = steps.layer
     if not layer.batch:
         return
     begin, end = ("initial", "final") if which == "forward" else ("grad_final", "grad_initial")
-    states = {"initial": layer.states, begin: carried, end: left}
+    states = {"initial": layer.states, begin: steps.carried, end: steps.left}
     tensors = {
         f"{name}.{state}": tensor
         for name, some in states.items()
         for state, tensor in zip(layer.cell.states, some, strict=True)
     }
     try:
-        call = _Call(shape, which, layer, of, {**tensors, **arrays})
+        call = _Call(shape, which, layer, steps.of, {**tensors, **steps.arrays})
         launch(call.kernel.text, call.launch, call.arguments())
     except (CannotCompileError, DriverError) as reason:
         raise RuntimeError(f"the cluster plan cannot run this layer {which}: {reason}") from None

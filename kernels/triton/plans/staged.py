@@ -1,19 +1,17 @@
 """Layers of cells that run by stages: what forward and backward are, whatever plan runs their steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ....request.recurrence import Backward, Recurrence
-from ..device.tables import Pass, Staged
+from ..device.tables import Staged
 from ..host import precision
-from ..host.passes import StagedLayer
+from ..host.passes import StagedLayer, Steps
 from ..host.staged_gradients import StagedGradients
 
-Run = Callable[[StagedLayer, Pass, Mapping[str, Tensor], Sequence[Tensor], Sequence[Tensor], int], None]
-"""Runs all steps of a layer's pass, with arrays as `passes.PassMemory` has them, from the states that are carried to
-the first to those that are left by the last: in order or, for -1, the last step first."""
+Run = Callable[[Steps], None]
 
 
 def saved_like(q: Recurrence, passes: Staged | None = None) -> list[Tensor]:
@@ -31,7 +29,7 @@ def forward(
         saved, results = layer.saved() if save else {}, layer.results()
         given = {"gates_x": layer.gates_x(), "output": output, **saved, **results, **_read(layer)}
         final = [torch.empty_like(state) for state in layer.states]
-        run(layer, layer.passes.forward, given, layer.states, final, 1)
+        run(Steps(layer, layer.passes.forward, given, layer.states, final, 1))
         return output, [*final, *results.values()], [*saved.values()]
 
 
@@ -41,7 +39,7 @@ def backward(q: Recurrence, given: Backward, run: Run, passes: Staged | None = N
         layer = StagedLayer(q, passes)
         found = StagedGradients(layer, given)
         grad_final = [grad.contiguous() for grad in given.grad_final[: len(layer.states)]]
-        run(layer, layer.passes.backward, {**found.arrays, **_read(layer)}, grad_final, found.states, -1)
+        run(Steps(layer, layer.passes.backward, {**found.arrays, **_read(layer)}, grad_final, found.states, -1))
         return found.flat()
 
 

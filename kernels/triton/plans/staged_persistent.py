@@ -1,7 +1,7 @@
 """The persistent plan for cells that run by stages: one launch for all steps of a pass, in which programs meet before
 each stage that has products, and where they reduce rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -16,7 +16,7 @@ from ..device.tables import Multiplied, Pass
 from ..host import configurations, precision, staged_divisions
 from ..host.configurations import Division
 from ..host.launch import Launch
-from ..host.passes import PassMemory, Place, StagedLayer
+from ..host.passes import PassMemory, Place, StagedLayer, Steps
 from ..host.printed import passes
 from ..host.staged_divisions import Weight, depth
 from . import persistent, staged, staged_stepwise
@@ -150,15 +150,8 @@ class _Memory(PassMemory):
         return found
 
 
-def _run(
-    division: Division,
-    layer: StagedLayer,
-    of: Pass,
-    arrays: Mapping[str, Tensor],
-    carried: Sequence[Tensor],
-    left: Sequence[Tensor],
-    way: int,
-) -> None:
+def _run(division: Division, steps: Steps) -> None:
+    layer, of, arrays, carried, left, way = steps
     memory = _Memory(layer, of, arrays)
     rows, blocks = division.tile["ROWS"], division.tile["BLOCKS"]
     groups = -(-layer.batch // rows) * layer.directions

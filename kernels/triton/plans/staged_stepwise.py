@@ -2,7 +2,7 @@
 one kernel for all the rest. It runs every cell that is printed, both directions in one launch, at any size but for rows
 that are reduced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..device import stages
 from ..device.tables import Multiplied, Pass
 from ..host import configurations
 from ..host.launch import Launch
-from ..host.passes import OWN, PassMemory, Place, StagedLayer
+from ..host.passes import OWN, PassMemory, Place, StagedLayer, Steps
 from ..host.printed import passes
 from ..host.products import multiply
 from . import staged
@@ -81,14 +81,8 @@ class _Product:
         multiply(*self._tensors)
 
 
-def _run(
-    layer: StagedLayer,
-    of: Pass,
-    arrays: Mapping[str, Tensor],
-    carried: Sequence[Tensor],
-    left: Sequence[Tensor],
-    way: int,
-) -> None:
+def _run(steps: Steps) -> None:
+    layer, of, arrays, carried, left, way = steps
     memory = _Memory(layer, of, arrays)
     products = [_Product(memory, k, multiplied) for k, multiplied in enumerate(of.products)]
     common = {"function": of.function, "arrays": memory.arrays, "first": tuple(layer.states)}
