@@ -183,7 +183,7 @@ def _placed(nodes: dict[str, tuple[str, str, int]], arrows: list[tuple[str, str]
 
 
 def _side_by_side(names: list[str], wanted: dict[str, float], widths: dict[str, float]) -> dict[str, float]:
-    """Near where they are wanted, in this order, none upon another: the mean of pushing to the right and to the left."""
+    """Near where they are wanted, in this order, without overlap: the mean of pushing to the right and to the left."""
     right: dict[str, float] = {}
     at = -1e9
     for n in names:
@@ -219,7 +219,6 @@ def rooms() -> Picture:
     for path, at in files.items():
         parts = at.with_suffix("").parts
         package = ("seqcells", *parts) if parts[0] == "kernels" else parts
-        package = package if package[-1] == "__init__" else package
         own = room(parts)
         if own is None or own in ("__init__", "version", "__main__"):
             continue
@@ -233,7 +232,10 @@ def rooms() -> Picture:
                 if found and found not in (own, "__init__", "version"):
                     shown[own].add(found)
     merged: dict[str, set[str]] = defaultdict(set)
-    names = {name: "commands" if name in commands else name for name in {*shown, *(b for each in shown.values() for b in each)}}
+    names = {
+        name: "commands" if name in commands else name
+        for name in {*shown, *(b for each in shown.values() for b in each)}
+    }
     for a, each in shown.items():
         merged[names[a]] |= {names[b] for b in each} - {names[a]}
     every = {*merged, *(b for each in merged.values() for b in each)}
@@ -282,13 +284,18 @@ def whole_calls() -> dict[str, Any]:
     """Of the newest CPU run, torch.nn's median over ours for each case of two suites and more."""
     found = newest("cpu")
     bars = {}
+    suites = ("sequence", "training", "streaming", "packed", "stepping")
     for row in found["rows"]:
-        if row["provider"] == "seqcells auto" and row["ratio"] and not row["load"] and row["figure"]:
-            if row["suite"] in ("sequence", "training", "streaming", "packed", "stepping"):
-                name = f"{row['suite']}, {row['cell']}, {row['dtype']}, {row['batch']} × {row['hidden']} × {row['steps']}"
-                bars[name] = row["ratio"]
+        wanted = row["provider"] == "seqcells auto" and row["suite"] in suites and not row["load"]
+        if wanted and row["ratio"] and row["figure"]:
+            sizes = f"{row['batch']} × {row['hidden']} × {row['steps']}"
+            bars[f"{row['suite']}, {row['cell']}, {row['dtype']}, {sizes}"] = row["ratio"]
     words = f"{found['machine']['cpu']}, {found['machine']['threads']} threads, {found['machine']['capability']}"
-    return {"title": f"torch.nn's time over ours ({words}; {found['file']})", "bars": bars, "one": "as fast as torch.nn"}
+    return {
+        "title": f"torch.nn's time over ours ({words}; {found['file']})",
+        "bars": bars,
+        "one": "as fast as torch.nn",
+    }
 
 
 def library() -> dict[str, Any]:
@@ -301,7 +308,11 @@ def library() -> dict[str, Any]:
             cases[row["cell"]] = row["theirs"]["median"] / row["ours"]["median"]
     cases = dict(sorted(cases.items(), key=lambda each: -each[1]))
     words = f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}"
-    return {"title": f"training, 1 × 128 × 100: a loop's time over ours ({words}; {found['file']})", "bars": cases, "one": "as a loop"}
+    return {
+        "title": f"training, 1 × 128 × 100: a loop's time over ours ({words}; {found['file']})",
+        "bars": cases,
+        "one": "as a loop",
+    }
 
 
 # Drawing.
@@ -321,7 +332,9 @@ def draw_graph(picture: Picture, path: Path, description: str, scale: float = 1.
     axes.axis("off")
     for k, (first, last, title) in enumerate(picture.regions):
         axes.axhspan(first - 0.5, last + 0.5, color="#eceff1" if k % 2 else "#f7f9fa", zorder=0)
-        axes.text(left - 9, (first + last) / 2, title, ha="center", va="center", fontsize=8, color="#455a64", rotation=90)
+        axes.text(
+            left - 9, (first + last) / 2, title, ha="center", va="center", fontsize=8, color="#455a64", rotation=90
+        )
     drawn = {}
     for name, box in picture.boxes.items():
         style = {"boxstyle": "round,pad=0.3", "facecolor": FILL[box.kind], "edgecolor": "#607d8b", "linewidth": 0.8}
@@ -374,7 +387,12 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path, description: str) -> None:
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None, "Creator": "docs/pictures.py", "Description": description})
+    figure.savefig(
+        path,
+        bbox_inches="tight",
+        pad_inches=0.05,
+        metadata={"Date": None, "Creator": "docs/pictures.py", "Description": description},
+    )
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
     _pyplot().close(figure)
 

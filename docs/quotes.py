@@ -5,7 +5,8 @@ A page quotes a source file by two lines, the second of which pymdownx.snippets 
     <!-- quote: kernels/triton/device/barrier.py from "def arrive(" to "tl.atomic_add" -->
     --8<-- "kernels/triton/device/barrier.py:60:64"
 
-The first line has what the first and the last quoted line contain, each the first one that does.
+The first line has what the first and the last quoted line contain, each the first one that does; ``+2`` after it
+quotes two lines more.
 """
 
 import argparse
@@ -16,10 +17,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-QUOTE = re.compile(r'<!-- quote: (\S+) from "(.*?)" to "(.*?)" -->(.*?)--8<-- "(.*?)"', re.S)
+QUOTE = re.compile(r'<!-- quote: (\S+) from "(.*?)" to "(.*?)"(?: \+(\d+))? -->.*?--8<-- "(.*?)"', re.S)
 
 
-def place(path: str, first: str, last: str) -> str:
+def place(path: str, first: str, last: str, more: str | None) -> str:
     """Where a quotation is, as pymdownx.snippets has it.
 
     Raises:
@@ -30,12 +31,12 @@ def place(path: str, first: str, last: str) -> str:
     end = None if begin is None else next((k for k, line in enumerate(lines) if k >= begin and last in line), None)
     if begin is None or end is None:
         raise LookupError(f"{path} has no lines from {first!r} to {last!r}")
-    return f"{path}:{begin + 1}:{end + 1}"
+    return f"{path}:{begin + 1}:{end + 1 + int(more or 0)}"
 
 
 def renewed(text: str) -> str:
     """A page with the right line numbers."""
-    return QUOTE.sub(lambda found: found[0].replace(f'"{found[5]}"', f'"{place(*found.groups()[:3])}"'), text)
+    return QUOTE.sub(lambda found: found[0].replace(f'"{found[5]}"', f'"{place(*found.groups()[:4])}"'), text)
 
 
 def stale() -> list[Path]:
