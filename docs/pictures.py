@@ -79,7 +79,7 @@ def step_graph(cell: Any, which: str) -> Picture:
         """What a box or a leaf is called."""
         if v.op != "leaf":
             return gradients.get(named[v], named[v])
-        name = v.args[0].replace("d.output", "grad_output")
+        name = "grad_output" if v.args[0] == "d.output" else v.args[0]
         for prefix, words in (("carried.", "previous "), ("before.", "previous "), ("after.", ""), ("saved.", "")):
             name = name.removeprefix(prefix) if not words and name.startswith(prefix) else name.replace(prefix, words)
         return name.replace("d.", "d_")

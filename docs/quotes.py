@@ -35,7 +35,13 @@ def place(path: str, first: str, last: str, more: str | None) -> str:
 
 
 def renewed(text: str) -> str:
-    """A page with the right line numbers."""
+    """A page with the right line numbers.
+
+    Raises:
+        ValueError: a comment has no quotation behind it, or the other way round.
+    """
+    if not len(QUOTE.findall(text)) == text.count("<!-- quote: ") == len(re.findall("--8 ?<", text)):
+        raise ValueError("a quotation is a comment and a line for snippets, in a fence that ruff does not format")
     return QUOTE.sub(lambda found: found[0].replace(f'"{found[5]}"', f'"{place(*found.groups()[:4])}"'), text)
 
 
