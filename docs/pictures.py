@@ -1,8 +1,8 @@
 """The pictures of the pages: ``python docs/pictures.py`` draws them, ``--check`` tells whether they are up to date.
 
 Graphs of a step are derived from the cells that `write_a_cell.md` defines, arrows between rooms are read from the
-sources, and plots are of the newest result files in benchmarks/results. Each picture has a hash of what it shows in its
-metadata, so that another version of matplotlib makes no difference.
+sources, and plots are of the newest result files in benchmarks/results; the schedule's durations are made up. Each
+picture has a hash of what it shows in its metadata, so that another version of matplotlib makes no difference.
 """
 
 from __future__ import annotations
@@ -271,6 +271,65 @@ def rooms() -> Picture:
     return Picture(boxes, arrows, [])
 
 
+# The persistent kernel's schedule.
+
+PARTS = {
+    "wait": "#eceff1",
+    "read, product": "#bbdefb",
+    "cell": "#ffffff",
+    "write, arrive": "#c8e6c9",
+    "outputs": "#fff9c4",
+}
+"""Of a step, and their colours."""
+TAKES = {"read, product": (5, 6, 5), "cell": (2, 2, 3), "write, arrive": (1, 1, 1), "outputs": (2, 2, 2)}
+"""How long each part takes each of three programs, in units that mean nothing."""
+
+
+def schedule(steps: int = 3, latency: int = 4) -> list[tuple[int, int, str, int, int]]:
+    """Bars (program, step, part, begin, end) of programs that meet once a step: none reads before all have arrived."""
+    count = len(TAKES["cell"])
+    free, arrived, bars = [0] * count, 0, []
+    for step in range(steps):
+        arrivals = []
+        for program in range(count):
+            at = max(free[program], arrived + latency if step else 0)
+            if at > free[program]:
+                bars.append((program, step, "wait", free[program], at))
+            for part, takes in TAKES.items():
+                bars.append((program, step, part, at, at + takes[program]))
+                at += takes[program]
+                if part == "write, arrive":
+                    arrivals.append(at)
+            free[program] = at
+        arrived = max(arrivals)
+    return bars
+
+
+def draw_schedule(bars: list[tuple[int, int, str, int, int]], path: Path, description: str) -> None:
+    """A row for each program; a line where the last one arrives."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(9, 2.4))
+    for program, step, part, begin, end in bars:
+        axes.barh(-program, end - begin, left=begin, height=0.62, color=PARTS[part], edgecolor="#607d8b", linewidth=0.8)
+        if part == "read, product":
+            axes.text((begin + end) / 2, -program, f"slot {step % 2}", ha="center", va="center", fontsize=8)
+        if part == "write, arrive":
+            axes.text((begin + end) / 2, -program, f"{(step + 1) % 2}", ha="center", va="center", fontsize=8)
+    for step in sorted({bar[1] for bar in bars}):
+        last = max(bar[4] for bar in bars if bar[1] == step and bar[2] == "write, arrive")
+        axes.axvline(last, color="#c62828", linewidth=1, linestyle="--")
+    axes.set_yticks([0, -1, -2], [f"program {k}" for k in range(3)], fontsize=9)
+    axes.set_xticks([])
+    axes.set_xlabel("time →", fontsize=9)
+    handles = [plt.Rectangle((0, 0), 1, 1, facecolor=c, edgecolor="#607d8b") for c in PARTS.values()]
+    axes.legend(
+        handles, PARTS, ncols=len(PARTS), fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False
+    )
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    _save(figure, path, description)
+
+
 # Results.
 
 
@@ -404,6 +463,7 @@ def pictures() -> dict[str, tuple[Any, Callable[[Any, Path, str], None]]]:
     for which in ("forward", "backward"):
         found[f"nested-{which}.svg"] = step_graph(nested, which), draw_graph
     found["rooms.svg"] = rooms(), lambda graph, path, words: draw_graph(graph, path, words, 1.6)
+    found["schedule.svg"] = schedule(), draw_schedule
     found["calls.svg"] = whole_calls(), draw_bars
     found["cells.svg"] = library(), draw_bars
     return found
