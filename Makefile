@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 INTEGRATIONS ?= .venv-integrations
+DOCS ?= .venv-docs
 RUN = $(VENV)/bin/python
+EXTRA_DOCS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
 SECONDS_OF_GPU ?= 600
 OUT ?= out/gpu
 
-.PHONY: bench test gpu integrations lint cells clean
+.PHONY: bench test gpu integrations lint cells docs clean
 
 bench: $(VENV)/ready
 	$(RUN) -m benchmarks
@@ -31,6 +33,11 @@ lint: $(VENV)/ready
 cells: $(VENV)/ready
 	$(RUN) -m seqcells.derive
 
+# The pages of docs/ as a site in site/. `python docs/pictures.py` draws the pictures, which are committed.
+docs: $(DOCS)/ready
+	$(PYTHON) docs/quotes.py
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 $(VENV)/ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet torch==2.13.0
@@ -43,5 +50,11 @@ $(INTEGRATIONS)/ready: tests/integrations/requirements.txt setup.py pyproject.to
 	$(INTEGRATIONS)/bin/pip install --quiet --editable .
 	touch $@
 
+# The extra `docs` of pyproject.toml without the package, which is read and not imported: no torch is needed. Python 3.11.
+$(DOCS)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet `$(DOCS)/bin/python -c '$(EXTRA_DOCS)'`
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(INTEGRATIONS) build *.egg-info
+	rm -rf $(VENV) $(INTEGRATIONS) $(DOCS) build site *.egg-info
