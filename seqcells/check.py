@@ -179,7 +179,7 @@ def of_a_gpu() -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is known of a cell; 1 where it has no graph, or kernels compute something else."""
-    parser = argparse.ArgumentParser(prog="python -m seqcells.check", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m seqcells.check", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("cell", type=cell_named, metavar="module:Cell", help=SPELLING)
     parser.add_argument("--no-times", action="store_true", help="measure no times")
     options = parser.parse_args(arguments)

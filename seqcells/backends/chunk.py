@@ -6,10 +6,10 @@ In which order it wants them, and how far apart, torch's own function says, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import _VF, Tensor
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
 from torch.backends.cudnn import rnn
@@ -44,7 +44,7 @@ def on_cuda_with_cudnn(tensors: Sequence[Tensor]) -> bool:
     """Whether cuDNN would multiply such weights as they are: on one GPU, of one dtype that it takes."""
     first = tensors[0]
     alike = first.is_cuda and all(t.dtype == first.dtype and t.device == first.device for t in tensors)
-    return alike and torch.backends.cudnn.is_acceptable(first) and torch._use_cudnn_rnn_flatten_weight()
+    return alike and torch.backends.cudnn.is_acceptable(first) and _VF._use_cudnn_rnn_flatten_weight()
 
 
 def flatten(tensors: Sequence[Tensor | None], form: Form) -> None:
@@ -84,7 +84,7 @@ def together(tensors: Sequence[Tensor], form: Form) -> Sequence[Tensor]:
     return _copies(tensors, form)
 
 
-def _are_plain(tensors: Sequence[Tensor | None]) -> bool:
+def _are_plain(tensors: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
     return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 
@@ -105,10 +105,11 @@ def _is_whole(tensors: Sequence[Tensor], form: Form) -> bool:
 def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
     """Of the weights, in a new chunk."""
     # torch's function moves the tensors that it is given. These have the weights' memory, and are nobody's else.
-    copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]
+    # torch's stubs do not say that `set_` takes a tensor.
+    copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]  # pyright: ignore[reportArgumentType]
     first, directions = copies[0], 2 if form.bidirectional else 1
     with torch.cuda.device_of(first):
-        torch._cudnn_rnn_flatten_weight(
+        _VF._cudnn_rnn_flatten_weight(
             copies,
             len(copies) // (form.num_layers * directions),
             form.input_size,

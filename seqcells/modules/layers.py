@@ -1,8 +1,10 @@
 """The layers that torch.nn has, in their place."""
 
-from typing import Any
+from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
 
 from .. import cells
 from .recurrent_layer import RecurrentLayer
@@ -56,6 +58,11 @@ class LSTM(RecurrentLayer):
     torch_class = nn.LSTM
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
 
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> tuple[Tensor, Tensor]: ...
+
 
 class GRU(UnprojectedLayer):
     """A multi-layer gated recurrent unit, in place of `torch.nn.GRU`; arguments as `RecurrentLayer`.
@@ -65,6 +72,11 @@ class GRU(UnprojectedLayer):
 
     cell = cells.GRU
     torch_class = nn.GRU
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
 
 class RNN(UnprojectedLayer):
@@ -78,6 +90,11 @@ class RNN(UnprojectedLayer):
 
     torch_class = nn.RNN
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D tensor instead"
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
     def __init__(
         self,
@@ -96,6 +113,6 @@ class RNN(UnprojectedLayer):
         self.nonlinearity = nonlinearity
 
     @property
-    def cell(self) -> type[cells.Cell]:
+    def cell(self) -> type[cells.Cell]:  # pyright: ignore[reportIncompatibleVariableOverride]  # nobody assigns it
         # As in torch.nn, where the mode decides; no class, which a file would name, lies in the module's dictionary.
         return cells.REGISTRY[self.mode.lower()]

@@ -96,6 +96,11 @@ class ChildSumTreeLSTM(nn.Module):
         ValueError, TypeError: as torch.nn's LSTM, for the constructor's arguments; ValueError for an unknown backend.
     """
 
+    weight_ih: nn.Parameter
+    weight_hh: nn.Parameter
+    bias_ih: nn.Parameter | None
+    bias_hh: nn.Parameter | None
+
     def __init__(
         self,
         input_size: int,
@@ -119,10 +124,11 @@ class ChildSumTreeLSTM(nn.Module):
         self.reset_parameters()
 
     reset_parameters = nn.RNNCellBase.reset_parameters
+    _sizes_in_words = nn.RNNCellBase.extra_repr
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNCellBase.extra_repr(self) + chosen
+        return self._sizes_in_words() + chosen
 
     def forward(self, input: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
         """The states of all nodes of a forest.
