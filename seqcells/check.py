@@ -155,7 +155,7 @@ def _to(given: Any, device: str) -> Any:
     return given.to(device, torch.float32) if given.is_floating_point() else given.to(device)
 
 
-def _runner(layer: RecurrentLayer, input: Tensor, streams: dict[str, Tensor], training: bool) -> Callable[[], object]:
+def _runner(layer: RecurrentLayer, input: Tensor, streams: dict[str, Any], training: bool) -> Callable[[], object]:
     def infer() -> object:
         with torch.no_grad():
             return layer(input, **streams)

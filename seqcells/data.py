@@ -217,7 +217,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         self.shuffle, self.seed = shuffle, _number("seed", seed, 0)
         if pool is None:
             mean = max(1.0, self._lengths.double().mean().item())
-            pool = POOL * (batch_size or max(1, int(time_steps / mean)))
+            pool = POOL * (batch_size or max(1, int((time_steps or 0) / mean)))
         unit = batch_size or self.world_size
         self.pool = -(-_number("pool", pool, 1) // unit) * unit
         self._made: tuple[int, list[list[int]]] | None = None
@@ -267,7 +267,9 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
             begin, end = end, end + unit
 
     def _allows(self, count: int, longest: int) -> bool:
-        return count <= self.batch_size if self.time_steps is None else count * longest <= self.time_steps
+        if self.time_steps is not None:
+            return count * longest <= self.time_steps
+        return self.batch_size is None or count <= self.batch_size  # one of the two is given
 
 
 def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[Any, ...]:
@@ -289,10 +291,11 @@ def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[
     if not items:
         raise ValueError("a batch should have a sequence at least, got none")
     rows = [item if isinstance(item, tuple) else (item,) for item in items]
-    sequences = [row[0] if row else None for row in rows]
-    for sequence in sequences:
+    sequences: list[Tensor] = []
+    for sequence in (row[0] if row else None for row in rows):
         if not isinstance(sequence, Tensor):
             raise TypeError(f"a sequence should be a tensor, got: {type(sequence).__name__}")
+        sequences.append(sequence)
         if sequence.dtype != sequences[0].dtype:
             raise TypeError(f"sequences should be of one dtype, got {sequences[0].dtype} and {sequence.dtype}")
         if sequence.dim() < 1 or sequence.shape[1:] != sequences[0].shape[1:]:

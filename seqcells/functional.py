@@ -60,6 +60,7 @@ Kept = dict[str, Tensor]
 """What is kept, by the names that a call gives."""
 WithKept = tuple[Tensor, tuple[Tensor, ...], Kept]
 
+
 # fmt: off
 @overload
 def layers(

@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -201,13 +201,18 @@ def _seconds(run: Run, synchronize: Callable[[], object] | None = None, calls: i
     return (time.perf_counter() - start) / calls
 
 
+def _switch() -> Any:
+    """What has ``fp32_precision``; no module, as torch's stubs have it."""
+    return torch.backends.cudnn.rnn
+
+
 @contextmanager
 def _rounding(point: Point, device: torch.device) -> Iterator[None]:
     """Inside, products of float32 on a GPU are rounded as the point says."""
     if device.type != "cuda":
         yield
         return
-    switch = torch.backends.cudnn.rnn
+    switch = _switch()
     before = switch.fp32_precision
     switch.fp32_precision = "tf32" if point.dtype == "tf32" else "ieee"
     try:

@@ -160,4 +160,4 @@ __all__ = [
     "units",
     "versions",
 ]
-__all__ += LIBRARY
+__all__ += LIBRARY  # pyright: ignore[reportUnsupportedDunderAll]  # names that `__getattr__` finds

@@ -25,7 +25,8 @@ class Reduction(Activation):
         super().__init__(name, tensor, lambda d, y, v: pullback(d, y, v, heads))
         self.heads, self.pullback_of_heads = heads, pullback
 
-    def __call__(self, v: Any, heads: int = 1) -> Any:
+    # Of one argument; the heads come after it in equations.
+    def __call__(self, v: Any, heads: int = 1) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().__call__(v) if heads == self.heads else _by_head(self, heads)(v, heads)
 
 

@@ -161,8 +161,10 @@ def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression
     numbers = [value.args[0] for value in operands if value.op == "constant"]
     if op in OF_NUMBERS and len(numbers) == len(operands) and not (op == "/" and numbers[1] == 0):
         return a.graph.constant(OF_NUMBERS[op](*numbers))
-    if op == "neg" and a.op in ("neg", "-"):
-        return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
+    if b is None:
+        if op == "neg" and a.op in ("neg", "-"):
+            return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
+        return None
     if op in ("*", "/") and "neg" in (a.op, b.op):
         return -a.graph.make(op, a.args[0], b) if a.op == "neg" else -a.graph.make(op, a, b.args[0])
     if op in ("+", "-") and b.op == "neg":
@@ -172,7 +174,7 @@ def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression
     return b if op == "*" and a.args == (1,) else None
 
 
-OF_NUMBERS: dict[Any, Callable[..., float]] = {
+OF_NUMBERS: dict[Any, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -109,7 +110,8 @@ def _gathered(v: Expression, arguments: list[Tensor], weights: Mapping[str, Tens
     blocks, width = weight[list(op.blocks)], weight.shape[2 if op.transposed else 3]
     operands = [_by_heads(_for_heads(v, op.of, sizes), op.heads, width) for v in arguments]
     if op.transposed:
-        found = sum(torch.einsum("bno,noi->bni", d, block) for d, block in zip(operands, blocks, strict=True))
+        parts = [torch.einsum("bno,noi->bni", d, block) for d, block in zip(operands, blocks, strict=True)]
+        found = reduce(torch.add, parts)
     else:
         found = torch.einsum("bni,noi->bno", operands[0], blocks[0])
     return _for_units(found.flatten(1), op.axis, sizes)

@@ -5,9 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from ..modules.recurrent_layer import RecurrentLayer
+from .others import Theirs
 
 
-class RecurrentActorCriticPolicy:
+class RecurrentActorCriticPolicy(Theirs):
     """For the policy of that name, after sb3-contrib 2: `_process_sequence` is what loops over steps there."""
 
     __layers__ = "lstm_actor", "lstm_critic"

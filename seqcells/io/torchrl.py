@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..modules.recurrent_layer import RecurrentLayer
 from . import trajectories
+from .others import Theirs
 
 
-class LSTMModule:
+class LSTMModule(Theirs):
     """For the module of that name, after TorchRL 0.14. Its states are (B, T, L, H)."""
 
     __layers__ = ("lstm",)
@@ -24,7 +25,7 @@ class LSTMModule:
 
     @recurrent_backend.setter
     def recurrent_backend(self, value: str) -> None:
-        vars(self)["recurrent_backend"] = value
+        self.__dict__["recurrent_backend"] = value
 
     def _lstm_triton_with_resets(self, input: Tensor, hidden0_in: Tensor, hidden1_in: Tensor, is_init: Tensor) -> Any:
         if not isinstance(self.lstm, RecurrentLayer):
@@ -32,7 +33,7 @@ class LSTMModule:
         return trajectories.run(self.lstm, input, [hidden0_in, hidden1_in], is_init)
 
 
-class GRUModule:
+class GRUModule(Theirs):
     """For the module of that name."""
 
     __layers__ = ("gru",)
