@@ -33,10 +33,13 @@ class Resumable(ABC, Generic[Batch]):
         TypeError, ValueError: ``rank`` or ``world_size`` is none, or one is given without the other.
     """
 
-    epoch = 0
+    epoch: int = 0
     """How many were finished, or what `set_epoch` said."""
-    position = 0
+    position: int = 0
     """How many batches of the epoch were taken."""
+
+    world_size: int
+    rank: int
 
     def __init__(self, rank: int | None = None, world_size: int | None = None) -> None:
         if (rank is None) != (world_size is None):
@@ -123,6 +126,10 @@ class ContiguousWindows(Resumable[tuple[Tensor, Tensor]]):
         ValueError: a number is below 1, rows are not divisible by the ranks, or the sequence fills no window.
     """
 
+    rows: int
+    steps: int
+    batch_first: bool
+
     def __init__(
         self,
         sequence: Tensor,
@@ -186,6 +193,12 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
             ``time_steps``, ``batch_size`` is not divisible by the ranks, the budget is too small for the longest
             sequence on every rank, or there are fewer sequences than ranks.
     """
+
+    batch_size: int | None
+    time_steps: int | None
+    shuffle: bool
+    seed: int
+    pool: int
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .backends import torch_ops
 from .call import choose, run
-from .call.called import call_of as call_of  # the modules ask it too
+from .call.called import call_of
 from .cells import Cell
 from .derive.transformed import for_engines
 from .request import checks, precision
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 Results = tuple[Tensor, tuple[Tensor, ...]]
 """Output and final states."""
 Kept = dict[str, Tensor]
-"""What is kept, by the names that a call gives."""
+"""What is kept, by name."""
 WithKept = tuple[Tensor, tuple[Tensor, ...], Kept]
 
 

@@ -24,12 +24,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from .kernels import cpu, triton
 from .measured import estimates, results
 from .measured.table import KERNELS, Point, Table, backends
-from .modules.cell_modules import GRUCell, LSTMCell
+from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell
 from .modules.layers import GRU, LSTM
+from .modules.recurrent_layer import RecurrentLayer
 from .system import cache, machine
 from .version import __version__
 
-MODULES = {"lstm": (LSTM, LSTMCell), "gru": (GRU, GRUCell)}
+MODULES: dict[str, tuple[type[RecurrentLayer], type[RecurrentCell]]] = {"lstm": (LSTM, LSTMCell), "gru": (GRU, GRUCell)}
 """The layer and the cell module of each cell."""
 
 
@@ -128,12 +129,17 @@ def in_words(point: Point) -> str:
     return f"{kind} B{point.rows} H{point.hidden} T{point.steps}"
 
 
+def _kind(point: Point) -> Callable[..., Any]:
+    """The class of the point's module."""
+    layer, cell = MODULES[point.cell]
+    return cell if point.form == "step" else layer
+
+
 def runner(point: Point, backend: str, device: torch.device = estimates.CPU) -> Run:
     """What makes one call of the point by a backend, forward or forward and backward, its input and weights random."""
-    layer, cell = MODULES[point.cell]
     like = {"dtype": torch.float32 if point.dtype == "tf32" else getattr(torch, point.dtype), "device": device}
     rows, hidden, steps = point.rows, point.hidden, point.steps
-    module = (cell if point.form == "step" else layer)(hidden, hidden, backend=backend, **like)
+    module = _kind(point)(hidden, hidden, backend=backend, **like)
     shape = (rows, hidden) if point.form == "step" else (steps, rows, hidden)
     input, hx = torch.randn(shape, **like), None
     if steps == 1:  # whoever makes single steps carries the states

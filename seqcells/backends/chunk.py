@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
-from torch import _VF, Tensor
+from torch import Tensor
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
 from torch.backends.cudnn import rnn
@@ -44,7 +44,9 @@ def on_cuda_with_cudnn(tensors: Sequence[Tensor]) -> bool:
     """Whether cuDNN would multiply such weights as they are: on one GPU, of one dtype that it takes."""
     first = tensors[0]
     alike = first.is_cuda and all(t.dtype == first.dtype and t.device == first.device for t in tensors)
-    return alike and torch.backends.cudnn.is_acceptable(first) and _VF._use_cudnn_rnn_flatten_weight()
+    # torch exports it without a stub.
+    flattens = torch._use_cudnn_rnn_flatten_weight  # pyright: ignore[reportPrivateImportUsage]
+    return alike and torch.backends.cudnn.is_acceptable(first) and flattens()
 
 
 def flatten(tensors: Sequence[Tensor | None], form: Form) -> None:
@@ -109,7 +111,7 @@ def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
     copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]  # pyright: ignore[reportArgumentType]
     first, directions = copies[0], 2 if form.bidirectional else 1
     with torch.cuda.device_of(first):
-        _VF._cudnn_rnn_flatten_weight(
+        torch._cudnn_rnn_flatten_weight(  # pyright: ignore[reportPrivateImportUsage]  # likewise
             copies,
             len(copies) // (form.num_layers * directions),
             form.input_size,

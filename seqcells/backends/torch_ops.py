@@ -27,7 +27,7 @@ Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 """What calls torch's operator: from states, weights and input to output and final states."""
 
 # cell → (layers operator, step operator)
-OPERATORS = {
+OPERATORS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "lstm": (torch._VF.lstm, torch._VF.lstm_cell),
     "gru": (torch._VF.gru, torch._VF.gru_cell),
     "rnn_tanh": (torch._VF.rnn_tanh, torch._VF.rnn_tanh_cell),

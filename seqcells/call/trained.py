@@ -34,6 +34,13 @@ class Training:
         empty_output, empty_final: make the results; no output where it is the first final state.
     """
 
+    call: Any
+    in_place: bool
+    empty_output: Callable[[], Tensor] | None
+    empty_final: Sequence[Callable[[], Tensor]]
+    states: int
+    weights: int
+
     def __init__(
         self,
         engine: Any,

@@ -1,8 +1,9 @@
 """Last, one way: run a program over tensors, in their dtype. It knows no cell, no gradient and no direction of time."""
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from .differentiate import Outer
 from .expressions import Expression, Product
 from .program import Program
 
-ARITHMETIC = {
+ARITHMETIC: dict[str, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,

@@ -11,7 +11,7 @@ from .others import Theirs
 class RecurrentActorCriticPolicy(Theirs):
     """For the policy of that name, after sb3-contrib 2: `_process_sequence` is what loops over steps there."""
 
-    __layers__ = "lstm_actor", "lstm_critic"
+    __layers__: tuple[str, ...] = "lstm_actor", "lstm_critic"
 
     def _process_sequence(self, features: Tensor, lstm_states: Any, episode_starts: Tensor, lstm: Any) -> Any:
         """Features (N·T, F) of N sequences, states (L, N, H) each, starts (N·T,) → outputs (N·T, H), states.

@@ -15,7 +15,7 @@ from .others import Theirs
 class LSTMModule(Theirs):
     """For the module of that name, after TorchRL 0.14. Its states are (B, T, L, H)."""
 
-    __layers__ = ("lstm",)
+    __layers__: tuple[str, ...] = ("lstm",)
 
     @property
     def recurrent_backend(self) -> str:
@@ -36,8 +36,8 @@ class LSTMModule(Theirs):
 class GRUModule(Theirs):
     """For the module of that name."""
 
-    __layers__ = ("gru",)
-    recurrent_backend = LSTMModule.recurrent_backend
+    __layers__: tuple[str, ...] = ("gru",)
+    recurrent_backend: Any = LSTMModule.recurrent_backend
 
     def _gru_triton_with_resets(self, input: Tensor, hidden_in: Tensor, is_init: Tensor) -> Any:
         if not isinstance(self.gru, RecurrentLayer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
@@ -87,8 +87,8 @@ class Arguments(Flattened):
             (first,) = checks.weights([name], [getattr(self, name) if first is None else first])
         checks.input(input, batch_sizes, self.input_size, first.dtype)
 
-    get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
-    check_hidden_size = nn.RNNBase.check_hidden_size
+    get_expected_hidden_size: Callable[..., tuple[int, int, int]] = nn.RNNBase.get_expected_hidden_size
+    check_hidden_size: Callable[..., None] = nn.RNNBase.check_hidden_size
 
     def check_forward_args(self, input: Tensor, hidden: Any, batch_sizes: Tensor | None) -> None:
         """Raise as torch.nn does where input or hidden states have the wrong sizes."""

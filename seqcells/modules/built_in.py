@@ -15,7 +15,7 @@ from .recurrent_layer import RecurrentLayer
 class PeepholeLSTM(RecurrentLayer):
     """Layers of `seqcells.cells.PeepholeLSTM`; arguments as `RecurrentLayer`."""
 
-    cell = cells.PeepholeLSTM
+    cell: type[cells.Cell] = cells.PeepholeLSTM
 
     if TYPE_CHECKING:
 
@@ -26,7 +26,7 @@ class PeepholeLSTM(RecurrentLayer):
 class PeepholeLSTMCell(RecurrentCell):
     """One step of `seqcells.cells.PeepholeLSTM`; arguments as `RecurrentCell`."""
 
-    cell = cells.PeepholeLSTM
+    cell: type[cells.Cell] = cells.PeepholeLSTM
 
     if TYPE_CHECKING:
 
@@ -37,7 +37,7 @@ class PeepholeLSTMCell(RecurrentCell):
 class CIFG(RecurrentLayer):
     """Layers of `seqcells.cells.CIFG`; arguments as `RecurrentLayer`."""
 
-    cell = cells.CIFG
+    cell: type[cells.Cell] = cells.CIFG
 
     if TYPE_CHECKING:
 
@@ -48,7 +48,7 @@ class CIFG(RecurrentLayer):
 class CIFGCell(RecurrentCell):
     """One step of `seqcells.cells.CIFG`; arguments as `RecurrentCell`."""
 
-    cell = cells.CIFG
+    cell: type[cells.Cell] = cells.CIFG
 
     if TYPE_CHECKING:
 
@@ -59,7 +59,7 @@ class CIFGCell(RecurrentCell):
 class JANET(UnprojectedLayer):
     """Layers of `seqcells.cells.JANET`; arguments as `RecurrentLayer`."""
 
-    cell = cells.JANET
+    cell: type[cells.Cell] = cells.JANET
 
     if TYPE_CHECKING:
 
@@ -70,7 +70,7 @@ class JANET(UnprojectedLayer):
 class JANETCell(RecurrentCell):
     """One step of `seqcells.cells.JANET`; arguments as `RecurrentCell`."""
 
-    cell = cells.JANET
+    cell: type[cells.Cell] = cells.JANET
 
     if TYPE_CHECKING:
 
@@ -81,7 +81,7 @@ class JANETCell(RecurrentCell):
 class LiGRU(UnprojectedLayer):
     """Layers of `seqcells.cells.LiGRU`; arguments as `RecurrentLayer`."""
 
-    cell = cells.LiGRU
+    cell: type[cells.Cell] = cells.LiGRU
 
     if TYPE_CHECKING:
 
@@ -92,7 +92,7 @@ class LiGRU(UnprojectedLayer):
 class LiGRUCell(RecurrentCell):
     """One step of `seqcells.cells.LiGRU`; arguments as `RecurrentCell`."""
 
-    cell = cells.LiGRU
+    cell: type[cells.Cell] = cells.LiGRU
 
     if TYPE_CHECKING:
 
@@ -103,7 +103,7 @@ class LiGRUCell(RecurrentCell):
 class IndRNN(UnprojectedLayer):
     """Layers of `seqcells.cells.IndRNN`; arguments as `RecurrentLayer`."""
 
-    cell = cells.IndRNN
+    cell: type[cells.Cell] = cells.IndRNN
 
     if TYPE_CHECKING:
 
@@ -114,7 +114,7 @@ class IndRNN(UnprojectedLayer):
 class IndRNNCell(RecurrentCell):
     """One step of `seqcells.cells.IndRNN`; arguments as `RecurrentCell`."""
 
-    cell = cells.IndRNN
+    cell: type[cells.Cell] = cells.IndRNN
 
     if TYPE_CHECKING:
 
@@ -125,7 +125,7 @@ class IndRNNCell(RecurrentCell):
 class MinGRU(UnprojectedLayer):
     """Layers of `seqcells.cells.MinGRU`; arguments as `RecurrentLayer`."""
 
-    cell = cells.MinGRU
+    cell: type[cells.Cell] = cells.MinGRU
 
     if TYPE_CHECKING:
 
@@ -136,7 +136,7 @@ class MinGRU(UnprojectedLayer):
 class MinGRUCell(RecurrentCell):
     """One step of `seqcells.cells.MinGRU`; arguments as `RecurrentCell`."""
 
-    cell = cells.MinGRU
+    cell: type[cells.Cell] = cells.MinGRU
 
     if TYPE_CHECKING:
 
@@ -147,7 +147,7 @@ class MinGRUCell(RecurrentCell):
 class Jordan(RecurrentLayer):
     """Layers of `seqcells.cells.Jordan`; arguments as `RecurrentLayer`."""
 
-    cell = cells.Jordan
+    cell: type[cells.Cell] = cells.Jordan
 
     if TYPE_CHECKING:
 
@@ -158,7 +158,7 @@ class Jordan(RecurrentLayer):
 class JordanCell(RecurrentCell):
     """One step of `seqcells.cells.Jordan`; arguments as `RecurrentCell`."""
 
-    cell = cells.Jordan
+    cell: type[cells.Cell] = cells.Jordan
 
     if TYPE_CHECKING:
 
@@ -169,7 +169,7 @@ class JordanCell(RecurrentCell):
 class SLSTM(RecurrentLayer):
     """Layers of `seqcells.cells.SLSTM`; arguments as `RecurrentLayer`."""
 
-    cell = cells.SLSTM
+    cell: type[cells.Cell] = cells.SLSTM
 
     if TYPE_CHECKING:
 
@@ -180,7 +180,7 @@ class SLSTM(RecurrentLayer):
 class SLSTMCell(RecurrentCell):
     """One step of `seqcells.cells.SLSTM`; arguments as `RecurrentCell`."""
 
-    cell = cells.SLSTM
+    cell: type[cells.Cell] = cells.SLSTM
 
     if TYPE_CHECKING:
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class RecurrentCell(Freezable):
         TypeError: for options that the cell has not.
     """
 
-    torch_class = None
+    torch_class: ClassVar[type[nn.Module] | None] = None
 
     if TYPE_CHECKING:
 
@@ -202,7 +202,7 @@ class RecurrentCell(Freezable):
     _forward = forward
     """What `forward` is for as long as nobody has put another in its place."""
 
-    __prepare_scriptable__ = tracing.refuse_script
+    __prepare_scriptable__: Callable[..., NoReturn] = tracing.refuse_script
 
     def plan(self, input: Tensor, *, keep: Sequence[str] = ()) -> Choice:
         """The backend that ``forward`` would run for such arguments, and why."""
@@ -238,8 +238,8 @@ class LSTMCell(RecurrentCell):
     Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
     """
 
-    cell = cells.LSTM
-    torch_class = nn.LSTMCell
+    cell: type[cells.Cell] = cells.LSTM
+    torch_class: ClassVar[type[nn.Module] | None] = nn.LSTMCell
 
     if TYPE_CHECKING:
 
@@ -253,8 +253,8 @@ class GRUCell(RecurrentCell):
     Equations and sources: `seqcells.cells.GRU`.
     """
 
-    cell = cells.GRU
-    torch_class = nn.GRUCell
+    cell: type[cells.Cell] = cells.GRU
+    torch_class: ClassVar[type[nn.Module] | None] = nn.GRUCell
 
     if TYPE_CHECKING:
 
@@ -272,7 +272,7 @@ class RNNCell(RecurrentCell):
     Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
     """
 
-    torch_class = nn.RNNCell
+    torch_class: ClassVar[type[nn.Module] | None] = nn.RNNCell
 
     if TYPE_CHECKING:
 

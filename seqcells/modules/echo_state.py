@@ -18,7 +18,9 @@ class Reservoir(UnprojectedLayer):
 
     # A property is not registered when the class is made: the registry has what a process uses.
     _declared = cast("type[cells.Cell]", property(lambda layer: cells.EchoState))  # importing seqcells need not read it
-    cell = cast("type[cells.Cell]", property(lambda layer: cells.EchoState.configurations[layer._options]))
+    cell: type[cells.Cell] = cast(
+        "type[cells.Cell]", property(lambda layer: cells.EchoState.configurations[layer._options])
+    )
     weight_ih_l0: nn.Parameter
     weight_hh_l0: nn.Parameter
     bias_ih_l0: nn.Parameter
@@ -64,6 +66,12 @@ class EchoStateNetwork(nn.Module):
     Raises:
         ValueError, TypeError: as `RecurrentLayer`; ValueError for a leak, radius, density or scale out of range.
     """
+
+    reservoir: Reservoir
+    readout: nn.Linear
+    spectral_radius: float
+    density: float
+    input_scale: float
 
     def __init__(
         self,

@@ -152,6 +152,9 @@ class ModernHopfield(nn.Module):
     """
 
     patterns: Tensor
+    beta: float
+    steps: int
+    tolerance: float
 
     def __init__(self, patterns: Tensor, *, beta: float | None = None, steps: int = 1, tolerance: float = 0.0) -> None:
         super().__init__()

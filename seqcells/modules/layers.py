@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -54,9 +55,9 @@ class LSTM(RecurrentLayer):
     Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
     """
 
-    cell = cells.LSTM
-    torch_class = nn.LSTM
-    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    cell: type[cells.Cell] = cells.LSTM
+    torch_class: ClassVar[type[nn.Module] | None] = nn.LSTM
+    get_expected_cell_size: Callable[..., tuple[int, int, int]] = nn.LSTM.get_expected_cell_size
 
     if TYPE_CHECKING:
 
@@ -70,8 +71,8 @@ class GRU(UnprojectedLayer):
     Equations and sources: `seqcells.cells.GRU`.
     """
 
-    cell = cells.GRU
-    torch_class = nn.GRU
+    cell: type[cells.Cell] = cells.GRU
+    torch_class: ClassVar[type[nn.Module] | None] = nn.GRU
 
     if TYPE_CHECKING:
 
@@ -88,7 +89,8 @@ class RNN(UnprojectedLayer):
     Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
     """
 
-    torch_class = nn.RNN
+    torch_class: ClassVar[type[nn.Module] | None] = nn.RNN
+    mode: str
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D tensor instead"
 
     if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,8 @@ class RecurrentLayer(Stateful):
     """
 
     mode: str
-    torch_class = None
+    dropout: float
+    torch_class: ClassVar[type[nn.Module] | None] = None
 
     def __init__(
         self,
@@ -149,7 +150,7 @@ class RecurrentLayer(Stateful):
                 nn.init.uniform_(weight, -stdv, stdv)
         self._initialise(zip(self._roles * len(self._all_weights), self._flat_weights_names, strict=True))
 
-    __prepare_scriptable__ = tracing.refuse_script
+    __prepare_scriptable__: Callable[..., NoReturn] = tracing.refuse_script
 
     _sizes_in_words = nn.RNNBase.extra_repr
 

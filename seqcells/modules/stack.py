@@ -18,6 +18,7 @@ from ..request.streams import names
 from .cell_modules import RecurrentCell, States
 from .connections import CONNECTIONS, MERGES, merged
 from .recurrent_layer import RecurrentLayer
+from .stream import Stream
 
 if TYPE_CHECKING:
     from .typed import Modules
@@ -33,6 +34,9 @@ class Stacked(nn.Module):
 
     input_size: int
     output_size: int
+    dropout: float
+    connections: nn.ModuleDict
+    norms: nn.ModuleDict
 
     def _make_between(
         self,
@@ -118,7 +122,7 @@ class Stack(Stacked):
             raise ValueError(f"unknown merge {merge!r}: choose one of 'concat', {', '.join(map(repr, MERGES))}")
         if len({layer.batch_first for layer in layers}) > 1:
             raise ValueError("all layers of a stack should have the same batch_first")
-        self.layers = cast("Modules[RecurrentLayer]", nn.ModuleList(layers))  # which they are
+        self.layers: Modules[RecurrentLayer] = cast("Modules[RecurrentLayer]", nn.ModuleList(layers))  # which they are
         self.merge = merge
         sizes = []
         for layer in layers:
@@ -231,7 +235,7 @@ class StackStream:
 
     def __init__(self, stack: Stack, batch_size: int = 1) -> None:
         self.stack = stack
-        self.streams = [layer.stream(batch_size) for layer in stack.layers]
+        self.streams: list[Stream] = [layer.stream(batch_size) for layer in stack.layers]
 
     @property
     def state(self) -> tuple[States, ...]:
@@ -280,7 +284,7 @@ class StackedCells(Stacked):
     ) -> None:
         super().__init__()
         _check(cells, RecurrentCell)
-        self.cells = cast("Modules[RecurrentCell]", nn.ModuleList(cells))  # which they are
+        self.cells: Modules[RecurrentCell] = cast("Modules[RecurrentCell]", nn.ModuleList(cells))  # which they are
         sizes = [(c.input_size, output_units(c.cell, c.hidden_size, c.input_size)) for c in cells]
         self._make_between(cells, sizes, connection, dropout, layer_norm)
 

@@ -1,5 +1,6 @@
 """The LSTM of trees: a node's state is made of its children's, all nodes of one depth at once."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +97,10 @@ class ChildSumTreeLSTM(nn.Module):
         ValueError, TypeError: as torch.nn's LSTM, for the constructor's arguments; ValueError for an unknown backend.
     """
 
+    input_size: int
+    hidden_size: int
+    bias: bool
+    backend: str
     weight_ih: nn.Parameter
     weight_hh: nn.Parameter
     bias_ih: nn.Parameter | None
@@ -123,7 +128,7 @@ class ChildSumTreeLSTM(nn.Module):
             self.register_parameter(name, own)
         self.reset_parameters()
 
-    reset_parameters = nn.RNNCellBase.reset_parameters
+    reset_parameters: Callable[..., None] = nn.RNNCellBase.reset_parameters
     _sizes_in_words = nn.RNNCellBase.extra_repr
 
     def extra_repr(self) -> str:

@@ -1,6 +1,7 @@
 """What each dtype is computed in."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -39,6 +40,6 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type)
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
     return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)

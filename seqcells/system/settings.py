@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CHOICES = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "recompute": (False, True),
     "meeting": (True, False),
     "precision": (None, "ieee", "tf32", "tf32x3"),

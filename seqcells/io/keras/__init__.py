@@ -30,7 +30,7 @@ __all__ = ["RNNCell", "assign", "calls", "disable", "enable", "enabled", "plan",
 calls: Counter[str] = Counter()
 """How many calls of layers the engines have run, under ``"seqcells"``, and how many Keras has, for each reason."""
 OURS = "seqcells"
-KINDS = layers.RNN, layers.LSTM, layers.GRU
+KINDS: tuple[Any, ...] = layers.RNN, layers.LSTM, layers.GRU
 """The classes that have a loop of their own; SimpleRNN has RNN's."""
 _theirs: dict[type, Callable[..., Any]] = {}
 _backend = "auto"

@@ -22,7 +22,7 @@ from ...request.streams import names
 from ...request.weights import Weights
 from .cells import KerasDropoutGRU, KerasDropoutLSTM, KerasGRU, KerasGRUBefore, KerasLSTM, KerasRNN
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[Any, ours.Activation] = {
     activations.tanh: ours.tanh,
     activations.sigmoid: ours.sigmoid,
     activations.relu: ours.relu,
@@ -34,7 +34,7 @@ ACTIVATIONS = {
     activations.log_sigmoid: ours.log_sigmoid,
 }
 """Keras' functions, as layers have them by default, and ours."""
-DEFAULTS = {"activation": ours.tanh, "recurrent_activation": ours.sigmoid}
+DEFAULTS: dict[str, ours.Activation] = {"activation": ours.tanh, "recurrent_activation": ours.sigmoid}
 
 
 def why_not(cell: Any) -> str | None:
@@ -145,7 +145,7 @@ class SimpleRNN(Equations):
 
 
 class LSTM(Equations):
-    gates = (0, 1, 2, 3)
+    gates: tuple[int, ...] = (0, 1, 2, 3)
 
     def __init__(self, theirs: Any, training: bool) -> None:
         super().__init__(theirs, training)
@@ -163,7 +163,7 @@ class LSTM(Equations):
 
 
 class GRU(Equations):
-    gates = (1, 0, 2)
+    gates: tuple[int, ...] = (1, 0, 2)
 
     def __init__(self, theirs: Any, training: bool) -> None:
         super().__init__(theirs, training)
@@ -211,7 +211,13 @@ class RNNCell(layers.Layer):
         ValueError: there is no such cell, or it reads streams, which Keras has not.
     """
 
-    dropout = recurrent_dropout = 0.0
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    cell: type[Cell]
+    units: int
+    use_bias: bool
+    state_size: list[int]
+    output_size: int
 
     def __init__(
         self,

@@ -15,7 +15,13 @@ from .nodes import HAS, KNOWN, LETTERS, ORDERS
 from .opset import Value, op
 from .scan import scan
 
-KINDS = {OnnxRNN: "RNN", OnnxGRU: "GRU", OnnxGRUBefore: "GRU", OnnxLSTM: "LSTM", OnnxPeepholeLSTM: "LSTM"}
+KINDS: dict[type[Cell], str] = {
+    OnnxRNN: "RNN",
+    OnnxGRU: "GRU",
+    OnnxGRUBefore: "GRU",
+    OnnxLSTM: "LSTM",
+    OnnxPeepholeLSTM: "LSTM",
+}
 
 
 class Native(NamedTuple):

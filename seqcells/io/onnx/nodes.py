@@ -20,10 +20,14 @@ from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeep
 if TYPE_CHECKING:
     from ...modules.typed import Modules
 
-ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+ORDERS: dict[str, tuple[int, ...]] = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 """The places of ONNX' gates (i o f c, z r h) in our order."""
 LETTERS = {"LSTM": "fgh", "GRU": "fg", "RNN": "f"}
-DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
+    "GRU": ("Sigmoid", "Tanh"),
+    "RNN": ("Tanh",),
+}
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 """The places of a node's weights among its inputs."""
@@ -31,7 +35,7 @@ ATTRIBUTES = {
     *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout"),
     "output_sequence",  # of the first versions, which say by it whether there is Y
 }
-OWN_ATTRIBUTES = {"LSTM": {"input_forget"}, "GRU": {"linear_before_reset"}, "RNN": set()}
+OWN_ATTRIBUTES: dict[str, set[str]] = {"LSTM": {"input_forget"}, "GRU": {"linear_before_reset"}, "RNN": set()}
 
 
 class Node(nn.Module):
@@ -49,6 +53,12 @@ class Node(nn.Module):
     Raises:
         ValueError: the node has attributes or tensors that its operator has not.
     """
+
+    kind: str
+    direction: str
+    layout: int
+    attributes: dict[str, Any]
+    layers: Modules[RecurrentLayer]
 
     def __init__(self, kind: str, attributes: Mapping[str, Any], tensors: Mapping[str, Tensor], backend: str = "auto"):
         super().__init__()
@@ -209,12 +219,12 @@ def _cell(kind: str, attributes: Mapping[str, Any], peepholes: bool, k: int, cou
     return KNOWN.get(made, made)
 
 
-HAS = {
+HAS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Affine", "ScaledTanh", "HardSigmoid"), ("alpha", "beta")),
     **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu"), ("alpha",)),
 }
 """The numbers of the functions that have some."""
-KNOWN = {
+KNOWN: dict[type[Cell], type[Cell]] = {
     OnnxRNN: cells.RNNTanh,
     OnnxRNN.configured(f_function=PLACES["Relu"]): cells.RNNReLU,
     OnnxGRU: cells.GRU,
