@@ -1,7 +1,7 @@
 """The LSTM of trees: a node's state is made of its children's, all nodes of one depth at once."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,13 @@ class ChildSumTreeStep(cells.Cell):
     """
 
     name = "child_sum_tree_lstm"
-    gates, recurrent_gates, states = ("i", "f", "g", "o"), ("i", "g", "o"), ("h", "c", "carried")
-    products = {"forget": ("f",)}
+    gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+    recurrent_gates: ClassVar[tuple[str, ...]] = ("i", "g", "o")
+    states: ClassVar[Any] = ("h", "c", "carried")
+    products: ClassVar[Mapping[str, Any]] = {"forget": ("f",)}
 
     @staticmethod
-    def step(x, r, s, p):
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
         cell = sigmoid(x.i + r.i) * tanh(x.g + r.g) + s.carried
         hidden = sigmoid(x.o + r.o) * tanh(cell)
         return hidden, cell, sigmoid(x.f + p.forget(hidden)) * cell
