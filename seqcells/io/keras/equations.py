@@ -133,6 +133,10 @@ class Equations:
 
 
 class SimpleRNN(Equations):
+    """Keras' `SimpleRNNCell`."""
+
+    cell: type[Cell]
+
     def __init__(self, theirs: Any, training: bool) -> None:
         super().__init__(theirs, training)
         activation = ACTIVATIONS.get(theirs.activation)
@@ -145,6 +149,9 @@ class SimpleRNN(Equations):
 
 
 class LSTM(Equations):
+    """Keras' `LSTMCell`."""
+
+    cell: type[Cell]
     gates: tuple[int, ...] = (0, 1, 2, 3)
 
     def __init__(self, theirs: Any, training: bool) -> None:
@@ -163,6 +170,9 @@ class LSTM(Equations):
 
 
 class GRU(Equations):
+    """Keras' `GRUCell`."""
+
+    cell: type[Cell]
     gates: tuple[int, ...] = (1, 0, 2)
 
     def __init__(self, theirs: Any, training: bool) -> None:
@@ -302,6 +312,8 @@ def _name(cell: type[Cell]) -> str:
 
 class OfOurs(Equations):
     """A cell of ours, with its own weights."""
+
+    cell: type[Cell]
 
     def __init__(self, theirs: RNNCell, training: bool) -> None:
         super().__init__(theirs, training)
