@@ -163,7 +163,7 @@ def layers(
     if lengths is not None and batch_sizes is None:
         lengths = checks.lengths(lengths, input.shape[0], input.shape[1], input.device)
 
-    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
+    input, states, weights, reset_states = precision.under_autocast(input, states, weights, reset_states)
 
     if streams or cell.streams:
         streams = laid_out(written, streams, input, _layout(cell, input, states, weights, directions))
@@ -362,7 +362,7 @@ def step_and_kept(
     checks.step_sizes(cell, input, states, weights)
     checks.same_device_and_dtype(input, states, weights.first)
     dtypes = torch_ops.autocast_dtypes(call, input, states)
-    input, states, (weights,), _ = _autocast(input, states, [weights], None)
+    input, states, (weights,), _ = precision.under_autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
     streams = of_rows(written, laid_out(written, streams, input, layout), len(input))
@@ -381,21 +381,3 @@ def step_and_kept(
 def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Each state in its dtype."""
     return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))
-
-
-def _autocast(
-    input: Tensor,
-    states: Sequence[Tensor],
-    weights: Sequence[Weights],
-    reset_states: Sequence[Tensor] | None,
-) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
-    """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
-    dtype = precision.autocast_dtype(input.device)
-    if dtype is None or input.dtype == torch.float64:
-        return input, states, weights, reset_states
-    return (
-        input.to(dtype),
-        [state.to(dtype) for state in states],
-        [w.replaced([tensor.to(dtype) for tensor in w.present()]) for w in weights],
-        None if reset_states is None else [state.to(dtype) for state in reset_states],
-    )
