@@ -176,7 +176,7 @@ class LayerCall:
         return before
 
 
-def named(cell: type[Cell], weights: Weights) -> dict[str, Any]:
+def named(cell: type[Cell], weights: Weights[Any]) -> dict[str, Any]:
     """A direction's weights that are there, or what is in their places, by the names of their roles."""
     fixed = zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), weights, strict=False)
     return {name: each for name, each in fixed if each is not None} | weights.named(cell)
