@@ -28,6 +28,7 @@ integrations: $(INTEGRATIONS)/ready
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 # The kernels of every cell, from their equations.
 cells: $(VENV)/ready

@@ -68,7 +68,7 @@ setup(
     packages=packages + sorted(name for name in kernels if "__pycache__" not in name),
     package_dir={"seqcells.kernels": "kernels"},
     package_data={
-        "seqcells": ["py.typed", "measured/tables/*.json"],
+        "seqcells": ["py.typed", "cells/*.pyi", "io/*/*.pyi", "measured/tables/*.json"],
         "seqcells.kernels.cpu": ["*.h", "*.cpp"],
         "seqcells.kernels.cuda": ["*.cuh"],
     },

@@ -9,6 +9,24 @@ from . import cells, functional
 from .io.swap import swap, unswap
 from .kernels.cpu import empty_cache
 from .modules import tracing
+from .modules.built_in import (
+    CIFG,
+    JANET,
+    SLSTM,
+    CIFGCell,
+    IndRNN,
+    IndRNNCell,
+    JANETCell,
+    Jordan,
+    JordanCell,
+    LiGRU,
+    LiGRUCell,
+    MinGRU,
+    MinGRUCell,
+    PeepholeLSTM,
+    PeepholeLSTMCell,
+    SLSTMCell,
+)
 from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from .modules.define import define
 from .modules.echo_state import EchoStateNetwork
@@ -20,15 +38,6 @@ from .modules.tree import ChildSumTreeLSTM
 from .request.call import Choice
 from .system.settings import Settings, current_settings, set_default_settings, settings
 from .version import __version__
-
-PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)
-CIFG, CIFGCell = define(cells.CIFG)
-JANET, JANETCell = define(cells.JANET)
-LiGRU, LiGRUCell = define(cells.LiGRU)
-IndRNN, IndRNNCell = define(cells.IndRNN)
-MinGRU, MinGRUCell = define(cells.MinGRU)
-Jordan, JordanCell = define(cells.Jordan)
-SLSTM, SLSTMCell = define(cells.SLSTM)
 
 __all__ = [
     "CIFG",

@@ -155,7 +155,7 @@ def _to(given: Any, device: str) -> Any:
     return given.to(device, torch.float32) if given.is_floating_point() else given.to(device)
 
 
-def _runner(layer: RecurrentLayer, input: Tensor, streams: dict[str, Tensor], training: bool) -> Callable[[], object]:
+def _runner(layer: RecurrentLayer, input: Tensor, streams: dict[str, Any], training: bool) -> Callable[[], object]:
     def infer() -> object:
         with torch.no_grad():
             return layer(input, **streams)
@@ -179,7 +179,7 @@ def of_a_gpu() -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is known of a cell; 1 where it has no graph, or kernels compute something else."""
-    parser = argparse.ArgumentParser(prog="python -m seqcells.check", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m seqcells.check", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("cell", type=cell_named, metavar="module:Cell", help=SPELLING)
     parser.add_argument("--no-times", action="store_true", help="measure no times")
     options = parser.parse_args(arguments)

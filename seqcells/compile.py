@@ -84,7 +84,9 @@ def _lines(options: argparse.Namespace) -> Iterator[tuple[bool, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is asked for, a line each; 1 where something could not be made."""
-    parser = argparse.ArgumentParser(prog="python -m seqcells.compile", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m seqcells.compile", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("cells", nargs="+", type=cell_named, metavar="module:Cell", help=SPELLING)
     parser.add_argument("--target", nargs="+", choices=TARGETS, help="default: those of this machine")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"], help="default: float32")

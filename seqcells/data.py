@@ -33,10 +33,13 @@ class Resumable(ABC, Generic[Batch]):
         TypeError, ValueError: ``rank`` or ``world_size`` is none, or one is given without the other.
     """
 
-    epoch = 0
+    epoch: int = 0
     """How many were finished, or what `set_epoch` said."""
-    position = 0
+    position: int = 0
     """How many batches of the epoch were taken."""
+
+    world_size: int
+    rank: int
 
     def __init__(self, rank: int | None = None, world_size: int | None = None) -> None:
         if (rank is None) != (world_size is None):
@@ -123,6 +126,10 @@ class ContiguousWindows(Resumable[tuple[Tensor, Tensor]]):
         ValueError: a number is below 1, rows are not divisible by the ranks, or the sequence fills no window.
     """
 
+    rows: int
+    steps: int
+    batch_first: bool
+
     def __init__(
         self,
         sequence: Tensor,
@@ -187,6 +194,12 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
             sequence on every rank, or there are fewer sequences than ranks.
     """
 
+    batch_size: int | None
+    time_steps: int | None
+    shuffle: bool
+    seed: int
+    pool: int
+
     def __init__(
         self,
         lengths: Sequence[int] | Tensor,
@@ -217,7 +230,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         self.shuffle, self.seed = shuffle, _number("seed", seed, 0)
         if pool is None:
             mean = max(1.0, self._lengths.double().mean().item())
-            pool = POOL * (batch_size or max(1, int(time_steps / mean)))
+            pool = POOL * (batch_size or max(1, int((time_steps or 0) / mean)))
         unit = batch_size or self.world_size
         self.pool = -(-_number("pool", pool, 1) // unit) * unit
         self._made: tuple[int, list[list[int]]] | None = None
@@ -267,7 +280,9 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
             begin, end = end, end + unit
 
     def _allows(self, count: int, longest: int) -> bool:
-        return count <= self.batch_size if self.time_steps is None else count * longest <= self.time_steps
+        if self.time_steps is not None:
+            return count * longest <= self.time_steps
+        return self.batch_size is None or count <= self.batch_size  # one of the two is given
 
 
 def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[Any, ...]:
@@ -289,10 +304,11 @@ def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[
     if not items:
         raise ValueError("a batch should have a sequence at least, got none")
     rows = [item if isinstance(item, tuple) else (item,) for item in items]
-    sequences = [row[0] if row else None for row in rows]
-    for sequence in sequences:
+    sequences: list[Tensor] = []
+    for sequence in (row[0] if row else None for row in rows):
         if not isinstance(sequence, Tensor):
             raise TypeError(f"a sequence should be a tensor, got: {type(sequence).__name__}")
+        sequences.append(sequence)
         if sequence.dtype != sequences[0].dtype:
             raise TypeError(f"sequences should be of one dtype, got {sequences[0].dtype} and {sequence.dtype}")
         if sequence.dim() < 1 or sequence.shape[1:] != sequences[0].shape[1:]:

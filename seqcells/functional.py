@@ -7,81 +7,77 @@ Three forms of the same thing, each with the one knob ``backend`` (see `seqcells
 * `step`: one step of a cell.
 """
 
-import sys
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import _profiler_enabled
-from torch.autograd.profiler import record_function
 from torch.nn.functional import dropout as dropout_
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .backends import BACKENDS, engine_of, reference, torch_ops
+from .backends import torch_ops
 from .call import choose, run
+from .call.called import call_of
 from .cells import Cell
 from .derive.transformed import for_engines
-from .request import checks, context, fits, precision
+from .request import checks, precision
 from .request.boundaries import valid_steps
-from .request.call import Call, Choice
 from .request.kept import by_layer, by_name, values
 from .request.recurrence import Recurrence
 from .request.streams import NONE, Layout, check_known, check_names, laid_out, of_paths, of_rows, without_padding
 from .request.weights import Weights
 
-_EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
-"""The module of expanded weights, loaded by those who use it."""
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    from .request.kept import Names
+
+    class _Given(TypedDict, total=False):
+        streams: Mapping[str, Tensor]
+        backend: str
+
+    class _OfSteps(_Given, total=False):
+        lengths: Any
+        reset: Tensor | None
+        reset_states: Sequence[Tensor] | None
+
+    class _OfRecurrence(_OfSteps, total=False):
+        reverse: bool
+
+    class _OfLayers(_OfSteps, total=False):
+        batch_sizes: Tensor | None
+        bidirectional: bool
+        batch_first: bool
+        dropout: float
+        training: bool
 
 
-def call_of(
-    cell: type[Cell],
-    form: str,
-    like: Tensor,
-    weights: Weights,
-    *,
-    lengths: object = None,
-    reset: object = None,
-    packed: Tensor | None = None,
-    keep: Sequence[str] = (),
-    batch_first: bool = False,
-    directions: int = 1,
-    layers: int = 1,
-    dropout: bool = False,
-) -> Call:
-    """What `seqcells.call.choose` needs to know of a call."""
-    cell = cell if cell.direct else for_engines(cell)
-    used = (
-        ("lengths", lengths),
-        ("reset", reset),
-        ("packed", packed),
-        ("projection", weights.hr),
-        ("keep", keep or None),
-    )
-    options = tuple([name for name, value in used if value is not None])
-    if torch.compiler.is_compiling():
-        return Call(cell, form, like.device, like.dtype, options)
-    if _EXPANDED in sys.modules and any(type(weight).__module__ == _EXPANDED for weight in weights.present()):
-        options = *options, "expanded"
-    uniform = False
-    if packed is not None:
-        steps, rows = len(packed), int(packed[0])
-        uniform = int(packed[-1]) == rows
-    elif form == "step":
-        steps, rows = 1, len(like)
-    else:
-        steps, rows, _ = like.shape
-        if batch_first:
-            steps, rows = rows, steps
-    hidden = (like.shape[-1] if weights.ih is None else weights.ih.shape[0]) // max(len(cell.gates), 1)
-    width = hidden if weights.hr is None else weights.hr.shape[0]
-    device, dtype, input_dtype = like.device, like.dtype, None
-    autocast = None if dtype == torch.float64 else precision.autocast_dtype(device)
-    if autocast:
-        dtype, input_dtype = autocast, dtype
-    sizes = rows, steps, directions, hidden, width, layers
-    return Call(cell, form, device, dtype, options, *sizes, dropout, input_dtype, uniform)
+Results = tuple[Tensor, tuple[Tensor, ...]]
+"""Output and final states."""
+Kept = dict[str, Tensor]
+"""What is kept, by name."""
+WithKept = tuple[Tensor, tuple[Tensor, ...], Kept]
 
 
+# fmt: off
+@overload
+def layers(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], *, keep: tuple[()] = (),
+    **given: Unpack[_OfLayers],
+) -> Results: ...
+@overload
+def layers(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], *, keep: Names,
+    **given: Unpack[_OfLayers],
+) -> WithKept: ...
+@overload
+def layers(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], *, keep: Sequence[str],
+    **given: Unpack[_OfLayers],
+) -> Results | WithKept: ...
+# fmt: on
 def layers(
     cell: type[Cell],
     input: Tensor,
@@ -99,7 +95,7 @@ def layers(
     streams: Mapping[str, Tensor] = NONE,
     keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+) -> Results | WithKept:
     """A stack of recurrent layers; T steps, N sequences, D directions, L layers, H hidden units.
 
     Args:
@@ -165,9 +161,9 @@ def layers(
         if state.shape[:2] != (len(weights), input.shape[1]):
             checks.size("hidden", state, (len(weights), input.shape[1], state.shape[-1]))
     if lengths is not None and batch_sizes is None:
-        lengths = checks.lengths(lengths, *input.shape[:2], input.device)
+        lengths = checks.lengths(lengths, input.shape[0], input.shape[1], input.device)
 
-    input, states, weights, reset_states = _autocast(input, states, weights, reset_states)
+    input, states, weights, reset_states = precision.under_autocast(input, states, weights, reset_states)
 
     if streams or cell.streams:
         streams = laid_out(written, streams, input, _layout(cell, input, states, weights, directions))
@@ -180,7 +176,7 @@ def layers(
         streams = without_padding(cell, streams, valid)
 
     tensors = [input, *states, *(reset_states or ())]
-    at_once = 1 if keep else _layers_at_once(choice, call, tensors, weights)
+    at_once = 1 if keep else run.layers_at_once(choice, call, tensors, weights)
     finals: list[Sequence[Tensor]] = []
     kept: dict[str, Tensor] = {}
     with precision.without_autocast(input.device):
@@ -200,7 +196,7 @@ def layers(
                 streams={name: of_paths(cell.streams[name], stream, place) for name, stream in streams.items()},
                 kept=values(wanted[first // directions]),
             )
-            input, others = _layer(q, choice, backend)
+            input, others = run.layer(q, choice, backend)
             finals.append(others[: len(states)])
             kept |= by_name(wanted[first // directions], others[len(states) :])
             if dropout and training and place.stop < len(weights):
@@ -234,6 +230,23 @@ def _layout(
     return Layout(lowest.sizes | dict(zip("TB", input.shape, strict=False)), len(weights))
 
 
+# fmt: off
+@overload
+def recurrence(
+    cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights, *, keep: tuple[()] = (),
+    **given: Unpack[_OfRecurrence],
+) -> Results: ...
+@overload
+def recurrence(
+    cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights, *, keep: Names,
+    **given: Unpack[_OfRecurrence],
+) -> WithKept: ...
+@overload
+def recurrence(
+    cell: type[Cell], gates_x: Tensor, states: Sequence[Tensor], weights: Weights, *, keep: Sequence[str],
+    **given: Unpack[_OfRecurrence],
+) -> Results | WithKept: ...
+# fmt: on
 def recurrence(
     cell: type[Cell],
     gates_x: Tensor,
@@ -247,7 +260,7 @@ def recurrence(
     streams: Mapping[str, Tensor] = NONE,
     keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, tuple[Tensor, ...]] | tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+) -> Results | WithKept:
     """One layer in one direction, the input's part of the gates given; G gates, H hidden units.
 
     Args:
@@ -276,7 +289,7 @@ def recurrence(
         cell, weights = for_engines(cell), weights.made(cell)
     checks.has_steps(gates_x)
     if lengths is not None:
-        lengths = checks.lengths(lengths, *gates_x.shape[:2], gates_x.device)
+        lengths = checks.lengths(lengths, gates_x.shape[0], gates_x.shape[1], gates_x.device)
     check_known(cell, streams, cell.streams)
     (wanted,) = by_layer(cell, keep, 1)
     call = call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset, keep=keep)
@@ -285,11 +298,28 @@ def recurrence(
     fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
     q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse, kept=values(wanted))
     q = q._replace(streams={name: streams[name].unsqueeze(0) for name in cell.streams if name in streams})
-    output, others = _layer(q, choice, backend)
+    output, others = run.layer(q, choice, backend)
     final = tuple(state.squeeze(0) for state in others[: len(one)])
     return (output, final, by_name(wanted, others[len(one) :])) if keep else (output, final)
 
 
+# fmt: off
+@overload
+def step(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights, *, keep: tuple[()] = (),
+    **given: Unpack[_Given],
+) -> tuple[Tensor, ...]: ...
+@overload
+def step(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights, *, keep: Names,
+    **given: Unpack[_Given],
+) -> tuple[tuple[Tensor, ...], Kept]: ...
+@overload
+def step(
+    cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights, *, keep: Sequence[str],
+    **given: Unpack[_Given],
+) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], Kept]: ...
+# fmt: on
 def step(
     cell: type[Cell],
     input: Tensor,
@@ -299,12 +329,26 @@ def step(
     streams: Mapping[str, Tensor] = NONE,
     keep: Sequence[str] = (),
     backend: str = "auto",
-) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], Kept]:
     """One step: input (N, input size) and states (N, H) each → the new states.
 
     ``streams`` have the axes that the cell says, but for T. With ``keep`` there is also a dict of values of the step by
     name, (N, ·) each.
     """
+    final, kept = step_and_kept(cell, input, states, weights, streams, keep, backend)
+    return (final, kept) if keep else final
+
+
+def step_and_kept(
+    cell: type[Cell],
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Weights,
+    streams: Mapping[str, Tensor] = NONE,
+    keep: Sequence[str] = (),
+    backend: str = "auto",
+) -> tuple[tuple[Tensor, ...], Kept]:
+    """As `step`, with the dict whatever a call keeps."""
     written = cell
     if not cell.direct:
         cell, weights = for_engines(cell), weights.made(cell)
@@ -314,77 +358,26 @@ def step(
     if choice.backend == "torch":
         if streams:
             check_names(cell, streams)
-        return torch_ops.step(cell, input, states, weights)
+        return torch_ops.step(cell, input, states, weights), {}
     checks.step_sizes(cell, input, states, weights)
     checks.same_device_and_dtype(input, states, weights.first)
     dtypes = torch_ops.autocast_dtypes(call, input, states)
-    input, states, (weights,), _ = _autocast(input, states, [weights], None)
+    input, states, (weights,), _ = precision.under_autocast(input, states, [weights], None)
     one = [state.unsqueeze(0) for state in states]
     layout = _layout(cell, input.unsqueeze(0), one, (weights,), 1)._replace(steps=False)
     streams = of_rows(written, laid_out(written, streams, input, layout), len(input))
     streams = {name: of_paths(cell.streams[name], stream, slice(0, 1)) for name, stream in streams.items()}
     q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), streams=streams, kept=values(wanted))
     with precision.without_autocast(input.device):
-        _, others = _layer(q, choice, backend)
+        _, others = run.layer(q, choice, backend)
     # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
     others = tuple(torch.ops.aten._unsafe_view.default(each, each.shape[1:]) for each in others)
     final, kept = others[: len(one)], by_name(wanted, others[len(one) :])
     if dtypes is not None:
         final, kept = _in(dtypes, final), {name: value.to(dtypes[0]) for name, value in kept.items()}
-    return (final, kept) if keep else final
+    return final, kept
 
 
 def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Each state in its dtype."""
     return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))
-
-
-def _layer(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """All directions of a layer by a backend → output, final states."""
-    if not q.outside.is_complex():  # which the reference follows as torch's operators do
-        checks.dtype(q.outside.dtype)
-    if not torch.compiler.is_compiling() and _profiler_enabled():
-        with record_function("seqcells::layer"):
-            return _run(q, choice, asked)
-    return _run(q, choice, asked)
-
-
-def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    if choice.backend == "reference" and not torch.compiler.is_compiling():
-        if not (torch.jit.is_tracing() or q.outside.is_complex()):  # sizes are tensors there
-            fits.check(q)
-        return reference.layer(q)
-    return run.recurrence(q, choice.backend, asked)
-
-
-def _layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weights: Sequence[Weights]) -> int:
-    """How many layers the engine takes together: 1 unless it has a way to, and nobody traces or watches."""
-    if call.layers == 1 or BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
-        return 1
-    engine = engine_of(choice.backend)
-    if not hasattr(engine, "at_once"):
-        return 1
-    tensors = [*tensors, *(p for w in weights for p in w.present())]
-    alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1
-    if not alike or context.is_observed(tensors):
-        return 1
-    gradients = context.is_differentiated(tensors)
-    return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
-
-
-def _autocast(
-    input: Tensor,
-    states: Sequence[Tensor],
-    weights: Sequence[Weights],
-    reset_states: Sequence[Tensor] | None,
-) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
-    """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
-    dtype = precision.autocast_dtype(input.device)
-    if dtype is None or input.dtype == torch.float64:
-        return input, states, weights, reset_states
-    return (
-        input.to(dtype),
-        [state.to(dtype) for state in states],
-        [w.replaced([tensor.to(dtype) for tensor in w.present()]) for w in weights],
-        None if reset_states is None else [state.to(dtype) for state in reset_states],
-    )

@@ -178,7 +178,9 @@ def backends_here() -> list[tuple[str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what holds and what does not; 1 where something does not."""
-    parser = argparse.ArgumentParser(prog="python -m seqcells.selftest", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m seqcells.selftest", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"the limit of time; default: {SECONDS:.0f}")
     seconds = parser.parse_args(arguments).seconds
     print(info.report(), end="\n\n")

@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -24,12 +24,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from .kernels import cpu, triton
 from .measured import estimates, results
 from .measured.table import KERNELS, Point, Table, backends
-from .modules.cell_modules import GRUCell, LSTMCell
+from .modules.cell_modules import GRUCell, LSTMCell, RecurrentCell
 from .modules.layers import GRU, LSTM
+from .modules.recurrent_layer import RecurrentLayer
 from .system import cache, machine
 from .version import __version__
 
-MODULES = {"lstm": (LSTM, LSTMCell), "gru": (GRU, GRUCell)}
+MODULES: dict[str, tuple[type[RecurrentLayer], type[RecurrentCell]]] = {"lstm": (LSTM, LSTMCell), "gru": (GRU, GRUCell)}
 """The layer and the cell module of each cell."""
 
 
@@ -128,12 +129,17 @@ def in_words(point: Point) -> str:
     return f"{kind} B{point.rows} H{point.hidden} T{point.steps}"
 
 
+def _kind(point: Point) -> Callable[..., Any]:
+    """The class of the point's module."""
+    layer, cell = MODULES[point.cell]
+    return cell if point.form == "step" else layer
+
+
 def runner(point: Point, backend: str, device: torch.device = estimates.CPU) -> Run:
     """What makes one call of the point by a backend, forward or forward and backward, its input and weights random."""
-    layer, cell = MODULES[point.cell]
     like = {"dtype": torch.float32 if point.dtype == "tf32" else getattr(torch, point.dtype), "device": device}
     rows, hidden, steps = point.rows, point.hidden, point.steps
-    module = (cell if point.form == "step" else layer)(hidden, hidden, backend=backend, **like)
+    module = _kind(point)(hidden, hidden, backend=backend, **like)
     shape = (rows, hidden) if point.form == "step" else (steps, rows, hidden)
     input, hx = torch.randn(shape, **like), None
     if steps == 1:  # whoever makes single steps carries the states
@@ -201,13 +207,18 @@ def _seconds(run: Run, synchronize: Callable[[], object] | None = None, calls: i
     return (time.perf_counter() - start) / calls
 
 
+def _switch() -> Any:
+    """What has ``fp32_precision``; no module, as torch's stubs have it."""
+    return torch.backends.cudnn.rnn
+
+
 @contextmanager
 def _rounding(point: Point, device: torch.device) -> Iterator[None]:
     """Inside, products of float32 on a GPU are rounded as the point says."""
     if device.type != "cuda":
         yield
         return
-    switch = torch.backends.cudnn.rnn
+    switch = _switch()
     before = switch.fp32_precision
     switch.fp32_precision = "tf32" if point.dtype == "tf32" else "ieee"
     try:
@@ -243,7 +254,7 @@ def _commit() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("python -m seqcells.tune", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser("python -m seqcells.tune", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="the limit of time; default: %(default)s")
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
     parser.add_argument("--json", metavar="FILE", help="write the table there instead of the cache")

@@ -93,6 +93,27 @@ def test_a_name_that_there_is_not():
         cells.LMU  # noqa: B018
 
 
+def of_top(path):
+    """A file's classes with their bases, and its functions with their arguments."""
+    body = ast.parse(path.read_text()).body
+    found = {each.name: [*map(ast.unparse, each.bases)] for each in body if isinstance(each, ast.ClassDef)}
+    return found | {f.name: [each.arg for each in f.args.args] for f in body if isinstance(f, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.parent.rglob("*.pyi")), ids=lambda path: path.stem)
+def test_a_stub_names_what_its_file_has(path):
+    """Type checkers read no equations: to them a cell has the attributes of `Cell`."""
+    own = {name: what for name, what in of_top(path.with_suffix(".py")).items() if not name.startswith("_")}
+    assert of_top(path) == own
+
+
+def test_every_cell_has_a_stub():
+    files = {*LIBRARY.values(), *(cell.__module__.rpartition(".")[2] for cell in BUILT_IN.values())}
+    assert {path.stem for path in FOLDER.glob("*.pyi")} == files
+    named = re.findall(r"    from \.(\w+) import (\w+) as \2\n", (FOLDER / "__init__.py").read_text())
+    assert {name: file for file, name in named} == LIBRARY
+
+
 def test_defined_it_is_a_layer_and_a_cell_module():
     layer, module = seqcells.define(cells.LEM)
     assert layer(3, 4, dt=0.5).cell.name == "lem[dt=0.5]" and module(3, 4).weight_slow.shape == (4, 4)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import seqcells
 from seqcells import functional
 from seqcells.backends import BACKENDS, torch_ops, trial
+from seqcells.call.called import EXPANDED
 from seqcells.kernels import cpu
 
 # What the default takes where torch's operator cannot run.
@@ -151,7 +152,7 @@ def test_few_functions_of_ours_are_called_around_torchs_operator(settings, most,
     module = seqcells.LSTM(4, 5, **settings)
     states = [torch.zeros(len(module._weights()), 2, 5)] * 2
     monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lambda *arguments: arguments[1] * 2, None))
-    monkeypatch.delitem(sys.modules, functional._EXPANDED, raising=False)  # as long as nobody uses them
+    monkeypatch.delitem(sys.modules, EXPANDED, raising=False)  # as long as nobody uses them
     arguments = module.cell, INPUT, states, module._weights()
     options = {"bidirectional": module.bidirectional, "backend": "torch"}
     called = []

@@ -30,7 +30,7 @@ PACKAGE = str(Path(seqcells.__file__).parent)
 def whole(monkeypatch):
     """The calls that went the whole way, through checks and choice."""
     made = []
-    for name in ("layers", "step"):
+    for name in ("layers", "step_and_kept"):
         function = getattr(functional, name)
         monkeypatch.setattr(functional, name, lambda *a, run=function, **k: (made.append(a), run(*a, **k))[1])
     return made

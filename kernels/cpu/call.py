@@ -5,7 +5,7 @@ States and sums are float32 or float64; float16 and bfloat16 are storage, bfloat
 machine has a unit for that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,28 @@ def cell_of_loop(q: Recurrence) -> type[Cell]:
 class LayerCall:
     """A recurrence as kernels read it: contiguous, of their dtype; its input projected by others, or inside the
     loop."""
+
+    cell: type[Cell]
+    storage: torch.dtype
+    reverse: Callable[[int], bool]
+    working: torch.dtype
+    precision: str
+    dtype: torch.dtype
+    kernels: Compiled
+    kept: tuple[str, ...]
+    steps: int
+    batch: int
+    directions: int
+    projected: int
+    hidden: int
+    output_width: int
+    sizes: dict[str, int]
+    states: list[Tensor]
+    weights: list[Weights]
+    lengths: Tensor | None
+    reset: Tensor | None
+    reset_states: list[Tensor] | None
+    streams: dict[str, Tensor]
 
     def __init__(self, q: Recurrence, inside: bool = False, kernels: Compiled | None = None) -> None:
         x = q.outside
@@ -154,7 +176,7 @@ class LayerCall:
         return before
 
 
-def named(cell: type[Cell], weights: Weights) -> dict[str, Any]:
+def named(cell: type[Cell], weights: Weights[Any]) -> dict[str, Any]:
     """A direction's weights that are there, or what is in their places, by the names of their roles."""
     fixed = zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), weights, strict=False)
     return {name: each for name, each in fixed if each is not None} | weights.named(cell)

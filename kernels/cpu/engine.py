@@ -100,7 +100,7 @@ def _empty_gradient(call: LayerCall, name: str, stream: Tensor) -> Tensor:
     return torch.zeros_like(stream, dtype=call.dtype if "T" in axes else call.working)
 
 
-def _summed(call: LayerCall, weights: Weights, wanted: Weights) -> dict[str, Tensor]:
+def _summed(call: LayerCall, weights: Weights, wanted: Weights[bool]) -> dict[str, Tensor]:
     """Room for the gradients that the pass sums up by itself: of all that is no product's weight, of biases where they
     are wanted. What nothing is made of has none."""
     own, wants = named(call.cell, weights), named(call.cell, wanted)
@@ -113,7 +113,7 @@ def _summed(call: LayerCall, weights: Weights, wanted: Weights) -> dict[str, Ten
     return found
 
 
-def _grad_weights(call: LayerCall, d: int, wanted: Weights, arrays: Arrays, grad_ih: Tensor | None) -> Weights:
+def _grad_weights(call: LayerCall, d: int, wanted: Weights[bool], arrays: Arrays, grad_ih: Tensor | None) -> Weights:
     own, wants = named(call.cell, call.weights[d]), named(call.cell, wanted)
     found = {name: arrays.get(f"grad_{name}") for name in wants} | {"weight_ih": grad_ih}
     for name in {run.weight for run in call.kernels.runs}:

@@ -20,7 +20,7 @@ class Passes:
     """What the two passes of a stack are, and where between them its values lie."""
 
     def __init__(
-        self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence], batch_first: bool, reads_output: bool
+        self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence[bool]], batch_first: bool, reads_output: bool
     ) -> None:
         for q in layers:
             fits.check(q)

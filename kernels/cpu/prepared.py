@@ -113,7 +113,7 @@ class Training:
     Args:
         layers: one below the other, each from its input, without lengths, resets and projections, in float32 or
             float64; of all tensors only shapes and dtypes count.
-        wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted.
+        wanted: the same layers, of bools in the places of tensors: whether a gradient is wanted.
         batch_first: whether the input, its gradient and streams lie as (B, T, ·). Default: False
         reads_output: whether backward may read the output; it need not after a single step. Default: True
     """
@@ -121,7 +121,7 @@ class Training:
     def __init__(
         self,
         layers: Sequence[Recurrence],
-        wanted: Sequence[Recurrence],
+        wanted: Sequence[Recurrence[bool]],
         batch_first: bool = False,
         zeros: bool = False,
         reads_output: bool = True,

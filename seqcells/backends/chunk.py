@@ -6,7 +6,7 @@ In which order it wants them, and how far apart, torch's own function says, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -44,7 +44,9 @@ def on_cuda_with_cudnn(tensors: Sequence[Tensor]) -> bool:
     """Whether cuDNN would multiply such weights as they are: on one GPU, of one dtype that it takes."""
     first = tensors[0]
     alike = first.is_cuda and all(t.dtype == first.dtype and t.device == first.device for t in tensors)
-    return alike and torch.backends.cudnn.is_acceptable(first) and torch._use_cudnn_rnn_flatten_weight()
+    # torch exports it without a stub.
+    flattens = torch._use_cudnn_rnn_flatten_weight  # pyright: ignore[reportPrivateImportUsage]
+    return alike and torch.backends.cudnn.is_acceptable(first) and flattens()
 
 
 def flatten(tensors: Sequence[Tensor | None], form: Form) -> None:
@@ -84,7 +86,7 @@ def together(tensors: Sequence[Tensor], form: Form) -> Sequence[Tensor]:
     return _copies(tensors, form)
 
 
-def _are_plain(tensors: Sequence[Tensor | None]) -> bool:
+def _are_plain(tensors: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
     return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 
@@ -105,10 +107,11 @@ def _is_whole(tensors: Sequence[Tensor], form: Form) -> bool:
 def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
     """Of the weights, in a new chunk."""
     # torch's function moves the tensors that it is given. These have the weights' memory, and are nobody's else.
-    copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]
+    # torch's stubs do not say that `set_` takes a tensor.
+    copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]  # pyright: ignore[reportArgumentType]
     first, directions = copies[0], 2 if form.bidirectional else 1
     with torch.cuda.device_of(first):
-        torch._cudnn_rnn_flatten_weight(
+        torch._cudnn_rnn_flatten_weight(  # pyright: ignore[reportPrivateImportUsage]  # likewise
             copies,
             len(copies) // (form.num_layers * directions),
             form.input_size,

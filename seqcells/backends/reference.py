@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 from torch.nn.functional import linear
 
 from ..cells import Cell
@@ -28,7 +29,9 @@ def stepping(
     cell's results by name, the new states first."""
     weights = weights.made(cell)
     own, each = weights.named(cell), hidden // cell.heads()
-    matrices = {name: own.get(f"weight_{name}", weights.hh) for name in cell.every_product}
+    matrices = {name: own[f"weight_{name}"] for name in cell.rows_of_products()}
+    if weights.hh is not None:
+        matrices["hh"] = weights.hh
     biases = {name: own.get(f"bias_{name}") for name in cell.rows_of_products()} | {"hh": weights.bias_hh}
 
     # Numbers of heads are stored one for each head, and computed with one for each unit.
@@ -79,32 +82,32 @@ def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
     # The input and its weights too: else each short sum of `_gates_x` would round its part of their gradients.
     q = q.replaced([tensor.to(work) for tensor in q.differentiable()])
     if q.input is not None:
-        q = q.projected(_gates_x(q))
+        q = q.projected(_gates_x(q, q.input))
     output, *others = _stack(q) if q.stacked else _directions(q)
     return output.to(storage), tuple(each.to(storage) for each in others)
 
 
 def _directions(q: Recurrence) -> list[Tensor]:
-    sides = [_direction(q, d, gates_x) for d, gates_x in enumerate(q.gates_x.chunk(len(q.weights), -1))]
+    sides = [_direction(q, d, gates_x) for d, gates_x in enumerate(q.outside.chunk(len(q.weights), -1))]
     results, after = [*zip(*sides, strict=True)], 1 + len(q.states)
     together = [torch.cat(result, -1) for result in (results[0], *results[after:])]
     return [together[0], *map(torch.stack, results[1:after]), *together[1:]]
 
 
-def _gates_x(q: Recurrence) -> Tensor:
+def _gates_x(q: Recurrence, input: Tensor) -> Tensor:
     """In short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
     chain, would be further from the truth than torch.nn's."""
     weights = q.weights[:1] if q.stacked else q.weights
     if weights[0].ih is None:
-        return q.input[..., :0]
-    steps = [torch.cat([linear(x, w.ih, w.bias_ih) for w in weights], -1) for x in q.input.split(STEPS_OF_A_SUM)]
-    return torch.cat(steps)
+        return input[..., :0]
+    pairs = [(w.ih, w.bias_ih) for w in weights if w.ih is not None]
+    return torch.cat([torch.cat([linear(x, *pair) for pair in pairs], -1) for x in input.split(STEPS_OF_A_SUM)])
 
 
 def _stack(q: Recurrence) -> list[Tensor]:
-    output, finals = q.gates_x, []
+    output, finals = q.outside, []
     for k, w in enumerate(q.weights):
-        gates_x = linear(output, w.ih, w.bias_ih) if k else q.gates_x
+        gates_x = q.outside if not k else output[..., :0] if w.ih is None else linear(output, w.ih, w.bias_ih)
         states = [state[k : k + 1] for state in q.states]
         fresh = None if q.reset_states is None else [state[k : k + 1] for state in q.reset_states]
         own = q._replace(gates_x=gates_x, states=states, weights=[w], reset_states=fresh, stacked=False)
@@ -123,7 +126,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
     steps, batch = gates_x.shape[:2]
 
     valid = None if q.lengths is None else valid_steps(q.lengths, steps)
-    boundary = None
+    boundary, fresh = None, current
     if q.reset is not None:
         boundary = boundaries(q.reset, valid, q.reversed(d)).unsqueeze(-1)
         fresh = [torch.zeros_like(s) for s in current] if q.reset_states is None else [s[d] for s in q.reset_states]
@@ -141,7 +144,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
             current = tuple(torch.where(boundary[t], f, s) for f, s in zip(fresh, current, strict=True))
         results = step(inputs(t), current)
         new = tuple(results[name] for name in cell.states)
-        if t == order[0] and not torch.jit.is_tracing():  # sizes are tensors there
+        if t == order[0] and not is_tracing():  # sizes are tensors there
             _check(cell, new, current)
         for name, values in zip(wanted, found, strict=True):
             values[t] = results[name].expand(batch, widths[name]) if name in widths else results[name]

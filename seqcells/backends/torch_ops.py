@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from ..request import checks, precision
 from ..request.weights import Weights
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from ..cells import Cell
     from ..request.call import Call
 
-Run = Callable[..., tuple[Tensor, Sequence[Tensor]]]
+Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 """What calls torch's operator: from states, weights and input to output and final states."""
 
 # cell → (layers operator, step operator)
-OPERATORS = {
+OPERATORS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "lstm": (torch._VF.lstm, torch._VF.lstm_cell),
     "gru": (torch._VF.gru, torch._VF.gru_cell),
     "rnn_tanh": (torch._VF.rnn_tanh, torch._VF.rnn_tanh_cell),
@@ -131,7 +132,7 @@ def layers_like(
         is for calls with, or without, grad mode, as it is now. It gives the output and the final states.
     """
     bias, bidirectional, form = weights[0].bias_ih is not None, len(weights) == 2 * num_layers, None
-    if not torch.jit.is_tracing():  # where sizes are tensors
+    if not is_tracing():  # where sizes are tensors
         features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
         _check_sizes(cell, features, states, weights, len(weights) // num_layers, batch)
         if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
@@ -176,15 +177,18 @@ def _check_sizes(
     batch: int | Tensor | None,
 ) -> None:
     """RuntimeError for what does not fit: given a smaller matrix, or fewer states, oneDNN takes what lies beyond it."""
-    for state in states if batch is not None else ():
-        if state.dim() != 3 or state.shape[0] != len(weights) or state.shape[1] != batch:
-            checks.size("hidden", state, (len(weights), int(batch), state.shape[-1]))
+    if batch is not None:
+        for state in states:
+            if state.dim() != 3 or state.shape[0] != len(weights) or state.shape[1] != batch:
+                checks.size("hidden", state, (len(weights), int(batch), state.shape[-1]))
     width, hidden = states[0].shape[-1], states[-1].shape[-1]
     rows = len(cell.gates) * hidden
     recurrent, size = (rows, width), (rows, features)
     for k, w in enumerate(weights):
         if k == directions:
             size = rows, directions * width
+        if w.ih is None or w.hh is None:
+            raise TypeError("expected weight_ih and weight_hh to be tensors, got None")
         if w.ih.shape != size or w.hh.shape != recurrent:
             checks.size("weight_ih", w.ih, size)
             checks.size("weight_hh", w.hh, recurrent)

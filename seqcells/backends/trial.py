@@ -58,7 +58,7 @@ def failure(call: Call) -> str | None:
         torch.is_grad_enabled(),
         "packed" in call.options,
         "projection" in call.options,
-        torch.backends.mkldnn.enabled,
+        bool(torch.backends.mkldnn.enabled),
     )
     return _failure(kind)
 

@@ -69,8 +69,7 @@ def _automatic(call: Call) -> Choice:
     compiling = torch.compiler.is_compiling()
     if not compiling and in_transform():
         return Choice("reference", "inside a torch.func transform or forward-mode AD, which no kernels follow")
-    kernels, why_no_kernels = _kernels_for(call)
-    best = "reference" if why_no_kernels else kernels
+    best, why_no_kernels = _kernels_for(call)
     note = f"; no kernels of ours: {why_no_kernels}" if why_no_kernels else ""
     if compiling:
         return Choice(best, "torch.compile: one operator in the graph, torch's own would be unrolled over time" + note)
@@ -92,10 +91,11 @@ def _automatic(call: Call) -> Choice:
     return Choice("torch", f"a plain call: torch's own operator{note}")
 
 
-def _kernels_for(call: Call) -> tuple[str | None, str | None]:
-    """The backend of our kernels for a call's device, if there is one, and why it cannot run the call, or None."""
+def _kernels_for(call: Call) -> tuple[str, str | None]:
+    """The backend of our kernels for a call's device, or the reference and why none of them can run the call."""
     kernels = KERNELS.get(call.device.type)
-    return kernels, why_not_for(call, kernels) if kernels else f"there are none for {call.device.type}"
+    why_not = why_not_for(call, kernels) if kernels else f"there are none for {call.device.type}"
+    return "reference" if why_not or not kernels else kernels, why_not
 
 
 def backend_for(q: Recurrence, asked: str) -> str:
@@ -108,8 +108,7 @@ def backend_for(q: Recurrence, asked: str) -> str:
     options = tuple(name for name, uses in used.items() if uses)
     call = Call(q.cell, "recurrence", q.outside.device, q.outside.dtype, options, hidden=q.hidden)
     if asked == "auto":
-        kernels, why_not = _kernels_for(call)
-        return "reference" if why_not else kernels
+        return _kernels_for(call)[0]
     why_not = why_not_for(call, check_name(asked))
     if why_not or (BACKENDS[asked].engine is None and asked != "reference"):
         raise RuntimeError(f"backend={asked!r} cannot run this call: {why_not or 'it has no operator'}")

@@ -63,7 +63,7 @@ def by_reference(q: Recurrence, *differentiable: Tensor) -> tuple[Tensor, ...]:
 def differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: Sequence[Tensor]) -> Sequence[Tensor]:
     """A gradient that will itself be differentiated: the reference's, which is so any number of times."""
     with precision.without_autocast(q.outside.device):
-        _, pull = torch.func.vjp(partial(by_reference, q), *q.differentiable())
+        pull = torch.func.vjp(partial(by_reference, q), *q.differentiable())[1]
         return pull((grad_output, *grad_final))
 
 
@@ -89,8 +89,8 @@ def projected(q: Recurrence) -> Recurrence:
     return q.projected(q.input[..., :0] if weight is None else linear(q.input, weight, bias))
 
 
-def saved_tensors(ctx: Any) -> tuple[Tensor | None, ...]:
-    """What was saved; RuntimeError, in autograd's words and ours, where it has been changed since."""
+def saved_tensors(ctx: Any) -> tuple[Any, ...]:
+    """What was saved, tensors and None; RuntimeError, in autograd's words and ours, where it has been changed since."""
     try:
         return ctx.saved_tensors
     except RuntimeError as error:

@@ -29,7 +29,7 @@ def tell() -> None:
             registry[operators.recurrence_backward] = _backward
 
 
-def _forward(cell: str, program: str, tensors: Sequence[torch.Tensor], names: str, *_: Any, **__: Any) -> int:
+def _forward(cell: str, program: str, tensors: Sequence[torch.Tensor], names: str, *rest: Any, **more: Any) -> int:
     named = dict(zip(names.split(), tensors, strict=True))
     steps, batch, _ = named["gates_x"].shape
     weights = [tensor for name, tensor in named.items() if name.startswith(("weight_hh_", "weight_hr_"))]

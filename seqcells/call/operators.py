@@ -123,7 +123,7 @@ class _Call:
         # More than two, or none, is left to the checks of the whole.
         directions = 2 if first is not None and first.dim() == 3 and first.shape[0] == 2 else 1
         _on_one_device(tensors)
-        self.q = self._recurrence(kind, named, directions, reverse, tuple(kept.split()))
+        self.q: Recurrence = self._recurrence(kind, named, directions, reverse, tuple(kept.split()))
         numbered = {name: place for place, name in enumerate(self.names)}
         places = self._recurrence(kind, numbered, directions, reverse)
         self.places: list[int] = places.differentiable()
@@ -135,7 +135,8 @@ class _Call:
     @staticmethod
     def _recurrence(
         cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool, kept: tuple[str, ...] = ()
-    ) -> Recurrence:
+    ) -> Recurrence[Any]:
+        """Of tensors, or of what else is there by their names."""
         rest = named.copy()
 
         def needed(name: str) -> Any:
@@ -191,16 +192,16 @@ def _forward(*args: Any, save: bool) -> list[Tensor]:
     call = _Call(*args)
     with holding(call.settings):
         output, others, saved = execute.forward(call.q, call.backend, save)
-    like = call.q.gates_x
-    return [*_as_promised([output, *others], [like] * call.q.count), *saved]
+    like = call.q.outside
+    return [*_as_promised([output, *others], [like] * call.q.result_count), *saved]
 
 
 def _backward(*args: Any) -> list[Tensor]:
     *common, saved, gradients, kept = _with_kept(args)
-    call = _Call(*common, kept)
+    call = _Call(*common, kept=kept)
     q, leaves = call.q, call.q.differentiable()
     fits.check(q)
-    x = q.gates_x
+    x = q.outside
     seeds = [Like(torch.Size(shape), x.dtype, x.device) for shape in q.shapes()]
     likes = [seeds[0], *(Like.of(t, x.device) for t in call.saved_like(x.to("meta")))]
     for words, expected, found in (("saved tensors", likes, saved), ("gradients", seeds, gradients)):
@@ -210,7 +211,8 @@ def _backward(*args: Any) -> list[Tensor]:
     grad_output, *grad_final = map(as_left, gradients, seeds)
     given = Backward(output, saved, grad_output, grad_final, q.replaced([True] * len(leaves)))
     with holding(call.settings):
-        flat = _as_promised(execute.backward(q, call.backend, given), leaves)
+        found = execute.backward(q, call.backend, given)
+        flat = _as_promised([gradient for gradient in found if gradient is not None], leaves)
     return [gradient for gradient in call.by_tensor(flat) if gradient is not None]
 
 
@@ -225,18 +227,18 @@ def _as_promised(results: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Ten
 def _recurrence_fake(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
     fits.check(q)
-    return [q.gates_x.new_empty(shape) for shape in q.shapes()]
+    return [q.outside.new_empty(shape) for shape in q.shapes()]
 
 
 def _forward_fake(*args: Any) -> list[Tensor]:
     call = _Call(*args)
-    return [*_recurrence_fake(*args), *call.saved_like(call.q.gates_x)]
+    return [*_recurrence_fake(*args), *call.saved_like(call.q.outside)]
 
 
 def _backward_fake(*args: Any) -> list[Tensor]:
     *common, saved, gradients, kept = _with_kept(args)
-    call = _Call(*common, kept)
-    _on_one_device([call.q.gates_x, *saved, *gradients])
+    call = _Call(*common, kept=kept)
+    _on_one_device([call.q.outside, *saved, *gradients])
     likes = call.by_tensor(call.q.differentiable())
     return [like.new_empty(like.shape) for like in likes if like is not None]
 
@@ -311,7 +313,7 @@ def _autograd_of_backward(*args: Any) -> list[Tensor]:
     *common, _, gradients, kept = _with_kept(args)
     tensors = [*common[2], *gradients]
     if _is_transformed(tensors) or context.is_differentiated(tensors):
-        call = _Call(*common, kept)
+        call = _Call(*common, kept=kept)
         fits.check(call.q)
         flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
         return [gradient for gradient in flat if gradient is not None]

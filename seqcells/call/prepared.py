@@ -7,8 +7,9 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd import _profiler_enabled
+from torch import Tensor
+from torch._C import _autograd
+from torch._C._autograd import _profiler_enabled
 from torch.autograd.profiler import record_function
 
 from ..backends import BACKENDS, engine_of
@@ -22,22 +23,21 @@ from ..request.weights import Weights
 from ..system.settings import current_settings
 from . import choose
 from .delegated import Delegated, Order
-from .likeness import Likeness
+from .likeness import CellModule, Likeness
 from .trained import Training
 
-States = Tensor | Sequence[Tensor] | None
 Results = tuple[Tensor, Sequence[Tensor]]
 """Output and final states."""
 
 
-def parameters(module: nn.Module) -> list[Tensor]:
+def parameters(module: CellModule) -> list[Tensor]:
     """Its own, in the order of registration, then what was assigned instead of them."""
-    own = [parameter for parameter in module._parameters.values() if parameter is not None]
+    own: list[Tensor] = [parameter for parameter in module._parameters.values() if parameter is not None]
     assigned = module._assigned()
     return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
 
 
-def is_frozen(module: nn.Module) -> bool:
+def is_frozen(module: CellModule) -> bool:
     """Whether packed copies of its weights may be kept: not of those that FSDP2 gathers before each call, which torch
     counts as no write. FSDP2 leaves a hook in each module whose parameters it shards."""
     hooks = module._load_state_dict_post_hooks.values() if module._frozen else ()
@@ -76,7 +76,7 @@ class Example(NamedTuple):
 
     @staticmethod
     def of(
-        module: nn.Module,
+        module: CellModule,
         choice: Choice,
         input: Tensor,
         states: Sequence[Tensor],
@@ -104,7 +104,7 @@ class Inference(NamedTuple):
     """Of the weights that it takes."""
 
     @staticmethod
-    def of(module: nn.Module, example: Example) -> Inference | None:
+    def of(module: CellModule, example: Example) -> Inference | None:
         """None where no engine has it, or where the weights are no parameters, but made of them at each call."""
         engine, order = _engine(example, "Inference"), example.order
         tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
@@ -133,7 +133,7 @@ def _engine(example: Example, kind: str) -> Any:
     return engine if hasattr(engine, kind) else None
 
 
-def _order(module: nn.Module, input: Tensor, weights: Sequence[Weights]) -> Order | None:
+def _order(module: CellModule, input: Tensor, weights: Sequence[Weights]) -> Order | None:
     """That of a call's weights among the `parameters`; None where they are none, or the call is not of numbers."""
     own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
     place = {id(parameter): k for k, parameter in enumerate(own)}
@@ -185,16 +185,16 @@ class _Inferring(NamedTuple):
     """Whether the input lies as (B, T, features), and the output seems to."""
 
     @staticmethod
-    def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Inferring | None:
+    def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Inferring | None:
         """Of an example and its results, the output (T, B, ·)."""
         inference = Inference.of(module, example)
         if inference is None:
             return None
-        input = example.input
-        last = () if output is None else (output,)
-        below = [input.new_empty(*input.shape[:2], output.shape[-1]) for _ in range(example.layers - 1)]
-        empties = ([*map(inference.engine.maker, tensors)] for tensors in (final, (*below, *last)))
-        return _Inferring(inference, *empties, example.turned)
+        outputs: list[Tensor] = []
+        if output is not None:
+            outputs = [example.input.new_empty(output.shape)] * (example.layers - 1) + [output]
+        of_final, of_outputs = ([*map(inference.engine.maker, tensors)] for tensors in (final, outputs))
+        return _Inferring(inference, of_final, of_outputs, example.turned)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.inference.holds(parameters)
@@ -215,7 +215,7 @@ class _Training(NamedTuple):
     order: Order
 
     @staticmethod
-    def of(module: nn.Module, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
+    def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
         """Arguments as `_Inferring.of`."""
         engine, order = _engine(example, "Training"), example.order
         if engine is None or order is None:
@@ -225,7 +225,7 @@ class _Training(NamedTuple):
         if not any(wanted[0].differentiable()):
             return None  # a layer without gradients runs as in inference, which rounds otherwise
         empties = [*map(engine.maker, final)]
-        of_output = None if output is None else engine.output_maker(output, len(stack[0].input))
+        of_output = None if output is None else engine.output_maker(output, len(stack[0].outside))
         training = Training(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
         return _Training(training, order) if training.in_place else None
 
@@ -240,7 +240,7 @@ class _Training(NamedTuple):
 
 @torch.no_grad()
 def _by_engine(
-    module: nn.Module, example: Example, output: Tensor, final: Sequence[Tensor]
+    module: CellModule, example: Example, output: Tensor, final: Sequence[Tensor]
 ) -> _Inferring | _Training | None:
     """Of an example, its tensors the caller's, and its results; None where that cannot be prepared."""
     kind = _Training if output.requires_grad else _Inferring
@@ -290,7 +290,7 @@ class Prepared:
         return any(known.call for known in self._known[gradients])
 
     def run(
-        self, module: nn.Module, input: Tensor, hx: States, streams: Mapping[str, Tensor] = NONE
+        self, module: CellModule, input: Any, hx: Any, streams: Mapping[str, Tensor] = NONE
     ) -> tuple[Results | None, Likeness | None]:
         """Output and final states, shaped as those of a call like this one; None where none is prepared.
 
@@ -324,7 +324,7 @@ class Prepared:
     def remember(
         self,
         like: Likeness,
-        module: nn.Module,
+        module: CellModule,
         call: Call,
         input: Tensor,
         states: Sequence[Tensor],
@@ -348,8 +348,8 @@ class Prepared:
         if choice.backend == "torch":
             order = _order(module, input, weights)
             batch_first = call.form == "layers" and module.batch_first
-            rest = order, call, module.backend, input, states, weights, final, batch_first, module.training
-            made = None if order is None else Delegated.of(*rest)
+            given = input, states, weights, final, batch_first, module.training
+            made = None if order is None else Delegated.of(order, call, module.backend, *given)
         else:
             example = Example.of(module, choice, input, states, weights, call.layers, zeros, streams)
             made = _by_engine(module, example, output, final)
@@ -357,7 +357,7 @@ class Prepared:
         self._known[mode] = (_Known(like, made, in_vain=made is None), *others[: MOST - 1])
 
 
-def _plain_states(input: Tensor, hx: States) -> Sequence[Tensor] | None:
+def _plain_states(input: Any, hx: Any) -> Sequence[Tensor] | None:
     """Those of hx; None where they, or the input, are not what the check can be asked about: of nested tensors it does
     not return."""
     if not (hx is None or isinstance(hx, (Tensor, tuple, list))):
@@ -373,7 +373,7 @@ _ATTRIBUTES = "input_size", "hidden_size", "bias", "num_layers", "batch_first", 
 """Those of layers, or cells, that torch.nn reads at each call: they may be assigned at any time."""
 
 
-def _options(module: nn.Module, hx: States) -> tuple[Any, ...]:
+def _options(module: CellModule, hx: Any) -> tuple[Any, ...]:
     own = module.cell, module.backend, module._frozen, module.training
     # The choice of a backend depends on torch's threads, and on whether it may use oneDNN.
     switches = torch.get_num_threads(), torch._C._get_mkldnn_enabled(), current_settings()
@@ -394,6 +394,6 @@ def _undisturbed() -> bool:
 def _are_hooks_there() -> bool:
     """Whether somebody is given what autograd saves."""
     try:
-        return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        return _autograd._top_saved_tensors_default_hooks(True) is not None
     except (AttributeError, TypeError):
         return True  # no public function tells

@@ -5,11 +5,50 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._autograd import _profiler_enabled
+from torch.autograd.profiler import record_function
+from torch.jit._trace import is_tracing
 
-from ..request import context
+from ..backends import BACKENDS, engine_of, reference
+from ..request import checks, context, fits
+from ..request.call import Call, Choice
 from ..request.recurrence import Backward, Recurrence
+from ..request.weights import Weights
 from ..system.settings import current_settings, holding
 from . import choose, execute, operators
+
+
+def layer(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All directions of a layer by a backend → output, final states."""
+    if not q.outside.is_complex():  # which the reference follows as torch's operators do
+        checks.dtype(q.outside.dtype)
+    if not torch.compiler.is_compiling() and _profiler_enabled():
+        with record_function("seqcells::layer"):
+            return _run(q, choice, asked)
+    return _run(q, choice, asked)
+
+
+def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if choice.backend == "reference" and not torch.compiler.is_compiling():
+        if not (is_tracing() or q.outside.is_complex()):  # sizes are tensors there
+            fits.check(q)
+        return reference.layer(q)
+    return recurrence(q, choice.backend, asked)
+
+
+def layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weights: Sequence[Weights]) -> int:
+    """How many layers the engine takes together: 1 unless it has a way to, and nobody traces or watches."""
+    if call.layers == 1 or BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+        return 1
+    engine = engine_of(choice.backend)
+    if not hasattr(engine, "at_once"):
+        return 1
+    tensors = [*tensors, *(p for w in weights for p in w.present())]
+    alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1
+    if not alike or context.is_observed(tensors):
+        return 1
+    gradients = context.is_differentiated(tensors)
+    return engine.at_once(call._replace(dtype=tensors[0].dtype), gradients)
 
 
 def recurrence(q: Recurrence, backend: str, asked: str | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -40,27 +79,27 @@ class _Eager(torch.autograd.Function):
         return (output, *others)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, *grad_final: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = [
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        tensors: list[Any] = [
             tensor if tensor is None else execute.as_left(tensor, like)
             for tensor, like in zip(execute.saved_tensors(ctx), ctx.likes, strict=True)
         ]
         lengths, reset, output, *saved = tensors[ctx.inputs :]
         q = ctx.q.replaced(tensors[: ctx.inputs])._replace(lengths=lengths, reset=reset)
-        grad_output, given = execute.gradients_given(q, output, grad_output, grad_final)
+        grad_output, given = execute.gradients_given(q, output, gradients[0], gradients[1:])
         present = [tensor for tensor in tensors if tensor is not None]
         observed = torch.compiler.is_compiling() or context.is_observed([grad_output, *given, *present])
         # There is no operator for a stack: who watches its backward sees the reference's.
         if torch.is_grad_enabled() or context.are_batched([grad_output, *given]) or (observed and q.stacked):
-            gradients = execute.differentiable_gradients(q, grad_output, given)
+            found = execute.differentiable_gradients(q, grad_output, given)
         elif observed:
             with holding(ctx.settings):
-                gradients = _gradients_from_input(q, ctx.backend, [output, *saved], [grad_output, *given])
+                found = _gradients_from_input(q, ctx.backend, [output, *saved], [grad_output, *given])
         else:
             wanted = q.replaced(ctx.needs_input_grad[2:])
             with holding(ctx.settings):  # autograd may run this in a thread of its own
-                gradients = execute.backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
-        return None, None, *gradients
+                found = execute.backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
+        return None, None, *found
 
 
 def _gradients_from_input(q: Recurrence, backend: str, *given: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -76,8 +115,8 @@ def _gradients_from_input(q: Recurrence, backend: str, *given: Sequence[Tensor])
     g = g._replace(streams={name: g.streams[name] for name in q.streams})
     if weight is None:
         return g._replace(input=of_input).differentiable()
-    columns = g.gates_x.flatten(0, -2).T
+    columns = g.outside.flatten(0, -2).T
     of_weight = (columns @ q.input.flatten(0, -2)).chunk(len(q.weights))
     of_bias = [None] * len(q.weights) if bias is None else columns.sum(1).chunk(len(q.weights))
     weights = [own._replace(ih=ih, bias_ih=b) for own, ih, b in zip(g.weights, of_weight, of_bias, strict=True)]
-    return g._replace(input=of_input + g.gates_x @ weight, weights=weights).differentiable()
+    return g._replace(input=of_input + g.outside @ weight, weights=weights).differentiable()

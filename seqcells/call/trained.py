@@ -28,17 +28,24 @@ class Training:
     Args:
         engine: the module that has it.
         stack: the layers, one below the other, each from its input; of all tensors only shapes and dtypes count.
-        wanted: the same with bools: whether its gradient is wanted.
+        wanted: the same of bools: whether a tensor's gradient is wanted.
         zeros: whether calls come without states.
         turned: whether the input lies as (B, T, features). Its gradient will too, but not the output.
         empty_output, empty_final: make the results; no output where it is the first final state.
     """
 
+    call: Any
+    in_place: bool
+    empty_output: Callable[[], Tensor] | None
+    empty_final: Sequence[Callable[[], Tensor]]
+    states: int
+    weights: int
+
     def __init__(
         self,
         engine: Any,
         stack: Sequence[Recurrence],
-        wanted: Sequence[Recurrence],
+        wanted: Sequence[Recurrence[bool]],
         turned: bool,
         zeros: bool,
         empty_output: Callable[[], Tensor] | None,
@@ -52,7 +59,7 @@ class Training:
         # What is prepared keeps no tensor of the caller's.
         flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
         self._stack = flat
-        self._likes: Sequence[Like | None] | None = None
+        self._likes: Sequence[Like | None] = ()
         # What tells at once that all that was saved, and given, is as backward reads it; by which of these there were.
         self._guards: dict[tuple[bool, ...], Any] = {}
         weights = [want for q in wanted for w in q.weights for want in w.present()]
@@ -75,9 +82,9 @@ class Training:
         output, *final = results
         return output.transpose(0, 1) if self._turned else output, final
 
-    def remember(self, tensors: Sequence[Tensor | None]) -> None:
+    def remember(self, tensors: Sequence[Any]) -> None:
         """What is saved for backward, of whichever call: it is alike in all."""
-        if self._likes is not None:
+        if self._likes:
             return
         input, *others = tensors[:-2]
         _, states, weights = self.parts(others)
@@ -95,7 +102,8 @@ class Training:
 
     def as_forward_left(self, saved: Sequence[Tensor | None]) -> list[Tensor | None]:
         """What was saved: hooks may have given it back in another form."""
-        return [t if t is None else as_left(t, like) for t, like in zip(saved, self._likes, strict=True)]
+        pairs = zip(saved, self._likes, strict=True)
+        return [t if t is None or like is None else as_left(t, like) for t, like in pairs]
 
     def as_read(
         self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]
@@ -110,7 +118,7 @@ class Training:
             self._guards[tuple(tensor is not None for tensor in every)] = guard(there)
         return left, read
 
-    def parts(self, others: Sequence[Tensor | None]) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor]]:
+    def parts(self, others: Sequence[Any]) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor]]:
         """What comes after the input: streams; initial states, with zeros for those that are None; weights."""
         first, last = len(self._names), len(self._names) + self.states
         states = [self.zeros(k) if state is None else state for k, state in enumerate(others[first:last], start=1)]
@@ -150,14 +158,14 @@ class Training:
     ) -> Sequence[Tensor]:
         """Those that will themselves be differentiated, or that somebody watches: the reference's."""
         with precision.without_autocast(input.device):
-            _, pull = torch.func.vjp(partial(self._by_reference, streams), input, *states, *weights)
+            pull = torch.func.vjp(partial(self._by_reference, streams), input, *states, *weights)[1]
             return pull((gradients[0], *gradients[1:]))
 
     def _by_reference(self, streams: Sequence[Tensor], input: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         states, rest = others[: self.states], iter(others[self.states :])
         first = self._stack[0]
         read = {name: self._as_read(name, stream) for name, stream in zip(self._names, streams, strict=True)}
-        x = input.transpose(0, 1) if self._turned else input.view(first.input.shape)
+        x = input.transpose(0, 1) if self._turned else input.view(first.outside.shape)
         finals, begin = [], 0
         for q in self._stack:
             own = slice(begin, begin + len(q.weights))
@@ -231,5 +239,6 @@ class _Stack(torch.autograd.Function):
         return None, of_input, *[g if t is not None else None for g, t in zip(of_others, others, strict=True)]
 
 
-_apply = super(torch.autograd.Function, _Stack).apply
+# Of C++, and not in torch's stubs.
+_apply = super(torch.autograd.Function, _Stack).apply  # pyright: ignore[reportAttributeAccessIssue]
 """Without what torch.autograd.Function does for transforms and wrapped tensors, which takes as long as a small cell."""

@@ -6,6 +6,7 @@ Those besides `BUILT_IN` are read when somebody asks for one: ``seqcells.define(
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from . import activations, units
 from .base import Cell
@@ -22,6 +23,65 @@ from .mingru import MinGRU
 from .peephole_lstm import PeepholeLSTM
 from .rnn import RNNReLU, RNNTanh
 from .slstm import SLSTM
+
+if TYPE_CHECKING:  # they are read when somebody asks for one
+    from .antisymmetric_rnn import AntisymmetricRNN as AntisymmetricRNN
+    from .atr import ATR as ATR
+    from .block_gru import BlockGRU as BlockGRU
+    from .brc import BRC as BRC
+    from .cfn import CFN as CFN
+    from .continuous_time_lstm import ContinuousTimeLSTM as ContinuousTimeLSTM
+    from .continuous_time_rnn import ContinuousTimeRNN as ContinuousTimeRNN
+    from .control_gate_lstm import ControlGateLSTM as ControlGateLSTM
+    from .cornn import CoRNN as CoRNN
+    from .dsgu import DSGU as DSGU
+    from .echo_state import EchoState as EchoState
+    from .fast_grnn import FastGRNN as FastGRNN
+    from .fast_rnn import FastRNN as FastRNN
+    from .gated_antisymmetric_rnn import GatedAntisymmetricRNN as GatedAntisymmetricRNN
+    from .gru_d import GRUD as GRUD
+    from .gru_decay import GRUDecay as GRUDecay
+    from .gru_reset_before import GRUResetBefore as GRUResetBefore
+    from .intersection_rnn import IntersectionRNN as IntersectionRNN
+    from .janet_beta import JANETBeta as JANETBeta
+    from .layer_norm_gru import LayerNormGRU as LayerNormGRU
+    from .layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
+    from .lem import LEM as LEM
+    from .light_ru import LightRU as LightRU
+    from .linear_mut1 import LinearMUT1 as LinearMUT1
+    from .linear_mut2 import LinearMUT2 as LinearMUT2
+    from .low_rank_fast_grnn import LowRankFastGRNN as LowRankFastGRNN
+    from .memory_block_lstm import MemoryBlockLSTM as MemoryBlockLSTM
+    from .mgu import MGU as MGU
+    from .mingru_log import MinGRULog as MinGRULog
+    from .minimal_rnn import MinimalRNN as MinimalRNN
+    from .minlstm import MinLSTM as MinLSTM
+    from .minlstm_log import MinLSTMLog as MinLSTMLog
+    from .miru1 import MiRU1 as MiRU1
+    from .miru2 import MiRU2 as MiRU2
+    from .multi_head_slstm import MultiHeadSLSTM as MultiHeadSLSTM
+    from .multiplicative_lstm import MultiplicativeLSTM as MultiplicativeLSTM
+    from .mut1 import MUT1 as MUT1
+    from .mut2 import MUT2 as MUT2
+    from .mut3 import MUT3 as MUT3
+    from .nas import NAS as NAS
+    from .nbrc import NBRC as NBRC
+    from .original_lstm import OriginalLSTM as OriginalLSTM
+    from .ran import RAN as RAN
+    from .recurrent_highway import RecurrentHighway as RecurrentHighway
+    from .residual_lstm import ResidualLSTM as ResidualLSTM
+    from .scrn import SCRN as SCRN
+    from .sgrn import SGRN as SGRN
+    from .sgu import SGU as SGU
+    from .star import STAR as STAR
+    from .tau_gru import TauGRU as TauGRU
+    from .tgru import TGRU as TGRU
+    from .tlstm import TLSTM as TLSTM
+    from .trnn import TRNN as TRNN
+    from .ugrnn import UGRNN as UGRNN
+    from .uncoupled_recurrent_highway import UncoupledRecurrentHighway as UncoupledRecurrentHighway
+    from .unicornn import UnICORNN as UnICORNN
+    from .working_memory_lstm import WorkingMemoryLSTM as WorkingMemoryLSTM
 
 BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
     {
@@ -160,4 +220,4 @@ __all__ = [
     "units",
     "versions",
 ]
-__all__ += LIBRARY
+__all__ += LIBRARY  # pyright: ignore[reportUnsupportedDunderAll]  # names that `__getattr__` finds

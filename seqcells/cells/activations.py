@@ -41,27 +41,29 @@ class Activation:
 
 
 # Of a condition such as `x > 0`, the only one there is: the first value where it holds, else the second.
-where = Activation("where", torch.where, lambda d, y, c, a, b: (None, where(c, d, 0.0), where(c, 0.0, d)))
+where: Activation = Activation("where", torch.where, lambda d, y, c, a, b: (None, where(c, d, 0.0), where(c, 0.0, d)))
 
-exp = Activation("exp", torch.exp, lambda d, y, x: d * y)
-expm1 = Activation("expm1", torch.expm1, lambda d, y, x: d * (y + 1))
+exp: Activation = Activation("exp", torch.exp, lambda d, y, x: d * y)
+expm1: Activation = Activation("expm1", torch.expm1, lambda d, y, x: d * (y + 1))
 
-rsqrt = Activation("rsqrt", torch.rsqrt, lambda d, y, x: -0.5 * d * y * y * y)
+rsqrt: Activation = Activation("rsqrt", torch.rsqrt, lambda d, y, x: -0.5 * d * y * y * y)
 # A step, whose gradient is none where there is one.
-floor = Activation("floor", torch.floor, lambda d, y, x: None)
+floor: Activation = Activation("floor", torch.floor, lambda d, y, x: None)
 
-sigmoid = Activation("sigmoid", torch.sigmoid, lambda d, y, x: d * y * (1 - y))
-tanh = Activation("tanh", torch.tanh, lambda d, y, x: d * (1 - y * y))
-softsign = Activation("softsign", functional.softsign, lambda d, y, x: d * _square(1 - where(y > 0, y, -y)))
-log_sigmoid = Activation("log_sigmoid", functional.logsigmoid, lambda d, y, x: -d * expm1(y))
+sigmoid: Activation = Activation("sigmoid", torch.sigmoid, lambda d, y, x: d * y * (1 - y))
+tanh: Activation = Activation("tanh", torch.tanh, lambda d, y, x: d * (1 - y * y))
+softsign: Activation = Activation("softsign", functional.softsign, lambda d, y, x: d * _square(1 - where(y > 0, y, -y)))
+log_sigmoid: Activation = Activation("log_sigmoid", functional.logsigmoid, lambda d, y, x: -d * expm1(y))
 # torch's default threshold of 20 costs float64 half of its digits.
-softplus = Activation("softplus", lambda x: functional.softplus(x, threshold=40.0), lambda d, y, x: -d * expm1(-y))
+softplus: Activation = Activation(
+    "softplus", lambda x: functional.softplus(x, threshold=40.0), lambda d, y, x: -d * expm1(-y)
+)
 
-relu = Activation("relu", torch.relu, lambda d, y, x: where(y > 0, d, 0.0))
-leaky_relu = Activation("leaky_relu", functional.leaky_relu, lambda d, y, x: where(y > 0, d, 0.01 * d))
-elu = Activation("elu", functional.elu, lambda d, y, x: where(y > 0, d, d * (y + 1)))
+relu: Activation = Activation("relu", torch.relu, lambda d, y, x: where(y > 0, d, 0.0))
+leaky_relu: Activation = Activation("leaky_relu", functional.leaky_relu, lambda d, y, x: where(y > 0, d, 0.01 * d))
+elu: Activation = Activation("elu", functional.elu, lambda d, y, x: where(y > 0, d, d * (y + 1)))
 # torch's own takes the sixth in float32, in float64's gradient too.
-hard_sigmoid = Activation(
+hard_sigmoid: Activation = Activation(
     "hard_sigmoid", lambda x: functional.relu6(x + 3) / 6, lambda d, y, x: where(y * (1 - y) > 0, d / 6, 0.0)
 )
 
@@ -73,13 +75,13 @@ def _maximum(a: Any, b: Any) -> torch.Tensor:
     return torch.maximum(*(v if isinstance(v, torch.Tensor) else like.new_full((), v) for v in (a, b)))
 
 
-maximum = Activation(
+maximum: Activation = Activation(
     "maximum",
     _maximum,
     lambda d, y, a, b: (where(a > b, d, where(b > a, 0.0, d / 2)), where(b > a, d, where(a > b, 0.0, d / 2))),
 )
 # The value itself, through which no gradient passes.
-stop = Activation("stop", torch.Tensor.detach, lambda d, y, x: None)
+stop: Activation = Activation("stop", torch.Tensor.detach, lambda d, y, x: None)
 
 ACTIVATIONS = {a.name: a for a in list(globals().values()) if isinstance(a, Activation)}
 

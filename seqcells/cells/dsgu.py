@@ -13,7 +13,7 @@ class DSGU(SGU):
     """
 
     name = "dsgu"
-    products = SGU.products | {"out": Product(("h",), bias=False)}
+    products = {**SGU.products, "out": Product(("h",), bias=False)}
 
     @staticmethod
     def step(x, r, s, p):

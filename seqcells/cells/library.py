@@ -64,4 +64,5 @@ LIBRARY: Mapping[str, str] = MappingProxyType(
         "WorkingMemoryLSTM": "working_memory_lstm",
     }
 )
-"""Their names, and the modules of this package that they are in."""
+"""Their names, and the modules of this package that they are in. Type checkers read a stub beside each module, and
+the imports of `seqcells.cells` that are theirs alone."""

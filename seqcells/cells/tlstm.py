@@ -1,3 +1,5 @@
+from typing import Any
+
 from .activations import sigmoid, tanh
 from .tgru import TGRU
 
@@ -15,7 +17,7 @@ class TLSTM(TGRU):
     name, states, output = "tlstm", {"c": "H", "last": "F"}, "h"
 
     @staticmethod
-    def step(x, r, s, p):
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
         v = p.last(s.last)
         new = x.z + v.z
         cell = new + sigmoid(x.f + v.f) * (s.c - new)

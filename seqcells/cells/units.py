@@ -21,11 +21,15 @@ class Reduction(Activation):
     is given the heads besides: d and y are such numbers, the gradient of the argument is a vector.
     """
 
+    heads: int
+    pullback_of_heads: Callable[..., Any]
+
     def __init__(self, name: str, tensor: Callable[..., Tensor], pullback: Callable[..., Any], heads: int = 1) -> None:
         super().__init__(name, tensor, lambda d, y, v: pullback(d, y, v, heads))
         self.heads, self.pullback_of_heads = heads, pullback
 
-    def __call__(self, v: Any, heads: int = 1) -> Any:
+    # Of one argument; the heads come after it in equations.
+    def __call__(self, v: Any, heads: int = 1) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().__call__(v) if heads == self.heads else _by_head(self, heads)(v, heads)
 
 
@@ -50,15 +54,17 @@ def _pullback_of_max(d: Any, y: Any, v: Any, heads: int) -> Any:
     return d * largest / maximum(sum(largest, heads), 1.0)  # at least one also in sequences that have ended
 
 
-sum = Reduction("sum", lambda v: v.sum(-1, keepdim=True), lambda d, y, v, heads: d)
-mean = Reduction("mean", lambda v: v.mean(-1, keepdim=True), lambda d, y, v, heads: d / count(v, heads))
-max = Reduction("max", lambda v: v.amax(-1, keepdim=True), _pullback_of_max)
-variance = Reduction(
+sum: Reduction = Reduction("sum", lambda v: v.sum(-1, keepdim=True), lambda d, y, v, heads: d)
+mean: Reduction = Reduction("mean", lambda v: v.mean(-1, keepdim=True), lambda d, y, v, heads: d / count(v, heads))
+max: Reduction = Reduction("max", lambda v: v.amax(-1, keepdim=True), _pullback_of_max)
+variance: Reduction = Reduction(
     "variance",
     lambda v: v.var(-1, correction=0, keepdim=True),
     lambda d, y, v, heads: d * (v - mean(v, heads)) * (2 / count(v, heads)),
 )
-logsumexp = Reduction("logsumexp", lambda v: v.logsumexp(-1, keepdim=True), lambda d, y, v, heads: d * exp(v - y))
+logsumexp: Reduction = Reduction(
+    "logsumexp", lambda v: v.logsumexp(-1, keepdim=True), lambda d, y, v, heads: d * exp(v - y)
+)
 
 
 def normalised(*vectors: Any, epsilon: float = 1e-5) -> list[Any]:

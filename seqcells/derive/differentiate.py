@@ -4,8 +4,8 @@ A gradient's axes say what it is: where it has fewer than its value, it is the s
 it is the sum along them. Who reads the gradient sums over time and sequences; a sum over units is a gather.
 """
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 from ..cells import units
 from ..cells.activations import Activation, where
@@ -13,7 +13,7 @@ from ..cells.units import Reduction
 from .expressions import Expression, Product, reachable, wider
 
 # (d, y, a, b): the gradient of the value, the value, the arguments → the gradients of the arguments.
-RULES = {
+RULES: dict[str, Callable[..., Any]] = {
     "+": lambda d, y, a, b: (d, d),
     "-": lambda d, y, a, b: (d, -d),
     "*": lambda d, y, a, b: (d * b, d * a),

@@ -3,7 +3,7 @@
 import operator
 import sys
 from collections.abc import Callable, Iterable
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from ..cells.activations import Activation, where
@@ -48,7 +48,13 @@ class Expression:
     * ``index`` counts as they are made.
     """
 
-    def __init__(self, graph: "Graph", op: Any, args: tuple, axes: str) -> None:
+    graph: "Graph"
+    op: Any
+    args: tuple[Any, ...]
+    axes: str
+    index: int
+
+    def __init__(self, graph: "Graph", op: Any, args: tuple[Any, ...], axes: str) -> None:
         self.graph, self.op, self.args, self.axes, self.index = graph, op, args, axes, len(graph.made)
 
     @property
@@ -73,10 +79,20 @@ class Expression:
     def apply(self, activation: Activation, *values: Any) -> "Expression":
         return self.graph.make(activation, *values)
 
+    __add__: Any
+    __radd__: Any
     __add__, __radd__ = _binary("+")
+    __sub__: Any
+    __rsub__: Any
     __sub__, __rsub__ = _binary("-")
+    __mul__: Any
+    __rmul__: Any
     __mul__, __rmul__ = _binary("*")
+    __truediv__: Any
+    __rtruediv__: Any
     __truediv__, __rtruediv__ = _binary("/")
+    __gt__: Any
+    __lt__: Any
     __gt__, __lt__ = _binary(">")
 
     def __neg__(self) -> "Expression":
@@ -92,9 +108,14 @@ class Graph:
     ``heads``: how many numbers the letter N stands for.
     """
 
+    code: CodeType
+    heads: int
+    frame: FrameType | None
+    made: dict[tuple[Any, ...], Expression]
+
     def __init__(self, code: CodeType, heads: int = 1) -> None:
         self.code, self.heads, self.frame = code, heads, None
-        self.made: dict[tuple, Expression] = {}
+        self.made = {}
 
     def make(self, op: Any, *args: Any) -> Expression:
         """``op`` of ``args``, numbers among them allowed."""
@@ -124,7 +145,7 @@ class Graph:
     def constant(self, value: Any) -> Expression:
         return self._once(("constant", float(value)), "constant", (float(value),), "")
 
-    def _once(self, key: tuple, op: Any, args: tuple, axes: str) -> Expression:
+    def _once(self, key: tuple[Any, ...], op: Any, args: tuple[Any, ...], axes: str) -> Expression:
         if key not in self.made:
             self.made[key] = Expression(self, op, args, axes)
         return self.made[key]
@@ -161,8 +182,10 @@ def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression
     numbers = [value.args[0] for value in operands if value.op == "constant"]
     if op in OF_NUMBERS and len(numbers) == len(operands) and not (op == "/" and numbers[1] == 0):
         return a.graph.constant(OF_NUMBERS[op](*numbers))
-    if op == "neg" and a.op in ("neg", "-"):
-        return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
+    if b is None:
+        if op == "neg" and a.op in ("neg", "-"):
+            return a.args[0] if a.op == "neg" else a.args[1] - a.args[0]
+        return None
     if op in ("*", "/") and "neg" in (a.op, b.op):
         return -a.graph.make(op, a.args[0], b) if a.op == "neg" else -a.graph.make(op, a, b.args[0])
     if op in ("+", "-") and b.op == "neg":
@@ -172,7 +195,7 @@ def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression
     return b if op == "*" and a.args == (1,) else None
 
 
-OF_NUMBERS: dict[Any, Callable[..., float]] = {
+OF_NUMBERS: dict[Any, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,

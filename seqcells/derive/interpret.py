@@ -1,7 +1,9 @@
 """Last, one way: run a program over tensors, in their dtype. It knows no cell, no gradient and no direction of time."""
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from .differentiate import Outer
 from .expressions import Expression, Product
 from .program import Program
 
-ARITHMETIC = {
+ARITHMETIC: dict[str, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
@@ -109,7 +111,8 @@ def _gathered(v: Expression, arguments: list[Tensor], weights: Mapping[str, Tens
     blocks, width = weight[list(op.blocks)], weight.shape[2 if op.transposed else 3]
     operands = [_by_heads(_for_heads(v, op.of, sizes), op.heads, width) for v in arguments]
     if op.transposed:
-        found = sum(torch.einsum("bno,noi->bni", d, block) for d, block in zip(operands, blocks, strict=True))
+        parts = [torch.einsum("bno,noi->bni", d, block) for d, block in zip(operands, blocks, strict=True)]
+        found = reduce(torch.add, parts)
     else:
         found = torch.einsum("bni,noi->bno", operands[0], blocks[0])
     return _for_units(found.flatten(1), op.axis, sizes)

@@ -134,7 +134,7 @@ def _evaluated(cell: type[Cell], roots: Sequence[Expression], x: Any, r: Any, s:
                 made[key] = rows if isinstance(rows, tuple) else (rows,)
             return made[key][block]
         if isinstance(v.op, Reduction):
-            return v.op(*arguments, v.op.heads)
+            return v.op(*arguments, heads=v.op.heads)
         return v.op(*arguments) if isinstance(v.op, Activation) else ARITHMETIC[v.op](*arguments)
 
     for v in reachable(roots):

@@ -2,6 +2,7 @@
 all memory alike, their own too."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..cells import Cell
 from .expressions import Expression
@@ -30,6 +31,13 @@ class Places:
         operand_of: of each product the number of its operand.
         sums: array, column, and the parameters' columns that get the sum of it, with their axes.
     """
+
+    layout: Layout
+    operand_of: list[int]
+    sums: list[tuple[Any, ...]]
+    writes: list[list[Place]]
+    reads: list[list[Place]]
+    arrays: Mapping[str, tuple[str, int]]
 
     def __init__(self, cell: type[Cell], layout: Layout) -> None:
         self.layout, self._states = layout, list(layout.program.carried)

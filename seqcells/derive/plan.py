@@ -59,12 +59,15 @@ def plan(cell: type[Cell]) -> Plan:
     for value in reachable(_present(wanted)):
         if value not in given:
             given[value] = graph.make(value.op, *(given[arg] for arg in value.args)) if value.inner else value
-    results = {k: tuple(given.get(value) for value in values) for k, values in wanted.items()}
+    results = {
+        k: tuple(value if value is None else given.get(value) for value in values) for k, values in wanted.items()
+    }
     names = {given[d]: f"d_{called[value]}" for value, d in total.items() if value in called and d in given}
     names |= {given[value]: name for value, name in called.items() if value in given}
     for k, values in results.items():
         for field, value in zip(fields[k[1]], values, strict=True):
-            names.setdefault(value, f"{k}_{field}")
+            if value is not None:
+                names.setdefault(value, f"{k}_{field}")
     backward = _block(results, names)
 
     fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}

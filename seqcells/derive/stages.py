@@ -16,7 +16,7 @@ class Stages(NamedTuple):
     """
 
     letters: tuple[str, ...]
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody counts in this tuple
     letter: list[str]
     before: list[int]
     follows: list[int]

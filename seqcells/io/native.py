@@ -122,7 +122,9 @@ def _compiled(texts: dict[str, str], shared: Sequence[str], path: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the library of a saved program; 1 where it cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m seqcells.io.native", description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m seqcells.io.native", description=(__doc__ or "").partition("\n\n")[0]
+    )
     parser.add_argument("programs", nargs="+", type=Path, help="files of torch.export.save")
     parser.add_argument("library", type=Path, help="the shared library that is made")
     parser.add_argument("--target", action="append", choices=cpu.SETS, help="default: this processor's, and portable")

@@ -116,20 +116,23 @@ def _methods(mixin: type) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in vars(mixin).items() if not name.startswith("__"))
 
 
-def _both(kind: type, mixin: type) -> type:
+def _both(kind: type, mixin: type) -> Any:
     made = (each for each in kind.__subclasses__() if vars(each).get("adapted_class") is kind)
     named = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     body = {**named, "adapted_class": kind, "__reduce_ex__": _reduced}
     return next(made, None) or types.new_class(kind.__name__, (mixin, kind), {}, lambda space: space.update(body))
 
 
+_NEW = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]  # which pickle knows by this name
+
+
 def _reduced(owner: Any, protocol: Any) -> tuple[Any, ...]:
     """For copies and files: the class has no name of its own that they could find it by."""
     made, given, *rest = super(type(owner), owner).__reduce_ex__(2)
-    return (_blank, (type(owner).adapted_class,), *rest) if made is copyreg.__newobj__ else (made, given, *rest)
+    return (_blank, (type(owner).adapted_class,), *rest) if made is _NEW else (made, given, *rest)
 
 
-def _blank(kind: type) -> Any:
+def _blank(kind: Any) -> Any:
     _, mixin = _found(kind)
     made = kind if mixin is None else _both(kind, mixin)
     return made.__new__(made)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from pfrl.utils import recurrent
+from pfrl.utils import recurrent  # pyright: ignore[reportMissingImports]  # not installed where types are checked
 
 from ..modules.recurrent_layer import RecurrentLayer
+from .others import Theirs
 
 
-class RecurrentSequential:
+class RecurrentSequential(Theirs):
     """For the module of that name: packed sequences go through recurrent layers, and their data through others."""
 
     @property

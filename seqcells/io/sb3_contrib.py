@@ -5,12 +5,13 @@ from typing import Any
 from torch import Tensor
 
 from ..modules.recurrent_layer import RecurrentLayer
+from .others import Theirs
 
 
-class RecurrentActorCriticPolicy:
+class RecurrentActorCriticPolicy(Theirs):
     """For the policy of that name, after sb3-contrib 2: `_process_sequence` is what loops over steps there."""
 
-    __layers__ = "lstm_actor", "lstm_critic"
+    __layers__: tuple[str, ...] = "lstm_actor", "lstm_critic"
 
     def _process_sequence(self, features: Tensor, lstm_states: Any, episode_starts: Tensor, lstm: Any) -> Any:
         """Features (N·T, F) of N sequences, states (L, N, H) each, starts (N·T,) → outputs (N·T, H), states.

@@ -57,8 +57,10 @@ def stepper(
             before = [torch.where(mask, f, s) for f, s in zip(begin, before, strict=True)]
         x = [*now[place["gates_x"]].chunk(gates, -1)] if gates else []
         for k, stream, is_number in streams:
-            stream = stream if k is None else now[k]
-            x.append(stream.unsqueeze(-1) if is_number else stream)
+            value = stream if k is None else now[k]
+            if value is None:
+                raise ValueError(f"the {cell.name} cell is missing a stream")
+            x.append(value.unsqueeze(-1) if is_number else value)
         made = advance(x, before)
         new, found = [made[name] for name in states], [made[name] for name in results]
         found = [

@@ -19,7 +19,9 @@ from . import owners, timing
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-OURS = {ours.torch_class: ours for ours in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)}
+OURS: dict[type[nn.Module], type[RecurrentLayer | RecurrentCell]] = {
+    ours.torch_class: ours for ours in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell) if ours.torch_class
+}
 
 
 class _Report(NamedTuple):
@@ -34,6 +36,7 @@ class Swapped(_Report):
 
     adapted: dict[str, nn.Module]
     """Modules that hold such layers, and call them otherwise now: see `seqcells.io.owners`."""
+    _described: dict[str, str]
     times: timing.Times | None = None
     """The seconds of the model and of its replaced modules, before and after, where `swap` was given an example."""
     nothing = "no recurrent module of torch.nn in this model"
@@ -107,8 +110,8 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
     def to_ours(module: nn.Module) -> None:
         if module in refused:
             raise TypeError(refused[module])
-        base = next((theirs for theirs in OURS if isinstance(module, theirs)), None)
-        convert.to_ours(module, OURS.get(base, RecurrentLayer), backend=backend)
+        ours = next((ours for theirs, ours in OURS.items() if isinstance(module, theirs)), RecurrentLayer)
+        convert.to_ours(module, ours, backend=backend)
 
     def change() -> Swapped:
         replaced, left = _change(model, _is_torchs, to_ours, "use the from_torch of seqcells' class")

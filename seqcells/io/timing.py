@@ -143,7 +143,8 @@ def inference(model: nn.Module, example: Any) -> Iterator[None]:
     modes = [module.training for module in modules]
     # Modules that change their class have attributes of their own besides.
     kept = [(module, _attributes(module)) for module in modules]
-    tables = [(table, table.copy()) for module in modules for table in (module._buffers, module._parameters)]
+    own: list[dict[str, Any]] = [table for module in modules for table in (module._buffers, module._parameters)]
+    tables = [(table, table.copy()) for table in own]
     positional, named = arguments(example)
     values = tree_leaves((positional, dict(named)))
     values += [value for _, attributes in kept for value in attributes.values()]

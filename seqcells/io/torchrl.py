@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ..modules.recurrent_layer import RecurrentLayer
 from . import trajectories
+from .others import Theirs
 
 
-class LSTMModule:
+class LSTMModule(Theirs):
     """For the module of that name, after TorchRL 0.14. Its states are (B, T, L, H)."""
 
-    __layers__ = ("lstm",)
+    __layers__: tuple[str, ...] = ("lstm",)
 
     @property
     def recurrent_backend(self) -> str:
@@ -24,7 +25,7 @@ class LSTMModule:
 
     @recurrent_backend.setter
     def recurrent_backend(self, value: str) -> None:
-        vars(self)["recurrent_backend"] = value
+        self.__dict__["recurrent_backend"] = value
 
     def _lstm_triton_with_resets(self, input: Tensor, hidden0_in: Tensor, hidden1_in: Tensor, is_init: Tensor) -> Any:
         if not isinstance(self.lstm, RecurrentLayer):
@@ -32,11 +33,11 @@ class LSTMModule:
         return trajectories.run(self.lstm, input, [hidden0_in, hidden1_in], is_init)
 
 
-class GRUModule:
+class GRUModule(Theirs):
     """For the module of that name."""
 
-    __layers__ = ("gru",)
-    recurrent_backend = LSTMModule.recurrent_backend
+    __layers__: tuple[str, ...] = ("gru",)
+    recurrent_backend: Any = LSTMModule.recurrent_backend
 
     def _gru_triton_with_resets(self, input: Tensor, hidden_in: Tensor, is_init: Tensor) -> Any:
         if not isinstance(self.gru, RecurrentLayer):

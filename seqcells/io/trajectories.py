@@ -28,7 +28,7 @@ def run(layer: Any, x: Tensor, states: list[Tensor], is_first: Tensor) -> tuple[
     if len(x) and (own or not _keeps(layer, x, given)):
         return _run_in_rows(layer, x, states, starts)
     hx = tuple(state[:, 0].transpose(0, 1) for state in states)
-    output, _, *kept = layer(x, hx if len(hx) > 1 else hx[0], **given)
+    output, _, *kept = layer(x, hx[0] if len(hx) == 1 else hx, **given)
     kept = {names[0][-1]: output, **(kept[0] if kept else {})}  # the last layer's hidden state is the output
     ends = torch.cat([starts[:, 1:], starts[:, :1]], 1)[..., None, None]
     return output, *(torch.where(ends, torch.stack([kept[name] for name in each], 2), 0) for each in names)
@@ -49,7 +49,7 @@ def _run_in_rows(layer: Any, x: Tensor, states: list[Tensor], starts: Tensor) ->
     padded = x.new_zeros(len(first), int(lengths.max()), x.shape[2]).index_put((row, place), x.flatten(0, 1))
     packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)  # any backend's
     hx = tuple(state.flatten(0, 1)[first].transpose(0, 1) for state in states)
-    output, final = layer(packed, hx if len(hx) > 1 else hx[0])
+    output, final = layer(packed, hx[0] if len(hx) == 1 else hx)
     output, _ = pad_packed_sequence(output, batch_first=True)
     pairs, last = zip(states, final if len(hx) > 1 else [final], strict=True), (first + lengths - 1,)
     ends = [(torch.zeros_like(state.flatten(0, 1)), end.transpose(0, 1).to(state.dtype), state) for state, end in pairs]

@@ -25,7 +25,7 @@ OURS = {"seqcells {}": "layers", "seqcells auto": "layers", "seqcells auto cell"
 SUITES = {"sequence": False, "training": True, "streaming": False}
 """The suites whose rows are read, and whether they make gradients. Streaming's figure is a single step's. In the packed
 suite ours is given lengths, which is another call than torch.nn's."""
-VERSIONS = {"cpu": ("python", "torch"), "cuda": ("python", "torch", "triton")}
+VERSIONS: dict[str, tuple[str, ...]] = {"cpu": ("python", "torch"), "cuda": ("python", "torch", "triton")}
 """What counts for seconds on a type of device."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,13 @@ from . import flat_weights
 from .cell_modules import COUNT, States
 from .flattened import Flattened
 
+if TYPE_CHECKING:
+    from ..request.kept import Names
+    from .typed import OfStates, S_co
+
+X = TypeVar("X", bound=Tensor | PackedSequence)
+"""The form of a call's input, which its output has too."""
+
 
 class Arguments(Flattened):
     """The part of a layer that looks at its call's arguments."""
@@ -23,6 +31,52 @@ class Arguments(Flattened):
     """Whether the initial states are parameters."""
     _own_state = (*Flattened._own_state, "learn_hx")
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D instead"
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> States: ...
+
+        @overload
+        def __call__(
+            self: OfStates[S_co],
+            input: X,
+            hx: States | None = None,
+            *,
+            lengths: Any = None,
+            reset: Tensor | None = None,
+            reset_state: States | None = None,
+            keep: tuple[()] = (),
+            **streams: Tensor,
+        ) -> tuple[X, S_co]: ...
+
+        @overload
+        def __call__(
+            self: OfStates[S_co],
+            input: X,
+            hx: States | None = None,
+            *,
+            lengths: Any = None,
+            reset: Tensor | None = None,
+            reset_state: States | None = None,
+            keep: Names,
+            **streams: Tensor,
+        ) -> tuple[X, S_co, dict[str, X]]: ...
+
+        @overload
+        def __call__(
+            self: OfStates[S_co],
+            input: X,
+            hx: States | None = None,
+            *,
+            lengths: Any = None,
+            reset: Tensor | None = None,
+            reset_state: States | None = None,
+            keep: Sequence[str],
+            **streams: Tensor,
+        ) -> tuple[X, S_co] | tuple[X, S_co, dict[str, X]]: ...
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raise as torch.nn does where the input has the wrong dtype or sizes."""
@@ -33,10 +87,10 @@ class Arguments(Flattened):
             (first,) = checks.weights([name], [getattr(self, name) if first is None else first])
         checks.input(input, batch_sizes, self.input_size, first.dtype)
 
-    get_expected_hidden_size = nn.RNNBase.get_expected_hidden_size
-    check_hidden_size = nn.RNNBase.check_hidden_size
+    get_expected_hidden_size: Callable[..., tuple[int, int, int]] = nn.RNNBase.get_expected_hidden_size
+    check_hidden_size: Callable[..., None] = nn.RNNBase.check_hidden_size
 
-    def check_forward_args(self, input: Tensor, hidden: States, batch_sizes: Tensor | None) -> None:
+    def check_forward_args(self, input: Tensor, hidden: Any, batch_sizes: Tensor | None) -> None:
         """Raise as torch.nn does where input or hidden states have the wrong sizes."""
         self.check_input(input, batch_sizes)
         sizes = self._expected_sizes(input, batch_sizes)
@@ -131,7 +185,7 @@ class Arguments(Flattened):
         steps, batch = input.shape[:2]
         return (batch, steps) if self.batch_first else (steps, batch)
 
-    def _batched_states(self, hx: States, batched: bool) -> States:
+    def _batched_states(self, hx: Any, batched: bool) -> States:
         """hx with its batch axis, its rank checked in torch.nn's words."""
         rank = 3 if batched else 2
         kind = "batched" if batched else "unbatched"
@@ -146,7 +200,7 @@ class Arguments(Flattened):
             raise RuntimeError(f"For {kind} {rank}-D input, {names} should also be {rank}-D but got ({ranks}) tensors")
         return hx if batched else tuple(state.unsqueeze(1) for state in states)
 
-    def _states(self, hx: States) -> tuple[Tensor, ...]:
+    def _states(self, hx: Any) -> tuple[Tensor, ...]:
         """hx, its sizes checked, as a tuple: what torch's operators would say of another number of states."""
         count = len(self.cell.states)
         if count == 1:
@@ -172,8 +226,8 @@ class Arguments(Flattened):
             raise ValueError("reset_state should only be given with reset")
         if lengths is None and reset is None:
             return None, None, None
-        shape = self._extent(input, batch_sizes)
-        shape = shape[::-1] if self.batch_first else shape
+        steps, batch = self._extent(input, batch_sizes)
+        shape = (batch, steps) if self.batch_first else (steps, batch)
         batch_axis = 0 if self.batch_first else 1
         if lengths is not None and not batched:
             lengths = checks.as_tensor("lengths", lengths).reshape(-1)

@@ -1,14 +1,17 @@
 """The cells as modules: one step per call, drop-in replacements of torch.nn's."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, overload
 
 import torch
 from torch import Tensor, nn
 
 from .. import cells, functional
 from ..call import choose
+from ..call.called import call_of
 from ..request import checks
 from ..request.call import Call, Choice
 from ..request.kept import by_layer
@@ -16,8 +19,13 @@ from ..request.streams import of_one_sequence
 from ..request.weights import Weights
 from . import convert, tracing
 from .freezing import Freezable
+from .typed import States as States  # of layers too
 
-States = Tensor | tuple[Tensor, ...]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..request.kept import Names
+    from .typed import OfStates, S_co
 
 
 class RecurrentCell(Freezable):
@@ -42,7 +50,25 @@ class RecurrentCell(Freezable):
     """
 
     torch_class: ClassVar[type[nn.Module] | None] = None
-    """torch.nn's class for the same cell, if it has one."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(
+            self: OfStates[S_co], input: Tensor, hx: States | None = None, *, keep: tuple[()] = (), **streams: Tensor
+        ) -> S_co: ...
+
+        @overload
+        def __call__(
+            self: OfStates[S_co], input: Tensor, hx: States | None = None, *, keep: Names, **streams: Tensor
+        ) -> tuple[S_co, dict[str, Tensor]]: ...
+
+        @overload
+        def __call__(
+            self, input: Tensor, hx: States | None = None, *, keep: Sequence[str] = (), **streams: Tensor
+        ) -> Any: ...
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __init__(
         self,
@@ -88,9 +114,11 @@ class RecurrentCell(Freezable):
             nn.init.uniform_(weight, -stdv, stdv)
         self._initialise(zip(self._roles, self._roles, strict=True))
 
+    _sizes_in_words = nn.RNNCellBase.extra_repr
+
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNCellBase.extra_repr(self) + self._told_options() + chosen
+        return self._sizes_in_words() + self._told_options() + chosen
 
     def forward(self, input: Tensor, hx: States | None = None, *, keep: Sequence[str] = (), **streams: Tensor) -> Any:
         """One step.
@@ -127,24 +155,25 @@ class RecurrentCell(Freezable):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
         batched = input.dim() == 2
         count = len(self.cell.states)
+        states: tuple[Any, ...] = ()
         if hx is not None:
             tensor = isinstance(hx, Tensor)
-            hx = (hx,) if count == 1 else tuple(hx)
-            for index, state in enumerate(hx):
+            states = (hx,) if count == 1 else tuple(hx)
+            for index, state in enumerate(states):
                 if state.dim() not in (1, 2):
                     what = "hidden" if count == 1 else f"hx[{index}]"
                     raise ValueError(f"{name}: Expected {what} to be 1D or 2D, got {state.dim()}D instead")
             if tensor and batched and count > 1:
                 raise TypeError(f"hx should be a tuple of {count} tensors, not one Tensor")
-            if len(hx) != count:
+            if len(states) != count:
                 raise RuntimeError(f"{self.cell.name}_cell expects {COUNT.get(count, count)} hidden states")
         if not batched:
             input = input.unsqueeze(0)
         zeros = hx is None
-        if hx is None:
-            hx = self._zero_states(input)
+        if zeros:
+            states = self._zero_states(input)
         elif not batched:
-            hx = tuple(state.unsqueeze(0) for state in hx)
+            states = tuple(state.unsqueeze(0) for state in states)
         if not batched:
             streams = of_one_sequence(self.cell, streams)
         weights = self._weights()
@@ -152,20 +181,17 @@ class RecurrentCell(Freezable):
         if output:
             by_layer(self.cell, keep, 1)  # before anything is added to it
         wanted = (*keep, *output) if output else keep
-        given = {"streams": streams, "keep": wanted, "backend": self.backend}
-        new, kept = functional.step(self.cell, input, hx, weights, **given), {}
-        if wanted:
-            new, kept = new
+        new, kept = functional.step_and_kept(self.cell, input, states, weights, streams, wanted, self.backend)
         if not batched:
             new = tuple(state.squeeze(0) for state in new)
             kept = {name: value.squeeze(0) for name, value in kept.items()}
         if like:
-            states = [state.unsqueeze(0) for state in hx]
-            given = self._call(input, weights), input.unsqueeze(0), states, [weights], zeros
+            before = [state.unsqueeze(0) for state in states]
+            given = self._call(input, weights), input.unsqueeze(0), before, [weights], zeros
             self._prepared.remember(like, self, *given, new[0], new)
-        states = new if count > 1 else new[0]
-        results = *(kept[name] for name in output), states, *([{name: kept[name] for name in keep}] if keep else ())
-        return results if len(results) > 1 else states
+        final = new if count > 1 else new[0]
+        results = *(kept[name] for name in output), final, *([{name: kept[name] for name in keep}] if keep else ())
+        return results if len(results) > 1 else final
 
     def _zero_states(self, input: Tensor) -> tuple[Tensor, ...]:
         sizes = self.cell.sizes_by_letter(self.hidden_size) | {"F": self.input_size}
@@ -176,7 +202,7 @@ class RecurrentCell(Freezable):
     _forward = forward
     """What `forward` is for as long as nobody has put another in its place."""
 
-    __prepare_scriptable__ = tracing.refuse_script
+    __prepare_scriptable__: Callable[..., NoReturn] = tracing.refuse_script
 
     def plan(self, input: Tensor, *, keep: Sequence[str] = ()) -> Choice:
         """The backend that ``forward`` would run for such arguments, and why."""
@@ -184,7 +210,7 @@ class RecurrentCell(Freezable):
 
     def _call(self, input: Tensor, weights: Weights, **given: Any) -> Call:
         """What `seqcells.call.choose` needs to know of such arguments."""
-        return functional.call_of(self.cell, "step", input, weights, **given)
+        return call_of(self.cell, "step", input, weights, **given)
 
     def _weights(self) -> Weights:
         tensors = [getattr(self, role) for role in self._roles]
@@ -193,7 +219,7 @@ class RecurrentCell(Freezable):
         return Weights.of(self._roles, tensors)
 
     @classmethod
-    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> "RecurrentCell":
+    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> Self:
         """This class in place of torch.nn's, with the same parameters, not copies. Errors: `convert`."""
         return convert.from_torch(module, cls, backend=backend)
 
@@ -212,8 +238,13 @@ class LSTMCell(RecurrentCell):
     Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
     """
 
-    cell = cells.LSTM
-    torch_class = nn.LSTMCell
+    cell: type[cells.Cell] = cells.LSTM
+    torch_class: ClassVar[type[nn.Module] | None] = nn.LSTMCell
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> tuple[Tensor, Tensor]: ...
 
 
 class GRUCell(RecurrentCell):
@@ -222,8 +253,13 @@ class GRUCell(RecurrentCell):
     Equations and sources: `seqcells.cells.GRU`.
     """
 
-    cell = cells.GRU
-    torch_class = nn.GRUCell
+    cell: type[cells.Cell] = cells.GRU
+    torch_class: ClassVar[type[nn.Module] | None] = nn.GRUCell
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
 
 class RNNCell(RecurrentCell):
@@ -236,7 +272,12 @@ class RNNCell(RecurrentCell):
     Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
     """
 
-    torch_class = nn.RNNCell
+    torch_class: ClassVar[type[nn.Module] | None] = nn.RNNCell
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
     def __init__(
         self,
@@ -255,7 +296,7 @@ class RNNCell(RecurrentCell):
         super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend, initial=initial)
 
     @property
-    def cell(self) -> type[cells.Cell]:
+    def cell(self) -> type[cells.Cell]:  # pyright: ignore[reportIncompatibleVariableOverride]  # nobody assigns it
         # As in torch.nn, the nonlinearity may be changed at any time.
         return cells.RNN_BY_NONLINEARITY.get(self.nonlinearity, cells.RNNTanh)
 

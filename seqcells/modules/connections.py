@@ -39,7 +39,7 @@ class Highway(Residual):
 
     def __init__(self, features: int, units: int, device: Any = None, dtype: Any = None) -> None:
         super().__init__(features, units, device, dtype)
-        self.gate = nn.Linear(features, units, device=device, dtype=dtype)
+        self.gate: nn.Linear = nn.Linear(features, units, device=device, dtype=dtype)
         nn.init.constant_(self.gate.bias, -1.0)
 
     def forward(self, input: Tensor, output: Tensor) -> Tensor:

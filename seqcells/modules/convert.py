@@ -46,13 +46,13 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
     Raises:
         TypeError, ValueError: it must stay as it is, and why.
     """
-    old = module if old is None else old
+    made_of: nn.Module = module if old is None else old
     theirs, kind, plain = ours.torch_class, type(module), type_before_parametrizations(module)
     if theirs is None or not issubclass(plain, theirs) or issubclass(plain, Freezable):
         wanted = "a module torch.nn has" if theirs is None else theirs.__name__
         raise TypeError(f"expected exactly {wanted}, got {plain.__name__}")
     target = _parametrized(subclasses.over(plain, ours), module)
-    reason = patches.why_not(old, theirs)
+    reason = patches.why_not(made_of, theirs)
     if reason:
         raise TypeError(reason)
     state = vars(module)
@@ -66,7 +66,7 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
     if issubclass(theirs, nn.RNNBase):
         _take_assigned(module, *lists)
         module.flatten_parameters()
-    patches.rebind(module, old, kind)
+    patches.rebind(module, made_of, kind)
     return module
 
 
@@ -81,7 +81,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
             is missing.
         RuntimeError: a weight has another size.
     """
-    old = module if old is None else old
+    made_of: nn.Module = module if old is None else old
     kind, plain = type(module), type_before_parametrizations(module)
     theirs = vars(plain).get("torch_class")
     if theirs is None:
@@ -89,7 +89,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     beyond = module._beyond_torch()
     if beyond:
         raise TypeError(f"torch.nn has no {' and no '.join(beyond)}, which this {plain.__name__} has")
-    reason = patches.why_not(old, plain)
+    reason = patches.why_not(made_of, plain)
     if reason:
         raise TypeError(reason)
     _check_weights(module)
@@ -98,7 +98,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     for name in kind._own_state:
         vars(module).pop(name, None)
     vars(module).update(lists)
-    patches.rebind(module, old, kind)
+    patches.rebind(module, made_of, kind)
     if lists:
         nn.RNNBase.flatten_parameters(module)
     return module
@@ -146,7 +146,8 @@ def _lists(module: Any) -> dict[str, Any]:
     names = module._flat_weights_names
     stored = [flat_weights.stored(module, name) for name in names]
     parametrized = [is_parametrized(module, name) for name in names]
-    stored = [tensor.detach() if other else tensor for tensor, other in zip(stored, parametrized, strict=True)]
+    pairs = zip(stored, parametrized, strict=True)
+    stored = [tensor.detach() if other and tensor is not None else tensor for tensor, other in pairs]
     assigned = None if any(parametrized) else module._assigned()
     refs = [None if tensor is None else weakref.ref(tensor) for tensor in stored]
     return dict(zip(LISTS, (names, (stored if assigned is None else assigned)[:], refs), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,19 @@ class Reservoir(UnprojectedLayer):
     """Layers of `seqcells.cells.EchoState`; arguments as `RecurrentLayer`."""
 
     # A property is not registered when the class is made: the registry has what a process uses.
-    _declared = property(lambda layer: cells.EchoState)  # read when a layer is made: importing seqcells need not
-    cell = property(lambda layer: cells.EchoState.configurations[layer._options])
+    _declared = cast("type[cells.Cell]", property(lambda layer: cells.EchoState))  # importing seqcells need not read it
+    cell: type[cells.Cell] = cast(
+        "type[cells.Cell]", property(lambda layer: cells.EchoState.configurations[layer._options])
+    )
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         cells.register(cells.EchoState)
@@ -55,6 +66,12 @@ class EchoStateNetwork(nn.Module):
     Raises:
         ValueError, TypeError: as `RecurrentLayer`; ValueError for a leak, radius, density or scale out of range.
     """
+
+    reservoir: Reservoir
+    readout: nn.Linear
+    spectral_radius: float
+    density: float
+    input_scale: float
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ def read(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
         AttributeError: for a weight that there is not.
     """
     own = module._modules.get("parametrizations") if module.training else None
-    if own is not None:
+    if isinstance(own, nn.ModuleDict):
         parametrized = [name for name in names if name in own]
         for name in (*parametrized[:1] * 2, *parametrized):
             if next(own[name].buffers(), None) is not None:
@@ -61,7 +61,7 @@ def read(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
 def stored(module: nn.Module, name: str) -> Tensor | None:
     """A weight where it is stored: of a parametrized one a tensor that it is made of. Nothing is evaluated."""
     own = module._modules.get("parametrizations")
-    if own is not None and name in own:
+    if isinstance(own, nn.ModuleDict) and name in own:
         return next(itertools.chain(own[name].parameters(), own[name].buffers()))
     parameter = module._parameters.get(name)
     return vars(module).get(name) if parameter is None else parameter

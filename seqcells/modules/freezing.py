@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CALL = nn.Module.__call__
 
 
-def is_plain(module: nn.Module, call: Callable[..., Any] = _CALL) -> bool:
+def is_plain(module: Freezable, call: Callable[..., Any] = _CALL) -> bool:
     """Whether a call of the module is a call of this package's ``forward`` and of nothing besides.
 
     Args:
@@ -37,6 +37,9 @@ class Freezable(nn.Module):
     """A module of a cell, whose weights may be kept in the form that its kernels multiply."""
 
     cell: type[cells.Cell]
+    torch_class: ClassVar[type[nn.Module] | None]
+    """torch.nn's class for the same cell, if it has one."""
+    _forward: ClassVar[Callable[..., Any]]
     backend: str
     batch_first: bool
     _prepared: Prepared
@@ -64,7 +67,8 @@ class Freezable(nn.Module):
         cells.register(cell)  # graphs find it by its name
         cls._options, cls._declared = cell.words, cell
         if cell.options:
-            cls.cell = property(lambda module: cell.configurations[module._options])
+            # Of the class it is the cell, of a module what its options make of that.
+            cls.cell = cast("type[cells.Cell]", property(lambda module: cell.configurations[module._options]))
 
     def _configure(self, options: dict[str, Any], hidden_size: int) -> None:
         """Take the cell with such options.
@@ -87,8 +91,9 @@ class Freezable(nn.Module):
         initial = {**self.cell.initial_values(), **self.initial}
         if initial:
             for role, name in names:
-                if self._parameters.get(name) is not None:
-                    Weights.initialise(role, self.cell, self._parameters[name], initial)
+                parameter = self._parameters.get(name)
+                if parameter is not None:
+                    Weights.initialise(role, self.cell, parameter, initial)
 
     def _take_initial(self, initial: Mapping[str, float] | None, roles: Iterable[str]) -> None:
         """Take initial values of rows, scalars and biases; ``roles`` are those of the parameters that there are.

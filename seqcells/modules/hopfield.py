@@ -152,6 +152,9 @@ class ModernHopfield(nn.Module):
     """
 
     patterns: Tensor
+    beta: float
+    steps: int
+    tolerance: float
 
     def __init__(self, patterns: Tensor, *, beta: float | None = None, steps: int = 1, tolerance: float = 0.0) -> None:
         super().__init__()
@@ -159,15 +162,15 @@ class ModernHopfield(nn.Module):
             raise TypeError(f"patterns should be floating-point numbers, got: {patterns.dtype}")
         if patterns.dim() < 2 or not patterns.shape[-2] or not patterns.shape[-1]:
             raise ValueError(f"patterns should be (…, M, N) with M and N greater than zero, got {[*patterns.shape]}")
-        beta = patterns.shape[-1] ** -0.5 if beta is None else float(beta)
-        if not 0 < beta < math.inf:
-            raise ValueError(f"beta should be positive and finite, got {beta}")
+        scale: float = patterns.shape[-1] ** -0.5 if beta is None else float(beta)
+        if not 0 < scale < math.inf:
+            raise ValueError(f"beta should be positive and finite, got {scale}")
         if not isinstance(steps, int):
             raise TypeError(f"steps should be of type int, got: {type(steps).__name__}")
         for name, value in (("steps", steps), ("tolerance", tolerance)):
             if not value >= 0:
                 raise ValueError(f"{name} should not be negative, got {value}")
-        self.beta, self.steps, self.tolerance = beta, steps, tolerance
+        self.beta, self.steps, self.tolerance = scale, steps, tolerance
         if isinstance(patterns, nn.Parameter):
             self.patterns = patterns
         else:

@@ -1,8 +1,11 @@
 """The layers that torch.nn has, in their place."""
 
-from typing import Any
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
 
 from .. import cells
 from .recurrent_layer import RecurrentLayer
@@ -52,9 +55,14 @@ class LSTM(RecurrentLayer):
     Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
     """
 
-    cell = cells.LSTM
-    torch_class = nn.LSTM
-    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    cell: type[cells.Cell] = cells.LSTM
+    torch_class: ClassVar[type[nn.Module] | None] = nn.LSTM
+    get_expected_cell_size: Callable[..., tuple[int, int, int]] = nn.LSTM.get_expected_cell_size
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> tuple[Tensor, Tensor]: ...
 
 
 class GRU(UnprojectedLayer):
@@ -63,8 +71,13 @@ class GRU(UnprojectedLayer):
     Equations and sources: `seqcells.cells.GRU`.
     """
 
-    cell = cells.GRU
-    torch_class = nn.GRU
+    cell: type[cells.Cell] = cells.GRU
+    torch_class: ClassVar[type[nn.Module] | None] = nn.GRU
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
 
 class RNN(UnprojectedLayer):
@@ -76,8 +89,14 @@ class RNN(UnprojectedLayer):
     Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
     """
 
-    torch_class = nn.RNN
+    torch_class: ClassVar[type[nn.Module] | None] = nn.RNN
+    mode: str
     _rank_error = "{}: Expected input to be 2D or 3D, got {}D tensor instead"
+
+    if TYPE_CHECKING:
+
+        @property
+        def _form_of_states(self) -> Tensor: ...
 
     def __init__(
         self,
@@ -96,6 +115,6 @@ class RNN(UnprojectedLayer):
         self.nonlinearity = nonlinearity
 
     @property
-    def cell(self) -> type[cells.Cell]:
+    def cell(self) -> type[cells.Cell]:  # pyright: ignore[reportIncompatibleVariableOverride]  # nobody assigns it
         # As in torch.nn, where the mode decides; no class, which a file would name, lies in the module's dictionary.
         return cells.REGISTRY[self.mode.lower()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .. import functional
 from ..call import choose
+from ..call.called import call_of
 from ..request import checks
 from ..request.call import Call, Choice
 from ..request.streams import laid_out
@@ -20,6 +21,9 @@ from . import convert, flat_weights, tracing, unpacked
 from .cell_modules import States
 from .stateful import Stateful
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Results = tuple[Tensor | PackedSequence, States]
 Kept = dict[str, Tensor | PackedSequence]
@@ -68,8 +72,8 @@ class RecurrentLayer(Stateful):
     """
 
     mode: str
+    dropout: float
     torch_class: ClassVar[type[nn.Module] | None] = None
-    """torch.nn's class for the same cell, if it has one."""
 
     def __init__(
         self,
@@ -146,11 +150,13 @@ class RecurrentLayer(Stateful):
                 nn.init.uniform_(weight, -stdv, stdv)
         self._initialise(zip(self._roles * len(self._all_weights), self._flat_weights_names, strict=True))
 
-    __prepare_scriptable__ = tracing.refuse_script
+    __prepare_scriptable__: Callable[..., NoReturn] = tracing.refuse_script
+
+    _sizes_in_words = nn.RNNBase.extra_repr
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNBase.extra_repr(self) + self._told_options() + self._told_others() + chosen
+        return self._sizes_in_words() + self._told_options() + self._told_others() + chosen
 
     def forward(
         self,
@@ -204,9 +210,8 @@ class RecurrentLayer(Stateful):
                 wrong dtype, value or size; for a stream that is missing; for ``keep`` that names no value.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
         """
-        packed = isinstance(input, PackedSequence)
         like = None
-        if packed and torch.compiler.is_exporting():
+        if isinstance(input, PackedSequence) and torch.compiler.is_exporting():
             checks.no_lengths_besides(lengths)
             return unpacked.run(self, input, hx, reset=reset, reset_state=reset_state, keep=keep, **streams)
         if self.stateful and hx is None and isinstance(input, (Tensor, PackedSequence)):
@@ -216,42 +221,42 @@ class RecurrentLayer(Stateful):
         if plain and not (self.training and (self.dropout or self.recurrent_dropout)):
             found, like = self._prepared.run(self, input, hx, streams)
             if found:
-                hx = tuple(found[1]) if len(found[1]) > 1 else found[1][0]
+                new = tuple(found[1]) if len(found[1]) > 1 else found[1][0]
                 if self.stateful:
-                    self._carry(hx)
-                return found[0], hx
+                    self._carry(new)
+                return found[0], new
         boundaries = {"lengths": lengths, "reset": reset, "reset_state": reset_state}
         node = tracing.leaf(self, input, hx, streams=streams, keep=keep, **boundaries)
         if node is not None:
             return node
         batch_sizes = sorted_indices = unsorted_indices = None
         batched = True
-        if packed:
-            input, batch_sizes, sorted_indices, unsorted_indices = input
+        packed = isinstance(input, PackedSequence)
+        if isinstance(input, PackedSequence):
+            x, batch_sizes, sorted_indices, unsorted_indices = input
             hx = None if hx is None else self.permute_hidden(hx, sorted_indices)
         else:
             if input.dim() not in (2, 3):
                 raise ValueError(self._rank_error.format(type(self).__name__, input.dim()))
             batched = input.dim() == 3
             hx = None if hx is None else self._batched_states(hx, batched)
-            if not batched:
-                input = input.unsqueeze(0 if self.batch_first else 1)
+            x = input if batched else input.unsqueeze(0 if self.batch_first else 1)
         zeros = hx is None
         if hx is None:
-            hx = self._initial_states(input, batch_sizes)
-        self.check_forward_args(input, hx, batch_sizes)
+            hx = self._initial_states(x, batch_sizes)
+        self.check_forward_args(x, hx, batch_sizes)
         lengths, reset, reset_state = self._boundaries(
-            input, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
+            x, batch_sizes, sorted_indices, batched, lengths, reset, reset_state
         )
         if streams or self.cell.streams:
-            layout = self._layout(input, batch_sizes, sorted_indices, batched)
-            streams = laid_out(self.cell, streams, input, layout)
+            layout = self._layout(x, batch_sizes, sorted_indices, batched)
+            streams = laid_out(self.cell, streams, x, layout)
         weights = self._weights()
         if self._is_regularised():
-            streams = {**streams, **self._masks(input, *self._extent(input, batch_sizes))}
-        output, final, *kept = functional.layers(
+            streams = {**streams, **self._masks(x, *self._extent(x, batch_sizes))}
+        found, final, *kept = functional.layers(
             self._cell_of_call(),
-            input,
+            x,
             self._states(hx),
             self._weights_of_call(weights),
             batch_sizes=batch_sizes,
@@ -269,21 +274,23 @@ class RecurrentLayer(Stateful):
 
         def in_form(values: Tensor) -> Tensor | PackedSequence:
             """In that of the input."""
-            if packed:
+            if batch_sizes is not None:
                 return PackedSequence(values, batch_sizes, sorted_indices, unsorted_indices)
             return values if batched else values.squeeze(0 if self.batch_first else 1)
 
-        output = in_form(output)
+        output = in_form(found)
         if not batched:
             final = tuple(state.squeeze(1) for state in final)
-        if like:
-            steps_first = input.transpose(0, 1) if self.batch_first else input
-            given = self._call(input, weights), steps_first, self._states(hx), weights, zeros
+        if like and isinstance(output, Tensor):  # only calls of tensors are like others
+            steps_first = x.transpose(0, 1) if self.batch_first else x
+            given = self._call(x, weights), steps_first, self._states(hx), weights, zeros
             self._prepared.remember(like, self, *given, output, final, streams)
-        hx = self.permute_hidden(final if len(final) > 1 else final[0], unsorted_indices)
+        new = self.permute_hidden(final[0] if len(final) == 1 else final, unsorted_indices)
         if self.stateful:
-            self._carry(hx)
-        return (output, hx, *({name: in_form(values) for name, values in each.items()} for each in kept))
+            self._carry(new)
+        if kept:
+            return output, new, {name: in_form(values) for name, values in kept[0].items()}
+        return output, new
 
     _forward = forward
     """What `forward` is for as long as nobody has put another in its place."""
@@ -296,21 +303,24 @@ class RecurrentLayer(Stateful):
 
     def _call(self, input: Tensor | PackedSequence, weights: list[Weights], **given: Any) -> Call:
         """What `seqcells.call.choose` needs to know of such arguments."""
-        packed = input.batch_sizes if isinstance(input, PackedSequence) else None
-        like = input.data if isinstance(input, PackedSequence) else input
-        like = like.unsqueeze(1) if packed is None and like.dim() == 2 else like
-        batch_first = self.batch_first and packed is None and input.dim() == 3
+        packed, like, batch_first = None, input, False
+        if isinstance(like, PackedSequence):
+            like, packed, *_ = like
+        elif like.dim() == 2:
+            like = like.unsqueeze(1)
+        else:
+            batch_first = self.batch_first and like.dim() == 3
         options = {**given, "packed": packed, "batch_first": batch_first}
         options |= {"directions": 2 if self.bidirectional else 1, "layers": self.num_layers}
         options["dropout"] = bool(self.dropout and self.training)
-        return functional.call_of(self._cell_of_call(), "layers", like, weights[0], **options)
+        return call_of(self._cell_of_call(), "layers", like, weights[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one step per call, the stream holding the states: ``output = stream(input)``. See `Stream`."""
         return Stream(self, batch_size)
 
     @classmethod
-    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> RecurrentLayer:
+    def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> Self:
         """This class in place of torch.nn's, with the same parameters, not copies. Errors: `convert`."""
         return convert.from_torch(module, cls, backend=backend)
 

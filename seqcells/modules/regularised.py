@@ -7,7 +7,6 @@ any cell.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn.functional import dropout
 
 from ..cells import Cell
 from ..derive.transformed import MASK, WITH, ZONEOUT, transformed
+from ..request import checks
 from ..request.weights import Weights
 from ..system.constant import constant
 from .arguments import Arguments
@@ -111,5 +111,5 @@ def _make(cell: type[Cell], ways: str) -> None:
 
 
 def _check(name: str, value: Any) -> None:
-    if not isinstance(value, numbers.Number) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not checks.is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} should be a number in range [0, 1] representing a probability, got {value!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,12 @@ from ..request.streams import names
 from .cell_modules import RecurrentCell, States
 from .connections import CONNECTIONS, MERGES, merged
 from .recurrent_layer import RecurrentLayer
+from .stream import Stream
 
+if TYPE_CHECKING:
+    from .typed import Modules
+
+T = TypeVar("T")
 Connections = str | None | Sequence[str | None]
 EachStates = Sequence[States | None] | None
 """The states of each layer, or None for those that it begins with by itself."""
@@ -29,6 +34,9 @@ class Stacked(nn.Module):
 
     input_size: int
     output_size: int
+    dropout: float
+    connections: nn.ModuleDict
+    norms: nn.ModuleDict
 
     def _make_between(
         self,
@@ -114,7 +122,7 @@ class Stack(Stacked):
             raise ValueError(f"unknown merge {merge!r}: choose one of 'concat', {', '.join(map(repr, MERGES))}")
         if len({layer.batch_first for layer in layers}) > 1:
             raise ValueError("all layers of a stack should have the same batch_first")
-        self.layers = nn.ModuleList(layers)
+        self.layers: Modules[RecurrentLayer] = cast("Modules[RecurrentLayer]", nn.ModuleList(layers))  # which they are
         self.merge = merge
         sizes = []
         for layer in layers:
@@ -162,23 +170,26 @@ class Stack(Stacked):
             RuntimeError: for ``hx`` or ``reset_state`` of another number of layers.
             ValueError, RuntimeError, TypeError: as `RecurrentLayer`.
         """
-        starts = _each("hx", hx, len(self.layers))
-        anew = _each("reset_state", reset_state, len(self.layers))
+        count = len(self.layers)
+        starts = [None] * count if hx is None else _each("hx", hx, count)
+        anew = [None] * count if reset_state is None else _each("reset_state", reset_state, count)
         _check_streams(self.layers, streams)
         if lengths is not None:
             lengths = self._checked(lengths, input)
-            if "0" in self.connections:  # what lies past a length must not reach its gradients
+            if lengths is not None and "0" in self.connections:  # what lies past a length must not reach its gradients
                 input = self._within(lengths, input)
-        finals, value = [], input
+        finals: list[States] = []
+        value = input
         for k, layer in enumerate(self.layers):
             given = {"lengths": lengths, "reset": reset, "reset_state": anew[k], **_read(layer, streams)}
-            output, final = layer(value, starts[k], **given)
-            finals.append(final)
-            if isinstance(output, PackedSequence):
-                above = self._passed_on(k, value.data, output.data)
-                value = PackedSequence(above, output.batch_sizes, output.sorted_indices, output.unsorted_indices)
+            if isinstance(value, PackedSequence):
+                packed, final = layer(value, starts[k], **given)
+                above = self._passed_on(k, value.data, packed.data)
+                value = PackedSequence(above, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
             else:
+                output, final = layer(value, starts[k], **given)
                 value = self._passed_on(k, value, output)
+            finals.append(final)
         if lengths is not None and str(self._last) in self.connections:
             value = self._within(lengths, value)
         return value, tuple(finals)
@@ -198,7 +209,7 @@ class Stack(Stacked):
         given = checks.as_tensor("lengths", lengths)
         return checks.lengths(given.reshape(-1) if input.dim() == 2 else given, steps, batch, input.device)
 
-    def _within(self, lengths: Tensor, value: Tensor) -> Tensor:
+    def _within(self, lengths: Tensor, value: Tensor | PackedSequence) -> Tensor | PackedSequence:
         """Zeros past the ends of sequences."""
         if isinstance(value, PackedSequence):
             return value
@@ -224,7 +235,7 @@ class StackStream:
 
     def __init__(self, stack: Stack, batch_size: int = 1) -> None:
         self.stack = stack
-        self.streams = [layer.stream(batch_size) for layer in stack.layers]
+        self.streams: list[Stream] = [layer.stream(batch_size) for layer in stack.layers]
 
     @property
     def state(self) -> tuple[States, ...]:
@@ -273,7 +284,7 @@ class StackedCells(Stacked):
     ) -> None:
         super().__init__()
         _check(cells, RecurrentCell)
-        self.cells = nn.ModuleList(cells)
+        self.cells: Modules[RecurrentCell] = cast("Modules[RecurrentCell]", nn.ModuleList(cells))  # which they are
         sizes = [(c.input_size, output_units(c.cell, c.hidden_size, c.input_size)) for c in cells]
         self._make_between(cells, sizes, connection, dropout, layer_norm)
 
@@ -288,7 +299,8 @@ class StackedCells(Stacked):
         Returns:
             What the last gives (N, output_size), and a tuple of the cells' new states.
         """
-        starts = _each("hx", hx, len(self.cells))
+        count = len(self.cells)
+        starts = [None] * count if hx is None else _each("hx", hx, count)
         _check_streams(self.cells, streams)
         states, value = [], input
         for k, cell in enumerate(self.cells):
@@ -311,17 +323,15 @@ def _check(modules: Sequence[Any], kind: type[nn.Module]) -> None:
             raise TypeError(f"a stack should be made of {kind.__name__} of seqcells, got {type(module).__name__}")
 
 
-def _each(name: str, given: EachStates, count: int) -> Sequence[States | None]:
+def _each(name: str, given: Sequence[T], count: int) -> Sequence[T]:
     """An entry for each module."""
-    if given is None:
-        return [None] * count
     if not isinstance(given, (tuple, list)) or len(given) != count:
         size = len(given) if isinstance(given, (tuple, list)) else f"one {type(given).__name__}"
         raise RuntimeError(f"Expected {name} of {count} entries, one for each module, got {size}")
     return given
 
 
-def _read(module: Any, streams: dict[str, Tensor]) -> dict[str, Tensor]:
+def _read(module: Any, streams: dict[str, Tensor]) -> dict[str, Any]:
     """The streams that a module's cell reads."""
     return {name: stream for name, stream in streams.items() if name in names(module.cell)}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks, context
@@ -56,7 +57,7 @@ class Stateful(Regularised):
             return None
         if anew is not None:
             carried = tuple(self._renewed(anew, index, state) for index, state in enumerate(carried))
-        return carried if len(carried) > 1 else carried[0]
+        return carried[0] if len(carried) == 1 else carried
 
     @states.setter
     def states(self, new: States | None) -> None:
@@ -137,8 +138,8 @@ class Stateful(Regularised):
         super()._apply(fn, recurse)
         if self._carried is not None:
             self._carried = tuple(fn(state) for state in self._carried)
-        if self._anew is not None:
-            self._anew = self._anew.to(self._carried[0].device)
+            if self._anew is not None:
+                self._anew = self._anew.to(self._carried[0].device)
         return self
 
 
@@ -149,6 +150,6 @@ def _batch_of(states: tuple[Tensor, ...]) -> int | None:
 
 def _are_anothers(states: tuple[Tensor, ...]) -> bool:
     """Whether states are those of a transform or a trace, which outside of it are none."""
-    if context.in_transform() or torch.jit.is_tracing():
+    if context.in_transform() or is_tracing():
         return True
     return any(isinstance(state, torch._subclasses.FakeTensor) for state in states)

@@ -10,6 +10,8 @@ from typing import Any, Generic
 
 from torch import nn
 
+from .freezing import Freezable
+
 HARMLESS = {
     *("__init__", "extra_repr", "reset_parameters"),
     *("__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__", "__dict__"),
@@ -36,14 +38,16 @@ def above_module(kind: type) -> Iterator[type]:
         yield base
 
 
-def only_ours(ours: type[nn.Module], theirs: type[nn.Module]) -> set[str]:
+def only_ours(ours: type[Freezable], theirs: type[nn.Module]) -> set[str]:
     """Attributes of our class and its instances that torch.nn's class has not."""
     return {*dir(ours), *ours._own_state} - {*dir(theirs)}
 
 
-def why_not(kind: type[nn.Module], ours: type[nn.Module]) -> str | None:
+def why_not(kind: type[nn.Module], ours: type[Freezable]) -> str | None:
     """Why the methods of ``kind``, which torch.nn's counterpart of ``ours`` is a base of, cannot be had on ours."""
     theirs = ours.torch_class
+    if theirs is None:
+        return f"torch.nn has no {ours.__name__}"
     relied = CALLED | {name for base in above_module(theirs) for name in vars(base)}
     own = only_ours(ours, theirs)
     for base in kind.__mro__:
@@ -60,7 +64,7 @@ def why_not(kind: type[nn.Module], ours: type[nn.Module]) -> str | None:
     return None
 
 
-def over(kind: type[nn.Module], ours: type[nn.Module]) -> type[nn.Module]:
+def over(kind: type[nn.Module], ours: type[Freezable]) -> type[nn.Module]:
     """``ours`` for exactly its counterpart in torch.nn; for a subclass of that a class of both, one for each subclass.
 
     The methods come first, then ours, then torch.nn's: ``super()`` in a method finds ours.
@@ -85,25 +89,28 @@ def _of(kind: type[nn.Module]) -> dict[str, Any]:
 
 
 @cache
-def _both(ours: type[nn.Module]) -> type[nn.Module]:
+def _both(ours: type[Freezable]) -> type[nn.Module]:
     """``ours`` before its counterpart in torch.nn, whose subclass comes before both."""
+    theirs = ours.torch_class
+    if theirs is None:
+        raise TypeError(f"torch.nn has no {ours.__name__}")
 
-    def reduced(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
+    def reduced(module: Freezable, protocol: Any) -> tuple[Any, ...]:
         return _blank, (module.torch_class, ours), module.__getstate__()
 
     # What torch.nn's recurrent modules do to nn.Module's own methods is for their list of weights, not ours.
     def state(module: nn.Module) -> dict[str, Any]:
         return {name: value for name, value in vars(module).items() if name != "_prepared"}
 
-    def filled(module: nn.Module, state: dict[str, Any]) -> None:
+    def filled(module: Freezable, state: dict[str, Any]) -> None:
         nn.Module.__setstate__(module, state)
         module._begin_from_state()
 
     body = {name: getattr(nn.Module, name) for name in ("__setattr__", "_replicate_for_data_parallel")}
     body |= {"__getstate__": state, "__setstate__": filled, "__reduce_ex__": reduced}
-    return type(ours.__name__, (ours, ours.torch_class), body)
+    return type(ours.__name__, (ours, theirs), body)
 
 
-def _blank(kind: type[nn.Module], ours: type[nn.Module]) -> nn.Module:
+def _blank(kind: type[nn.Module], ours: type[Freezable]) -> nn.Module:
     made = over(kind, ours)
     return made.__new__(made)

@@ -1,5 +1,6 @@
 """What is told to those who would read this package's code, torch.fx and TorchScript: its modules are to be called."""
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from torch import fx, nn
@@ -19,7 +20,7 @@ class Tracer(fx.Tracer):
         return isinstance(m, Freezable) or super().is_leaf_module(m, module_qualified_name)
 
 
-def leaf(module: nn.Module, *args: Any, streams: Any, **kwargs: Any) -> Proxy | None:
+def leaf(module: Freezable, *args: Any, streams: Mapping[str, Any] | Proxy, **kwargs: Any) -> Any:
     """The node of a call whose arguments are torch.fx's, as a leaf has it; None where they are not.
 
     Args:
@@ -39,14 +40,15 @@ def leaf(module: nn.Module, *args: Any, streams: Any, **kwargs: Any) -> Proxy | 
             f"torch.fx cannot trace what this {name} does, which has hooks or a forward of its own: "
             "make it a leaf, as seqcells.tracing.Tracer does in place of torch.fx.Tracer"
         )
-    path = proxy.tracer.path_of_module(module)
-    if not path:
+    tracer = proxy.tracer
+    path = tracer.path_of_module(module) if isinstance(tracer, fx.Tracer) else ""
+    if not path or isinstance(streams, Proxy):
         raise TraceError(f"torch.fx cannot trace a {name} itself: trace a module that contains it")
     given = {k: v for k, v in {**kwargs, **streams}.items() if not (v is None or (isinstance(v, tuple) and not v))}
-    return proxy.tracer.create_proxy("call_module", path, args, given)
+    return tracer.create_proxy("call_module", path, args, given)
 
 
-def refuse_script(module: nn.Module) -> NoReturn:
+def refuse_script(module: Freezable) -> NoReturn:
     """As ``__prepare_scriptable__``: raises RuntimeError, naming what there is in the place of torch.jit.script."""
     others = "torch.export or torch.jit.trace"
     if type(module).torch_class is not None:

@@ -1,6 +1,7 @@
 """The LSTM of trees: a node's state is made of its children's, all nodes of one depth at once."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,13 @@ class ChildSumTreeStep(cells.Cell):
     """
 
     name = "child_sum_tree_lstm"
-    gates, recurrent_gates, states = ("i", "f", "g", "o"), ("i", "g", "o"), ("h", "c", "carried")
-    products = {"forget": ("f",)}
+    gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+    recurrent_gates: ClassVar[tuple[str, ...]] = ("i", "g", "o")
+    states: ClassVar[Any] = ("h", "c", "carried")
+    products: ClassVar[Mapping[str, Any]] = {"forget": ("f",)}
 
     @staticmethod
-    def step(x, r, s, p):
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
         cell = sigmoid(x.i + r.i) * tanh(x.g + r.g) + s.carried
         hidden = sigmoid(x.o + r.o) * tanh(cell)
         return hidden, cell, sigmoid(x.f + p.forget(hidden)) * cell
@@ -96,6 +99,15 @@ class ChildSumTreeLSTM(nn.Module):
         ValueError, TypeError: as torch.nn's LSTM, for the constructor's arguments; ValueError for an unknown backend.
     """
 
+    input_size: int
+    hidden_size: int
+    bias: bool
+    backend: str
+    weight_ih: nn.Parameter
+    weight_hh: nn.Parameter
+    bias_ih: nn.Parameter | None
+    bias_hh: nn.Parameter | None
+
     def __init__(
         self,
         input_size: int,
@@ -118,11 +130,12 @@ class ChildSumTreeLSTM(nn.Module):
             self.register_parameter(name, own)
         self.reset_parameters()
 
-    reset_parameters = nn.RNNCellBase.reset_parameters
+    reset_parameters: Callable[..., None] = nn.RNNCellBase.reset_parameters
+    _sizes_in_words = nn.RNNCellBase.extra_repr
 
     def extra_repr(self) -> str:
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
-        return nn.RNNCellBase.extra_repr(self) + chosen
+        return self._sizes_in_words() + chosen
 
     def forward(self, input: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
         """The states of all nodes of a forest.

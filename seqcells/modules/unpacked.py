@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from .recurrent_layer import RecurrentLayer, Results
 
 
+def _number(tensor: Tensor) -> Any:
+    """The one that it holds: while a program is made, torch's word for it."""
+    return tensor.item()
+
+
 def run(layer: RecurrentLayer, input: PackedSequence, hx: States | None, **given: Any) -> Results | tuple[Any, ...]:
     """A layer's call with ``lengths`` in the place of the packing; arguments and results as `RecurrentLayer.forward`.
 
@@ -33,7 +38,7 @@ def run(layer: RecurrentLayer, input: PackedSequence, hx: States | None, **given
         return values.transpose(0, 1) if layer.batch_first else values
 
     if hx is None:
-        batch = batch_sizes[0].item()
+        batch = _number(batch_sizes[0])
         torch._check(batch > 0)
     else:
         batch = (hx if isinstance(hx, Tensor) else hx[0]).shape[1]

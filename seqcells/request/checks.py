@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 from ..cells import Cell
 from . import precision
@@ -21,10 +22,15 @@ from .weights import Weights
 
 def probability(dropout: Any) -> None:
     """torch.nn's check of a layer's dropout."""
-    if not isinstance(dropout, numbers.Number) or not 0 <= dropout <= 1 or isinstance(dropout, bool):
+    if not is_number(dropout) or not 0 <= dropout <= 1:
         raise ValueError(
             "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
         )
+
+
+def is_number(value: object) -> bool:
+    """Whether it is one, and not merely true or false."""
+    return isinstance(value, numbers.Number) and not isinstance(value, bool)
 
 
 def constructor(
@@ -120,10 +126,11 @@ def input(input: Tensor, batch_sizes: Tensor | None, input_size: int, dtype: tor
 
 def weights(names: Iterable[str], tensors: Sequence[Tensor | None]) -> Sequence[Tensor]:
     """The tensors; TypeError where one is None."""
-    for name, tensor in zip(names, tensors, strict=True):
-        if tensor is None:
-            raise TypeError(f"expected {name} to be a tensor, got None")
-    return tensors
+    there = [tensor for tensor in tensors if tensor is not None]
+    if len(there) < len(tensors):
+        missing = next(name for name, tensor in zip(names, tensors, strict=True) if tensor is None)
+        raise TypeError(f"expected {missing} to be a tensor, got None")
+    return there
 
 
 def size(name: str, tensor: Tensor, size: Sequence[int]) -> None:
@@ -258,7 +265,7 @@ def _readable(tensor: Tensor) -> bool:
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not _makes_a_graph()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and peek_interpreter_stack() is None
         and not isinstance(tensor, torch._subclasses.FakeTensor)
     )
 

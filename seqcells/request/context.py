@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
-from torch._C._functorch import peek_interpreter_stack
+from torch._C._functorch import is_legacy_batchedtensor, peek_interpreter_stack
 from torch.autograd import forward_ad
 
 
@@ -16,7 +16,7 @@ def in_transform() -> bool:
 
 def are_batched(tensors: Iterable[Tensor]) -> bool:
     """Whether there are many gradients in one, of ``is_grads_batched``, which no kernels can read."""
-    return in_transform() or any(map(torch._C._functorch.is_legacy_batchedtensor, tensors))
+    return in_transform() or any(map(is_legacy_batchedtensor, tensors))
 
 
 def is_watched() -> bool:

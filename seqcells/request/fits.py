@@ -91,17 +91,17 @@ def check(q: Recurrence) -> None:
 
 def _streams(q: Recurrence, batch: int) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
     """What streams there must be: their names, tensors and shapes; RuntimeError where there are others."""
-    cell, given = q.cell, q.input is not None
+    cell, given = q.cell, q.input
     sizes = q.sizes | {"T": q.outside.shape[0], "B": batch}
-    wanted = {name: axes for name, axes in cell.streams.items() if not given or name != "input"}
+    wanted = {name: axes for name, axes in cell.streams.items() if given is None or name != "input"}
     if [*q.streams] != [*wanted]:
         raise RuntimeError(f"{cell.name} expects streams {[*wanted]}, got {[*q.streams]}")
     for name, axes in wanted.items():
         shape = [_size(cell, name, axis, sizes) for axis in axes]
         yield name, q.streams[name], (len(q.weights), *shape)
-    if given and "input" in cell.streams:
+    if given is not None and "input" in cell.streams:
         shape = tuple(_size(cell, "input", axis, sizes) for axis in cell.streams["input"])
-        yield "the input, which its step reads,", q.input, shape
+        yield "the input, which its step reads,", given, shape
 
 
 def _size(cell: type[Cell], name: str, letter: str, sizes: Mapping[str, int]) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 
@@ -9,8 +10,13 @@ from ..cells import Cell
 from ..system.constant import constant
 from .recurrence import letters_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _OF_LAYER = re.compile(r"(\w+)_l(\d+)")
 
+Names: TypeAlias = "tuple[str, Unpack[tuple[str, ...]]] | list[str]"
+"""Of values that a call keeps, one at least."""
 Wanted = tuple[tuple[str, str], ...]
 """Names that a call gives, each with the value's own name."""
 

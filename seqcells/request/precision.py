@@ -1,10 +1,14 @@
 """What each dtype is computed in."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..system.constant import constant
+from .weights import Weights
 
 # float16 and bfloat16 are for storage: states and sums are float32.
 WORKING_DTYPE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -39,6 +43,24 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type)
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
     return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
+
+
+def under_autocast(
+    input: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Weights],
+    reset_states: Sequence[Tensor] | None,
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
+    """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
+    dtype = autocast_dtype(input.device)
+    if dtype is None or input.dtype == torch.float64:
+        return input, states, weights, reset_states
+    return (
+        input.to(dtype),
+        [state.to(dtype) for state in states],
+        [w.replaced([tensor.to(dtype) for tensor in w.present()]) for w in weights],
+        None if reset_states is None else [state.to(dtype) for state in reset_states],
+    )

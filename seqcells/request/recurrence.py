@@ -1,18 +1,21 @@
 """One recurrent layer as the operators and engines take it, or several where an engine runs them at once."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import NamedTuple
 
 from ..cells import Cell
 from ..system.constant import constant
-from .weights import Weights
+from .weights import Other, T, Weights
 
 
-class Recurrence(NamedTuple):
+class Recurrence(NamedTuple, Generic[T]):
     """A layer; T steps, B sequences, D directions (one or two), G gates, H hidden units, P of the hidden state that is
     carried (H without a projection).
 
@@ -36,42 +39,44 @@ class Recurrence(NamedTuple):
     """
 
     cell: type[Cell]
-    gates_x: Tensor | None
-    states: Sequence[Tensor]
-    weights: Sequence[Weights]
+    gates_x: T | None
+    states: Sequence[T]
+    weights: Sequence[Weights[T]]
     lengths: Tensor | None = None
     reset: Tensor | None = None
-    reset_states: Sequence[Tensor] | None = None
+    reset_states: Sequence[T] | None = None
     reverse: bool = False
     stacked: bool = False
-    input: Tensor | None = None
-    streams: Mapping[str, Tensor] = MappingProxyType({})
+    input: T | None = None
+    streams: Mapping[str, T] = MappingProxyType({})
     kept: tuple[str, ...] = ()
 
     @property
-    def outside(self) -> Tensor:
+    def outside(self) -> T:
         """What comes from outside: the input, or its projection."""
-        return self.gates_x if self.input is None else self.input
+        # One of the two is there, which no type says.
+        return self.gates_x if self.input is None else self.input  # pyright: ignore[reportReturnType]
 
     @property
-    def hidden(self) -> int:
+    def hidden(self: Recurrence) -> int:
         """H: of the last state of that size, else of the gates."""
-        hr = self.weights[0].hr
-        if hr is not None:
-            return hr.shape[-1]
+        first = self.weights[0]
+        if first.hr is not None:
+            return first.hr.shape[-1]
         sizes = zip(self.cell.state_sizes.values(), self.states, strict=True)
         found = [state.shape[-1] for size, state in sizes if size == "H"]
         if found:
             return found[-1]
-        rows = self.weights[0].ih.shape[0] if self.input is not None else self.gates_x.shape[-1] // len(self.weights)
-        return rows // len(self.cell.gates)
+        if self.input is not None and first.ih is not None:
+            return first.ih.shape[0] // len(self.cell.gates)
+        return self.outside.shape[-1] // len(self.weights) // len(self.cell.gates)
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self: Recurrence) -> dict[str, int]:
         """By letter; ``""`` stands for the one number of a sequence. F is there where anything given has that size."""
         return self.cell.sizes_by_letter(self.hidden) | self._features() | {"": 1}
 
-    def _features(self) -> dict[str, int]:
+    def _features(self: Recurrence) -> dict[str, int]:
         if self.input is not None:
             return {"F": self.input.shape[-1]}
         given = [(axes, self.streams[name]) for name, axes in self.cell.streams.items() if name in self.streams]
@@ -83,36 +88,37 @@ class Recurrence(NamedTuple):
         """The name of what is returned for all steps."""
         return self.cell.output or self.cell.states[0]
 
-    def width(self, name: str) -> int:
+    def width(self: Recurrence, name: str) -> int:
         """The units of a value by name, in one direction."""
         if name == self.cell.states[0]:
             return self.states[0].shape[-1]
         return self.sizes[letters_of(self.cell, name)[name]]
 
-    def shapes(self) -> list[tuple[int, ...]]:
+    def shapes(self: Recurrence) -> list[tuple[int, ...]]:
         """Those of the results."""
         (steps, batch), sides = self.outside.shape[:2], 1 if self.stacked else len(self.weights)
         output, *kept = ((steps, batch, sides * self.width(name)) for name in (self.output, *self.kept))
         return [output, *(tuple(state.shape) for state in self.states), *kept]
 
     @property
-    def count(self) -> int:
+    def result_count(self) -> int:
         """The number of results."""
         return 1 + len(self.states) + len(self.kept)
 
     @property
-    def input_weights(self) -> tuple[Tensor | None, Tensor | None]:
+    def input_weights(self: Recurrence) -> tuple[Tensor | None, Tensor | None]:
         """What makes ``gates_x`` of the input: weight_ih and bias_ih of all directions, one below the other; of a cell
         without gates nothing."""
         first, *others = self.weights[:1] if self.stacked else self.weights
         if not others or first.ih is None:
             return first.ih, first.bias_ih
-        bias = None if first.bias_ih is None else torch.cat([first.bias_ih, *(w.bias_ih for w in others)])
-        return torch.cat([first.ih, *(w.ih for w in others)]), bias
+        weights = [w.ih for w in self.weights if w.ih is not None]
+        biases = [] if first.bias_ih is None else [w.bias_ih for w in self.weights if w.bias_ih is not None]
+        return torch.cat(weights), torch.cat(biases) if biases else None
 
-    def projected(self, gates_x: Tensor) -> "Recurrence":
+    def projected(self: Recurrence, gates_x: Tensor) -> Recurrence:
         """The same, with the input's projection in the place of the input, which may stay as a stream."""
-        streams = {"input": self.input.expand(len(self.weights), *self.input.shape), **self.streams}
+        streams = {"input": self.outside.expand(len(self.weights), *self.outside.shape), **self.streams}
         streams = {name: streams[name] for name in self.cell.streams}
         return self._replace(gates_x=gates_x, input=None, streams=streams)
 
@@ -121,25 +127,26 @@ class Recurrence(NamedTuple):
         return self.reverse != (direction == 1 and not self.stacked)
 
     @property
-    def used(self) -> list[Weights]:
+    def used(self) -> list[Weights[T]]:
         """The weights, without those that would make a ``gates_x`` which is given."""
         given = self.input is None
         return [w.recurrent if given and not (self.stacked and k) else w for k, w in enumerate(self.weights)]
 
-    def differentiable(self) -> list[Tensor]:
+    def differentiable(self) -> list[T]:
         """The tensors that have gradients, in the order of an engine's ``backward``."""
         weights = [w for each in self.used for w in each.present()]
         return [self.outside, *self.states, *weights, *(self.reset_states or ()), *self.streams.values()]
 
-    def replaced(self, flat: Sequence[Tensor]) -> "Recurrence":
-        """The same, with other tensors in the places of the differentiable ones."""
+    def replaced(self, flat: Sequence[Other]) -> Recurrence[Other]:
+        """The same, with others in the places of the differentiable tensors."""
         rest = iter(flat)
         outside, states = next(rest), [next(rest) for _ in self.states]
         weights = tuple(w.replaced([next(rest) for _ in w.present()]) for w in self.used)
         reset_states = None if self.reset_states is None else [next(rest) for _ in self.reset_states]
         streams = dict(zip(self.streams, rest, strict=True))
-        q = self._replace(gates_x=outside) if self.input is None else self._replace(input=outside)
-        return q._replace(states=states, weights=weights, reset_states=reset_states, streams=streams)
+        gates_x, input = (outside, None) if self.input is None else (None, outside)
+        rest_of_all = self.lengths, self.reset, reset_states, self.reverse, self.stacked
+        return Recurrence(self.cell, gates_x, states, weights, *rest_of_all, input, streams, self.kept)
 
 
 @constant
@@ -168,11 +175,11 @@ class Backward(NamedTuple):
 
     * ``output``, ``saved``: forward's, as an engine returned them;
     * ``grad_output``, ``grad_final``: the gradients of the output, and of the other results;
-    * ``wanted``: a `Recurrence` with a bool in the place of each differentiable tensor: whether its gradient is wanted.
+    * ``wanted``: a `Recurrence` of bools in the places of the differentiable tensors: whether a gradient is wanted.
     """
 
     output: Tensor
     saved: Sequence[Tensor]
     grad_output: Tensor
     grad_final: Sequence[Tensor]
-    wanted: Recurrence
+    wanted: Recurrence[bool]

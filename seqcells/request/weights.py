@@ -1,15 +1,22 @@
 """The tensors of one layer in one direction, by name."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import NamedTuple, TypeVar  # Python 3.10 has neither generic records nor defaults of variables
 
 from ..cells import Cell
 
+T = TypeVar("T", default=Tensor)
+"""What a record holds: tensors, or of each tensor whether its gradient is wanted, or its place."""
+Other = TypeVar("Other")
 
-class Weights(NamedTuple):
+
+class Weights(NamedTuple, Generic[T]):
     """The weights of one layer in one direction; G gates, R recurrent gates, H hidden units, P projected ones.
 
     * ``ih``: (G·H, input size), or None where the input is already projected, and for a cell without gates;
@@ -21,12 +28,12 @@ class Weights(NamedTuple):
       may be what the cell's sizes say.
     """
 
-    ih: Tensor | None = None
-    hh: Tensor | None = None
-    bias_ih: Tensor | None = None
-    bias_hh: Tensor | None = None
-    hr: Tensor | None = None
-    own: tuple[Tensor, ...] = ()
+    ih: T | None = None
+    hh: T | None = None
+    bias_ih: T | None = None
+    bias_hh: T | None = None
+    hr: T | None = None
+    own: tuple[T, ...] = ()
 
     @staticmethod
     def roles(cell: type[Cell], bias: bool, projection: bool) -> tuple[str, ...]:
@@ -66,13 +73,13 @@ class Weights(NamedTuple):
                     block.fill_(initial[row])
 
     @classmethod
-    def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> "Weights":
+    def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> Weights:
         """From tensors in the order of ``roles``."""
         fields = {role.removeprefix("weight_"): tensor for role, tensor in zip(roles, tensors, strict=True)}
         known = {name: fields.pop(name) for name in ("ih", "hh", "bias_ih", "bias_hh", "hr") if name in fields}
-        return cls(**known, own=tuple(tensor for tensor in fields.values() if tensor is not None))
+        return Weights(**known, own=tuple(tensor for tensor in fields.values() if tensor is not None))
 
-    def named(self, cell: type[Cell]) -> dict[str, Tensor]:
+    def named(self, cell: type[Cell]) -> dict[str, T]:
         """The cell's own parameters by name: those of `Cell.own_names`, but for biases where there are none."""
         names = [*cell.own_names()]
         if len(self.own) < len(names):
@@ -80,31 +87,31 @@ class Weights(NamedTuple):
         return dict(zip(names, self.own, strict=True))
 
     @property
-    def first(self) -> Tensor:
+    def first(self) -> T:
         """One that there is."""
         return self.present()[0] if self.ih is None else self.ih
 
-    def with_projection(self, cell: type[Cell], names: Sequence[str]) -> "Weights":
+    def with_projection(self, cell: type[Cell], names: Sequence[str]) -> Weights[T]:
         """The same, ``weight_hr`` among the cell's own parameters, which have these names then."""
         own = self.named(cell) | {"weight_hr": self.hr}
         return self._replace(hr=None, own=tuple(own[name] for name in names if name in own))
 
-    def present(self) -> list[Tensor]:
+    def present(self) -> list[T]:
         """The tensors that there are, in the order of ``roles``."""
         return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.own)
 
-    def replaced(self, tensors: Sequence[Tensor]) -> "Weights":
-        """The same, with other tensors in the places of the present ones."""
-        rest = iter(tensors)
+    def replaced(self, others: Sequence[Other]) -> Weights[Other]:
+        """The same, with others in the places of the present tensors."""
+        rest = iter(others)
         fixed = [None if w is None else next(rest) for w in self[:5]]
         return Weights(*fixed, own=tuple(rest))
 
-    def matching(self, other: "Weights") -> list[Tensor | None]:
+    def matching(self, other: Weights[Other]) -> list[Other | None]:
         """What another has in the places of the present tensors."""
         both = zip([*self[:5], *self.own], [*other[:5], *other.own], strict=True)
         return [theirs for own, theirs in both if own is not None]
 
-    def made(self, cell: type[Cell]) -> "Weights":
+    def made(self: Weights, cell: type[Cell]) -> Weights:
         """Those that the cell's `step` multiplies by: these, but for what `Cell.weights` makes of them.
 
         Raises:
@@ -113,7 +120,9 @@ class Weights(NamedTuple):
         if cell.weights is Cell.weights:
             return self
         own, every = self.named(cell), cell.every_product
-        learnt = {name: own.get(f"weight_{name}", self.hh) for name in every}
+        learnt = {name: own[f"weight_{name}"] for name in cell.rows_of_products()}
+        if self.hh is not None:
+            learnt["hh"] = self.hh
         parts = {name: w.unflatten(0, (len(every[name].rows) * every[name].heads, -1)) for name, w in learnt.items()}
         made = {name: weight.flatten(0, 1) for name, weight in cell.weights(_Parts(parts)).items()}
         for name, weight in made.items():
@@ -123,7 +132,7 @@ class Weights(NamedTuple):
         return self._replace(hh=made.get("hh", self.hh), own=tuple(own.values()))
 
     @property
-    def recurrent(self) -> "Weights":
+    def recurrent(self) -> Weights[T]:
         """Only what is used inside the time loop."""
         return self._replace(ih=None, bias_ih=None)
 

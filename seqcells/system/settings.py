@@ -11,9 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-CHOICES = {
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CHOICES: dict[str, tuple[Any, ...]] = {
     "recompute": (False, True),
     "meeting": (True, False),
     "precision": (None, "ieee", "tf32", "tf32x3"),
@@ -48,7 +51,7 @@ class Settings(NamedTuple):
     def of(*words: str) -> Settings:
         """From what `words` gave; ValueError or TypeError for other text."""
         values = {str(value): value for values in CHOICES.values() for value in values}
-        named = dict(word.partition("=")[::2] for word in words)
+        named = {name: value for name, _, value in (word.partition("=") for word in words)}
         return Settings()._replace(**_checked({name: values.get(value, value) for name, value in named.items()}))
 
 
@@ -114,14 +117,14 @@ class settings:
         return inside
 
     def __exit__(self, *_: object) -> None:
-        _thread.held = _thread.held[1]
+        _leave()
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         if any(is_kind(function) for is_kind in _RUN_LATER):
             raise TypeError("settings decorate no generator and no coroutine function: take a with block inside of it")
 
         @wraps(function)
-        def decorated(*args: Any, **kwargs: Any) -> Any:
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> R:
             with self:
                 return function(*args, **kwargs)
 
@@ -138,7 +141,13 @@ def holding(those: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        _thread.held = _thread.held[1]
+        _leave()
+
+
+def _leave() -> None:
+    """Let hold again what held around the innermost block."""
+    held = _thread.held
+    _thread.held = None if held is None else held[1]
 
 
 def _checked(named: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import triton.language as tl
 from torch import Tensor
 from triton import jit
 
+from ....cells import Cell
 from ....request.boundaries import boundaries, valid_steps
 from ....request.precision import WORKING_DTYPE
 from ....request.recurrence import Recurrence
+from ....request.weights import Weights
 from ..device.cells import CELLS, Kernels
 from .printed import of_one_stage
 from .products import linear
@@ -56,6 +58,30 @@ class Layer:
     lie side by side in the last axis, so that both are of one time; but they are at one step at two times. In the place
     of directions a stack has its layers; only of what comes from outside it has but the lowest one's.
     """
+
+    recurrence: Recurrence
+    cell: type[Cell]
+    states: list[Tensor]
+    weights: list[Weights]
+    is_stack: bool
+    lengths: Tensor | None
+    reset: Tensor | None
+    reset_states: Sequence[Tensor] | None
+    reverse: bool
+    input: Tensor | None
+    outside: Tensor
+    device: torch.device
+    dtype: torch.dtype
+    steps: int
+    batch: int
+    directions: int
+    width: int
+    gates: int
+    recurrent: int
+    hidden: int
+    projected: bool
+    work: torch.dtype
+    backwards: list[bool]
 
     def __init__(self, q: Recurrence) -> None:
         self.recurrence, self.cell = q, q.cell

@@ -77,7 +77,7 @@ class _Prepared:
         layers: Sequence[Recurrence],
         turned: bool,
         zeros: bool,
-        wanted: Sequence[Recurrence] | None = None,
+        wanted: Sequence[Recurrence[bool]] | None = None,
         reads_output: bool = True,
     ) -> None:
         for q in layers:
@@ -92,7 +92,9 @@ class _Prepared:
         with torch.cuda.device_of(layers[0].input):  # kernels are compiled for it
             self._prepare(layers if self.in_place else (), wanted, reads_output)
 
-    def _prepare(self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence] | None, reads_output: bool) -> None:
+    def _prepare(
+        self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence[bool]] | None, reads_output: bool
+    ) -> None:
         weights, kept = 0, None if wanted is None else 0
         for k, q in enumerate(layers):
             asked = {"zeros": self._zeros, "wanted": wanted is not None and any(wanted[k].states)}
@@ -164,7 +166,7 @@ class Training(_Prepared):
     def __init__(
         self,
         layers: Sequence[Recurrence],
-        wanted: Sequence[Recurrence],
+        wanted: Sequence[Recurrence[bool]],
         turned: bool,
         zeros: bool,
         reads_output: bool,

@@ -114,7 +114,7 @@ class PreparedSequence(PreparedLayer):
         grad_final: Sequence[Tensor] | None,
         grad_initial: Sequence[Tensor] | None,
         weights: Sequence[Tensor],
-        wanted: Recurrence,
+        wanted: Recurrence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """The gradients of the input and of the weights, those that are wanted; arguments likewise.
 

@@ -112,7 +112,7 @@ class PreparedStep(PreparedLayer):
         grad_final: Sequence[Tensor] | None,
         grad_initial: Sequence[Tensor] | None,
         weights: Sequence[Tensor],
-        wanted: Recurrence,
+        wanted: Recurrence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         """As `PreparedSequence.backward`, but that nothing lies around the output, so ``led`` does not matter; without
         ``grad_output`` where the output is a final state."""

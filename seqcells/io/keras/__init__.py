@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from keras import backend, layers, tree
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from ... import functional
 from ...backends import check_name
@@ -29,7 +30,7 @@ __all__ = ["RNNCell", "assign", "calls", "disable", "enable", "enabled", "plan",
 calls: Counter[str] = Counter()
 """How many calls of layers the engines have run, under ``"seqcells"``, and how many Keras has, for each reason."""
 OURS = "seqcells"
-KINDS = layers.RNN, layers.LSTM, layers.GRU
+KINDS: tuple[Any, ...] = layers.RNN, layers.LSTM, layers.GRU
 """The classes that have a loop of their own; SimpleRNN has RNN's."""
 _theirs: dict[type, Callable[..., Any]] = {}
 _backend = "auto"
@@ -132,7 +133,7 @@ def _why_not_called(sequences: Any, mask: Any) -> str | None:
         return "its mask is not (batch, steps)"
     if sequences.is_meta:
         return "shapes are asked for alone"
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if is_tracing() or torch.compiler.is_exporting():
         return "an exported model wants operators of torch's own"
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from keras import activations, layers, ops, saving
@@ -22,7 +22,7 @@ from ...request.streams import names
 from ...request.weights import Weights
 from .cells import KerasDropoutGRU, KerasDropoutLSTM, KerasGRU, KerasGRUBefore, KerasLSTM, KerasRNN
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[Any, ours.Activation] = {
     activations.tanh: ours.tanh,
     activations.sigmoid: ours.sigmoid,
     activations.relu: ours.relu,
@@ -34,7 +34,7 @@ ACTIVATIONS = {
     activations.log_sigmoid: ours.log_sigmoid,
 }
 """Keras' functions, as layers have them by default, and ours."""
-DEFAULTS = {"activation": ours.tanh, "recurrent_activation": ours.sigmoid}
+DEFAULTS: dict[str, ours.Activation] = {"activation": ours.tanh, "recurrent_activation": ours.sigmoid}
 
 
 def why_not(cell: Any) -> str | None:
@@ -60,8 +60,12 @@ def of(cell: Any, training: bool) -> Equations:
 
 def dtype(cell: Any) -> torch.dtype:
     """The dtype in which Keras computes a cell."""
-    variable = cell.weights[0]
-    return ops.convert_to_tensor(variable).dtype
+    return _tensor(cell.weights[0]).dtype
+
+
+def _tensor(variable: Any) -> Tensor:
+    """torch's, which a variable of Keras is here; in the graph that leads to it."""
+    return cast(Tensor, ops.convert_to_tensor(variable))
 
 
 class Equations:
@@ -91,8 +95,8 @@ class Equations:
 
     def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
         """Kernel (G·H, features), recurrent kernel (G·H, H) and bias, in the graph that leads to Keras' variables."""
-        found = (self.theirs.kernel, self.theirs.recurrent_kernel, self.theirs.bias)
-        kernel, recurrent, bias = (None if v is None else ops.convert_to_tensor(v).to(dtype) for v in found)
+        kernel, recurrent = (_tensor(v).to(dtype) for v in (self.theirs.kernel, self.theirs.recurrent_kernel))
+        bias = None if self.theirs.bias is None else _tensor(self.theirs.bias).to(dtype)
         return self.ordered(kernel.mT), self.ordered(recurrent.mT), bias
 
     def weights(self, dtype: torch.dtype) -> Weights:
@@ -110,6 +114,8 @@ class Equations:
         if not self.drops or getattr(self.theirs, "implementation", 2) != 1:
             return None
         weights = self.weights(x.dtype)
+        if weights.ih is None:
+            raise TypeError("a cell of Keras has a weight of the input")
         masks = self.theirs.get_dropout_mask(x[:, 0])
         count = len(self.gates)
         biases = weights.bias_ih.chunk(count) if weights.bias_ih is not None else [None] * count
@@ -127,18 +133,26 @@ class Equations:
 
 
 class SimpleRNN(Equations):
+    """Keras' `SimpleRNNCell`."""
+
+    cell: type[Cell]
+
     def __init__(self, theirs: Any, training: bool) -> None:
         super().__init__(theirs, training)
         activation = ACTIVATIONS.get(theirs.activation)
         built_in = {ours.tanh: cells.RNNTanh, ours.relu: cells.RNNReLU}
         other = {"linear": True} if activation is None else {"activation": activation}
-        self.cell = built_in.get(activation) or KerasRNN.configured(**other)
+        same = None if activation is None else built_in.get(activation)
+        self.cell = same or KerasRNN.configured(**other)
         if self.drops_hidden:
             self.cell = transformed(self.cell, "recurrent_dropout")
 
 
 class LSTM(Equations):
-    gates = (0, 1, 2, 3)
+    """Keras' `LSTMCell`."""
+
+    cell: type[Cell]
+    gates: tuple[int, ...] = (0, 1, 2, 3)
 
     def __init__(self, theirs: Any, training: bool) -> None:
         super().__init__(theirs, training)
@@ -150,11 +164,16 @@ class LSTM(Equations):
 
     def weights(self, dtype: torch.dtype) -> Weights:
         found = super().weights(dtype)
-        return Weights(found.ih, bias_ih=found.bias_ih, own=found.hh.chunk(4)) if self.drops_hidden else found
+        if not self.drops_hidden or found.hh is None:
+            return found
+        return Weights(found.ih, bias_ih=found.bias_ih, own=tuple(found.hh.chunk(4)))
 
 
 class GRU(Equations):
-    gates = (1, 0, 2)
+    """Keras' `GRUCell`."""
+
+    cell: type[Cell]
+    gates: tuple[int, ...] = (1, 0, 2)
 
     def __init__(self, theirs: Any, training: bool) -> None:
         super().__init__(theirs, training)
@@ -172,7 +191,7 @@ class GRU(Equations):
         of_input, of_hidden = (None if b is None else self.ordered(b) for b in (of_input, of_hidden))
         r, z, n = recurrent.chunk(3)
         if self.drops_hidden:
-            if of_hidden is None:
+            if of_input is None or of_hidden is None:
                 return Weights(kernel, bias_ih=of_input, own=(r, z, n))
             # The gates' two biases are added up; the candidate's own is inside the reset gate's product.
             units = len(n)
@@ -202,7 +221,13 @@ class RNNCell(layers.Layer):
         ValueError: there is no such cell, or it reads streams, which Keras has not.
     """
 
-    dropout = recurrent_dropout = 0.0
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    cell: type[Cell]
+    units: int
+    use_bias: bool
+    state_size: list[int]
+    output_size: int
 
     def __init__(
         self,
@@ -252,7 +277,7 @@ class RNNCell(layers.Layer):
             variable = self.add_weight(shape=shape, initializer=kind, name=role)
             setattr(self, role, variable)
             if any(row in initial for row in self.cell.rows_of(role)):
-                value = ops.convert_to_tensor(variable).detach().clone()
+                value = _tensor(variable).detach().clone()
                 Weights.initialise(role, self.cell, value, initial)
                 variable.assign(value)
 
@@ -262,8 +287,7 @@ class RNNCell(layers.Layer):
         states = states if isinstance(states, (list, tuple)) else [states]
         name = self.cell.output or self.cell.states[0]
         keep = () if name in self.cell.states else (name,)
-        found = functional.step(self.cell, inputs, [*states], weights, keep=keep)
-        new, kept = found if keep else (found, {})
+        new, kept = functional.step_and_kept(self.cell, inputs, [*states], weights, keep=keep)
         return kept[name] if keep else new[self.cell.states.index(name)], [*new]
 
     def get_config(self) -> dict[str, Any]:
@@ -289,12 +313,14 @@ def _name(cell: type[Cell]) -> str:
 class OfOurs(Equations):
     """A cell of ours, with its own weights."""
 
+    cell: type[Cell]
+
     def __init__(self, theirs: RNNCell, training: bool) -> None:
         super().__init__(theirs, training)
         self.cell = theirs.cell
 
     def weights(self, dtype: torch.dtype) -> Weights:
-        values = [ops.convert_to_tensor(getattr(self.theirs, role)).to(dtype) for role in self.theirs._roles]
+        values = [_tensor(getattr(self.theirs, role)).to(dtype) for role in self.theirs._roles]
         return Weights.of(self.theirs._roles, values)
 
 

@@ -38,7 +38,12 @@ def to_layer(layer: Any) -> RecurrentLayer:
         weights = [each.weights(equations.dtype(each.theirs)) for each in made]
     first = weights[0].first
     cell = made[0].cell
-    features = parts[0].cell.kernel.shape[0] if hasattr(parts[0].cell, "kernel") else weights[0].ih.shape[1]
+    if hasattr(parts[0].cell, "kernel"):
+        features = parts[0].cell.kernel.shape[0]
+    elif weights[0].ih is not None:
+        features = weights[0].ih.shape[1]
+    else:
+        raise ValueError(f"the {cell.name} cell has no weight of the input, which tells its features")
     options = {"bias": weights[0].bias_ih is not None, "batch_first": True, "bidirectional": len(parts) == 2}
     options |= {"device": first.device, "dtype": first.dtype}
     ours = layer_of(cell)(features, parts[0].cell.units, **options)
@@ -83,7 +88,8 @@ def assign(layer: Any, module: nn.Module) -> None:
         TypeError: the module is no such layer, or the layer none of Keras'.
         ValueError: equations, sizes, the number of directions or having biases differ.
     """
-    if _cell(module) is None:
+    cell = _cell(module)
+    if cell is None or not isinstance(module, (RecurrentLayer, nn.RNNBase)):
         raise TypeError(
             f"expected a layer of seqcells, or an LSTM, GRU or RNN of torch.nn, got {type(module).__name__}"
         )
@@ -97,7 +103,7 @@ def assign(layer: Any, module: nn.Module) -> None:
             if name.endswith(f"_l0{suffix}")
         }
         made = _equations(part)
-        if isinstance(made, equations.OfOurs) or not _same(made.cell, _cell(module)):
+        if isinstance(made, equations.OfOurs) or not _same(made.cell, cell):
             raise ValueError(f"{type(part).__name__} has other equations than {type(module).__name__}")
         if made.theirs.use_bias != module.bias:
             raise ValueError(f"one of {type(part).__name__} and {type(module).__name__} has biases, the other has none")

@@ -7,15 +7,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from onnxscript import ir
-from onnxscript.onnx_opset import opset18 as op
 
 from ...call.graph_cells import cell_of
 from ...cells import Cell
 from .cells import PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 from .nodes import HAS, KNOWN, LETTERS, ORDERS
+from .opset import Value, op
 from .scan import scan
 
-KINDS = {OnnxRNN: "RNN", OnnxGRU: "GRU", OnnxGRUBefore: "GRU", OnnxLSTM: "LSTM", OnnxPeepholeLSTM: "LSTM"}
+KINDS: dict[type[Cell], str] = {
+    OnnxRNN: "RNN",
+    OnnxGRU: "GRU",
+    OnnxGRUBefore: "GRU",
+    OnnxLSTM: "LSTM",
+    OnnxPeepholeLSTM: "LSTM",
+}
 
 
 class Native(NamedTuple):
@@ -72,7 +78,7 @@ def recurrence(cell, program, tensors, names, reverse, backend, kept=""):  # lik
     return [op.Cast(value, to=like.dtype) for value in _results(cell, program, wide, reverse, kept)]
 
 
-def _results(cell: str, program: str, given: Mapping[str, ir.Value], reverse: bool, kept: str) -> Sequence[ir.Value]:
+def _results(cell: str, program: str, given: Mapping[str, Value], reverse: bool, kept: str) -> Sequence[Value]:
     kind = cell_of(cell, program)
     directions = given[f"state_{kind.states[0]}"].shape[0]
     native = Native.of(kind, directions)
@@ -82,7 +88,7 @@ def _results(cell: str, program: str, given: Mapping[str, ir.Value], reverse: bo
     x, w, b = _projection(given["gates_x"], directions * gates * hidden)
     order = [ORDERS[native.kind].index(k) for k in range(gates)]
 
-    def ordered(rows: ir.Value, *size: int) -> ir.Value:
+    def ordered(rows: Value, *size: int) -> Value:
         """(D·G·H, …) in ONNX' order of gates: (D, G·H, …)."""
         blocks = op.Gather(op.Reshape(rows, _integers(directions, gates, hidden, *size)), _integers(*order), axis=1)
         return op.Reshape(blocks, _integers(directions, gates * hidden, *size))
@@ -115,14 +121,14 @@ def _results(cell: str, program: str, given: Mapping[str, ir.Value], reverse: bo
     return output, *finals
 
 
-def _rows(given: Mapping[str, ir.Value], what: str, d: int) -> ir.Value | None:
+def _rows(given: Mapping[str, Value], what: str, d: int) -> Value | None:
     """The recurrent weights or biases of a direction, with the candidate's product after the others."""
     first = given.get(f"{'weight_hh' if what == 'weight' else 'bias_hh'}_{d}")
     candidate = given.get(f"{what}_candidate_{d}")
     return first if candidate is None else op.Concat(first, candidate, axis=0)
 
 
-def _projection(gates_x: ir.Value, width: int) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+def _projection(gates_x: Value, width: int) -> tuple[Value, Value, Value | None]:
     """The layer's input, its weights (D·G·H, features) and its biases, where a product made the gates of them."""
     bias, producer = None, gates_x.producer()
     if producer is not None and producer.op_type == "Add" and len(producer.inputs[1].shape or ()) == 1:
@@ -134,23 +140,23 @@ def _projection(gates_x: ir.Value, width: int) -> tuple[ir.Value, ir.Value, ir.V
     return gates_x, op.Constant(value=ir.tensor(np.eye(width, dtype=_numpy(gates_x)))), None
 
 
-def _wide(value: ir.Value) -> ir.Value:
+def _wide(value: Value) -> Value:
     """In float32."""
     made = op.Cast(value, to=ir.DataType.FLOAT)
     made.shape, made.dtype = value.shape, ir.DataType.FLOAT  # a Cast's are not known yet
     return made
 
 
-def _fits(weight: ir.Value, bias: ir.Value | None, width: int) -> bool:
+def _fits(weight: Value, bias: Value | None, width: int) -> bool:
     """Whether they may be a matrix and a number for each of so many gates; not all shapes are known by now."""
     shape = weight.shape
     is_matrix = shape is None or (len(shape) == 2 and shape[1] == width)
     return is_matrix and (bias is None or bias.shape[0] == width)
 
 
-def _numpy(value: ir.Value) -> np.dtype:
+def _numpy(value: Value) -> np.dtype:
     return value.dtype.numpy()
 
 
-def _integers(*values: int) -> ir.Value:
+def _integers(*values: int) -> Value:
     return op.Constant(value=ir.tensor(np.array(values, "int64")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -93,7 +93,8 @@ def _computed(node: onnx.NodeProto, name: str, value: Lookup, opsets: list[Any])
     result = onnx.helper.make_value_info(name, onnx.TypeProto())
     alone = onnx.helper.make_graph([node], "constant", infos, [result])
     evaluator = ReferenceEvaluator(onnx.helper.make_model(alone, opset_imports=opsets))
-    return np.asarray(evaluator.run([name], feeds)[0])
+    (found,) = cast("list[Any]", evaluator.run([name], feeds))  # of one name
+    return np.asarray(found)
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:

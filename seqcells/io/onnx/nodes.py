@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 import torch
@@ -17,10 +17,17 @@ from ...modules.recurrent_layer import RecurrentLayer
 from ...request import checks
 from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 
-ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+if TYPE_CHECKING:
+    from ...modules.typed import Modules
+
+ORDERS: dict[str, tuple[int, ...]] = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 """The places of ONNX' gates (i o f c, z r h) in our order."""
 LETTERS = {"LSTM": "fgh", "GRU": "fg", "RNN": "f"}
-DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
+    "GRU": ("Sigmoid", "Tanh"),
+    "RNN": ("Tanh",),
+}
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 """The places of a node's weights among its inputs."""
@@ -28,7 +35,7 @@ ATTRIBUTES = {
     *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout"),
     "output_sequence",  # of the first versions, which say by it whether there is Y
 }
-OWN_ATTRIBUTES = {"LSTM": {"input_forget"}, "GRU": {"linear_before_reset"}, "RNN": set()}
+OWN_ATTRIBUTES: dict[str, set[str]] = {"LSTM": {"input_forget"}, "GRU": {"linear_before_reset"}, "RNN": set()}
 
 
 class Node(nn.Module):
@@ -47,6 +54,12 @@ class Node(nn.Module):
         ValueError: the node has attributes or tensors that its operator has not.
     """
 
+    kind: str
+    direction: str
+    layout: int
+    attributes: dict[str, Any]
+    layers: Modules[RecurrentLayer]
+
     def __init__(self, kind: str, attributes: Mapping[str, Any], tensors: Mapping[str, Tensor], backend: str = "auto"):
         super().__init__()
         if kind not in ORDERS:
@@ -62,7 +75,7 @@ class Node(nn.Module):
         self._peepholes, count = "P" in tensors, DIRECTIONS[direction]
         whole = self._cells()
         _check(kind, attributes.get("hidden_size"), tensors, count)
-        self.layers = nn.ModuleList()
+        self.layers = cast("Modules[RecurrentLayer]", nn.ModuleList())
         for k, cell in enumerate(whole):
             own = {name: value[k : k + count // len(whole)] for name, value in tensors.items()}
             self.layers.append(_layer(kind, cell, own, backend))
@@ -81,11 +94,11 @@ class Node(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         layers = state["_modules"]["layers"]
         super().__setstate__({**state, "_modules": {}})
-        self.layers = nn.ModuleList()
+        self.layers = cast("Modules[RecurrentLayer]", nn.ModuleList())
         for cell, own in zip(self._cells(), layers, strict=True):
             made = layer_of(cell)
-            kind = made.func if isinstance(made, partial) else made
-            layer = kind.__new__(kind)
+            kind: Any = made.func if isinstance(made, partial) else made
+            layer = _blank(kind)
             layer.__setstate__(own)
             self.layers.append(layer)
 
@@ -119,7 +132,7 @@ class Node(nn.Module):
             given = [None if state is None else state.transpose(0, 1) for state in given]
         paths, hidden = DIRECTIONS[self.direction], self.layers[0].hidden_size
         if sequence_lens is not None:
-            sequence_lens = checks.lengths(sequence_lens, *input.shape[:2], input.device)
+            sequence_lens = checks.lengths(sequence_lens, input.shape[0], input.shape[1], input.device)
         zeros = input.new_zeros(paths, input.shape[1], hidden)
         states = [zeros if state is None else state for state in given]
         each, outputs, finals = paths // len(self.layers), [], []
@@ -142,13 +155,19 @@ class Node(nn.Module):
         return f"{self.kind}, direction={self.direction}, layout={self.layout}"
 
 
+def _blank(kind: Any) -> Any:
+    return kind.__new__(kind)
+
+
 def of_node(node: onnx.NodeProto, values: Mapping[str, Tensor], backend: str = "auto") -> Node:
     """The module of a node, whose weights are among ``values`` by their names in the graph.
 
     Raises:
         ValueError: a weight is none of the values; or see `Node`.
     """
-    names = dict(zip(("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"), node.input, strict=False))
+    names: dict[str, str] = dict(
+        zip(("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"), node.input, strict=False)
+    )
     tensors = {}
     for role in WEIGHTS:
         name = names.get(role)
@@ -200,12 +219,12 @@ def _cell(kind: str, attributes: Mapping[str, Any], peepholes: bool, k: int, cou
     return KNOWN.get(made, made)
 
 
-HAS = {
+HAS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Affine", "ScaledTanh", "HardSigmoid"), ("alpha", "beta")),
     **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu"), ("alpha",)),
 }
 """The numbers of the functions that have some."""
-KNOWN = {
+KNOWN: dict[type[Cell], type[Cell]] = {
     OnnxRNN: cells.RNNTanh,
     OnnxRNN.configured(f_function=PLACES["Relu"]): cells.RNNReLU,
     OnnxGRU: cells.GRU,
@@ -240,7 +259,7 @@ def _check(kind: str, hidden: int | None, tensors: Mapping[str, Tensor], count: 
 
 def _layer(kind: str, cell: type[Cell], tensors: Mapping[str, Tensor], backend: str) -> RecurrentLayer:
     """A layer of ours with the weights of one direction, or of both."""
-    w, r, b, p = (tensors.get(name) for name in WEIGHTS)
+    w, r, b, p = tensors["W"], tensors["R"], tensors.get("B"), tensors.get("P")
     options = {"bias": b is not None, "bidirectional": len(w) == 2, "device": w.device, "dtype": w.dtype}
     made = layer_of(cell)(w.shape[-1], r.shape[-1], backend=backend, **options)
     with torch.no_grad():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from onnxscript import evaluator, ir
-from onnxscript.onnx_opset import opset18 as op
 from torch import Tensor, nn
 
 from ...cells import Cell
 from ..steps import MASKS, Layout, parts, stepper
+from .opset import Value, op
 
 SAMPLE = 3
 """Sequences with which the step is exported."""
@@ -33,8 +34,8 @@ class Step(nn.Module):
 
 
 def scan(
-    cell: type[Cell], given: Mapping[str, ir.Value], directions: int, reverse: bool, kept: tuple[str, ...]
-) -> list[ir.Value]:
+    cell: type[Cell], given: Mapping[str, Value], directions: int, reverse: bool, kept: tuple[str, ...]
+) -> list[Value]:
     """The operator's results, of tensors by the operator's names."""
     sides = [_direction(cell, given, d, reverse or d == 1, kept) for d in range(directions)]
     count = len(cell.states)
@@ -44,8 +45,8 @@ def scan(
 
 
 def _direction(
-    cell: type[Cell], given: Mapping[str, ir.Value], d: int, backwards: bool, kept: tuple[str, ...]
-) -> list[ir.Value]:
+    cell: type[Cell], given: Mapping[str, Value], d: int, backwards: bool, kept: tuple[str, ...]
+) -> list[Value]:
     """Final states, outputs and what is kept of all steps."""
     states, steps, others, layout = parts(cell, given, d, kept, _masks(given, backwards), _at, _columns)
     body = _body(layout, _samples(layout, given), [*others.values()], f"step_{d}")
@@ -54,11 +55,12 @@ def _direction(
     attributes["scan_output_directions"] = ways * (1 + len(kept))
     # The opset's function has one output for what the operator has any number of.
     node = ir.node("Scan", [*states.values(), *steps.values()], attributes, num_outputs=count)
-    evaluator.default().nodes.append(node)
+    recorder: Any = evaluator.default()  # torch's, while a graph is made
+    recorder.nodes.append(node)
     return [*node.outputs]
 
 
-def _masks(given: Mapping[str, ir.Value], backwards: bool) -> dict[str, ir.Value]:
+def _masks(given: Mapping[str, Value], backwards: bool) -> dict[str, Value]:
     """`seqcells.request.boundaries` in ONNX: (T, N) each."""
     found, steps = {}, op.Shape(given["gates_x"], start=0, end=1)
     if "lengths" in given:
@@ -74,20 +76,20 @@ def _masks(given: Mapping[str, ir.Value], backwards: bool) -> dict[str, ir.Value
     return found
 
 
-def _at(value: ir.Value, d: int) -> ir.Value:
+def _at(value: Value, d: int) -> Value:
     """A direction's part of what has an axis of directions first."""
     return op.Gather(value, op.Constant(value_int=d), axis=0)
 
 
-def _columns(value: ir.Value, start: int, end: int) -> ir.Value:
+def _columns(value: Value, start: int, end: int) -> Value:
     return op.Slice(value, [start], [end], [2])
 
 
-def _stacked(values: Sequence[ir.Value]) -> ir.Value:
+def _stacked(values: Sequence[Value]) -> Value:
     return op.Concat(*(op.Unsqueeze(value, [0]) for value in values), axis=0)
 
 
-def _samples(layout: Layout, given: Mapping[str, ir.Value]) -> list[Tensor]:
+def _samples(layout: Layout, given: Mapping[str, Value]) -> list[Tensor]:
     """Tensors as the step is given them, of `SAMPLE` sequences."""
     like, axes = given["weight_hh_0"] if "weight_hh_0" in given else given["gates_x"], {}
     axes |= {f"stream_{name}": letters for name, letters in layout.cell.streams.items()}
@@ -108,11 +110,11 @@ def _samples(layout: Layout, given: Mapping[str, ir.Value]) -> list[Tensor]:
     return found
 
 
-def _dtype(value: ir.Value) -> torch.dtype:
+def _dtype(value: Value) -> torch.dtype:
     return torch.from_numpy(np.zeros(0, value.dtype.numpy())).dtype
 
 
-def _body(layout: Layout, samples: list[Tensor], others: Sequence[ir.Value], name: str) -> ir.Graph:
+def _body(layout: Layout, samples: list[Tensor], others: Sequence[Value], name: str) -> ir.Graph:
     """The step as a graph of ONNX, which reads what is the same for all time steps from the graph around it."""
     batch = torch.export.Dim("batch", min=1)
     names = (*layout.states, *layout.steps, *layout.others)
@@ -120,6 +122,8 @@ def _body(layout: Layout, samples: list[Tensor], others: Sequence[ir.Value], nam
     program = torch.onnx.export(
         Step(layout).eval(), (samples,), dynamo=True, dynamic_shapes=(shapes,), optimize=True, verbose=False
     )
+    if program is None:
+        raise RuntimeError("torch.onnx.export made no program of the step")
     graph = program.model.graph
     first = len(layout.states) + len(layout.steps)
     for inner, outer in zip(graph.inputs[first:], others, strict=True):

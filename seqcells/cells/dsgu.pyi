@@ -1,0 +1,3 @@
+from .sgu import SGU
+
+class DSGU(SGU): ...

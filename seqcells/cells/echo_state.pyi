@@ -1,0 +1,3 @@
+from .base import Cell
+
+class EchoState(Cell): ...

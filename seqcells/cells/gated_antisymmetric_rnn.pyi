@@ -1,0 +1,3 @@
+from .antisymmetric_rnn import AntisymmetricRNN
+
+class GatedAntisymmetricRNN(AntisymmetricRNN): ...

@@ -1,0 +1,3 @@
+from .fast_grnn import FastGRNN
+
+class LowRankFastGRNN(FastGRNN): ...

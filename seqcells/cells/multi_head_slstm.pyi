@@ -1,0 +1,3 @@
+from .slstm import SLSTM
+
+class MultiHeadSLSTM(SLSTM): ...

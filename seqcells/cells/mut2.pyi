@@ -1,0 +1,3 @@
+from .mut1 import MUT1
+
+class MUT2(MUT1): ...

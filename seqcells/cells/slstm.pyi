@@ -1,0 +1,5 @@
+from .base import Cell
+
+NOTHING: float
+
+class SLSTM(Cell): ...

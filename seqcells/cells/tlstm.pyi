@@ -1,0 +1,3 @@
+from .tgru import TGRU
+
+class TLSTM(TGRU): ...

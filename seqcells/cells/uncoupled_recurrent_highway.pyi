@@ -1,0 +1,3 @@
+from .recurrent_highway import RecurrentHighway
+
+class UncoupledRecurrentHighway(RecurrentHighway): ...
