@@ -30,7 +30,7 @@ class Loop {
     Buffer<Compute> kept, inputs, sums;
     Buffer<double> totals;
     Buffer<Operand> operands, input_rows;
-    int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // kept, since every block needs them
+    int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // read for every block
 
   public:
     Loop(const Pass& of, const Call& call)
