@@ -28,7 +28,7 @@ class Inference:
     time. Weights are read where they lie, so a change between two calls counts in the second.
 
     Args:
-        layers: the layers from the first to the last. Of their inputs and states only shapes and dtypes count.
+        layers: the layers from the first to the last. Only the shapes and dtypes of inputs and states count.
         versions: the weights' versions, which the caller compares; if given, packed copies of the weights are kept.
             Default: no copies are kept
         batch_first: whether the input, and streams with steps and sequences, lie as (B, T, ·). Default: False
@@ -153,7 +153,7 @@ class Training:
         """Run backward. It reads the input, streams, initial states, the output (None if backward does not read it),
         what forward returned, the gradients of the output and final states, and the weights. Returns the gradients of
         the input, initial states and weights: each is a tensor from ``makers``, or None without a maker. ``as_made``
-        tells whether the output is unchanged; this engine ignores it, but other engines do not."""
+        tells whether the output lies where it was made; only other engines need it."""
         found = [None if make is None else make() for make in makers]
         self._backward(*tensors, *found)
         return found
