@@ -170,5 +170,5 @@ def row_blocks(cell: type[Cell], weight: str) -> int:
 
 def several_steps(q: Recurrence) -> bool:
     """Whether the input of a differentiable call is best projected by a product outside the loop. For a single step it
-    is not: the loop's product reads the weights no more often, and the order of sums must not depend on the caller."""
+    is not. The loop's product reads the weights no more often, and the order of sums must not depend on the caller."""
     return q.outside.shape[0] > 1

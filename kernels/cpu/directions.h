@@ -9,7 +9,7 @@
 namespace seqcells {
 namespace {
 
-// If one direction's weights fit in a thread's own cache, two directions run at once, each on half of the threads: then fewer
+// If one direction's weights fit in a thread's own cache, two directions run at once, each on half of the threads. Then fewer
 // threads meet in each step. Otherwise the directions run one after another, each on all threads. Over is the loop over one
 // direction.
 template <class Over>

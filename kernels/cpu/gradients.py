@@ -32,8 +32,8 @@ class Run(NamedTuple):
 
     def parts(self, rows: int, columns: int) -> Iterator[tuple[int, int, int, int]]:
         """The products that make the gradient of a weight with ``rows`` rows in each row block and ``columns`` columns.
-        Each product has four numbers: the result's first row in the weight, its number of rows, its first column in the
-        row block's gradients, and its first column in the operand."""
+        Each product has four numbers: the result's first row in the weight, its number of rows, and the first columns
+        of both factors. The factors are the row block's gradients and the operand."""
         size = rows // self.heads
         for head in range(self.heads):
             yield self.first * rows + head * size, self.count * size, head * size, head * columns

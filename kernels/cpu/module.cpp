@@ -121,8 +121,8 @@ PyObject* loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return unlocked([&] { return (*looped)(directions, given); });
 }
 
-// pack(handle, address, *fields of a direction's Call) -> the bytes that the direction's packed weights take; they are written
-// to the address unless that is 0
+// pack(handle, address, *fields of a direction's Call) -> the bytes that the direction's packed weights take. They are written
+// to the address unless that is 0.
 PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count < 2) return PyErr_Format(PyExc_TypeError, "pack takes a handle, an address and the fields");
     const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));

@@ -1,6 +1,6 @@
 // Large blocks are kept for the next call, up to half a gigabyte of them. New pages from the system can cost more than the work
-// on them: 1.5 µs each on a virtual machine, a third of the time of training a large layer. While another thread holds the lock
-// (or held it when this process was forked), blocks come from the system and go back to it.
+// on them: 1.5 µs each on a virtual machine. That is a third of the time of training a large layer. While another thread holds
+// the lock (or held it when this process was forked), blocks come from the system and go back to it.
 
 #include "pool.h"
 

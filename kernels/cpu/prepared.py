@@ -99,9 +99,9 @@ class Inference:
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Run the stack. The arguments are the input, streams in the cell's order, initial states (None for zeros),
-        final states, each layer's output, and the weights as they are `present` in each direction. All are contiguous
-        and of the working dtype. No result may overlap a tensor that is read; only the last output of a single step may
-        be its final hidden state."""
+        final states, each layer's output, and each direction's `present` weights. All are contiguous and of the working
+        dtype. No result may overlap a tensor that is read; only the last output of a single step may be its final
+        hidden state."""
         self._run(*tensors)
 
     def holds(self) -> bool:
@@ -151,9 +151,9 @@ class Training:
         as_made: bool = True,
     ) -> list[Tensor | None]:
         """Run backward. It reads the input, streams, initial states, the output (None if backward does not read it),
-        what forward returned, the gradients of the output and final states, and the weights. Returns the gradients of
-        the input, initial states and weights: each is a tensor from ``makers``, or None without a maker. ``as_made``
-        tells whether the output lies where it was made; only other engines need it."""
+        and what forward returned. It also reads the gradients of the output and final states, and the weights. Returns
+        the gradients of the input, initial states and weights: each is a tensor from ``makers``, or None without a
+        maker. ``as_made`` tells whether the output lies where it was made; only other engines need it."""
         found = [None if make is None else make() for make in makers]
         self._backward(*tensors, *found)
         return found

@@ -1,7 +1,7 @@
 // The recurrent product, [rows × depth] · [depth × columns], on packed weights.
 //
 // Packed weights are panels: a few vectors of columns, stored depth after depth, so that a panel is one stream of memory. A
-// tile of rows × one panel keeps its sums in registers. The sum for each row and column has a fixed order, which does not
+// tile of rows × one panel keeps its sums in registers. The sum for each row and column has a fixed order. The order does not
 // depend on the tile, the number of threads or the other rows. Only the matrix unit (AMX), which takes four rows or more, has
 // an order of its own.
 

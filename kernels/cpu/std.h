@@ -1,5 +1,5 @@
-// The standard headers that the engine uses. They come before any target pragma, so that no inline function in them is compiled
-// for one instruction set and all files can share its code.
+// The standard headers that the engine uses. They come before any target pragma. So no inline function in them is compiled for
+// one instruction set, and all files can share its code.
 
 #pragma once
 

@@ -111,7 +111,7 @@ class Member {
 
     team::Progress* progress_ = nullptr;
     int me_ = 0, size_ = 1;
-    uint64_t phase_ = 0, absent_ = 0;  // absent_: a bit for each member that had begun nothing
+    uint64_t phase_ = 0, absent_ = 0;  // absent_: a bit for each member that had begun nothing lately
     int64_t target_ = 0;
 };
 

@@ -2,9 +2,9 @@
 // of products through distributed shared memory. Clusters do not communicate with each other.
 //
 // A thread has the same items in all stages and steps, so values that pass between stages stay in its registers. An exchange
-// has two buffers, each with an mbarrier. No block overwrites data that another block still reads: a block sends for step t + 2
-// after it has received all data of step t + 1, which each block sends after its products of step t. Blocks end together. No
-// store is in flight then, because each block has waited for all data sent to it.
+// has two buffers, each with an mbarrier. No block overwrites data that another block still reads. A block sends for step t + 2
+// only after it has received all data of step t + 1. Each block sends these data after its products of step t. Blocks end
+// together. No store is in flight then, because each block has waited for all data sent to it.
 
 #pragma once
 

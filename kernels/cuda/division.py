@@ -20,8 +20,8 @@ LOADED = 4
 """Tiles of weights, for each thread, that shared memory has room for while weights are loaded."""
 CLOCK_RATE = 1.7e9
 EXCHANGE_SECONDS, EXCHANGE_RATE = 0.30e-6, 26e9
-"""Seconds of an exchange within a cluster, and bytes a second that a block receives (H200: 1 KB takes 0.35 µs, 16 KB
-take 0.91 µs)."""
+"""Seconds of an exchange within a cluster, and bytes a second that a block receives. An H200 takes 0.35 µs for 1 KB and
+0.91 µs for 16 KB."""
 PRODUCT_CYCLES, PRODUCT_LATENCY = 6, 130
 """Cycles of a product of tiles on one of four tensor cores, and the latency of the first product."""
 ITEM_CYCLES, STAGE_CYCLES = 60, 220

@@ -1,5 +1,4 @@
-"""The functions of NVIDIA's driver that a launch with clusters needs: neither torch nor Triton launches with
-clusters."""
+"""The functions of NVIDIA's driver that a launch with clusters needs: torch and Triton offer no such launch."""
 
 import ctypes
 from collections.abc import Iterator

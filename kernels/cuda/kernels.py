@@ -1,4 +1,5 @@
-"""Compiled cluster kernels. They are kept on disk under a hash of their source, and loaded once on each device."""
+"""Compiled cluster kernels. They are kept on disk under a hash of their sources, architecture and compiler, and loaded
+once on each device."""
 
 from functools import cache, partial
 from pathlib import Path

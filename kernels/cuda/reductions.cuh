@@ -1,5 +1,5 @@
-// Reductions over the units of a row. Each block reduces its own units, sends its partial results to all blocks, and merges the
-// partial results of all blocks in the order of blocks.
+// Reductions over the units of a row. Each block reduces its own units and sends its partial results to all blocks. Then it
+// merges the partial results of all blocks, in the order of blocks.
 //
 // A warp computes one reduction, and a lane one row. So sums have the same order in every launch.
 
@@ -56,8 +56,8 @@ SEQCELLS_INLINE float merged(int all, Part part, Count count) {
     return HOW == Reduced::VARIANCE ? second / float(all) : total + logarithm(second);
 }
 
-// The reductions before a stage. Shared memory holds the values of this block's units, this block's partial results, two
-// buffers for the partial results of all blocks, and the results of the rows.
+// The reductions before a stage. Shared memory holds the values of this block's units, this block's partial results, and the
+// results of the rows. It also holds two buffers for the partial results of all blocks.
 template <class Program, class Form, int STAGE>
 struct Reductions {
     using Z = Sizes<Form>;

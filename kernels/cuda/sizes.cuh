@@ -2,9 +2,9 @@
 //
 // Each block has UNITS hidden units of ROWS sequences. A product over all units is computed in one of two ways:
 //
-// * gathered: each block sends its units' part of the operand to all blocks, and multiplies the whole operand by its own rows
-//   of the weight;
-// * scattered: each block multiplies its own units' part of the operand by all rows of the weight, and sends each block that
+// * gathered: each block sends its units' part of the operand to all blocks. It multiplies the whole operand by its own rows of
+//   the weight.
+// * scattered: each block multiplies its own units' part of the operand by all rows of the weight. It sends each block that
 //   block's part of the sums.
 
 #pragma once
@@ -62,11 +62,12 @@ struct Column {
 // * the types Storage, of numbers that products read, and Index, of positions in arrays;
 // * DIRECTIONS, H, UNITS a block, BLOCKS a cluster, ROWS, WARPS, STEPS of input in the ring, and the bytes of a COPY;
 // * whether lengths or resets make the layer BOUNDED;
-// * for each array whether it is `given`, whether it is `working` (always float32), and its number of `columns`, of units or
-//   numbers; for a weight also `apart`, the numbers from direction to direction;
+// * for each array: whether it is `given`, whether it is `working` (always float32), and its number of `columns`, of units or
+//   numbers;
+// * for each weight: `apart`, the numbers from direction to direction;
 // * `product`, `operand` and `ring` as above, and `sum_column`: for each sum its column of Arguments::sums, or -1;
-// * places in shared memory: RING_AT, with RING_BYTES for a step, and BARRIERS_AT; if rows are reduced, also REDUCED_AT,
-//   PARTIAL_AT, NUMBERS_AT and, for each stage, `merged_at` (reductions.cuh).
+// * places in shared memory: RING_AT, with RING_BYTES for a step, and BARRIERS_AT;
+// * if rows are reduced, also REDUCED_AT, PARTIAL_AT, NUMBERS_AT and, for each stage, `merged_at` (reductions.cuh).
 template <class Form>
 struct Sizes {
     using Storage = typename Form::Storage;
