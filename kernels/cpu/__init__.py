@@ -1,6 +1,6 @@
-"""The CPU engine: C++, one call for all steps, generic over cells that are derived from their equations.
+"""The CPU engine: C++, one call for all steps, for any cell that is derived from its equations.
 
-`engine` is what the operators call. Nothing here loads the extension by itself.
+The operators call `engine`. This module does not load the extension when it is imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def empty_cache() -> int:
     """Give back to the system the memory that the CPU engine keeps for its next calls, half a gigabyte at most.
 
     Returns:
-        How many bytes it was.
+        How many bytes were given back.
     """
     if unavailable():
         return 0

@@ -1,8 +1,8 @@
-// C++'s form of the functions in seqcells/cells/activations.py, under the same names.
+// The C++ forms of the functions in seqcells/cells/activations.py, under the same names.
 //
-// V is a GCC/Clang vector (`__attribute__((vector_size(n)))`) of float or double, of any length: the compiler
-// turns each line into the instructions of the target that is in force where it is included. Finite wherever
-// the limit is, accurate near zero; NaN stays NaN: comparisons are written so that it takes the computed side.
+// V is a GCC/Clang vector (`__attribute__((vector_size(n)))`) of float or double, of any length. The compiler turns each line
+// into instructions of the target that is in force where this is included. Each function is finite wherever its limit is, and
+// accurate near zero. NaN stays NaN: comparisons are written so that NaN takes the computed side.
 
 #pragma once
 
@@ -16,13 +16,13 @@
 #include "several.h"
 
 namespace seqcells {
-// Internal linkage: the linker must not merge the copies of objects that are built for different targets.
+// Internal linkage: the linker must not merge copies from objects that are built for different targets.
 namespace {
 
 template <class V>
 using scalar = std::decay_t<decltype(std::declval<V&>()[0])>;
 
-// The vector of integers of the same shape, which comparisons give.
+// The integer vector of the same shape, which a comparison of V gives.
 template <class V>
 using mask = decltype(std::declval<V>() > std::declval<V>());
 
@@ -32,8 +32,8 @@ struct Format;
 template <>
 struct Format<float> {
     static constexpr int mantissa = 23, bias = 127;
-    static constexpr int exp_terms = 7, log_terms = 7;   // of the series, for 1/8 of a rounding
-    static constexpr float lowest = -104, highest = 89;  // exp is 0 from there, infinite from there
+    static constexpr int exp_terms = 7, log_terms = 7;   // terms of the series, for an error of 1/8 of a rounding
+    static constexpr float lowest = -104, highest = 89;  // exp is 0 below lowest, infinite above highest
 };
 
 template <>
@@ -43,7 +43,7 @@ struct Format<double> {
     static constexpr double lowest = -746, highest = 710;
 };
 
-// a where the condition holds, else b; either may be a scalar.
+// a where the condition holds, else b. Either may be a scalar.
 template <class M, class V>
 SEQCELLS_INLINE V where(M condition, V a, V b) {
     return choose(condition, a, b);
@@ -57,7 +57,8 @@ SEQCELLS_INLINE V where(M condition, scalar<V> a, V b) {
     return choose(condition, V{} + a, b);
 }
 
-// The larger, and the smaller of two; NaN stays. One instruction, for both sides of the comparison are what it chooses from.
+// max(x, least) and min(x, most); a NaN in x stays. Each is one instruction, because the comparison and the choice have the
+// same two operands.
 template <class V>
 SEQCELLS_INLINE V at_least(V x, scalar<V> least) {
     const V low = V{} + least;
@@ -130,24 +131,24 @@ constexpr std::array<T, N + 1> inverse_factorials() {
     return values;
 }
 
-// 2^n for whole n, of normal numbers.
+// 2^n for an integer n, where the result is a normal number.
 template <class V>
 SEQCELLS_INLINE V power_of_two(mask<V> n) {
     using F = Format<scalar<V>>;
     return (V)((n + F::bias) << F::mantissa);
 }
 
-// exp(x) = 2^n (1 + rest) for lowest <= x <= highest: rest is expm1(x - n ln 2), by the Taylor series, as far as
-// ln 2 / 2 needs it.
+// exp(x) = 2^n (1 + rest) for lowest <= x <= highest. rest is expm1(x - n ln 2) by a Taylor series, with the terms that
+// arguments up to ln 2 / 2 need.
 template <class V>
 SEQCELLS_INLINE V exp_parts(V x, mask<V>& n) {
     using T = scalar<V>;
     using F = Format<T>;
-    constexpr T shift = T(3) * T(std::int64_t(1) << (F::mantissa - 1));  // in x + shift the last bit counts ones
+    constexpr T shift = T(3) * T(std::int64_t(1) << (F::mantissa - 1));  // the last bit of x + shift is worth 1
     const V shifted = x * T(1.4426950408889634) + shift;
     const V whole = shifted - shift;
     n = (mask<V>)shifted - (mask<V>)(V{} + shift);
-    const V r = x - whole * T(0.693145751953125) - whole * T(1.42860682030941723212e-6);  // ln 2; the first is exact
+    const V r = x - whole * T(0.693145751953125) - whole * T(1.42860682030941723212e-6);  // ln 2 in two parts; the first is exact
     constexpr auto factorials = inverse_factorials<T, F::exp_terms>();
     V series = V{} + factorials[F::exp_terms];
 #pragma GCC unroll 16
@@ -160,11 +161,11 @@ SEQCELLS_INLINE V exp(V x) {
     using F = Format<scalar<V>>;
     mask<V> n;
     const V rest = exp_parts(at_least(at_most(x, F::highest), F::lowest), n);
-    // In two steps, since 2^n alone may be too large or too small for a normal number.
+    // Scaled in two steps, since 2^n alone may be too large or too small for a normal number.
     return (rest + scalar<V>(1)) * power_of_two<V>(n >> 1) * power_of_two<V>(n - (n >> 1));
 }
 
-// 2^n - 1 is exact, so nothing cancels. For x <= 40.
+// For x <= 40. 2^n - 1 is exact where the result is small, so nothing cancels.
 template <class V>
 SEQCELLS_INLINE V expm1_of_small(V x) {
     using T = scalar<V>;
@@ -190,7 +191,7 @@ SEQCELLS_INLINE V tanh(V x) {
     return with_sign_of(x, e / (e + scalar<V>(2)));
 }
 
-// log(1 + exp(x)) for x <= 0: with u = exp(x) it is 2 atanh(q), q = u / (2 + u), by the series in q² <= 1/9.
+// log(1 + exp(x)) for x <= 0. With u = exp(x) it is 2 atanh(q), q = u / (2 + u), by the series in q² <= 1/9.
 template <class V>
 SEQCELLS_INLINE V log1p_exp(V x) {
     using T = scalar<V>;

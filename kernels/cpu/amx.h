@@ -1,8 +1,8 @@
-// A unit that multiplies matrices (Intel's AMX): eight tiles of up to 16 rows of 64 bytes.
+// The matrix unit of Intel's AMX: eight tiles of up to 16 rows of 64 bytes.
 //
-// A tile of weights is 16 words deep and one vector of columns wide, and lies in memory as the blocks of product.h do.
-// For tests there is the same unit in plain C++, for so many columns of 16 as SEQCELLS_TILES_EMULATED says: all of them, or
-// fewer to see that they are missed.
+// A tile of weights is 16 words deep and one vector of columns wide; it has the memory layout of the blocks of product.h. Tests
+// emulate the unit in plain C++. SEQCELLS_TILES_EMULATED is how many of the 16 columns the emulation computes: all, or fewer,
+// to prove that tests notice the missing ones.
 
 #pragma once
 
@@ -17,7 +17,7 @@ namespace {
 #define SEQCELLS_HAS_TILES
 #endif
 
-// How many rows and bytes of a row each tile has, as the instruction that sets it reads it.
+// The rows of each tile and the bytes of its rows, in the format of the instruction that sets them.
 struct TileSizes {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {};
@@ -27,10 +27,10 @@ struct TileSizes {
 };
 static_assert(sizeof(TileSizes) == 64, "as the processor has it");
 
-// In macros, for an instruction has its tiles' numbers in it.
+// These are macros, because tile numbers are part of an instruction.
 #if defined(SEQCELLS_TILES)
 
-// The compiler is told of no more than the first bytes that this reads.
+// The empty asm makes the compiler store all of `sizes`. The intrinsic only tells it that the first bytes are read.
 #define SEQCELLS_TILES_BEGIN(sizes) \
     asm volatile("" ::"m"(sizes));  \
     _tile_loadconfig(&(sizes))
@@ -85,7 +85,7 @@ thread_local TileUnit unit;
 constexpr int64_t TILE_ROWS = 16, TILE_WORDS = 16;
 
 #if defined(SEQCELLS_HAS_TILES)
-// Of column n: its sum is in tile n, the weights go through tile `b`.
+// The steps for vector n of the columns: its sums are in tile n, its weights pass through tile `b`.
 #define SEQCELLS_COLUMN_BEGIN(n) \
     if constexpr (N > n) { \
         if (add) \
@@ -101,14 +101,15 @@ constexpr int64_t TILE_ROWS = 16, TILE_WORDS = 16;
 #define SEQCELLS_COLUMN_END(n) \
     if constexpr (N > n) SEQCELLS_TILE_STORE(n, out + n * L, out_stride * 4);
 
-// out[rows][N vectors] (+)= a[rows][depth] · w[depth][N vectors], for a depth in whole tiles; strides in numbers.
+// out[rows][N vectors] (+)= a[rows][depth] · w[depth][N vectors]. The depth counts words and must be whole tiles; strides count
+// numbers.
 template <int N>
 void by_tiles(const uint32_t* w, int64_t depth, const bfloat16* a, int64_t stride, int64_t rows, float* out,
               int64_t out_stride, bool add) {
     static_assert(N <= 4 && LANES<float> == 16, "tiles for so many sums, a vector of columns each");
     constexpr int L = 16;
     int64_t height = 0;
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler does not know what these instructions read
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler does not know which memory these instructions read
     for (int64_t row = 0; row < rows; row += TILE_ROWS, a += TILE_ROWS * stride, out += TILE_ROWS * out_stride) {
         const int64_t here = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
         if (here != height) {

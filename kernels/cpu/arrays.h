@@ -1,4 +1,4 @@
-// The caller's arrays, and which step comes when.
+// The caller's arrays, and the order of time steps.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 namespace seqcells {
 namespace {
 
-// Numbers of Compute, or of bfloat16 in its place: the caller's arrays.
+// One of the caller's arrays. Its numbers are of type Compute, or of bfloat16 where Compute is float.
 template <class Compute>
 class Array {
   public:
@@ -39,8 +39,8 @@ class Array {
             }
         static_cast<Compute*>(at_)[k] = value;
     }
-    // Asks for some numbers before they are read or, WRITE, written. A step touches a little of each of many arrays, too
-    // little for the hardware to foresee the next.
+    // Prefetches `count` numbers for reading or, if WRITE, for writing. A step touches a little of each of many arrays, too
+    // little for the hardware prefetcher to foresee the next access.
     template <int WRITE>
     SEQCELLS_INLINE void prefetch(int64_t from, int64_t count) const {
         const int64_t size = halves_ ? sizeof(bfloat16) : sizeof(Compute);
@@ -54,7 +54,7 @@ class Array {
     bool halves_;
 };
 
-// Which step comes when, and what happens to a row before and in it.
+// The order of time steps in one direction, and where a row's sequence ends or is reset.
 struct TimeOrder {
     const Call& p;
 

@@ -1,4 +1,4 @@
-// Memory for the length of a call.
+// Memory that lives for one call.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace seqcells {
 namespace {
 
-// Whole cache lines, not initialised.
+// An array of whole cache lines from the pool, not initialised.
 template <class T>
 class Buffer {
   public:
@@ -26,7 +26,7 @@ class Buffer {
         if (memory_) pool::give(memory_, bytes_);
     }
     T* get() const { return memory_; }
-    // Whether it has what it asked for, if it did.
+    // False if the allocation failed. A buffer that asked for nothing is true.
     bool there() const { return memory_ || !bytes_; }
 
   private:

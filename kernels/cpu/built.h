@@ -1,4 +1,4 @@
-// The cells that the extension has for one instruction set. A file that includes this names the set before.
+// The cells that are built into the extension, for one instruction set. The including file selects the set before.
 
 #include "cells.h"
 #include "precision.h"

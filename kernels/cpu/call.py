@@ -1,8 +1,8 @@
-"""A call as the kernels want it: its tensors by the names that kernels know arrays by, and the fields that are handed
-over.
+"""A call as the kernels take it: its tensors under the names of the kernels' arrays, and the fields that are passed to
+the extension.
 
-States and sums are float32 or float64; float16 and bfloat16 are storage, bfloat16 also what is multiplied where the
-machine has a unit for that.
+States and sums are float32 or float64. float16 and bfloat16 are formats for storage; where the machine has a unit for
+products of bfloat16, products also read bfloat16.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,19 +24,19 @@ Arrays = Mapping[str, Tensor | None]
 
 
 def kernels_of(q: Recurrence) -> Compiled:
-    """What runs a recurrence."""
+    """The kernels that run a recurrence."""
     return compiled(cell_of_loop(q), precision(q.outside.dtype), q.kept)
 
 
 def cell_of_loop(q: Recurrence) -> type[Cell]:
-    """The cell that the loop runs for a recurrence, whose projection is a product of its cell."""
+    """The cell that the loop runs for a recurrence. A projection becomes one of the cell's products."""
     projected = q.weights[0].hr is not None
     return transformed(q.cell, f"projection({q.states[0].shape[-1]})") if projected else q.cell
 
 
 class LayerCall:
-    """A recurrence as kernels read it: contiguous, of their dtype; its input projected by others, or inside the
-    loop."""
+    """A recurrence as kernels read it: contiguous tensors of the kernels' dtype. Its input is projected outside the
+    loop, or ``inside``."""
 
     cell: type[Cell]
     storage: torch.dtype
@@ -92,11 +92,11 @@ class LayerCall:
         return {f"{name}.{s}": each[d] for s, each in zip(self.cell.states, states or (), strict=states is not None)}
 
     def circumstances(self, d: int) -> list[int]:
-        """Whether the direction goes back, the threads, and whether arrays are of bfloat16."""
+        """The fields of a direction: whether it is reversed, the number of threads, and whether arrays are bfloat16."""
         return [int(self.reverse(d)), threads(), int(self.dtype == torch.bfloat16)]
 
     def widths(self) -> dict[str, int]:
-        """How many numbers each array over all steps has from row to row."""
+        """The number of elements from row to row of each array over all steps."""
         gates, output = self.directions * len(self.cell.gates) * self.hidden, self.directions * self.output_width
         found = {"gates_x": gates, "grad_gates_x": gates, "output": output, "grad_output": output}
         found |= {
@@ -108,19 +108,21 @@ class LayerCall:
         return found | {"previous": self.projected} | self.keeps() | self.makes()
 
     def widths_of_kept(self) -> dict[str, int]:
-        """Those of what is kept of all steps besides the output, by name."""
+        """The widths of the ``kept`` values of all steps, by name."""
         return {name: self.directions * width for name, width in zip(self.kept, self._widths_of_kept, strict=True)}
 
     def keeps(self) -> dict[str, int]:
-        """The arrays over all steps that forward leaves for backward, besides the output, and how wide they are."""
+        """The arrays over all steps that forward leaves for backward, besides the output, with their widths."""
         return self.kernels.keeps(self.sizes)
 
     def makes(self) -> dict[str, int]:
-        """Those that backward leaves for the weights' gradients, besides that of the gates."""
+        """The arrays that backward leaves for the weights' gradients, besides the gates' gradient, with their
+        widths."""
         return self.kernels.makes(self.sizes)
 
     def fields(self, backward: bool, features: int | None = None) -> list[int]:
-        """Those of all directions, without addresses. ``features``: of an input that is projected inside."""
+        """The fields of all directions, without addresses. ``features``: the features of an input that the loop
+        projects."""
         widths, flat = self.widths(), []
         for d in range(self.directions):
             own = self.kernels.fields(self, d, widths, backward)
@@ -129,7 +131,7 @@ class LayerCall:
         return flat
 
     def run(self, backward: bool, directions: Sequence[Arrays]) -> None:
-        """A pass over all directions, each with its arrays besides those `given`."""
+        """Run a pass over all directions. Each direction has its own arrays besides the `given` arrays."""
         fields, places = self.fields(backward), self.kernels.places[backward]
         for d, arrays in enumerate(directions):
             first = d * self.kernels.count
@@ -151,24 +153,24 @@ class LayerCall:
         return [torch.empty_like(state) for state in self.states]
 
     def working_like(self, tensor: Tensor) -> Tensor:
-        """Room in the order of rows, however the tensor lies."""
+        """An empty contiguous tensor of the working dtype, of the tensor's shape whatever its strides."""
         return torch.empty_like(tensor, dtype=self.working, memory_format=torch.contiguous_format)
 
     def each(self, tensor: Tensor) -> list[Tensor]:
-        """The directions' parts of what lies side by side in the last axis."""
+        """The parts of a tensor whose directions lie side by side in the last axis."""
         return list(tensor.chunk(self.directions, -1)) if self.directions > 1 else [tensor]
 
     def stored(self, tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype == self.storage else tensor.to(self.storage)
 
     def hidden_before(self, output: Tensor, d: int) -> Tensor:
-        """(T, B, P): the hidden state that each step's product read."""
+        """The hidden state (T, B, P) that each step's product read."""
         hidden, reverse = self.states[0][d : d + 1], self.reverse(d)
         before = self.empty(*output.shape)
         torch.cat([output[1:], hidden] if reverse else [hidden, output[:-1]], out=before)
         valid = None if self.lengths is None else valid_steps(self.lengths, self.steps)
         if valid is not None and reverse:
-            # Rows begin at their length, after steps whose output is zero.
+            # Reversed rows begin at their last valid step; before that they have steps whose output is zero.
             before = torch.where(torch.cat([valid[1:], torch.zeros_like(valid[:1])]).unsqueeze(-1), before, hidden)
         if self.reset is not None:
             fresh = torch.zeros_like(hidden) if self.reset_states is None else self.reset_states[0][d]
@@ -177,18 +179,18 @@ class LayerCall:
 
 
 def named(cell: type[Cell], weights: Weights[Any]) -> dict[str, Any]:
-    """A direction's weights that are there, or what is in their places, by the names of their roles."""
+    """A direction's weights that exist, or the objects in their places, by the names of their roles."""
     fixed = zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), weights, strict=False)
     return {name: each for name, each in fixed if each is not None} | weights.named(cell)
 
 
 def row_blocks(cell: type[Cell], weight: str) -> int:
-    """How many a weight of a product has."""
+    """The number of row blocks of a product's weight."""
     product = cell.every_product.get(weight.removeprefix("weight_"))
     return 1 if product is None else len(product.rows)
 
 
 def several_steps(q: Recurrence) -> bool:
-    """Whether, to be differentiated, the input is best projected by a product of its own: of one step the loop's
-    product reads the weights no more often, and the sums' order must not depend on who asks."""
+    """Whether the input of a differentiable call is best projected by a product outside the loop. For a single step it
+    is not. The loop's product reads the weights no more often, and the order of sums must not depend on the caller."""
     return q.outside.shape[0] > 1

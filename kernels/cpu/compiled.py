@@ -1,8 +1,8 @@
-"""A cell's passes: in the extension, or compiled at first use, a library for each pass, which the cache keeps.
+"""A cell's passes: built into the extension, or compiled at first use. The cache keeps a library for each pass.
 
-A pass's key is what it is made of, the printed cell and the headers, never the cell's name: a cell that is defined
-once more gets kernels of its own. With ``SEQCELLS_COMPILE=never`` no compiler runs, and cells of which there are no
-libraries are left to the reference; ``$CXX`` is the compiler, and ``$CXXFLAGS`` are options besides ours.
+A pass's key is a hash of what the pass is made of, the printed cell and the headers, never of the cell's name. So a
+redefined cell gets kernels of its own. With ``SEQCELLS_COMPILE=never`` no compiler runs, and the reference runs cells
+without libraries. ``$CXX`` is the compiler, and ``$CXXFLAGS`` are options besides the engine's.
 """
 
 import ctypes
@@ -33,13 +33,14 @@ from . import _engine, library
 
 HEADERS = Path(__file__).parent
 BASES = {"amxbf16": "avx512", "avx512bf16": "avx512"}
-"""Instruction sets that add products to another, whose cells they run."""
+"""Instruction sets that add products to another set, and the set whose cells they run."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-g0", "-fvisibility=hidden", "-Wno-psabi", "-fPIC", "-shared")
 
 
 class Pass(NamedTuple):
-    """A compiled pass: where its values are, the names of its arrays in order, the address of what the library has."""
+    """A compiled pass: where its values lie, the names of its arrays in order, and the address of the library's
+    pass."""
 
     layout: Layout
     arrays: tuple[str, ...]
@@ -47,26 +48,26 @@ class Pass(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """Both passes of a cell, for one instruction set and the dtype that is computed in."""
+    """Both passes of a cell, for one instruction set and one working dtype."""
 
     forward: Pass
     backward: Pass
 
 
 class CannotCompileError(Exception):
-    """Why there is no library of a cell."""
+    """The reason why a cell has no library."""
 
 
 class CompilerError(CannotCompileError):
-    """What the compiler says of a cell, in its first words."""
+    """The first lines of the compiler's message about a cell."""
 
 
 Kept = tuple[str, ...]
-"""The names of a cell's results that are kept of all steps."""
+"""The names of a cell's results whose values of all steps are kept."""
 
 
 def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
-    """Why a cell cannot run, or None; it is compiled for that, with a line on stderr, unless it was before."""
+    """Why a cell cannot run, or None. This compiles the cell, with a line on stderr, unless it was compiled before."""
     found = _found(cell, library.WORKING[library.precision(dtype)])
     return found if isinstance(found, str) else None
 
@@ -84,7 +85,7 @@ def unable() -> str | None:
 
 
 def report() -> list[str]:
-    """For `seqcells.info`: by what cells are compiled, and what is there of them."""
+    """Lines for `seqcells.info`: which compiler compiles cells, and which libraries exist."""
     compiler, why_not = _compiler(), unable()
     if why_not or compiler is None:
         lines = [f"compiler: none in use, {why_not}"]
@@ -96,10 +97,10 @@ def report() -> list[str]:
 
 
 def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
-    """A cell's passes, computed in a dtype, float32 or float64, of which forward leaves the ``kept`` results.
+    """A cell's passes, computed in float32 or float64. Forward leaves the ``kept`` results.
 
     Raises:
-        RuntimeError: it cannot be compiled; see `why_not`.
+        RuntimeError: the cell cannot be compiled; see `why_not`.
     """
     found = _found(cell, dtype, kept)
     if isinstance(found, str):
@@ -131,11 +132,11 @@ def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: K
 
 
 def ahead(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept = ()) -> list[Path]:
-    """A cell's libraries for an instruction set, which this processor need not have; none where the extension was built
-    with the cell.
+    """A cell's libraries for an instruction set, which this processor need not have. The list is empty if the extension
+    was built with the cell.
 
     Raises:
-        CannotCompileError, DerivationError: it cannot be compiled.
+        CannotCompileError, DerivationError: the cell cannot be compiled.
     """
     _, struct = printed(cell, kept)
     built = _engine.find_passes(target, build.key(struct), TYPES[dtype])
@@ -143,7 +144,7 @@ def ahead(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept = ()) ->
 
 
 def printed(cell: type[Cell], kept: Kept) -> tuple[tuple[Layout, Layout], str]:
-    """A cell's passes laid out, and their text."""
+    """The layouts of a cell's two passes, and their printed struct."""
     both = layouts(cell, derive(cell, reset=True, lengths=True, kept=kept))
     return both, cpp_struct(cell, both)
 
@@ -155,19 +156,19 @@ def _compiled(cell: type[Cell], struct: str, dtype: torch.dtype, target: str, ke
 
 
 def _text(struct: str, target: str, program: str, type: str) -> str:
-    """A library's source."""
+    """The source of a library."""
     lines = [f'#include "target_{target}.h"', '#include "unit.h"', "SEQCELLS_UNIT_BEGIN", struct]
     return "\n\n".join([*lines, "SEQCELLS_UNIT_END", f"SEQCELLS_PASS({program}, {type})", ""])
 
 
 def _compiler() -> tuple[str, ...] | None:
-    """The command of the C++ compiler that may run; None where there is none."""
+    """The command of the C++ compiler, or None if none may run or none exists."""
     return None if build.forbidden() else _systems_compiler()
 
 
 @cache
 def _systems_compiler() -> tuple[str, ...] | None:
-    """``$CXX`` before others."""
+    """The command in ``$CXX`` if it is set, else the first known compiler that exists."""
     own = os.environ.get("CXX")
     for command in [own] if own else ["c++", "g++", "clang++"]:
         words = shlex.split(command)
@@ -184,7 +185,7 @@ def command() -> tuple[str, ...]:
     """The compiler and its options, for a shared library.
 
     Raises:
-        CannotCompileError: there is none, or its headers are not those of the extension.
+        CannotCompileError: there is no compiler, or the headers here are not the extension's.
     """
     compiler = _compiler()
     if compiler is None or unable():
@@ -199,19 +200,19 @@ def _version(compiler: tuple[str, ...]) -> str:
 
 @cache
 def _stamp() -> str:
-    """Of the headers here; the extension has that of those which it was compiled with."""
+    """The hash of the headers here. The extension has the hash of the headers that it was compiled with."""
     headers = sorted(HEADERS.glob("*.h"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in headers)).hexdigest()[:16]
 
 
 def _libraries(texts: Sequence[str], what: str) -> list[Path]:
-    """The libraries of some sources, of which the cache lacks some or none."""
+    """The libraries of some sources; missing libraries are compiled."""
     if _engine.headers != _stamp():
         raise CannotCompileError(unable())
     compiler, flags = _compiler(), _flags()
     keys = [build.key(text, _engine.headers, *flags) for text in texts]
     if compiler is None:
-        # Whoever compiled it, elsewhere or before: it fits to these headers.
+        # Without a compiler, a library by any compiler will do: it fits these headers.
         _, there = build.kept(".so")
         found = [next((path for path in there if path.name.startswith(f"{key}-")), None) for key in keys]
         if None in found:
@@ -227,7 +228,8 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
 def _compile_missing(
     command: Sequence[str], texts: Sequence[str], names: Sequence[str], what: str, folder: Path
 ) -> None:
-    # What a killed process has left of these. Locks may be another folder's: nothing that is young is touched.
+    # Remove what a killed process has left for these libraries. Locks may belong to another folder, so nothing recent
+    # is removed.
     for left in folder.glob(f".{Path(names[0]).stem}-*"):
         if time.time() - left.stat().st_mtime > build.PATIENCE:
             shutil.rmtree(left, ignore_errors=True)
@@ -238,7 +240,7 @@ def _compile_missing(
 
 
 def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]], prefix: str) -> None:
-    """Side by side, in a folder of their own, whose name begins with ``prefix``; each is moved in whole."""
+    """Compile in parallel, in a new folder whose name begins with ``prefix``. Finished libraries are moved in whole."""
     with tempfile.TemporaryDirectory(dir=wanted[0][1].parent, prefix=prefix) as aside:
         commands = []
         for text, path in wanted:
@@ -251,10 +253,10 @@ def _compile(command: Sequence[str], wanted: Sequence[tuple[str, Path]], prefix:
 
 
 def run_compilers(commands: Sequence[Sequence[str]], folder: str | Path) -> None:
-    """Commands of a compiler, side by side.
+    """Run commands of a compiler in parallel.
 
     Raises:
-        CompilerError: one of them fails.
+        CompilerError: one of the commands fails.
     """
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     running = [subprocess.Popen(command, **pipes, text=True, cwd=folder) for command in commands]
@@ -267,7 +269,8 @@ def run_compilers(commands: Sequence[Sequence[str]], folder: str | Path) -> None
 
 @cache
 def _address(path: Path) -> int:
-    """That of a library's pass. Libraries stay loaded: a late thread may run what a call has left."""
+    """The address of a library's pass. Libraries stay loaded, because a late thread may still run their code after a
+    call."""
     try:
         return ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(str(path)), "seqcells_pass"))
     except OSError as problem:

@@ -9,8 +9,9 @@
 namespace seqcells {
 namespace {
 
-// Two directions run at once, each on half of the threads, so that fewer meet at a step, if a direction's weights fit in the
-// cache that a thread has to itself; else one after another, each thread with its share. Over is the loop over one direction.
+// If one direction's weights fit in a thread's own cache, two directions run at once, each on half of the threads. Then fewer
+// threads meet in each step. Otherwise the directions run one after another, each on all threads. Over is the loop over one
+// direction.
 template <class Over>
 class Directions : public Job {
   public:
@@ -52,14 +53,14 @@ class Directions : public Job {
     }
 
   private:
-    const std::vector<Call> calls_;  // a late thread may look at them when the caller's are gone
+    const std::vector<Call> calls_;  // copies: a late thread may read them when the caller's are gone
     std::vector<Over> passes_;
     std::vector<std::unique_ptr<team::Progress>> progress_;
     int size_ = 1;
     bool at_once_ = false;
 };
 
-// Returns 0, or -1 where memory is lacking.
+// Returns 0, or -1 when memory runs out.
 template <class Over>
 int run_directions(const Pass& pass, const Call* directions, int count) {
     const auto job = std::make_shared<Directions<Over>>(pass, directions, count);

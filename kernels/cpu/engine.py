@@ -1,4 +1,5 @@
-"""The engine's functions, as `seqcells.call.execute` has them, and what prepares many calls at once."""
+"""The engine's functions that `seqcells.call.execute` describes, and the classes that prepare many similar calls at
+once."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,12 +18,12 @@ __all__ = ["Inference", "Training", "backward", "forward", "maker", "output_make
 
 
 def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
-    """What makes a layer's output in training."""
+    """A function that makes the tensor for a layer's output in training."""
     return maker(like)
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """As `seqcells.call.execute` has it. The input is projected inside the loop, where the cell allows it, unless
+    """Forward, as `seqcells.call.execute` describes it. The loop projects the input, where the cell allows it, unless
     several steps are to be differentiated."""
     inside = q.input is not None and not (save and several_steps(q))
     inside = inside and kernels_of(q).gates_inside
@@ -48,7 +49,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """As `seqcells.call.execute` has it."""
+    """Backward, as `seqcells.call.execute` describes it."""
     call, wanted, states = LayerCall(q), given.wanted, len(q.states)
     saved = dict(zip(call.keeps(), given.saved, strict=True))
     output, grad_output = call.plain(given.output), call.each(call.plain(given.grad_output))
@@ -59,7 +60,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     if "grad_gates_x" in call.kernels.unwritten:
         grad_gates_x.zero_()
     grad_states = [call.working_like(state) for state in call.states]
-    # What nothing has begun anew is added to nothing.
+    # Backward only adds to these gradients, so they start at zero.
     fresh = None if q.reset_states is None else [torch.zeros_like(s, dtype=call.working) for s in call.states]
     streams = {name: _empty_gradient(call, name, stream) for name, stream in call.streams.items()}
     each_grad_gates, directions = call.each(grad_gates_x), []
@@ -93,7 +94,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 
 def _empty_gradient(call: LayerCall, name: str, stream: Tensor) -> Tensor:
-    """Room for a stream's gradient, which is written in each step, or added to."""
+    """A tensor for a stream's gradient. Each step writes its part, or adds to one sum, which starts at zero."""
     array, axes = f"grad_x.{name}", call.cell.streams[name]
     if "T" in axes and array in call.kernels.places[True]:
         return call.empty(*stream.shape)
@@ -101,8 +102,8 @@ def _empty_gradient(call: LayerCall, name: str, stream: Tensor) -> Tensor:
 
 
 def _summed(call: LayerCall, weights: Weights, wanted: Weights[bool]) -> dict[str, Tensor]:
-    """Room for the gradients that the pass sums up by itself: of all that is no product's weight, of biases where they
-    are wanted. What nothing is made of has none."""
+    """Tensors for the gradients that the pass itself sums up: of every parameter that is no product's weight, of biases
+    only where they are wanted. Gradients that the pass does not write completely start at zero."""
     own, wants = named(call.cell, weights), named(call.cell, wanted)
     names = [name for name in own if name != "weight_ih" and call.kernels.sums(name)]
     names = [f"grad_{name}" for name in names if wants[name] or not name.startswith("bias")]
@@ -125,7 +126,7 @@ def _grad_weights(call: LayerCall, d: int, wanted: Weights[bool], arrays: Arrays
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
-    """As `seqcells.call.execute` has it: what forward keeps, each (D, T, B, ·)."""
+    """Empty tensors (D, T, B, ·) for the values that forward keeps, as `seqcells.call.execute` describes them."""
     return [*_saved(LayerCall(q), lambda shape, dtype: q.outside.new_empty(shape, dtype=dtype)).values()]
 
 

@@ -1,5 +1,5 @@
-// The forward passes of a library for programs that run without Python: what its files for instruction sets, and the one that
-// knows torch, have in common.
+// The forward passes of a library for programs that run without Python. The library's files for each instruction set and its
+// file that knows torch share these structs.
 
 #pragma once
 
@@ -7,13 +7,13 @@
 
 namespace seqcells {
 
-// A cell's forward pass for one instruction set, and the loop that runs it: 0, or -1 where memory is lacking.
+// A cell's forward pass for one instruction set, and the loop that runs it. The loop returns 0, or -1 when memory runs out.
 struct Forward {
     int (*run)(const Pass&, const Call* directions, int count);
     Pass pass;
 };
 
-// An instruction set, with the forward passes of all layers' cells.
+// An instruction set, and the forward passes of all layers' cells for it.
 struct Instructions {
     bool (*supported)();
     const Forward* forwards;

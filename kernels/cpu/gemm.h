@@ -1,7 +1,7 @@
 // c = a · b + bias for whole sequences: the input's projection and the weights' gradients.
 //
-// Here and not in a library for two reasons. The sums' order, and so the bits, are the same for any number of threads;
-// and MKL takes slower kernels on other makers' processors (half the rate on an AMD EPYC with AVX-512).
+// No library is used, for two reasons. The order of sums, and so the bits, is the same here for any number of threads. And MKL
+// takes slower kernels on other makers' processors (half the rate on an AMD EPYC with AVX-512).
 
 #pragma once
 
@@ -14,7 +14,8 @@ namespace seqcells {
 
 namespace {
 
-// L columns of a (depth × columns) matrix as rows of words, `stride` numbers apart, of which `columns` exist.
+// Transposes L columns of a (depth × columns) matrix to rows of words, which are `stride` numbers apart. Only `columns` columns
+// exist.
 template <class Operand, class From>
 void turn(const From* from, int64_t by_depth, int64_t columns, int64_t depth, Operand* to, int64_t stride) {
     constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;
@@ -30,18 +31,19 @@ void turn(const From* from, int64_t by_depth, int64_t columns, int64_t depth, Op
     }
 }
 
-// A row stripe of c, block after block of its columns: how a product is shared out.
+// A product, which threads divide by row stripes of c. A thread goes through its stripe by blocks of columns.
 template <class Compute, class Operand, class From>
 class Product : public Job {
     static constexpr int L = LANES<Compute>;
-    // Gradients are sums over many steps and rows, whose error shows: short chains, sums of so many of them, sums of those.
+    // Gradients are sums over many steps and rows, in which rounding errors show. So sums have three levels: chains of CHAIN
+    // words, sums of CHAINS_TOGETHER chains, and the sum of those sums.
     static constexpr int64_t CHAIN = 64, CHAINS_TOGETHER = 64;
     static constexpr bool as_they_are = std::is_same_v<Operand, From> && NUMBERS<Operand> == 1, in_place = std::is_same_v<Compute, From>;
 
     const Gemm g;
     const int64_t depth;  // in words
     const Blocks blocks;
-    const Parts stripes;          // of whole vectors of rows, for these are read as columns too
+    const Parts stripes;          // of whole vectors of rows, because `turn` reads rows as columns
     Buffer<Word<Operand>> packed;
     std::unique_ptr<team::Progress> progress;
     int size_;
@@ -76,7 +78,7 @@ class Product : public Job {
         return WorkRange::range(vectors.first * L, vectors.last * L < g.rows ? vectors.last * L : g.rows);
     }
 
-    // Chain after chain, in each its blocks one after the other: a stripe reads one stream of memory.
+    // Packed words lie chain after chain, and in each chain block after block, so that a stripe reads one stream of memory.
     Word<Operand>* place(WorkRange block, int64_t word) const {
         const int64_t here = depth - word < CHAIN ? depth - word : CHAIN;
         return packed.get() + (word * blocks.vectors + block.first * here) * L;
@@ -127,7 +129,7 @@ class Product : public Job {
             }
     }
 
-    // Some numbers of the depth of a stripe's rows, as products read them.
+    // Part of the depth of a stripe's rows, in the form that products read.
     const Operand* operand_of(WorkRange stripe, int64_t k, int64_t numbers, Operand* turned, int64_t& stride) const {
         const From* part = static_cast<const From*>(g.a) + stripe.first * g.a_by_row + k * g.a_by_depth;
         stride = CHAIN * NUMBERS<Operand>;
@@ -143,7 +145,8 @@ class Product : public Job {
         return turned;
     }
 
-    // Some of the depth that the next chain reads across the matrix's rows: too far apart for the processor to foresee.
+    // Prefetches part of the depth that the next chain reads across the matrix's rows. These reads are too far apart for the
+    // hardware prefetcher.
     void look_ahead(WorkRange stripe, int64_t first, WorkRange numbers) const {
         if (g.a_by_depth == 1) return;
         const From* part = static_cast<const From*>(g.a) + stripe.first * g.a_by_row;
@@ -166,7 +169,7 @@ class Product : public Job {
     }
 };
 
-// Sums in Compute of products of Operand; the matrices are of From.
+// Sums are in Compute, factors in Operand; the matrices are in From.
 template <class Compute, class Operand = Compute, class From = Compute>
 int gemm(const Gemm& g) {
     const auto product = std::make_shared<Product<Compute, Operand, From>>(g);

@@ -1,4 +1,4 @@
-"""Weights' gradients: large products over all steps, after backward has left what they multiply."""
+"""Weights' gradients: large products over all steps, of arrays that backward has left."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,15 +10,16 @@ from .linear import gemm
 
 
 class Columns(NamedTuple):
-    """A column of an array over all steps: as wide as a row block of the weight, or as what the weight multiplies."""
+    """A column of an array over all steps. It is as wide as a row block of the weight, or as the operand that the
+    weight multiplies."""
 
     array: str
     column: int
 
 
 class Run(NamedTuple):
-    """So many row blocks of a weight, whose gradient is one product, or one of each head: of the row blocks' gradients
-    ``d``, which backward leaves, and of the ``operand`` that they multiply."""
+    """``count`` row blocks of a weight, whose gradient is one product, or one product for each head. The factors are
+    the row blocks' gradients ``d``, which backward leaves, and the ``operand`` that the row blocks multiply."""
 
     weight: str
     first: int
@@ -27,18 +28,19 @@ class Run(NamedTuple):
     d: Columns
     operand: Columns
     adds: bool = False
-    """Whether there is a gradient of these row blocks already."""
+    """Whether these row blocks have a gradient already, to which this one is added."""
 
     def parts(self, rows: int, columns: int) -> Iterator[tuple[int, int, int, int]]:
-        """The products of a weight of ``rows`` for a row block and so many columns: where in the weight the result
-        begins and how many rows it has; where in the row block and in the operand its factors begin."""
+        """The products that make the gradient of a weight with ``rows`` rows in each row block and ``columns`` columns.
+        Each product has four numbers: the result's first row in the weight, its number of rows, and the first columns
+        of both factors. The factors are the row block's gradients and the operand."""
         size = rows // self.heads
         for head in range(self.heads):
             yield self.first * rows + head * size, self.count * size, head * size, head * columns
 
 
 def runs(terms: Iterable[Run]) -> list[Run]:
-    """As few as possible: row blocks one after the other in one product, where their gradients lie side by side."""
+    """The fewest runs for some terms. Consecutive row blocks whose gradients lie side by side share one product."""
     found: list[Run] = []
     seen = set()
     for term in terms:
@@ -59,12 +61,12 @@ def _goes_on(run: Run, here: Run) -> bool:
 
 
 def gradient(weight: Tensor, blocks: int, its_runs: Sequence[Run], arrays: Mapping[str, Tensor]) -> Tensor:
-    """That of a weight of so many row blocks, from arrays (T, B, ·) by name."""
+    """The gradient of a weight of ``blocks`` row blocks, from arrays (T, B, ·) by name."""
     rows, columns = weight.shape[0] // blocks, weight.shape[1]
     there = sum(run.count for run in its_runs if not run.adds)
     grad = torch.empty_like(weight) if there == blocks else torch.zeros_like(weight)
     for run in its_runs:
-        # What is kept may be of the dtype that is computed in.
+        # Kept arrays may have the working dtype.
         left, right = (arrays[each.array].flatten(0, 1).to(weight.dtype) for each in (run.d, run.operand))
         left = left[:, run.d.column * rows :]
         right = right[:, run.operand.column * columns * run.heads :]

@@ -1,4 +1,4 @@
-"""The extension, and what of it is in use: the instruction set, a cell's kernels, the pool of memory."""
+"""The extension, and which part of it is in use: the instruction set, a cell's kernels, the pool of memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from . import _engine
 TARGETS: list[str] = _engine.targets()
 """Instruction sets that this machine and this build have kernels for, best first."""
 target = TARGETS[0]
-"""The one in use."""
+"""The instruction set in use."""
 
 PRECISIONS = {
     "float64": torch.float64,
@@ -22,18 +22,18 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float32 by bfloat16": torch.float32,
 }
-"""What the kernels can be, and the dtype of the arrays that they read. Where bfloat16 is in the name, what is
-multiplied is of it, if the instruction set `multiplies_bfloat16`. All else is float32, or float64."""
+"""The kernels' precisions, and the dtype of the arrays that the kernels read. A name with bfloat16 means that products
+multiply bfloat16, if the instruction set `multiplies_bfloat16`. All other arithmetic is in float32, or float64."""
 
 WORKING = {name: torch.float64 if name == "float64" else torch.float32 for name in PRECISIONS}
-"""In what each computes."""
+"""The working dtype of each precision."""
 
 SMALL = 1 << 16
-"""Bytes: arrays below are torch's own, others of the pool."""
+"""Bytes: torch allocates smaller arrays, the pool larger ones."""
 
 
 def threads() -> int:
-    """Threads of a call: torch's number, but no more than there are processors for this process."""
+    """The threads of a call: torch's number, but at most the processors that this process may use."""
     return min(torch.get_num_threads(), cores())
 
 
@@ -43,33 +43,34 @@ def _precision_handle(precision: str, target: str) -> int | None:
 
 
 def precision_handle(precision: str) -> int | None:
-    """What the instruction set in use has for all cells: products, the loop. None where it lacks the precision."""
+    """A handle for the functions that the instruction set in use has for all cells: products and the loop. None if it
+    lacks the precision."""
     return _precision_handle(precision, target)
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the instruction set in use has a unit for products of bfloat16, and so more of float32 than one way."""
+    """Whether the instruction set in use has a unit for products of bfloat16, and so two ways to compute in float32."""
     return precision_handle("float32 by bfloat16") is not None
 
 
 def precision(dtype: torch.dtype) -> str:
-    """In what a layer of the dtype is computed by the instruction set in use: one of `PRECISIONS`."""
+    """The precision in which the instruction set in use computes a layer of the dtype: one of `PRECISIONS`."""
     if dtype == torch.float32 and multiplies_bfloat16() and bfloat16_products_allowed():
         return "float32 by bfloat16"
     return {torch.bfloat16: "bfloat16", torch.float64: "float64"}.get(dtype, "float32")
 
 
 def reads(dtype: torch.dtype) -> bool:
-    """Whether the kernels in use read arrays of the dtype; others are converted."""
+    """Whether the kernels in use read arrays of the dtype. Other arrays must be converted."""
     return PRECISIONS[precision(dtype)] == dtype
 
 
 def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor whose memory, where it is large, comes from the engine's pool and goes back to it."""
+    """An uninitialised tensor. If it is large, its memory comes from the engine's pool and goes back to the pool."""
     count = math.prod(shape)
     if count * dtype.itemsize < SMALL:
         return torch.empty(shape, dtype=dtype)
-    # Resized, not viewed: of a view autograd forbids much that is allowed for a tensor of its own.
+    # Resized instead of viewed: autograd forbids some operations on a view that it allows on other tensors.
     tensor = torch.frombuffer(_engine.memory(count * dtype.itemsize), dtype=dtype, count=count).resize_(shape)
     if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
         tensor.fill_(math.nan)
@@ -77,7 +78,7 @@ def pooled(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def maker(like: Tensor) -> Callable[[], Tensor]:
-    """What makes uninitialised tensors like one, as `pooled` does."""
+    """A function that makes uninitialised tensors like ``like``, as `pooled` does."""
     if like.nbytes < SMALL:
         return partial(torch.empty_like, torch.empty_like(like))
     return partial(pooled, like.shape, like.dtype)

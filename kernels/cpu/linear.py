@@ -8,9 +8,10 @@ from .library import pooled, precision, precision_handle, reads, threads
 
 
 def gemm(left: Tensor, right: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """left (M, K) · right (K, N) + bias (N,), of a dtype that `reads`; the two each contiguous in one of their axes.
+    """left (M, K) · right (K, N) + bias (N,), of a dtype that `reads` accepts. Both matrices are contiguous along one
+    of their axes.
 
-    The sums' order, and so the bits, are the same for any number of threads.
+    The order of sums, and so the bits, is the same for any number of threads.
     """
     if out is None:
         out = pooled((left.shape[0], right.shape[1]), left.dtype)
@@ -32,7 +33,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def linear_gradients(
     grad: Tensor, input: Tensor, weight: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of the input and of the weight, those that are wanted."""
+    """The gradients of the input and of the weight; None where one is not wanted."""
     product = gemm if reads(input.dtype) and input.numel() else torch.matmul
     rows = grad.flatten(0, -2).contiguous()
     grad_input = product(rows, weight.contiguous()).view(input.shape) if wanted[0] else None

@@ -1,7 +1,7 @@
 // A pass of a cell over time, forward or backward.
 //
-// Each item is a block of the units of one size and some rows: in each stage what is gathered for them, and the elementwise part.
-// When all are done, what the next stage gathers is complete.
+// An item of work is one block of units of one letter and some rows, in one stage. A thread gathers the products and reductions
+// of its item, then runs the elementwise part. When all items of a stage are done, the operands of the next stage are complete.
 
 #pragma once
 
@@ -13,7 +13,7 @@
 namespace seqcells {
 namespace {
 
-// Computed in Compute, by products of Operand.
+// Computes in Compute; the factors of products are in Operand.
 template <class Compute, class Operand = Compute>
 class Loop {
     static constexpr int L = LANES<Compute>;
@@ -22,15 +22,15 @@ class Loop {
     const Pass& pass;
     const Call& p;
     const TimeOrder times;
-    const int64_t B, H;  // H: of the widest letter
+    const int64_t B, H;  // H: the units of the widest letter
     const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
     const int64_t group;  // steps whose inputs are projected together
     Products<Compute, Operand> multiplied;
-    Parts lots;           // of the rows, where threads share out rows and not units; else none
+    Parts lots;           // parts of the rows, where threads divide rows instead of units; else empty
     Buffer<Compute> kept, inputs, sums;
     Buffer<double> totals;
     Buffer<Operand> operands, input_rows;
-    int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // asked for with every block
+    int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // read for every block
 
   public:
     Loop(const Pass& of, const Call& call)
@@ -48,10 +48,11 @@ class Loop {
         return count < vectors ? count : vectors;
     }
 
-    // Cuts the blocks for so many threads, or as packed weights are.
+    // Divides the units into blocks for `members` threads, or as the caller's packed weights are divided.
     void share_among(int64_t members) {
         multiplied.share_among(members);
-        // Rows need not meet. Where they are tiles for each thread, and its cache holds all weights, they are shared out.
+        // Threads that divide rows need not meet between stages. Rows are divided if each thread has enough of them for tiles,
+        // and its cache holds all weights.
         const int64_t each = B / members;
         if (members > 1 && !pass.sums && each >= 4 && weight_bytes() <= cache_bytes() && multiplied.packed() && (!p.input || input_fits()))
             lots = Parts(B, each >= 8 ? (each + 1) / 2 : each);
@@ -83,7 +84,8 @@ class Loop {
             });
         const Parts parts = this->parts();
         if (lots.count || !gathers()) {
-            // For some steps at a time, so that no item is long, and threads that are late may be helped.
+            // One item covers some steps at a time. So no item is long, and other threads can take over the items of a late
+            // thread.
             const int64_t count = lots.count ? lots.count : all(1).count * parts.count;
             const int64_t work = multiplied.work_of_row() * (lots.count ? lots.of(0).count() : 1), window = gathers() ? 1 + ITEM / (work + 1) : p.steps;
             for (int64_t first = 0; first < p.steps; first += window) {
@@ -116,10 +118,10 @@ class Loop {
     int64_t weight_bytes() const { return multiplied.weight_bytes(); }
 
   private:
-    // The blocks of a letter, and of a stage.
+    // The blocks of a letter's units, and of a stage's units.
     const Blocks& of_letter(int letter) const { return multiplied.blocks(letter); }
     const Blocks& all(int stage) const { return of_letter(pass.letter[stage]); }
-    // Whether threads meet between stages.
+    // Whether stages gather values, so that threads meet between stages.
     bool gathers() const { return pass.products || pass.reductions || pass.stages > 2; }
     static int64_t widest(const Pass& pass, const Call& call) {
         int64_t most = 0;
@@ -127,21 +129,21 @@ class Loop {
         return most;
     }
     int64_t operand_units(int k) const { return pass.operand[k].blocks * p.sizes[pass.operand[k].letter]; }
-    // Shares go to and fro from step to step: each begins with the weights that the one before has left in the cache. No
-    // result depends on the order.
+    // Threads go through the blocks in alternating order from step to step: each begins with the weights that the step before
+    // left in its cache. No result depends on the order.
     bool back(int64_t step) const { return (step + turn) % 2; }
-    // The step in the order of travel.
+    // The index, in the direction's order of travel, of a step in the order of the pass.
     int64_t index(int64_t step) const { return pass.by > 0 ? step : p.steps - 1 - step; }
 
-    // The rows in parts of which none is long. Steps that are projected together have few rows.
+    // The rows, in parts so small that no item is long. Steps that are projected together have few rows.
     Parts parts() const {
         if (group > 1) return Parts(B, BATCH);
         const int64_t work = multiplied.work_of_row(multiplied.units(0) * L), rows = ITEM / (work ? work : 1);
         return Parts(B, rows < 16 ? 16 : rows < BATCH ? rows : BATCH);
     }
 
-    // From row to row of the engine's own arrays: whole cache lines, for two threads at one line wait for each other, and no
-    // power of two of them, for then all rows would share a few places of the first-level cache.
+    // The row stride of the engine's own arrays. It is whole cache lines, because two threads that write to one line wait for
+    // each other. It is no multiple of 8 lines, because then all rows would share a few sets of the first-level cache.
     template <class U>
     static int64_t padded(int64_t count) {
         constexpr int64_t line = 64 / sizeof(U);
@@ -153,14 +155,15 @@ class Loop {
         return operands.get() + 2 * operands_before[k] + (pass.operand[k].twice ? parity : 0) * B * operand_width[k];
     }
 
-    // Whether the product can read the input where it lies.
+    // Whether products can read the input where it lies.
     bool input_fits() const { return sizeof(Operand) == (p.halves ? sizeof(bfloat16) : sizeof(Compute)) && filled<Operand>(p.features) == p.features; }
-    // Of the steps that are projected with step `step`: where it is among them in time, and the first in time.
+    // Steps are projected in groups. place_in_group: where a step is in its group, in order of time. first_in_group: the first
+    // step in time of the group that the pass begins with step `begin`.
     int64_t place_in_group(int64_t step) const { return times.at(step) - first_in_group(step - step % group); }
     int64_t first_in_group(int64_t begin) const {
         return p.reverse ? times.at(begin + group < p.steps ? begin + group - 1 : p.steps - 1) : begin;
     }
-    // Of the steps that are projected with step `begin`, which come next.
+    // The number of rows in the group that the pass begins with step `begin`.
     int64_t grouped_rows(int64_t begin) const { return (group < p.steps - begin ? group : p.steps - begin) * B; }
 
     void align_inputs(int64_t begin, int64_t part) const {
@@ -172,7 +175,7 @@ class Loop {
         });
     }
 
-    // The input's products of a block, for some rows of the steps that are projected together.
+    // Projects the input for one block of units, and for some rows of a group of steps.
     void project_inputs(int64_t begin, WorkRange units, WorkRange rows, Compute* to) const {
         const int64_t stride = filled<Operand>(p.features), width = pass.gates * units.count() * L;
         const Operand* from = input_fits() ? static_cast<const Operand*>(p.input) + first_in_group(begin) * B * p.features : input_rows.get();
@@ -182,13 +185,13 @@ class Loop {
         });
     }
 
-    // What a thread has for itself: what a stage is given, and what has been reduced, each for what it needs.
+    // A thread's own data: the arguments of its stage, and the reductions of the rows that it needs.
     struct Own {
         const Loop& loop;
         Stage<Compute> given;
         std::vector<Compute> numbers;       // (reductions, B)
-        std::vector<int64_t> known;   // of each row up to which stage of which step
-        int64_t step = -1;            // that `given` is of
+        std::vector<int64_t> known;   // for each row, the step and stage up to which its reductions are known
+        int64_t step = -1;            // the step of `given`
 
         explicit Own(const Loop& of) : loop(of), numbers(of.pass.reductions * of.B), known(of.pass.reductions ? of.B : 0, -1) {}
 
@@ -218,13 +221,13 @@ class Loop {
             const Compute* from = kept_of(step, r.from.column, row, units);
             return reduce<Compute>(r.how, units, mean, [&](int64_t unit) { return load(from + unit, units - unit); });
         }
-        // Of each step, of each sequence, or one row for all.
+        // The values are of each step (TBH), of each sequence (BH), or one row for all (H).
         const int64_t there = r.from.axes == Axes::TBH ? (times.at(index(step)) * B + row) * p.widths[r.from.array] : 0;
         const int64_t place = r.from.axes == Axes::BH ? row * units : there + r.from.column * units;
         const Array<Compute> array(p.arrays[r.from.array], p.halves && !r.from.working);
         return reduce<Compute>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
     }
-    // What is kept of a row, which is where products read it if they read it too, unless in another type.
+    // A kept value of a row. If products read it too, it lies in their operand, unless operands have another type.
     const Compute* kept_of(int64_t step, int column, int64_t row, int64_t units) const {
         const Kept& one = pass.keep[column];
         if constexpr (!rounds)
@@ -233,7 +236,8 @@ class Loop {
     }
     Compute* kept_at(int64_t step, int64_t array) const { return kept.get() + (pass.keep[array].twice && step % 2 ? pass.kept : 0) * kept_by_array() + array * kept_by_array(); }
 
-    // What all blocks of a step have in common; steps in the order of the pass. Of the arrays only what the pass has is set.
+    // Sets the arguments that all blocks of a step share. Steps count in the order of the pass. Array entries that the pass
+    // does not use are not set.
     void give(Stage<Compute>& s, int64_t step, const Compute* numbers) const {
         s.p = &p, s.index = index(step), s.pairs = rounds, s.last = step + 1 == p.steps;
         s.kept = kept.get(), s.kept_width = kept_width, s.kept_by_array = kept_by_array();
@@ -246,19 +250,19 @@ class Loop {
         s.inputs = nullptr, s.inputs_width = 0, s.numbers = numbers;
         s.next_unit = -1, s.next_vectors = 0, s.next_index = s.index;
     }
-    // And what a block of units and some rows have besides.
+    // Sets the arguments of one block of units and some rows.
     void narrow(Stage<Compute>& s, int64_t step, WorkRange units, WorkRange rows, int64_t part) const {
         s.row0 = rows.first, s.row1 = rows.last, s.unit = units.first * L, s.vectors = int(units.count());
         s.sums = sums.get() + part * pass.sums * H, s.totals = totals.get() + part * pass.sums * H;
         s.sums_width = H, s.terms = step * rows.count();
     }
 
-    // The first stage of the first step.
+    // Runs a letter's first stage of the first step.
     void begin(int letter, WorkRange units, WorkRange rows) const {
         if (!p.steps) return;
         Stage<Compute> s;
         give(s, 0, nullptr), narrow(s, 0, units, rows, 0);
-        for (int ahead = 0; ahead < 2; ++ahead) {  // it is the next of one that is not there
+        for (int ahead = 0; ahead < 2; ++ahead) {  // a first stage writes to the next step's buffers; here these are step 0's
             s.kept_twice[ahead] = kept.get();
             for (int k = 0; k < pass.operands; ++k) s.operands[ahead][k] = reinterpret_cast<char*>(operand_of(0, k));
         }
@@ -271,7 +275,7 @@ class Loop {
         Stage<Compute>& s = own.at(step);
         narrow(s, step, units, rows, part);
         if (p.input && !pass.letter[k]) gather_inputs(s, step, k, units, rows);
-        int64_t last = rows.last;  // what lies behind the last row that has not ended needs no products
+        int64_t last = rows.last;  // rows after the last one that has not ended need no products
         while (last > rows.first && !times.valid(times.at(s.index), last - 1)) --last;
         Compute* to = products;
         for (int m = 0; m < pass.products; ++m) {
@@ -297,7 +301,7 @@ class Loop {
     void gather_inputs(Stage<Compute>& s, int64_t step, int k, WorkRange units, WorkRange rows) const {
         const int64_t width = pass.gates * units.count() * L;
         Compute* to = inputs.get() + units.first * L * pass.gates * group * B;
-        // The rows of the whole group with its first step, or each step's own.
+        // Projects the whole group with its first step, or without groups each step's own rows.
         if (k == pass.gates_at) {
             if (group > 1 && step % group == 0 && !lots.count) project_inputs(step, units, WorkRange(grouped_rows(step), 0, 1), to);
             for (int64_t place = 0; group > 1 && step % group == 0 && lots.count && place * B < grouped_rows(step); ++place)

@@ -23,7 +23,7 @@ _FIELDS = [*_SIZES, *["input", "weight_ih", "bias_ih", "lengths", "reset", "pack
 
 
 class Compiled:
-    """A cell's two passes, for a precision and the instruction set in use; without handles they cannot run."""
+    """A cell's two passes, for one precision and the instruction set in use. Without handles they cannot run."""
 
     def __init__(self, cell: type[Cell], both: Passes, handles: tuple[int, ...] = ()) -> None:
         self.passes, self.handles = both, handles
@@ -31,7 +31,7 @@ class Compiled:
         self.places = tuple(map(_places, self.passes))
         forward, backward = (each.layout for each in self.passes)
         self.gates_inside = bool(cell.gates) and forward.gates_inside and "input" not in cell.streams
-        """Whether the input may be projected inside the loop, which then never has all gates as a whole."""
+        """Whether the loop may project the input. Then the gates' inputs never exist as a whole."""
         terms = [Run(t.weight, t.block, 1, t.heads, Columns(*t.d), Columns(*t.operand)) for t in backward.terms]
         self.runs = runs(terms)
         self._weights = {run.weight for run in self.runs}
@@ -43,28 +43,28 @@ class Compiled:
         )
         self.unwritten = _unwritten(cell, backward)
         self.writes_gradients_once &= not self.unwritten
-        """Whether each weight's gradient is written as a whole, without adding to some of it."""
+        """Whether each weight's gradient is written as a whole, and nothing is added to a part of it."""
         self.reads_previous = "previous" in self.places[True] or any(t.operand.array == "previous" for t in terms)
-        """Whether backward, or what follows it, reads the states that each step's product read."""
+        """Whether backward, or a weight's gradient after it, reads the states that each step's product read."""
         self._letters = forward.stages.letters
-        # What is kept is vectors of units, or numbers.
+        # Kept arrays have columns of units, or of single numbers.
         self._kept = {name: (forward.columns(name), letter) for name, letter in forward.histories.items()}
         self._made = {name: (backward.columns(name), letter) for name, letter in backward.for_weights().items()}
 
     def keeps(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """The arrays over all steps that forward leaves for backward, besides the output: how wide they are."""
+        """The widths of the arrays over all steps that forward leaves for backward, besides the output."""
         return {name: count * sizes[letter] for name, (count, letter) in self._kept.items()}
 
     def makes(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Those that backward leaves for the weights' gradients, besides that of the gates."""
+        """The widths of the arrays that backward leaves for the weights' gradients, besides the gates' gradient."""
         return {name: count * sizes[letter] for name, (count, letter) in self._made.items()}
 
     def sums(self, name: str) -> bool:
-        """Whether backward sums up the gradient of a parameter by itself, and must have room for it."""
+        """Whether backward itself sums up the gradient of a parameter, and so needs an array for it."""
         return name not in self._weights
 
     def fields(self, call: LayerCall, d: int, widths: Mapping[str, int], backward: bool) -> list[int]:
-        """Those of a direction, without addresses."""
+        """The fields of a direction, without addresses."""
         arrays = self.passes[backward].arrays
         sizes = [call.sizes[letter] for letter in self._letters]
         own = [call.steps, call.batch, *sizes, *[0] * (len(_LETTERS) - len(sizes)), *call.circumstances(d)]
@@ -72,17 +72,18 @@ class Compiled:
         return [*own, *(widths.get(name, 0) for name in arrays), *[0] * (_engine.MAX_ARRAYS - len(arrays))]
 
     def run(self, fields: Sequence[int], backward: bool) -> None:
-        """All directions' fields, with their addresses."""
+        """Run a pass, given the fields of all directions with their addresses."""
         _engine.loop(self.handles[backward], *fields)
 
     def pack(self, fields: Sequence[int], memory: int) -> int:
-        """Forward's weights packed into memory, if there is any, of one direction; returns how many bytes they take."""
+        """Pack one direction's weights for forward into ``memory``; at address 0 nothing is packed. Returns the bytes
+        that they take."""
         return _engine.pack(self.handles[0], memory, *fields)
 
 
 def _unwritten(cell: type[Cell], backward: Layout) -> frozenset[str]:
-    """The arrays of gradients of which backward writes some columns or none: nothing is made of a gate, say, but a
-    condition. They must be zeros before."""
+    """The arrays of gradients of which backward writes only some columns, or none; they must be zeros before. One
+    reason is a gate that only decides a condition."""
     columns = {"grad_gates_x": len(cell.gates), "grad_bias_ih": len(cell.gates)}
     columns |= {f"grad_bias_{name}": len(each.rows) for name, each in cell.every_product.items() if each.bias}
     columns |= {f"grad_weight_{name}": len(rows) for name, rows in cell.parameters.items()}
@@ -93,7 +94,7 @@ def _unwritten(cell: type[Cell], backward: Layout) -> frozenset[str]:
 
 
 def _places(which: Pass) -> dict[str, int]:
-    """Where each field is, by name."""
+    """The position of each field, by name."""
     return {name: k for k, name in enumerate([*_FIELDS, *which.arrays])}
 
 
@@ -106,9 +107,9 @@ def _compiled(cell: type[Cell], precision: str, kept: tuple[str, ...], target: s
 
 
 def compiled(cell: type[Cell], precision: str = "float32", kept: tuple[str, ...] = ()) -> Compiled:
-    """The kernels in use for a cell, of which forward leaves the ``kept`` values of all steps.
+    """The kernels in use for a cell. Forward leaves the ``kept`` values of all steps.
 
     Raises:
-        RuntimeError: the extension was built without it, and it cannot be compiled.
+        RuntimeError: the extension was built without the cell, and the cell cannot be compiled.
     """
     return _compiled(cell, precision, kept, library.target)

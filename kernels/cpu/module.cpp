@@ -1,4 +1,4 @@
-// The Python module: finds the kernels of the best instruction set that this machine has, and calls them.
+// The Python module. It finds the kernels for an instruction set that this machine has, and calls them.
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -11,7 +11,7 @@
 #include "precision.h"
 #include "targets.h"
 
-// What libraries of single cells are compiled with must be what this was.
+// The hash of the headers of this extension. Libraries of single cells must be compiled with the same headers.
 #ifndef SEQCELLS_HEADERS
 #define SEQCELLS_HEADERS ""
 #endif
@@ -20,7 +20,7 @@ namespace seqcells {
 
 namespace {
 
-// targets() -> names of those that this machine can run, best first
+// targets() -> names of the instruction sets that this machine can run, best first
 PyObject* targets_here(PyObject*, PyObject*) {
     PyObject* names = PyList_New(0);
     for (const Target& target : targets)
@@ -32,8 +32,8 @@ PyObject* targets_here(PyObject*, PyObject*) {
     return names;
 }
 
-// find_passes(target, key, type) -> the addresses of a cell's passes, computed in "float" or "double", or None for a cell that
-// the extension was built without
+// find_passes(target, key, type) -> the addresses of a cell's two passes, computed in "float" or "double"; None if the
+// extension was built without the cell
 PyObject* find_passes(PyObject*, PyObject* args) {
     const char *name, *key, *type;
     if (!PyArg_ParseTuple(args, "sss", &name, &key, &type)) return nullptr;
@@ -46,7 +46,7 @@ PyObject* find_passes(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
-// find_precision(target, precision) -> a handle for gemm and loop, or None
+// find_precision(target, precision) -> a handle for gemm and find_loop, or None
 PyObject* find_precision(PyObject*, PyObject* args) {
     const char *target, *precision;
     if (!PyArg_ParseTuple(args, "ss", &target, &precision)) return nullptr;
@@ -55,7 +55,8 @@ PyObject* find_precision(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
-// Structs of integers and addresses from as many Python integers; returns how many, 0 on an error.
+// Fills structs, whose fields are integers and addresses, from as many Python integers. Returns how many structs, 0 on an
+// error.
 template <class Struct>
 int fill(Struct* all, int most, PyObject* const* args, Py_ssize_t count) {
     constexpr Py_ssize_t fields = sizeof(Struct) / sizeof(int64_t);
@@ -72,7 +73,7 @@ int fill(Struct* all, int most, PyObject* const* args, Py_ssize_t count) {
     return PyErr_Occurred() ? 0 : int(count / fields);
 }
 
-// work() without the interpreter's lock -> None, or MemoryError where it returns other than 0
+// Runs work() without the interpreter's lock -> None, or MemoryError if work() returns other than 0
 template <class Work>
 PyObject* unlocked(Work work) {
     int status;
@@ -92,7 +93,7 @@ PyObject* gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return unlocked([&] { return precision->gemm(product); });
 }
 
-// A pass of a cell's library, for one precision and instruction set.
+// A cell's pass, and the loop for one precision and instruction set.
 struct Looped {
     const Precision& precision;
     const Pass& pass;
@@ -100,7 +101,7 @@ struct Looped {
     int operator()(const Call* directions, int count) const { return precision.loop(pass, directions, count); }
 };
 
-// find_loop(handle of a precision, address of a pass) -> a handle for loop. Handles are few, and kept.
+// find_loop(handle of a precision, address of a pass) -> a handle for loop and pack. Handles are few, and never freed.
 PyObject* find_loop(PyObject*, PyObject* args) {
     PyObject *precision, *pass;
     if (!PyArg_ParseTuple(args, "O!O!", &PyLong_Type, &precision, &PyLong_Type, &pass)) return nullptr;
@@ -120,8 +121,8 @@ PyObject* loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return unlocked([&] { return (*looped)(directions, given); });
 }
 
-// pack(handle, address, *fields of a direction's Call) -> how many bytes its packed weights take; they are put at the address
-// unless that is 0
+// pack(handle, address, *fields of a direction's Call) -> the bytes that the direction's packed weights take. They are written
+// to the address unless that is 0.
 PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count < 2) return PyErr_Format(PyExc_TypeError, "pack takes a handle, an address and the fields");
     const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));
@@ -131,17 +132,17 @@ PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return PyLong_FromLongLong(looped->precision.pack(looped->pass, direction, memory));
 }
 
-// release() -> bytes given back to the system
+// release() -> the bytes given back to the system
 PyObject* release(PyObject*, PyObject*) { return PyLong_FromLongLong(pool::release()); }
 
-// The end of an object of a type of this module, which it holds a reference to.
+// Frees an object of one of this module's types, and its reference to the type.
 void free_object(PyObject* object) {
     PyTypeObject* type = Py_TYPE(object);
     reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
-// memory(bytes): a writable buffer from the pool, which gets it back when nobody refers to it.
+// memory(bytes): a writable buffer from the pool. The pool gets it back when no reference to it is left.
 struct Memory {
     PyObject_HEAD
     void* address;
@@ -180,16 +181,18 @@ PyType_Slot memory_slots[] = {
 };
 PyType_Spec memory_spec = {"seqcells.kernels.cpu._engine.memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT, memory_slots};
 
-// prepared(runs, arguments, bytes): passes of layers, products and copies, one after another, for calls that differ only in where their arrays
-// lie. A run is (what, handle, fields, places), a place (field, which, ahead): that field becomes the address of that argument's
-// data and so many bytes. It is called with so many tensors, None standing for null. Past the last one is memory, if bytes are
-// asked for: for what runs pass on to others.
+// prepared(runs, arguments, bytes): passes of layers, products, copies and sums that run in order, for calls that differ only
+// in the addresses of their arrays. A run is (what, handle, fields, places). A place is (field, which, ahead): the field
+// becomes the address of the data of argument `which`, plus `ahead` bytes. The object is called with `arguments` tensors; None
+// stands for null. If `bytes` is not 0, one more argument, past the last tensor, is memory by which runs pass values on to
+// later runs.
 struct Place {
     Py_ssize_t field, which;
     long long ahead;
 };
 
-// Planes of rows of so many bytes each; the addresses of the first, and how far it is from plane to plane and row to row.
+// Copies planes of rows, each row of `bytes` bytes. `to` and `from` are the addresses of the first rows; the strides from plane
+// to plane and from row to row are in bytes.
 struct Copy {
     int64_t planes, rows, bytes;
     void* to;
@@ -206,7 +209,7 @@ struct Copy {
     }
 };
 
-// Numbers added to others, of so many bytes each.
+// Adds `count` numbers to as many numbers at `to`, each of `bytes` bytes.
 struct Add {
     int64_t count, bytes;
     void* to;
@@ -270,7 +273,7 @@ struct Prepared {
     long long bytes;
 };
 
-// A run from its Python form; false with an exception set.
+// Reads a run from its Python form. Returns false, with an exception set, on an error.
 bool read(PyObject* given, Run& run, Py_ssize_t arguments) {
     const char* what;
     PyObject *handle, *fields, *places;

@@ -1,8 +1,8 @@
-// OpenMP as torch brings it: found when the process runs, by the names that all its libraries for Linux have.
+// OpenMP as torch brings it. Its functions are found at run time, by names that all OpenMP libraries for Linux have.
 //
-// A region of OpenMP ends when all its threads have come to its end. Where others use the processors too, a thread may come
-// late by a slice of the scheduler's time. So a region is entered only while its threads run, and after a late one the
-// engine's own threads are taken for a while.
+// A parallel region ends when all its threads have reached its end. Where other programs use the processors too, a thread may
+// be late by a time slice of the scheduler. So a region is entered only while its threads run. After a late thread, the engine
+// uses its own threads for a while.
 
 #include "openmp.h"
 
@@ -31,18 +31,19 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-// A moment in which a thread that runs uses measurable time of its processor.
+// A time in which a running thread uses measurable time of its processor.
 constexpr microseconds MOMENT{1};
-// A thread that comes so late to the end was not running.
+// A thread that is so late at the end was not running.
 constexpr microseconds LATE{200};
-// For how long others are taken then, at first and at most. Each late one doubles it.
+// How long the engine then uses its own threads, at first and at most. Each late thread doubles the time.
 constexpr microseconds BRIEFLY = milliseconds{20}, LONG = std::chrono::seconds{5};
 
-// Of each of the process's threads: before that it is not known whether OpenMP has threads for it, and some live shortly.
+// Calls by each thread of the process before OpenMP is tried. Until then it is not known whether OpenMP has threads for that
+// thread, and some threads live only briefly.
 constexpr int CALLS_BEFORE = 8;
 
-// Whether the process began as another's copy, without a program of its own: as the system tells it, for this library may
-// have been loaded later.
+// Whether the process is a fork that has not executed a program of its own. The system is asked, because this library may have
+// been loaded after the fork.
 bool is_copy() {
     constexpr unsigned FORKED_WITHOUT_EXEC = 0x40;  // PF_FORKNOEXEC
     std::ifstream file("/proc/self/stat");
@@ -53,7 +54,7 @@ bool is_copy() {
     return !read || flags & FORKED_WITHOUT_EXEC;
 }
 
-// A copy has none of OpenMP's threads, and OpenMP would wait for them.
+// A forked process has none of OpenMP's threads, and OpenMP would wait for them.
 std::atomic<bool> copied{is_copy()};
 [[maybe_unused]] const int told = pthread_atfork(nullptr, nullptr, [] { copied = true; });
 
@@ -79,7 +80,7 @@ const Library& library() {
     return found;
 }
 
-// OpenMP's threads that work for one of the process's own: each of those has others.
+// The OpenMP threads that work for one thread of the process. OpenMP has other threads for each such thread.
 class Threads {
   public:
     bool run(Job& job, int size) {
@@ -110,7 +111,8 @@ class Threads {
         if (member == 0) work.ended = Clock::now();
     }
 
-    // Which they are. They look for work afterwards, as after torch's operators: nobody should believe it.
+    // Finds the clocks of OpenMP's threads. The threads spin afterwards, as after torch's operators; this must not be taken for
+    // a sign that torch uses them.
     void learn(int all) {
         clocks_.assign(size_t(all > 1 ? all : 0), 0);
         others_until_ = Clock::now() + BRIEFLY;
@@ -122,7 +124,7 @@ class Threads {
         library().parallel(note, clocks_.data(), unsigned(all), 0);
     }
 
-    // One stands for all: they began to look together. A thread that has ended has no clock.
+    // One thread stands for all, because they began to spin together. A thread that has ended has no clock.
     bool running() const {
         if (clocks_.size() < 2 || !clocks_[1]) return false;  // no thread's clock is 0
         timespec before, after;

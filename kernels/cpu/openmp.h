@@ -1,7 +1,7 @@
-// Threads that torch's own operators left running.
+// Runs jobs on the OpenMP threads that torch's own operators left running.
 //
-// After each operator that several threads shared, OpenMP's threads look for the next one for some milliseconds, and
-// never sleep meanwhile. A call of ours in that time would find each processor taken by one of them.
+// After each parallel operator, OpenMP's threads spin for some milliseconds until the next one, and do not sleep meanwhile. If
+// the engine used its own threads in that time, each would find its processor taken by an OpenMP thread.
 
 #pragma once
 
@@ -11,8 +11,8 @@ namespace seqcells {
 namespace team {
 namespace openmp {
 
-// The job by this thread and OpenMP's, if these are looking for work at this moment and are as many as it asks for.
-// Returns whether it ran.
+// Runs the job by this thread and OpenMP's threads, if these spin at this moment and are enough for `size` members. Returns
+// whether the job ran.
 bool run(Job& job, int size);
 
 }  // namespace openmp

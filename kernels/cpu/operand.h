@@ -1,6 +1,7 @@
-// What products multiply: numbers as they are, or bfloat16 in pairs, whose two products are added to a sum in float32.
+// The operands of products: single numbers, or pairs of bfloat16. The two products of a pair are added to one sum in float32.
 //
-// A word is what one lane takes of the depth at a time: one number, or a pair. An odd depth is filled up with a zero.
+// A word is what one lane reads of the depth at a time: one number, or one pair. A zero completes the last pair of an odd
+// depth.
 
 #pragma once
 
@@ -13,11 +14,11 @@ template <class Operand>
 struct OperandTraits {
     using Word = Operand;
     using Sum = Operand;
-    static constexpr int numbers = 1;  // of a word
+    static constexpr int numbers = 1;  // numbers in a word
 };
 template <>
 struct OperandTraits<bfloat16> {
-    using Word = uint32_t;  // the first of the pair in the lower half
+    using Word = uint32_t;  // the first number of the pair is the lower half
     using Sum = float;
     static constexpr int numbers = 2;
 };
@@ -33,7 +34,7 @@ template <class Operand>
 constexpr int64_t words(int64_t depth) {
     return (depth + NUMBERS<Operand> - 1) / NUMBERS<Operand>;
 }
-// A depth in whole words.
+// A depth, in numbers, rounded up to whole words.
 template <class Operand>
 constexpr int64_t filled(int64_t depth) {
     return words<Operand>(depth) * NUMBERS<Operand>;
@@ -44,7 +45,7 @@ SEQCELLS_INLINE Vector<Sum<Operand>> multiply_add(Vector<Word<Operand>> a, Vecto
     if constexpr (NUMBERS<Operand> == 1) {
         return sum + a * b;
     } else {
-#ifdef SEQCELLS_PAIRS  // by hand: for a target set by pragma, compilers need not define their own macro in time
+#ifdef SEQCELLS_PAIRS  // set by hand: compilers need not define their own macro in time for a target pragma
         return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
 #else
         using V = Vector<float>;
@@ -54,26 +55,26 @@ SEQCELLS_INLINE Vector<Sum<Operand>> multiply_add(Vector<Word<Operand>> a, Vecto
     }
 }
 
-// A word in all lanes.
+// One word in all lanes.
 template <class Operand>
 SEQCELLS_INLINE Vector<Word<Operand>> broadcast(const Operand* from) {
     Word<Operand> word;
     std::memcpy(&word, from, sizeof word);
-    return word - Vector<Word<Operand>>{};  // a sum with zero would not be the number itself
+    return word - Vector<Word<Operand>>{};  // word + 0 would turn -0 into +0
 }
 
-// Two vectors of numbers as pairs.
+// Rounds two vectors of numbers to one vector of pairs.
 SEQCELLS_INLINE Vector<uint32_t> pair_up(Vector<float> first, Vector<float> second) {
     return rounded((Vector<uint32_t>)first) >> 16 | (rounded((Vector<uint32_t>)second) & 0xffff0000u);
 }
 
-// Seldom, and so never inline.
+// Calls are rare, so it is never inlined.
 __attribute__((noinline, unused)) void copy_some(const bfloat16* from, Vector<uint32_t>* v, int64_t n) {
     *v = Vector<uint32_t>{};
     if (n > 0) std::memcpy(v, from, n * sizeof *from);
 }
 
-// The words that lie one after another, of which `depth` numbers exist.
+// One vector of consecutive words. Only the first `depth` numbers exist; the rest of the vector is zero.
 template <class Operand, class From>
 SEQCELLS_INLINE Vector<Word<Operand>> along(const From* from, int64_t depth) {
     constexpr int L = LANES<From>;
@@ -94,7 +95,7 @@ SEQCELLS_INLINE Vector<Word<Operand>> along(const From* from, int64_t depth) {
     }
 }
 
-// A row in whole words.
+// Copies a row as whole words of Operand.
 template <class Operand, class From>
 void align(const From* from, int64_t depth, Operand* to) {
     constexpr int64_t step = LANES<Operand> * NUMBERS<Operand>;
@@ -104,7 +105,8 @@ void align(const From* from, int64_t depth, Operand* to) {
     }
 }
 
-// The words that lie across `columns` neighbouring columns of a matrix, whose next number is at `by_depth` if it exists.
+// One word for each of `columns` neighbouring columns of a matrix. A pair's second number is at `by_depth`; it is zero if
+// `depth` ends before it.
 template <class Operand, class From>
 SEQCELLS_INLINE Vector<Word<Operand>> across(const From* from, int64_t by_depth, int64_t depth, int64_t columns) {
     if constexpr (NUMBERS<Operand> == 1)

@@ -1,8 +1,8 @@
 // The operator seqcells::recurrence for programs that run without Python.
 //
-// A library holds the layers of some exported programs, printed by operator.py: for each the fields of its calls, and which
-// tensor's address belongs in which field. Nothing here knows a cell. It is written for torch's stable interface, so one
-// library serves later versions of torch too.
+// A library holds the layers of some exported programs, which operator.py prints. It prints for each layer the fields of its
+// calls, and which tensor's address belongs in which field. Nothing here depends on a cell. The code uses torch's stable
+// interface, so one library serves later versions of torch too.
 
 #pragma once
 
@@ -27,34 +27,34 @@ namespace seqcells {
 using torch::stable::Tensor;
 using Type = torch::headeronly::ScalarType;
 
-// Sizes that a tensor's axes may have in the place of a number.
+// These stand for sizes of a tensor that are no fixed numbers.
 constexpr int64_t STEPS = -1, BATCH_SIZE = -2;
 
-// A tensor that a layer is given or makes.
+// A tensor that a layer takes or makes.
 struct Operand {
     Type type;
     std::vector<int64_t> sizes;
 };
 
-// Whose address a field of a direction's call is: a tensor's, counted through what is given and what is made, from `column`
-// on; or its part for the direction, of as many parts as there are directions along the first axis.
+// The address in one field of a direction's call. `tensor` counts the tensors given, then the tensors made. The address is that
+// of element `column`; PART stands for the direction's part, where the first axis has one part for each direction.
 constexpr int64_t PART = -1;
 struct Address {
     int direction, field, tensor;
     int64_t column;
 };
 
-// A layer of a program, and all its calls: they differ in time steps, sequences and addresses.
+// A layer of a program, and what all its calls share: calls differ in time steps, sequences and addresses.
 struct Layer {
     const char *cell, *program, *names, *kept;
     bool reverse;
-    int forward;  // its cell's place among the forward passes
+    int forward;  // its cell's index among the forward passes
     std::vector<Operand> given, made;
     std::vector<Call> directions;
     std::vector<Address> addresses;
 };
 
-// A direction's call of its first fields; the others are 0.
+// A direction's call, from its first fields; the remaining fields are 0.
 inline Call call_of(std::initializer_list<int64_t> fields) {
     Call call{};
     std::memcpy(static_cast<void*>(&call), fields.begin(), std::min(sizeof call, fields.size() * sizeof(int64_t)));
@@ -94,7 +94,7 @@ class Operator {
         return {tensors.begin() + given, tensors.end()};
     }
 
-    // The layer of a call; an error that names it where the library has none.
+    // The layer that a call asks for. If the library has none, the error names it.
     const Layer& find(const std::string& cell, const std::string& program, const std::vector<Tensor>& tensors,
                       const std::string& names, bool reverse, const std::string& kept) const {
         for (const Layer& layer : layers_)
@@ -115,7 +115,7 @@ class Operator {
   private:
     [[noreturn]] static void fail(const std::string& words) { throw std::runtime_error(words); }
 
-    // Contiguous, and of the type that the loop reads: lengths may be other integers.
+    // The tensor, contiguous and of the type that the loop reads. Lengths may come as other integers.
     static Tensor as_read(const Tensor& tensor, Type type) {
         return torch::stable::contiguous(tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type));
     }
@@ -147,11 +147,11 @@ class Operator {
     const Forward* forwards_ = nullptr;
 };
 
-// The registration with torch's dispatcher, which knows an operator once.
+// The registration with torch's dispatcher, which accepts an operator only once.
 class Registration {
   public:
     Registration(const char* schema, void (*boxed)(StableIValue*, uint64_t, uint64_t)) {
-        // Not by torch's macros: they go on where the operator is there already, and write to no library.
+        // torch's macros are not used: if the operator exists already, they go on without a library to write to.
         if (aoti_torch_library_init_def("seqcells", __FILE__, __LINE__, &definition_)) {
             std::fprintf(stderr, "seqcells: torch has the operator already, by another library or by seqcells itself: "
                                  "the layers of the library that is loaded now are not used\n");
@@ -175,7 +175,7 @@ class Registration {
 
 }  // namespace seqcells
 
-// What makes a library of `layers` and `instructions`, in the file that includes this.
+// Makes a library of `layers` and `instructions` of the including file.
 #define SEQCELLS_OPERATOR(schema, instructions, layers)                                                                     \
     namespace seqcells {                                                                                                    \
     static std::vector<Tensor> recurrence(std::string cell, std::string program, std::vector<Tensor> tensors,               \

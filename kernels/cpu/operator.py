@@ -1,6 +1,7 @@
-"""The sources of a library of torch's operator seqcells::recurrence, for programs that run without Python.
+"""The sources of a library with the operator seqcells::recurrence, for programs that run without Python.
 
-One file has the layers of the programs, see operator.h; one for each instruction set has their cells' forward passes.
+One file has the layers of the programs, see operator.h. One file for each instruction set has the forward passes of
+their cells.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,14 +19,14 @@ from .compiled import TYPES, Pass, Passes, printed
 from .loop import Compiled
 
 SHARED = "pool.cpp", "team.cpp", "openmp.cpp"
-"""The engine's files that are the same for all instruction sets."""
+"""The engine's source files that are the same for all instruction sets."""
 STEPS, BATCH = "STEPS", "BATCH_SIZE"
 _AXES = {"T": STEPS, "B": BATCH}
 _STORED = {torch.float32: "Float", torch.float64: "Double", torch.bfloat16: "BFloat16"}
 
 
 class Node(NamedTuple):
-    """A layer of a program: the arguments of the operator that count, and the layer that they are, of any number of
+    """A layer of a program: the operator's arguments that matter, and the layer that they describe, for any number of
     time steps and sequences."""
 
     cell: str
@@ -40,12 +41,12 @@ def sources(schema: str, nodes: Sequence[Node], targets: Sequence[str]) -> dict[
     """The texts of the files by name.
 
     Args:
-        schema: the operator's.
+        schema: the operator's schema.
         targets: instruction sets, best first.
 
     Raises:
         ValueError: the loop has no such dtype.
-        DerivationError: a cell is none that the loop runs.
+        DerivationError: the loop cannot run a cell.
     """
     passes: dict[tuple[str, str], int] = {}
     layers = dict.fromkeys(_layer(node, passes) for node in nodes)
@@ -62,7 +63,7 @@ def sources(schema: str, nodes: Sequence[Node], targets: Sequence[str]) -> dict[
 
 
 def _forwards(target: str, passes: Sequence[tuple[str, str]]) -> str:
-    """The file of an instruction set."""
+    """The file of one instruction set."""
     structs = [f"namespace cell_{k} {{\n{struct}}}" for k, (struct, _) in enumerate(passes)]
     rows = [
         f"    {{run_directions<Loop<{type}>>, pass_of<cell_{k}::{STRUCT}::Forward, {type}>()}},"
@@ -82,11 +83,11 @@ def _forwards(target: str, passes: Sequence[tuple[str, str]]) -> str:
 
 
 def _layer(node: Node, passes: dict[tuple[str, str], int]) -> str:
-    """A layer in C++; its cell's pass gets a place among the passes."""
+    """A layer in C++. Its cell's pass gets an index among ``passes``."""
     q = node.layer
     if q.outside.dtype not in _STORED:
         raise ValueError(f"a library has layers of {', '.join(map(str, _STORED))}, not of {q.outside.dtype}")
-    # Printed, not compiled: other processors than this one may run it.
+    # Passes are printed, not compiled: another processor than this one may run them.
     cell = keeping(cell_of_loop(q), q.kept)
     both, struct = printed(cell, q.kept)
     call = LayerCall(q, kernels=Compiled(cell, Passes(*(Pass(each, (*each.arrays,), 0) for each in both))))
@@ -108,13 +109,13 @@ def _layer(node: Node, passes: dict[tuple[str, str], int]) -> str:
 
 
 def _given(q: Recurrence, name: str, stored: str) -> str:
-    """A tensor of the operator's, whose type and sizes a call must have."""
+    """The C++ of one of the operator's tensors: the type and the sizes that a call must have."""
     type = {"lengths": "Long", "reset": "Bool"}.get(name, stored)
     return f"{{Type::{type}, {{{_sizes(_axes(q, name))}}}}}"
 
 
 def _axes(q: Recurrence, name: str) -> Sequence[int | str]:
-    """The sizes of one of the operator's tensors, but for time steps and sequences."""
+    """The sizes of one of the operator's tensors, with names for the time steps and sequences."""
     if name in ("lengths", "reset"):
         return (BATCH,) if name == "lengths" else (STEPS, BATCH)
     if name == "gates_x":
@@ -142,7 +143,8 @@ def _made(q: Recurrence) -> Iterator[Sequence[int | str]]:
 
 
 def _addresses(node: Node, call: LayerCall) -> Iterator[tuple[int | str, ...]]:
-    """Which tensor's address belongs in which field, of each direction; made tensors come after those given."""
+    """Which tensor's address belongs in which field, for each direction. Tensors that the operator makes count after
+    the tensors given."""
     q, places, made = node.layer, call.kernels.places[False], len(node.names)
     results = ["output", *(f"final.{name}" for name in q.cell.states), *(f"kept.{name}" for name in q.kept)]
     width = {"gates_x": q.gates_x.shape[2], **dict(zip(results, (shape[2] for shape in q.shapes()), strict=True))}
@@ -159,7 +161,7 @@ def _addresses(node: Node, call: LayerCall) -> Iterator[tuple[int | str, ...]]:
 
 
 def _array(cell: type[Cell], name: str, d: int) -> str | None:
-    """The array of the loop that one of the operator's tensors is in a direction, if it is any there."""
+    """The loop's array that one of the operator's tensors is in a direction, or None."""
     if name in ("gates_x", "lengths", "reset"):
         return name
     for kind, array in (("reset_state_", "fresh."), ("state_", "initial."), ("stream_", "x.")):
@@ -170,7 +172,7 @@ def _array(cell: type[Cell], name: str, d: int) -> str | None:
 
 
 def _trimmed(fields: Sequence[int]) -> Sequence[int]:
-    """Without the zeros at the end."""
+    """The fields without trailing zeros."""
     last = max((k for k, each in enumerate(fields) if each), default=-1)
     return fields[: last + 1]
 

@@ -1,8 +1,9 @@
-// What a printed cell tells of a pass, forward or backward: its stages, and where the values of a step are.
+// How a printed cell describes a pass, forward or backward: its stages, and where the values of a step lie.
 //
-// Between stages threads meet; each but the first ones begins with what is gathered over units. A stage is for the units of
-// one size, known by its letter, H for letter 0. After the last one of a letter comes the first one of the next step, so what
-// is carried passes in registers. First ones are stage 0 and, of other letters, those from `stages` on.
+// Threads meet between stages. Every stage, but for the first stages, begins with values that are gathered over units: products
+// and reductions. A stage runs over the units of one size. A letter names the size; letter 0 is H. A letter's last stage is
+// followed by its first stage of the next step without a meeting, so carried values stay in registers. The first stage of
+// letter 0 is stage 0; the first stages of the other letters are numbered from `stages` on.
 
 #pragma once
 
@@ -10,51 +11,52 @@
 
 namespace seqcells {
 
-// What a pass may have at most; of row blocks one product, and one stage.
+// Limits of a pass. MAX_ROWS limits the row blocks of one product, MAX_BLOCKS those of one stage.
 constexpr int MAX_ARRAYS = 64, MAX_STAGES = 24, MAX_PRODUCTS = 24, MAX_LETTERS = 6, MAX_ROWS = 12, MAX_BLOCKS = 16;
 
-// Axes: time, sequences, units.
+// T: time steps, B: sequences, H: units.
 enum class Axes : uint8_t { TBH, BH, H, TB, B, NONE };
 
 enum class Where : uint8_t {
-    LOCAL,    // nowhere but in its stage
-    GIVEN,    // in an array of the caller's
-    GATE,     // of the input's product: in an array, or made for a few steps at a time
-    BEFORE,   // in the history of a state, as it was before the step
-    CARRIED,  // passed on; before the first step, and after the last, in an array of the caller's
-    KEPT,     // in memory of the engine's, from stage to stage
-    PRODUCT,  // gathered: a row block of a product
-    NUMBER,   // gathered: a number of each row
-    COUNT,    // how many units a letter stands for
-    SUM       // summed up over steps and rows
+    LOCAL,    // only inside its stage
+    GIVEN,    // in one of the caller's arrays
+    GATE,     // projected from the input: in an array, or made for a few steps at a time
+    BEFORE,   // a state before the step, from the history of that state
+    CARRIED,  // passed from step to step; before the first and after the last step in one of the caller's arrays
+    KEPT,     // in the engine's own memory, from stage to stage
+    PRODUCT,  // gathered: one row block of a product
+    NUMBER,   // gathered: one number for each row, a reduction
+    COUNT,    // the number of units that a letter stands for
+    SUM       // summed over steps and rows
 };
 
-// Where a value is read, or written.
+// Where a stage reads or writes a value.
 struct Slot {
-    int value;          // its number among the values of a step
+    int value;          // the value's number among the values of a step
     Where where;
     Axes axes;
-    int array;          // of the caller's; BEFORE: of the values after steps; PRODUCT: which product
-    int column;         // of units, of an array or among row blocks; else the number of what is kept, reduced, summed up, a letter
+    int array;          // the caller's array; BEFORE: the array of states after each step; PRODUCT: the product
+    int column;         // column of units in the array, or row block; KEPT, NUMBER, SUM, COUNT: number of the value or letter
     int initial;        // BEFORE: the array of initial states
-    bool working;       // whether the array is of the type that is computed in, where the caller's own may be of bfloat16
-    bool adds;          // a result: to what the array holds
+    bool working;       // whether the array has the working type, even where the caller's arrays are bfloat16
+    bool adds;          // whether a result is added to the number in the array
 };
 
-// What a later stage reads.
+// A value that is kept for a later stage.
 struct Kept {
-    bool twice;         // written for the next step while it is read for this one
-    bool bounded;       // needed where there are boundaries alone
-    int operand, block; // where products read it too, unless in another type; or -1
+    bool twice;         // has two buffers: it is written for the next step while it is read for this step
+    bool bounded;       // needed only in calls with lengths or resets
+    int operand, block; // its place in an operand, if products read it too, else -1; not used if operands have another type
 };
 
-// What products read: values side by side, each made in a stage.
+// The operand of products: values side by side, each made in a stage.
 struct Multiplicand {
     int blocks, values[MAX_ROWS], made_at[MAX_ROWS], letter;
     bool twice;
 };
 
-// Row blocks from `first` on of a weight, applied to an operand; transposed, to the operand's row blocks.
+// A product of an operand by `blocks` row blocks of a weight, from the row block `first` on. A transposed product multiplies
+// each row block of the operand by one transposed row block of the weight, and sums over the row blocks.
 struct Multiplied {
     int stage, weight, operand, first, blocks, heads;
     bool transposed;
@@ -64,39 +66,39 @@ enum class Reduced : uint8_t { SUM, MEAN, MAX, VARIANCE, LOGSUMEXP };
 struct Reduction {
     int stage;
     Reduced how;
-    Slot from;          // KEPT, or GIVEN or GATE for all steps
-    int mean;           // the reduction before this one that is the mean of the same; or -1
+    Slot from;          // KEPT, or in an array (GIVEN, or GATE for all steps)
+    int mean;           // VARIANCE: the earlier reduction that is the mean of the same values, or -1
     int letter;
 };
 
 struct Total {
     int array, column;
-    bool units;         // whether it is one of each unit
+    bool units;         // whether there is one total for each unit
     int sum;
-    bool varies;        // whether what is summed up differs from unit to unit
+    bool varies;        // whether the summed values differ from unit to unit
     int letter;
 };
 
-// A value of the last stage that is carried on, and that of the first one that it becomes.
+// A value of a letter's last stage that is carried to the next step, and the value of the first stage that it becomes there.
 struct Onward {
     int value, becomes, letter;
 };
 
-// A pass of a cell as the loop sees it. Pointers are to constants of the printed struct.
+// A pass of a cell as the loop sees it. Pointers lead to constants of the printed struct.
 struct Pass {
     int stages, arrays, kept, operands, products, reductions, sums, totals;
-    int by;             // 1, or -1 for one that goes back
-    int gates, gates_at;  // of the input, and the first stage that may read them
+    int by;             // 1, or -1 for a pass from the last step to the first
+    int gates, gates_at;  // gates of the input, and the first stage that may read them
     int letters;
-    const int* letter;  // of each stage, also of those from `stages` on
-    const char* const* names;  // of the arrays
+    const int* letter;  // the letter of each stage, also of the stages from `stages` on
+    const char* const* names;  // names of the arrays
     const Kept* keep;
     const Multiplicand* operand;
     const Multiplied* product;
     const Reduction* reduction;
     const Total* total;
-    void (*run[MAX_STAGES])(const void* stage);  // the elementwise part, of a `Stage` of the type
-    void (*begin[MAX_LETTERS])(const void* stage);  // the first stage of the first step, of each letter
+    void (*run[MAX_STAGES])(const void* stage);  // the elementwise part of each stage; takes a `Stage` of the working type
+    void (*begin[MAX_LETTERS])(const void* stage);  // each letter's first stage, for the first step
 };
 
 }  // namespace seqcells

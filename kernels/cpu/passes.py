@@ -1,4 +1,4 @@
-"""The forward and the backward pass of a stack of layers, as programs."""
+"""The forward and backward passes of a stack of layers, as programs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,19 +12,20 @@ from .call import LayerCall, kernels_of, named, row_blocks, several_steps
 from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
 
 AGAIN = "output once more"
-"""A copy of the output of a single step, for backward: the caller may change his, which is the hidden state, too."""
+"""A copy of a single step's output, for backward. The caller's output is the hidden state too, and the caller may
+change it."""
 OF_INPUT = "weight_ih", "bias_ih"
 
 
 class Passes:
-    """What the two passes of a stack are, and where between them its values lie."""
+    """The two passes of a stack, and where the values that forward leaves for backward lie."""
 
     def __init__(
         self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence[bool]], batch_first: bool, reads_output: bool
     ) -> None:
         for q in layers:
             fits.check(q)
-        # Of several steps, and where a cell has it so, the input is projected by a product of its own.
+        # A separate product projects the input if there are several steps, or if the cell demands it.
         self._several_steps = several_steps(layers[0])
         self._inside = not self._several_steps and kernels_of(layers[0]).gates_inside
         self._wanted, self._batch_first, self._reads_output = wanted, batch_first, reads_output
@@ -32,10 +33,10 @@ class Passes:
         self._calls = [LayerCall(q, inside=True) for q in layers]
         dtype = layers[0].input.dtype
         self._size, self._features = dtype.itemsize, [q.input.shape[2] for q in layers]
-        # What is kept between the passes is of the working dtype, and all lies in one block.
+        # Values between the passes have the working dtype, and all lie in one block.
         first = self._calls[0]
         self.in_place = first.working == first.dtype == dtype and first.kernels.writes_gradients_once
-        # A gradient that adds up over the steps would begin with zeros.
+        # A gradient that is summed over the steps would have to start at zero.
         axes, read = first.cell.streams, first.kernels.places[True]
         self.in_place &= all(each.startswith("T") for each in axes.values())
         self.in_place &= bool(first.cell.gates) or "grad_x.input" in read
@@ -50,7 +51,7 @@ class Passes:
         self._initial, self._final = ([(end, state) for state in states] for end in ("initial", "final"))
 
     def forward(self) -> Any:
-        """The program."""
+        """The forward pass as a program."""
         program = Program(["input", *self._streams, *self._initial, *self._final, "output", *self._weights, "kept"])
         for k in range(len(self._calls)):
             self._memory.free()
@@ -58,13 +59,14 @@ class Passes:
         return program.done(self._memory.bytes)
 
     def backward(self) -> Any:
-        """Likewise."""
+        """The backward pass as a program."""
         self._memory = Block(MEMORY)
         gradients = [("gradient", of) for of in ("input", *self._initial, *self._weights)]
         given = [("given", of) for of in ("output", *self._final)]
         read = ["input", *self._streams, *self._initial, "output", "kept"]
         program = Program([*read, *given, *self._weights, *gradients])
-        # What a layer hands to the one below lies before what it frees, and alternates.
+        # Each layer takes memory anew. The two places for gradients between layers come first in it, so their addresses
+        # stay the same, and layers alternate between them.
         wide = self._calls[0].steps * self._calls[0].batch * max(self._features) * self._size
         count = 2 if len(self._calls) > 1 else 0
         passed: At | None = At(("given", "output"))
@@ -75,7 +77,7 @@ class Passes:
         return program.done(self._memory.bytes)
 
     def _keep(self, k: int) -> dict[str, At]:
-        """Where a layer's values lie until backward."""
+        """Where the values of a layer lie until backward."""
         call = self._calls[k]
         rows = call.directions * call.steps * call.batch * self._size
         kept = {name: self.kept.take(rows * width) for name, width in call.keeps().items()}
@@ -86,7 +88,7 @@ class Passes:
         return kept
 
     def _common(self, k: int) -> list[dict[str, At]]:
-        """The addresses of each direction that both passes have, but for the input's weights."""
+        """The addresses that both passes have in each direction, without the input's weights."""
         call, kept = self._calls[k], self._saved[k]
         rows, widths, directions = call.steps * call.batch * self._size, call.keeps(), []
         for d in range(call.directions):
@@ -97,7 +99,7 @@ class Passes:
         return directions
 
     def _of_input(self, k: int) -> list[dict[str, At]]:
-        """Likewise the input's weights."""
+        """The addresses of the input's weights in each direction."""
         call = self._calls[k]
         each = (arguments_of(call, k, d) for d in range(call.directions))
         return [{name: At(arguments[name]) for name in OF_INPUT if name in arguments} for arguments in each]
@@ -108,7 +110,7 @@ class Passes:
         return {f"{name}.{state}": self._state(end, k, d, s, of) for s, state in enumerate(states)}
 
     def _state(self, end: str, k: int, d: int, state: int, of: str | None = None) -> At:
-        """A direction's part of the states that are an argument, or of their gradients."""
+        """A direction's part of an argument with one of the states, or with its gradient."""
         call = self._calls[k]
         argument = (end, state) if of is None else (of, (end, state))
         return At(argument, (k * call.directions + d) * call.states[state][0].nbytes)
@@ -140,7 +142,8 @@ class Passes:
             program.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
 
     def _backward(self, program: Program, k: int, grad_output: At, grad_input: At | None) -> At | None:
-        """A layer's gradients; that of its input where it is told, or where the caller has it. Returns where."""
+        """A layer's gradients. The input's gradient goes to ``grad_input``, or to the caller's tensor for it. Returns
+        its address, or None if it is not wanted."""
         call, size, wanted = self._calls[k], self._size, self._wanted[k]
         features, units = self._features[k], len(call.cell.gates) * call.hidden
         rows, columns = call.steps * call.batch, call.directions * units
@@ -219,12 +222,12 @@ class Passes:
                 program.gemm(call, (height, columns, count), *factors, at[f"grad_{name}"] + begin * columns * size)
 
     def _wanted_of(self, k: int, d: int) -> list[str]:
-        """The weights of a direction whose gradients are wanted, by their names."""
+        """The names of the weights of a direction whose gradients are wanted."""
         call, wanted = self._calls[k], self._wanted[k].weights[d]
         return [name for name, want in named(call.cell, wanted).items() if want]
 
     def _previous(self, program: Program, k: int, d: int) -> At:
-        """(T, B, P): the hidden state that each step's product read."""
+        """The hidden state (T, B, P) that each step's product read."""
         call = self._calls[k]
         if not self._several_steps:
             return self._state("initial", k, d, 0)

@@ -1,4 +1,4 @@
-// What a stage is given, and where a row of it reads and writes its values.
+// The arguments of a stage, and where a row of it reads and writes its values.
 
 #pragma once
 
@@ -9,36 +9,38 @@
 namespace seqcells {
 namespace {
 
-// What a stage is given: rows [row0, row1) of `vectors` vectors of units from `unit` on. Arrays that begin at a row begin at row0.
+// The arguments of a stage: rows [row0, row1), and `vectors` vectors of units from `unit` on. `products` and `inputs` begin at
+// row0.
 template <class Compute>
 struct Stage {
     const Call* p;
     int64_t index;              // of the step, in the order of travel
     int64_t row0, row1, unit;
     int vectors;
-    bool pairs;                 // whether operands are of bfloat16, not of Compute
-    bool last;                  // whether no step comes after this one
+    bool pairs;                 // whether operands are bfloat16 instead of Compute
+    bool last;                  // whether this is the last step of the pass
 
-    const Compute* products[MAX_PRODUCTS];  // row blocks of vectors, side by side
+    const Compute* products[MAX_PRODUCTS];  // row blocks side by side, each of `vectors` vectors
     int64_t products_width[MAX_PRODUCTS];
-    const Compute* inputs;            // of the gates, as products; null: they are in an array
+    const Compute* inputs;            // the gates' projected inputs, laid out like products; null: they are in an array
     int64_t inputs_width;
     const Compute* numbers;           // (reductions, B)
-    Compute *kept, *kept_twice[2];    // (·, B, kept_width); where it is needed twice, of this step and of the next
+    Compute *kept, *kept_twice[2];    // (·, B, kept_width); kept_twice: values with two buffers, of this step and of the next
     int64_t kept_width, kept_by_array;
     char* operands[2][MAX_PRODUCTS];
     int64_t operands_width[MAX_PRODUCTS];
-    Compute* sums;                    // (sums, sums_width), and in full
+    Compute* sums;                    // (sums, sums_width): short sums, and their float64 totals
     double* totals;
     int64_t sums_width;
-    int64_t terms;              // summed up so far
+    int64_t terms;              // terms in the sums so far
 
-    int64_t next_unit;          // what is likely to come next, to be asked for ahead of time; -1 for nothing
+    int64_t next_unit;          // the block that is likely to come next, for prefetches; -1 for none
     int next_vectors;
     int64_t next_index;
 };
 
-// Where a sequence has not ended, in a pass without boundaries and in one with them; whether it begins anew.
+// The conditions of boundaries: whether a sequence has not ended, and whether it is reset. A pass without boundaries has the
+// constants Always and Never; a pass with boundaries has Whether.
 struct Always {};
 struct Never {};
 struct Whether {
@@ -89,18 +91,18 @@ SEQCELLS_INLINE void add_up(const Stage<Compute>& s, int64_t place, const Severa
 
 constexpr bool is_of_row(Axes axes) { return axes == Axes::TB || axes == Axes::B || axes == Axes::NONE; }
 
-// One row of a stage, or of the first one of the next step: where its arrays are.
+// One row of a stage, or of the next step's first stage: where it reads and writes its values.
 template <class Pass, class Compute>
 struct Place {
     const Stage<Compute>& s;
     const Call& p;
-    const int64_t units;  // how many there are
-    const int64_t index, row, time;  // index: of the step whose values they are
-    bool ahead;           // whether that step comes after `s.index`
-    bool full;            // whether sums go to those in full
-    bool pairs;           // whether operands are of another type than what is kept
+    const int64_t units;  // units of the stage's letter
+    const int64_t index, row, time;  // index: of the step that the values belong to
+    bool ahead;           // whether that is the step after `s.index`
+    bool full;            // whether short sums are now added to the float64 totals
+    bool pairs;           // whether operands have another type than kept values
 
-    // A value's vector of units; `halves`: whether the caller's arrays may be of bfloat16. `Of::slot` says where it is.
+    // Reads a value for some units, from where `Of::slot` says. `halves`: whether the caller's arrays are bfloat16.
     template <class Of, class V>
     SEQCELLS_INLINE void read(V& value, int sub, int64_t count, bool halves) const {
         constexpr Slot slot = Of::slot;

@@ -1,6 +1,6 @@
-// Large blocks are kept for the next call, up to half a gigabyte of them: to have their pages given anew can cost more than
-// the work on them (1.5 µs each on a virtual machine, a third of the time of training a large layer). Where another thread
-// is at it (or was, when this process was forked from it), a block is taken from the system and given back.
+// Large blocks are kept for the next call, up to half a gigabyte of them. New pages from the system can cost more than the work
+// on them: 1.5 µs each on a virtual machine. That is a third of the time of training a large layer. While another thread holds
+// the lock (or held it when this process was forked), blocks come from the system and go back to it.
 
 #include "pool.h"
 
@@ -56,7 +56,7 @@ void give(void* memory, int64_t bytes) {
     if (bytes >= SMALL && bytes <= MOST / 2) {
         std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
         if (lock) {
-            // The oldest make room.
+            // The oldest blocks make room.
             while (blocks[next].memory || kept + bytes > MOST) {
                 std::free(out_of(blocks[next]));
                 if (kept + bytes > MOST) next = (next + 1) % PLACES;
@@ -73,13 +73,13 @@ void give(void* memory, int64_t bytes) {
 int64_t release() {
     std::unique_lock<std::mutex> lock(mutex, std::defer_lock);
     for (int tries = 0; !lock.try_lock(); ++tries) {
-        if (tries == 1000) return 0;  // whoever has it may have stayed behind when this process was forked
+        if (tries == 1000) return 0;  // the thread that holds it may be in the process that this one was forked from
         sched_yield();
     }
     const int64_t released = kept;
     for (Block& block : blocks) std::free(out_of(block));
 #if defined(__GLIBC__)
-    malloc_trim(0);  // or the C library keeps what it was given
+    malloc_trim(0);  // otherwise the C library keeps the freed blocks
 #endif
     return released;
 }

@@ -6,15 +6,16 @@
 
 namespace seqcells {
 
-// One for the whole engine, compiled for any processor: not in the tables, of which there is one an instruction set.
+// One pool for the whole engine, compiled for any processor. It is not in the tables, which exist once for each instruction
+// set.
 namespace pool {
 
-// A block of whole cache lines, not initialised, null where there is none; bytes becomes its size.
+// Returns a block of whole cache lines, not initialised, or null when memory runs out. `bytes` becomes the block's size.
 void* take(int64_t& bytes);
 
 void give(void* memory, int64_t bytes);
 
-// Give back to the system what is kept → its bytes; 0 where another thread does not let go of the pool.
+// Gives all kept memory back to the system. Returns its bytes, or 0 if another thread does not release the pool's lock.
 int64_t release();
 
 }  // namespace pool

@@ -1,4 +1,4 @@
-// What an instruction set has for one precision, whatever the cell.
+// The functions of an instruction set for one precision, the same for all cells.
 
 #pragma once
 
@@ -8,7 +8,8 @@
 
 namespace seqcells {
 
-// A product c = a · b + bias: a (rows × depth), b (depth × columns), each with one of its strides 1; c (rows × columns) and bias contiguous.
+// The product c = a · b + bias of a (rows × depth) and b (depth × columns). One stride of a and one of b is 1; c (rows ×
+// columns) and bias are contiguous.
 struct Gemm {
     int64_t rows, columns, depth, threads;
     const void* a;
@@ -19,19 +20,20 @@ struct Gemm {
     void* c;
 };
 
-// The functions return 0, or -1 where memory is lacking.
+// `gemm` and `loop` return 0, or -1 when memory runs out.
 struct Precision {
     const char* name;
     int (*gemm)(const Gemm&);
-    // A pass over one or two directions.
+    // Runs a pass over one or two directions.
     int (*loop)(const Pass&, const Call* directions, int count);
-    // Packs a direction's weights into memory, if there is any, for the `packed` of many calls; returns how many bytes they take.
+    // Packs one direction's weights into `memory`, for Call::packed of many calls; null memory packs nothing. Returns the bytes
+    // that the packed weights take.
     int64_t (*pack)(const Pass&, const Call&, void* memory);
 };
 
-// Both passes of a cell that the extension has for one instruction set, computed in float32 and in float64.
+// Both passes of a cell that is built into the extension, for one instruction set, in float32 (single) and in float64 (wide).
 struct Built {
-    const char* key;  // of the printed struct
+    const char* key;  // the hash of the printed struct
     Pass single[2], wide[2];
 };
 

@@ -1,4 +1,4 @@
-"""Calls of a stack of layers that differ only in where their tensors lie, prepared once."""
+"""Calls of a stack of layers that differ only in the addresses of their tensors, prepared once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,15 +22,16 @@ def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
 
 
 class Inference:
-    """A stack's inference, prepared for all calls that differ only in where their tensors lie.
+    """A stack's inference, prepared for all calls that differ only in the addresses of their tensors.
 
-    The gates' parts from the input never exist as a whole: they are made for a few steps at a time, by the thread that
-    uses them. Weights are read where they lie, so what is written to them between two calls counts in the second.
+    The input's part of the gates never exists as a whole: the thread that uses it computes it for a few steps at a
+    time. Weights are read where they lie, so a change between two calls counts in the second.
 
     Args:
-        layers: one below the other, each from its input; of that and of states only shapes and dtypes count.
-        versions: what is known of the weights while packed copies of them are kept. Default: none are kept
-        batch_first: whether the input, and what streams have steps and sequences, lie as (B, T, ·). Default: False
+        layers: the layers from the first to the last. Only the shapes and dtypes of inputs and states count.
+        versions: the weights' versions, which the caller compares; if given, packed copies of the weights are kept.
+            Default: no copies are kept
+        batch_first: whether the input, and streams with steps and sequences, lie as (B, T, ·). Default: False
         zeros: whether initial states will be None. That may change from call to call
     """
 
@@ -84,7 +85,7 @@ class Inference:
         self._run = program.done(memory.bytes)
 
     def _pack(self, call: LayerCall, fields: list[int]) -> None:
-        """Packed copies of each direction's weights, which live as long as this does; their addresses are put among the
+        """Pack each direction's weights into copies that live as long as this object, and put their addresses among the
         fields."""
         places, count = call.kernels.places[False], call.kernels.count
         for d in range(call.directions):
@@ -97,23 +98,24 @@ class Inference:
             fields[d * count + places["packed"]] = memory.data_ptr()
 
     def __call__(self, *tensors: Tensor | None) -> None:
-        """Read and write the input, streams in the cell's order, initial states (None for zeros), final states, each
-        layer's output, and the weights as they are `present` in each direction: contiguous, of the working dtype; no
-        result may overlap with what is read, but a last output of one step with its final hidden state."""
+        """Run the stack. The arguments are the input, streams in the cell's order, initial states (None for zeros),
+        final states, each layer's output, and each direction's `present` weights. All are contiguous and of the working
+        dtype. No result may overlap a tensor that is read; only the last output of a single step may be its final
+        hidden state."""
         self._run(*tensors)
 
     def holds(self) -> bool:
-        """Whether it would be prepared alike now."""
+        """Whether the same call would be prepared in the same way now."""
         return self._made_for == _circumstances(self._storage)
 
 
 class Training:
-    """A stack's forward and backward, prepared likewise.
+    """A stack's forward and backward, prepared for all calls that differ only in the addresses of their tensors.
 
     Args:
-        layers: one below the other, each from its input, without lengths, resets and projections, in float32 or
-            float64; of all tensors only shapes and dtypes count.
-        wanted: the same layers, of bools in the places of tensors: whether a gradient is wanted.
+        layers: the layers from the first to the last, without lengths, resets and projections, in float32 or float64.
+            Only the tensors' shapes and dtypes count.
+        wanted: the same layers, with a bool in place of each tensor: whether its gradient is wanted.
         batch_first: whether the input, its gradient and streams lie as (B, T, ·). Default: False
         reads_output: whether backward may read the output; it need not after a single step. Default: True
     """
@@ -135,8 +137,9 @@ class Training:
             self._empty_kept = maker(torch.empty(max(1, passes.kept.bytes // self._dtype.itemsize), dtype=self._dtype))
 
     def forward(self, *tensors: Tensor | None) -> Tensor:
-        """Read the input, streams, initial states (None for zeros); write final states and the output, which may be the
-        final hidden state of one step; read the weights as they are `present`. Returns what backward needs besides."""
+        """Run forward. It reads the input, streams, initial states (None for zeros), and the weights as they are
+        `present`. It writes final states and the output, which may be the final hidden state of a single step. Returns
+        what backward needs besides these tensors."""
         kept = self._empty_kept()
         self._forward(*tensors, kept)
         return kept
@@ -147,14 +150,14 @@ class Training:
         makers: Sequence[Callable[[], Tensor] | None],
         as_made: bool = True,
     ) -> list[Tensor | None]:
-        """Read the input, streams, initial states, the output (None where it is not read), what forward returned, the
-        gradients of output and final states, and the weights. Returns the gradients of the input, of initial states,
-        and of weights, those that are wanted, for which there is something that makes such a tensor. Whether the output
-        is ``as_made`` does not matter here: other engines read around it."""
+        """Run backward. It reads the input, streams, initial states, the output (None if backward does not read it),
+        and what forward returned. It also reads the gradients of the output and final states, and the weights. Returns
+        the gradients of the input, initial states and weights: each is a tensor from ``makers``, or None without a
+        maker. ``as_made`` tells whether the output lies where it was made; only other engines need it."""
         found = [None if make is None else make() for make in makers]
         self._backward(*tensors, *found)
         return found
 
     def holds(self) -> bool:
-        """Whether it would be prepared alike now."""
+        """Whether the same call would be prepared in the same way now."""
         return self._made_for == _circumstances(self._dtype)

@@ -25,7 +25,7 @@ inline bool has_avx512() {
 inline bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
 #if defined(SEQCELLS_AMX)
-// Tiles are large, and so the system's to grant, to all threads.
+// The tile registers are large, so a process must ask the system for them. The permission holds for all its threads.
 inline bool may_use_amx() {
 #if defined(__linux__)
     constexpr long request = 0x1023, data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -36,7 +36,7 @@ inline bool may_use_amx() {
 }
 
 inline bool has_amx() {
-    constexpr unsigned tiles = 1u << 24, bfloat16 = 1u << 22;  // of what the processor says in edx
+    constexpr unsigned tiles = 1u << 24, bfloat16 = 1u << 22;  // bits of what the processor tells in edx
     unsigned a, b, c, d;
     return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tiles) && (d & bfloat16) && may_use_amx();
 }

@@ -1,8 +1,9 @@
-// The recurrent product, [rows × depth] · [depth × columns], on weights packed for it.
+// The recurrent product, [rows × depth] · [depth × columns], on packed weights.
 //
-// Packed weights are panels: a few vectors of columns, depth after depth, so that a panel is one stream of memory. A tile of
-// rows × a panel keeps its sums in registers. Each column of each row is summed in one fixed order, whatever the tile, the
-// number of threads and the rows beside it.
+// Packed weights are panels: a few vectors of columns, stored depth after depth, so that a panel is one stream of memory. A
+// tile of rows × one panel keeps its sums in registers. The sum for each row and column has a fixed order. The order does not
+// depend on the tile, the number of threads or the other rows. Only the matrix unit (AMX), which takes four rows or more, has
+// an order of its own.
 
 #pragma once
 
@@ -13,24 +14,25 @@
 namespace seqcells {
 namespace {
 
-// Vectors of a block at most: some panels that are used together.
+// Most vectors in a block, which is a few panels that are used together.
 constexpr int MOST = MAX_ROWS;
-// Vectors of a panel. With few registers three: four rows of three are the most sums, and read the least for each.
+// Most vectors in a panel. With few registers it is three: four rows of three vectors are the most sums that fit, and need the
+// fewest reads a sum.
 constexpr int WIDEST = VECTOR_REGISTERS >= 32 ? 4 : 3;
-// Rows of a tile at most: as many sums as there are registers for, besides one vector of values and V of weights.
+// Most rows in a tile: as many sums as registers hold, besides one vector of values and V vectors of weights.
 constexpr int tallest(int V) { return (VECTOR_REGISTERS - V - 1) / V < 8 ? (VECTOR_REGISTERS - V - 1) / V : 8; }
 constexpr int TALL[] = {1, tallest(1), tallest(2), tallest(3), tallest(4)};
-// Rows that are done together. With few registers the first-level cache is small, and holds a chain of so many beside its
-// weights.
+// Most rows that are multiplied together. Where registers are few, the first-level cache is small, and holds one chain of so
+// many rows beside the chain's weights.
 constexpr int64_t BATCH = VECTOR_REGISTERS >= 32 ? 48 : 24;
-// Words of the depth that are summed in one chain. The error grows with the length of a chain and the number of chains,
-// not with their product. And the weights of a chain stay in the first-level cache for all rows.
+// Words of the depth that are summed in one chain. The rounding error grows with the length of a chain and with the number of
+// chains, not with their product. The weights of one chain also stay in the first-level cache for all rows.
 constexpr int64_t TERMS = 128;
-// Words that a unit for tiles takes between two readings of its sums.
+// Words of the depth that the matrix unit takes before it stores its sums and loads them again.
 constexpr int64_t TILED = 128;
 
-// So many rows or vectors in as few pieces as `most` allows, the first of them longer by one where that is needed. Not by
-// `WorkRange`: its divisions take as long as a small tile.
+// Divides `all` rows or vectors into the fewest pieces of at most `most`; the first pieces are longer by one where needed.
+// `WorkRange` is not used here: its divisions take as long as a small tile.
 struct Pieces {
     int count, length, longer;
 
@@ -38,7 +40,7 @@ struct Pieces {
     constexpr int at(int piece) const { return length + (piece < longer); }
 };
 
-// out[M][V vectors] (+)= a[M][depth] · w[depth][V vectors], in chains of so many words.
+// out[M][V vectors] (+)= a[M][depth] · w[depth][V vectors], in chains of `chain` words.
 template <class Operand, int M, int V>
 void tile(const Word<Operand>* w, int64_t depth, int64_t chain, const Operand* a, int64_t stride, Sum<Operand>* out, int64_t out_stride, bool add) {
     using S = Vector<Sum<Operand>>;
@@ -73,7 +75,7 @@ void tile(const Word<Operand>* w, int64_t depth, int64_t chain, const Operand* a
     } while (depth > 0);
 }
 
-// All tiles, by rows and vectors, those that there are registers for.
+// The function `tile` for each number of rows and vectors; null where there are too few registers.
 template <class Operand>
 struct Tiles {
     using Tile = void (*)(const Word<Operand>*, int64_t, int64_t, const Operand*, int64_t, Sum<Operand>*, int64_t, bool);
@@ -100,7 +102,7 @@ template <class Operand>
 constexpr Tiles<Operand> TILES{};
 
 #if defined(SEQCELLS_HAS_TILES)
-// The same for any number of rows by the unit for tiles, which sums in another order.
+// The same product by the matrix unit, for any number of rows. The unit sums in another order.
 template <class Operand>
 void tiles_of_unit(int vectors, const Word<Operand>* w, int64_t depth, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out,
                    int64_t out_stride, bool add) {
@@ -118,7 +120,7 @@ void tiles_of_unit(int vectors, const Word<Operand>* w, int64_t depth, const Ope
 }
 #endif
 
-// out[rows][vectors] (+)= a[rows][depth] · panel, in chains of so many words.
+// out[rows][vectors] (+)= a[rows][depth] · panel, in chains of `chain` words.
 template <class Operand>
 void multiply(int vectors, const Word<Operand>* w, int64_t depth, int64_t chain, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out,
               int64_t out_stride, bool add) {
@@ -131,9 +133,10 @@ void multiply(int vectors, const Word<Operand>* w, int64_t depth, int64_t chain,
             if (!depth) return;
         }
 #endif
-    // As few tiles as possible, all of about one height: a low one would wait for each sum.
+    // As few tiles as possible, of about equal height: a low tile would wait for the latency of each sum.
     const Pieces high(int(rows), TALL[vectors]);
-    // One tile takes all chains, of several each a chain, whose weights then stay in the cache.
+    // A single tile takes all chains at once. Several tiles take one chain after another, so that the chain's weights stay in
+    // the cache.
     const int64_t step = high.count > 1 ? chain : depth;
     int64_t k = 0;
     do {
@@ -149,8 +152,8 @@ void multiply(int vectors, const Word<Operand>* w, int64_t depth, int64_t chain,
     } while (k < depth);
 }
 
-// out[N vectors] = a[depth] · block for one row: all panels at a time, for those of one are too few sums to hide the latency
-// of an addition.
+// out[N vectors] = a[depth] · block, for one row. All panels are summed together: one panel has too few sums to hide the
+// latency of an addition.
 template <class Operand, int N>
 void row(const Word<Operand>* block, int64_t depth, int64_t chain, const Operand* a, Sum<Operand>* out) {
     using S = Vector<Sum<Operand>>;
@@ -191,11 +194,11 @@ constexpr std::array<Row<Operand>, sizeof...(N)> rows_of(std::index_sequence<N..
 template <class Operand>
 constexpr std::array<Row<Operand>, MOST> ROW = rows_of<Operand>(std::make_index_sequence<MOST>{});
 
-// out[rows][vectors] = a[rows][depth] · block, for at most BATCH rows. The rows are filled with zeros to whole words.
+// out[rows][vectors] = a[rows][depth] · block, for at most BATCH rows. Zeros must fill up each row to whole words.
 template <class Operand>
 void product(const Word<Operand>* block, int vectors, int64_t depth, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out) {
     const int64_t count = words<Operand>(depth), width = vectors * LANES<Operand>;
-    // As few chains as TERMS allows, of about one length.
+    // As few chains as TERMS allows, of about equal length.
     const int64_t chains = (count + TERMS - 1) / TERMS, chain = chains > 1 ? (count + chains - 1) / chains : count ? count : 1;
     if (rows == 1) return ROW<Operand>[vectors - 1](block, count, chain, a, out);
     const Pieces panels(vectors, WIDEST);
@@ -206,7 +209,8 @@ void product(const Word<Operand>* block, int vectors, int64_t depth, const Opera
     }
 }
 
-// Where vector n of a block's columns begins in packed panels, and how far it is from word to word of the depth.
+// Where vector n of a block's columns begins in the packed panels. `width` becomes the distance from one word of the depth to
+// the next.
 template <class Operand>
 Word<Operand>* place(Word<Operand>* block, int vectors, int64_t depth, int n, int64_t& width) {
     const Pieces panels(vectors, WIDEST);
@@ -217,7 +221,7 @@ Word<Operand>* place(Word<Operand>* block, int vectors, int64_t depth, int n, in
     }
 }
 
-// Rows of `gemv` that share what they read of w, and rows of w that are streamed side by side.
+// SHARING: rows of `gemv` that share each read of w. SIDE_BY_SIDE: rows of w that are streamed together.
 constexpr int SHARING = VECTOR_REGISTERS >= 32 ? 4 : 3, SIDE_BY_SIDE = 4;
 
 template <class Operand, int M, class From>
@@ -264,8 +268,8 @@ SEQCELLS_INLINE void dots_of(const From* w, int64_t columns, int64_t depth, cons
     }
 }
 
-// out[rows][one vector] = a[rows][depth] · wᵀ on weights as they are, for so few rows that packing would not pay: the
-// vector's columns are rows of w, at most `columns` of them.
+// out[rows][one vector] = a[rows][depth] · wᵀ on unpacked weights, for so few rows that packing would not pay. The vector's
+// columns are rows of w; at most `columns` of them exist.
 template <class Operand, class From>
 void gemv(const From* w, int64_t columns, int64_t depth, const Operand* a, int64_t stride, int64_t rows, Sum<Operand>* out, int64_t out_stride) {
     const Parts parts(rows, SHARING);
@@ -282,8 +286,8 @@ void gemv(const From* w, int64_t columns, int64_t depth, const Operand* a, int64
     }
 }
 
-// One vector of a block's columns, from a matrix whose element (k, c) is at from[k * by_depth + c * by_column], where one
-// of the two is 1; zeros past `columns`. The vectors are `width` apart.
+// Packs one vector of a block's columns. Element (k, c) of the matrix is at from[k * by_depth + c * by_column], where one of
+// the two strides is 1. Lanes past `columns` are zero. The words of the depth are `width` apart.
 template <class Operand, class From>
 void pack(const From* from, int64_t by_depth, int64_t by_column, int64_t depth, int64_t columns, Word<Operand>* to, int64_t width) {
     constexpr int L = LANES<Operand>, G = NUMBERS<Operand>;

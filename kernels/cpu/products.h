@@ -1,4 +1,4 @@
-// The products of a pass with its weights, block of units by block.
+// The products of a pass by its weights, one block of units at a time.
 
 #pragma once
 
@@ -10,17 +10,17 @@
 namespace seqcells {
 namespace {
 
-// Computed in Compute, by products of Operand. Weights are packed, each block's together, or read as they lie.
+// Sums are in Compute, factors in Operand. Weights are packed, each block's together, or read where the caller has them.
 template <class Compute, class Operand>
 class Products {
     static constexpr int L = LANES<Compute>;
-    static constexpr int64_t HEAD = 64;  // bytes before the words that are packed for other calls: the numbers of blocks
+    static constexpr int64_t HEAD = 64;  // bytes before the words in weights packed for other calls: each letter's number of blocks
 
     const Pass& pass;
     const Call& p;
-    std::vector<Blocks> all;  // of each letter
+    std::vector<Blocks> all;  // one for each letter
     Buffer<Word<Operand>> own;
-    Word<Operand>* weights[MAX_PRODUCTS + 1] = {};  // packed: of each product, and of the input's
+    Word<Operand>* weights[MAX_PRODUCTS + 1] = {};  // packed: for each product, then for the input's projection
 
   public:
     Products(const Pass& of, const Call& call) : pass(of), p(call) {
@@ -28,25 +28,26 @@ class Products {
     }
 
     const Blocks& blocks(int letter) const { return all[letter]; }
-    // Cuts the units of each letter for so many threads, or as packed weights are.
+    // Divides the units of each letter into blocks for `members` threads, or as the caller's packed weights are divided.
     void share_among(int64_t members) {
         const auto* cut = static_cast<const int64_t*>(p.packed);
         for (int letter = 0; letter < pass.letters; ++letter)
             all[letter] = cut ? Blocks(p.sizes[letter], L, cut[letter]) : Blocks(p.sizes[letter], L, units(letter), members);
     }
-    // Memory for packed weights, if they are to be packed; false where there is none.
+    // Allocates memory for packed weights, if this call packs them. Returns false when memory runs out.
     bool allocate() {
         if (packs()) own = Buffer<Word<Operand>>(layout(nullptr));
         if (!own.there()) return false;
         layout(p.packed ? words_of(p.packed) : own.get());
         return true;
     }
-    // Packs a block of the units, where weights are packed for this call.
+    // Packs one block of units, if this call packs weights.
     void prepare(int letter, int64_t block) const {
         if (packs()) pack_block(letter, all[letter].of(block));
     }
 
-    // The weights packed into memory for other calls, with how they are cut; returns how many bytes they take.
+    // Packs weights into `memory` for other calls, with the numbers of blocks; null memory packs nothing. Returns the bytes
+    // that they take.
     static int64_t pack(const Pass& of, const Call& call, void* memory) {
         Products products(of, call);
         products.share_among(call.threads);
@@ -62,10 +63,10 @@ class Products {
         return bytes;
     }
 
-    // Row blocks of a product's result, and what of the depth each takes.
+    // columns: the row blocks of a product's result. depth: the numbers of the operand that one of them sums over.
     int64_t columns(int k) const { return pass.product[k].transposed ? 1 : pass.product[k].blocks; }
     int64_t depth(int k) const { return (pass.product[k].transposed ? pass.product[k].blocks : 1) * span(k); }
-    // Multiply-adds of a row, for so many units of each letter at most.
+    // Multiply-adds for one row, with at most `most` units of each letter.
     int64_t work_of_row(int64_t most = std::numeric_limits<int64_t>::max()) const {
         int64_t work = projects() ? pass.gates * std::min(most, p.sizes[0]) * p.features : 0;
         for (int k = 0; k < pass.products; ++k) work += columns(k) * std::min(most, rows(k)) * depth(k);
@@ -74,7 +75,7 @@ class Products {
 
     int64_t weight_bytes() const { return work_of_row() * int64_t(sizeof(Operand)); }
 
-    // Vectors of units of a block: so many that its row blocks are whole panels, and enough sums for one row.
+    // Vectors of units in a block: so many that its row blocks are whole panels, and that one row has enough sums.
     int units(int letter) const {
         int most = projects() && !letter ? pass.gates : 1, sum[MAX_STAGES] = {};
         for (int k = 0; k < pass.products; ++k) {
@@ -88,7 +89,8 @@ class Products {
 
     bool packed() const { return p.packed || !few(); }
 
-    // The product of `rows` rows of an operand, `stride` from row to row, for a block: its vectors side by side.
+    // Multiplies `rows` rows of an operand, `stride` apart, for a block of units. In each row of the result, its vectors are
+    // side by side.
     void multiply(int k, WorkRange units, const Operand* from, int64_t stride, int64_t rows, Compute* to) const {
         const Multiplied& one = pass.product[k];
         if (one.heads > 1)
@@ -98,7 +100,7 @@ class Products {
         else
             unpacked(p.arrays[one.weight], this->rows(k), one.first, one.blocks, operand_size(k), units, from, stride, rows, to);
     }
-    // Likewise of the input, for the gates.
+    // Projects rows of the input to the gates, likewise.
     void project(WorkRange units, const Operand* from, int64_t stride, int64_t rows, Compute* to) const {
         if (packed())
             product<Operand>(of_block(pass.products, units, pass.gates, p.features), int(pass.gates * units.count()), p.features, from, stride, rows, to);
@@ -106,7 +108,7 @@ class Products {
             unpacked(p.weight_ih, p.sizes[0], 0, pass.gates, p.features, units, from, stride, rows, to);
     }
 
-    // f(from) with the caller's array in the type that it is of.
+    // Calls f(from), with the caller's array as a pointer to its own type.
     template <class F>
     SEQCELLS_INLINE void in_its_type(const void* from, F f) const {
         if constexpr (std::is_same_v<Compute, float>)
@@ -115,10 +117,12 @@ class Products {
     }
 
   private:
-    // Whether the gates are made of the input here. Weights are packed before there is one.
+    // Whether the loop projects the input. The condition does not test p.input, because weights may be packed before an input
+    // exists.
     bool projects() const { return p.weight_ih && p.features; }
 
-    // The letter of a product's results, how many units it stands for, and how many that of the operand does.
+    // letter_of: the letter of a product's results. rows: the units of that letter. operand_size: the units of the operand's
+    // letter.
     int letter_of(int k) const { return pass.letter[pass.product[k].stage]; }
     int64_t rows(int k) const { return p.sizes[letter_of(k)]; }
     int64_t operand_size(int k) const { return p.sizes[pass.operand[pass.product[k].operand].letter]; }
@@ -127,7 +131,7 @@ class Products {
         return reinterpret_cast<Word<Operand>*>(static_cast<char*>(const_cast<void*>(packed)) + HEAD);
     }
 
-    // Packing reads and writes all weights once: as long as some thirty rows take on weights as they lie.
+    // Packing reads and writes all weights once. It takes as long as some thirty rows on unpacked weights.
     bool few() const {
         for (int k = 0; k < pass.products; ++k)
             if (pass.product[k].transposed || pass.product[k].heads > 1) return false;
@@ -135,7 +139,8 @@ class Products {
     }
     bool packs() const { return !p.packed && !few(); }
 
-    // Of several heads each unit has its own's part of the depth: what those of a vector have together, and where that begins.
+    // With several heads, a unit sums only over its own head's part of the depth. span: the depth that the units of one vector
+    // need together. begin_of: where that depth begins.
     int64_t units_of_head(int k) const { return operand_size(k) / pass.product[k].heads; }
     int64_t span(int k) const {
         if (pass.product[k].heads == 1) return operand_size(k);
@@ -147,12 +152,12 @@ class Products {
         return first < last ? first : last;
     }
 
-    // Words that a lane's weights take. Of heads each row block's are filled up to whole words.
+    // Words that the weights of one lane take. With several heads, the depth of each row block is filled up to whole words.
     int64_t words_of_lane(int k) const {
         return pass.product[k].heads > 1 ? pass.product[k].blocks * words<Operand>(span(k)) : columns(k) * words<Operand>(depth(k));
     }
 
-    // Where packed weights lie from `at` on; returns how many words they take.
+    // Places the packed weights from `at` on; null places nothing. Returns the words that they take.
     int64_t layout(Word<Operand>* at) {
         int64_t taken = 0;
         for (int k = 0; k <= pass.products; ++k) {
@@ -166,7 +171,7 @@ class Products {
     }
     Word<Operand>* of_block(int k, WorkRange units, int64_t blocks, int64_t depth) const { return weights[k] + blocks * units.first * L * words<Operand>(depth); }
 
-    // Row blocks of `rows` units from `first` on.
+    // Packs row blocks of a weight, each of `rows` units, from the row block `first` on.
     void pack_rows(const void* weight, int64_t rows, int64_t first, int64_t blocks, int64_t depth, WorkRange units, Word<Operand>* to) const {
         const int vectors = int(blocks * units.count());
         for (int n = 0; n < vectors; ++n) {
@@ -176,7 +181,7 @@ class Products {
             in_its_type(weight, [&](const auto* from) { seqcells::pack<Operand>(from + (block * rows + unit) * depth, 1, depth, depth, rows - unit, column, width); });
         }
     }
-    // Columns, of `columns`, of the rows from `first` on.
+    // Packs columns of a weight that is transposed, with `columns` columns, from its row `first` on.
     void pack_columns(const void* weight, int64_t columns, int64_t first, int64_t depth, WorkRange units, Word<Operand>* to) const {
         for (int n = 0; n < units.count(); ++n) {
             const int64_t unit = (units.first + n) * L;
@@ -185,7 +190,8 @@ class Products {
             in_its_type(weight, [&](const auto* from) { seqcells::pack<Operand>(from + first * columns + unit, columns, 1, depth, columns - unit, column, width); });
         }
     }
-    // Vector by vector and row block by row block; a depth that is not of a unit's head has zeros.
+    // Weights of several heads lie vector by vector, and in each vector row block by row block. They are zero where the depth
+    // belongs to another head than the unit.
     Word<Operand>* of_vector(int k, int64_t vector, int64_t block) const {
         return weights[k] + (vector * pass.product[k].blocks + block) * words<Operand>(span(k)) * L;
     }

@@ -1,5 +1,5 @@
-"""Programs: lists of what the extension is to run in one call, passes of layers, products, copies and sums, with the
-places where addresses belong."""
+"""Programs: lists of what the extension runs in one call (passes of layers, products, copies and sums), with the fields
+that addresses belong in."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from .library import precision_handle, threads
 
 
 class At(NamedTuple):
-    """An address: so many bytes into an argument."""
+    """An address: ``ahead`` bytes into an argument."""
 
     argument: Any
     ahead: int = 0
@@ -23,7 +23,7 @@ class At(NamedTuple):
 
 
 class Block:
-    """Arrays one after the other in one argument, each of whole cache lines."""
+    """Arrays that lie one after another in one argument, each of whole cache lines."""
 
     def __init__(self, argument: str) -> None:
         self._argument, self._taken, self.bytes = argument, 0, 0
@@ -35,19 +35,19 @@ class Block:
         return place
 
     def free(self) -> None:
-        """All that was taken may be taken again."""
+        """Let all memory be taken again."""
         self._taken = 0
 
 
 MEMORY = "memory"
-"""The argument that a program has for itself, while it runs: what is passed from run to run."""
+"""A program's own argument: memory by which runs pass values on to later runs."""
 
 
 class Program:
-    """What is to be run, in order.
+    """A list of runs, in order.
 
     Args:
-        arguments: the names of what it is called with.
+        arguments: the names of the arguments that the program is called with.
     """
 
     def __init__(self, arguments: Sequence[Any]) -> None:
@@ -60,7 +60,8 @@ class Program:
         self._runs.append((what, handle, fields, places))
 
     def layer(self, backward: bool, call: LayerCall, fields: list[int], directions: Sequence[Mapping[str, At]]) -> None:
-        """A layer's pass, with the addresses of each direction by the names of arrays; of no others that it knows."""
+        """A layer's pass. ``directions`` has each direction's addresses by the names of arrays; arrays that the pass
+        does not have are ignored."""
         kernels, at = call.kernels, {}
         places = kernels.places[backward]
         for d, addresses in enumerate(directions):
@@ -76,23 +77,24 @@ class Program:
         out: At,
         bias: At | None = None,
     ) -> None:
-        """A product of ``sizes`` (rows, columns, depth); each matrix with its strides, in numbers."""
+        """A product of ``sizes`` (rows, columns, depth). Each matrix has its strides, in elements."""
         (a, *a_by), (b, *b_by) = left, right
         fields = [*sizes, threads(), 0, *a_by, 0, *b_by, 0, 0]
         at = {4: a, 7: b, 11: out} | ({} if bias is None else {10: bias})
         self.add("gemm", precision_handle(call.precision), fields, at)
 
     def copy(self, sizes: tuple[int, int, int], to: tuple[At, int, int], source: tuple[At, int, int]) -> None:
-        """Planes of rows of bytes; each array with its strides, in bytes."""
+        """A copy of planes of rows, of ``sizes`` (planes, rows, bytes). Each array has its strides, in bytes."""
         (to_at, *to_by), (from_at, *from_by) = to, source
         self.add("copy", 0, [*sizes, 0, *to_by, 0, *from_by], {3: to_at, 6: from_at})
 
     def sum(self, count: int, size: int, to: At, source: At) -> None:
-        """So many numbers added to others, of ``size`` bytes each."""
+        """Add ``count`` numbers, of ``size`` bytes each, to as many numbers."""
         self.add("add", 0, [count, size, 0, 0], {2: to, 3: source})
 
     def side_by_side(self, directions: Sequence[Mapping[str, At]], name: str, bytes: int, memory: Block) -> At | None:
-        """A weight of all directions, one below the other, of so many bytes each."""
+        """A weight of all directions, ``bytes`` bytes each, one below the other; None if a direction has no such
+        weight."""
         at = [each.get(name) for each in directions]
         if None in at or len(at) == 1:
             return None if None in at else at[0]
@@ -104,7 +106,7 @@ class Program:
     def projected(
         self, call: LayerCall, input: At, features: int, weights: Sequence[Mapping[str, At]], memory: Block
     ) -> list[At]:
-        """The gates that a product makes of the input (T, B, features), for each direction."""
+        """The gates that a product makes from the input (T, B, features), for each direction."""
         size, units = call.dtype.itemsize, len(call.cell.gates) * call.hidden
         rows, columns = call.steps * call.batch, call.directions * units
         gates_x = memory.take(rows * columns * size)
@@ -114,24 +116,24 @@ class Program:
         return [gates_x + d * units * size for d in range(call.directions)]
 
     def steps_first(self, call: LayerCall, row: int, memory: Block, source: At) -> At:
-        """A copy of the input, or a stream, (B, T, ·), whose rows have so many bytes, as (T, B, ·)."""
+        """A copy as (T, B, ·) of the input or a stream (B, T, ·), whose rows have ``row`` bytes."""
         place = memory.take(call.steps * call.batch * row)
         turned = source, row, call.steps * row
         self.copy((call.steps, call.batch, row), (place, call.batch * row, row), turned)
         return place
 
     def done(self, bytes: int) -> Any:
-        """What runs it, in memory of so many bytes of its own."""
+        """The object of the extension that runs the program, with ``bytes`` bytes of memory of its own."""
         return _engine.prepared(self._runs, self._arguments, bytes)
 
 
 def streams_of(
     program: Program, q: Recurrence, call: LayerCall, input: At, turned: bool, memory: Block
 ) -> dict[str, At]:
-    """The addresses of a layer's streams, by the names of arrays; all layers and directions read the same.
+    """The addresses of a layer's streams, by the names of arrays. All layers and directions read the same streams.
 
     Args:
-        turned: whether those with steps and sequences lie as (B, T, ·).
+        turned: whether streams with steps and sequences lie as (B, T, ·).
     """
     found, size = {"x.input": input} if "input" in q.cell.streams else {}, call.dtype.itemsize
     for name in names(q.cell):
@@ -143,11 +145,11 @@ def streams_of(
 
 
 def are_read_in_place(q: Recurrence, call: LayerCall) -> bool:
-    """Whether weights are read where the layer has them; otherwise they were converted, or laid out anew."""
+    """Whether weights are read where the layer has them. Otherwise they were converted, or copied to another layout."""
     pairs = zip(q.weights, call.weights, strict=True)
     return all(all(map(operator.is_, w.present(), own.present())) for w, own in pairs)
 
 
 def arguments_of(call: LayerCall, k: int, d: int) -> dict[str, tuple[int, int, str]]:
-    """The arguments of a direction's weights, by their names."""
+    """The arguments of a direction's weights, by the weights' names."""
     return {name: (k, d, name) for name in named(call.cell, call.weights[d])}

@@ -8,8 +8,9 @@
 namespace seqcells {
 namespace {
 
-// Of so many units, at(unit) being the vector from there on. They are taken in their order, lane by lane, and the lanes in
-// float64: the sum does not depend on who asks. `mean_of_all`: of the same units, or null.
+// Reduces `units` units of a row; at(unit) is the vector that begins at that unit. Each lane sums its units in order, and the
+// lanes are added in float64: the sum does not depend on which thread computes it. `mean_of_all`: the mean of the same units,
+// or null.
 template <class Compute, class F>
 Compute reduce(Reduced how, int64_t units, const Compute* mean_of_all, F at) {
     constexpr int L = LANES<Compute>;

@@ -1,4 +1,4 @@
-"""Why the CPU engine cannot run a call. Nothing here loads the extension by itself."""
+"""Why the CPU engine cannot run a call. This module does not load the extension when it is imported."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 @untraced
 def _why_not(cell: type[Cell], dtype: torch.dtype, options: tuple[str, ...]) -> str | None:
-    """Why no kernels run a cell, or None; a cell that the extension was built without is compiled here."""
+    """Why no kernels run a cell, or None. A cell that the extension was built without is compiled here."""
     from . import compiled
 
     if "projection" in options:
-        cell = transformed(cell, "projection(1)")  # of any size they are the same
+        cell = transformed(cell, "projection(1)")  # the reason is the same for any size
     reason = compiled.why_not(cell, dtype)
     if "keep" not in options or reason:
         return reason
-    # What is kept is a program of its own, which is compiled when the layer runs.
+    # A cell with kept values is another program, which is compiled when the layer runs.
     return compiled.unable() and f"its kernels keep no values of steps, and it compiles none: {compiled.unable()}"
 
 
 def lacks_bfloat16_unit() -> bool:
-    """Whether the instruction set in use is known to have no unit for products of bfloat16; otherwise it may."""
+    """Whether the instruction set in use is known to have no unit for products of bfloat16; other instruction sets may
+    have one."""
     from . import library
 
     return library.target in ("avx512", "avx2")

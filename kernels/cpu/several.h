@@ -1,12 +1,12 @@
-// Several vectors as one value. An activation is a chain of instructions of which each waits for the one before; side by
-// side, those of one vector fill the time that another waits.
+// Several vectors as one value. An activation is a chain of instructions, each of which waits for the one before. Side by side,
+// one vector's instructions fill the latency of another's.
 
 #pragma once
 
 #include <type_traits>
 #include <utility>
 
-// By force, so that no vector is ever passed in a call, whatever the target.
+// Always inlined, so that no call passes a vector, on any target.
 #define SEQCELLS_INLINE inline __attribute__((always_inline))
 
 namespace seqcells {
@@ -17,7 +17,7 @@ struct Several {
     using One = std::decay_t<decltype(std::declval<V&>()[0])>;
     V part[N];
 
-    // Part by part.
+    // Makes part n by f(n).
     template <class F>
     SEQCELLS_INLINE static Several each(F f) {
         Several all;
@@ -25,9 +25,9 @@ struct Several {
         for (int n = 0; n < N; ++n) all.part[n] = f(n);
         return all;
     }
-    // For `scalar`, which asks what a lane is of: of the first part.
+    // A lane of the first part. `scalar` asks for the type of a lane by this.
     One operator[](int lane) const { return part[0][lane]; }
-    // The same bits as of another type.
+    // The same bits, as vectors of another type.
     template <class U>
     SEQCELLS_INLINE explicit operator Several<U, N>() const {
         return Several<U, N>::each([&](int n) { return (U)part[n]; });

@@ -1,4 +1,4 @@
-// Who does what.
+// How items, columns and rows are divided.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 namespace seqcells {
 namespace {
 
-// Items [first, last) of `count` for a member of a team.
+// Items [first, last) of `count` items, for one member of a team of `size`.
 struct WorkRange {
     int64_t first, last;
     WorkRange(int64_t count, int64_t member, int64_t size) : first(count * member / size), last(count * (member + 1) / size) {}
@@ -19,11 +19,11 @@ struct WorkRange {
     int64_t count() const { return last - first; }
 };
 
-// A matrix's columns in blocks of whole vectors, which differ by one vector at most.
+// A matrix's columns, divided into blocks of whole vectors. The blocks differ by one vector at most.
 struct Blocks {
     int64_t vectors, count;
 
-    // `most`: vectors of a block. `members`: threads, each of which gets as many blocks as the others if it can.
+    // `most`: vectors in a block. `members`: threads, which get equal numbers of blocks if there are enough vectors.
     Blocks(int64_t columns, int lanes, int most, int64_t members) : vectors((columns + lanes - 1) / lanes) {
         count = ((vectors + most - 1) / most + members - 1) / members * members;
         if (count > vectors) count = vectors;
@@ -32,7 +32,7 @@ struct Blocks {
     WorkRange of(int64_t block) const { return WorkRange(vectors, block, count); }
 };
 
-// Rows in parts of about equal height, at most `most` each.
+// Rows, divided into parts of about equal height, at most `most` each.
 struct Parts {
     int64_t rows, count;
 

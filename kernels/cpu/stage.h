@@ -1,4 +1,4 @@
-// The elementwise part of a stage over the rows of a block of units: all that is compiled for each cell.
+// The elementwise part of a stage over the rows of a block of units: the only code that is compiled for each cell.
 
 #pragma once
 
@@ -9,7 +9,7 @@ namespace {
 
 #define SEQCELLS_LAMBDA __attribute__((always_inline))
 
-// f of each number below N, as a constant.
+// Calls f with each number below N, as a compile-time constant.
 template <int N, class F, std::size_t... I>
 SEQCELLS_INLINE void each_constant(F f, std::index_sequence<I...>) {
     (f(std::integral_constant<int, int(I)>{}), ...);
@@ -19,7 +19,7 @@ SEQCELLS_INLINE void each_constant(F f) {
     each_constant<N>(f, std::make_index_sequence<N>{});
 }
 
-// A slot of those that a stage reads, or writes, as a type.
+// The I-th slot that stage K reads, or writes, as a type.
 template <class Pass, int K, int I>
 struct Read {
     static constexpr Slot slot = std::get<K>(Pass::reads)[I];
@@ -29,13 +29,13 @@ struct Written {
     static constexpr Slot slot = std::get<K>(Pass::results)[I];
 };
 
-// Whether a value is there; what boundaries alone need is zero without them, or not looked at.
+// Whether a slot is read and written at all. Values that only boundaries need count as zero in calls without boundaries.
 template <class Pass, bool BOUNDED>
 constexpr bool is_needed(const Slot slot) {
     return BOUNDED || slot.where != Where::KEPT || !Pass::keep[slot.column].bounded;
 }
 
-// What a stage reads that is one number of a row, or what differs from unit to unit.
+// Reads the slots of a stage: with OF_ROW the slots with one number for a row, else the slots that differ from unit to unit.
 template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool BEGINS, class Compute, class V>
 SEQCELLS_INLINE void read_all(const Place<Pass, Compute>& row, V* v, int sub, int64_t count, bool halves) {
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA {
@@ -80,11 +80,11 @@ SEQCELLS_INLINE void write_all(const Place<Pass, Compute>& row, const V* v, int 
         });
 }
 
-// Some vectors of units of one row: N whole ones, where no array is of bfloat16, or by 0 one of any kind.
+// Computes N whole vectors of units of one row, where no array is bfloat16. N = 0 stands for one vector of any kind.
 template <class Pass, int K, bool BOUNDED, class Compute, int N, bool BEGINS>
 SEQCELLS_INLINE void stage_units(const Stage<Compute>& s, int64_t of_row, bool full, int sub) {
-    // Of those that are also computed side by side one alone is of the same type: the compiler then joins the same products and
-    // sums to one rounding.
+    // A single vector has the same type Several as vectors side by side, where a pass computes these. The compiler then fuses
+    // the same products and sums to one rounding.
     using V = std::conditional_t<Pass::side_by_side, Several<Vector<Compute>, N ? N : 1>, Vector<Compute>>;
     using Valid = std::conditional_t<BOUNDED, Whether, Always>;
     using Reset = std::conditional_t<BOUNDED, Whether, Never>;
@@ -92,7 +92,7 @@ SEQCELLS_INLINE void stage_units(const Stage<Compute>& s, int64_t of_row, bool f
     constexpr int NEXT = BEGINS ? K : Pass::follows[K];  // the next step's first stage, or -1
     const Call& p = *s.p;
     const int64_t units = p.sizes[Pass::letter[K]];
-    // Arrays of bfloat16 are read by what takes any vector, in the type of theirs that is computed in.
+    // Only the code for a vector of any kind (N = 0) reads bfloat16 arrays, and computes their values in float.
     constexpr bool MAY_BE_HALVES = N == 0 && std::is_same_v<Compute, float>;
     const bool halves = MAY_BE_HALVES && p.halves, pairs = MAY_BE_HALVES && s.pairs;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
@@ -132,13 +132,15 @@ SEQCELLS_INLINE void stage_units(const Stage<Compute>& s, int64_t of_row, bool f
     }
 }
 
-// One vector of any kind, with boundaries or without: it takes half of the time to compile, so there is one for both.
+// One vector of any kind, with or without boundaries. This code takes half of the compile time, so there is only one version
+// for both.
 template <class Pass, int K, class Compute, bool BEGINS>
 __attribute__((noinline)) void any_units(const Stage<Compute>& s, int64_t row, bool full, int sub) {
     stage_units<Pass, K, true, Compute, 0, BEGINS>(s, row, full, sub);
 }
 
-// Rows behind the last are the first ones of what is likely to come next. Returns whether there is such a row.
+// Rows past the last one stand for the first rows of the block that is likely to come next. Returns whether there is such a
+// row.
 template <class Compute>
 SEQCELLS_INLINE bool looks_ahead(const Stage<Compute>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
     if (row < s.row1) return true;
@@ -146,8 +148,8 @@ SEQCELLS_INLINE bool looks_ahead(const Stage<Compute>& s, int64_t& row, int64_t&
     return unit >= 0 && (row += s.row0 - s.row1) < s.row1;
 }
 
-// Asks for some units of a row in a step that a stage will read and write. By force: a function of nothing else has no
-// effects, as compilers see it.
+// Prefetches the units of a row that a stage will read and write in a step. It must be inlined: to compilers, a function that
+// only prefetches has no effects.
 template <class Pass, int K, class Compute>
 SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
     const int64_t units = p.sizes[Pass::letter[K]];
@@ -162,7 +164,7 @@ SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Written<Pass, K, k>{}, std::integral_constant<int, 1>{}); });
 }
 
-// Asks for what a row of a block will read and write.
+// Prefetches what a row of a block will read and write.
 template <class Pass, int K, class Compute>
 SEQCELLS_INLINE void prefetch(const Stage<Compute>& s, int64_t row) {
     const Call& p = *s.p;
@@ -174,7 +176,7 @@ SEQCELLS_INLINE void prefetch(const Stage<Compute>& s, int64_t row) {
         if (!s.last) expect_units<Pass, Pass::follows[K], Compute>(p, index + Pass::by, row, unit, count);
 }
 
-// Whether there is code for whole vectors at all. Without it kernels are slow, and compiled in a third of the time.
+// Whether there is code for whole vectors at all. Without that code, kernels are slow but compile in a third of the time.
 #ifndef SEQCELLS_WHOLE_VECTORS
 #define SEQCELLS_WHOLE_VECTORS true
 #endif
@@ -188,7 +190,7 @@ SEQCELLS_INLINE void stage_rows(const Stage<Compute>& s) {
         prefetch<Pass, K>(s, row + Pass::ahead);
         const bool full = (s.terms + row - s.row0 + 1) % SUMMED == 0;
         int sub = 0;
-        // All of these take long to compile, so only what is often called is there for whole vectors.
+        // All these variants take long to compile. So there is code for whole vectors only where calls are frequent.
         if constexpr (BEGINS || !SEQCELLS_WHOLE_VECTORS) {
         } else if constexpr (Pass::side_by_side && !BOUNDED && std::is_same_v<Compute, float> && VECTOR_BYTES > 16) {
             for (; wide - sub > 1; sub += 2)
@@ -213,7 +215,7 @@ void run_stage(const void* stage) {
         stage_rows<Pass, K, false, Compute, BEGINS>(s);
 }
 
-// Whether a cell's row blocks are as many as the loop has room for: those of each product, and of each stage.
+// Whether the loop has room for a cell's row blocks, in each product and in each stage.
 template <class Program>
 constexpr bool has_room_for_products() {
     int sums[MAX_STAGES] = {};

@@ -1,4 +1,5 @@
-// What the engine takes of the standard library: before any instruction set is named, so that all files share its code.
+// The standard headers that the engine uses. They come before any target pragma. So no inline function in them is compiled for
+// one instruction set, and all files can share its code.
 
 #pragma once
 

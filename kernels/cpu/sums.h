@@ -1,4 +1,4 @@
-// Sums over steps and rows: short ones in the type that is computed in, and of those in float64.
+// Sums over steps and rows: short sums in the working type, and float64 totals of the short sums.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 namespace seqcells {
 namespace {
 
-constexpr int64_t SUMMED = 8;  // terms of a sum in the type that is computed in; sums of those are float64
+constexpr int64_t SUMMED = 8;  // terms of a short sum, in the working type; totals of short sums are float64
 
 template <class Compute>
 SEQCELLS_INLINE void add_in_double(double* totals, Vector<Compute> value, int64_t count) {
@@ -22,7 +22,7 @@ SEQCELLS_INLINE void add_in_double(double* totals, Vector<Compute> value, int64_
     std::memcpy(totals, &all, sizeof all);
 }
 
-// A term of a sum over steps and rows: in `sums`, and in full in `totals`.
+// Adds a term to a short sum in `sums`. If `full`, the short sum then moves to its float64 total.
 template <class Compute, class S>
 SEQCELLS_INLINE void add_up(const S& s, int64_t place, Vector<Compute> value, bool full, int64_t count) {
     value += load(s.sums + place, count);

@@ -1,5 +1,5 @@
-// What one instruction set has for all cells. A file that includes this names the set by SEQCELLS_TARGET and tells its
-// registers; everything below is compiled for it.
+// What one instruction set has for all cells. The including file names the set by SEQCELLS_TARGET and tells its registers.
+// Everything below is compiled for that set.
 
 #include "directions.h"
 #include "gemm.h"
@@ -11,14 +11,14 @@ namespace SEQCELLS_TARGET {
 
 #ifdef SEQCELLS_PAIRS
 
-// Only products have a unit for pairs of bfloat16: cells are those of the instruction set that this one adds to.
+// The unit for pairs of bfloat16 serves products only. The cells are those of the instruction set that this one extends.
 #define SEQCELLS_PRECISION(name, From) \
     {name, gemm<float, bfloat16, From>, run_directions<Loop<float, bfloat16>>, Products<float, bfloat16>::pack}
 extern const Precision precisions[] = {SEQCELLS_PRECISION("bfloat16", bfloat16), SEQCELLS_PRECISION("float32 by bfloat16", float), {}};
 
 #else
 
-// Without a unit for it, bfloat16 is storage alone.
+// Without such a unit, bfloat16 is only a format for storage.
 #define SEQCELLS_PRECISION(name, T, From) {name, gemm<T, T, From>, run_directions<Loop<T>>, Products<T, T>::pack}
 extern const Precision precisions[] = {SEQCELLS_PRECISION("bfloat16", float, bfloat16),
                                        SEQCELLS_PRECISION("float32", float, float),

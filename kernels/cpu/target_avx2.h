@@ -1,4 +1,4 @@
-// avx2, and what all its processors have besides.
+// avx2, with the extension that all its processors have, fma.
 
 #pragma once
 

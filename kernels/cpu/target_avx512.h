@@ -1,4 +1,4 @@
-// avx512, as servers have it.
+// avx512, with the extensions that servers have.
 
 #pragma once
 

@@ -1,4 +1,4 @@
-// Any processor: the compiler makes of vectors what it can.
+// Any processor: the compiler turns vectors into the instructions that it may use.
 
 #pragma once
 

@@ -26,7 +26,8 @@ SEQCELLS_TABLES(amxbf16)
 
 namespace {
 
-// An instruction set; one that adds products to another has that one's cells, and its tables where it has none of its own.
+// An instruction set. One that adds products to another set has that set's cells, and that set's tables (`other`) where it has
+// none of its own.
 struct Target {
     const char* name;
     bool (*supported)();

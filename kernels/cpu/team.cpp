@@ -1,5 +1,5 @@
-// The engine's threads, and how they wait: some microseconds with open eyes, then asleep, so that whoever has to wait for
-// long leaves its core to others.
+// The engine's threads, and how they wait: they spin for some microseconds, then sleep, so that a long wait leaves the core to
+// other threads.
 
 #include "team.h"
 
@@ -28,8 +28,8 @@ namespace team {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::microseconds LOOKING{40};  // before a thread falls asleep: about what it costs to wake it
-constexpr std::chrono::nanoseconds MOMENT{1500};  // before it takes what others have not begun: about a short item
+constexpr std::chrono::microseconds LOOKING{40};  // spinning before a thread sleeps: about what waking it costs
+constexpr std::chrono::nanoseconds MOMENT{1500};  // spinning before it takes other members' items: about a short item
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -39,7 +39,8 @@ void pause() {
 #endif
 }
 
-// Whether it holds before so much time is over. Pauses get longer, since the line that is looked at is another's to write.
+// Spins until holds() or until `time` is over. Returns whether it holds. The pauses get longer, because another thread must
+// write to the cache line that this one reads.
 template <class Holds>
 bool look(std::chrono::nanoseconds time, Holds holds) {
     Clock::time_point began{};
@@ -56,14 +57,15 @@ bool look(std::chrono::nanoseconds time, Holds holds) {
 
 #if defined(__linux__)
 static_assert(sizeof(std::atomic<uint32_t>) == 4, "a futex");
-// Asleep until the bell is rung, unless it has been since `seen`. May return early.
+// Sleeps until the bell is rung, unless it was rung after `seen` was read. May return early.
 void sleep(std::atomic<uint32_t>& bell, uint32_t seen) { syscall(SYS_futex, &bell, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0); }
 void ring(std::atomic<uint32_t>& bell, int sleepers = INT_MAX) {
     bell.fetch_add(1, std::memory_order_seq_cst);
     syscall(SYS_futex, &bell, FUTEX_WAKE_PRIVATE, sleepers, nullptr, nullptr, 0);
 }
 #else
-// Without futexes one condition serves all: they ring seldom. Never destroyed, for threads sleep to the end.
+// Without futexes one condition variable serves all bells, since these ring rarely. It is never destroyed, because threads
+// sleep on it until the process ends.
 std::mutex& door = *new std::mutex;
 std::condition_variable& any = *new std::condition_variable;
 void sleep(std::atomic<uint32_t>& bell, uint32_t seen) {
@@ -79,7 +81,7 @@ void ring(std::atomic<uint32_t>& bell, int = 0) {
 }
 #endif
 
-// Places in jobs that no thread has taken yet, and the threads that look for them.
+// The places in jobs that no thread has taken yet, and the threads that take such places.
 class Workers {
   public:
     void post(const std::shared_ptr<Job>& job, int size) {
@@ -94,7 +96,7 @@ class Workers {
         if (wake) ring(bell_, size - 1);
     }
 
-    // Nobody need come any more.
+    // Removes the job's places that no thread has taken.
     void withdraw(const std::shared_ptr<Job>& job) {
         std::lock_guard<std::mutex> lock(mutex_);
         for (auto place = places_.begin(); place != places_.end();) place = place->job == job ? places_.erase(place) : place + 1;
@@ -107,7 +109,7 @@ class Workers {
         int member;
     };
 
-    // The caller goes on by itself where the system has no thread to give.
+    // If the system has no thread to give, the caller goes on without it.
     void grow(int threads) {
         try {
             for (; threads_ < threads; ++threads_) std::thread([this] { work(); }).detach();
@@ -147,7 +149,8 @@ class Workers {
     std::atomic<uint32_t> bell_{0};
 };
 
-// Never destroyed: its threads sleep until the process ends. A forked process has none of them, and begins anew.
+// Never destroyed, because its threads sleep until the process ends. A forked process has none of these threads, and makes its
+// own.
 std::atomic<Workers*> workers{nullptr};
 [[maybe_unused]] const int forked = pthread_atfork(nullptr, nullptr, [] { workers.store(nullptr); });
 
@@ -160,7 +163,7 @@ Workers& all_workers() {
     return *there;
 }
 
-constexpr int COUNT_BITS = 24;  // of a claim's word, for the number of items
+constexpr int COUNT_BITS = 24;  // bits of a claim's word that hold the number of items
 
 }  // namespace
 
@@ -170,7 +173,7 @@ int64_t Progress::claim(int member, uint64_t phase, int64_t count) {
     for (;;) {
         const uint64_t of = now >> COUNT_BITS;
         const int64_t begun = of == phase ? int64_t(now & ((1u << COUNT_BITS) - 1)) : 0;
-        if (of > phase || begun >= count) return -1;  // a thread that comes late finds a later phase, and nothing to do
+        if (of > phase || begun >= count) return -1;  // a late thread finds a later phase, and nothing to do
         if (word.compare_exchange_weak(now, phase << COUNT_BITS | uint64_t(begun + 1), std::memory_order_relaxed)) return begun;
     }
 }

@@ -1,8 +1,9 @@
-// Several threads at one call, on a machine that they share with others.
+// Several threads that run one call, on a machine that they share with other programs.
 //
-// A call is a sequence of phases, a phase a number of items in any order; the next phase begins when all items of this one
-// are done. Nobody waits for a thread, only for items that are begun: each member prefers its own share, which its caches
-// know, and takes over what others have not begun. So a thread that the system keeps from running costs one item's delay.
+// A call is a sequence of phases. A phase is a number of items in any order; the next phase begins when all items of the phase
+// are done. Members of the team never wait for a thread, only for items that are begun. A member prefers its own share of the
+// items, whose data are in its caches, and takes over items that no thread has begun. So a thread that the system keeps from
+// running costs one item's delay.
 
 #pragma once
 
@@ -14,7 +15,7 @@
 
 namespace seqcells {
 
-// The work of one call. A late thread may still look at it when the call is over, so it is shared.
+// The work of one call. It is shared, because a late thread may still read it when the call is over.
 struct Job {
     virtual ~Job() = default;
     virtual void run(int member) = 0;
@@ -22,48 +23,49 @@ struct Job {
 
 namespace team {
 
-// How far a chain of phases is.
+// The progress of a sequence of phases.
 class Progress {
   public:
     explicit Progress(int members) : claims_(new Claim[members]) {}
 
-    // The position of the next item in a member's share that nobody has begun in this phase, or -1.
+    // Claims the next item in a member's share that no thread has begun in this phase. Returns its position, or -1.
     int64_t claim(int member, uint64_t phase, int64_t count);
-    // That so many items more are done, of `target` in all when the phase ends. Returns whether it has ended.
+    // Reports that `items` more items are done, out of `target` when the phase ends. Returns whether the phase has ended.
     bool report(int64_t items, int64_t target);
     bool reached(int64_t target) const { return done_.load(std::memory_order_acquire) >= target; }
-    // Looks for a moment whether the phase ends by itself.
+    // Spins for a moment. Returns whether the phase has ended.
     bool reached_soon(int64_t target) const;
-    // Until it has ended: looking for some microseconds, then asleep.
+    // Waits until the phase has ended: spins for some microseconds, then sleeps.
     void wait(int64_t target);
 
   private:
     struct alignas(64) Claim {
-        std::atomic<uint64_t> word{0};  // the phase, and how many items of the share were begun in it
+        std::atomic<uint64_t> word{0};  // a phase, and how many items of the share are begun in it
     };
     std::unique_ptr<Claim[]> claims_;
-    alignas(64) std::atomic<int64_t> done_{0};  // items of all phases together
+    alignas(64) std::atomic<int64_t> done_{0};  // items that are done, of all phases together
     alignas(64) std::atomic<int> asleep_{0};
     std::atomic<uint32_t> bell_{0};
 };
 
-// run(0) of the job by this thread, and run(1) to run(size - 1) by those of the engine's threads that are free in time, or
-// by those that torch's operators left running.
+// This thread calls the job's run(0). Threads of the engine that are free in time call run(1) to run(size - 1), or OpenMP
+// threads do that torch's operators left running.
 void run(const std::shared_ptr<Job>& job, int size);
 
 }  // namespace team
 
 namespace {
 
-// A thread's part in a chain of phases. All members go through the same phases with the same numbers of items.
+// A thread's part in a sequence of phases. All members go through the same phases with the same numbers of items.
 class Member {
   public:
-    // Alone: every item is its own.
+    // A member alone, which runs every item.
     Member() = default;
-    // `me`: its number among `size` members, or -1 for one that has no share and only helps.
+    // `me`: the member's number among `size` members; -1 for a member that has no share and only helps.
     Member(team::Progress& progress, int me, int size) : progress_(&progress), me_(me), size_(size), absent_(me < 0 ? ~0ull : 0) {}
 
-    // f(item) for each of `count`, and until all are done by whomever; `back`: each share from its last item on.
+    // Runs f(item) for this member's items out of `count`. Returns when all items are done, by any member. `back`: each share
+    // from its last item on.
     template <class F>
     void each(int64_t count, bool back, F f) {
         if (!progress_) {
@@ -72,7 +74,7 @@ class Member {
         }
         ++phase_, target_ += count;
         if (me_ >= 0 && take(me_, count, back, f).ended) return;
-        // Those who lately had begun nothing may not be running: what is theirs is taken at once.
+        // Members that had begun nothing lately may not be running, so their items are taken at once.
         if (progress_->reached(target_) || help(count, back, true, f) || progress_->reached_soon(target_)) return;
         if (!help(count, back, false, f)) progress_->wait(target_);
     }
@@ -93,7 +95,7 @@ class Member {
         return taken;
     }
 
-    // Items of others: of those who are absent, or of the rest. Returns whether the phase has ended.
+    // Runs items of other members: the absent ones, or else the rest. Returns whether the phase has ended.
     template <class F>
     bool help(int64_t count, bool back, bool absent, F& f) {
         for (int other = 0; other < size_; ++other) {
@@ -109,7 +111,7 @@ class Member {
 
     team::Progress* progress_ = nullptr;
     int me_ = 0, size_ = 1;
-    uint64_t phase_ = 0, absent_ = 0;  // absent_: a bit for each member that had begun nothing
+    uint64_t phase_ = 0, absent_ = 0;  // absent_: a bit for each member that had begun nothing lately
     int64_t target_ = 0;
 };
 

@@ -1,11 +1,11 @@
-// A cell's passes for the loop, compiled alone: what a library of one cell is made of. The file that includes this names the
-// instruction set before.
+// Compiles one cell's passes for the loop: the only header of this engine that the library of one cell includes. The including
+// file selects the instruction set before.
 
 #pragma once
 
 #include "stage.h"
 
-// Structs that are printed, between SEQCELLS_UNIT_BEGIN and SEQCELLS_UNIT_END.
+// Printed structs go between SEQCELLS_UNIT_BEGIN and SEQCELLS_UNIT_END.
 #define SEQCELLS_UNIT_BEGIN \
     namespace seqcells {    \
     namespace {
@@ -19,5 +19,5 @@
 #define SEQCELLS_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-// The library's one name: a pass of a cell in a type.
+// The only symbol that a library exports: one pass of a cell, for one working type.
 #define SEQCELLS_PASS(Program, T) SEQCELLS_EXPORT const seqcells::Pass seqcells_pass = seqcells::pass_of<seqcells::Program, T>();

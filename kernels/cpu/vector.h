@@ -1,4 +1,4 @@
-// Vectors of the instruction set's size, and how memory holds them.
+// SIMD vectors of the instruction set's size, with their loads and stores.
 
 #pragma once
 
@@ -11,18 +11,19 @@
 namespace seqcells {
 namespace {
 
-// Set by the file that includes the engine, for the instruction set it is compiled for.
+// The file that includes the engine sets these for its instruction set.
 constexpr int VECTOR_BYTES = SEQCELLS_VECTOR_BYTES;
 constexpr int VECTOR_REGISTERS = SEQCELLS_VECTOR_REGISTERS;
 
-// A float's bits or a vector of them, rounded to the nearest bfloat16, ties to even: their upper halves. NaN stays NaN.
+// Rounds a float's bits, or a vector of them, to the nearest bfloat16, ties to even. The results are the upper halves. NaN
+// stays NaN.
 template <class U>
 SEQCELLS_INLINE U rounded(U bits) {
     const auto nan = (bits & 0x7fffffffu) > 0x7f800000u;
     return nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
 }
 
-// The upper half of a float: how numbers are stored and what products are made of, never what is computed in.
+// The upper half of a float. It is a format for storage and for the factors of products; all other arithmetic is in float.
 struct bfloat16 {
     uint16_t bits;
 
@@ -47,13 +48,14 @@ struct VectorOf {
 template <>
 struct VectorOf<bfloat16> : VectorOf<float> {};
 
-// What numbers of type T are computed in.
+// The vector in which numbers of type T are computed: float for bfloat16.
 template <class T>
 using Vector = typename VectorOf<T>::type;
 template <class T>
 constexpr int LANES = VECTOR_BYTES / sizeof(scalar<Vector<T>>);
 
-// A whole vector from and to memory, as numbers of its type: bytes might be anything's, which then would be read anew.
+// Load and store one whole vector by its element type. A copy of bytes may alias any type, so the compiler would reload other
+// values after it.
 template <class T>
 SEQCELLS_INLINE void read(const T* from, Vector<T>& v) {
     typedef T Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(alignof(T))));
@@ -77,8 +79,9 @@ SEQCELLS_INLINE void write(bfloat16* to, Vector<float> v) {
     std::memcpy(to, &halves, sizeof halves);
 }
 
-// A few lanes from and to memory: seldom, and so never inline, which would be most of the code. A mask reads them at once
-// where there is one; they are written in pieces of 16, 8 and 4 bytes, for masked writing is slow on some processors.
+// Load and store a few lanes. These calls are rare, so they are never inlined; inlined, they would be most of the code. With
+// SEQCELLS_MASKS one masked load reads all lanes. Stores go in pieces of 16, 8 and 4 bytes, because masked stores are slow on
+// some processors.
 template <class T>
 __attribute__((noinline)) void read_some(const T* from, Vector<T>* v, int64_t n) {
 #if defined(SEQCELLS_MASKS)
@@ -88,7 +91,7 @@ __attribute__((noinline)) void read_some(const T* from, Vector<T>* v, int64_t n)
         typedef int32_t Mask __attribute__((vector_size(VECTOR_BYTES), aligned(4)));
         typedef long long Wide __attribute__((vector_size(VECTOR_BYTES)));
         const Vector<int32_t> mask = *reinterpret_cast<const Mask*>(ones + VECTOR_BYTES / 4 - n * int64_t(sizeof(T)) / 4);
-        // The compiler's own names: the header that has the system's takes a second to compile.
+        // The compiler's builtins: the header with the standard intrinsics takes a second to compile.
         if constexpr (std::is_same_v<T, float>)
             *v = __builtin_ia32_maskloadps256(reinterpret_cast<const Vector<float>*>(from), mask);
         else
@@ -113,7 +116,7 @@ __attribute__((noinline)) void write_some(T* to, const Vector<T>* v, int64_t n) 
     }
 }
 
-// The first n lanes of memory, zeros after them.
+// Loads the first n lanes; the remaining lanes are zero.
 template <class T>
 SEQCELLS_INLINE Vector<T> load(const T* from, int64_t n = LANES<T>) {
     if (__builtin_expect(n >= LANES<T>, 1)) {
@@ -136,7 +139,7 @@ SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
     }
 }
 
-// Several vectors that lie one after another, all of them whole; of one alone its first `count` lanes.
+// Load and store N adjacent vectors, all of them whole. Only when N is 1 does `count` limit the lanes.
 template <class T, class V, int N>
 SEQCELLS_INLINE void load(const T* from, Several<V, N>& v, int64_t count) {
     if constexpr (N == 1)
@@ -160,7 +163,7 @@ SEQCELLS_INLINE void store(T* to, const Several<V, N>& v, int64_t count) {
     for (int n = 0; n < N; ++n) store(to + n * LANES<T>, v.part[n], N == 1 ? count : LANES<T>);
 }
 
-// Every second lane of two vectors, from the first or second on.
+// Every second lane of a followed by b, beginning with lane `from` (0 or 1).
 template <class T, std::size_t... I>
 SEQCELLS_INLINE Vector<T> every_second(Vector<T> a, Vector<T> b, int from, std::index_sequence<I...>) {
     return from ? __builtin_shufflevector(a, b, int(2 * I + 1)...) : __builtin_shufflevector(a, b, int(2 * I)...);
@@ -170,7 +173,7 @@ SEQCELLS_INLINE Vector<T> every_second(Vector<T> a, Vector<T> b, int from) {
     return every_second<T>(a, b, from, std::make_index_sequence<LANES<T>>{});
 }
 
-// The lanes of a's and b's halves in turn.
+// Interleaves the lanes of the lower halves (half = 0) or upper halves (half = 1) of a and b.
 template <class T, std::size_t... I>
 SEQCELLS_INLINE Vector<T> zip(Vector<T> a, Vector<T> b, int half, std::index_sequence<I...>) {
     constexpr int L = LANES<T>;
@@ -178,7 +181,8 @@ SEQCELLS_INLINE Vector<T> zip(Vector<T> a, Vector<T> b, int half, std::index_seq
                 : __builtin_shufflevector(a, b, int(I % 2 * L + I / 2)...);
 }
 
-// L vectors as a square matrix, transposed: zipping the first half of the rows with the second does it in log2 L rounds.
+// Transposes L vectors as a square matrix. Interleaving the first half of the rows with the second half does it in log2 L
+// rounds.
 template <class T>
 SEQCELLS_INLINE void transpose(Vector<T>* rows) {
     constexpr int L = LANES<T>;

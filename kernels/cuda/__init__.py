@@ -1,1 +1,1 @@
-"""Kernels in CUDA C++, compiled at run time by NVRTC: what Triton cannot say. Nothing here imports triton."""
+"""Kernels in CUDA C++, compiled at run time by NVRTC, for what Triton cannot express. Nothing here imports triton."""

@@ -1,5 +1,5 @@
-// The functions of seqcells/cells/activations.py for a float, under the same names; finite wherever the limit is, and accurate
-// near zero. NaN stays NaN.
+// The functions of seqcells/cells/activations.py for a float, under the same names. Each is finite wherever its limit is, and
+// accurate near zero. NaN stays NaN.
 
 #pragma once
 
@@ -10,7 +10,7 @@ namespace seqcells {
 template <class V>
 using scalar = V;
 
-// What a boundary or a condition chooses.
+// The conditions of boundaries: whether a sequence has not ended, and whether it is reset.
 struct Whether {
     bool is;
 };
@@ -31,7 +31,7 @@ SEQCELLS_DEVICE float maximum(float a, float b) { return a > b || a != a ? a : b
 SEQCELLS_DEVICE float exp(float x) { return exp_fast(x); }
 SEQCELLS_DEVICE float rsqrt(float x) { return 1.0f / square_root(x); }
 SEQCELLS_DEVICE float floor(float x) { return round_down(x); }
-// By the Taylor series where exp(x) - 1 would lose digits.
+// Uses the Taylor series where exp(x) - 1 would lose digits.
 SEQCELLS_DEVICE float expm1(float x) {
     float series = 1.0f;
 #pragma unroll
@@ -39,7 +39,7 @@ SEQCELLS_DEVICE float expm1(float x) {
     return x > -0.5f && x < 1.1f ? x * series : exp_fast(x) - 1.0f;
 }
 SEQCELLS_DEVICE float sigmoid(float x) { return divide_fast(1.0f, 1.0f + exp_fast(-x)); }
-// Below 0.625 by Cephes' polynomial.
+// Uses Cephes' polynomial below 0.625.
 SEQCELLS_DEVICE float tanh(float x) {
     const float square = x * x, e = exp_fast(-2.0f * absolute(x));
     const float series = ((-5.70498872745e-3f * square + 2.06390887954e-2f) * square - 5.37397155531e-2f) * square + 1.33314422036e-1f;

@@ -1,10 +1,10 @@
-// All steps of a pass of a layer in one launch: a cluster of blocks for ROWS sequences, whose units exchange what products read
-// through the shared memory of each other. Clusters know nothing of each other.
+// Runs all steps of a layer's pass in one launch. A cluster of blocks computes ROWS sequences. Its blocks exchange the operands
+// of products through distributed shared memory. Clusters do not communicate with each other.
 //
-// A thread has the same items in all stages and steps, so what stages give each other stays in its registers. An exchange has
-// two buffers and an mbarrier for each. No block overwrites what another still reads: it sends for step t + 2 after it has
-// received all of step t + 1, which each block sends after its products of step t. Blocks end together: no store is under way
-// then, for each block has waited for all that comes to it.
+// A thread has the same items in all stages and steps, so values that pass between stages stay in its registers. An exchange
+// has two buffers, each with an mbarrier. No block overwrites data that another block still reads. A block sends for step t + 2
+// only after it has received all data of step t + 1. Each block sends these data after its products of step t. Blocks end
+// together. No store is in flight then, because each block has waited for all data sent to it.
 
 #pragma once
 
@@ -26,7 +26,7 @@ struct Cluster {
     const uint32_t base;
     const int thread, rank, direction;
     const int64_t first_row;
-    const int rows;  // that are there
+    const int rows;  // rows of this cluster that exist
     const Steps steps;
     AllWeights<Program, Form> weights;
     float v[ITEMS][Program::values + 1];
@@ -46,7 +46,7 @@ struct Cluster {
     }
     SEQCELLS_INLINE bool is_in_tile(int n) const { return Z::ITEMS * Z::THREADS == Form::UNITS * Form::ROWS || thread + n * Z::THREADS < Form::UNITS * Form::ROWS; }
 
-    // The index of a step, in the order of travel; the pass goes through them from the first or, backward, from the last.
+    // The index, in the order of travel, of the pass's j-th step. Forward begins with the first index, backward with the last.
     SEQCELLS_INLINE int index(int j) const { return Program::by > 0 ? j : steps.count - 1 - j; }
     template <int K>
     using Reduced = Reductions<Program, Form, K>;
@@ -58,7 +58,7 @@ struct Cluster {
             copies_commit();
     }
 
-    // Values of stage K for the j-th step of the pass, in registers.
+    // Computes the values of stage K, for the j-th step of the pass, in registers.
     template <int K, bool BEGINS>
     SEQCELLS_INLINE void compute(int j) {
         using Valid = std::conditional_t<Form::BOUNDED, Whether, Always>;
@@ -97,7 +97,7 @@ struct Cluster {
                 if constexpr (slot.where == Where::GIVEN && slot.adds && Form::given[slot.array]) added[n][slot.array] += v[n][slot.value];
                 if constexpr (K == LAST) late[n][decltype(k)::value] = v[n][slot.value];
             });
-            // What the next stage reduces.
+            // Writes to shared memory the values that the next stage reduces.
             if (is_in_tile(n))
                 Reduced<K + 1>::each([&](auto one) {
                     using Of = decltype(one);
@@ -106,7 +106,7 @@ struct Cluster {
                     if constexpr (is_of_steps(slot)) value = own.template from_ring<ring_column_of<Form>(slot)>(from);
                     Reduced<K + 1>::template units<Of>(shared, own.local_row)[own.local_unit] = value;
                 });
-            // What products read, in this block's part of the operand. It is zero for what is not there.
+            // Writes this block's part of the operands to shared memory. It is zero for units and rows that do not exist.
             if (is_in_tile(n))
                 each_constant<Z::OPERANDS>([&](auto o) {
                     constexpr int O = decltype(o)::value;
@@ -122,7 +122,7 @@ struct Cluster {
         }
     }
 
-    // A sum of a product for an item: of the parts of the depth, or of all blocks, in order.
+    // One sum of a product for an item. It adds the parts of the depth, or the sums from all blocks, in order.
     template <int P, int COLUMN>
     SEQCELLS_INLINE float sum_of(const Item<Program, Form>& own, int j) const {
         float total = 0.0f;
@@ -138,7 +138,7 @@ struct Cluster {
         return total;
     }
 
-    // Whether a number of rows is what stage K begins with. Later stages have it in a register.
+    // Whether a slot is the result of a reduction just before stage K. Later stages have that result in a register.
     template <int K>
     static constexpr bool is_reduced_before(const Slot slot) {
         return slot.where == Where::NUMBER && Program::reductions[slot.where == Where::NUMBER ? slot.column : 0].stage == K;
@@ -158,7 +158,7 @@ struct Cluster {
         mbarrier_wait(base + Z::barrier_at(X, j & 1), j >> 1 & 1);
     }
 
-    // Sends pieces of 16 bytes: of those that each block gets `piece(i)` tells row, where it is from and where it goes.
+    // Sends PIECES pieces of 16 bytes to each block. `piece(i, block)` tells a piece's row, its source and its destination.
     template <int X, int PIECES, class Piece>
     SEQCELLS_INLINE void send(int j, Piece piece) const {
         const uint32_t barrier = base + Z::barrier_at(X, j & 1);
@@ -177,7 +177,7 @@ struct Cluster {
         uint32_t to;
     };
 
-    // Exchanges an operand for the j-th step, once all threads have written this block's part of it.
+    // Exchanges an operand for the j-th step, after all threads have written this block's part of it.
     template <int O>
     SEQCELLS_INLINE void exchange(int j) {
         if constexpr (Form::operand[O].scattered) {
@@ -206,7 +206,7 @@ struct Cluster {
             if constexpr (Program::products[decltype(p)::value].operand == O) f(p);
         });
     }
-    // Reduces what stage K reads of rows, and sends it.
+    // Computes this block's partial results of the reductions before stage K, and sends them.
     template <int K>
     SEQCELLS_INLINE void reduce(int j) {
         if constexpr (Reduced<K>::COUNT > 0) {
@@ -218,7 +218,7 @@ struct Cluster {
         }
     }
 
-    // All operands that are whole with stage K, and what the next one reduces.
+    // Exchanges all operands that are complete after stage K, and the reductions before the next stage.
     template <int K>
     SEQCELLS_INLINE void exchange_all(int j) {
         each_constant<Z::OPERANDS>([&](auto o) {
@@ -234,7 +234,7 @@ struct Cluster {
         return false;
     }
 
-    // What comes before stage K: its operands, and the products that are made here.
+    // Waits for the operands and partial results that stage K needs, multiplies gathered operands, and merges reductions.
     template <int K>
     SEQCELLS_INLINE void gather(int j) {
         bool made = false;
@@ -257,7 +257,8 @@ struct Cluster {
         if (made) block_barrier();
     }
 
-    // A result of a stage. Those of the last one are of this step, when the next step's first stage has been computed.
+    // A result of a stage. The last stage's results are copies (`late`), because they are written after the next step's first
+    // stage has been computed.
     template <int K, int R>
     SEQCELLS_INLINE float result(int n) const {
         if constexpr (K == LAST)
@@ -307,7 +308,7 @@ struct Cluster {
             const auto* from = reinterpret_cast<const Storage*>(a.arrays[ARRAY]) + direction * Form::apart[ARRAY];
             weights.template get<P>().load(from, shared, rank);
         });
-        // Each thread clears what it had its own weights in.
+        // Each thread clears the shared memory through which it loaded its own weights.
         for (int i = thread; i < Form::BARRIERS_AT / 16; i += Z::THREADS) reinterpret_cast<Chunk*>(shared)[i] = {};
         if (thread == 0) {
             for (int k = 0; k < 2 * Z::EXCHANGES; ++k) mbarrier_init(base + Z::barrier_at(0, 0) + 8 * k);
@@ -336,7 +337,7 @@ struct Cluster {
         announce(0);
         look_ahead(0);
         copies_wait<Form::STEPS - 2>();
-        cluster_barrier();  // no block sends before all mbarriers are there
+        cluster_barrier();  // no block sends before all mbarriers are initialised
         compute<0, true>(0);
         block_barrier();
         exchange_all<0>(0);

@@ -1,4 +1,4 @@
-"""How the blocks of a cluster divide a layer, as sizes.cuh has it, and about how long a step then takes."""
+"""How the blocks of a cluster divide a layer (see sizes.cuh), and an estimate of a step's time."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -8,41 +8,44 @@ from ...derive.expressions import Expression
 from ...derive.layout import Layout, Multiplied
 
 REGISTERS, MOST_REGISTERS = 1 << 16, 255
-"""32-bit registers of a multiprocessor, and of a thread at most."""
+"""32-bit registers of a multiprocessor, and the most registers of a thread."""
 OWN_REGISTERS = 64
-"""Registers of a thread that hold no weights, with one item and 8 rows, besides those of the cell's values."""
+"""Registers of a thread, with one item and 8 rows, that hold neither weights nor the cell's values."""
 BLOCKS = 1, 2, 4, 8, 16
-"""Sizes of clusters."""
+"""Sizes of clusters, in blocks."""
 STEPS = 4, 3
-"""Steps of input in shared memory: a read from global memory takes longer than a step. Fewer where there is no room."""
+"""Steps of input in shared memory, because a read from global memory takes longer than a step. The second number is
+tried where the first does not fit."""
 LOADED = 4
-"""Tiles of weights a thread that shared memory has room for while they are loaded."""
+"""Tiles of weights, for each thread, that shared memory has room for while weights are loaded."""
 CLOCK_RATE = 1.7e9
 EXCHANGE_SECONDS, EXCHANGE_RATE = 0.30e-6, 26e9
-"""An exchange within a cluster, and bytes a second that a block receives (H200: 1 KB take 0.35 µs, 16 KB 0.91 µs)."""
+"""Seconds of an exchange within a cluster, and bytes a second that a block receives. An H200 takes 0.35 µs for 1 KB and
+0.91 µs for 16 KB."""
 PRODUCT_CYCLES, PRODUCT_LATENCY = 6, 130
-"""A product of tiles on one of four tensor cores, and the first one's latency."""
+"""Cycles of a product of tiles on one of four tensor cores, and the latency of the first product."""
 ITEM_CYCLES, STAGE_CYCLES = 60, 220
-"""A stage's values of one item a thread, and what is the same for any number of them: two barriers of the block."""
+"""Cycles of a stage's values for each item of a thread, and of two block barriers, for any number of items."""
 REDUCING_CYCLES = 5
-"""A number that a lane adds up of those that shared memory has."""
+"""Cycles for each number in shared memory that a lane adds up."""
 PARTIAL = 8
-"""Bytes of what a block's units of a row are reduced to."""
+"""Bytes of a partial result: the reduction of one row over a block's units."""
 SHARED_RATE = 128
-"""Bytes a cycle that a multiprocessor reads of its shared memory."""
+"""Bytes a cycle that a multiprocessor reads from its shared memory."""
 
 
 class Device(NamedTuple):
-    """What a GPU has."""
+    """The resources that a GPU has for clusters."""
 
     shared_bytes: int
-    """Of a block, at most."""
+    """The most shared memory of a block."""
     at_once: tuple[int, ...]
-    """Of each of `BLOCKS`, how many such clusters run side by side where a block takes all of that: none if 0."""
+    """For each size in `BLOCKS`, how many clusters run at once if a block takes all that shared memory; 0 if none
+    does."""
 
 
 class ProductForm(NamedTuple):
-    """As sizes.cuh has it."""
+    """The division of a product, as in sizes.cuh."""
 
     scattered: bool
     sums: int
@@ -63,7 +66,7 @@ class ProductForm(NamedTuple):
 
 
 class OperandForm(NamedTuple):
-    """As sizes.cuh has it."""
+    """The places of an operand, as in sizes.cuh."""
 
     scattered: bool
     made_at: int
@@ -73,17 +76,17 @@ class OperandForm(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of the ring, as sizes.cuh has it, by the names of arrays."""
+    """A column of the ring, as in sizes.cuh, with arrays by their names."""
 
     array: str
     column: int
     initial: str
-    """Of what is read a step earlier the array for the first step, else empty."""
+    """For values of the step before, the array that the first step reads; else empty."""
     at: int = 0
 
 
 class Division(NamedTuple):
-    """A layer's, and its place in shared memory."""
+    """The division of a layer, and its places in shared memory."""
 
     units: int
     blocks: int
@@ -99,21 +102,21 @@ class Division(NamedTuple):
     partial_at: int = 0
     numbers_at: int = 0
     merged_at: tuple[int, ...] = ()
-    """Of each stage; none where no rows are reduced."""
+    """One address for each stage; empty when the cell reduces no rows."""
     barriers_at: int = 0
     shared_bytes: int = 0
-    """Of a block."""
+    """The shared memory of a block."""
     seconds: float = 0.0
-    """About how long a step takes."""
+    """The estimated time of a step."""
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """The threads of a block."""
         return 32 * self.warps
 
 
 class Wanted(NamedTuple):
-    """What is divided: a pass, H, B and D, the bytes of a number that products read."""
+    """What is divided: a pass, the sizes H, B and D, and the bytes of a number that products read."""
 
     layout: Layout
     hidden: int
@@ -121,11 +124,11 @@ class Wanted(NamedTuple):
     directions: int
     bytes: int
     spare: int = 0
-    """Registers that no weight takes, besides those that `OWN_REGISTERS` and the cell's values are likely to."""
+    """Registers that are kept free of weights, besides `OWN_REGISTERS` and the estimate for the cell's values."""
 
 
 def divide(wanted: Wanted, device: Device) -> Division | str:
-    """The division by which a step of a pass is likely to take least, or why there is none."""
+    """The division with the least estimated time for a step of the pass, or the reason why there is none."""
     if not any(device.at_once):
         return "the device runs no cluster of blocks that take all shared memory"
     found = [*_divisions(wanted, device)]
@@ -144,7 +147,7 @@ def _divisions(wanted: Wanted, device: Device) -> Iterator[Division]:
 
 
 def _choices(batch: int, device: Device) -> Iterator[tuple[int, int, int]]:
-    """Blocks, rows and warps that are tried. The last blocks may have no units: some sizes fit in no other way."""
+    """Numbers of blocks, rows and warps to try. The last blocks may have no units: some sizes fit in no other way."""
     there = [blocks for blocks, clusters in zip(BLOCKS, device.at_once, strict=True) if clusters]
     for blocks, rows, warps in product(there, (8, 16), (4, 8, 12, 16)):
         if rows == 8 or batch > 8:
@@ -152,14 +155,14 @@ def _choices(batch: int, device: Device) -> Iterator[tuple[int, int, int]]:
 
 
 def division(wanted: Wanted, blocks: int, rows: int, warps: int, steps: int = STEPS[0]) -> Division | None:
-    """The one of so many blocks, rows and warps; None where registers cannot hold what they must."""
+    """The division into so many blocks, rows and warps; None if a thread has too few registers."""
     layout, units = wanted.layout, -(-wanted.hidden // blocks)
     units += -units % 8
     scattered = [_is_scattered(layout, o, wanted.bytes) for o in range(len(layout.operands))]
     products = [_product(each, scattered, units, blocks, wanted.bytes, warps) for each in layout.products]
     items = -(-units * rows // (32 * warps))
     room = min(MOST_REGISTERS, REGISTERS // (32 * warps) // 8 * 8) - OWN_REGISTERS - wanted.spare - _registers(layout)
-    # Each further item has its values, each further tile of rows its part of the operand.
+    # Each further item needs registers for its values, each further tile of rows for its part of the operand.
     room -= (items - 1) * (len(layout.slots) + 8) + (rows // 8 - 1) * 16
     room -= max(0, *(4 * each.tiles * rows // 8 - 16 for each in products))
     if room < 0:
@@ -172,7 +175,8 @@ def division(wanted: Wanted, blocks: int, rows: int, warps: int, steps: int = ST
 
 
 def _registers(layout: Layout) -> int:
-    """About how many hold a cell's values: those that outlive a stage, and what a stage makes for products."""
+    """An estimate of the registers for a cell's values: values that outlive a stage, and values that a stage makes for
+    products."""
     lasting = [slot for slot in layout.slots.values() if slot.where == "GIVEN" and "T" not in slot.axes]
     histories = {r.value for results in layout.results for r in results if r.slot.axes == "TBH" and not r.adds}
     sums = sum(each.value not in histories for each in layout.sums)
@@ -181,7 +185,8 @@ def _registers(layout: Layout) -> int:
 
 
 def _is_scattered(layout: Layout, operand: int, bytes: int) -> bool:
-    """Whether fewer bytes are sent so: of an operand all row blocks, of sums one in float32 for each product."""
+    """Whether scattering sends fewer bytes. Gathering sends all row blocks of an operand, scattering one float32 sum
+    for each product."""
     readers = [each for each in layout.products if each.operand == operand]
     sent = len(layout.operands[operand].values) * bytes
     return all(each.transposed for each in readers) and sent > 4 * len(readers)
@@ -197,13 +202,13 @@ def _product(
     parts = 1 if spread or of_sums >= warps else warps // of_sums
     tiles = -(-of_sums // (warps // parts))
     pairs = -(-depth // (4 * parts))
-    # So that no two threads of a warp meet in a bank.
+    # This pitch avoids bank conflicts within a warp.
     pitch = units + 4 if spread else 16 * of_sums + 4
     return ProductForm(spread, sums, depth, parts, tiles, pairs, 0, pitch)
 
 
 def _placed(wanted: Wanted, divided: Division, products: list[ProductForm], scattered: Sequence[bool]) -> Division:
-    """With places in shared memory, one behind the other."""
+    """The division with places in shared memory, one after another."""
     layout, bytes, at = wanted.layout, wanted.bytes, 0
     units, blocks, rows, threads = divided.units, divided.blocks, divided.rows, divided.threads
 
@@ -261,12 +266,12 @@ def _reduced(layout: Layout) -> list[list[Expression]]:
 
 
 def _spilled_bytes(product: ProductForm, threads: int) -> int:
-    """Weights of a block that have no room in registers."""
+    """Bytes of a block's weights that have no room in registers."""
     return (product.depth_tiles * product.tiles - product.held) * threads * 16
 
 
 def ring_columns(layout: Layout) -> list[Column]:
-    """What a step reads of the caller's arrays over time, each once."""
+    """The columns that a step reads from the caller's arrays over time, each once."""
     found, read = {}, {arg for block in layout.blocks for v in block for arg in v.inner}
     read |= {each.value for results in layout.results for each in results}
     read |= {v.args[0] for _, v in layout.reductions}
@@ -279,7 +284,7 @@ def ring_columns(layout: Layout) -> list[Column]:
 
 
 def _seconds(wanted: Wanted, divided: Division) -> float:
-    """A step's."""
+    """The estimated seconds of a step."""
     layout, received = wanted.layout, divided.rows * divided.units * divided.blocks
     items = -(-divided.units * divided.rows // divided.threads)
     cycles, sent = (layout.stages.count - 1) * (STAGE_CYCLES + items * ITEM_CYCLES), []

@@ -1,4 +1,4 @@
-"""NVIDIA's driver, as far as a launch by clusters wants it: torch and Triton have none."""
+"""The functions of NVIDIA's driver that a launch with clusters needs: torch and Triton offer no such launch."""
 
 import ctypes
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from typing import NamedTuple
 import torch
 
 MAX_SHARED, NON_PORTABLE = 8, 14
-"""Attributes of a function: bytes of shared memory at most; whether clusters of more than 8 blocks are allowed."""
+"""Attributes of a function: the most bytes of shared memory, and whether clusters of more than 8 blocks are allowed."""
 CLUSTER_DIMENSION = 4
-"""An attribute of a launch."""
+"""An attribute of a launch: the size of a cluster."""
 RELAXED = 2
-"""A thread's way of capturing a CUDA graph, in which it may call what the graph does not hold."""
+"""A thread's mode of capturing a CUDA graph, which allows calls that the graph does not record."""
 
 
 class DriverError(RuntimeError):
-    """What the driver says of a call that fails."""
+    """The driver's message about a call that failed."""
 
 
 class _Attribute(ctypes.Structure):
-    # The value is a union of 64 bytes, of which a cluster's dimension takes three numbers.
+    # The value is a union of 64 bytes; a cluster's dimensions take three numbers of it.
     _fields_ = [("id", ctypes.c_int), ("pad", ctypes.c_int), ("value", ctypes.c_uint * 16)]
 
 
@@ -37,7 +37,7 @@ class _Config(ctypes.Structure):
 
 
 class Launch(NamedTuple):
-    """How a kernel is launched: clusters of so many blocks, in a grid of blocks by directions."""
+    """How a kernel is launched: clusters of ``cluster`` blocks, in a grid of ``blocks`` by ``directions``."""
 
     blocks: int
     directions: int
@@ -46,7 +46,7 @@ class Launch(NamedTuple):
     shared_bytes: int
 
     def config(self, stream: int = 0) -> _Config:
-        """As the driver takes it."""
+        """The launch as the driver takes it."""
         attribute = (_Attribute * 1)()
         attribute[0].id = CLUSTER_DIMENSION
         attribute[0].value[0], attribute[0].value[1], attribute[0].value[2] = self.cluster, 1, 1
@@ -55,12 +55,12 @@ class Launch(NamedTuple):
 
 
 class Function:
-    """A kernel that is loaded into the present device's context.
+    """A kernel that is loaded into the current device's context.
 
     Args:
-        code: what the compiler gave.
-        name: the kernel's.
-        shared_bytes: of shared memory that its launches take.
+        code: the binary from the compiler.
+        name: the kernel's name.
+        shared_bytes: the shared memory of its launches.
     """
 
     def __init__(self, code: bytes, name: str, shared_bytes: int) -> None:
@@ -73,8 +73,8 @@ class Function:
                 _check(_library().cuFuncSetAttribute(self._function, attribute, value))
 
     def clusters_at_once(self, launch: Launch) -> int:
-        """How many of a launch's clusters the device runs side by side; 0 where it runs none, or gives an error of any
-        kind, as of sizes that it does not know."""
+        """How many of a launch's clusters the device runs at once. The number is 0 if the device runs none, or gives
+        any error, as for unknown cluster sizes."""
         found, config = ctypes.c_int(), launch.config()
         asked = ctypes.byref(found), self._function, ctypes.byref(config)
         with _besides_captures():
@@ -82,7 +82,7 @@ class Function:
         return 0 if failed else found.value
 
     def __call__(self, launch: Launch, arguments: ctypes.Array) -> None:
-        """Launch it on torch's present stream; ``arguments`` are its one parameter, a struct."""
+        """Launch the kernel on torch's current stream. Its one parameter is ``arguments``, a struct."""
         _have_context()
         config = launch.config(torch.cuda.current_stream().cuda_stream)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
@@ -91,7 +91,7 @@ class Function:
 
 @contextmanager
 def _besides_captures() -> Iterator[None]:
-    """A thread that captures a CUDA graph may load modules meanwhile, which the graph does not hold."""
+    """Let a thread that captures a CUDA graph load modules meanwhile, which the graph does not record."""
     mode = ctypes.c_int(RELAXED)
     _check(_library().cuThreadExchangeStreamCaptureMode(ctypes.byref(mode)))
     try:
@@ -101,7 +101,7 @@ def _besides_captures() -> Iterator[None]:
 
 
 def _have_context() -> None:
-    """Give a thread torch's context of the present device, where it has none: it has called nothing of CUDA's yet."""
+    """Give the thread torch's context of the current device, if it has no context: it has not called CUDA yet."""
     library, context = _library(), ctypes.c_void_p()
     _check(library.cuCtxGetCurrent(ctypes.byref(context)))
     if not context:

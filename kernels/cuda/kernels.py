@@ -1,4 +1,5 @@
-"""Compiled cluster kernels: kept on disk under the hash of what they are made of, and loaded once a device."""
+"""Compiled cluster kernels. They are kept on disk under a hash of their sources, architecture and compiler, and loaded
+once on each device."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -13,16 +14,16 @@ from .driver import Function, Launch
 from .nvrtc import CannotCompileError, Code
 
 EMPTY = f'extern "C" __global__ void {source.KERNEL}() {{}}\n'
-"""A kernel of which a device tells how many clusters it runs."""
+"""An empty kernel, by which a device is asked how many clusters run at once."""
 
 
 @cache
 def clusters(device: int) -> Device:
-    """What a device says that it has for clusters, by its number.
+    """The resources that a device has for clusters. ``device`` is its index.
 
     Raises:
-        CannotCompileError: there is no compiler to ask it by.
-        DriverError: the device does not answer.
+        CannotCompileError: there is no compiler for the empty kernel.
+        DriverError: the driver refuses the empty kernel.
     """
     most = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     with torch.cuda.device(device):
@@ -31,17 +32,17 @@ def clusters(device: int) -> Device:
 
 
 def function(text: str, shared_bytes: int) -> Function:
-    """A kernel's source, compiled for the present device and loaded there.
+    """The kernel of a source, compiled for the current device and loaded there.
 
     Raises:
         CannotCompileError: there is no compiler, or it fails.
-        DriverError: the device does not take it.
+        DriverError: the driver does not load the kernel.
     """
     return _loaded(text, shared_bytes, torch.cuda.current_device())
 
 
 def architecture(device: torch.device | int) -> str:
-    """The name of a device's."""
+    """The name of a device's architecture."""
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm_{major}{minor}"
 
@@ -53,7 +54,7 @@ def _loaded(text: str, shared_bytes: int, device: int) -> Function:
 
 @cache
 def code(text: str, architecture: str) -> Code:
-    """What a source is for an architecture such as ``"sm_90"``.
+    """The compiled code of a source, for an architecture such as ``"sm_90"``.
 
     Raises:
         CannotCompileError: there is no compiler, or it fails.
@@ -65,7 +66,7 @@ def code(text: str, architecture: str) -> Code:
         (path,) = build.made([name], partial(_compile, text, headers, architecture, name))
     except TimeoutError as reason:
         raise CannotCompileError(str(reason)) from None
-    # A line of what a thread takes, then the binary.
+    # The file has a line with a thread's registers and stack bytes, then the binary.
     line, binary = path.read_bytes().split(b"\n", 1)
     return Code(binary, *map(int, line.split()))
 

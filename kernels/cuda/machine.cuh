@@ -1,7 +1,7 @@
-// What the cluster kernel asks of the GPU, in PTX. The tests have another file of this name, which runs the kernel on a CPU.
+// The GPU operations of the cluster kernel, in PTX. The tests have another file of this name, which runs the kernel on a CPU.
 //
-// An address in shared memory is a 32-bit number, which `peer` turns into that of the same place in another block of the
-// cluster. Asynchronous stores count their bytes on an mbarrier of the block that they write to.
+// An address in shared memory is a 32-bit number. `peer` maps it to the same place in another block of the cluster.
+// Asynchronous stores count their bytes on an mbarrier of the block that they write to.
 
 #pragma once
 
@@ -38,7 +38,7 @@ SEQCELLS_DEVICE void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// An mbarrier of one arrival: a phase ends when that and all bytes that it announced are there.
+// An mbarrier with one arrival. A phase ends after the arrival, when all bytes that it announced have come.
 SEQCELLS_DEVICE void mbarrier_init(uint32_t barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
 }
@@ -59,7 +59,7 @@ SEQCELLS_DEVICE void store_async(uint32_t to, uint32_t barrier, const Chunk& c) 
                  : "memory");
 }
 
-// Copies from global to shared memory in the background; zeros in the place of what is not there.
+// Copies from global to shared memory asynchronously. If the source is not `there`, zeros are written.
 template <int BYTES>
 SEQCELLS_DEVICE void copy_async(uint32_t to, const void* from, bool there) {
     const int bytes = there ? BYTES : 0;
@@ -74,7 +74,8 @@ SEQCELLS_DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// Four matrices of 8 rows of 16 bytes: lane l gives the address of row l % 8 of matrix l / 8, and gets 4 bytes of each.
+// Loads four matrices of 8 rows of 16 bytes. Lane l gives the address of row l % 8 of matrix l / 8, and gets 4 bytes of each
+// matrix.
 SEQCELLS_DEVICE void load_matrices(uint32_t (&to)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row));
 }
@@ -90,7 +91,7 @@ SEQCELLS_DEVICE uint32_t bits_of_float(float x) { return __float_as_uint(x); }
 SEQCELLS_DEVICE void round_to(Bfloat16& to, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
 SEQCELLS_DEVICE void round_to(Half& to, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
 SEQCELLS_DEVICE void round_to(float& to, float x) { to = x; }
-// As products read it: of float32 the tensor cores take 10 bits of mantissa.
+// Rounds a number as products read it. Tensor cores read only 10 bits of a float32's mantissa.
 template <class S>
 SEQCELLS_DEVICE void round_for_product(S& to, float x) {
     round_to(to, x);
@@ -101,7 +102,8 @@ SEQCELLS_DEVICE void round_for_product(float& to, float x) {
     to = __uint_as_float(bits);
 }
 
-// d += a · b, of 16 rows by 8 columns; a and b are as deep as 32 bytes. Not volatile: products may be interleaved.
+// d += a · b, with 16 rows and 8 columns; a and b are 32 bytes deep. The asm is not volatile, so that products may be
+// interleaved.
 #define SEQCELLS_MMA(shape, type)                                                                                                     \
     asm("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"    \
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                                            \

@@ -1,4 +1,4 @@
-"""NVIDIA's run-time compiler: CUDA C++ to the code of one architecture. It needs no GPU."""
+"""NVIDIA's run-time compiler, which compiles CUDA C++ for one architecture. It needs no GPU."""
 
 import ctypes
 import re
@@ -15,7 +15,7 @@ OPTIONS = ("-std=c++17", "-default-device", "--ptxas-options=-v")
 
 
 class CannotCompileError(RuntimeError):
-    """Why there is no code."""
+    """The reason why there is no code."""
 
 
 def unavailable() -> str | None:
@@ -29,10 +29,10 @@ def unavailable() -> str | None:
 
 @cache
 def version() -> tuple[int, int]:
-    """The compiler's.
+    """The compiler's version.
 
     Raises:
-        CannotCompileError: there is none.
+        CannotCompileError: there is no compiler.
     """
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
@@ -40,19 +40,19 @@ def version() -> tuple[int, int]:
 
 
 class Code(NamedTuple):
-    """A compiled source, and what a thread of its kernel takes."""
+    """A compiled source, and the registers and stack that a thread of its kernel takes."""
 
     binary: bytes
     registers: int
     stack_bytes: int
-    """Of memory in the place of registers."""
+    """Local memory in place of registers."""
 
 
 def compiled(text: str, headers: Mapping[str, str], architecture: str) -> Code:
-    """A source with one kernel, for an architecture such as ``"sm_90"``.
+    """Compile a source with one kernel, for an architecture such as ``"sm_90"``.
 
     Raises:
-        CannotCompileError: there is no compiler, or it fails; in its first words.
+        CannotCompileError: there is no compiler, or it fails; the error has its first messages.
     """
     library, program = _library(), ctypes.c_void_p()
     names, texts = ([each.encode() for each in part] for part in (headers, headers.values()))
@@ -94,7 +94,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _paths() -> Iterator[str]:
-    """Where it may be: of torch's own version of CUDA before others."""
+    """Paths where NVRTC may be. The version for torch's own CUDA comes first."""
     own = (torch.version.cuda or "").partition(".")[0]
     folders = [Path(entry, "nvidia") for entry in dict.fromkeys([str(Path(torch.__file__).parents[1]), *sys.path])]
     found = [path for folder in folders for path in sorted(folder.glob("*/lib/libnvrtc.so.*"), reverse=True)]

@@ -1,4 +1,5 @@
-// Products of the weights, which lie in registers, and where these end in shared memory, by an operand in shared memory.
+// Products of the weights by an operand in shared memory. Weights lie in registers; weights without room there spill to shared
+// memory.
 
 #pragma once
 
@@ -6,8 +7,8 @@
 
 namespace seqcells {
 
-// One product's weights in this thread: for each tile of the depth, and in it each tile of 16 rows, 4 registers as `multiply_add` has
-// them.
+// One product's weights in this thread: 4 registers, as `multiply_add` takes them, for each tile of the depth and each tile of
+// 16 rows.
 template <class Program, class Form, int P>
 struct Weights {
     using Z = Sizes<Form>;
@@ -17,11 +18,11 @@ struct Weights {
     static constexpr int TILES = form.tiles, HELD = form.held, DEPTH = 2 * form.pairs, ALL = TILES * DEPTH, NUMBERS = 4 / int(sizeof(Storage));
     uint32_t held[HELD ? HELD : 1][4];
 
-    // The weight that sum `row` has for the operand's number `k`; zero where there is none.
+    // The weight by which sum `row` multiplies the operand's number `k`; zero if there is none.
     SEQCELLS_DEVICE Storage at(const Storage* weight, int row, int k, int rank) {
         constexpr int UNITS = Form::UNITS, BY = form.scattered ? UNITS : UNITS * Form::BLOCKS, SIZE = Form::H / of.heads;
         const int column = row / UNITS, block = k / BY;
-        // Units of the sum and of the operand, and the row block of the weight.
+        // The units of the sum and of the operand, and the row block of the weight.
         const int sum = form.scattered ? row : rank * UNITS + row % UNITS, in = form.scattered ? rank * UNITS + k % UNITS : k % BY;
         const bool there = row < form.sums && k < form.depth * Z::CHUNK && sum < Form::H && in < Form::H && sum / SIZE == in / SIZE;
         const int of_row = of.transposed ? in : sum, of_column = of.transposed ? sum : in;
@@ -31,7 +32,7 @@ struct Weights {
         return value;
     }
 
-    // This thread's part of one of its tiles.
+    // This thread's fragment of one of its warp's tiles.
     SEQCELLS_DEVICE Chunk fragment(const Storage* weight, int index, int rank) {
         const int lane = thread_index() % 32, tile = index % TILES, depth = index / TILES;
         Chunk found;
@@ -53,7 +54,8 @@ struct Weights {
         return reinterpret_cast<Chunk*>(shared + form.spilled_at) + (index - HELD) * Z::THREADS + thread_index();
     }
 
-    // Some tiles at a time by way of shared memory that nothing else uses yet: unrolled, so many reads would spill.
+    // Loads some tiles at a time through shared memory that nothing else uses yet. Unrolled, so many reads into registers would
+    // spill.
     SEQCELLS_INLINE void load(const Storage* weight, char* shared, int rank) {
         constexpr int ROUND = Form::BARRIERS_AT / (16 * Z::THREADS);
         Chunk* const own = reinterpret_cast<Chunk*>(shared) + thread_index();
@@ -70,7 +72,7 @@ struct Weights {
         put<ALL - HELD>(spill(shared, HELD), weight, HELD, rank);
     }
 
-    // Fragments from the first one, side by side: reads of several are under way at a time.
+    // Writes COUNT fragments, from `first` on, to shared memory. The reads of several fragments are in flight together.
     template <int COUNT>
     SEQCELLS_INLINE void put(Chunk* to, const Storage* weight, int first, int rank) {
         constexpr int GROUP = 4;
@@ -86,11 +88,11 @@ struct Weights {
         for (int i = COUNT / GROUP * GROUP; i < COUNT; ++i) to[i * Z::THREADS] = fragment(weight, first + i, rank);
     }
 
-    // Sums of this warp's rows, over its part of the depth, into shared memory.
+    // Writes the sums of this warp's rows, over its part of the depth, to shared memory.
     SEQCELLS_INLINE void multiply(uint32_t operand, char* shared) const {
         constexpr int NT = Z::ROW_TILES, PAIRS = form.pairs, ALONE = TILES * NT;
-        constexpr int CHAINS = ALONE >= 4 ? 1 : 4 / ALONE;                // a product takes long: some at a time, of sums apart
-        constexpr int GROUP = smaller(PAIRS, larger(1, 8 / NT));          // reads of the operand at a time
+        constexpr int CHAINS = ALONE >= 4 ? 1 : 4 / ALONE;                // independent sums hide a product's latency
+        constexpr int GROUP = smaller(PAIRS, larger(1, 8 / NT));          // reads of the operand in flight together
         const int lane = thread_index() % 32;
         float sums[TILES][NT][CHAINS][4] = {};
 #pragma unroll
@@ -140,7 +142,7 @@ struct Weights {
                 }
     }
 
-    // Where a sum lies: of rows side by side, or a piece for each block.
+    // Where a sum lies: the sums of a row side by side or, if scattered, in one piece for each block.
     SEQCELLS_DEVICE int place(int sum, int row, int part) {
         if constexpr (form.scattered)
             return (sum / Form::UNITS * Form::ROWS + row) * form.pitch + sum % Form::UNITS;

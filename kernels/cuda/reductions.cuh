@@ -1,7 +1,7 @@
-// Reductions over the units of a row: each block reduces its own units, sends all blocks what came of it, and merges what they sent
-// in the order of blocks.
+// Reductions over the units of a row. Each block reduces its own units and sends its partial results to all blocks. Then it
+// merges the partial results of all blocks, in the order of blocks.
 //
-// A warp makes one reduction, a lane one row. So sums have the same order in every launch.
+// A warp computes one reduction, and a lane one row. So sums have the same order in every launch.
 
 #pragma once
 
@@ -10,8 +10,8 @@
 
 namespace seqcells {
 
-// What some units were reduced to. A variance has their sum and the sum of squared distances from their mean, a logsumexp the
-// largest and the sum of exponentials of distances from it. The others have one number.
+// A partial result, over some units. VARIANCE has their sum, and the sum of squared distances from their mean. LOGSUMEXP has
+// the largest value, and the sum of exponentials of distances from it. Other reductions have one number.
 struct Partial {
     float first, second;
 };
@@ -30,7 +30,8 @@ SEQCELLS_INLINE Partial reduced(const float* units, int count) {
     return p;
 }
 
-// Of `count(block)` units of each block, `all` together; the first block has at least one.
+// Merges the partial results of all blocks. They cover count(block) units of each block, `all` together; the first block has at
+// least one.
 template <Reduced HOW, int BLOCKS, class Part, class Count>
 SEQCELLS_INLINE float merged(int all, Part part, Count count) {
     float total = part(0).first, second = 0.0f;
@@ -55,15 +56,15 @@ SEQCELLS_INLINE float merged(int all, Part part, Count count) {
     return HOW == Reduced::VARIANCE ? second / float(all) : total + logarithm(second);
 }
 
-// Those that precede a stage. Shared memory has what is reduced of this block's units, this block's partial results, those of all
-// blocks, twice, and the numbers of rows.
+// The reductions before a stage. Shared memory holds the values of this block's units, this block's partial results, and the
+// results of the rows. It also holds two buffers for the partial results of all blocks.
 template <class Program, class Form, int STAGE>
 struct Reductions {
     using Z = Sizes<Form>;
     static constexpr int ALL = int(Program::reductions.size()), PITCH = Form::UNITS + 1;
     static_assert(Form::ROWS <= 32);
 
-    // The place of a reduction among those of the stage; of none, how many there are.
+    // The index of reduction r among the stage's reductions; for r = ALL, how many the stage has.
     static constexpr int place(int r) {
         int found = 0;
         for (int k = 0; k < r; ++k) found += Program::reductions[k].stage == STAGE;
@@ -77,7 +78,7 @@ struct Reductions {
             if (Program::reductions[k].stage == STAGE && Program::reductions[k].from.value == Program::reductions[r].from.value) return k;
         return r;
     }
-    // f of each reduction of the stage, as a type.
+    // A reduction of the stage as a type. `each` calls f with each of them.
     template <int R>
     struct One {
         static constexpr Reduced how = Program::reductions[R].how;
@@ -103,7 +104,7 @@ struct Reductions {
         return reinterpret_cast<float*>(shared + Form::NUMBERS_AT)[One<R>::at * Form::ROWS + row];
     }
 
-    // This block's part, once all threads have written what is reduced.
+    // Computes this block's partial results, after all threads have written the values to reduce.
     SEQCELLS_DEVICE void reduce(char* shared, int rank) {
         const int warp = thread_index() / 32, lane = thread_index() % 32;
         each([&](auto one) {
@@ -112,7 +113,7 @@ struct Reductions {
             if (warp == Of::at % Form::WARPS && lane < Form::ROWS) to[lane] = reduced<Of::how>(units<Of>(shared, lane), units_of(rank));
         });
     }
-    // The numbers of rows, once all parts are there.
+    // Computes the results of the rows, after the partial results of all blocks have arrived.
     SEQCELLS_DEVICE void merge(char* shared, int parity) {
         const int warp = thread_index() / 32, lane = thread_index() % 32;
         each([&](auto one) {

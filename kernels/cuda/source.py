@@ -1,4 +1,4 @@
-"""The text of a cluster kernel: a cell's pass, as it is printed for the loop of kernels/cpu, and how it is divided."""
+"""The source of a cluster kernel: a cell's pass, as it is printed for the loop of kernels/cpu, and its division."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -20,7 +20,7 @@ KERNEL = "seqcells_cluster"
 STORAGE = {torch.bfloat16: "Bfloat16", torch.float16: "Half", torch.float32: "float"}
 PASSES = {"forward": "Forward", "backward": "Backward"}
 MOST_ARRAYS = 64
-"""As pass.h has it."""
+"""The most arrays of a pass, as in pass.h."""
 
 TEXT = """#include "cluster.cuh"
 
@@ -41,21 +41,21 @@ SEQCELLS_KERNEL({threads}) {kernel}(SEQCELLS_CONSTANT seqcells::Arguments a) {{
 
 
 class Printed(NamedTuple):
-    """A cell's passes: laid out, and their struct."""
+    """A cell's passes: their layouts, and their printed struct."""
 
     layouts: tuple[Layout, Layout]
     struct: str
 
     def layout(self, which: str) -> Layout:
-        """That of ``"forward"`` or ``"backward"``."""
+        """The layout of ``"forward"`` or ``"backward"``."""
         return self.layouts[which == "backward"]
 
 
 def printed(cell: type[Cell], kept: tuple[str, ...] = ()) -> Printed:
-    """A cell's passes, of which forward leaves the ``kept`` results.
+    """A cell's passes. Forward leaves the ``kept`` results.
 
     Raises:
-        RuntimeError: there are none; see `why_not`.
+        RuntimeError: no cluster runs the cell; see `why_not`.
     """
     found = _found(cell, kept)
     if isinstance(found, str):
@@ -96,19 +96,19 @@ class Given(NamedTuple):
 
     name: str
     working: bool
-    """Whether it is of float32 in any case."""
+    """Whether the array is always float32."""
     columns: int
-    """Of units, or of numbers."""
+    """The number of columns, of units or of numbers."""
     apart: int
-    """Of a product's weight: numbers from direction to direction."""
+    """For a product's weight: numbers from direction to direction."""
 
 
 ABSENT = Given("", False, 0, 0)
-"""In the place of an array that a call has not."""
+"""Stands for an array that a call does not have."""
 
 
 class How(NamedTuple):
-    """What a kernel is compiled for, besides its division."""
+    """The properties of a call that a kernel is compiled for, besides its division."""
 
     hidden: int
     directions: int
@@ -117,11 +117,11 @@ class How(NamedTuple):
     bounded: bool
     """Whether there are lengths or resets."""
     sum_columns: tuple[int, ...]
-    """Of each sum its column of ``sums``, or -1."""
+    """For each sum its column of ``sums``, or -1."""
     copy: int
-    """Bytes that may be copied at once: a divisor of the addresses of all rows."""
+    """The bytes of one copy: a divisor of the addresses of all rows."""
     wide: bool
-    """Whether 32 bits cannot count an array's elements, with those of a tile beyond the batch."""
+    """Whether 32 bits cannot count an array's elements, including a tile's rows beyond the batch."""
 
 
 def text(
@@ -179,7 +179,7 @@ def text(
 
 
 def headers() -> dict[str, str]:
-    """What a kernel's source includes, by the name that it has there."""
+    """The headers that a kernel's source includes, by the names that they have there."""
     found = {path.name: path.read_text() for path in sorted(HERE.glob("*.cuh"))}
     return found | {
         "../cpu/pass.h": (HERE.parent / "cpu" / "pass.h").read_text(),

@@ -1,4 +1,5 @@
-// The part of the standard library that the kernel uses, for NVRTC comes without one, and the types that any machine has.
+// The part of the standard library that the kernel uses, since NVRTC comes without one, and types that are the same for all
+// machines.
 
 #pragma once
 

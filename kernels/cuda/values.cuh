@@ -1,4 +1,4 @@
-// Where a thread reads and writes the values of its units: one item is a unit of a sequence.
+// Where a thread reads and writes the values of its items. An item is one unit of one sequence.
 
 #pragma once
 
@@ -7,7 +7,8 @@
 
 namespace seqcells {
 
-// A call. Arrays are in the order of the pass's names: over time of one direction beside the other, else one after the other.
+// The arguments of a call. Arrays are in the order of Program::names. Directions lie side by side in arrays over time, and one
+// after another in other arrays.
 struct Arguments {
     int64_t steps, batch, reverse;
     const int64_t* lengths;  // (B), or null
@@ -17,7 +18,7 @@ struct Arguments {
     char* arrays[MAX_ARRAYS];
 };
 
-// Which step comes when, of one direction, and what happens to a row before and in it.
+// The order of time steps in one direction, and where a row is reset.
 struct Steps {
     const Arguments& a;
     const int count;
@@ -33,7 +34,7 @@ struct Steps {
 constexpr bool is_of_steps(const Slot slot) { return slot.axes == Axes::TBH && (slot.where == Where::GATE || slot.where == Where::GIVEN || slot.where == Where::BEFORE); }
 constexpr bool is_of_row(const Slot slot) { return slot.axes == Axes::TB || slot.axes == Axes::B || slot.axes == Axes::NONE; }
 
-// An item of a thread: a sequence and a unit, and whether they are there.
+// An item of a thread: a sequence and a unit, and whether both exist.
 template <class Program, class Form>
 struct Item {
     using Z = Sizes<Form>;
@@ -45,7 +46,8 @@ struct Item {
     int unit, direction;
     bool there;
 
-    // The number of an element of an array of the caller's: that of the row, then that within it.
+    // The index of the item's element in one of the caller's arrays: the row's index times the row's width, plus the position
+    // in the row.
     template <class Of>
     SEQCELLS_INLINE Index element(int time) const {
         constexpr Slot slot = Of::slot;
@@ -58,7 +60,7 @@ struct Item {
         else
             return direction * WIDTH + within;
     }
-    // Zero where the array is not given.
+    // Zero if the array is not given, or the item does not exist.
     template <class Of>
     SEQCELLS_INLINE float load(int time) const {
         constexpr int array = Of::slot.array;
@@ -80,14 +82,14 @@ struct Item {
             round_to(reinterpret_cast<Storage*>(a.arrays[array])[element<Of>(time)], value);
     }
 
-    // What the ring has of a column for a step.
+    // The item's value in a column of the ring, for one step.
     template <int K>
     SEQCELLS_INLINE float from_ring(const char* ring) const {
         return to_float(reinterpret_cast<const Storage*>(ring + Form::ring[K].at)[local_row * Form::UNITS + local_unit]);
     }
 };
 
-// The ring's column that a slot is.
+// The column of the ring that holds a slot's values, or -1.
 template <class Form>
 constexpr int ring_column_of(const Slot slot) {
     for (int k = 0; k < int(Form::ring.size()); ++k)
@@ -95,7 +97,7 @@ constexpr int ring_column_of(const Slot slot) {
     return -1;
 }
 
-// A slot of those that a stage reads, or writes, as a type.
+// The I-th slot that stage K reads, or writes, as a type.
 template <class Program, int K, int I>
 struct Read {
     static constexpr Slot slot = std::get<K>(Program::reads)[I];
@@ -105,7 +107,7 @@ struct Written {
     static constexpr Slot slot = std::get<K>(Program::results)[I];
 };
 
-// A copy in the background of as many bytes as are asked for at once; of two there is none.
+// Copies BYTES bytes asynchronously. Two bytes are copied by a thread itself, because no asynchronous copy is so small.
 template <int BYTES>
 SEQCELLS_DEVICE void copy(char* to, const char* from, bool there) {
     if constexpr (BYTES >= 4)
@@ -114,7 +116,7 @@ SEQCELLS_DEVICE void copy(char* to, const char* from, bool there) {
         *reinterpret_cast<uint16_t*>(to) = there ? *reinterpret_cast<const uint16_t*>(from) : uint16_t(0);
 }
 
-// Copies what comes from the caller's arrays for the step of that index into its place in the ring, in the background.
+// Copies a step's values from the caller's arrays to the step's place in the ring, asynchronously. `index` is the step's index.
 template <class Program, class Form>
 SEQCELLS_DEVICE void copy_step(const Arguments& a, const Steps& steps, int index, char* ring, int64_t first_row, int rows, int rank, int direction) {
     using Z = Sizes<Form>;
