@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def load(text: str) -> float:
-    """A load as the command takes it."""
+    """Parse and check the argument of ``--loads``."""
     value = float(text)
     if not 0 <= value < 100:
         raise argparse.ArgumentTypeError(f"{text} busy processes a core")
@@ -66,7 +66,7 @@ def load(text: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     options = parser().parse_args(arguments)
     if options.command == "report":
         from . import report
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Plan, run, print, save."""
+    """Plan the cases, run them, print the report and save it."""
     from . import floors, progress, run, tables, wheels
 
     began = time.monotonic()
