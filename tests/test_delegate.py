@@ -21,7 +21,7 @@ INPUT = torch.randn(3, 2, 4)
 
 @pytest.fixture
 def failing(monkeypatch):
-    """As if oneDNN had no LSTM of half precision under autocast; gives the inputs that torch's operator was given."""
+    """Make oneDNN's LSTM in half precision fail under autocast; return the inputs that torch's operator got."""
     asked, (layers, step) = [], torch_ops.OPERATORS["lstm"]
 
     def lstm(input, *rest):

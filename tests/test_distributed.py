@@ -81,7 +81,7 @@ STEPS = 22
 
 @pytest.fixture
 def one_process(examples_on_path):
-    """The losses of one process, which goes on from a folder, or begins."""
+    """A function that trains in one process, from a folder's checkpoint if there is one, and returns the losses."""
     example = importlib.import_module("train_distributed")
     return lambda *options, steps=STEPS: example.main([*SMALL, f"--steps={steps}", *map(str, options)]).losses
 

@@ -29,7 +29,8 @@ RECOMPUTED = {"lstm": (6, 4), "gru": (4, 3)}
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    """Products neither, whose operands on the CPU are copied; nor oneDNN, which takes memory for bfloat16."""
+    """Replace launches and products by nothing, because products on the CPU copy their operands. Disable oneDNN, which
+    allocates memory for bfloat16."""
     monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
     monkeypatch.setattr(launch.Repeated, "__call__", lambda self, values: None)
     for module in (products, stepwise, recomputed, gradients):

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def told():
-    """What a process tells in which there is such a device."""
+    """The report of a process that has such a device."""
     command = [sys.executable, HERE / "elsewhere.py"]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

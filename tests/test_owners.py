@@ -96,7 +96,7 @@ class GRUModule(Trajectories):
 
 @pytest.fixture(autouse=True)
 def packages(monkeypatch):
-    """The stand-ins are found where the packages have the originals."""
+    """Register the stand-ins under the originals' module names."""
     for kind in (RecurrentActorCriticPolicy, LSTMModule, GRUModule):
         place = PLACES[kind.__name__]
         monkeypatch.setattr(kind, "__module__", place)
