@@ -1,10 +1,10 @@
-"""``python -m benchmarks``: run the benchmark, and read what it wrote.
+"""``python -m benchmarks``: run the benchmark, and report on its result files.
 
 python -m benchmarks                                    the quick run: some minutes on two cores
 python -m benchmarks --preset full --json out/cpu.json  all shapes, all providers
-python -m benchmarks --device cuda --preset short       three minutes of a GPU, saved after every row
-python -m benchmarks --suite loaded --loads 0 1 2       beside so many busy processes a core
-python -m benchmarks --null                             can the timing be trusted here?
+python -m benchmarks --device cuda --preset short       three minutes on a GPU, saved after every row
+python -m benchmarks --suite loaded --loads 0 1 2       beside 0, 1 and 2 busy processes a core
+python -m benchmarks --null                             can the timing be trusted on this machine?
 python -m benchmarks report                             RESULTS.md and the README's table, from benchmarks/results
 python -m benchmarks compare before.json after.json
 """

@@ -68,7 +68,7 @@ HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× tor
 
 
 class Case(NamedTuple):
-    """A row of ours, and the rows that it is compared with."""
+    """Our row, and the rows that it is compared with."""
 
     ours: Row
     baseline: Row | None

@@ -1,5 +1,5 @@
-"""A device type without kernels of ours, ``elsewhere``: its tensors are CPU tensors behind torch's key for private
-devices. Like some private devices, it lacks the fused cells of torch's LSTM and GRU.
+"""A device type without our kernels, ``elsewhere``: its tensors are CPU tensors behind torch's key for private devices.
+Like some private devices, it lacks the fused cells of torch's LSTM and GRU.
 
 ``python tests/elsewhere.py`` prints, as JSON, what layers and cells do on it. A process can register only one such
 device, and for good, so tests run this file in another process.

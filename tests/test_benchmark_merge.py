@@ -62,7 +62,7 @@ def test_two_halves_merge_to_the_whole(tmp_path):
     other = [row(NULL, value=4.0, hidden=9), row(BASELINE, value=4.0, hidden=9), row(value=1.0, hidden=9)]
     for each in other:
         each.origin.baseline, each.origin.date = 4.0, LATE
-    # The first case's row of ours again, with other code, in a run where torch.nn took twice as long.
+    # Our row of the first case again, with other code, in a run where torch.nn took twice as long.
     changed = row(code="b", value=1.0, date=LATE, null=1.2)
     changed.origin.baseline = 4.0
     second = report(changed, *other, date=LATE)

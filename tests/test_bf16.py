@@ -44,7 +44,7 @@ def data(name, sizes, dtype=BF16, proj_size=0):
 
 
 def three(name, sizes, training, proj_size=0):
-    """The results of torch.nn in float64 and in bfloat16, and of ours in bfloat16, for the same numbers."""
+    """The results of torch.nn in float64 and in bfloat16, and our results in bfloat16, for the same numbers."""
     options = {"bidirectional": True, **({"proj_size": proj_size} if proj_size else {})}
     theirs = TORCH_LAYERS[name](*sizes[2:], dtype=BF16, **options)
     exact = TORCH_LAYERS[name](*sizes[2:], dtype=torch.float64, **options)

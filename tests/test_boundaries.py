@@ -84,7 +84,7 @@ def run_width(module):
 
 
 def compare(name, backend, device, *, lengths=None, flags=None, given_reset=False, batch_first=False, **options):
-    """Outputs, final states and all gradients of ours equal the loop's."""
+    """Our outputs, final states and all gradients equal the loop's."""
     module = layer(name, F, H, batch_first=batch_first, backend=backend, **LIKE, **options).to(device)
     count = module.num_layers * (2 if module.bidirectional else 1)
     like = {**LIKE, "device": device, "requires_grad": True}

@@ -2,8 +2,8 @@
 present.
 
 The emulated machine draws the next thread and the arrival of asynchronous stores. So the results test the cluster's
-protocol, which says who may overwrite what and when. They must be the reference's numbers, with the same bits for any
-order. Without any one wait, the numbers differ or the kernel stands still.
+protocol: which block may overwrite which memory, and when. The results must be the reference's numbers, with the same
+bits for any order. Without any one wait, the numbers differ or the kernel stands still.
 """
 
 import shutil

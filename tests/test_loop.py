@@ -45,7 +45,7 @@ every_cell = pytest.mark.parametrize(
 
 
 def best():
-    """The instruction set in use; compiling for the others too takes many minutes."""
+    """The instruction set in use; compiling for all sets takes many minutes."""
     return [] if cpu.unavailable() else library.TARGETS[:1]
 
 

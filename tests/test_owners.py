@@ -213,7 +213,7 @@ def test_a_subclass_goes_on_and_its_own_way_stays():
 def test_a_layer_that_is_left_leaves_the_owner():
     owner = RecurrentActorCriticPolicy()
     expected = results(owner, policy_call())
-    owner.lstm_critic.stream = 3  # `stream` is a name of ours
+    owner.lstm_critic.stream = 3  # `stream` is one of our names
     report = seqcells.swap(owner)
     assert [*report.left] == ["lstm_critic"] and report.adapted == {}
     torch.testing.assert_close(results(owner, policy_call()), expected)
@@ -241,7 +241,7 @@ def test_a_subclass_whose_own_way_takes_no_layers_of_ours_keeps_them():
 def test_another_layer_of_an_owner_does_not_count():
     owner = nn.ModuleList([LSTMModule()])
     owner[0].extra = nn.GRU(2, 2)
-    owner[0].extra.stream = 3  # `stream` is a name of ours
+    owner[0].extra.stream = 3  # `stream` is one of our names
     report = seqcells.swap(owner)
     assert [*report.replaced] == ["0.lstm"] and [*report.left] == ["0.extra"] and [*report.adapted] == ["0"]
 

@@ -20,7 +20,7 @@ class Theirs(NamedTuple):
         weights: makes torchrecurrent's parameters by name from our parameters by name.
         arguments: the arguments of torchrecurrent's cell besides the sizes.
         call: (their step of x and a state, x, *our states) → its result, for cells whose states differ from ours.
-        zeros: a parameter of ours, the row block of it that their cell lacks, and the number of blocks.
+        zeros: our parameter, the row block of it that their cell lacks, and the number of blocks.
         options: our cell's options.
     """
 

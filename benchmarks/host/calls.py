@@ -30,7 +30,7 @@ class Kind(NamedTuple):
     """``layer``; ``cell``, one step of a cell module; ``stream``, one step of a layer that holds its states."""
     trains: bool
     limit: int
-    """The largest number of operators that a prepared call of ours should need."""
+    """The largest number of operators that our prepared call should need."""
 
 
 KINDS = (

@@ -16,8 +16,8 @@ class Loop(NamedTuple):
         options: our cell's options.
         step: (weights by our names, x, states in our order, streams by name) → the output and the states.
         theirs: the name of torchrecurrent's cell, or "".
-        zeros: a parameter of ours, the row block of it that the other cell lacks, and the number of blocks. The test
-        sets the block to zero.
+        zeros: our parameter, the row block of it that the other cell lacks, and the number of blocks. The test sets the
+        block to zero.
     """
 
     cell: str
