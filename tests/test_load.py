@@ -61,8 +61,8 @@ def compared(module, input, threads, counts, calls):
 @pytest.mark.parametrize(("name", "hidden"), (("lstm", 384), ("gru", 96)))
 @pytest.mark.parametrize("each", (1, 2))
 def test_busy_processes_beside_cost_no_more_than_their_share(name, hidden, each, threads, busy):
-    """A barrier of threads took up to fifty times as long. The aim of the benchmark is 1.3 (benchmarks/NOTES.md); this
-    test leaves a margin."""
+    """A barrier of threads took up to fifty times as long. The requirement outside this test is 1.3; this test leaves a
+    margin."""
     module, input = layer(name, hidden, hidden, backend="cpu"), torch.randn(80, 1, hidden)
     busy(each * cores())
     alone, together = compared(module, input, threads, (1, max(2, cores())), 60)
