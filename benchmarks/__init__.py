@@ -1,7 +1,9 @@
-"""The benchmark: seqcells against torch.nn and its other rivals, on the same numbers, honestly timed.
+"""The benchmark of seqcells: the same numbers and the same timing for our layers, torch.nn's and other rivals'.
 
-``python -m benchmarks`` runs it; `docs/measuring.md` says how to read and trust what it prints. The parts, from the top
-down: `__main__` (the command), `presets` and `budget` (which cases), `run` (cases through a timer to rows),
-`timing` and `floors`, `providers`, `parity`, `suites`, `case`, `shapes`; and for the rows, `schema`, `report`,
-`plots`, `compare`. `resources` reads what kernels take of a GPU without one; `gpu` is what one does that is at hand.
+``python -m benchmarks`` runs the benchmark. `docs/measuring.md` says how to read its
+output and when to trust it.
+
+The command is in `__main__`; `presets` and `budget` choose the cases, and `run` times cases and makes rows. `run` uses
+`timing`, `floors`, `providers`, `parity`, `suites`, `case` and `shapes`. `schema`, `report`, `plots` and `compare`
+handle the rows. `resources` reads what a kernel takes of a GPU, without a GPU. `gpu` is for a machine that has a GPU.
 """

@@ -1,10 +1,10 @@
-"""``python -m benchmarks``: run the benchmark, and read what it wrote.
+"""``python -m benchmarks``: run the benchmark, and report on its result files.
 
 python -m benchmarks                                    the quick run: some minutes on two cores
 python -m benchmarks --preset full --json out/cpu.json  all shapes, all providers
-python -m benchmarks --device cuda --preset short       three minutes of a GPU, saved after every row
-python -m benchmarks --suite loaded --loads 0 1 2       beside so many busy processes a core
-python -m benchmarks --null                             can the timing be trusted here?
+python -m benchmarks --device cuda --preset short       three minutes on a GPU, saved after every row
+python -m benchmarks --suite loaded --loads 0 1 2       beside 0, 1 and 2 busy processes a core
+python -m benchmarks --null                             can the timing be trusted on this machine?
 python -m benchmarks report                             RESULTS.md and the README's table, from benchmarks/results
 python -m benchmarks compare before.json after.json
 """
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def load(text: str) -> float:
-    """A load as the command takes it."""
+    """Parse and check the argument of ``--loads``."""
     value = float(text)
     if not 0 <= value < 100:
         raise argparse.ArgumentTypeError(f"{text} busy processes a core")
@@ -66,7 +66,7 @@ def load(text: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     options = parser().parse_args(arguments)
     if options.command == "report":
         from . import report
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Plan, run, print, save."""
+    """Plan the cases, run them, print the report and save it."""
     from . import floors, progress, run, tables, wheels
 
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Which cases fit into a run's time: the most telling of every suite and cell, by estimates that the run corrects."""
+"""Chooses the cases that fit into a run's time, by estimated seconds that the measured seconds correct."""
 
 import time
 from collections.abc import Iterable
@@ -7,17 +7,17 @@ from .case import Case
 from .providers import Provider
 from .timing import ALONE, SHARED, Effort
 
-# A middling processor: multiplications and additions a second, seconds of a step for whoever takes them one by one,
-# and of preparing a provider before it calls anything. A GPU multiplies so many times as fast.
+# Rates of a middling processor: operations a second of a product; seconds of a time step for a provider that runs steps
+# one by one. Last: seconds to prepare a provider before its first call. A GPU multiplies `GPU` times as fast.
 RATE, STEP, PREPARING = 30e9, 20e-6, 0.1
 GPU = 1000
 
 
 def by_worth(cases: Iterable[Case]) -> list[Case]:
-    """The same, so that the first ones say most, and any number of them says something of every suite.
+    """Sort cases so that the first ones tell most, and any number of first cases covers all suites.
 
-    Every suite has its first case, then its second, and so on through its cells and dtypes; then all have their
-    second shapes, or numbers of busy processes.
+    Every suite contributes its first case, then its second, and so on through its cells and dtypes. After this round,
+    all suites contribute their second shapes or numbers of busy processes.
     """
     kinds: dict[str, dict[tuple[str, str], int]] = {}
     ranked = []
@@ -31,9 +31,10 @@ def by_worth(cases: Iterable[Case]) -> list[Case]:
 
 
 def expected(case: Case, providers: Iterable[Provider], effort: Effort) -> float:
-    """Seconds that a case takes on a middling processor; only the proportions of cases matter.
+    """Estimate the seconds of a case on a middling processor; only the ratios between cases matter.
 
-    Each provider is prepared, with three calls, and has its turns; float64's truth takes as long as two calls.
+    Each provider is prepared, is called three times and takes its turns. The result in float64 takes as long as two
+    calls.
     """
     batch, hidden, steps = case.shape
     products = 2 * steps * batch * len(case.cell.gates) * hidden * (hidden + case.features)
@@ -45,7 +46,7 @@ def expected(case: Case, providers: Iterable[Provider], effort: Effort) -> float
         one += call
     else:
         sampling = SHARED if case.suite.loads else ALONE
-        # Busy processes take their part of the processors.
+        # Busy processes take their part of the processor's time.
         slowed = call * (1 + case.load)
         one += effort.turns(slowed, sampling) * sampling.turn(slowed)
     return 2 * call + one * sum(provider.refuses(case) is None for provider in providers)
@@ -55,17 +56,21 @@ class Budget:
     """The time of a run, and the cases that fit into it."""
 
     def __init__(self, deadline: float | None, providers: Iterable[Provider], effort: Effort) -> None:
-        """``deadline``: the value of time.monotonic() at which the time is over, or None for no end."""
+        """Make a budget.
+
+        Args:
+            deadline: the value of time.monotonic() at which the time is over, or None for no end.
+        """
         self.deadline, self.providers, self.effort = deadline, list(providers), effort
         self._taken = self._expected = 0.0
 
     def took(self, case: Case, seconds: float) -> None:
-        """A case was measured in so many seconds."""
+        """Record that a case took so many seconds."""
         self._taken += seconds
         self._expected += expected(case, self.providers, self.effort)
 
     def seconds(self, case: Case) -> float:
-        """What the case takes, by how the estimates of those before it came true."""
+        """Seconds that a case takes, by its estimate and by the ratio of measured to estimated seconds so far."""
         pace = self._taken / self._expected if self._expected else 1.0
         return pace * expected(case, self.providers, self.effort)
 
@@ -74,7 +79,8 @@ class Budget:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()
 
     def fitting(self, cases: list[Case]) -> list[Case]:
-        """The cases that fit together, of cases in the order of their worth; all, before anything was measured."""
+        """The cases that fit together, of cases in the order of their worth. Before the first measurement: all
+        cases."""
         if self.deadline is None or not self._expected:
             return list(cases)
         left, fitting = self.left(), []

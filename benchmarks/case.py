@@ -18,28 +18,28 @@ from .suites import SUITES, Suite, label
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
-    "tf32": torch.float32,  # CUDA: float32 whose products may be TF32, torch's default for recurrent layers
+    "tf32": torch.float32,  # CUDA only: float32 whose products may be TF32, torch's default for recurrent layers
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
 
 
 class Inputs(NamedTuple):
-    """One set of inputs; T steps, B sequences."""
+    """One set of inputs, for T time steps of B sequences."""
 
     x: Tensor
     """(T, B, features)"""
     gates_x: Tensor | None
-    """(T, B, G·H), W_ih x + b_ih, for suites that give it."""
+    """(T, B, G·H): W_ih x + b_ih, for suites that give it."""
     grad: Tensor | None
-    """(T, B, H), the gradient of the output, for suites with gradients."""
+    """(T, B, H): the gradient of the output, for suites with gradients."""
     lengths: Tensor | None
-    """(B,) on the CPU, as torch.nn's packing wants them."""
+    """(B,) on the CPU, as torch.nn's packing expects lengths."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured; `weights` and `inputs` give the same numbers in every process."""
+    """What is measured. `weights` and `inputs` give the same numbers in every process."""
 
     suite_name: str
     cell_name: str
@@ -69,24 +69,24 @@ class Case:
         return f"{label(self.suite_name, self.load)} {self.cell_name} {self.shape} {self.dtype_name}"
 
     def roles(self) -> tuple[str, ...]:
-        """What the parameters of a layer in one direction are."""
+        """The roles of a layer's parameters in one direction."""
         return Weights.roles(self.cell, bias=True, projection=False)
 
     def places(self) -> list[str]:
-        """What torch.nn adds to a role in each layer and direction."""
+        """The suffixes that torch.nn appends to a role, one for each layer and direction."""
         ways = ("", "_reverse")[: self.suite.directions]
         return [f"_l{layer}{way}" for layer in range(self.suite.layers) for way in ways]
 
     def parameters(self) -> list[str]:
-        """The names of all parameters, as torch.nn's module has them, in its order."""
+        """The names of all parameters, as torch.nn's module names and orders them."""
         return [role + place for place in self.places() for role in self.roles()]
 
     def weights(self) -> Weights:
-        """Of the first layer and direction, drawn as torch.nn draws them."""
+        """The weights of the first layer and direction, drawn from torch.nn's distribution."""
         return self.stack()[0]
 
     def stack(self) -> list[Weights]:
-        """Those of all layers, a layer's directions side by side; the first is `weights`."""
+        """The weights of all layers; a layer's directions are neighbours. The first element is `weights`."""
         bound = 1 / math.sqrt(self.shape.hidden)
         random = self._generator("weights")
 
@@ -100,7 +100,7 @@ class Case:
         return [draw(width) for width in widths for _ in range(directions)]
 
     def inputs(self, weights: Weights, count: int = 1) -> list[Inputs]:
-        """``count`` sets, each in memory of its own."""
+        """Draw ``count`` sets of inputs, each in its own memory."""
         batch, hidden, steps = self.shape
         random = self._generator("inputs")
 
@@ -116,13 +116,13 @@ class Case:
             if self.suite.lengths:
                 lengths = torch.linspace(max(1, steps / 10), steps, batch).round().long()
                 lengths = lengths[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
-                # Nothing may depend on what a provider makes of the padding.
+                # The padding gets no gradient, so that results do not depend on what a provider writes to the padding.
                 grad = grad * (torch.arange(steps)[:, None] < lengths).to(grad)[..., None]
             sets.append(Inputs(x, gates_x, grad, lengths))
         return sets
 
     def zero_states(self) -> tuple[Tensor, ...]:
-        """The initial states, (B, H) each."""
+        """The initial states, each (B, H)."""
         size = (self.shape.batch, self.shape.hidden)
         return tuple(torch.zeros(size, dtype=self.dtype, device=self.device) for _ in self.cell.states)
 

@@ -1,4 +1,4 @@
-"""Two result files side by side: what became faster, what slower, and what may be noise."""
+"""Compares two result files: what became faster, what became slower, and what may be noise."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ HEADER = ("suite", "cell", "dtype", "B × H × T", "provider", "before", "after"
 
 
 def show(before: Path, after: Path) -> int:
-    """Print the comparison; an exit status."""
+    """Print the comparison and return an exit status."""
     one, two = Report.load(before), Report.load(after)
     for name, report in ((before, one), (after, two)):
         tables.say(f"{name}: {machine.title(report.machine)}, commit {report.commit}, {report.date}")
@@ -28,10 +28,10 @@ def show(before: Path, after: Path) -> int:
 
 
 def compared(before: Report, after: Report) -> list[list[str]]:
-    """A line for each row that has a figure in both, the largest change first."""
+    """A line for each row that has a figure in both reports, the largest change first."""
     old = {(*key(row), row.provider): row for row in before.rows if row.figure}
     pairs = [(old[k], row) for row in after.rows if row.figure and (k := (*key(row), row.provider)) in old]
-    # How torch.nn itself changed from one run to the other is the machine's doing.
+    # torch.nn's own change between the two runs is due to the machine.
     drift = {key(new): _change(was, new) for was, new in pairs if new.provider == BASELINE}
     pairs.sort(key=lambda pair: max(_change(*pair), 1 / _change(*pair)), reverse=True)
     return [
@@ -52,12 +52,12 @@ def compared(before: Report, after: Report) -> list[list[str]]:
 
 
 def _change(was: Row, new: Row) -> float:
-    # One byte more or less, so that no memory at all can be compared too.
+    # One byte is added to each figure, so that a figure of zero bytes can be compared.
     return (was.figure.value + (was.unit == "B")) / (new.figure.value + (new.unit == "B"))
 
 
 def _verdict(was: Row, new: Row) -> str:
-    """Different, if neither run's middle samples reach into the other's."""
+    """The figures differ if the p20–p80 ranges of the two runs do not overlap."""
     if new.figure.p80 < was.figure.p20:
         return "faster" if new.unit == "s" else "smaller"
     if new.figure.p20 > was.figure.p80:

@@ -1,4 +1,4 @@
-"""Where a result was measured: machine, versions, commit, date."""
+"""Describes where a result was measured: machine, versions, commit, date."""
 
 import datetime
 import hashlib
@@ -18,7 +18,7 @@ from seqcells.system import machine as processors
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "triton", "numpy", "onnxruntime", "openvino", "keras", "flashrnn", "torchrl")
-# Of a processor's flags, those that decide how fast its products are.
+# The processor's flags that decide how fast its products are.
 FLAGS = (
     "avx2",
     "avx512f",
@@ -35,7 +35,7 @@ FLAGS = (
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
-    """The machine, as a report keeps it."""
+    """The machine, in the form that a report keeps."""
     model, flags = _processor()
     instruction_set = _instruction_set()
     described: dict[str, Any] = {
@@ -73,7 +73,7 @@ def title(machine: dict[str, Any]) -> str:
 
 
 def details(machine: dict[str, Any]) -> str:
-    """What decides how fast its processors are, as far as the report says it; nothing of reports of version 1."""
+    """What decides the speed of the processors, as far as the report has it. Reports of version 1 have nothing."""
     caches = ", ".join(f"{name} {size >> 10} KiB" for name, size in machine.get("caches", {}).items() if size)
     quota = machine.get("quota")
     parts = {
@@ -87,7 +87,7 @@ def details(machine: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that take part, those that are installed."""
+    """The versions of Python and of the installed packages that take part."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -98,7 +98,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, ``-dirty`` if something is changed, ``unknown`` outside of one."""
+    """The checkout's commit, with ``-dirty`` after changes; ``unknown`` outside a checkout."""
     try:
         head = _git("rev-parse", "--short=10", "HEAD")
         return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else head
@@ -112,7 +112,7 @@ def now() -> str:
 
 
 def sources() -> str:
-    """Eight digits of all code here: what a commit's name cannot say of a changed checkout, or outside of one."""
+    """Eight digits of a digest of all code here. They identify a changed checkout, or code outside a checkout."""
     digest = hashlib.sha256()
     for folder in ("seqcells", "kernels", "benchmarks", "tests"):
         for path in sorted((ROOT / folder).rglob("*")):
@@ -135,7 +135,7 @@ def _git(*arguments: str) -> str:
 
 
 def _instruction_set() -> str | None:
-    """The one that the CPU engine uses, or None where there is no engine."""
+    """The instruction set that the CPU engine uses, or None where the engine is not built."""
     return None if BACKENDS["cpu"].unavailable() else estimates.instruction_set()
 
 

@@ -1,7 +1,8 @@
-"""Parity first: every provider's results against float64 truth; beyond the tolerance there is no figure.
+"""Parity: every provider's results are compared with a float64 result. A result beyond the tolerance gets no figure.
 
-The error is relative: ‖result − truth‖ / ‖truth‖ over a whole tensor, the worst of the tensors. Truth starts from
-the provider's own inputs and weights (rounded to its dtype already), so the error is of its arithmetic alone.
+The error is relative: ‖result − truth‖ / ‖truth‖ over a whole tensor, the worst of the tensors. The float64 result
+starts from the provider's own inputs and weights, already rounded to its dtype. So the error is due to the provider's
+arithmetic alone.
 """
 
 import math
@@ -14,15 +15,16 @@ from seqcells import functional
 
 from .case import Case
 
-# What honest arithmetic of that precision stays within, and the next coarser one does not: bfloat16 in the guise
-# of float32 is 1e-3 or worse. TF32 rounds operands to 11 bits, bfloat16 to 8.
+# Arithmetic in the named precision stays within its tolerance, and the next coarser precision exceeds it. For example,
+# bfloat16 products in float32 give 1e-3 or worse. TF32 rounds operands to 11 bits, bfloat16 to 8.
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "tf32": 2e-3, "float16": 5e-3, "bfloat16": 4e-2}
 
 Results = Mapping[str, Tensor]
 
 
 def truth(case: Case) -> dict[str, Tensor]:
-    """The results in float64: from torch.nn, or for a cell it lacks or with lengths, from seqcells' reference."""
+    """The results in float64, from torch.nn. For lengths, and for a cell that torch.nn lacks, they are from seqcells'
+    reference."""
     stack = case.stack()
     (given,) = case.inputs(stack[0])
     known = {
@@ -51,17 +53,17 @@ def truth(case: Case) -> dict[str, Tensor]:
 
 
 def forward_results(case: Case, output: Tensor, final: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Named as every provider names them: the output (T, B, D·H) and the final states (L·D, B, H)."""
+    """Name the results as every provider does: the output (T, B, D·H) and the final states (L·D, B, H)."""
     return {"output": output, **dict(zip(case.cell.states, final, strict=False))}
 
 
 def gradient_results(case: Case, output: Tensor, gradients: list[Tensor] | tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Named as every provider names them: the output and the gradients of input and weights."""
+    """Name the results as every provider does: the output and the gradients of input and weights."""
     return {"output": output.detach(), **dict(zip(("x", *case.parameters()), gradients, strict=True))}
 
 
 def error(results: Results, expected: Results) -> tuple[float, list[str]]:
-    """The worst relative error, and what of the truth has not been given to compare."""
+    """The worst relative error, and the names of expected results that were not given."""
     unknown = set(results) - set(expected)
     if unknown or "output" not in results:
         raise ValueError(f"results named {', '.join(results)}; expected {', '.join(expected)}")

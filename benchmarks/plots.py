@@ -1,4 +1,4 @@
-"""A report as pictures: time per step against H with the floor drawn in, and ratios to torch.nn as bars."""
+"""Draws a report: time per step against H with the floor, and bars of the ratios to torch.nn."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ COLOURS = ("#7f7f7f", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#b
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
-    """Write the PNGs, named by what they show; none, and words, without matplotlib."""
+    """Write the PNGs, named by their content. Without matplotlib: print a line and write none."""
     try:
         import matplotlib
     except ImportError:
@@ -50,7 +50,7 @@ def _legend(axis: object) -> None:
 
 
 def _styles(rows: list[Row]) -> dict[str, str]:
-    """A colour for each provider: blues are ours, black is torch.nn."""
+    """A colour for each provider: blue for ours, black for torch.nn."""
     names = list(dict.fromkeys(row.provider for row in rows))
     ours = [name for name in names if name.startswith("seqcells")]
     others = [name for name in names if name not in ours and name != BASELINE]
@@ -59,7 +59,7 @@ def _styles(rows: list[Row]) -> dict[str, str]:
 
 
 def _against_hidden(rows: list[Row]) -> object:
-    """Time per step against H, a panel for each batch size that has several."""
+    """Draw time per step against H, with a panel for each batch size that has several H."""
     from matplotlib import pyplot
 
     panels = [b for b in sorted({r.batch for r in rows}) if len({r.hidden for r in rows if r.batch == b}) > 1]
@@ -94,7 +94,7 @@ def _against_hidden(rows: list[Row]) -> object:
 
 
 def _ratios(rows: list[Row]) -> object:
-    """How many times as fast as torch.nn, a group of bars for each shape."""
+    """Draw how many times as fast as torch.nn each provider is, with a group of bars for each shape."""
     from matplotlib import pyplot
 
     rows = [row for row in rows if row.ratio]

@@ -1,4 +1,4 @@
-"""From the command's options to a plan: which cases, whom, how long."""
+"""Makes a plan from the command's options: the cases, the providers, the time."""
 
 import argparse
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from .timing import FULL, QUICK, SHORT, Effort
 
 @dataclass(frozen=True)
 class Preset:
-    """What is measured unless the command says otherwise, for a device."""
+    """The defaults of a preset on one device."""
 
     suites: tuple[str, ...]
-    """Those first that say most: where time is short, the last ones have fewer shapes."""
+    """The most telling suites first: where time is short, the last suites have fewer shapes."""
     cells: tuple[str, ...]
     shapes: str
     dtypes: tuple[str, ...]
@@ -27,12 +27,12 @@ class Preset:
     providers: tuple[str, ...]
     budget: float | None = None
     most: Mapping[str, int] = field(default_factory=dict)
-    """How many shapes a suite takes at most, where neither suites nor shapes are the user's."""
+    """The largest number of shapes of a suite, if the user has chosen neither suites nor shapes."""
 
 
 EVERYONE = tuple(PROVIDERS)
 EVERYDAY = tuple(provider.name for provider in PROVIDERS.values() if provider.everyday)
-# What users of a CPU choose between. Our backends by name repeat what `auto` takes; Keras loops in Python.
+# The choices of a CPU user. Our backends by name are left out, as they repeat what `auto` takes; Keras loops in Python.
 TELLING = (
     *(BASELINE, NULL, "seqcells auto", "seqcells auto cell", "seqcells stream", ONE_THREAD, TWICE),
     *("torch.nn cell loop", "onnxruntime", "openvino"),
@@ -41,7 +41,7 @@ CPU = ("sequence", "training", "streaming", "loaded", "stepping", "packed", "mem
 CUDA = ("step", "sequence", "training", "streaming", "stepping", "packed", "memory")
 PRESETS: dict[str, dict[str, Preset]] = {
     "quick": {
-        # Without `step`, which says what `sequence` says.
+        # Without `step`, because `sequence` says the same.
         "cpu": Preset(
             CPU[:-1],
             ("lstm", "gru"),
@@ -84,7 +84,7 @@ class Plan:
 
 
 def plan(options: argparse.Namespace) -> Plan:
-    """The preset, with what the options put in its place."""
+    """The plan of the preset, with the options in place of its defaults."""
     preset = PRESETS[options.preset][options.device]
     for name in options.cells or ():
         if name not in REGISTRY:

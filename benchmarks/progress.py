@@ -1,4 +1,4 @@
-"""How far a run has come, in the terminal."""
+"""Shows the progress of a run in the terminal."""
 
 import contextlib
 import sys
@@ -9,9 +9,9 @@ from .case import Case
 
 @contextlib.contextmanager
 def bar() -> Iterator[Callable[[int, int, Case], None]]:
-    """A function to call as each case begins: how many there were, how many there will be, which it is.
+    """Yield a function to call as each case begins, with the number of cases before, the expected total, and the case.
 
-    A bar where there is rich and a terminal; lines otherwise.
+    It draws a bar where rich is installed and stderr is a terminal; otherwise it prints lines.
     """
     try:
         from rich.console import Console

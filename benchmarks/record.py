@@ -1,4 +1,4 @@
-"""What the files of suites with a command of their own have in common."""
+"""The base class of result files, for suites with a command of their own."""
 
 import json
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from . import files, machine, schema
 
 @dataclass(kw_only=True)
 class Record:
-    """A run of such a suite: where, when and by what it was made. A subclass adds its rows."""
+    """One run of a suite: where, when and by what it was made. A subclass adds its rows."""
 
     WHAT: ClassVar[str]
-    """The suite's name, for errors."""
+    """The suite's name, for error messages."""
     VERSION: ClassVar[int] = 1
 
     schema: int
@@ -27,14 +27,18 @@ class Record:
 
     @classmethod
     def made_here(cls, device: str, threads: int, command: str, **others: Any) -> Self:
-        """One without rows, of this machine."""
+        """A report of this machine without rows."""
         described = {"machine": machine.describe(device, threads), "versions": machine.versions()}
         told = {"schema": cls.VERSION, "date": machine.now(), "commit": machine.commit(), "command": command}
         return cls(**told, **described, **others)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """From a file; SchemaError where it is not one of these."""
+        """Load a report from a file.
+
+        Raises:
+            SchemaError: the file is not a report of this suite.
+        """
         data = json.loads(Path(path).read_text())
         if not isinstance(data, dict) or data.get("schema") != cls.VERSION:
             raise schema.SchemaError(f"{path}: not a {cls.WHAT} report of version {cls.VERSION}")

@@ -1,4 +1,4 @@
-"""What committed result files say: RESULTS.md has all of it, the README eight rows. Wins and losses alike."""
+"""Writes pages from result files: all rows to RESULTS.md, eight rows to the README. Wins and losses are both shown."""
 
 import os
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ from .timing import NULL_BAND
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 OURS = ("seqcells auto",)
-"""What users get who choose nothing."""
+"""The provider that users get by default."""
 LOADED = (*OURS, ONE_THREAD, TWICE)
-# The suites of RESULTS.md, what a layer's user waits for and its memory, and whose rows stand there. The result files
-# have all suites.
+# The suites of RESULTS.md, and the providers with rows there. These suites time what a layer's user waits for, or
+# measure its memory. The result files have all suites.
 SHOWN: dict[str, tuple[str, ...]] = {
     "sequence": OURS,
     "training": OURS,
@@ -36,7 +36,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
 
 
 class Headline(NamedTuple):
-    """A row of the README's table: what a user does, and the rows of a report that tell about it."""
+    """A row of the README's table: its text, and which rows of a report it summarizes."""
 
     words: str
     device: str
@@ -56,7 +56,7 @@ HEADLINES = (
     Headline("inference over a sequence", "cuda", "sequence"),
     Headline("training step", "cuda", "training"),
 )
-"""For the LSTM, the same rows for every report: none is chosen by its figure."""
+"""The rows for the LSTM, the same for every report, so that no row is chosen by its figure."""
 RESULTS_PAGE = """# Results
 
 `python -m benchmarks report` writes this page from the newest result file of each device in `benchmarks/results/`.
@@ -68,13 +68,13 @@ HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× tor
 
 
 class Case(NamedTuple):
-    """A row of ours, and the rows it is compared with."""
+    """Our row, and the rows that it is compared with."""
 
     ours: Row
     baseline: Row | None
     null: Row | None
     rival: Row | None
-    """The best that is neither ours nor torch.nn."""
+    """The best row that is neither ours nor torch.nn's."""
 
     @property
     def to_rival(self) -> float | None:
@@ -82,13 +82,16 @@ class Case(NamedTuple):
 
     @property
     def doubtful(self) -> bool:
-        """Whether torch.nn against itself was off there."""
+        """Whether the ratio of torch.nn to itself was off in this case."""
         ratio = self.ours.origin.null if self.ours.origin else self.null and self.null.ratio
         return ratio is not None and abs(ratio - 1) > NULL_BAND and self.ours.unit == "s"
 
 
 def write(paths: Iterable[Path], readme: Path, page: Path, plots_folder: Path | None) -> int:
-    """Write the newest report of each device: all to a page, headlines between the README's markers; an exit status."""
+    """Write the newest report of each device: all rows to the page, headlines between the README's markers.
+
+    Returns an exit status.
+    """
     reports = newest(map(Report.load, paths))
     pictures = []
     if plots_folder:
@@ -141,7 +144,11 @@ def newest(reports: Iterable[Report]) -> dict[str, Report]:
 
 
 def between_markers(text: str, block: str) -> str:
-    """``text`` with ``block`` between its markers; ValueError if it has none."""
+    """Replace the text between the markers in ``text`` by ``block``.
+
+    Raises:
+        ValueError: ``text`` has no markers.
+    """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -160,7 +167,7 @@ def markdown(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
 
 
 def cases(report: Report) -> list[Case]:
-    """What of ours was measured in the suites that are shown."""
+    """Our measured rows in the suites that are shown."""
     found = []
     for (suite, *_), rows in groupby((row for row in report.rows if row.suite in SHOWN and row.figure), key):
         by_name = {row.provider: row for row in rows}
@@ -198,7 +205,7 @@ def _section(report: Report) -> str:
 
 
 def _summary(found: list[Case]) -> list[str]:
-    """A row for each suite and cell: for each dtype geometric means over its sizes, with the least and the most."""
+    """A row for each suite and cell: for each dtype, geometric means over its sizes, with minimum and maximum."""
     dtypes = list(dict.fromkeys(case.ours.dtype for case in found))
     columns = [(dtype, "× torch.nn") for dtype in dtypes]
     columns += [(dtype, "× best rival") for dtype in dtypes if any(c.rival and c.ours.dtype == dtype for c in found)]
@@ -217,12 +224,12 @@ def _summary(found: list[Case]) -> list[str]:
 
 
 def _kind(case: Case) -> tuple[str, str, str]:
-    """What has a row of its own in the summary."""
+    """What identifies a row of the summary."""
     return label(case.ours.suite, case.ours.load), case.ours.cell, case.ours.provider
 
 
 def _spread(ratios: Iterable[float | None]) -> str:
-    """``1.24× (0.98 to 2.61)``"""
+    """``1.24× (0.98 to 2.61)``: geometric mean, minimum and maximum."""
     there = [ratio for ratio in ratios if ratio]
     if not there:
         return "–"
@@ -231,7 +238,7 @@ def _spread(ratios: Iterable[float | None]) -> str:
 
 
 def _line(case: Case) -> list[str]:
-    """In the table of all."""
+    """A row of the table of all cases."""
     ours = case.ours
     took = (note.removeprefix("auto took ") for note in ours.notes if note.startswith("auto took "))
     how = next(took, ours.provider.removeprefix("seqcells "))

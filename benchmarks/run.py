@@ -1,4 +1,4 @@
-"""A run: cases through a timer to rows, ratios and a report that is saved as it grows."""
+"""Runs cases through a timer, and makes rows, ratios and a report that is saved as it grows."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ from .shapes import Shape
 from .suites import SUITES
 from .timing import NULL_BAND, Effort, Outcome
 
-# Providers whose throughput without load is that of another: the same layer with the usual threads.
+# Providers whose time without load is another provider's: the same layer with the usual number of threads.
 UNLOADED = {TWICE: "seqcells auto"}
 
 
@@ -28,9 +28,9 @@ class Timer(Protocol, AbstractContextManager):
     providers: Mapping[str, Provider]
     effort: Effort
     deadline: float | None
-    """Of time.monotonic: whoever has not begun by then is left out, and said to be."""
+    """The deadline by time.monotonic. A case that has not begun by then is skipped, and the report says so."""
     others: list[float]
-    """Which part of the processors other programs took, by case, as far as it is known."""
+    """The share of the processors' time that other programs took, by case, where it is known."""
 
     def measure(self, case: Case) -> Iterator[Outcome]: ...
 
@@ -45,11 +45,11 @@ def cases(
     loads: tuple[float, ...] | None = None,
     most: Mapping[str, int] | None = None,
 ) -> list[Case]:
-    """All of them, suite by suite.
+    """All cases, suite by suite.
 
     Args:
-        chosen: the shapes are the user's own.
-        loads: of the suites under load. Default: each suite's
+        chosen: whether the shapes are the user's own.
+        loads: the loads of the suites under load. Default: each suite's
         most: how many shapes a suite takes, the first ones. Default: all
     """
     return [
@@ -85,9 +85,9 @@ def run(
     save_to: Path | None,
     on_case: Callable[[int, int, Case], None],
 ) -> None:
-    """Measure the cases, the most telling first, into the report; it says which cases the deadline left out.
+    """Measure the cases, the most telling first, and add rows to the report, with the cases that the deadline left out.
 
-    ``on_case`` hears of each case as it begins: how many there were before it, how many there will have been.
+    ``on_case`` is called as each case begins, with the number of cases before it and the expected total.
     """
     began = time.monotonic()
     budget = Budget(timer.deadline, timer.providers.values(), timer.effort)
@@ -101,7 +101,7 @@ def run(
             report.rows.append(row(case, outcome))
             relate(report)
             report.seconds = time.monotonic() - began
-            # Without a null row there is nothing to trust yet, and nothing is written.
+            # Without a null row, no row can be trusted yet, and nothing is written.
             if save_to and report.null["cases"]:
                 report.save(save_to)
         budget.took(case, time.monotonic() - case_began)
@@ -117,12 +117,14 @@ def run(
 
 
 def place(row: Row) -> tuple[float, ...]:
-    """Where a row stands in a report: by suite, load and shape; within those, in the order of measuring."""
+    """The sort key of a row in a report: suite, load and shape. Rows with equal keys stay in the order of
+    measurement."""
     return list(SUITES).index(row.suite), row.load, row.batch, row.hidden, row.steps
 
 
 def figure(samples: list[float], divisor: int, calls: Sequence[int] = ()) -> Figure | None:
-    """Median and percentiles; and the mean, where it counts, of samples that are each the mean of so many ``calls``."""
+    """Median and percentiles of samples. With ``calls``, each sample is the mean of so many calls, and the figure has
+    the overall mean."""
     if not samples:
         return None
     ordered = sorted(sample / divisor for sample in samples)
@@ -134,7 +136,7 @@ def figure(samples: list[float], divisor: int, calls: Sequence[int] = ()) -> Fig
 
 
 def row(case: Case, outcome: Outcome) -> Row:
-    """An outcome as the report keeps it, ratios to come."""
+    """An outcome as a row of the report, without ratios yet."""
     divisor = case.suite.runs_per_figure(case.shape)
     calls = outcome.calls if case.suite.loads else ()
     return Row(
@@ -164,12 +166,12 @@ def key(row: Row) -> tuple[Any, ...]:
 
 
 def case_of(row: Row) -> Case:
-    """What the row was measured in."""
+    """The case that the row was measured in."""
     return Case(row.suite, row.cell, Shape(row.batch, row.hidden, row.steps), row.dtype, row.device, row.load)
 
 
 def relate(report: Report) -> None:
-    """Fill in what compares rows: ratios, floors, and what the null rows say."""
+    """Fill in what compares rows: ratios, floors, and the summary of the null rows."""
     by_case: dict[tuple[Any, ...], list[Row]] = {}
     for each in report.rows:
         by_case.setdefault(key(each), []).append(each)
@@ -192,7 +194,8 @@ def relate(report: Report) -> None:
                 each.distance = _over(value, each.floor.seconds if each.floor else None)
             if each.provider == NULL and each.unit == "s" and each.ratio:
                 nulls[each.load > 0].append(each.ratio)
-    # Busy processes make torch.nn differ from itself: they tell of the timing only where nothing else does.
+    # Busy processes make torch.nn differ from itself. So null rows under load count only where there are no other null
+    # rows.
     counted = nulls[False] or nulls[True]
     if counted:
         typical = statistics.median(counted)
@@ -206,7 +209,7 @@ def relate(report: Report) -> None:
 
 
 def _relative(row: Row) -> float:
-    """The value, or where several runs wrote the file its part of torch.nn's in the same run."""
+    """The value. In a file of several runs: the value divided by torch.nn's in the same run."""
     baseline = row.origin.baseline if row.origin else None
     return row.figure.value / (baseline or 1)
 

@@ -1,4 +1,4 @@
-"""What a result file holds: a `Report` of `Row`s, as JSON, versioned and checked on the way in and out."""
+"""The format of a result file: a `Report` of `Row`s as JSON, with a version, checked when written and when read."""
 
 import dataclasses
 import json
@@ -13,9 +13,9 @@ from . import files
 
 VERSION = 2
 OLDER = (1,)
-"""Versions that can be read still: all that they lack has a default."""
+"""Older versions that can still be read: every field that they lack has a default."""
 STATUSES = ("ok", "refused", "unavailable", "wrong", "failed")
-# What a machine is described by since version 2, beside the fields that every version has.
+# The fields that describe a machine since version 2, beside the fields of every version.
 MACHINE: dict[str, Any] = {
     "class": str | None,
     "instruction_set": str | None,
@@ -28,7 +28,7 @@ MACHINE: dict[str, Any] = {
 
 
 class SchemaError(ValueError):
-    """A result file that is not one."""
+    """A file that is not a valid result file."""
 
 
 @dataclass
@@ -40,17 +40,17 @@ class Figure:
     p80: float
     samples: int
     mean: float | None = None
-    """Over all timed calls, in suites under load."""
+    """The mean over all timed calls, in suites under load."""
 
     @property
     def value(self) -> float:
-        """What rows are compared by: the mean under load, elsewhere the median."""
+        """The value by which rows are compared: the mean under load, elsewhere the median."""
         return self.median if self.mean is None else self.mean
 
 
 @dataclass
 class Floor:
-    """What the row cannot take less than on this machine, by the model of `floors`."""
+    """The least time of the row on this machine, by the model of `floors`."""
 
     seconds: float
     parts: dict[str, float]
@@ -59,16 +59,16 @@ class Floor:
 
 @dataclass
 class Origin:
-    """Where a row comes from, in a file that several runs wrote."""
+    """The origin of a row, in a file that several runs wrote."""
 
     date: str
     commit: str
     code: str | None = None
-    """Of what ran: machine code, how it was launched, and the libraries beside it; None where that is not known."""
+    """A digest of what ran: machine code, launch parameters and libraries. None where it is unknown."""
     baseline: float | None = None
-    """torch.nn's value in the same run, which the row is compared with."""
+    """torch.nn's value in the same run, with which the row is compared."""
     null: float | None = None
-    """torch.nn's value over itself a second time, in the same case of the same run."""
+    """torch.nn's value divided by its second value, in the same case of the same run."""
 
 
 @dataclass
@@ -88,28 +88,29 @@ class Row:
     reason: str | None = None
     """Why there is no figure."""
     error: float | None = None
-    """Relative, against float64 truth."""
+    """The relative error against the float64 result."""
     unit: str = "s"
     """``s`` or ``B``."""
     figure: Figure | None = None
     graph: Figure | None = None
-    """The same, replayed as a CUDA graph."""
+    """The figure of the replay as a CUDA graph."""
     ratio: float | None = None
-    """torch.nn's value over this one: above 1 is faster, or smaller."""
+    """torch.nn's value divided by this value: above 1 is faster, or smaller."""
     ratio_to_rival: float | None = None
-    """The best value that is not ours over this one."""
+    """The best value that is not ours, divided by this value."""
     floor: Floor | None = None
     distance: float | None = None
-    """The value over the floor."""
+    """The value divided by the floor."""
     notes: list[str] = field(default_factory=list)
     load: float = 0.0
     """Busy processes for each usable core."""
     to_one_thread: float | None = None
-    """In suites under load: our one thread's value under the same load over this one."""
+    """In suites under load: the value of our engine with one thread under the same load, divided by this value."""
     kept: float | None = None
-    """In suites under load: the provider's value without load over this one, the throughput that it keeps."""
+    """In suites under load: the provider's value without load divided by this value, which is the share of throughput
+    kept."""
     origin: Origin | None = None
-    """In a file that several runs wrote."""
+    """Set in a file that several runs wrote."""
 
 
 @dataclass
@@ -119,31 +120,31 @@ class LeftOut:
     case: str
     reason: str
     seconds: float | None = None
-    """The estimate of what it takes."""
+    """The estimated seconds of the case."""
 
 
 @dataclass
 class Stage:
-    """A part of a GPU's session: what came of it."""
+    """The result of one stage of a GPU session."""
 
     done: bool
     seconds: float
     words: str = ""
-    """What it did, or why it did not."""
+    """What the stage did, or why it did not finish."""
 
 
 @dataclass
 class TestFile:
-    """What came of one file of tests."""
+    """The result of one test file."""
 
     commit: str
     seconds: float
     passed: int = 0
     skipped: int = 0
     failed: list[str] = field(default_factory=list)
-    """pytest's names of those that failed."""
+    """pytest's names of the tests that failed."""
     words: str = ""
-    """Why it did not come to its end, or could not begin."""
+    """Why the file did not run to its end, or could not begin."""
 
 
 @dataclass
@@ -160,13 +161,13 @@ class Report:
     floors: dict[str, Any]
     rows: list[Row]
     null: dict[str, Any]
-    """What torch.nn timed against itself gave: ``ratio`` (median), ``worst``, ``cases``, ``within``."""
+    """The result of timing torch.nn against itself: ``ratio`` (median), ``worst``, ``cases``, ``within``."""
     seconds: float = 0.0
     complete: bool = False
     notes: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     rehearsal: bool = False
-    """Of a GPU's session on a machine without one: its figures mean nothing."""
+    """Whether this is a GPU session rehearsed on a machine without a GPU; its figures mean nothing."""
     stages: dict[str, Stage] = field(default_factory=dict)
     tests: dict[str, TestFile] = field(default_factory=dict)
     models: list[dict[str, Any]] = field(default_factory=list)
@@ -174,7 +175,11 @@ class Report:
     """Microseconds a step of the cluster plan's kernels, see `benchmarks.gpu.clusters`."""
 
     def check(self) -> "Report":
-        """Itself; SchemaError where what it says cannot be."""
+        """Check the report and return it.
+
+        Raises:
+            SchemaError: the report contradicts itself or the schema.
+        """
         if self.schema != VERSION:
             raise SchemaError(f"schema {self.schema}, this is version {VERSION}")
         for name, kind in MACHINE.items():
@@ -202,12 +207,16 @@ class Report:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Written whole or not at all."""
+        """Check the report and write the file in one atomic step."""
         files.write(self.check(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":
-        """From a file; SchemaError where it is not a report."""
+        """Load a report from a file.
+
+        Raises:
+            SchemaError: the file is not a report.
+        """
         try:
             data = json.loads(Path(path).read_text())
         except json.JSONDecodeError as problem:
@@ -218,7 +227,7 @@ class Report:
 
 
 def read(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as a ``kind``: dataclasses, lists, dicts, unions and plain types, each checked."""
+    """Read ``value`` as a ``kind``: dataclasses, lists, dicts, unions and plain types, each checked."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise SchemaError(f"{where}: expected an object, got {value!r}")

@@ -1,11 +1,11 @@
-"""Shapes, and the sets of them that have a name."""
+"""Shapes, and the named sets of shapes."""
 
 import re
 from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """Batch B, hidden units H, steps T."""
+    """Batch B, hidden units H, time steps T."""
 
     batch: int
     hidden: int
@@ -16,27 +16,28 @@ class Shape(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Shape":
-        """From ``B1xH128xT100``."""
+        """Parse ``B1xH128xT100``."""
         match = re.fullmatch(r"B(\d+)xH(\d+)xT(\d+)", text, re.IGNORECASE)
         if not match:
             raise ValueError(f"{text!r} is neither a set of shapes ({', '.join(SETS)}) nor like B1xH128xT100")
         return cls(*map(int, match.groups()))
 
 
-# A set has the shapes that say most first: a run short of time measures those.
+# A set has the most telling shapes first: a run short of time measures only the first ones.
 SETS: dict[str, tuple[Shape, ...]] = {
     "tiny": (Shape(2, 8, 5),),
     "quick": (Shape(1, 128, 100), Shape(32, 256, 100), Shape(1, 512, 100)),
     "cpu5": (Shape(1, 128, 100), Shape(32, 256, 100), Shape(1, 512, 100), Shape(8, 256, 100), Shape(64, 512, 100)),
     "gpu": tuple(Shape(b, h, 512) for b in (1, 16, 64, 256) for h in (128, 256, 512, 1024, 1500)),
-    # For a few minutes of a big GPU: each batch with each size once, then all the others.
+    # For a few minutes of a big GPU: first each batch with one size and each size with one batch, then the other
+    # shapes.
     "gpu-short": tuple(
         Shape(b, h, 512)
         for b, h in ((64, 1024), (16, 512), (1, 256), (64, 256), (16, 1024), (1, 512), (64, 512), (16, 256), (1, 1024))
     ),
 }
 SETS["full"] = SETS["cpu5"]
-# What `benchmarks.gpu` measures: layers large and small, and calls of few steps.
+# The shapes of `benchmarks.gpu`: large and small layers, and calls of few steps.
 SETS["gpu-minutes"] = tuple(
     Shape(b, h, t)
     for b, h, t in (

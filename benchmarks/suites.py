@@ -1,43 +1,48 @@
-"""The suites: what is asked of a provider."""
+"""The suites: what a provider is measured at."""
 
 from dataclasses import dataclass
 
 from .shapes import Shape
 
 STREAM_CALLS = 16
-"""A run of the streaming suite is this many calls, each carrying on from the last."""
+"""A run of the streaming suite has so many calls; each continues from the states of the call before."""
 SMALL_STREAM = Shape(1, 64, STREAM_CALLS)
-"""Besides the shapes of all suites: what many a policy has."""
+"""A size that is common in policies, beside the shapes of all suites."""
 PACKED = Shape(32, 128, 200)
 STACKED = Shape(32, 256, 300)
 LOADED = (Shape(1, 384, 80), Shape(16, 320, 80))
-"""A step that needs several threads at a batch of one, and one with rows enough for each thread."""
+"""A step that needs several threads at a batch of one, and a step with enough rows for each thread."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One question. Its runs are forward (inference), or with gradients; of a whole sequence, or a step at a time."""
+    """One kind of run: inference, or forward and backward; a whole sequence, or one step at a time."""
 
     name: str
     about: str
     gradients: bool = False
     """Forward and backward: gradients of the input and of all weights."""
     projected: bool = False
-    """The time loop alone. Who can is given gates_x = W_ih x + b_ih; the others an input of one feature, whose
-    projection is next to nothing (gates_x is made from the same input, so the outputs are comparable)."""
+    """Time the loop over time steps alone. A provider that can take gates_x gets gates_x = W_ih x + b_ih. Any other
+    provider gets an input of one feature, whose projection costs almost nothing. As gates_x is made from the same
+    input, the outputs are comparable."""
     streaming: bool = False
-    """A run is `STREAM_CALLS` calls of one step each, the states carried from call to call."""
+    """A run is `STREAM_CALLS` calls of one step each, with the states carried from call to call."""
     lengths: bool = False
     layers: int = 1
     directions: int = 1
-    """Of each layer; both take the same input."""
+    """The directions of each layer; both take the same input."""
     memory: bool = False
     """The figure is the peak of bytes during a run, not its time."""
     loads: tuple[float, ...] = ()
-    """Busy processes for each usable core, the most telling number first; none: the suite has the machine alone."""
+    """Busy processes for each usable core, the most telling number first. Empty: the suite has the machine alone."""
 
     def shapes(self, wanted: list[Shape], chosen: bool) -> list[Shape]:
-        """Its own of the shapes wanted for all suites; ``chosen`` one by one by the user, or a whole set."""
+        """The suite's shapes, from the shapes ``wanted`` for all suites.
+
+        Args:
+            chosen: whether the user has chosen the shapes one by one, rather than a whole set.
+        """
         if not chosen:
             if self.loads:
                 wanted = list(LOADED)
@@ -58,7 +63,7 @@ class Suite:
         return 1 if self.projected else shape.hidden
 
     def runs_per_figure(self, shape: Shape) -> int:
-        """What a run's time is divided by: streaming is told per step, all else per run."""
+        """The divisor of a run's time: streaming is reported per step, other suites per run."""
         return shape.steps if self.streaming else 1
 
 
@@ -83,5 +88,5 @@ SUITES = {
 
 
 def label(suite: str, load: float) -> str:
-    """The suite as tables call it: ``"loaded × 1"`` with one busy process for each usable core."""
+    """The suite's title in tables: ``"loaded × 1"`` with one busy process for each usable core."""
     return f"{suite} × {load:g}" if SUITES[suite].loads else suite

@@ -1,4 +1,4 @@
-"""A report as tables in the terminal: rich where it is installed, plain text otherwise."""
+"""Prints a report as tables in the terminal, with rich where it is installed, otherwise in plain text."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
@@ -10,11 +10,11 @@ from .suites import SUITES, label
 
 RIGHT = range(1, 8)
 Column = tuple[str, Callable[[Row], str]]
-"""A heading, and what stands below it for a row."""
+"""A column's heading, and its text for a row."""
 
 
 def print_report(report: Report) -> None:
-    """All of it."""
+    """Print the whole report."""
     print_heading(report)
     for suite, rows in groupby(report.rows, lambda row: row.suite):
         print_suite(suite, list(rows))
@@ -29,7 +29,7 @@ def print_heading(report: Report) -> None:
 
 
 def print_suite(suite: str, rows: list[Row]) -> None:
-    """A table for each case of a suite; providers that are simply not here are named below it, once."""
+    """Print a table for each case of a suite; why providers refused is printed once below."""
     for _, each in groupby(rows, key):
         case = list(each)
         first = case[0]
@@ -47,7 +47,7 @@ def print_suite(suite: str, rows: list[Row]) -> None:
 
 
 def print_ending(report: Report) -> None:
-    """What the rows cannot say."""
+    """Print what the rows do not show: notes, the null rows, and the time."""
     _say_why([row for row in report.rows if row.status == "unavailable"], "not here: ")
     for note in (*notes(report), report.floors.get("missing")):
         if note:
@@ -59,7 +59,8 @@ def print_ending(report: Report) -> None:
 
 
 def notes(report: Report, most: int | None = None) -> list[str]:
-    """Its notes, and which cases it left out and why: all of those, or ``most`` for each reason."""
+    """The report's notes, and the cases that it left out, with reasons: all cases, or at most ``most`` for each
+    reason."""
     lines = list(report.notes)
     for reason, group in groupby(report.left_out, lambda left: left.reason):
         left = list(group)
@@ -70,7 +71,7 @@ def notes(report: Report, most: int | None = None) -> list[str]:
 
 
 def _say_why(rows: list[Row], before: str) -> None:
-    """A line for each reason, with all whom it kept out."""
+    """Print a line for each reason, with all providers that it excluded."""
     kept_out: dict[str | None, dict[str, None]] = {}
     for row in rows:
         kept_out.setdefault(row.reason, {})[row.provider] = None
@@ -79,7 +80,7 @@ def _say_why(rows: list[Row], before: str) -> None:
 
 
 def null_line(report: Report) -> str:
-    """What timing torch.nn against itself gave."""
+    """The result of timing torch.nn against itself."""
     null = report.null
     if not null.get("cases"):
         return "no null row: nothing here can be trusted"
@@ -91,7 +92,7 @@ def null_line(report: Report) -> str:
 
 
 def _columns(case: list[Row]) -> list[Column]:
-    """What a case's table says of each row."""
+    """The columns of a case's table."""
     loaded = bool(SUITES[case[0].suite].loads)
     timed: list[Column] = [
         ("mean" if loaded else "median", lambda row: units.amount(row.figure.value, row.unit)),
@@ -120,7 +121,7 @@ def _columns(case: list[Row]) -> list[Column]:
 
 
 def _if_timed(cell: Callable[[Row], str]) -> Callable[[Row], str]:
-    """The same where the row has a figure, else nothing."""
+    """A function that gives the cell's text where the row has a figure, otherwise an empty string."""
     return lambda row: cell(row) if row.figure else ""
 
 
@@ -136,12 +137,12 @@ except ImportError:
 
 
 def say(text: str) -> None:
-    """A line, as it is."""
+    """Print a line without markup."""
     print(text, flush=True) if _console is None else _console.print(text, markup=False, soft_wrap=True)
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], right: Container[int] = RIGHT) -> None:
-    """Print one; ``right``: the columns to align there."""
+    """Print a table; ``right``: the columns to align on the right."""
     if _console is None:
         print(plain(title, header, rows, right), flush=True)
         return

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers in readable units."""
 
 
 def seconds(value: float) -> str:
@@ -18,7 +18,7 @@ def size(value: float) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """In a row's unit."""
+    """A value in a row's unit."""
     return size(value) if unit == "B" else seconds(value)
 
 

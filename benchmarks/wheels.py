@@ -1,4 +1,4 @@
-"""Rivals from a folder of wheels, for a machine without a package index; nothing of the environment changes."""
+"""Adds rivals from a folder of wheels, for a machine without a package index. The environment does not change."""
 
 import sys
 import tempfile
@@ -9,7 +9,7 @@ _kept: list[tempfile.TemporaryDirectory] = []
 
 
 def use(folder: Path) -> list[str]:
-    """Unpack the wheels to a temporary folder that imports may find things in, after all that is installed."""
+    """Unpack the wheels to a temporary folder, which imports search after all installed packages."""
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
         raise SystemExit(f"no wheels in {folder}")

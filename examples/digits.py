@@ -1,7 +1,6 @@
-"""Handwritten digits read row by row, 8 steps of 8 pixels: python examples/digits.py
+"""Read handwritten digits row by row, 8 steps of 8 pixels: python examples/digits.py
 
-The classic "MNIST by rows" on the digits that come with scikit-learn: after the last row the model says
-which digit it has seen.
+This is the classic "MNIST by rows", with scikit-learn's digits: after the last row the model classifies the digit.
 """
 
 import argparse
@@ -30,7 +29,7 @@ class RowReader(nn.Module):
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train, and read digits held out → losses; the share that is read right."""
+    """Train, then classify held-out digits; return the losses, and the share of correct answers."""
     options = parser(__doc__.splitlines()[0], steps=500).parse_args(arguments)
     torch.manual_seed(options.seed)
     model = RowReader(options).to(options.device, DTYPES[options.dtype])

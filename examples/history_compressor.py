@@ -1,9 +1,10 @@
-"""Two recurrent layers, of which the upper sees only what the lower does not predict: the history compressor, or neural
-sequence chunker (Schmidhuber 1992, doi:10.1162/neco.1992.4.2.234).
+"""The history compressor, or neural sequence chunker (Schmidhuber 1992, doi:10.1162/neco.1992.4.2.234): two recurrent
+layers, of which the upper sees only what the lower does not predict.
 
 The lower layer learns to predict the next symbol. A symbol that it predicts tells nothing new, and the upper layer does
-without: what is far in time becomes near in steps. Two symbols of the task matter. They are far apart, and the stretch
-between them is always the same. Are the two equal? Two plain layers of the same sizes do not learn it.
+not read it. So symbols that are far apart in time are near in the upper layer's steps. Two symbols of the task matter:
+they are far apart, and the stretch between them is always the same. The question is whether the two are equal. Two
+plain layers of the same sizes do not learn it.
 """
 
 import argparse
@@ -16,18 +17,18 @@ from torch.nn.functional import cross_entropy, one_hot
 import seqcells
 
 KEYS = 2
-"""The symbols that matter are 0 and 1; the others, from 2 on, follow one another."""
+"""The symbols that matter are 0 and 1; the symbols from 2 on follow one another."""
 
 
 def batch(lag: int, size: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Symbols (lag + 2, N), a key, the stretch and a key, and whether the two keys differ (N,)."""
+    """Symbols (lag + 2, N): a key, the stretch and a key; and whether the two keys differ (N,)."""
     keys = torch.randint(KEYS, (2, size), generator=chance)
     stretch = torch.arange(KEYS, KEYS + lag).unsqueeze(1).expand(lag, size)
     return torch.cat([keys[:1], stretch, keys[1:]]), keys[0] ^ keys[1]
 
 
 class Plain(nn.Module):
-    """Two layers, which learn by all errors: of the next symbols, and of the answer at the end."""
+    """Two layers that learn from all errors: of the next symbols, and of the answer at the end."""
 
     def __init__(self, symbols: int, hidden: int) -> None:
         super().__init__()
@@ -35,13 +36,14 @@ class Plain(nn.Module):
         self.next, self.answer = nn.Linear(hidden, symbols), nn.Linear(hidden, KEYS)
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the next symbols, logits of the answers, and the number of symbols that these are made of."""
+        """The logits of the next symbols, the logits of the answers, and the number of symbols that an answer is made
+        of."""
         output, _ = self.layers(input)
         return self.next(output[:-1]), self.answer(output[-1]), torch.full(input.shape[1:2], len(input))
 
 
 class Compressor(nn.Module):
-    """The lower layer predicts, the upper one answers: each learns by its own errors alone."""
+    """The lower layer predicts and the upper layer answers; each layer learns from its own errors alone."""
 
     def __init__(self, symbols: int, hidden: int) -> None:
         super().__init__()
@@ -49,7 +51,7 @@ class Compressor(nn.Module):
         self.upper, self.answer = seqcells.RNN(symbols + 1, hidden), nn.Linear(hidden, KEYS)
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Plain`."""
+        """Returns what `Plain` returns."""
         output, _ = self.lower(input[:-1])
         predicted = self.next(output)
         above, lengths = compressed(input, unexpected(predicted.detach(), input))
@@ -58,15 +60,16 @@ class Compressor(nn.Module):
 
 
 def unexpected(predicted: Tensor, input: Tensor, confidence: float = 0.9) -> Tensor:
-    """Which symbols (T, N) had a probability below ``confidence``; nothing predicts the first."""
+    """Which symbols (T, N) had a probability below ``confidence``. The first symbol always counts, as it is not
+    predicted."""
     probability = (predicted.softmax(-1) * input[1:]).sum(-1)
     return torch.cat([torch.ones_like(input[:1, :, 0], dtype=torch.bool), probability < confidence])
 
 
 def compressed(input: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """The kept symbols, each with its time, as sequences (T', N, symbols + 1) of their own, and the lengths of these.
+    """The kept symbols, each with its time, as sequences (T', N, symbols + 1), and the lengths of these sequences.
 
-    With the times nothing is lost: who has the lower layer can tell all that lies between.
+    With the times no information is lost: the lower layer can restore all symbols between.
     """
     steps, size = kept.shape
     time = torch.linspace(0, 1, steps).view(-1, 1, 1).expand(steps, size, 1)
@@ -77,7 +80,8 @@ def compressed(input: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train(model: nn.Module, options: argparse.Namespace) -> tuple[float, float]:
-    """The share of right answers in the last training steps, and how many symbols of a sequence they were made of."""
+    """Train a model; return the share of correct answers in the last steps, and the symbols of a sequence that they
+    were made of."""
     chance = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
     right, seen = [], []
@@ -95,7 +99,7 @@ def train(model: nn.Module, options: argparse.Namespace) -> tuple[float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, tuple[float, float]]:
-    """Train both → of each what `train` tells, by name."""
+    """Train both models; return the results of `train` by name."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

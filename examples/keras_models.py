@@ -1,7 +1,7 @@
-"""Models of Keras on the engines of seqcells: python examples/keras_models.py [--model rows|series] [--theirs]
+"""Keras models on the engines of seqcells: python examples/keras_models.py [--model rows|series] [--theirs]
 
-The two models of many an introduction: one reads a picture of a digit row by row, one foretells a series by 20 values.
-Nothing of them changes but one line, ``seqcells.io.keras.enable()``.
+The two models are common in introductions: one reads a picture of a digit row by row, one predicts a series from 20
+values. Only one line of them changes, ``seqcells.io.keras.enable()``.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import seqcells.io.keras
 
 
 def rows() -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A model of 28 × 28 pixels, and handwritten digits of that size."""
+    """A model for 28 × 28 pixels, and handwritten digits of that size."""
     model = keras.Sequential(
         [keras.Input((28, 28)), layers.SimpleRNN(150, activation="relu"), layers.Dense(10, "softmax")]
     )
@@ -33,7 +33,7 @@ def rows() -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 
 def series() -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A model of 20 values, and a noisy wave in windows of that length, each with its next value."""
+    """A model for 20 values, and a noisy wave in windows of that length, each with its next value."""
     model = keras.Sequential([keras.Input((20, 1)), layers.SimpleRNN(100, activation="relu"), layers.Dense(1)])
     model.compile("adam", "mse", metrics=["mae"])
     time = np.arange(2000) * 0.2
@@ -46,7 +46,8 @@ MODELS = {"rows": rows, "series": series}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Train a model → parameters of its recurrent layer, the metric on what was held out, seconds, calls of ours."""
+    """Train a model; return its recurrent layer's number of parameters, the held-out metric, seconds, and calls of our
+    engines."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""Lines of Python's standard library told apart, prose from code: python examples/many_to_one.py
+"""Classify lines of Python's standard library as prose or code: python examples/many_to_one.py
 
-Comments and docstrings are prose. The model reads a line of any length in both directions, character by character,
-and says at the end which it was.
+Comments and docstrings are prose. The model reads a line of any length in both directions, character by character, and
+classifies it at the end.
 """
 
 import argparse
@@ -42,14 +42,14 @@ def labelled(source: str) -> Iterator[tuple[str, bool]]:
         if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.start[0] < token.end[0]):
             prose.update(range(token.start[0], token.end[0] + 1) if alone else ())
     for number, line in enumerate(source.split("\n"), 1):
-        stripped = line.strip(" \t#\"'")  # what would tell at once
+        stripped = line.strip(" \t#\"'")  # removes characters that would reveal the class
         if stripped:
             yield stripped, number in prose
 
 
 def corpus(limit: int, length: int) -> tuple[list[Tensor], Tensor]:
-    """So many different lines of the standard library, their first characters as indices into the alphabet, and which
-    lines are prose."""
+    """``limit`` different lines of the standard library, and which lines are prose. A line has its first characters as
+    indices into the alphabet."""
     found: dict[str, bool] = {}
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         found.update(labelled(path.read_text(encoding="utf-8")))
@@ -60,7 +60,7 @@ def corpus(limit: int, length: int) -> tuple[list[Tensor], Tensor]:
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train, and tell apart a tenth of the lines held out → losses; how many lines are told rightly."""
+    """Train, then classify the held-out tenth of the lines; return the losses, and the share of correct answers."""
     options = parser(__doc__.splitlines()[0], steps=500)
     options.set_defaults(hidden=64)
     options.add_argument("--length", type=int, default=80, help="characters of a line that are read, at most")
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     held_out, known = order.tensor_split([len(order) // 10])
 
     def read(chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of the chosen lines, and what is right."""
+        """The logits of the chosen lines, and the correct classes."""
         texts = [lines[index] for index in chosen.tolist()]
         lengths = torch.tensor([*map(len, texts)])
         logits = model(pad_sequence(texts).to(options.device), lengths.to(options.device))

@@ -1,6 +1,6 @@
-"""Digits drawn row by row, 8 rows of 8 pixels, from nothing but their names: python examples/one_to_many.py
+"""Draw digits row by row, 8 rows of 8 pixels, from their labels alone: python examples/one_to_many.py
 
-One to many: a label becomes the first state, and each row that is drawn is read before the next. The picture shows the
+One to many: a label becomes the initial state, and each drawn row is read before the next. The picture shows the
 drawings above the mean of each digit.
 """
 
@@ -34,7 +34,7 @@ class Drawer(nn.Module):
 
     @torch.no_grad()
     def draw(self, labels: Tensor) -> Tensor:
-        """Labels (N,) → images (N, rows, pixels), each row made of those above it."""
+        """Labels (N,) → images (N, rows, pixels); each row is made from the rows above it."""
         step = stepper(self.layer, self.first_states(labels))
         rows = [self.head.weight.new_zeros(len(labels), 8)]
         while len(rows) <= 8:
@@ -43,7 +43,8 @@ class Drawer(nn.Module):
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train, and draw each digit → losses; how many drawings a nearest neighbour among real digits recognises."""
+    """Train, then draw each digit; return the losses, and the share of drawings that nearest neighbours among real
+    digits recognise."""
     options = parser(__doc__.splitlines()[0], steps=1000).parse_args(arguments)
     torch.manual_seed(options.seed)
     model = Drawer(options).to(options.device, DTYPES[options.dtype])

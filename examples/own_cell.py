@@ -1,10 +1,10 @@
-"""A cell of one's own: invented, checked, trained, timed. Cells between `# %%` lines run one by one in an editor.
+"""A user-defined cell: invented, checked, trained, timed. The code between `# %%` lines runs part by part in an editor.
 
-The task is the adding problem (Hochreiter & Schmidhuber 1997): of a sequence of numbers two are marked. Their sum is
-to be told after the last step.
+The task is the adding problem (Hochreiter & Schmidhuber 1997): two numbers of a sequence are marked. The model gives
+their sum after the last step.
 """
 
-# %% Invent: an update gate that begins with a span of memory of its own for each unit, from one step to hundreds.
+# %% Invent: an update gate whose units begin with different memory spans, from one step to hundreds.
 import argparse
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class TimescaleStep(seqcells.cells.Cell):
-    """h' = h + u (c - h), u = sigmoid(gate - σ): at first a unit remembers some exp(σ) steps (as the biases of Tallec &
-    Ollivier 2018, arXiv:1804.11188, but a parameter of its own)."""
+    """h' = h + u (c - h), u = sigmoid(gate - σ): at first a unit remembers about exp(σ) steps. The biases of Tallec &
+    Ollivier 2018 (arXiv:1804.11188) do the same; here σ is a parameter of its own."""
 
     name, gates, states = "timescale", ("u", "c"), ("h",)
     parameters = {"span": ("sigma",)}
@@ -30,7 +30,7 @@ class TimescaleStep(seqcells.cells.Cell):
 
 
 class Timescale(seqcells.RecurrentLayer):
-    """Layers of it, as those of torch.nn."""
+    """Layers of the cell, like torch.nn's layers."""
 
     cell = TimescaleStep
 
@@ -44,7 +44,7 @@ class Timescale(seqcells.RecurrentLayer):
 
 # %% Train.
 class Adder(nn.Module):
-    """The sum of what was marked, from the last output."""
+    """The sum of the marked numbers, from the last output."""
 
     def __init__(self, layer: nn.Module, hidden: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def train(model: nn.Module, options: argparse.Namespace) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, list[float]]:
-    """Check, train and time the cell; the losses of it and of torch.nn.GRU."""
+    """Check, train and time the cell; return its losses and torch.nn.GRU's."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--steps", type=int, default=600, help="of training; default: 600")
     parser.add_argument("--length", type=int, default=40, help="of the sequences; default: 40")

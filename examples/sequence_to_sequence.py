@@ -1,7 +1,8 @@
-"""An encoder and a decoder, which reverse digits or add numbers: python examples/sequence_to_sequence.py [--task add]
+"""An encoder and a decoder that reverse digits or add numbers: python examples/sequence_to_sequence.py [--task add]
 
-The encoder reads a question, such as 12+345. Its final states are the decoder's first, which writes the answer, 357
-(Sutskever et al. 2014, arXiv:1409.3215). In training the decoder reads the right answer; afterwards it reads its own.
+The encoder reads a question, such as 12+345. Its final states are the initial states of the decoder, which writes the
+answer, 357 (Sutskever et al. 2014, arXiv:1409.3215). In training the decoder reads the correct answer; afterwards it
+reads its own.
 """
 
 import argparse
@@ -18,15 +19,15 @@ from training import DTYPES, Results, final_states, loss_curve, parser, picture,
 TOKENS = {token: index for index, token in enumerate("0123456789+.")}
 """The full stop begins an answer, and ends it."""
 PADDING = -100
-"""What `cross_entropy` does not count."""
+"""The target that `cross_entropy` ignores."""
 DIGITS = {"reverse": 6, "add": 2}
-"""How many a number has at most, by task."""
+"""The largest number of digits of a number, by task."""
 ASKED = 1000
-"""Questions that are drawn after training; the same one counts once."""
+"""Questions that are drawn after training; repeated questions count once."""
 
 
 def number(digits: int, chance: torch.Generator) -> str:
-    """A number of one digit to so many."""
+    """A number with 1 to ``digits`` digits."""
     count = torch.randint(1, digits + 1, (), generator=chance)
     return "".join(map(str, torch.randint(10, (count,), generator=chance).tolist()))
 
@@ -41,12 +42,12 @@ def exercise(options: argparse.Namespace, chance: torch.Generator) -> tuple[str,
 
 
 def is_held_out(question: str) -> bool:
-    """Whether the question is one of the tenth that training has none of."""
+    """Whether the question is in the tenth that is held out from training."""
     return zlib.crc32(question.encode()) % 10 == 0
 
 
 def exercises(options: argparse.Namespace, held_out: bool, chance: torch.Generator) -> Iterator[tuple[str, str]]:
-    """Questions and answers without end, all of them held out or none."""
+    """An endless sequence of questions and answers; either all or none are held out."""
     while True:
         question, answer = exercise(options, chance)
         if is_held_out(question) == held_out:
@@ -78,7 +79,7 @@ class Answerer(nn.Module):
 
     @torch.no_grad()
     def answer(self, questions: Tensor, lengths: Tensor, count: int) -> Tensor:
-        """Questions → the likeliest token after those before it (count, N)."""
+        """Questions → the most likely token after the tokens before it (count, N)."""
         step = stepper(self.decoder, final_states(self.encoder, self.embedding(questions), lengths))
         answers = [torch.full_like(lengths, TOKENS["."])]
         while len(answers) <= count:
@@ -87,7 +88,7 @@ class Answerer(nn.Module):
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train, and answer questions held out → losses; how many answers and tokens are right, as shares."""
+    """Train, then answer held-out questions; return the losses, and the shares of correct answers and tokens."""
     options = parser(__doc__.splitlines()[0], steps=1500)
     options.set_defaults(batch=64)
     options.add_argument("--task", choices=("reverse", "add"), default="reverse")

@@ -1,7 +1,7 @@
-"""A signal foretold, sin(t)/3 + 2 sin(5t): python examples/sine.py
+"""Predict a signal, sin(t)/3 + 2 sin(5t): python examples/sine.py
 
-The model learns to tell each next sample of the signal (many to many). Then it runs free: it hears some samples, and
-after those its own outputs for 100 steps. The picture shows these beside the truth.
+The model learns to predict each next sample of the signal (many to many). Then it runs free: it reads some samples, and
+after them its own outputs for 100 steps. The picture shows these outputs beside the signal.
 """
 
 import argparse
@@ -14,23 +14,23 @@ from torch.nn.functional import mse_loss
 from training import DTYPES, Results, States, loss_curve, parser, picture, recurrent, stepper, train
 
 INTERVAL = 0.1
-"""Between two samples."""
+"""The time between two samples."""
 HEARD = 60
 """Samples before the model runs free."""
 FREE = 100
-"""Steps that it runs free."""
+"""Steps that the model runs free."""
 UNCOUNTED = 20
-"""Steps at the beginning that no loss counts: a few samples do not tell yet where the signal stands."""
+"""The first steps, which no loss counts: a few samples do not determine the phase of the signal."""
 
 
 def signal(start: Tensor, samples: int) -> Tensor:
-    """Times (N,) → samples of the signal from those on (samples, N, 1)."""
+    """Times (N,) → samples of the signal from these times on (samples, N, 1)."""
     time = start + INTERVAL * torch.arange(samples, device=start.device).unsqueeze(1)
     return (torch.sin(time) / 3 + 2 * torch.sin(5 * time)).unsqueeze(-1)
 
 
 class Foreteller(nn.Module):
-    """Samples (T, N, 1) → the next ones (T, N, 1), and the states."""
+    """Samples (T, N, 1) → the next samples (T, N, 1), and the states."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Foreteller(nn.Module):
 
     @torch.no_grad()
     def run_free(self, heard: Tensor, steps: int) -> Tensor:
-        """Samples (T, N, 1) → what the model makes of them (steps, N, 1), its own outputs its inputs."""
+        """Samples (T, N, 1) → the model's continuation (steps, N, 1), with its own outputs as inputs."""
         foretold, hx = self(heard)
         step, samples = stepper(self.layer, hx), [foretold[-1]]
         while len(samples) < steps:
@@ -52,7 +52,7 @@ class Foreteller(nn.Module):
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train, then run free from 8 points of the signal → losses, root mean squares of the errors."""
+    """Train, then run free from 8 points of the signal; return the losses, and the root mean squares of the errors."""
     options = parser(__doc__.splitlines()[0], steps=1500)
     options.set_defaults(hidden=64)
     options.add_argument("--length", type=int, default=100, help="samples in a sequence")

@@ -1,6 +1,6 @@
-"""Text read on from batch to batch, the states carried: python examples/stateful_text.py [--no-stateful]
+"""Read a text from batch to batch, with carried states: python examples/stateful_text.py [--no-stateful]
 
-Each row of a batch goes on where that row of the batch before ended. The states go on too, the gradients do not:
+Each row of a batch continues that row of the batch before. The states are carried, the gradients are not: this is
 truncated backpropagation through time (Williams & Peng 1990, doi:10.1162/neco.1990.2.4.490).
 """
 
@@ -21,9 +21,8 @@ from seqcells.data import ContiguousWindows
 class Carried:
     """A model that keeps the states of its ``layer`` from call to call, without their gradients: input (T, N) → output.
 
-    A layer of seqcells does so by itself, once it is ``stateful``. For one of torch.nn they are passed from hand to
-    hand: the model takes ``(input, hx)`` and gives its output and its states. ``layer`` is the one of a model that is
-    wrapped.
+    A layer of seqcells keeps its own states if it is ``stateful``. For a layer of torch.nn the states are passed on:
+    the model takes ``(input, hx)`` and gives its output and its states. Pass ``layer`` if the model is wrapped.
     """
 
     def __init__(self, model: nn.Module, layer: nn.Module | None = None) -> None:
@@ -54,10 +53,11 @@ class Carried:
 
 
 def keys(limit: int) -> Tensor:
-    """A made-up text whose characters tell nothing of what is long past, but for one: ``B......?bA...?aD.....?d``.
+    """A made-up text in which only one character in each group depends on the distant past:
+    ``B......?bA...?aD.....?d``.
 
-    What comes after a question mark is told by the last capital, and nothing between them; how many dots are there is
-    chance's.
+    The last capital determines the letter after a question mark, and no character between them does. The number of dots
+    is random.
     """
     chance, text = torch.Generator().manual_seed(0), ""
     while len(text) < limit:
@@ -70,7 +70,7 @@ TEXTS = {"library": corpus, "keys": keys}
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train, and read a tenth of the text held out → losses; nats for a character of that."""
+    """Train, then read the held-out tenth of the text; return the losses, and the nats for each character of it."""
     options = parser(__doc__.splitlines()[0], steps=1000)
     options.add_argument("--text", choices=TEXTS, default="library")
     options.add_argument("--length", type=int, default=20, help="characters that gradients go back")
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
     read = Carried(model)
 
     def losses_of(text: Tensor) -> Iterator[Tensor]:
-        """The loss of each window of a text, one after the other."""
+        """The loss of each window of a text, in order."""
         read.reset_states()
         for input, target in ContiguousWindows(text, options.batch, options.length):
             if not options.stateful:

@@ -1,7 +1,7 @@
 """A character model on real text, the sources of Python's standard library: python examples/text.py
 
-Each step reads windows of the text and predicts each next character. At the end the model writes some
-Python of its own, one character per call, its state carried from call to call.
+Each step reads windows of the text and predicts each next character. At the end the model writes some Python, one
+character a call, with its state carried from call to call.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ALPHABET = {character: index for index, character in enumerate(string.printable)
 
 
 class CharacterModel(nn.Module):
-    """Characters (T, N) → logits of the next ones (T, N, alphabet), and the state."""
+    """Characters (T, N) → logits of the next characters (T, N, alphabet), and the state."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def corpus(limit: int) -> Tensor:
 
 @torch.no_grad()
 def write(model: CharacterModel, start: str, count: int, chance: torch.Generator) -> str:
-    """``start`` and ``count`` characters that the model makes of it, one call each."""
+    """``start`` and ``count`` characters that the model writes after it, one call for each character."""
     device = model.head.weight.device
     text, hx = start, None
     characters = torch.tensor([[ALPHABET[character]] for character in start])
@@ -56,7 +56,7 @@ def write(model: CharacterModel, start: str, count: int, chance: torch.Generator
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train and sample → losses."""
+    """Train and sample; return the losses."""
     options = parser(__doc__.splitlines()[0], steps=1000)
     options.add_argument("--length", type=int, default=100, help="characters in a sequence")
     options.add_argument("--characters", type=int, default=1_000_000, help="of the text that are used")

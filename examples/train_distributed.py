@@ -1,8 +1,8 @@
 """A character model trained by many processes: torchrun --nproc-per-node 2 examples/train_distributed.py
 
-The text lies as rows beside each other, which are divided among the processes; each carries the states of its own rows
-from window to window, as stateful_text.py does. The loss curve is that of one process, which runs without torchrun.
-With ``--checkpoint FOLDER`` training goes on where it was killed, also by another number of processes.
+The rows of the text are divided among the processes. Each process carries the states of its own rows from window to
+window, as stateful_text.py does. The loss curve equals that of one process, which runs without torchrun. With
+``--checkpoint FOLDER`` training resumes after it was killed, also with another number of processes.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from seqcells.data import ContiguousWindows
 
 @contextmanager
 def processes(device: str) -> Iterator[DeviceMesh]:
-    """This process as one of torchrun's, or as the only one."""
+    """This process as one of torchrun's processes, or as the only one."""
     kind = torch.device(device).type
     backend = "nccl" if kind == "cuda" else "gloo"
     if distributed.is_torchelastic_launched():
@@ -42,7 +42,7 @@ def processes(device: str) -> Iterator[DeviceMesh]:
     else:
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
     yield init_device_mesh(kind, (distributed.get_world_size(),))
-    gc.collect()  # a sharded model would keep gloo's threads, which end a process badly once the interpreter is gone
+    gc.collect()  # a sharded model would keep gloo's threads, which crash the process once the interpreter is gone
     distributed.destroy_process_group()
 
 
@@ -58,7 +58,7 @@ def parallel(options: argparse.Namespace, model: CharacterModel, mesh: DeviceMes
 
 
 def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Gradients go from process to process once a step, at the last of its windows."""
+    """Exchange gradients between processes once a step, at the last of its windows."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         return nullcontext()
@@ -66,7 +66,7 @@ def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[None]:
 
 
 class Training:
-    """What a checkpoint holds, and how a step is made of it."""
+    """The training: what a checkpoint holds, and the steps."""
 
     def __init__(self, options: argparse.Namespace, mesh: DeviceMesh) -> None:
         torch.manual_seed(options.seed)
@@ -79,7 +79,7 @@ class Training:
         self.losses: list[float] = []
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Windows of the text, read again and again."""
+        """Windows of the text, which is read again and again."""
         while True:
             if not self.windows.position:
                 self.read.reset_states()
@@ -105,7 +105,8 @@ class Training:
         self.losses.append(loss.item() / distributed.get_world_size())
 
     def tensors(self) -> dict[str, object]:
-        """What the processes hold together; of the states each has its own rows, so that others may divide them."""
+        """The tensors of a checkpoint. Each process has the states of its own rows, so that another number of processes
+        can divide them."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
         dtype, states = DTYPES[self.options.dtype], self.read.states
         if states is None:
@@ -117,7 +118,7 @@ class Training:
         return {"model": model, "optimizer": optimizer, "states": dict(enumerate(rows))}
 
     def save(self) -> None:
-        """Write a checkpoint. A former one stays until this one is whole, and has its name."""
+        """Write a checkpoint. The former checkpoint stays until this one is complete and has its name."""
         folder, first = self.options.checkpoint, distributed.get_rank() == 0
         unfinished, done = folder / "unfinished", folder / f"step-{len(self.losses):08d}"
         former = [*folder.glob("step-*")]
@@ -134,7 +135,7 @@ class Training:
         distributed.barrier()
 
     def load(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         found = max(self.options.checkpoint.glob("step-*"), default=None)
         if found is None:
             return
@@ -145,14 +146,14 @@ class Training:
         states = tuple(rows.to_local() for rows in tensors["states"].values())
         self.read.states = states if len(states) > 1 else states[0]
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.rate  # as asked for now
+            group["lr"] = self.options.rate  # the rate of this run's options
         progress = json.loads((found / "progress.json").read_text())
         self.windows.load_state_dict(progress["windows"])
         self.losses = progress["losses"]
 
 
 def main(arguments: Sequence[str] | None = None) -> Results:
-    """Train → losses of all steps, those before a checkpoint too; the same on every rank."""
+    """Train; return the losses of all steps, including steps before a checkpoint. All ranks return the same."""
     options = parser(__doc__.splitlines()[0], steps=1000)
     options.add_argument("--length", type=int, default=20, help="characters that gradients go back")
     options.add_argument("--characters", type=int, default=1_000_000, help="of the text that are used")

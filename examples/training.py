@@ -1,4 +1,4 @@
-"""What the examples share: their options, the recurrent layer those ask for, the training loop and the picture."""
+"""What the examples share: their options, the recurrent layer for these options, the training loop and the picture."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ LAYERS: dict[str, ModuleType] = {"torch": nn, "seqcells": seqcells}
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16")}
 States = Tensor | tuple[Tensor, ...]
 Panel = Callable[["Axes"], None]
-"""What draws one part of the picture."""
+"""A function that draws one part of the picture."""
 
 
 class Results(NamedTuple):
-    """What ``main`` of an example gives."""
+    """The result of an example's ``main``."""
 
     losses: list[float]
     """The loss of each training step."""
     scores: dict[str, float]
-    """How well the trained model does, by name."""
+    """Scores of the trained model, by name."""
 
 
 def norm(text: str) -> float:
-    """The value of ``--clip``: a bound of a norm, 0 for none."""
+    """The value of ``--clip``: a bound of a norm, or 0 for none."""
     bound = 0.0 if text == "off" else float(text)
     if not bound >= 0:
         raise argparse.ArgumentTypeError(f"a norm should be 0 or above, got: {text}")
@@ -41,7 +41,7 @@ def norm(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """The value of an option that counts something, of which there is one at least."""
+    """The value of an option that counts something, at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"a count should be 1 or above, got: {text}")
@@ -72,7 +72,7 @@ def parser(description: str | None, *, steps: int) -> argparse.ArgumentParser:
 
 
 def recurrent(options: argparse.Namespace, input_size: int, **settings: object) -> nn.Module:
-    """The layer that the options ask for: the only line that differs between torch.nn and seqcells."""
+    """The layer for these options: the only line that differs between torch.nn and seqcells."""
     if options.layer == "seqcells":
         settings["backend"] = options.backend
     layer = getattr(LAYERS[options.layer], options.cell.upper())(input_size, options.hidden, **settings)
@@ -83,10 +83,10 @@ def recurrent(options: argparse.Namespace, input_size: int, **settings: object) 
 
 @torch.no_grad()
 def xavier_orthogonal(layer: nn.Module) -> None:
-    """Give an LSTM, GRU or RNN of either package other initial values, in place, gate by gate.
+    """Set other initial values for an LSTM, GRU or RNN of either package, in place, gate by gate.
 
-    Weights of the input are uniform as Glorot & Bengio (2010) say, and those of the hidden state are orthogonal (Saxe
-    et al. 2014, arXiv:1312.6120). Biases are 0, but for that of an LSTM's forget gate, 1 (Gers et al. 2000,
+    Weights of the input are uniform by Glorot & Bengio (2010), and recurrent weights are orthogonal (Saxe et al. 2014,
+    arXiv:1312.6120). Biases are 0, except for an LSTM's forget gate, whose bias is 1 (Gers et al. 2000,
     doi:10.1162/089976600300015015).
     """
     for name, parameter in layer.named_parameters():
@@ -103,16 +103,17 @@ def xavier_orthogonal(layer: nn.Module) -> None:
 
 
 def final_states(layer: nn.Module, input: Tensor, lengths: Tensor) -> States:
-    """The states at each sequence's own length, 1 or more: of padded sequences (T, N, features) and lengths (N,)."""
+    """The states at each sequence's own length (1 or more), for padded sequences (T, N, features) and lengths (N,)."""
     if isinstance(layer, seqcells.RecurrentLayer):
         return layer(input, lengths=lengths)[1]
     return layer(pack_padded_sequence(input, lengths.cpu(), enforce_sorted=False))[1]
 
 
 def stepper(layer: nn.Module, hx: States) -> Callable[[Tensor], Tensor]:
-    """A layer from the states ``hx`` on, one step a call, no gradients: input (N, features) → output (N, hidden).
+    """A function that runs a layer from the states ``hx``, one step a call, without gradients: input (N, features) →
+    output (N, hidden).
 
-    The layer is not ``batch_first``. An output is good until the step after next.
+    The layer is not ``batch_first``. An output is valid until the step after next.
     """
     if isinstance(layer, seqcells.RecurrentLayer):
         stream = layer.stream(batch_size=(hx[0] if isinstance(hx, tuple) else hx).shape[1])
@@ -129,7 +130,7 @@ def stepper(layer: nn.Module, hx: States) -> Callable[[Tensor], Tensor]:
 
 
 def progress_bar(**settings: object) -> Progress:
-    """A bar of training steps, whose tasks are described by their loss. ``settings``: of `rich.progress.Progress`."""
+    """A bar of training steps, whose description is the loss. ``settings`` are those of `rich.progress.Progress`."""
     columns = (TextColumn("loss {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, **settings)
 
@@ -139,7 +140,7 @@ def train(
     model: nn.Module,
     loss_of: Callable[[torch.Generator], Tensor],
 ) -> list[float]:
-    """Train the model with Adam → the loss of each step; ``loss_of`` draws a batch and gives its loss.
+    """Train the model with Adam; return the loss of each step. ``loss_of`` draws a batch and gives its loss.
 
     Gradients whose norm is above ``--clip`` are scaled down to it (Pascanu et al. 2013, arXiv:1211.5063).
     """
@@ -172,7 +173,7 @@ def loss_curve(losses: Sequence[float], label: str = "cross-entropy, nats", scal
 
 
 def picture(options: argparse.Namespace, *panels: Panel) -> None:
-    """Write panels beside each other as an image, in the format of the path's ending, if ``--plot`` names a path."""
+    """Write panels side by side as an image, in the format of the path's ending, if ``--plot`` names a path."""
     if not options.plot:
         return
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Bad input of many kinds: what `test_errors` runs on torch.nn and on seqcells."""
+"""Bad input of many kinds, which `test_errors` passes to torch.nn and to seqcells."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ T, N, IN, H = 5, 2, 3, 4
 
 
 class Maker:
-    """Makes one kind of layer, its cell and their states, torch.nn's or, given a backend, ours."""
+    """Makes one kind of layer, its cell and their states: torch.nn's or, given a backend, ours."""
 
     def __init__(self, kind: str, backend: str | None = None) -> None:
         self.kind = kind
@@ -209,7 +209,7 @@ LSTM_MIXED: dict[str, Case] = {
     "c on another device": lambda m: m.layer()(x(), (x(1, N, H), x(1, N, H, device="meta"))),
 }
 
-# What torch.nn takes although it may look wrong.
+# Calls that torch.nn accepts, although they may look wrong.
 TAKEN: dict[str, Case] = {
     "dropout of numpy": lambda m: m.layer(num_layers=2, dropout=np.float64(0.0))(x()),
     "dropout as a whole number": lambda m: m.layer(num_layers=2, dropout=1)(x())[1],

@@ -1,4 +1,4 @@
-"""A GPU with cuDNN as far as weights in one chunk go, for `test_chunk` and `test_chunk_calls`: it is made of a CPU."""
+"""Imitates on the CPU a GPU with cuDNN, as far as weights in one chunk go, for `test_chunk` and `test_chunk_calls`."""
 
 import warnings
 from itertools import pairwise
@@ -23,9 +23,10 @@ PADDING = 8
 
 
 def as_if_with_cudnn(monkeypatch):
-    """As if the CPU were a GPU with cuDNN; gives the arguments after the weights of each call of torch's function.
+    """Make the CPU look like a GPU with cuDNN.
 
-    Its layout is one of cuDNN's kind: matrices first, then biases, each padded.
+    Returns a list of the arguments after the weights, for each call of torch's function. The layout is similar to
+    cuDNN's: matrices first, then biases, each padded.
     """
     asked = []
 
@@ -53,12 +54,12 @@ def as_if_with_cudnn(monkeypatch):
 
 
 def recorded(monkeypatch):
-    """The weights that torch's operator is given, call by call."""
+    """A list that gets the weights of each call of torch's operator."""
     given = []
 
     def recording(operator):
         def run(*arguments):
-            # Of a packed input there are batch sizes before the states.
+            # For a packed input, the batch sizes come before the states.
             given.append(arguments[3] if torch.is_tensor(arguments[1]) and arguments[1].dim() == 1 else arguments[2])
             return operator(*arguments)
 
@@ -70,7 +71,7 @@ def recorded(monkeypatch):
 
 
 def lie_in_one_chunk(tensors):
-    """By their addresses: one storage, from its beginning, nothing twice."""
+    """Whether tensors lie in one storage, from its beginning, without overlap, by their addresses."""
     spans = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors)
     storages = {t.untyped_storage().data_ptr() for t in tensors}
     return len(storages) == 1 and spans[0][0] in storages and all(a[1] <= b[0] for a, b in pairwise(spans))
@@ -81,7 +82,7 @@ def is_whole(module):
 
 
 def broken(module):
-    """The same module, its weights each in memory of its own."""
+    """The same module; each of its weights gets memory of its own."""
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()
     return module
@@ -93,7 +94,7 @@ def example(module):
 
 
 def whole_to_cudnn(module):
-    """Whether torch's operator warns of no weights that it must compact."""
+    """Whether a call gives no warning from torch's operator that it must compact the weights."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         module(example(module))

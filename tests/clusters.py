@@ -1,4 +1,4 @@
-"""The cluster plan on a CPU: the machine of tests/emulated runs its kernels."""
+"""The cluster plan on a CPU: the emulated machine of tests/emulated runs its kernels."""
 
 import ctypes
 import hashlib
@@ -21,7 +21,7 @@ ROOM = 1 << 16
 
 @cache
 def folder():
-    """Where emulated kernels are built: the headers, and the tests' machine among them."""
+    """Where emulated kernels are built: the headers, with the tests' machine in place of the GPU's."""
     made = TemporaryDirectory(prefix="seqcells-clusters-")
     root = Path(made.name)
     shutil.copytree(
@@ -35,7 +35,7 @@ def folder():
 
 @cache
 def library(text):
-    """An emulated kernel."""
+    """An emulated kernel, compiled as a library."""
     _, at = folder()
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     source, made = at / f"{name}.cpp", at / f"{name}.so"
@@ -47,11 +47,12 @@ def library(text):
 
 
 class Emulator:
-    """Launches kernels on the CPU: in an order of threads that ``seed`` draws, with one wait ``broken``.
+    """Launches kernels on the CPU, with threads in an order drawn by ``seed``, and with the wait named ``broken``
+    disabled.
 
     Attributes:
-        waits: those of the launches so far.
-        launches: their texts, and how each was launched.
+        waits: the waits of the launches so far.
+        launches: the kernels' sources, each with its launch parameters.
     """
 
     def __init__(self, seed=0, broken=""):
@@ -70,7 +71,7 @@ class Emulator:
 
 @contextmanager
 def emulated(seed=0, broken="", forced=None):
-    """As if the CPU had clusters. ``forced``: blocks, rows and warps of every division."""
+    """Inside, the CPU looks like a GPU with clusters. ``forced``: the blocks, rows and warps of every division."""
     emulator = Emulator(seed, broken)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "launch", emulator)
@@ -78,7 +79,7 @@ def emulated(seed=0, broken="", forced=None):
         patch.setattr(cluster, "why_not_on", lambda device: None)
         patch.setattr(cluster, "device_of", lambda shape: division.Device(227 << 10, (132, 66, 31, 15, 7)))
         patch.setattr(cluster.precision, "mode", lambda dtype: "tf32" if dtype.itemsize == 4 else "ieee")
-        patch.setattr(products, "IN_FLOAT64", True)  # a CPU has no product of halves that is summed in float32
+        patch.setattr(products, "IN_FLOAT64", True)  # a CPU has no product of half-precision numbers with a float32 sum
         if forced:
             patch.setattr(division, "_choices", lambda *_: [forced])
         for each in (cluster._division, cluster._kernel):

@@ -1,7 +1,7 @@
-"""Triton's interpreter with all programs of a grid at once, a process each: what a barrier between them needs.
+"""Triton's interpreter with all programs of a grid at once, one process each, as a barrier between programs requires.
 
-Tensors are put into memory that processes share; each process is one program of the real grid. The interpreter's
-atomics are real ones, so programs really wait for each other, or do not.
+Tensors are in memory that the processes share; each process is one program of the real grid. The interpreter's atomics
+are real atomics, so programs really wait for each other, or fail to wait.
 """
 
 import os
@@ -22,14 +22,14 @@ atomic_rmw = interpreter.InterpreterBuilder.create_atomic_rmw
 
 
 def _polite(builder, operation, pointer, value, *rest):
-    """An addition of nothing is a look whether others have arrived: one that waits leaves the core to them."""
+    """An atomic addition of zero polls a barrier, so it sleeps first and leaves the core to other programs."""
     if not value.data.any():
         time.sleep(0.002)
     return atomic_rmw(builder, operation, pointer, value, *rest)
 
 
 def _late(*arguments):
-    """The same in a program that is behind the others in all that it reads and writes."""
+    """`_polite` for a program that runs behind the others in all its reads and writes."""
     seen = _polite(*arguments)
     time.sleep(0.1)
     return seen
@@ -41,7 +41,7 @@ def _run_one(
     builder, grid = interpreter.interpreter_builder, executor.grid
     builder.grid_dim, builder.grid_idx = grid, program
     executor.grid = (1, 1, 1)
-    # What it copies back at the end is the storages' own contents, which others are still writing.
+    # Not restored: the executor would copy the storages' own contents back, to which other programs still write.
     with (
         patch.object(builder, "set_grid_dim", lambda *_: None),
         patch.object(builder, "set_grid_idx", lambda *_: None),
@@ -53,8 +53,8 @@ def _run_one(
 
 @contextmanager
 def concurrent(absent: Programs = lambda program: False, late: Programs = lambda program: False) -> Iterator[list[int]]:
-    """Inside, a launch runs all of its programs at once, but those ``absent``, and slows those that are to be ``late``
-    → how many each launch ran."""
+    """Inside, a launch runs all its programs at once, except ``absent`` ones; it slows ``late`` programs. Yields a list
+    of the number of programs of each launch."""
     launched: list[int] = []
 
     def all_at_once(executor: interpreter.GridExecutor, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Every test runs with uninitialised memory poisoned, and knows its device."""
+"""Every test runs with uninitialised memory filled with NaN, and knows its device."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic cuBLAS
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for deterministic cuBLAS
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
@@ -23,14 +23,14 @@ from seqcells.kernels import cpu, triton
 from seqcells.measured import estimates
 from seqcells.system import machine
 
-# A layer's `forward` is compiled by many tests of one process, and each counts as a recompilation.
+# Many tests of one process compile a layer's `forward`, and each one counts as a recompilation.
 torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
 if not cpu.unavailable():
     from seqcells.kernels.cpu import compiled, library
 
 if triton.INSTALLED and triton.interpreted():
-    # For the tests' own kernels; the package's launches import it themselves.
+    # For the tests' own kernels; the package's launches import the interpreter themselves.
     from seqcells.kernels.triton.host import interpreter  # noqa: F401
 
 
@@ -39,7 +39,7 @@ OWN_CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 @pytest.fixture(autouse=True)
 def poisoned_empty():
-    """Under deterministic algorithms torch fills what `empty` returns with NaN: nothing unwritten stays hidden."""
+    """Under deterministic algorithms torch fills what `empty` returns with NaN, so unwritten memory shows."""
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.empty(3).isnan().all()
@@ -49,13 +49,13 @@ def poisoned_empty():
 
 
 def pytest_configure(config):
-    """No test reads or writes what lies in the user's home, and no process that it starts.
+    """Keep tests, and processes that tests start, from the user's home.
 
-    Libraries of cells stay from one run of the tests to the next. The built-in cells' are made first, and then none but
-    where a test is about that.
+    Libraries of compiled cells are kept between runs of the tests. The built-in cells are compiled first. No more cells
+    are compiled, except in tests about that.
     """
     own = config.stash[OWN_CACHE] = tempfile.TemporaryDirectory()
-    for folder in ("kernels", "locks"):  # of all workers
+    for folder in ("kernels", "locks"):  # shared by all workers
         shared = config.rootpath / ".pytest_cache" / folder
         shared.mkdir(parents=True, exist_ok=True)
         Path(own.name, folder).symlink_to(shared)
@@ -66,7 +66,8 @@ def pytest_configure(config):
 
 
 def compile_cells():
-    """Those of the registry that the extension was built without, for the best instruction set here."""
+    """Compile the registry's cells that the extension was built without, for the best instruction set of this
+    machine."""
     projected = [transformed(cell, "projection(1)") for cell in cells.BUILT_IN.values() if cell.projection]
     wanted = [(cell, t) for cell in (*cells.BUILT_IN.values(), *projected) for t in (torch.float32, torch.float64)]
     with ThreadPoolExecutor(max(1, machine.cores() // 2)) as pool, warnings.catch_warnings():
@@ -86,14 +87,14 @@ def compiling(monkeypatch):
 
 @pytest.fixture
 def examples_on_path(monkeypatch):
-    """The examples can be imported by name."""
+    """Put the examples on the path, so that tests can import them by name."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
 
 
 @pytest.fixture
 def tables(tmp_path):
-    """As if this machine, of class avx2-l2-512k, had those own tables, and the package came with those: ``use(own,
-    shipped)``. It begins with none."""
+    """Imitate a machine of class avx2-l2-512k with other tables: ``use(own, shipped)`` sets its own tables and the
+    package's. At first there are none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
         patch.setattr(estimates, "SHIPPED", tmp_path / "shipped")
@@ -116,7 +117,7 @@ def tables(tmp_path):
 
 @pytest.fixture
 def kernels_of_a_gpu(monkeypatch):
-    """As if Triton's kernels ran here on one of NVIDIA's GPUs: choices are made, and nothing can run."""
+    """Pretend that Triton's kernels run here on an NVIDIA GPU: backends are chosen, but nothing can run."""
     pytest.importorskip("triton")
     possible = BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
     monkeypatch.setitem(BACKENDS, "triton", possible)
@@ -125,8 +126,8 @@ def kernels_of_a_gpu(monkeypatch):
 
 @pytest.fixture
 def gpu(tables, kernels_of_a_gpu, monkeypatch):
-    """As if torch's GPU were that of ``use(name, multiprocessors)``: at first an H200, with no `tables`. Which devices
-    were asked for their properties is in ``use.asked``."""
+    """Pretend that torch's GPU is ``use(name, multiprocessors)``: at first an H200, with no `tables`. ``use.asked``
+    lists the devices whose properties were requested."""
 
     def use(name, multiprocessors):
         found = SimpleNamespace(name=name, multi_processor_count=multiprocessors)
@@ -152,7 +153,7 @@ def target(request, monkeypatch, compiling):
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Sets the number of the CPU engine's threads, as if there were processors for all of them."""
+    """Sets the number of the CPU engine's threads, as if there were a core for each."""
     monkeypatch.setattr(library, "cores", lambda: 64)
     yield torch.set_num_threads
     torch.set_num_threads(1)
@@ -160,7 +161,7 @@ def threads(monkeypatch):
 
 @pytest.fixture
 def own_registry():
-    """The registry is afterwards what it was, whatever a test has defined."""
+    """Restores the registry after the test."""
     before = dict(cells.REGISTRY)
     yield
     cells.REGISTRY.clear()
@@ -169,7 +170,8 @@ def own_registry():
 
 @pytest.fixture(autouse=torch.cuda.is_available())
 def exact_products():
-    """Of float32 on a GPU too, where recurrent layers may round by default; what is equal is then so to float32's."""
+    """Make float32 products exact on a GPU too, where recurrent layers may use TF32 by default. Tests of equality then
+    hold to float32's precision."""
     switch = torch.backends.cudnn.rnn
     before = switch.fp32_precision
     switch.fp32_precision = "ieee"
@@ -179,7 +181,7 @@ def exact_products():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """A test of several dtypes or of float64 alone is not for kernels that a GPU has none of in float64."""
+    """Skip a test in float64, or in several dtypes, on a GPU whose float64 kernels spill."""
     try:
         return (yield)
     except RuntimeError as refusal:
@@ -188,14 +190,14 @@ def pytest_runtest_call(item):
         raise
 
 
-# Small tensors: a second thread only waits, and takes a core from the next worker.
+# Tensors are small: a second thread would only wait, and take a core from the next worker.
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items):
-    """Leave out each backend on the devices that it does not run on; a test that asks for no device is the CPU's. Mark
-    what is heavy or exhaustive by a condition on its parameters."""
+    """Leave out each backend on devices that it does not run on; a test without a device runs on the CPU. Mark tests
+    heavy or exhaustive by a condition on their parameters."""
     known = set(backends("lstm"))
     here = {device: set(backends("lstm", devices=[device])) for device in DEVICES}
     parameters = [(getattr(item, "callspec", None) and item.callspec.params) or {} for item in items]
@@ -209,7 +211,8 @@ def pytest_collection_modifyitems(items):
             mark = item.get_closest_marker(condition)
             if mark and not mark.args[0](**item.callspec.params):
                 item.add_marker(otherwise)
-    # The longest first, whole suites in a process of their own: at the end one worker would wait for the other.
+    # The longest tests first, which run whole suites in a process of their own. At the end, one worker would wait for
+    # them.
     items.sort(key=lambda item: not re.match("test_interpreted|.*in_a_process_that_interprets", item.name))
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a module that hands its calls to torch's operator, for `test_prepared_delegated` and
+"""Helpers for modules that delegate their calls to torch's operator, for `test_prepared_delegated` and
 `test_delegated_changes`."""
 
 import torch
@@ -19,13 +19,13 @@ def states_for(module, batch=(N,), seed=2):
 
 
 def flat(found):
-    """Output and states of a layer, or the states of a cell."""
+    """The output and states of a layer, or the states of a cell, in one list."""
     found = as_tuple(found)
     return [found[0], *as_tuple(found[1])] if len(found) == 2 and not torch.is_tensor(found[1]) else [*found]
 
 
 def everything(module, input, states, training):
-    """Results of a call and, where ``training``, all gradients of what may have them."""
+    """The results of a call and, where ``training``, all gradients."""
     with torch.set_grad_enabled(training):
         output, states = input.detach().requires_grad_(training), [s.detach().requires_grad_(training) for s in states]
         found = module(output, like_module(states) if states else None)
@@ -39,7 +39,7 @@ def same(found, expected):
 
 
 def prepare(module, input=None, states=(), training=False):
-    """The module, after calls like one that is now prepared."""
+    """The module, after calls that make it prepare calls of this kind."""
     for _ in range(3):
         everything(module, example(module) if input is None else input, states, training)
     assert module._prepared.has(training)

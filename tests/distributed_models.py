@@ -1,4 +1,4 @@
-"""What several processes train together: a small model, batches of which each has its rows, and its wrappers."""
+"""The training of several processes together: a small model, batches divided among ranks, and wrappers of the model."""
 
 import contextlib
 import copy
@@ -25,11 +25,12 @@ LAYERS = {
     "PeepholeLSTM": seqcells.PeepholeLSTM,
 }
 FULL = StateDictOptions(full_state_dict=True)
-"""Names and tensors as of a model that is not wrapped."""
+"""Names and tensors are those of a model that is not wrapped."""
 
 
 class Model(nn.Module):
-    """Two layers of two directions, which backward computes again if ``reentrant`` says how, and a head."""
+    """Two bidirectional layers and a head. ``reentrant``: the way of checkpointing the layers; None: no
+    checkpointing."""
 
     def __init__(self, name: str, reentrant: bool | None = None, **options: object) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class Model(nn.Module):
         layer = partial(self.layer, **given)
         if self.reentrant is None:
             output, _ = layer(input)
-        else:  # the reentrant way wants an input that is differentiated
+        else:  # the reentrant way requires an input that is differentiated
             output, _ = checkpoint(layer, input.requires_grad_(), use_reentrant=self.reentrant)
         return self.head(output)
 
@@ -53,7 +54,7 @@ def model_of(name: str, dtype: torch.dtype = torch.float64, **options: object) -
 
 @dataclass
 class Batch:
-    """Input and target (T, N, ·), and what the layer is given besides."""
+    """Input and target (T, N, ·), and the layer's other arguments."""
 
     input: Tensor
     target: Tensor
@@ -61,7 +62,7 @@ class Batch:
 
     @staticmethod
     def of_step(step: int, kind: str, dtype: torch.dtype) -> "Batch":
-        """That of all ranks together."""
+        """The batch of all ranks together."""
         chance = torch.Generator().manual_seed(step)
         input, target = (torch.randn(T, N, size, dtype=torch.float64, generator=chance) for size in (F, 1))
         lengths = torch.randint(0, T + 1, (N,), generator=chance)
@@ -70,7 +71,7 @@ class Batch:
         return Batch(input, target, {"lengths": {"lengths": lengths}, "reset": {"reset": reset}}.get(kind, {}))
 
     def part(self, index: int, count: int) -> "Batch":
-        """One of so many equal shares of the rows."""
+        """One of ``count`` equal shares of the rows."""
 
         def share(tensor: Tensor) -> Tensor:
             return tensor.chunk(count, -1 if tensor.dim() == 1 else 1)[index].contiguous()
@@ -86,13 +87,13 @@ Quiet = Callable[[nn.Module, bool], contextlib.AbstractContextManager]
 
 @contextlib.contextmanager
 def loud(model: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are summed over the ranks at each of the pieces of a step."""
+    """Sum the gradients over the ranks at each piece of a step."""
     yield
 
 
 @contextlib.contextmanager
 def quiet(model: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients are summed over the ranks once, at the last piece."""
+    """Sum the gradients over the ranks once, at the last piece."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
     with contextlib.nullcontext() if last or isinstance(model, FSDPModule) else model.no_sync():
@@ -104,7 +105,7 @@ def here() -> tuple[int, int]:
 
 
 def mean(losses: list[Tensor]) -> Tensor:
-    """Over the ranks."""
+    """The mean over the ranks."""
     total = torch.stack(losses)
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
@@ -120,7 +121,7 @@ def train(
     dtype: torch.dtype = torch.float64,
     begin: int = 0,
 ) -> list[Tensor]:
-    """The loss of each step, and of evaluations between."""
+    """The loss of each step, and of evaluations between steps."""
     losses = []
     for step in range(begin, begin + STEPS):
         batch = Batch.of_step(step, kind, dtype).part(*share)
@@ -149,13 +150,13 @@ def descent(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def sharded(model: Model, **options: object) -> nn.Module:
-    """By FSDP2: the layer, and what is left."""
+    """Shard by FSDP2: first the layer, then the rest."""
     fully_shard(model.layer, **options)
     return fully_shard(model, **options)
 
 
 def from_meta(model: Model) -> nn.Module:
-    """Sharded before it has memory."""
+    """Shard the model before it has memory."""
     made = sharded(copy.deepcopy(model).to("meta")).to_empty(device="cpu")
     set_model_state_dict(made, model.state_dict(), options=FULL)
     return made

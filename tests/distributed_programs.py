@@ -1,7 +1,7 @@
 """Checks that several processes run together: ``torchrun --nproc-per-node 2 distributed_programs.py GROUP FOLDER``.
 
-Each rank trains on its share of the rows of a batch, and should come to the losses and weights of one process that
-trains on all of them. What each check found lies in the folder afterwards, by name: an empty text, or what went wrong.
+Each rank trains on its share of a batch's rows. The losses and weights should equal those of one process that trains on
+all rows. The result of each check is a file in the folder, by the check's name: empty, or the error.
 """
 
 import gc
@@ -64,7 +64,7 @@ def equal_one_process(
     accumulating: Quiet = loud,
     **options: object,
 ) -> None:
-    """Losses and final weights."""
+    """Losses and final weights equal those of one process."""
     one, model = model_of(name, **options), wrap(model_of(name, **options))
     expected = train(one, descent(one), kind)
     found = train(model, descent(model), kind, here(), pieces, accumulating)
@@ -101,7 +101,7 @@ def training_checks(names: Sequence[str]) -> Iterator[Check]:
 
 
 def states_are_carried(name: str, wrap: Callable[[Model], nn.Module]) -> None:
-    """By the layer, each rank those of its own rows."""
+    """The layer carries the states; each rank carries the states of its own rows."""
     sequence = torch.randn(N * 61, F, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     options = {"bidirectional": False, "stateful": True}
     one, model = model_of(name, **options), wrap(model_of(name, **options))
@@ -122,7 +122,7 @@ def states_are_carried(name: str, wrap: Callable[[Model], nn.Module]) -> None:
 
 
 def frozen_weights_are_new(name: str, wrap: Callable[[Model], nn.Module]) -> None:
-    """A frozen layer sees each step of the optimizer, also where weights come to lie where they lay before."""
+    """A frozen layer sees each step of the optimizer, even if new weights have the address of old ones."""
     one, model = model_of(name), model_of(name)
     model.layer.freeze()
     model = wrap(model)
@@ -135,12 +135,12 @@ def frozen_weights_are_new(name: str, wrap: Callable[[Model], nn.Module]) -> Non
             read.loss(each).backward()
             optimizer.step()
         with torch.no_grad(), patch.object(prepared, "versions", lambda tensors: [each._version for each in tensors]):
-            for _ in range(4):  # more calls than it takes to prepare one
+            for _ in range(4):  # more calls than a prepared call needs
                 close(mean([own.loss(model)])[0], batch.loss(one))
 
 
 def as_near_as_torch(name: str) -> None:
-    """In bfloat16 the losses are as far from float64's as with torch.nn's layer."""
+    """In bfloat16 the losses are as near to float64's as with torch.nn's layer."""
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     one, distances = model_of(f"torch.nn.{name}"), {}
     expected = torch.stack(train(one, descent(one)))
@@ -152,7 +152,7 @@ def as_near_as_torch(name: str) -> None:
 
 
 def state_dict_is_torchs(name: str) -> None:
-    """The whole state dict of sharded layers has torch.nn's names and numbers, and that of torch.nn is taken."""
+    """The full state dict of sharded layers has torch.nn's names and numbers; torch.nn's state dict can be loaded."""
     theirs, model = model_of(f"torch.nn.{name}"), sharded(model_of(name))
     found = get_model_state_dict(model, options=FULL)
     assert [*found] == [*theirs.state_dict()]
@@ -166,7 +166,7 @@ def state_dict_is_torchs(name: str) -> None:
 
 
 def swapped(name: str) -> None:
-    """Layers inside of what is wrapped already."""
+    """`swap` replaces layers inside a model that is already wrapped."""
     one = model_of(f"torch.nn.{name}")
     model = DistributedDataParallel(model_of(f"torch.nn.{name}"))
     expected = train(one, descent(one))
@@ -187,11 +187,11 @@ def compiled_checks() -> Iterator[Check]:
     yield "compile of DDP, LSTM, stateful", check
 
 
-# Files: what so many ranks saved, others load, and the curve goes on.
+# Files: some ranks save, another number of ranks loads, and the training continues alike.
 
 
 def chapter(name: str, folder: Path, number: int) -> None:
-    """So many steps more, from the file of the chapter before, if there is one."""
+    """Train `STEPS` steps more, from the file of the chapter before, if there is one."""
 
     def adam(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.parameters(), lr=1e-2, eps=1e-3)
@@ -227,7 +227,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Check]]] = {
 
 
 def run(group: str, folder: Path) -> None:
-    """Each check of a group, one after the other, on all ranks."""
+    """Run each check of a group in order, on all ranks."""
     rank, count = here()
     found: dict[str, str] = {}
     for name, check in GROUPS[group](folder):
@@ -248,5 +248,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     run(sys.argv[1], Path(sys.argv[2]))
-    gc.collect()  # a sharded model would keep gloo's threads, which end a process badly once the interpreter is gone
+    gc.collect()  # a sharded model would keep gloo's threads, which crash the process once the interpreter is gone
     distributed.destroy_process_group()

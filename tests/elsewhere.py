@@ -1,8 +1,8 @@
-"""A type of device that no kernels are for, ``elsewhere``: its tensors are the CPU's, behind torch's key for devices of
-others. As such devices may, it lacks the fused cells that torch's LSTM and GRU are made of there.
+"""A device type without our kernels, ``elsewhere``: its tensors are CPU tensors behind torch's key for private devices.
+Like some private devices, it lacks the fused cells of torch's LSTM and GRU.
 
-``python tests/elsewhere.py`` prints, as JSON, what layers and cells do on it. It is a process's only such device, for
-good: tests have another process run this.
+``python tests/elsewhere.py`` prints, as JSON, what layers and cells do on it. A process can register only one such
+device, and for good, so tests run this file in another process.
 """
 
 import json
@@ -18,9 +18,9 @@ from seqcells.backends import BACKENDS
 
 NAME = "elsewhere"
 ran: list[str] = []
-"""The operators that ran on it."""
+"""The operators that ran on the device."""
 _kept: dict[int, tuple[torch.UntypedStorage, torch.Tensor]] = {}
-"""The CPU's tensor of each storage, and the storage, whose address is thereby nobody else's."""
+"""The storage and the CPU tensor for each storage's address. The storage is kept, so that its address is not reused."""
 
 
 def _inside(tensor):
@@ -52,7 +52,7 @@ def _run(operator, *args, **kwargs):
     results = operator(*args, **kwargs)
 
     def outside(value):
-        # What was written to is returned as it came.
+        # A tensor that was written in place is returned as the same object.
         return given[id(value)] if id(value) in given else _outside(value)
 
     return tree_map(lambda value: outside(value) if isinstance(value, torch.Tensor) else value, results)
@@ -68,7 +68,7 @@ def _arange(end, **options):
 
 
 def register():
-    """Let torch know the device."""
+    """Register the device with torch."""
     _setup_privateuseone_for_python_backend(NAME)
     every, some = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     every.fallback(_run, "PrivateUse1")
@@ -88,7 +88,8 @@ CASES = {
 
 
 def found(kind, settings, gradients, **options):
-    """What `auto` says of a call on the device, what ran there, and how far it is from torch.nn in float64."""
+    """The plan of `auto` for a call on the device, the operators that ran, and the distance from torch.nn in
+    float64."""
     torch.manual_seed(0)
     ours, theirs = (getattr(of, kind)(4, 5, dtype=torch.float64, **settings) for of in (seqcells, nn))
     theirs.load_state_dict(ours.state_dict())
@@ -114,7 +115,7 @@ def _first(results):
 
 
 def by_name(backend):
-    """What a layer is told that asks for a backend on the device."""
+    """The error message of a layer on the device that names a backend."""
     try:
         seqcells.RNN(4, 5, device=NAME, backend=backend)(torch.zeros(3, 2, 4, device=NAME))
     except RuntimeError as error:

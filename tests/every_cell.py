@@ -1,4 +1,4 @@
-"""Layers of the cells in tests/equations, what their calls read, and their results by a loop of the step alone."""
+"""Layers of the cells in tests/equations, the inputs of their calls, and their results by a plain loop of the step."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ for _name, _cell in OWN.items():
 
 @pytest.fixture(autouse=True)
 def registered():
-    """The registry has them for a while: other tests go through all that it has."""
+    """Register the cells only during a test, because other tests go through the whole registry."""
     for cell in OWN.values():
         cells.register(cell)
     yield
@@ -39,7 +39,7 @@ def options(cell):
 def make(name, kind=LAYERS, **others):
     torch.manual_seed(4)
     module = kind[name](features(OWN[name]), H, dtype=torch.float64, **options(OWN[name]), **others)
-    with torch.no_grad():  # not ones and zeros, which would hide what is multiplied by them
+    with torch.no_grad():  # not ones and zeros, which would hide errors in what is multiplied by them
         for parameter in module.parameters():
             parameter.add_(torch.rand_like(parameter) / 4)
     return module
@@ -50,7 +50,7 @@ def sizes(cell):
 
 
 def random(cell, axes, *first):
-    """Positive numbers, as times and masses are."""
+    """Positive random numbers, because times and masses are positive."""
     shape = [sizes(cell)[axis] for axis in axes]
     return torch.rand(*first, *shape, dtype=torch.float64).add_(0.1).requires_grad_()
 
@@ -64,7 +64,7 @@ def states(cell, paths=1):
 
 
 def looped(layer, x, hx, given, lengths=None, reset=None, fresh=None, keep=()):
-    """Output, final states and kept values of a layer's only stack of directions, by `programs.loop`."""
+    """Output, final states and kept values of a one-layer module, by `programs.loop`."""
     cell = layer.cell
     sides, parameters = 1 + layer.bidirectional, dict(layer.named_parameters())
     outputs, finals, kept = [], [], []

@@ -1,4 +1,4 @@
-"""Layers, with what calls can be given besides, for torch.export; as a program: it runs what was exported."""
+"""Layers and their calls' arguments for torch.export. As a program, it runs what was exported."""
 
 import subprocess
 import sys
@@ -11,11 +11,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 F, H = 3, 4
 SIZES = (5, 2), (11, 3), (2, 7)
-"""Time steps and sequences."""
+"""Pairs of time steps and sequences."""
 
 
 class Wrapped(nn.Module):
-    """A layer with a named argument as an input, and its results one after the other."""
+    """A layer whose named argument is a positional input, with its results in one tuple."""
 
     def __init__(self, layer, name=None, **always):
         super().__init__()
@@ -31,7 +31,7 @@ class Wrapped(nn.Module):
 
 
 def inputs(name, steps, batch, seed=0, batch_first=False):
-    """Of a call: the input, and what it is given besides."""
+    """The arguments of a call: the input, and the argument of that name."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(steps, batch, F, generator=generator)
     lengths = torch.randint(1, steps + 1, (batch,), generator=generator)
@@ -48,7 +48,7 @@ def inputs(name, steps, batch, seed=0, batch_first=False):
 
 
 def shapes(name, batch_first=False):
-    """What is dynamic: time steps and sequences."""
+    """The dynamic sizes: time steps and sequences."""
     steps, batch = torch.export.Dim("steps", min=2, max=1000), torch.export.Dim("batch", min=2, max=1000)
     axes = {0: batch, 1: steps} if batch_first else {0: steps, 1: batch}
     if name == "packed":
@@ -57,7 +57,7 @@ def shapes(name, batch_first=False):
 
 
 def run(folder, package):
-    """Load each program in a folder, run it on the calls beside it, and keep what it gives.
+    """Load each program in a folder, run it on the calls beside it, and save its results.
 
     Args:
         package: seqcells, nothing, or the path of a library that has its operator.
@@ -69,17 +69,17 @@ def run(folder, package):
     for path in sorted(Path(folder).glob("*.pt2")):
         module = torch.export.load(path).module()
         calls = torch.load(path.with_suffix(".calls"))
-        with torch.no_grad():  # torch's own product of the input depends on that, too
+        with torch.no_grad():  # the grad mode decides about torch's own product of the input, too
             torch.save([module(*given) for given in calls], path.with_suffix(".found"))
     assert ("seqcells" in sys.modules) == (package == "seqcells")
 
 
 def program_of(module, name, batch_first=False, given=None, names=("input", "other")):
-    """A module's program, of any number of time steps and sequences.
+    """A module's exported program, for any number of time steps and sequences.
 
     Args:
-        given: what it is called with for that. Default: `inputs`
-        names: of its arguments.
+        given: the example arguments of the export. Default: `inputs`
+        names: the names of the module's arguments.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,7 +89,7 @@ def program_of(module, name, batch_first=False, given=None, names=("input", "oth
 
 
 def keep(folder, name, program, module, given, near=(1e-5, 1e-6)):
-    """Save a program, calls of it and what the module gives for them."""
+    """Save a program, its calls, and the module's results of these calls."""
     torch.export.save(program, folder / f"{name}.pt2")
     torch.save(given, folder / f"{name}.calls")
     with torch.no_grad():
@@ -99,7 +99,10 @@ def keep(folder, name, program, module, given, near=(1e-5, 1e-6)):
 
 
 def run_elsewhere(folder, package):
-    """Run a folder's programs in a fresh process → their names, what they give there, and what was kept here."""
+    """Run a folder's programs in a fresh process.
+
+    Yields each program's name, its results there, and the results kept here.
+    """
     command = [sys.executable, "-W", "ignore", __file__, str(folder), package]
     command.append(str(torch.get_num_threads()))
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
@@ -109,5 +112,5 @@ def run_elsewhere(folder, package):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[3]))  # torch's own products, of the input, depend on it
+    torch.set_num_threads(int(sys.argv[3]))  # torch's own products of the input depend on it
     run(sys.argv[1], sys.argv[2])

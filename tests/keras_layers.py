@@ -1,4 +1,4 @@
-"""Layers of Keras, and their results by Keras and by the engines; without Keras on torch, its tests are skipped."""
+"""Layers of Keras, and their results by Keras and by the engines. Without Keras on torch, the tests are skipped."""
 
 import keras
 import pytest
@@ -36,7 +36,7 @@ DROPS["both"] = DROPS["input"] | DROPS["hidden"]
 
 @pytest.fixture(autouse=True)
 def counted():
-    """Calls that the engines ran."""
+    """Count the calls that the engines run."""
     keras.utils.set_random_seed(3)
     engine.calls.clear()
     yield
@@ -57,8 +57,8 @@ def made(kind, **options):
 
 
 def everything(layer, x, **given):
-    """Results and gradients; the same masks of dropout each time."""
-    keras.utils.set_random_seed(1)  # masks are drawn by torch's generator
+    """Results and gradients, with the same dropout masks each time."""
+    keras.utils.set_random_seed(1)  # torch's generator draws the masks
     x = x.clone().requires_grad_()
     found = layer(x, **given)
     found = found if isinstance(found, (list, tuple)) else [found]
@@ -70,7 +70,7 @@ def everything(layer, x, **given):
 
 
 def both(layer, x, **given):
-    """By Keras and by the engines, which must have run."""
+    """Results by Keras equal those by the engines, and the engines have run."""
     theirs = everything(layer, x, **given)
     with engine.enabled():
         ours = everything(layer, x, **given)

@@ -1,7 +1,8 @@
-"""``examples/train_distributed.py`` of which a rank is killed: ``torchrun … killed_ranks.py MOMENT COUNT OPTION …``.
+"""Runs ``examples/train_distributed.py`` and kills one rank: ``torchrun … killed_ranks.py MOMENT COUNT OPTION …``.
 
-It is killed as it comes to the moment for the COUNT-th time: to a ``step`` of the optimizer or to the writing of its
-part of a checkpoint (``save``), the last rank; to giving the checkpoint its name (``rename``), the first.
+The rank is killed when it reaches the moment for the COUNT-th time. The last rank is killed at a ``step`` of the
+optimizer, or when it writes its part of a checkpoint (``save``). The first rank is killed when it renames the
+checkpoint (``rename``).
 """
 
 import os
@@ -23,7 +24,7 @@ MOMENTS = {
 
 
 def killing(moment: str, last: int):
-    """A patch of a function that kills the process which calls it so often."""
+    """A patch of a function that kills the process at its call number ``last``."""
     owner, rank, counts = MOMENTS[moment]
     function, calls = getattr(owner, moment), count(1)
 

@@ -1,21 +1,22 @@
-"""Where ReLU's gradient jumps. On which side of zero a sum lies that is nearly zero is a matter of rounding.
+"""Avoids the jump of ReLU's gradient. For a sum near zero, rounding decides on which side of zero it lies.
 
-One such sum among tens of thousands makes a gradient a thousand times as far from float64's, whoever computed it.
+One such sum among tens of thousands makes a gradient a thousand times as far from float64's, in any implementation.
 """
 
 import torch
 from torch.nn.functional import linear
 
 CELLS = ("rnn_relu", "indrnn", "ligru")
-"""With ReLU in their equations."""
+"""The cells with ReLU in their equations."""
 CLEAR = 64
-"""Of float32's epsilon: a sum that is further from zero is on the same side in whatever order it was made."""
+"""A multiple of float32's epsilon: a sum further from zero keeps its sign in any order of summation."""
 SPARE = 4
-"""Of so many times the sequences that are wanted there are enough without a sum near zero."""
+"""The factor of sequences to draw, so that enough of them have no sum near zero."""
 
 
 def on_the_sides_of(output, module, input, hx):
-    """Output and final state of one layer of ReLUs, where each is on that side of its kink that it has in an output."""
+    """Output and final state of one ReLU layer, in which each ReLU takes the side of its kink that it has in
+    ``output``."""
     sides = output.detach().chunk(2 if module.bidirectional else 1, -1)
     found = [_direction(module, k, input, hx[0], own > 0)[0] for k, own in enumerate(sides)]
     return torch.cat(found, -1), torch.stack([own[0 if k else -1] for k, own in enumerate(found)])
@@ -23,7 +24,7 @@ def on_the_sides_of(output, module, input, hx):
 
 @torch.no_grad()
 def clear_sequences(module, input, h_0):
-    """The numbers of the sequences of which no sum, in any layer, lies near zero."""
+    """The indices of the sequences without a sum near zero in any layer."""
     directions = 2 if module.bidirectional else 1
     clear = torch.ones(input.shape[1], dtype=torch.bool, device=input.device)
     for first in range(0, module.num_layers * directions, directions):
@@ -35,9 +36,10 @@ def clear_sequences(module, input, h_0):
 
 
 def _direction(module, k, input, h_0, sides=None):
-    """The k-th direction, in the order of the module's parameters → output and what ReLU is given, both (T, N, H).
+    """Run the k-th direction, in the order of the module's parameters.
 
-    ``sides`` (T, N, H) says what passes, in the place of the signs.
+    Returns the output and the input of ReLU, both (T, N, H). ``sides`` (T, N, H) decides what ReLU passes, in place of
+    the signs.
     """
     w_ih, w_hh, b_ih, b_hh = list(module.parameters())[4 * k : 4 * k + 4]
     gates_x, h = linear(input, w_ih, b_ih), h_0[k]

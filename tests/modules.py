@@ -1,4 +1,4 @@
-"""The modules that the contract is tested on, each of torch.nn and of seqcells."""
+"""The modules that the contract is tested on, from torch.nn and from seqcells."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def assert_same(ours, theirs):
 
 
 class Tagger(nn.Module):
-    """Recurrent layers and cells at every depth, some of them twice."""
+    """A model with recurrent layers and cells at every depth, some of them used twice."""
 
     def __init__(self):
         super().__init__()

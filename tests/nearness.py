@@ -1,6 +1,7 @@
-"""How near results are to float64's: ours beside torch.nn's of the same dtype, for the same numbers.
+"""Compares distances from float64: ours and torch.nn's of the same dtype, for the same numbers.
 
-A distance is the root mean square of the error, relative to the truth's; what is compared is ours over torch.nn's.
+A distance is the root mean square of the error, relative to the float64 result. The tests compare our distance divided
+by torch.nn's.
 """
 
 from functools import partial
@@ -9,15 +10,16 @@ import kinks
 import torch
 from support import TORCH_LAYERS, gradients, pair, random_states, results
 
-# Not further from float64 than this many times torch.nn's own distance at the same precision.
+# The largest ratio of our distance from float64 to torch.nn's distance in the same dtype.
 ALLOWED = {torch.float32: 1.5, torch.bfloat16: 2.0, torch.float16: 2.0}
 DRAWS = 8
-"""What is too far in one draw is measured over so many others, as one sample. Of 48 numbers, a bias's gradient, the
-root mean square is known to a tenth: of the thousand ratios that are asked for, some are beyond the bound by luck."""
+"""If one draw is too far, this many more draws are measured, as one sample. The root mean square of 48 numbers, a
+bias's gradient, is known only to a tenth. So, among the thousand ratios tested, some exceed the bound by chance."""
 
 
 def too_far(name, backend, sizes, dtype, device="cpu", **options):
-    """What is further than `ALLOWED`, by name, with its ratio; ``sizes``: steps, rows, features, hidden units."""
+    """The results that are further than `ALLOWED`, by name, with their ratios. ``sizes``: steps, rows, features, hidden
+    units."""
 
     def beyond(seeds):
         found = ratios(name, backend, sizes, dtype, device, seeds, **options)
@@ -27,7 +29,7 @@ def too_far(name, backend, sizes, dtype, device="cpu", **options):
 
 
 def ratios(name, backend, sizes, dtype=torch.float32, device="cpu", seeds=(0,), **options):
-    """For each result and gradient, by name: our distance over torch.nn's, the numbers of all seeds as one sample."""
+    """For each result and gradient, by name: our distance divided by torch.nn's, with all seeds as one sample."""
     sums = {}
     for seed in seeds:
         torch.manual_seed(seed)
@@ -37,10 +39,11 @@ def ratios(name, backend, sizes, dtype=torch.float32, device="cpu", seeds=(0,), 
 
 
 def squared_errors(name, backend, sizes, dtype, device, **options):
-    """For each result and gradient, by name, the squared distances of torch.nn's and ours from the truth.
+    """For each result and gradient, by name: the squared distances of torch.nn's and ours from the float64 result.
 
-    ReLU's gradient is compared where that tells more than which side of a kink a sum is on: of one layer on the sides
-    that its own sums are on, of several in float32, for sequences that have no sum near zero.
+    ReLU's gradient depends on which side of its kink a sum is. In one layer, the float64 gradient takes the sides of
+    the compared result. In several layers, gradients are compared in float32 only, for sequences without a sum near
+    zero.
     """
     steps, rows, features, hidden = sizes
     theirs, ours = pair(name, backend, (features, hidden), device, dtype, **options)
@@ -75,7 +78,7 @@ def squared_errors(name, backend, sizes, dtype, device, **options):
 
 
 def _by_name(names, truths, found):
-    """The squared distances of several lists of tensors, each from its own truth."""
+    """The squared distances of several lists of tensors, each from its own float64 results."""
     pairs = [list(zip(*both, strict=True)) for both in zip(truths, found, strict=True)]
     far = [[(each.double() - truth).square().sum() for truth, each in own] for own in pairs]
     return dict(zip(names, map(torch.stack, zip(*far, strict=True)), strict=True))

@@ -1,4 +1,4 @@
-"""Recurrent nodes of ONNX with random attributes, and what they are to give: the specification's equations in numpy."""
+"""ONNX' recurrent nodes with random attributes, and their expected results: the specification's equations in numpy."""
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ FUNCTIONS = {
     "Softplus": lambda x, a, b: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0),
 }
 NUMBERS = {"Affine": 2, "ScaledTanh": 2, "HardSigmoid": 2, "LeakyRelu": 1, "ThresholdedRelu": 1, "Elu": 1}
-"""How many each has; the others have none."""
+"""The number of parameters of each function; functions not listed have none."""
 T, N, F, H = 7, 3, 4, 5
 
 
@@ -57,7 +57,7 @@ class Drawn:
             self.inputs = {k: v if k == "sequence_lens" else v.swapaxes(0, 1) for k, v in self.inputs.items()}
 
     def _drawn(self, rng, functions):
-        """Attributes, each there in some two of three nodes."""
+        """Random attributes; each is present in about two of three nodes."""
         found = {"direction": str(rng.choice(["forward", "reverse", "bidirectional"]))}
         count = functions * (2 if found["direction"] == "bidirectional" else 1)
         if rng.random() < 0.8:
@@ -94,7 +94,7 @@ class Drawn:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
 
     def results(self):
-        """Y, Y_h and, of an LSTM, Y_c by the specification."""
+        """Y, Y_h and, for an LSTM, Y_c by the specification."""
         layout = self.attributes.get("layout", 0)
         given = {k: v if k == "sequence_lens" or not layout else v.swapaxes(0, 1) for k, v in self.inputs.items()}
         lengths = given.get("sequence_lens", np.full(N, T))
@@ -115,7 +115,7 @@ class Drawn:
         return [y.transpose(2, 0, 1, 3), *(each.swapaxes(0, 1) for each in finals)] if layout else [y, *finals]
 
     def _functions(self, d):
-        """Those of a direction, which clip first."""
+        """The functions of a direction, with clipping first."""
         _, count = KINDS[self.kind]
         names = self.attributes.get("activations")
         if names is None:

@@ -1,4 +1,4 @@
-"""A cell's two programs over time, and the same by a loop of its step under autograd."""
+"""A cell's forward and backward programs over time, and the same by a loop of its step under autograd."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ SIZES = {"T": T, "B": B, "H": H, "F": 6, "P": 4, "S": 7, "K": 2}
 
 
 def hoisted(program, given, times, sizes=None):
-    """As `interpret`, in three. What carries nothing takes the steps in another order."""
+    """Run like `interpret`, in three parts. A part without carried values takes the steps in another order."""
     results, sizes = {}, measured(program, given) if sizes is None else sizes
     for part in hoist(program):
         if part.roots:
@@ -25,12 +25,17 @@ def hoisted(program, given, times, sizes=None):
 
 
 def forward(cell, derived, given, steps, run=interpret):
-    """``given``: leaves, weights and initial states, ``carried.h`` → output, kept values, final states, saved."""
+    """Run the forward program.
+
+    ``given`` holds leaves, weights and initial states, named ``carried.h``. The result holds output, kept values, final
+    states and saved values.
+    """
     return run(derived.forward, given | applied(cell, given), steps)
 
 
 def backward(cell, derived, given, results, grads, steps, run=interpret):
-    """The gradients of all that forward was given, from ``grads`` of its results; both under the names of these."""
+    """The gradients of all that forward was given, from the gradients ``grads`` of its results, each by its tensor's
+    name."""
     history = {}
     for state in (name.removeprefix("after.") for name in results if name.startswith("after.")):
         initial, after = given[f"carried.{state}"][None], results[f"after.{state}"]
@@ -49,7 +54,7 @@ def backward(cell, derived, given, results, grads, steps, run=interpret):
 
 
 def applied(cell, given):
-    """The weights that `step` multiplies by in the place of the learnt ones, if the cell makes some of them."""
+    """The weights that `step` multiplies by, where the cell computes them from the learnt weights."""
     products = {name: product for name, product in cell.every_product.items() if f"weight_{name}" in given}
     learnt = {name: given[f"weight_{name}"] for name in products}
     parted = {n: w.view(len(products[n].rows) * products[n].heads, -1, w.shape[1]) for n, w in learnt.items()}
@@ -57,12 +62,12 @@ def applied(cell, given):
 
 
 def loop(cell, axes_of, given, steps, reset, lengths):
-    """Output, kept values and final states by a loop that shares nothing with the derivation but `step`."""
+    """Output, kept values and final states by a loop that shares only `step` with the derivation."""
     given, heads = given | applied(cell, given), cell.heads()
     letters, sizes = cell.state_sizes, SIZES | {"N": heads}
 
     def spread(v, size):
-        """Numbers of heads are computed with as vectors."""
+        """Expand a number of each head to a vector over units."""
         return v.repeat_interleave(H // heads, -1) if size == "N" else v
 
     def stored(v, axes):
@@ -89,7 +94,7 @@ def loop(cell, axes_of, given, steps, reset, lengths):
     for t in steps:
         if reset:
             boundary = given["reset"][t].unsqueeze(-1)
-            # What a step does not read is not given.
+            # A value that no step reads is not given.
             fresh = [given.get(f"fresh.{name}", s) for name, s in zip(letters, states, strict=True)]
             states = [torch.where(boundary, f, s) for f, s in zip(fresh, states, strict=True)]
         x = [given[f"x.{gate}"][t] for gate in cell.gates]
@@ -131,13 +136,13 @@ def make(cell, derived, seed=0):
     if "valid" in given:
         given["valid"] = torch.arange(T).unsqueeze(1) < torch.tensor([T, 2, 4])
     if "reset" in given:
-        # After a sequence's end a boundary is nobody's: it would make the state that it ended with a fresh one.
+        # No reset after a sequence's end: it would replace the final state by a fresh one.
         given["reset"] = (torch.rand(T, B, generator=generator) < 0.3) & given.get("valid", torch.tensor(True))
     return {n: v.requires_grad_() if v.dtype == torch.float64 else v for n, v in given.items()}
 
 
 def check(cell, run=interpret, reset=True, lengths=True, steps=range(T), **changed):
-    """Results and all gradients of the programs are those of the loop."""
+    """Results and all gradients of the programs equal the loop's."""
     derived = derive(cell, reset=reset, lengths=lengths)
     given = make(cell, derived) | changed
     axes_of = {name: output.axes for name, output in derived.forward.outputs.items()}

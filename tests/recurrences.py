@@ -1,4 +1,4 @@
-"""Recurrences of random tensors, and all that comes of them."""
+"""Recurrences of random tensors, and their results and gradients."""
 
 import torch
 
@@ -11,7 +11,8 @@ def random_recurrence(
     cell, dtype=torch.float64, steps=3, batch=3, hidden=24, directions=1, lengths=False, resets=False, reverse=False,
     bias=True, features=0,
 ):  # fmt: skip
-    """A recurrence of random tensors that want gradients; of an input, if it has features. Streams are not negative."""
+    """A recurrence of random tensors that require gradients. With features, it has an input. Streams are not
+    negative."""
     generator = torch.Generator().manual_seed(steps)
 
     def randn(*shape):

@@ -1,4 +1,4 @@
-"""Rows and reports of a GPU's session, made up."""
+"""Made-up rows and reports of a GPU session."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What the tests share: cells by name, backends that can run them, torch.nn's counterparts, comparisons."""
+"""Helpers that tests share: cells by name, backends that can run them, torch.nn's counterparts, comparisons."""
 
 import contextlib
 import ctypes
@@ -61,7 +61,7 @@ def cell(name, *args, **kwargs):
 
 
 def pair(name, backend, sizes, device="cpu", dtype=torch.float64, **options):
-    """torch.nn's layer and ours with its weights; ``sizes``: features, hidden units."""
+    """torch.nn's layer, and ours with its weights. ``sizes``: features, hidden units."""
     theirs = TORCH_LAYERS[name](*sizes, device=device, dtype=dtype, **options)
     ours = layer(name, *sizes, device=device, dtype=dtype, backend=backend, **options)
     ours.load_state_dict(theirs.state_dict())
@@ -72,7 +72,7 @@ DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
 def backends(name, form="layers", options=(), devices=DEVICES, dtype=torch.float32):
-    """The backends that can run such a call on one of the devices, by name."""
+    """The names of the backends that can run such a call on one of the devices."""
     calls = [Call(REGISTRY[name], form, torch.device(device), dtype, options) for device in devices]
     return [
         backend
@@ -90,20 +90,20 @@ ENGINES = [name for name in backends("gru") if BACKENDS[name].engine]
 
 
 MAIN = ("lstm", "gru")
-"""The cells that `make test` has in all forms; of others it has one form each, and .ci/run has the rest."""
+"""The cells that `make test` tests in all forms; it tests every other cell in one form, and .ci/run in all."""
 UNLIKE = (*MAIN, "peephole_lstm", "indrnn", "jordan")
-"""Cells that differ in more than what they compute of a unit: one whose product has a gradient of its own, one that
-reads a state after the step, one without a product, one whose output is no state."""
+"""Cells that differ in more than the equation of a unit. One has a product with a gradient of its own, one reads a
+state after the step. One has no product, and the output of one is no state."""
 
 
 def plain_if(condition):
-    """Marks what of a test is no more than repetition: it is heavy where a condition on its parameters, given by name,
-    does not hold."""
+    """Marks the part of a test that is repetition: it is heavy where a condition on its parameters, given by name, does
+    not hold."""
     return pytest.mark.plain_if.with_args(condition)
 
 
 def heavy_if(condition):
-    """Marks likewise what is exhaustive."""
+    """Marks a part of a test as exhaustive in the same way."""
     return pytest.mark.heavy_if.with_args(condition)
 
 
@@ -117,20 +117,20 @@ def like_module(states):
 
 
 def random_states(name, *shape, proj_size=0, **kwargs):
-    """Random states of a cell, of ``shape`` each, the hidden one projected."""
+    """Random states of a cell, of ``shape`` each; the hidden state has the projected size."""
     sizes = [shape if k or not proj_size else (*shape[:-1], proj_size) for k in range(len(REGISTRY[name].states))]
     return [torch.randn(size, **kwargs) for size in sizes]
 
 
 def results(module, input, hx, **kwargs):
-    """Outputs and final states of a layer, flat; those of a PackedSequence as its data."""
+    """Outputs and final states of a layer in one list; a PackedSequence as its data."""
     output, final = module(input, like_module(hx), **kwargs)
     output = output.data if isinstance(output, nn.utils.rnn.PackedSequence) else output
     return [output, *as_tuple(final)]
 
 
 def gradients(outputs, inputs, seed=1):
-    """Gradients of ``inputs`` through all ``outputs``, each weighted by random numbers of the seed's."""
+    """Gradients of ``inputs`` through all ``outputs``, each weighted by random numbers of the seed."""
     generator = torch.Generator().manual_seed(seed)
     loss = sum((o * torch.randn(o.shape, generator=generator).to(o)).sum() for o in outputs)
     grads = torch.autograd.grad(loss, inputs, allow_unused=True)
@@ -148,7 +148,7 @@ def assert_equal_to(got, expected, tolerance=1e-12):
 
 
 def distance(got, truth):
-    """Root mean square of the difference, relative to the truth's."""
+    """Root mean square of the difference, relative to that of ``truth``."""
     return ((got.double() - truth).norm() / truth.norm().clamp_min(1e-300)).item()
 
 
@@ -158,9 +158,9 @@ class _SignalStack(ctypes.Structure):
 
 @contextlib.contextmanager
 def own_signal_stack():
-    """The thread's stack for signals is afterwards what it was.
+    """Restores the thread's stack for signal handlers.
 
-    OpenVINO leaves one behind whose memory it gives back: the next signal that a handler takes ends the process.
+    OpenVINO leaves a signal stack behind whose memory it has freed. The next handled signal would end the process.
     """
     change = getattr(ctypes.CDLL(None), "sigaltstack", None)
     before = _SignalStack()

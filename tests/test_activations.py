@@ -1,4 +1,4 @@
-"""Activations in torch, Triton and C++: accurate over the whole range, and so are their gradients."""
+"""Activations in torch, Triton and C++ are accurate over the whole range, and so are their gradients."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ WHOLE = 1e4
 
 
 def points(dtype: torch.dtype) -> torch.Tensor:
-    """Of every magnitude up to 1e4, as the bits count them, subnormal ones too."""
+    """Points of every magnitude up to 1e4, evenly spread over bit patterns, subnormal numbers included."""
     integers = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
     top = torch.tensor([WHOLE], dtype=dtype).view(integers).item()
     by_bits = torch.arange(0, top, top // 30_000, dtype=integers).view(dtype)
@@ -22,14 +22,14 @@ def points(dtype: torch.dtype) -> torch.Tensor:
 
 
 def error(actual: torch.Tensor, truth: torch.Tensor, least: float) -> float:
-    """The largest error in roundings of the truth's size, of at least `least`."""
+    """The largest error in units of rounding at the size of ``truth``, which counts as at least ``least``."""
     finite = truth.abs() < torch.finfo(actual.dtype).max
     scale = torch.finfo(actual.dtype).eps * truth.abs().clamp_min(least)
     return ((actual.double() - truth).abs() / scale)[finite].max().item()
 
 
 def domain(name: str, dtype: torch.dtype) -> torch.Tensor:
-    """The points that a function has a value for."""
+    """The points at which a function has a value."""
     x = points(dtype)
     return x[x > 0] if name == "rsqrt" else x
 
@@ -42,7 +42,7 @@ def check(name: str, x: torch.Tensor, y: torch.Tensor) -> None:
         truth = UNARY[name].tensor(x.double())
         assert error(y, truth, least) <= error(torchs, truth, least) + 2
     else:
-        least = 2.0**-53 if name == "sigmoid" else least  # 1 + exp(-x) drops what is below
+        least = 2.0**-53 if name == "sigmoid" else least  # 1 + exp(-x) drops smaller values
         assert error(y, torchs, least) <= 6
 
 
@@ -66,13 +66,13 @@ def test_triton_in_the_interpreter(name, dtype, by_triton):
 def test_cpp(name, dtype):
     check(name, domain(name, dtype), compiled_activation(name, domain(name, dtype)))
     special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0], dtype=dtype)
-    if name != "softsign":  # ∞ / ∞, as torch's
+    if name != "softsign":  # ∞ / ∞ is NaN, as in torch's softsign
         torch.testing.assert_close(compiled_activation(name, special), UNARY[name].tensor(special), equal_nan=True)
 
 
 @pytest.mark.parametrize("name", [name for name in UNARY if name != "floor"])
 def test_gradient(name):
-    """From the rounded value: to a rounding of one, or of the gradient where that is larger."""
+    """Gradients from the rounded value, to a rounding of one, or of the gradient where it is larger than one."""
     x = domain(name, torch.float32)
     x = x[x > 1e-12] if name == "rsqrt" else x[(x.abs() < 80) if name in UNBOUNDED else x != 0]
 

@@ -1,4 +1,4 @@
-"""Under autocast results have torch.nn's dtypes, in whatever way and by whatever backend a module is called."""
+"""Under autocast, results have torch.nn's dtypes, for any form of the call and any backend."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def flat(results):
 
 
 def found_by(module, form, input, hx):
-    """Results of the module, called in that way under autocast."""
+    """Results of the module under autocast, called in the given form."""
     if form == "unbatched":
         input, hx = input[:, 0], like_module([state[:, 0] for state in hx]) if hx else None
     elif form == "packed":
@@ -46,7 +46,7 @@ def found_by(module, form, input, hx):
 @pytest.mark.parametrize("form", ("plain", "unbatched", "packed", "lengths", "reset", "compiled"))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer(kind, form):
-    """Where torch.nn can; oneDNN's LSTM, where it fails, would give autocast's."""
+    """Dtypes equal torch.nn's where torch.nn can run. Where oneDNN's LSTM fails, the expected dtype is autocast's."""
     (name, options), like_theirs = KINDS[kind], form in ("plain", "unbatched", "packed")
     theirs = TORCH_LAYERS[name](F, H, 2, **options)
     ours, truth = layer(name, F, H, 2, **options), layer(name, F, H, 2, **options).double()
@@ -113,7 +113,7 @@ def test_what_is_computed(name, device):
 @pytest.mark.parametrize("gradients", (False, True), ids=("inference", "training"))
 @pytest.mark.parametrize("name", TORCH_LAYERS)
 def test_by_default_it_is_torchs_where_torch_can(name, gradients, device):
-    """Where torch's own operator fails, ours runs, and says so."""
+    """Where torch's own operator fails, our backend runs, and the plan says so."""
     module = layer(name, F, H, 2, device=device)
     theirs = TORCH_LAYERS[name](F, H, 2, device=device)
     theirs.load_state_dict(module.state_dict())

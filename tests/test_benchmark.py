@@ -1,4 +1,4 @@
-"""The benchmark can be trusted: parity before figures, a null row, a checked schema, nobody left out in silence."""
+"""The benchmark can be trusted: parity before figures, a null row, a checked schema, a reason for each missing row."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 TINY = Shape(3, 8, 20)
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "peephole_lstm")
 EFFORT = Effort(seconds=0.01, fewest=1, most=1, extensions=0)
-# As `floors.measure` gives them.
+# In the form of `floors.measure`.
 CPU_FLOORS = {
     "by_threads": [
         {"threads": 1, "gemm_flops": {"float32": 1e11}, "read": [[1e5, 2e11], [1e7, 1e11]], "barrier": None},
@@ -45,7 +45,7 @@ def one_thread():
 
 
 class Wrong(TorchNN):
-    """torch.nn with a thousandth added, a mistake no one sees on a plot; in the memory suite it raises."""
+    """torch.nn with a thousandth added, an error that no plot shows; in the memory suite it raises."""
 
     def prepare(self, case, weights, inputs) -> Prepared:
         if case.suite.memory:
@@ -57,7 +57,7 @@ class Wrong(TorchNN):
 
 @pytest.fixture(scope="module")
 def measured() -> schema.Report:
-    """A run through real processes: torch.nn twice, ours, one that is wrong, one that is absent."""
+    """A run through real processes: torch.nn twice, ours, a wrong provider, and an absent one."""
     absent = TorchNN("absent")
     absent.packages = ("no_such_module",)
     providers = [PROVIDERS[BASELINE], PROVIDERS[NULL], PROVIDERS["seqcells auto"], Wrong("wrong"), absent]
@@ -68,7 +68,7 @@ def measured() -> schema.Report:
     return made
 
 
-# Suites under load ask what others ask; there are providers for them alone.
+# Suites under load ask the same as other suites; some providers are only for suites under load.
 @pytest.mark.parametrize(
     ("name", "suite"),
     [
@@ -103,7 +103,7 @@ def _check(provider: Provider, suite: str) -> None:
             continue
         weights = case.weights()
         prepared = provider.prepare(case, weights, case.inputs(weights))
-        # Twice: nothing is carried from one run to the next.
+        # Twice, because nothing may be carried from one run to the next.
         for _ in range(2):
             error, missing = parity.error(prepared.results(prepared.run(0)), parity.truth(case))
         assert missing == []
@@ -111,7 +111,7 @@ def _check(provider: Provider, suite: str) -> None:
             wrong[cell] = error
         right.append(cell)
     if provider.name == "openvino" and wrong:
-        # OpenVINO's LSTM drops the peepholes (seen in 2026.4): just what the gate is for.
+        # OpenVINO's LSTM drops the peepholes (seen in 2026.4): the parity check exists for such errors.
         assert set(wrong) == {"peephole_lstm"}
     else:
         assert wrong == {}
@@ -271,7 +271,7 @@ def test_plots(measured: schema.Report, tmp_path: Path) -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    """As users call it, in a process of its own: cut short by its budget, it still has written what it has."""
+    """Runs the command in a process of its own; a run cut short by its budget has still written its rows."""
     path = tmp_path / "out.json"
     command = [sys.executable, "-m", "benchmarks", "--suite", "streaming", "--cells", "gru", "lstm", "--shapes", "tiny"]
     command += ["--providers", BASELINE, "--no-floors", "--threads", "1", "--budget", "0.1", "--json", str(path)]
@@ -314,7 +314,7 @@ def test_parity_sees_another_precision_and_nan() -> None:
 def test_the_work_of_a_stack_is_that_of_its_layers_and_directions() -> None:
     """Counted by hand: 2 layers in 2 directions, B = 2, H = 4, T = 3, and input as wide as H."""
     row = schema.Row("stacked", "lstm", 2, 4, 3, "float32", "cpu", "torch.nn", False, "ok")
-    weights = 4 * (4 * 4 * 4)  # of four products in each step, LSTM's four gates each
+    weights = 4 * (4 * 4 * 4)  # four products in each step, with the LSTM's four gates each
     inputs = 2 * (4 * 4 * 4) + 2 * (4 * 4 * 8)  # the second layer reads both directions of the first
     assert floors.work(row) == (3, 2 * 2 * weights, 4 * weights, 2 * 2 * 3 * inputs, 3 * 2 * (4 + 8) * 4)
 
@@ -322,7 +322,7 @@ def test_the_work_of_a_stack_is_that_of_its_layers_and_directions() -> None:
 def test_the_floor_is_the_model_of_its_page() -> None:
     row = run.row(Case("sequence", "lstm", Shape(1, 100, 10)), run.Outcome("x"))
     floor = floors.model(row, CPU_FLOORS)
-    # 160 kB of weights a step; two threads read them faster than one, barrier included.
+    # A step reads 160 kB of weights; two threads read them faster than one, barrier included.
     rate = floors.bandwidth([[1e5, 4e11], [1e7, 2e11]], 160_000)
     assert floor.parts == pytest.approx(
         {"weights": 10 * 160_000 / rate, "input": 2 * 10 * 4 * 100 * 100 / 2e11, "barriers": 10 * 1e-7}

@@ -1,4 +1,4 @@
-"""A run that is short of time measures the most telling cases of every suite and cell, and says what it left out."""
+"""A run that is short of time measures the most telling cases of every suite and cell, and lists the cases left out."""
 
 import argparse
 from collections import Counter
@@ -24,7 +24,7 @@ def kinds(cases: list[Case]) -> Counter:
 
 
 class Clock:
-    """Stands in for the time module: it goes when it is told to."""
+    """Replaces the time module: its clock advances only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Pretended:
-    """A timer on a machine that takes ``slowness`` times as long for all it does; samples last what they should."""
+    """A timer on a machine that is ``slowness`` times as slow in everything; samples last as planned."""
 
     threads = 1
 
@@ -78,7 +78,7 @@ def test_presets_name_what_exists(preset: str) -> None:
         assert set(budget.by_worth(planned)) == set(planned)
         assert set(each.providers) <= set(PROVIDERS) and set(each.most) <= set(each.suites)
         for start in range(len(each.cells) * len(each.dtypes)):
-            # Any run of so many cases has every suite, as long as there are cases of new kinds.
+            # Any window of this many cases has every suite, as long as there are cases of new kinds.
             first = budget.by_worth(planned)[start * len(each.suites) : (start + 1) * len(each.suites)]
             assert {case.suite_name for case in first} == set(each.suites)
 
@@ -89,7 +89,7 @@ def test_the_quick_run_is_a_choice() -> None:
     sizes = {suite: [case.shape for case in plan.cases if case.suite_name == suite] for suite, *_ in kinds(plan.cases)}
     for suite in ("training", "streaming"):
         assert {(shape.batch, shape.hidden) for shape in sizes[suite]} == {(1, 128), (32, 256)}
-    # Who asks for suites or shapes gets them whole.
+    # Suites or shapes that the user chooses are taken whole.
     assert len(presets.plan(options("--suite", "training")).cases) == 6
     assert len(presets.plan(options("--shapes", "cpu5", "--suite", "training")).cases) == 10
 
@@ -108,7 +108,7 @@ def test_loads_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("slowness", [1, 3])
 def test_every_suite_and_cell_is_measured_on_a_slow_machine(clock: Clock, slowness: float) -> None:
-    """Three times slower than the one that the estimates are of; floors and imports come before the first case."""
+    """The machine is three times slower than the estimates' machine; floors and imports come before the first case."""
     plan = presets.plan(options())
     providers = plan.timer.providers.values()
     timer = Pretended(clock, slowness, plan.budget - 4 - 4.5 * slowness, plan.timer.effort, providers)
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_left_out_evenly_and_told(clock: Clock) -> None:
     made, heard = measured(clock, timer, planned)
     done = kinds([case for *_, case in heard])
     assert len(done) == 4 and max(done.values()) - min(done.values()) <= 1
-    # From the second case on it is known how many there will be, or nearly.
+    # From the second case on, the total number of cases is known, or nearly.
     assert heard[0][1] == len(planned) and all(abs(total - len(heard)) <= 1 for _, total, _ in heard[1:])
     assert not made.complete and len(made.left_out) == len(planned) - len(heard)
     for left in made.left_out:

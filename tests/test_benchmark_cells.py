@@ -1,4 +1,4 @@
-"""The suite of cells: what it compares is alike, its file can be read, its page is current."""
+"""The suite of cells: the compared layers are equal, the result file can be read, the page is current."""
 
 import pytest
 import torch
@@ -57,13 +57,13 @@ def test_numbers_that_are_not_alike_are_not_timed(tmp_path, monkeypatch):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", modules.every_name())
 def test_ours_and_the_loop_are_alike(name):
-    """Every cell is, forward and backward, with the weights of one in the other."""
+    """Every cell equals its loop, forward and backward, with the same weights."""
     found = modules.trio(name, Shape(2, 8, 5))
     for gradients in (False, True):
         assert found.error(gradients) < 1e-4
 
 
 def test_the_page_is_current():
-    """`python -m benchmarks.cells page` wrote it, after the last change of a cell or of a result."""
+    """`python -m benchmarks.cells page` has written the page since the last change of a cell or of a result."""
     last = files.last(files.CELLS)
     assert page.PAGE.read_text() == page.page(None if last is None else Report.load(last))

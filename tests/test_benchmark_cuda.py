@@ -1,4 +1,4 @@
-"""Timing on CUDA: what can be checked of it without a GPU, and the real thing where there is one."""
+"""Timing on CUDA: what can be checked without a GPU, and the real timing where there is one."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ GPU_FLOORS = {"gemm_flops": {"float32": 1e13}, "copy": 1e12, "launch": 1e-6, "gr
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """Not here: the benchmark has its own say."""
+    """Overrides the fixture: the benchmark chooses the precision of products itself."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,7 +36,7 @@ def one_thread():
 
 
 class Uncapturable(TorchNN):
-    """torch.nn, but it may not be captured."""
+    """torch.nn that fails when a CUDA graph captures it."""
 
     def prepare(self, case, weights, inputs):
         prepared = super().prepare(case, weights, inputs)
@@ -51,7 +51,7 @@ class Uncapturable(TorchNN):
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.cuda, as far as the timer uses it, acted out on the CPU."""
+    """Imitates torch.cuda on the CPU, as far as the timer uses it."""
 
     class Event:
         def __init__(self, enable_timing: bool) -> None: ...
@@ -136,7 +136,7 @@ def test_past_its_deadline_only_torch_nn_and_null_end_the_case(pretended: None) 
 
 
 def test_flags_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose runs are by flags, and no other's; none where no programs wait."""
+    """Only the runs of this row use flags. There is no such row where no programs wait."""
     pytest.importorskip("triton")
     from benchmarks.providers.seqcells_backends import Seqcells
 

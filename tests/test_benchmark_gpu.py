@@ -1,4 +1,4 @@
-"""A GPU's session, rehearsed: nothing measured is lost, halves merge to the whole, and rows know their code."""
+"""A rehearsed GPU session: no measurement is lost, halves merge to the whole, and rows know their code."""
 
 import dataclasses
 import os
@@ -25,12 +25,12 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 
 # The rehearsal, cut short.
 
-# What a machine with a GPU need not have.
+# Packages that a machine with a GPU may lack.
 LACKING = ("rich", "matplotlib", "sklearn", "onnx", "onnxruntime", "openvino", "keras", "setuptools")
 
 
 def rehearsing(folder: Path, *arguments: str) -> subprocess.Popen:
-    """A rehearsal in a process of its own, in which much cannot be imported."""
+    """A rehearsal in a process of its own, in which many packages cannot be imported."""
     bare = folder.parent / "bare"
     bare.mkdir(exist_ok=True)
     (bare / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({LACKING}))\n")
@@ -42,7 +42,8 @@ def rehearsing(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def interrupted(process: subprocess.Popen, folder: Path, number: int, rows: int) -> list[str]:
-    """Send a signal once so many rows are in the file → what the timing process had said by then, of rows."""
+    """Send a signal once the file has ``rows`` rows; return the row lines that the timing process had logged by
+    then."""
     while not (folder / session.RESULT).exists() or len(Report.load(folder / session.RESULT).rows) < rows:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
@@ -60,13 +61,13 @@ def test_what_was_measured_before_a_kill_is_in_the_file(tmp_path):
     process = rehearsing(tmp_path / "out", "--stages", "timing")
     said = interrupted(process, tmp_path / "out", signal.SIGKILL, rows=2)
     rows = measured(tmp_path / "out")
-    # A row may have been said while the last one was written.
+    # A row may have been logged while the row before was being written.
     assert 2 <= len(rows) <= len(said) <= len(rows) + 2
     assert Report.load(tmp_path / "out" / session.RESULT).rehearsal
     log = tmp_path / "out" / session.LOG
     before = log.stat().st_size
     time.sleep(0.5)
-    assert log.stat().st_size == before  # its processes ended with it
+    assert log.stat().st_size == before  # its processes have ended with it
 
 
 @needs_triton
@@ -101,7 +102,7 @@ def test_a_rehearsal_cut_short_goes_on_where_it_was(number, before, tmp_path):
 
 
 def test_cases_measured_before_an_end_speak_for_all():
-    """A dozen is of both cells and of two dtypes; with 42 every suite has each cell in each dtype."""
+    """The first 12 cases have both cells and two dtypes; the first 42 have each cell in each dtype for every suite."""
     planned = cases.planned(rehearsal=False)
     assert {(case.cell_name, case.dtype_name) for case in planned[:12]} == {("lstm", "bfloat16"), ("gru", "tf32")}
     assert {case.suite_name for case in planned[:7]} == set(cases.SETS["minutes"])
@@ -119,7 +120,7 @@ def test_the_named_set():
 
 
 class Drifting:
-    """In the place of a GPU's timer: torch.nn against itself is off the first times that a case is measured."""
+    """Replaces a GPU's timer: torch.nn differs from itself the first times that a case is measured."""
 
     def __init__(self, providers, effort, graphs):
         self.providers = {provider.name: provider for provider in providers}
@@ -147,7 +148,7 @@ def test_a_case_comes_again_until_torch_nn_agrees_with_itself(monkeypatch):
     events = list(timed.timed(chosen, 1e6, "commit", rehearsal=False, graphs=False))
     begun = [event["begin"] for event in events if "begin" in event]
     lstm = [k for k in chosen if planned[k].cell_name == "lstm"]
-    assert lstm and begun == chosen + lstm + lstm  # after all the others
+    assert lstm and begun == chosen + lstm + lstm  # after all other cases
     rows = []
     for event in events:
         if "row" in event:
@@ -157,7 +158,7 @@ def test_a_case_comes_again_until_torch_nn_agrees_with_itself(monkeypatch):
 
 
 def open_session(folder: Path, monkeypatch, *rows: Row) -> session.Session:
-    """On a machine that has a GPU, as far as the file says."""
+    """A session on a machine that has a GPU, as far as the file says."""
     monkeypatch.setattr(session.run, "start", lambda *_: report(date=LATE))
     monkeypatch.setattr(session.machine, "commit", lambda: "commit")
     if rows:
@@ -193,7 +194,8 @@ def test_a_folder_of_another_machine_is_not_continued(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lost", (False, True))
 def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(lost, tmp_path, monkeypatch):
-    """A process dies at ours in the second case, or gives up there; another goes on with the third."""
+    """A process dies at our row of the second case, or reports a lost context there. Another process continues with the
+    third case."""
     opened = open_session(tmp_path, monkeypatch)
     planned, asked = cases.planned(rehearsal=False), []
 
@@ -217,7 +219,7 @@ def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(los
     assert stages.timing(opened, 60.0) == (True, "3 of 3 cases; in 0 torch.nn differs from itself by more than 3%")
     assert asked == [[0, 1, 2], [2]]
     wrong = [each for each in Report.load(opened.path).rows if each.status == "failed"]
-    if lost:  # its process has said who it was
+    if lost:  # its process has reported the failed row
         assert wrong == []
         return
     failed = only(wrong)

@@ -1,4 +1,4 @@
-"""The benchmark of other packages' models: its file, its table and its page. `make integrations` has the models."""
+"""The benchmark of other packages' models: its file, its table and its page. `make integrations` runs the models."""
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from benchmarks.integrations.report import Report
 
 
 def test_the_page_is_current():
-    """`python -m benchmarks.integrations page` wrote it, after the last change of what it says or of a result."""
+    """`python -m benchmarks.integrations page` has written the page since the last change of its text or of a
+    result."""
     last = files.last(files.INTEGRATIONS)
     assert page.PAGE.read_text() == page.page(None if last is None else Report.load(last))
 
@@ -30,7 +31,7 @@ def made():
 
 @pytest.fixture
 def one(monkeypatch):
-    """A package with a model of one layer, and another that is absent."""
+    """A package with a model of one layer, and a package that is absent."""
     monkeypatch.setattr(command, "PACKAGES", {"a": "torch", "b": "absent"})
     monkeypatch.setattr(measure, "PACKAGES", {"a": "torch"})
     monkeypatch.setattr(measure, "SAMPLE", 1e-4)

@@ -1,4 +1,4 @@
-"""The suites under load: busy processes that run when they should and never longer, and what is told of them."""
+"""The suites under load: busy processes run only while they should, and reports show their effect."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ TINY = Shape(2, 8, 5)
 
 
 def state(pid: int) -> str | None:
-    """``R`` of a running process, ``Z`` of a dead one that nobody has asked about, None where there is none."""
+    """``R`` for a running process, ``Z`` for a dead one whose parent has not waited for it, None for no process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except OSError:
@@ -44,7 +44,7 @@ def test_busy_processes_run_inside_the_block_and_are_gone_behind_it() -> None:
 
 
 def test_no_process_outlives_a_benchmark_that_is_killed() -> None:
-    """Neither a busy one, nor a provider's, which is stopped, nor the server that forked that one."""
+    """Neither a busy process, nor a provider's stopped process, nor the server that forked it."""
     program = (
         "import time; from benchmarks.providers.torch_nn import TorchNN\n"
         "from benchmarks.timing import busy; from benchmarks.timing.processes import _Process\n"
@@ -93,7 +93,7 @@ def test_under_load_a_sample_goes_by_the_clock() -> None:
     from benchmarks.timing.worker import Worker
 
     class Slow:
-        """0.1 s at its second call, the first behind the warm-up; then nothing."""
+        """Takes 0.1 s at its second call, the first after the warm-up, and no time otherwise."""
 
         calls = 0
 
@@ -110,7 +110,7 @@ def test_under_load_a_sample_goes_by_the_clock() -> None:
     assert calls > 1 and seconds < 0.02 <= 1.5 * seconds * calls
     before = slow.calls
     worker.turn(1.0, dataclasses.replace(shared, sample=0))
-    assert slow.calls == before + 1  # a call of a second is not warmed up for
+    assert slow.calls == before + 1  # a call of a second has no warm-up
     assert len(worker.turn(1e-6, dataclasses.replace(ALONE, sample=1e-5))) == ALONE.samples
 
 
@@ -130,7 +130,7 @@ def outcome(provider: str, *milliseconds: float, calls: tuple[int, ...] = ()) ->
 
 @pytest.fixture
 def told() -> schema.Report:
-    """A report of one layer alone and beside busy processes, by numbers of the test's own."""
+    """A report of one layer, alone and beside busy processes, with made-up numbers."""
     made = run.start("cpu", 2, "test", {})
     alone, beside = Case("loaded", "lstm", TINY), Case("loaded", "lstm", TINY, load=1)
     for case, factor in ((alone, 1), (beside, 3)):
@@ -148,7 +148,7 @@ def test_under_load_the_mean_counts(told: schema.Report) -> None:
     rows = {(row.provider, row.load): row for row in told.rows}
     ours = rows["seqcells auto", 1]
     assert (ours.ratio, ours.ratio_to_rival, ours.to_one_thread, ours.kept) == pytest.approx((2, 1, 1.5, 1 / 3))
-    assert rows[TWICE, 0].kept == pytest.approx(2 / 5)  # of what `auto` has with the usual threads
+    assert rows[TWICE, 0].kept == pytest.approx(2 / 5)  # divided by `auto`'s value with the usual threads
     assert rows[TWICE, 0].ratio_to_rival == pytest.approx(4 / 5)
     plain = run.row(Case("sequence", "lstm", TINY), outcome("x", 1, 2, 9, calls=(1, 1, 1)))
     assert plain.figure.mean is None and plain.figure.value == plain.figure.median and plain.load == 0
@@ -212,7 +212,7 @@ def test_a_mean_is_a_time(told: schema.Report) -> None:
 
 
 def test_a_case_under_load_through_real_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many beside as cores; they are no strangers, and gone when the case is over."""
+    """There are as many busy processes as cores; they do not count as other programs, and end with the case."""
     before, seen = torch.get_num_threads(), []
     processes = busy.processes
 
@@ -237,7 +237,7 @@ def test_a_case_under_load_through_real_processes(monkeypatch: pytest.MonkeyPatc
 
 
 def _is_a_child(pid: int, name: str) -> bool:
-    """Whether the process is this one's and runs a file of that name."""
+    """Whether the process is a child of this one and runs a file of that name."""
     try:
         parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1]
         return int(parent) == os.getpid() and name in Path(f"/proc/{pid}/cmdline").read_text()

@@ -1,4 +1,4 @@
-"""Several runs of a GPU in one file: halves merge to the whole, and rows know what code they are of."""
+"""Several runs of a GPU in one file: halves merge to the whole, and rows know their code."""
 
 import copy
 import json
@@ -57,12 +57,12 @@ def test_a_replayed_graph_is_kept_beside_the_better_figure():
 
 
 def test_two_halves_merge_to_the_whole(tmp_path):
-    """Each row brings torch.nn's value of its own run, and ratios stay those of that run."""
+    """Each row keeps torch.nn's value of its own run, so ratios are within that run."""
     first = report(row(NULL, value=2.0), row(BASELINE, value=2.0), row(value=1.0), date=EARLY)
     other = [row(NULL, value=4.0, hidden=9), row(BASELINE, value=4.0, hidden=9), row(value=1.0, hidden=9)]
     for each in other:
         each.origin.baseline, each.origin.date = 4.0, LATE
-    # Ours of the first case again, with other code, while torch.nn took twice as long.
+    # Our row of the first case again, with other code, in a run where torch.nn took twice as long.
     changed = row(code="b", value=1.0, date=LATE, null=1.2)
     changed.origin.baseline = 4.0
     second = report(changed, *other, date=LATE)
@@ -75,13 +75,14 @@ def test_two_halves_merge_to_the_whole(tmp_path):
     ratios = {(each.hidden, each.provider): each.ratio for each in whole.rows}
     assert ratios == {(8, NULL): 1, (8, BASELINE): 1, (8, OURS): 4, (9, NULL): 1, (9, BASELINE): 1, (9, OURS): 4}
     assert whole.tests == second.tests and whole.date == LATE
-    # Again, into the file that is there, and in another order: the same.
+    # Merging again into the existing file, in another order, gives the same file.
     assert command.main(["--merge", str(tmp_path / "b"), str(tmp_path / "a"), "--into", str(into)]) == 0
     assert Report.load(into) == whole
 
 
 def test_a_rival_of_another_run_is_compared_by_torch_nn(tmp_path):
-    """It was half of torch.nn's time in its run, ours a quarter in ours: ours takes half of its time."""
+    """The rival took half of torch.nn's time in its run, and ours a quarter in its run, so ours takes half of the
+    rival's."""
     rival = row("torchrl triton", value=10.0, ours=False)
     rival.origin.baseline = 20.0
     ours = row(value=1.0)
@@ -114,7 +115,7 @@ def test_no_rehearsal_lands_among_the_results(tmp_path, capsys):
     assert not (command.RESULTS / "rehearsal").exists()
 
 
-# What code a row is of.
+# The code of a row.
 
 KERNEL = """
 import triton
@@ -129,7 +130,7 @@ def {name}(source, target, FACTOR: tl.constexpr):
 
 
 def fingerprints(sources: list[tuple[str, str, int]], folder: Path) -> list[str]:
-    """Of kernels compiled for Hopper, given as source, name and factor."""
+    """Fingerprints of kernels compiled for Hopper, given as source, name and factor."""
     import importlib.util
 
     import triton
@@ -169,7 +170,7 @@ def test_a_new_name_changes_no_code_and_another_constant_does(tmp_path, monkeypa
 
 
 def test_code_is_of_the_libraries_too():
-    """torch.nn's rows are of them alone."""
+    """The code of torch.nn's rows is the libraries alone."""
     from benchmarks.gpu import code
     from benchmarks.providers import PROVIDERS
 

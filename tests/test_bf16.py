@@ -28,7 +28,7 @@ def allowed():
 
 
 def everything(module, input, states, training, **kwargs):
-    """Outputs, final states and, in training, all gradients, for float64 copies of the input and the states."""
+    """Outputs, final states and, in training, all gradients. Input and states are converted to the module's dtype."""
     dtype = module.weight_ih_l0.dtype
     leaves = [tensor.to(dtype).requires_grad_(training) for tensor in (input, *states)]
     with torch.set_grad_enabled(training):
@@ -44,7 +44,7 @@ def data(name, sizes, dtype=BF16, proj_size=0):
 
 
 def three(name, sizes, training, proj_size=0):
-    """What torch.nn gives in float64 and in bfloat16, and ours in bfloat16, for the same numbers."""
+    """The results of torch.nn in float64 and in bfloat16, and our results in bfloat16, for the same numbers."""
     options = {"bidirectional": True, **({"proj_size": proj_size} if proj_size else {})}
     theirs = TORCH_LAYERS[name](*sizes[2:], dtype=BF16, **options)
     exact = TORCH_LAYERS[name](*sizes[2:], dtype=torch.float64, **options)
@@ -167,5 +167,5 @@ def test_a_stream_equals_the_sequence(name):
     outputs = torch.stack([stream(x).clone() for x in input])
     with torch.no_grad():
         whole = module(input)[0]
-    # A stream's state is stored between two steps, in bfloat16.
+    # A stream stores its state in bfloat16 between two steps.
     assert_equal_to([outputs.double()], [whole.double()], 0.02)

@@ -1,7 +1,7 @@
-"""Lengths and resets: what a slow loop over sequences and episodes gives, one layer and direction at a time.
+"""Lengths and resets give the results of a slow loop over sequences and episodes, one layer and direction at a time.
 
-The loop runs torch.nn's own layers (for a cell that torch.nn lacks, the plain layer of the same cell) on
-each episode alone, so nothing can cross a boundary in it.
+The loop runs torch.nn's own layers on each episode alone, so nothing can cross a boundary. For a cell that torch.nn
+lacks, it runs the plain layer of the same cell.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def episodes(steps, length, flags):
 
 
 def by_episodes(name, module, input, hx, lengths, flags, reset_states):
-    """The slow loop → output, final states; everything time-major."""
+    """The slow loop: output and final states, all time-major."""
     directions = 2 if module.bidirectional else 1
     finals = []
     for k in range(module.num_layers):
@@ -84,7 +84,7 @@ def run_width(module):
 
 
 def compare(name, backend, device, *, lengths=None, flags=None, given_reset=False, batch_first=False, **options):
-    """Ours against the loop: outputs, final states and all gradients."""
+    """Our outputs, final states and all gradients equal the loop's."""
     module = layer(name, F, H, batch_first=batch_first, backend=backend, **LIKE, **options).to(device)
     count = module.num_layers * (2 if module.bidirectional else 1)
     like = {**LIKE, "device": device, "requires_grad": True}
@@ -240,7 +240,7 @@ def test_lengths_of_any_integers(dtype):
 
 
 def test_lengths_and_reset_whatever_the_default_device():
-    """They are neither moved there nor made there."""
+    """The default device affects neither given lengths and resets nor those made from lists."""
     module, input, reset = layer("gru", 4, 5), torch.randn(3, 2, 4), torch.rand(3, 2) < 0.5
     given = ({"lengths": torch.tensor([3, 1])}, {"lengths": [3, 1]}, {"reset": reset}, {"reset": reset.tolist()})
     expected = [module(input, **options)[0] for options in given]

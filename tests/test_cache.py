@@ -1,4 +1,4 @@
-"""The package's folder on disk: where it is, files whole or not at all, locks with a limit."""
+"""The package's folder on disk: its path, atomic writes of files, locks with a time limit."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from seqcells.system import cache
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home of its own, and no variable that leads elsewhere."""
+    """A temporary home folder, without environment variables that lead elsewhere."""
     for name in ("SEQCELLS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -78,7 +78,7 @@ def test_writers_at_once_leave_one_whole_file(tmp_path):
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
-    """A file stands in its way: that holds for root too, whom permissions do not stop."""
+    """A file has the folder's name. This fails for root too, whom permissions do not stop."""
     (tmp_path / "taken").write_text("")
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "taken"))
     path = cache.folder("tables", "x.json")

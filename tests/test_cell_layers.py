@@ -1,4 +1,4 @@
-"""Layers of cells beyond one product a step, against their equations written out."""
+"""Layers of cells with more than one product a step, against their equations written out."""
 
 from functools import partial
 
@@ -161,7 +161,7 @@ def test_numbers_and_biases_begin_where_the_cell_says():
     assert without.weight_set_l0.item() == 7
 
 
-# Any order of gradient, transforms, graphs.
+# Second gradients, transforms, graphs.
 
 
 @plain_if(lambda name: name == "gru_reset_before")
@@ -179,7 +179,7 @@ def test_second_gradients(name):
 
 @pytest.mark.parametrize("name", ["block_gru", "layer_norm_gru", "antisymmetric_rnn"])
 def test_transforms(name):
-    """Gradients of samples by vmap, and jvp against the gradient."""
+    """Gradients of single samples by vmap, and jvp against the gradient."""
     layer = make(name)
     parameters, x = dict(layer.named_parameters()), torch.randn(N, T, IN, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""The cells that are imported when somebody asks for one."""
+"""The cells of the library, which are imported at first use."""
 
 import ast
 import re
@@ -18,11 +18,11 @@ FOLDER = Path(cells.__file__).parent
 pytestmark = pytest.mark.usefixtures("own_registry")
 
 NO_PAPER = ("ControlGateLSTM", "LinearMUT1", "LinearMUT2")
-"""Of no paper that can be found, or said to be like a cell that has one."""
+"""Cells without a paper that can be found; each is described as similar to a cell with a paper."""
 
 
 def test_it_has_every_cell_that_has_a_file_and_is_not_imported():
-    """None is left out: classes that state a name, of all files of the folder but those that `cells` imports."""
+    """No cell is left out: classes with a name, in all files of the folder that `cells` does not import."""
     imported = {node.module for node in ast.parse((FOLDER / "__init__.py").read_text()).body if hasattr(node, "module")}
     found = {}
     for path in FOLDER.glob("[!_]*.py"):
@@ -50,7 +50,8 @@ def test_no_two_cells_have_a_name():
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_docstring_says_what_a_cell_is(name):
-    """Its paper, its equations, its options with their defaults, its weights, and what torchrecurrent has."""
+    """Its paper, its equations, its options with their defaults, its weights, and the difference from
+    torchrecurrent."""
     cell = getattr(cells, name)
     said, base = " ".join(cell.__doc__.split()), cell.__mro__[1]
     options, weights = ({}, ()) if base is Cell else (base.options, base.own_names())
@@ -73,7 +74,7 @@ BEGIN = {
 
 @pytest.mark.parametrize("name", BEGIN)
 def test_numbers_begin_as_in_their_authors_code(name):
-    """EdgeML's `FastRNNCell` and `FastGRNNCell`."""
+    """The initial values of EdgeML's `FastRNNCell` and `FastGRNNCell`."""
     sizes = {"input_rank": 2, "recurrent_rank": 2} if name == "LowRankFastGRNN" else {}
     module = seqcells.define(getattr(cells, name))[1](3, 4, **sizes)
     for weight, value in BEGIN[name].items():
@@ -121,7 +122,7 @@ def test_defined_it_is_a_layer_and_a_cell_module():
 
 
 REFERENCES = ("MemoryBlockLSTM",)
-"""Cells that the reference alone runs: this one reduces heads."""
+"""Cells that only the reference runs: this one reduces over heads."""
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-"""Streams, what a cell reads besides its input: keyword arguments of a call, in the layer's own layout."""
+"""Streams, which a cell reads besides its input: keyword arguments of a call, in the layer's own layout."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_streams_lie_as_the_input():
 
 
 def test_streams_of_each_layer_and_direction():
-    """One more axis first: (L·D, T, N); without it all read the same."""
+    """A stream may have a first axis more, (L·D, T, N); without it, all layers and directions read the same values."""
     layer = make("continuous_time_rnn", num_layers=2, bidirectional=True)
     x, elapsed = random(layer.cell, "TBF"), random(layer.cell, "TB", 4)
     expected = layer(x, elapsed=elapsed)[0]
@@ -134,7 +134,7 @@ def test_a_cell_module_of_another_output_keeps_too():
 @pytest.mark.parametrize("module", [seqcells.LSTM(6, H), seqcells.LSTMCell(6, H)])
 def test_torchs_cells_have_no_streams(module):
     x = torch.ones(B, 6) if isinstance(module, seqcells.LSTMCell) else torch.ones(T, B, 6)
-    for _ in range(4):  # prepared, from the third on
+    for _ in range(4):  # prepared from the third call on
         module(x)
         with pytest.raises(TypeError, match="the lstm cell got an unexpected keyword argument 'mask'"):
             module(x, mask=1)

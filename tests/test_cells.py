@@ -1,4 +1,4 @@
-"""Cells beyond torch.nn's, against their papers' formulas written out in float64, and cells of one's own."""
+"""Cells that torch.nn lacks, against their papers' formulas written out in float64, and user-defined cells."""
 
 import pickle
 
@@ -22,7 +22,7 @@ from seqcells.request.weights import Weights
 T, B, INPUTS, H = 6, 3, 4, 5
 
 
-# Each direct form: (a, states) → new states. a(k, h) is the k-th gate's W x + b_ih + U h + b_hh, a(k) without
+# Each direct form: (a, states) → new states. a(k, h) is the k-th gate's W x + b_ih + U h + b_hh, a(k) the same without
 # the recurrent part.
 
 
@@ -56,7 +56,7 @@ def jordan(a, y):
 
 
 def slstm(a, h, c, n, _):
-    """Without the stabiliser: no state of it is the other's, but h = o c / n is."""
+    """Without the stabiliser: its states differ from the cell's, but h = o c / n is the same."""
     i, f = torch.exp(a(0, h)), sigmoid(a(1, h))
     c, n = f * c + i * torch.tanh(a(2, h)), f * n + i
     return sigmoid(a(3, h)) * c / n, c, n, None
@@ -74,7 +74,7 @@ DIRECT = {
 
 
 class Gates:
-    """What a direct form is given of a layer's parameters and one step's input."""
+    """The parameters of a layer and the input of one step, in the form that direct forms read."""
 
     def __init__(self, layer, x: Tensor) -> None:
         self.parameters, self.x = dict(layer.named_parameters()), x
@@ -145,7 +145,7 @@ def test_cells_have_only_what_they_use():
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_slstm_is_stable(scale):
-    """In float32, from zero states, where the unstabilised form would overflow or divide nothing by nothing."""
+    """In float32, from zero states, where the unstabilised form would overflow or divide zero by zero."""
     layer, x = make("SLSTM")
     layer = layer.float()
     layer.weight_ih_l0.data *= scale
@@ -154,14 +154,14 @@ def test_slstm_is_stable(scale):
     output.sum().backward()
     assert output.isfinite().all()
     assert all(p.grad.isfinite().all() for p in layer.parameters())
-    # A mean of tanh's under a sigmoid.
+    # The output is a sigmoid times a mean of tanh values.
     assert output.abs().max() <= 1
-    # The first step has seen one candidate, with whatever weight: h = o tanh(z).
+    # The first step has seen one candidate, so its weight cancels: h = o tanh(z).
     gates = x[0].float() @ layer.weight_ih_l0.mT + layer.bias_ih_l0 + layer.bias_hh_l0
     torch.testing.assert_close(output[0], torch.sigmoid(gates[:, 3 * H :]) * torch.tanh(gates[:, 2 * H : 3 * H]))
 
 
-# Cells of one's own.
+# User-defined cells.
 
 
 class Leaky(Cell):
@@ -229,7 +229,7 @@ def test_own_cell_reaches_the_operators_and_the_derivation(defined):
 
 def test_names_are_not_taken_twice(defined):
     again = type("Leaky", (Leaky,), {"step": Leaky.step, "__module__": __name__})
-    seqcells.define(again)  # the same cell, from a notebook's cell run again
+    seqcells.define(again)  # the same cell, from a notebook's cell that is run again
     assert REGISTRY["leaky"] is again
     other = type("Other", (Leaky,), {"step": Leaky.step})
     with pytest.raises(ValueError, match=r"the name 'leaky' is taken by test_cells\.Leaky"):
@@ -237,12 +237,13 @@ def test_names_are_not_taken_twice(defined):
 
 
 def redefined(step):
-    """The cell defined again with another step, as a notebook's cell that was edited and run."""
+    """The cell defined again with another step, as in a notebook's cell that was edited and run."""
     return type("Leaky", (Leaky,), {"step": staticmethod(step), "__module__": __name__})
 
 
 def test_what_was_made_before_a_cell_was_defined_again_keeps_its_own(defined):
-    """Layers, compiled graphs and exported ones; all that is made later has the later equations."""
+    """Layers, compiled graphs and exported graphs keep the old equations; everything made later has the new
+    equations."""
     x = torch.randn(T, B, INPUTS)
     before = defined[0](INPUTS, H)
     expected = before(x)[0]
@@ -264,22 +265,22 @@ def test_what_was_made_before_a_cell_was_defined_again_keeps_its_own(defined):
 
 
 class LeakyLayer(seqcells.RecurrentLayer):
-    """A layer as a class of its own."""
+    """A layer as a user's class."""
 
     cell = redefined(lambda x, r, s, p: s.h + p.a * (tanh(x.h + r.h) - s.h))
 
 
 class OneStep(seqcells.RecurrentCell):
-    """Likewise one step."""
+    """A cell module as a user's class."""
 
     cell = LeakyLayer.cell
 
 
-del REGISTRY["leaky"]  # other tests go through all that it has
+del REGISTRY["leaky"]  # other tests go through the whole registry
 
 
 def test_layers_are_classes_of_ones_own(defined):
-    """Types, bases and what pickle finds, without `define`."""
+    """Types, bases and pickling, without `define`."""
     assert REGISTRY["leaky"] is Leaky
     layer, step = LeakyLayer(INPUTS, H, num_layers=2, dropout=0.1), OneStep(INPUTS, H)
     assert repr(layer) == f"LeakyLayer({INPUTS}, {H}, num_layers=2, dropout=0.1)"
@@ -309,7 +310,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_whatever_a_cell_is_when_it_is_defined_again(other, own_registry):
-    """A graph finds the cell that it was made with past those that have no such options, states or weights."""
+    """A graph finds its own cell, although newer cells of the name lack its options, states or weights."""
 
     def made(**declared):
         own = {"name": "again", "gates": ("h",), "states": ("h",), "options": {"depth": 3.0}, **declared}
@@ -325,7 +326,7 @@ def test_whatever_a_cell_is_when_it_is_defined_again(other, own_registry):
 
 
 def test_defined_layers_are_found_by_pickle(own_registry, monkeypatch):
-    """Under the names that they are assigned to: a cell's, less Step."""
+    """Pickle finds them by the names of their variables, which are the cell's name without Step."""
     step = type("TideStep", (Leaky,), {"name": "tide", "__module__": __name__, "step": Leaky.step})
     made = seqcells.define(step)
     assert [kind.__name__ for kind in made] == ["Tide", "TideCell"]
@@ -358,7 +359,7 @@ def test_what_is_no_cell_is_refused_where_a_layer_is_made_of_it(cell):
 
 @pytest.mark.usefixtures("own_registry")
 def test_a_cell_of_the_library_is_found_by_its_name_alone():
-    """A graph that has it may be loaded before anybody has asked for it."""
+    """A graph with such a cell may be loaded before the cell was imported."""
     cells.REGISTRY.pop("lem", None)
     assert cells.named("lem[dt=0.5]").base is cells.LEM
     with pytest.raises(ValueError, match="unknown cell 'nothing'"):

@@ -1,6 +1,6 @@
-"""Weights lie in one chunk, as cuDNN multiplies them, and stay so.
+"""Weights lie in one chunk, as cuDNN requires, and stay there.
 
-Without a GPU torch's function is one that does the same on a CPU; on a GPU the last tests ask cuDNN itself.
+Without a GPU, a CPU function replaces torch's; on a GPU, the last tests call cuDNN itself.
 """
 
 import copy
@@ -146,7 +146,7 @@ def test_a_copy_that_shares_parameters_leaves_them_where_they_are(asked):
 
 
 def test_a_chunk_of_another_process_stays_where_it_is(asked):
-    """Whose layout nobody has told this one yet."""
+    """This process does not know the chunk's layout yet."""
     module = make(seqcells, "GRU", {})
     addresses = [p.data_ptr() for p in module.parameters()]
     chunk._layouts.clear()
@@ -162,7 +162,7 @@ def test_a_step_after_backward_began_still_has_its_gradients(asked):
     assert_equal_to(gradients(outputs, [*module.parameters()]), expected)
 
 
-# When they are not.
+# When weights are not put together.
 
 
 def tied(module):

@@ -1,4 +1,4 @@
-"""Weights that lie in one chunk are multiplied as they are; of others each call takes copies, without a warning."""
+"""Weights in one chunk are multiplied in place; otherwise each call takes copies, without a warning."""
 
 import pytest
 import torch
@@ -99,7 +99,7 @@ def test_packed_and_functional_calls_take_copies_too(asked, multiplied):
 
 
 def test_a_flat_buffer_in_another_order_is_no_chunk(asked, multiplied):
-    """As trainers that hold all parameters in one buffer have it."""
+    """Trainers that hold all parameters in one buffer make such an order."""
     module = make(seqcells, "GRU", {"backend": "torch"})
     buffer, begin = torch.empty(sum(p.numel() for p in module.parameters())), 0
     for p in reversed([*module.parameters()]):

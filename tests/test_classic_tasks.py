@@ -1,4 +1,4 @@
-"""The classic tasks of recurrent networks: what each example teaches a layer, the layer knows afterwards."""
+"""The classic tasks of recurrent networks: a layer has learnt what each example teaches."""
 
 import copy
 import importlib
@@ -36,7 +36,7 @@ def as_tuple(states):
 
 
 def test_the_signal_is_foretold_and_goes_on_by_itself():
-    """0.236 is the error of who hears 2 sin(5t) alone, and 1.434 of who says nothing."""
+    """A model that predicts 2 sin(5t) alone has the error 0.236; a model that predicts zero has 1.434."""
     trained = scores("sine", "--steps=400", "--batch=16")
     assert trained["one step"] < 0.05
     assert trained["running free"] < 0.2
@@ -60,7 +60,7 @@ def test_questions_held_out_are_answered(small, bar):
 
 
 def test_prose_is_told_from_code():
-    """Two thirds are code."""
+    """Two thirds of the lines are code."""
     small = "--hidden=16", "--lines=3000", "--length=40", "--rate=1e-2"
     assert scores("many_to_one", *small, "--steps=120")["told"] > 0.8
     assert scores("many_to_one", *small, "--steps=0")["told"] < 0.75
@@ -78,20 +78,21 @@ def test_digits_are_read_by_rows():
 
 
 def test_carried_states_know_what_is_long_past():
-    """In a text whose dots and letters cost 0.49 nats a character at least, of which what is past costs no more."""
+    """In this text, dots and letters cost at least 0.49 nats a character on average; characters that the past
+    determines cost nothing more."""
     small = "--text=keys", "--cell=gru", "--hidden=32", "--batch=16", "--length=8", "--characters=30000"
     trained = *small, "--rate=1e-2", "--steps=500", "--initial=xavier-orthogonal"
     assert scores("stateful_text", *trained)["held out"] < 0.54
     assert scores("stateful_text", *trained, "--no-stateful")["held out"] > 0.57
 
 
-# What a model reads of its own.
+# A model that reads its own outputs.
 
 
 @each_layer
 @each_cell
 def test_running_free_is_hearing_oneself(layer, cell):
-    """As by reading again, at each step, all that was heard and said."""
+    """The result equals reading again, at each step, all given and predicted samples."""
     model, _, sine = model_of("sine", "Foreteller", f"--layer={layer}", f"--cell={cell}")
     heard = sine.signal(torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64), 7)
     samples = heard
@@ -112,7 +113,7 @@ def test_the_signal():
 @each_layer
 @each_cell
 def test_an_answer_is_the_likeliest_after_itself(layer, cell):
-    """As by reading again, at each step, a question without its padding and the answer so far."""
+    """The answer equals reading again, at each step, the question without its padding and the answer so far."""
     found = model_of("sequence_to_sequence", "Answerer", f"--layer={layer}", f"--cell={cell}", task="add", digits=3)
     model, options, module = found
     drawn = islice(module.exercises(options, False, torch.Generator().manual_seed(0)), 5)
@@ -139,7 +140,7 @@ def test_a_drawing_is_of_the_rows_above(layer, cell):
     assert_close(model.draw(labels), rows[1:].transpose(0, 1), rtol=0, atol=1e-12)
 
 
-# What it is given.
+# The data.
 
 
 @pytest.mark.parametrize("task", ["reverse", "add"])
@@ -188,13 +189,13 @@ def test_the_key_is_what_the_question_mark_asks_for():
     assert max(map(len, blocks)) > 12 > 5 > min(map(len, blocks))
 
 
-# States that are carried.
+# Carried states.
 
 
 @each_layer
 @each_cell
 def test_carried_states_make_one_stretch_of_many(layer, cell):
-    """Outputs and states are those of one pass; gradients are those of the window alone."""
+    """Outputs and states equal those of one pass; gradients are those of the window alone."""
     arguments = f"--layer={layer}", f"--cell={cell}"
     model, _, stateful = model_of("stateful_text", "CharacterModel", *arguments)
     text = torch.randint(100, (23, 3))
@@ -272,7 +273,7 @@ def test_initial_values_are_the_same_in_both_packages(cell, initial):
     ids=str,
 )
 def test_gradients_are_clipped(arguments, bound):
-    """After a step the gradients are those that it took."""
+    """After a step, the gradients are the clipped ones that the step used."""
     training = importlib.import_module("training")
     options = training.parser(None, steps=1).parse_args(arguments)
     model = nn.Linear(3, 2)

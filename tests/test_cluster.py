@@ -1,8 +1,9 @@
-"""The cluster plan: its kernels run on a CPU by an emulated machine, and are compiled for GPUs that are not here.
+"""The cluster plan: an emulated machine runs its kernels on a CPU, and NVRTC compiles them for GPUs that are not
+present.
 
-The emulated machine draws who runs next and when asynchronous stores arrive. So the protocol of a cluster, who may
-overwrite what and when, is tested by what comes of it: the reference's numbers, the same bits for any order, and other
-numbers or a standstill where one wait is left out.
+The emulated machine draws the next thread and the arrival of asynchronous stores. So the results test the cluster's
+protocol: which block may overwrite which memory, and when. The results must be the reference's numbers, with the same
+bits for any order. Without any one wait, the numbers differ or the kernel stands still.
 """
 
 import shutil
@@ -53,7 +54,7 @@ SMALL = 2, 8, 4
 
 @pytest.fixture(autouse=True)
 def there(monkeypatch):
-    """As if torch found a GPU."""
+    """Pretend that torch has found a GPU."""
     monkeypatch.setitem(BACKENDS, BACKEND, BACKENDS[BACKEND]._replace(unavailable=lambda: None))
 
 
@@ -63,7 +64,7 @@ def found(q, seed=0, broken="", forced=SMALL):
 
 
 def exact(q):
-    """The reference's, of the same numbers in float64."""
+    """The reference's results for the same numbers in float64."""
     wide = [each.detach().double().requires_grad_() for each in q.differentiable()]
     return [each.to(q.outside.dtype) for each in results(q.replaced(wide), "reference")]
 
@@ -94,7 +95,7 @@ def test_every_cell(name):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["lstm", "gru", "gru_reset_before"])
 def test_halves(name, dtype):
-    """What is multiplied and kept is rounded once: within three roundings of the truth."""
+    """Products' operands and kept values are rounded once: results are within three roundings of the float64 result."""
     q = random_recurrence(EVERY[name], dtype, hidden=33, steps=5, **FORMS["both, two directions"])
     rounding = torch.finfo(dtype).eps
     for ours, truth in zip(found(q, forced=(4, 8, 4)), exact(q), strict=True):
@@ -104,13 +105,13 @@ def test_halves(name, dtype):
 @plain_if(lambda hidden, batch, steps: hidden == 20)
 @pytest.mark.parametrize("hidden, batch, steps", [(1, 2, 3), (7, 9, 1), (20, 17, 4)])
 def test_sizes_that_fill_no_tile(hidden, batch, steps):
-    """Clusters of two blocks, one after the other where there are more rows than one has."""
+    """Clusters of two blocks, in sequence where there are more rows than one cluster has."""
     q = random_recurrence(EVERY["lstm"], torch.float32, hidden=hidden, batch=batch, steps=steps)
     assert_equal_to(found(q), exact(q), 1e-6)
 
 
 def test_every_reduction(own_registry):
-    """And what depends on each."""
+    """Also with values that depend on each reduction."""
 
     class Reduced(Cell):
         name, gates, states = "reduced_of_the_tests", ("a",), ("h",)
@@ -136,8 +137,8 @@ def test_an_empty_batch_and_one_sequence(steps, batch):
 @pytest.mark.parametrize("forced", [(1, 8, 4), (2, 16, 8), (4, 8, 12), (8, 16, 4)])
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn_tanh", "layer_norm_lstm"])
 def test_other_divisions(name, forced):
-    """Several items a thread, parts of the depth, 16 rows, more warps than tiles."""
-    hidden = 20 if name == "layer_norm_lstm" else 50  # its values leave less room
+    """Several items a thread, the depth split in parts, 16 rows, more warps than tiles."""
+    hidden = 20 if name == "layer_norm_lstm" else 50  # its values leave less memory
     q = random_recurrence(EVERY[name], torch.float32, hidden=hidden, batch=11, steps=4, resets=True)
     assert_equal_to(found(q, forced=forced), exact(q), 2e-6)
 
@@ -145,7 +146,7 @@ def test_other_divisions(name, forced):
 @plain_if(lambda name: name == "lstm")
 @pytest.mark.parametrize("name", ["lstm", "gru_reset_before"])
 def test_weights_in_shared_memory(name, monkeypatch):
-    """Where registers have no room for all."""
+    """Weights are in shared memory where registers cannot hold all of them."""
     monkeypatch.setattr(division, "MOST_REGISTERS", division.OWN_REGISTERS + 32)
     q = random_recurrence(EVERY[name], torch.float32, hidden=40, steps=4, resets=True)
     with emulated(forced=SMALL) as emulator:
@@ -160,7 +161,7 @@ def _first_products(q):
 
 
 def test_reset_states_of_any_strides():
-    """One state for all sequences, which lie in the same memory."""
+    """One state for all sequences, which share its memory."""
     q = random_recurrence(EVERY["lstm"], torch.float32, hidden=24, steps=5, resets=True)
     shared = [state.detach()[:, :1].expand(state.shape) for state in q.reset_states]
     assert not any(state.is_contiguous() for state in shared)
@@ -179,7 +180,7 @@ def test_the_same_bits_in_any_order():
 @plain_if(lambda name: name == "lstm")
 @pytest.mark.parametrize("name", ["lstm", "gru_reset_before", "recurrent_highway", "layer_norm_gru", "layer_norm_lstm"])
 def test_each_wait_is_needed(name):
-    """With one wait left out, some order of threads gives other numbers, or no end."""
+    """With one wait left out, some order of threads gives other numbers, or the kernel does not end."""
     q = random_recurrence(EVERY[name], torch.float32, hidden=24, steps=6, batch=3, resets=True)
     with emulated(forced=SMALL) as emulator:
         right = results(q, BACKEND)
@@ -198,7 +199,7 @@ def _is_noticed(q, right, wait, seed):
 
 
 def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
-    """The kernel that the plan takes, compiled."""
+    """The kernel that the plan chooses, compiled."""
     printed = source.printed(cell)
     layout, found = printed.layout(which), []
     for spare in cluster.SPARE:
@@ -227,7 +228,7 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.unavailable() is not None, reason=f"{nvrt
     [(512, torch.bfloat16), (256, torch.bfloat16), (128, torch.float16), (128, torch.float32), (768, torch.float16)],
 )
 def test_compiled_without_a_spill(hidden, dtype, name, architecture):
-    # At 768 units backward of an LSTM leaves no room: it takes 56 bytes of memory.
+    # At 768 units, the backward pass of an LSTM does not fit in registers: it spills 56 bytes.
     for which in source.PASSES if hidden < 768 else ("forward",):
         for bounded in (False, True):
             made = compiled(EVERY[name], which, hidden, 16, dtype, architecture, bounded)
@@ -269,7 +270,7 @@ def test_a_device_without_clusters():
 
 
 def test_layers_and_their_plan():
-    """Modules call the plan as any backend, in training and without, and say how it divides them."""
+    """Modules run the plan like any backend, in training and in inference, and report its division."""
     layers = [seqcells.LSTM(7, 24, 2, bidirectional=True, backend=name) for name in (BACKEND, "reference")]
     layers[1].load_state_dict(layers[0].state_dict())
     input = torch.randn(5, 3, 7)
@@ -284,7 +285,7 @@ def test_layers_and_their_plan():
 
 
 def test_only_clusters_that_the_device_runs():
-    """A part of a GPU may run none of 16 blocks, or only small ones."""
+    """A part of a GPU may run no cluster of 16 blocks, or only small clusters."""
     layout = source.printed(EVERY["lstm"]).layout("forward")
     wanted = Wanted(layout, 512, 16, 1, 2)
     assert division.divide(wanted, H200).blocks == 16
@@ -296,7 +297,7 @@ def test_only_clusters_that_the_device_runs():
 @pytest.mark.parametrize("which", source.PASSES)
 @pytest.mark.parametrize("hidden", range(8, 721, 56))
 def test_sizes_of_any_kind_fit(hidden, which):
-    """Also those that leave the last blocks of a cluster without units."""
+    """Also sizes that leave the last blocks of a cluster without units."""
     wanted = Wanted(source.printed(EVERY["lstm"]).layout(which), hidden, 16, 1, 2, cluster.SPARE[0])
     assert not isinstance(division.divide(wanted, H200), str)
 
@@ -307,7 +308,8 @@ def test_blocks_without_units():
 
 
 def test_what_cannot_go_back_does_not_go_forward(monkeypatch):
-    """Where gradients are wanted; and backward asks again, for the precision may be another then."""
+    """Where gradients are wanted, forward is refused too. Backward checks again, because the precision may have
+    changed."""
     q = random_recurrence(EVERY["lstm"], torch.float32, hidden=8)
     with emulated(forced=SMALL):
         output, _ = run.recurrence(q, BACKEND)
@@ -333,7 +335,7 @@ def test_a_kernel_that_cannot_be_compiled(monkeypatch):
 
 
 class Driver:
-    """In the place of NVIDIA's: what is called while threads capture how, and what it answers."""
+    """Replaces NVIDIA's driver: it records each call with the thread's capture mode, and answers."""
 
     def __init__(self):
         self.called, self.mode, self.failure = [], 0, 0
@@ -355,7 +357,7 @@ class Driver:
 
 
 def test_the_driver_is_asked_even_while_a_graph_is_captured(monkeypatch):
-    """In a mode that allows it, and that is not left to what follows."""
+    """The calls are made in the relaxed mode, and the mode is restored afterwards."""
     library = Driver()
     monkeypatch.setattr(driver, "_library", lambda: library)
     function, launch = driver.Function(b"", "kernel", 1024), driver.Launch(16, 1, 16, 32, 1024)

@@ -20,7 +20,7 @@ BACKEND, DEVICE = "cuda-cluster", "cuda"
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """Not here: float32 is in the precision that recurrent layers have by default."""
+    """Overrides the fixture: float32 has the default precision of recurrent layers."""
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

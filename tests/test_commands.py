@@ -1,4 +1,4 @@
-"""The commands about a cell: what its author is told of it, and its kernels made before their first use."""
+"""The commands about a cell: the report for its author, and kernels compiled before their first use."""
 
 import argparse
 import sys
@@ -36,7 +36,7 @@ MINE = """
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A module of the user's own, in the folder that the command is called in."""
+    """A user's module in the folder in which the command is called."""
     (tmp_path / "cells_of_mine.py").write_text(textwrap.dedent(MINE))
     (tmp_path / "broken_of_mine.py").write_text("raise TypeError('it is Sunday')")
     monkeypatch.chdir(tmp_path)
@@ -77,7 +77,7 @@ def test_what_is_no_cell_is_told(mine, spelled, words):
 
 @needs_compiler
 def test_compile_ahead_of_time(mine, capfd, compiling):
-    """For the instruction set in use and for another, once; then no compiler runs."""
+    """Compiled for the instruction set in use and for another one, once; then no compiler runs."""
     target, *_ = compile.here()
     other = "avx2" if target != "avx2" else "portable"
     for _ in range(2):
@@ -116,7 +116,7 @@ def test_check_tells_what_an_author_wants_to_know(mine, capsys, compiling):
 
 @needs_compiler
 def test_check_finds_wrong_kernels(mine, capsys, compiling, monkeypatch):
-    """The engine computes a cell of other equations."""
+    """The engine is made to compute a cell of other equations."""
     from cells_of_mine import Leaky
 
     results = selftest._results

@@ -1,4 +1,4 @@
-"""Cells are compiled at first use: once for what they are, safely, and with the reason where they cannot be."""
+"""Cells are compiled at first use: once for their equations, safely, and with a reason where compiling fails."""
 
 import os
 import stat
@@ -39,7 +39,7 @@ class Leaky(cells.Cell):
 
 
 class Other(Leaky):
-    """Another one of the same name."""
+    """Another cell of the same name."""
 
     @staticmethod
     def step(x, r, s, p):
@@ -48,7 +48,7 @@ class Other(Leaky):
 
 @pytest.fixture
 def forgotten(monkeypatch, tmp_path):
-    """A cache of the test's own, and nothing remembered."""
+    """A cache of the test's own, and no remembered results."""
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
 
     def forget():
@@ -74,12 +74,12 @@ def test_once(forgotten, capfd):
     forgotten()
     assert compiled.why_not(Leaky, FLOAT) is None
     assert (kept(), capfd.readouterr().err) == (first, "")
-    assert compiled.why_not(Leaky, torch.bfloat16) is None  # which is storage: the same kernels
+    assert compiled.why_not(Leaky, torch.bfloat16) is None  # bfloat16 is only storage: the same kernels
     assert (kept(), capfd.readouterr().err) == (first, "")
 
 
 class Pass(Leaky):
-    """The same equations under names that the engine's headers have, or that C++ cannot print."""
+    """The same equations under names that the engine's headers use, or that C++ cannot print."""
 
     name = 'Stage "of" \\ the tests'
 
@@ -148,7 +148,7 @@ def test_never(monkeypatch):
 @pytest.mark.heavy
 def test_where_the_cache_cannot_be_written_kernels_are_the_processs_own(forgotten, monkeypatch, tmp_path, capfd):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "file"))  # for root may write to any folder
+    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "file"))  # a file, because root may write to any folder
     assert compiled.why_not(Leaky, FLOAT) is None
     assert "SEQCELLS_CACHE" in capfd.readouterr().err
 
@@ -194,7 +194,7 @@ def test_a_killed_compiler_leaves_nothing_that_is_loaded(forgotten):
 
 @pytest.mark.heavy
 def test_what_a_killed_process_left_is_cleared_away(forgotten, tmp_path):
-    """Nobody waits for it, nobody loads it, and it does not stay for ever."""
+    """No process waits for these files or loads them, and they are removed in time."""
     compiled.why_not(Leaky, FLOAT)
     folder = tmp_path / "cache" / "kernels"
     name = next(path.stem for path in sorted(folder.glob("*.so")))
@@ -265,7 +265,7 @@ LOADED = """
 
 @pytest.mark.heavy
 def test_workers_of_a_loader_compile_and_run(tmp_path):
-    """Forked and spawned, from a cold cache and from a warm one."""
+    """Workers are forked and spawned, with a cold cache and with a warm one."""
     (tmp_path / "loaded.py").write_text(textwrap.dedent(LOADED))
     found = []
     for how in ("fork", "spawn", "alone"):

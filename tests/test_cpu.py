@@ -26,7 +26,7 @@ DEEP = {"num_layers": 2, "bidirectional": True}
 
 
 def everything(module, steps, batch, seed=0, training=True, **kwargs):
-    """Outputs, final states and, in training, all gradients for an input of the seed's."""
+    """Outputs, final states and, in training, all gradients, for an input drawn from the seed."""
     generator = torch.Generator().manual_seed(seed)
     dtype = module.weight_ih_l0.dtype
     count = module.num_layers * (2 if module.bidirectional else 1)
@@ -77,7 +77,7 @@ def test_the_number_of_threads_may_change_between_forward_and_backward(name, thr
 
 
 def test_many_callers_at_once(threads):
-    """Forward and backward, each caller with another number of threads."""
+    """Forward and backward; each caller has another number of threads."""
     threads(2)
     module = layer("gru", 40, 200, backend="cpu")
     expected = [everything(module, 12, 3, seed) for seed in range(4)]
@@ -100,7 +100,7 @@ def test_many_callers_at_once(threads):
 
 
 def test_callers_that_are_a_team_of_openmp(threads):
-    """As where torch computes in parallel."""
+    """The callers are OpenMP threads, as where torch computes in parallel."""
     runtime = ctypes.CDLL("libgomp.so.1")
     module, found = layer("lstm", 40, 200, backend="cpu"), []
     expected = everything(module, 12, 3)
@@ -117,12 +117,12 @@ def test_callers_that_are_a_team_of_openmp(threads):
 
 
 def _as_torch_leaves_it():
-    """Threads of OpenMP look for work for some milliseconds after an operator of torch that they shared."""
+    """OpenMP's threads look for work for some milliseconds after a parallel operator of torch."""
     torch.zeros(1 << 20).add_(1)
 
 
 def test_threads_that_torchs_operators_left_running_work_too(threads):
-    """As in a model: between operators of torch, for any number of threads, from several callers."""
+    """Calls between operators of torch, as in a model, for any number of threads, from several callers."""
     module = layer("lstm", 40, 200, backend="cpu")
     expected, wrong = everything(module, 12, 3), []
 
@@ -150,7 +150,8 @@ def _in_worker(module, count, training, queue):
 
 @pytest.mark.parametrize(("count", "training"), ((1, True), (2, False)))
 def test_in_a_forked_worker(count, training, threads):
-    """With one thread, as DataLoader's workers have. With several torch's own operators wait for ever: not ours."""
+    """With one thread, as DataLoader's workers have. With several threads, torch's own operators would hang in a forked
+    process; our engine does not."""
     threads(2)
     module = layer("lstm", 40, 200, backend="cpu")
     for _ in range(10):
@@ -220,7 +221,8 @@ def test_in_the_workers_of_a_data_loader(threads):
 @pytest.mark.parametrize(("steps", "batch"), ((1, 1), (1, 20), (9, 3)))
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16), ids=str)
 def test_a_frozen_layer_keeps_packed_weights(name, steps, batch, dtype, target):
-    """The same numbers, also after each change that torch counts; what it does not count is seen by freezing again."""
+    """The numbers stay the same as an unfrozen layer's, after each change that torch's version counters see. After
+    other changes, freezing again takes the new weights."""
     module, input = (
         layer(name, 6, 21, num_layers=2, backend="cpu", dtype=dtype),
         torch.randn(steps, batch, 6, dtype=dtype),
@@ -244,13 +246,13 @@ def test_a_frozen_layer_keeps_packed_weights(name, steps, batch, dtype, target):
             steps_found = torch.stack([stream(x).clone() for x in input])
             thawed = copy.deepcopy(module).unfreeze()
             thawed_stream = thawed.stream(batch)
-            # A stream's states are of the layer's dtype after each step.
+            # A stream's states are rounded to the layer's dtype after each step.
             expected = [thawed(input)[0], torch.stack([thawed_stream(x).clone() for x in input])]
             assert_equal_to([found.double(), steps_found.double()], [each.double() for each in expected], tolerance)
 
 
 def test_freezing_is_a_promise_that_can_be_taken_back():
-    """A write through ``.data`` is what the promise excludes: it counts again once the layer is thawed."""
+    """A frozen layer does not see a write through ``.data``; the thawed layer does."""
     module, input = layer("lstm", 6, 10, backend="cpu").freeze(), torch.randn(1, 1, 6)
     with torch.no_grad():
         before = [module(input)[0] for _ in range(4)][-1]

@@ -1,4 +1,5 @@
-"""Batches for recurrent training: everything comes once, ranks divide it, and training goes on from any position."""
+"""Batches for recurrent training: every sequence occurs once, ranks divide batches, and training resumes from any
+position."""
 
 import itertools
 from functools import partial
@@ -84,7 +85,7 @@ def test_a_sequence_is_a_tensor_with_a_time_axis():
     assert len([*windows(15)]) == 1
 
 
-# Batches of near lengths.
+# Batches of similar lengths.
 
 LENGTHS = st.lists(st.integers(0, 40), min_size=4, max_size=60)
 BUDGETS = st.one_of(
@@ -101,7 +102,8 @@ def on_ranks(ranks, lengths, budget, options):
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 4), LENGTHS, BUDGETS, OPTIONS)
 def test_every_sequence_comes_once_in_an_epoch(ranks, lengths, budget, options):
-    """On one of the ranks, which have equally many batches; shares differ in one batch at most, and there by one."""
+    """Each sequence is on one of the ranks, and all ranks have equally many batches. The shares of a batch differ in at
+    most one batch, and by at most one sequence."""
     samplers = on_ranks(ranks, lengths, budget, options)
     for _ in range(2):
         shares = [[*sampler] for sampler in samplers]
@@ -116,7 +118,8 @@ def test_every_sequence_comes_once_in_an_epoch(ranks, lengths, budget, options):
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 4), LENGTHS, BUDGETS, OPTIONS)
 def test_budgets_are_kept(ranks, lengths, budget, options):
-    """But by the batch of what is not divisible by the ranks, where less would leave a rank without a sequence."""
+    """Except for the batch with the remainder that the ranks do not divide, where a smaller batch would leave a rank
+    without a sequence."""
     shares = zip(*on_ranks(ranks, lengths, budget, options), strict=True)
     for batch in (list(itertools.chain(*parts)) for parts in shares):
         if len(batch) % ranks and len(batch) < 2 * ranks:
@@ -130,8 +133,8 @@ def test_budgets_are_kept(ranks, lengths, budget, options):
 @example([0] * 10 + [1, 1, 0], {"batch_size": 12}, {"shuffle": False, "seed": 0})
 @example([40] + [0] * 12, {"batch_size": 12}, {"shuffle": False, "seed": 0})
 def test_no_more_is_padded_than_without_buckets(lengths, budget, options):
-    """Compared with batches that take one sequence after the other. A batch that is not full has the longest here, and
-    any there: only full ones are compared."""
+    """Compared with batches that take sequences in order. Only full batches are compared: the last batch here has the
+    longest sequences, the last batch there any."""
     [sampler] = on_ranks(1, lengths, budget, {**options, "pool": len(lengths)})
     if "batch_size" in budget:
         size = budget["batch_size"]
@@ -141,7 +144,7 @@ def test_no_more_is_padded_than_without_buckets(lengths, budget, options):
 
         rest = iter(range(len(lengths)))
         assert time_steps(sampler) <= time_steps(iter(lambda: [*islice(rest, size)], []))
-    else:  # as much in a batch as the budget allows
+    else:  # compared with batches of as many sequences as the budget allows
         assert len([*sampler]) <= len([*greedy(lengths, budget["time_steps"])])
 
 
@@ -172,7 +175,7 @@ def test_epochs_and_seeds_are_shuffled_otherwise():
     assert len({str(each) for each in (batches(), batches(1), batches(seed=5), batches(shuffle=False))}) == 4
     assert batches(shuffle=False) == batches(7, shuffle=False) == [[*range(k, k + 4)] for k in range(0, 40, 4)]
     sampler = BucketBatchSampler(range(1, 41), 4, pool=20)
-    assert [[*sampler], [*sampler]] == [batches(), batches(1)]  # nobody needs to say it
+    assert [[*sampler], [*sampler]] == [batches(), batches(1)]  # epochs advance by themselves
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_a_sampler_refuses(lengths, options, error, words):
         BucketBatchSampler(lengths, **options)
 
 
-# Going on.
+# Resuming.
 
 
 def both_kinds(ranks=1, rank=0):
@@ -248,7 +251,7 @@ def test_another_number_of_ranks_goes_on(kind, ranks):
 
 @pytest.mark.parametrize("count, before, after", [(13, 1, 2), (14, 1, 4), (14, 2, 4), (9, 2, 1)])
 def test_another_number_of_ranks_is_refused_where_batches_are_others(count, before, after):
-    """Where ranks do not divide the sequences, a batch is larger, which depends on them."""
+    """Where the ranks do not divide the number of sequences, one batch's size depends on the number of ranks."""
     state = BucketBatchSampler(range(count), 4, rank=0, world_size=before).state_dict()
     with pytest.raises(ValueError, match="state is that of other batches: its divisible_by"):
         BucketBatchSampler(range(count), 4, rank=0, world_size=after).load_state_dict(state)
@@ -261,7 +264,7 @@ def test_a_state_is_of_the_same_lengths():
 
 
 def test_a_loader_does_not_take_windows_for_a_table():
-    """It would read them by number, and they would not know where training is."""
+    """A loader would read the windows by index, and the windows would not know the position of the training."""
     windows = ContiguousWindows(torch.arange(40), 2, 4)
     with pytest.raises(TypeError, match="not subscriptable"):
         next(iter(torch.utils.data.DataLoader(windows, batch_size=None)))
@@ -325,7 +328,7 @@ def test_batches_by_time_steps_are_those_of_their_number_of_ranks():
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_a_data_loader_feeds_a_layer_with_lengths(batch_first):
-    """As if each sequence were read alone."""
+    """The results equal those of each sequence alone."""
     lengths = [3, 7, 0, 5, 2, 6, 4]
     items = [(torch.randn(length, 2), k) for k, length in enumerate(lengths)]
     layer = seqcells.LSTM(2, 3, batch_first=batch_first)

@@ -1,4 +1,4 @@
-"""Torch's own operator where it fails on this machine: asked once, unseen, and then ours runs by default."""
+"""Where torch's own operator fails on this machine, it is tried once, unseen, and then our backend runs by default."""
 
 import sys
 
@@ -15,14 +15,14 @@ from seqcells.backends import BACKENDS, torch_ops, trial
 from seqcells.call.called import EXPANDED
 from seqcells.kernels import cpu
 
-# What the default takes where torch's operator cannot run.
+# The default backend where torch's operator cannot run.
 OURS = "reference" if BACKENDS["cpu"].unavailable() else "cpu"
 INPUT = torch.randn(3, 2, 4)
 
 
 @pytest.fixture
 def failing(monkeypatch):
-    """As if oneDNN had no LSTM of half precision under autocast; gives the inputs that torch's operator was given."""
+    """Make oneDNN's LSTM in half precision fail under autocast; return the inputs that torch's operator got."""
     asked, (layers, step) = [], torch_ops.OPERATORS["lstm"]
 
     def lstm(input, *rest):
@@ -82,7 +82,7 @@ def test_what_torchs_operator_cannot_run_is_ours(settings, input, half, training
 
 
 def test_what_torchs_operator_can_run_stays_its_own(failing, tables):
-    """Under autocast it rounds where torch.nn does."""
+    """Under autocast, it rounds where torch.nn does."""
     half = {"dtype": torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
         for module, input in (
@@ -107,7 +107,7 @@ def test_single_precision_is_not_tried(failing, tables):
 @pytest.mark.parametrize("form", ("rows", "transposed", "expanded"))
 @pytest.mark.parametrize("name", torch_ops.OPERATORS)
 def test_states_may_lie_in_memory_as_they_like(name, form, monkeypatch):
-    """As if on a GPU, where torch's operator refuses those that are not contiguous, and torch.nn with it."""
+    """As on a GPU, where torch's operator, and torch.nn with it, refuses states that are not contiguous."""
     operator, step = torch_ops.OPERATORS[name]
 
     def refusing(input, hx, *rest):
@@ -148,11 +148,11 @@ def test_nobody_sees_what_is_tried(watching, failing, tables):
 
 @pytest.mark.parametrize(("settings", "most"), (({}, 25), ({"num_layers": 2, "bidirectional": True}, 31)), ids=str)
 def test_few_functions_of_ours_are_called_around_torchs_operator(settings, most, monkeypatch):
-    """Each takes some half a microsecond: counted, for a clock is everybody's."""
+    """Each call takes about half a microsecond. Calls are counted, because other programs disturb a clock."""
     module = seqcells.LSTM(4, 5, **settings)
     states = [torch.zeros(len(module._weights()), 2, 5)] * 2
     monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lambda *arguments: arguments[1] * 2, None))
-    monkeypatch.delitem(sys.modules, EXPANDED, raising=False)  # as long as nobody uses them
+    monkeypatch.delitem(sys.modules, EXPANDED, raising=False)  # as long as no transform has been used
     arguments = module.cell, INPUT, states, module._weights()
     options = {"bidirectional": module.bidirectional, "backend": "torch"}
     called = []

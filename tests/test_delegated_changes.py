@@ -1,4 +1,5 @@
-"""What changes between two calls of torch's operator counts at once: weights, module, what the choice depends on."""
+"""A change between two calls of torch's operator takes effect at once: weights, module, and conditions of the
+choice."""
 
 import copy
 import itertools
@@ -61,7 +62,7 @@ def test_a_change_counts_at_once(change, training):
     pair = both("RNN", {"num_layers": 2})
     theirs, ours = pair
     ours.backend = "torch"
-    # A square input and as many sequences as steps: nothing is found out by a size.
+    # A square input, and as many sequences as steps: no size reveals a change.
     for module in pair:
         for _ in range(TIMES):
             module(example(module)[:N]), everything(module, example(module)[:N], [], training)
@@ -100,7 +101,7 @@ def test_weights_that_are_one_and_no_more(tie):
 
 
 def test_training_mode_and_dropout():
-    """In training mode the operator draws, and cuDNN is told of the mode: both are the call's, not an earlier one's."""
+    """Dropout is drawn and cuDNN's mode is set by each call's own training mode, not by an earlier one."""
     theirs, ours = both("GRU", {"num_layers": 2})
     ours.backend = "torch"
     for dropout, mode in itertools.product((0.0, 0.5, 0.0), (True, False)):
@@ -116,7 +117,8 @@ def test_training_mode_and_dropout():
 
 @pytest.mark.parametrize("mode", (True, False), ids=("train", "eval"))
 def test_the_operator_is_told_the_mode(mode, monkeypatch):
-    """cuDNN keeps what backward needs in training mode alone: a backward in eval mode needs it too."""
+    """cuDNN keeps what backward needs only in training mode, so a call with gradients in eval mode needs that mode
+    too."""
     told, operator = [], torch_ops.OPERATORS["gru"][0]
     monkeypatch.setitem(torch_ops.OPERATORS, "gru", (lambda *a: (told.append(a[6]), operator(*a))[1], None))
     module = make(seqcells, "GRU", NAMED)
@@ -132,7 +134,7 @@ def test_the_operator_is_told_the_mode(mode, monkeypatch):
 
 @pytest.mark.parametrize("name", ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size", "bias"))
 def test_attributes_that_torch_nn_reads(name):
-    """A module that never prepared anything says what a prepared one must say."""
+    """A module that never prepared a call gives the expected error or result of a prepared module."""
 
     def change(module):
         setattr(module, name, not getattr(module, name) if name in ("bidirectional", "bias") else 3)
@@ -161,7 +163,7 @@ def test_attributes_that_torch_nn_reads(name):
 
 def _replaced(name, value):
     def change(module):
-        module.bias = False  # as far as our check of missing weights goes
+        module.bias = False  # satisfies our check of missing weights
         setattr(module, name, value)
 
     return change
@@ -226,7 +228,7 @@ def test_what_is_wrong_is_told_as_ever():
 
 
 def measured(name="one", threads=1, ours=2.0, rows=N):
-    """A table of this machine's, by which ours takes so many times as long as torch's operator."""
+    """A table of this machine: our engine takes ``ours`` times as long as torch's operator."""
     points = {
         Point("gru", "layers", training, "float32", T, rows, H): {"torch": 1.0, "cpu": ours}
         for training in (False, True)
@@ -237,7 +239,7 @@ def measured(name="one", threads=1, ours=2.0, rows=N):
 
 @pytest.fixture
 def backend_of(monkeypatch):
-    """A function of a module: the backend of a call of it, whether it was prepared or not."""
+    """A function that returns the backend of a module's call, prepared or not."""
     asked, (operator, step) = [], torch_ops.OPERATORS["gru"]
     monkeypatch.setitem(torch_ops.OPERATORS, "gru", (lambda *a: (asked.append(a), operator(*a))[1], step))
 
@@ -281,7 +283,7 @@ def test_named_backends_ask_for_no_table(monkeypatch, tables):
 
 
 def test_torchs_switch_for_one_dnn_counts_at_once(monkeypatch, tables):
-    """As if oneDNN had no LSTM in half precision, and this package no kernels."""
+    """Without a half-precision LSTM in oneDNN, and without kernels of this package."""
     operator, step = torch_ops.OPERATORS["lstm"]
 
     def lstm(*arguments):

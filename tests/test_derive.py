@@ -1,4 +1,4 @@
-"""Every cell's printed kernels are its equations' and their gradients, and no longer than those written by hand."""
+"""Every cell's printed kernels compute its equations and their gradients, in no more operations than by hand."""
 
 import functools
 import subprocess
@@ -22,7 +22,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def cell_with(activation: Activation) -> type[Cell]:
-    """A cell that shows whether an activation's gradient is right in the printed kernels."""
+    """A cell that tests an activation's gradient in the printed kernels."""
 
     def step(x, r, s, p):
         return activation(x.a * r.a + p.u) * s.h
@@ -44,7 +44,7 @@ OTHERS = {cell.name: cell for cell in map(cell_with, ACTIVATIONS.values())}
 
 @functools.cache
 def case(name: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Arguments (count, N), and what the reference and autograd make of them in float64."""
+    """Arguments (count, N), and the results of the reference and of autograd in float64."""
     cell = {**BUILT_IN, **OTHERS}[name]
     torch.manual_seed(0)
     counts = {"x": len(cell.gates), "r": len(cell.recurrent_gates), "s": len(cell.states), "p": len(cell.P._fields)}
@@ -64,7 +64,7 @@ def case(name: str, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[s
 def check(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
     for key in RESULTS:
         assert actual[key].dtype == dtype
-        # Eight operations deep, so eight roundings of values of the size of the terms.
+        # Eight operations in sequence, so eight roundings at the size of the terms.
         size = expected[key].abs().clamp_min(1)
         error = ((actual[key].double() - expected[key]).abs() / size).max() if expected[key].numel() else 0
         assert error <= 8 * torch.finfo(dtype).eps, f"{key}: {error}"
@@ -105,7 +105,7 @@ def test_little_is_saved():
     assert saved["rnn_tanh"] == saved["rnn_relu"] == ()
 
 
-# By hand, and counted: d_output = dh·t; d_cell = dc + dh·o·(1 - t·t); four gates' d·y·(1 - y) or d·(1 - y·y), the
+# Operations by hand: d_output = dh·t; d_cell = dc + dh·o·(1 - t·t); four gates' d·y·(1 - y) or d·(1 - y·y), the
 # products d_cell·{c, g, i, f}, and t = tanh(c).
 LSTM_BY_HAND = 1 + 5 + 3 * 3 + 3 + 4 + 1
 # d_new = dh·(1 - z); dz = dh·(h - n); dh·z; dn = d_new·(1 - n·n); dn·r; dn·r_n; r's and z's d·y·(1 - y), 1 - z once.
@@ -119,7 +119,7 @@ def test_backward_is_no_longer_than_by_hand(name, by_hand):
 
 @pytest.mark.parametrize(("name", "own"), [("lstm", 0), ("gru", 1)])
 def test_no_subtraction_that_the_equations_do_not_have(name, own):
-    """But for the 1 - y of sigmoid and tanh; GRU's own is h - n."""
+    """Except for the 1 - y of sigmoid and tanh; GRU's own subtraction is h - n."""
     values = plan(BUILT_IN[name]).backward.values
     assert sum(value.op == "-" and value.args[0].args != (1,) for value in values) == own
 

@@ -1,4 +1,4 @@
-"""The choice of a backend: named ones run or say why not, the default gives its reason."""
+"""The choice of a backend: named backends run or say why not, and the default gives its reason."""
 
 from itertools import product
 
@@ -13,7 +13,7 @@ from seqcells.derive.transformed import cell_of
 from seqcells.measured.table import Point, Table
 from seqcells.request.weights import Weights
 
-# What the default takes where torch has no operator.
+# The default backend where torch has no operator.
 OURS = "reference" if BACKENDS["cpu"].unavailable() else "cpu"
 TO_COME = [name for name, entry in BACKENDS.items() if entry.unavailable()]
 INPUT = torch.randn(3, 2, 4)
@@ -67,7 +67,7 @@ needs_engine = pytest.mark.skipif(OURS == "reference", reason="the CPU engine is
 
 
 def measured(ours):
-    """A table by which `ours` takes the given times of torch's operator, by training and number of steps."""
+    """A table in which `ours` gives our time as a multiple of torch's operator's, by the kind of call."""
     rows, hidden, forms = (1, 8, 64), (8, 256), (("layers", 1), ("layers", 32), ("step", 1))
     kinds = product(("lstm", "gru"), forms, (False, True), ("float32", "bfloat16"), rows, hidden)
     points = {
@@ -90,7 +90,7 @@ def backend_of(module, *shape, training=False):
 @pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
 @pytest.mark.parametrize("cell", ("LSTM", "GRU"))
 def test_the_default_goes_by_the_estimates(cell, training, tables):
-    """Each of the things that a table tells apart decides."""
+    """Each property that a table distinguishes affects the choice."""
     layer, module = getattr(seqcells, cell), getattr(seqcells, f"{cell}Cell")
 
     def ours(*wanted):
@@ -127,7 +127,7 @@ def test_the_default_goes_by_the_estimates(cell, training, tables):
 @needs_engine
 @pytest.mark.parametrize("lead", (0.5, 2.0), ids=("ours", "torch's"))
 def test_the_default_where_no_table_tells(lead, tables):
-    """Whatever a table says of other calls: torch has no fused kernel for these, or is not known to be slower."""
+    """Tables of other calls do not count: torch has no fused kernel for these calls, or is not known to be slower."""
     tables(own=[measured(lambda *kind: lead)])
     for layer, rows, training, expected in (
         (seqcells.LSTM(4, 5, dtype=torch.float16), 1, False, "torch"),
@@ -220,7 +220,7 @@ def test_plans_of_a_gpu_that_is_not_nvidias(kernels_of_a_gpu, monkeypatch):
 
 @pytest.fixture
 def hopper(kernels_of_a_gpu, monkeypatch):
-    """An H100's multiprocessors."""
+    """Pretend to have an H100's multiprocessors."""
     monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
 
 

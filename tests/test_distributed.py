@@ -1,6 +1,6 @@
-"""torch.distributed around the layers: several processes come to the losses and weights of one.
+"""torch.distributed around the layers: several processes reach the losses and weights of one process.
 
-Real processes, by torchrun over gloo on the CPU. Each start runs many checks of `distributed_programs`.
+Real processes are started by torchrun, with gloo on the CPU. Each start runs many checks of `distributed_programs`.
 """
 
 import importlib
@@ -22,12 +22,13 @@ pytestmark = [
     pytest.mark.skipif(
         not distributed.is_available() or not distributed.is_gloo_available(), reason="torch was built without gloo"
     ),
-    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view"),  # nn.Linear's, which nobody changes
+    # nn.Linear's, which is never modified
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view"),
 ]
 
 
 def torchrun(processes, *arguments):
-    """A finished run of a program by so many processes, one thread each."""
+    """A finished run of a program by ``processes`` processes, with one thread each."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -37,7 +38,8 @@ def torchrun(processes, *arguments):
 
 
 def run_group(processes, group, folder, subtests):
-    """Each check of a group is a subtest. What counts is what they found: gloo may abort a process that has ended."""
+    """Run each check of a group as a subtest. Only the checks' results count, because gloo may abort a process that has
+    ended."""
     done = torchrun(processes, PROGRAM, group, folder)
     found = folder / f"{group}.json"
     assert found.exists(), done.stderr[-5000:]
@@ -58,13 +60,13 @@ def run_group(processes, group, folder, subtests):
     ],
 )
 def test_many_processes_equal_one(processes, group, tmp_path, subtests):
-    """Losses of several steps and evaluations, and final weights."""
+    """Losses of several steps and evaluations, and final weights, equal those of one process."""
     run_group(processes, group, tmp_path, subtests)
 
 
 @heavy
 def test_what_some_ranks_saved_others_load(tmp_path, subtests):
-    """Sharded state dicts of a model and its optimizer; the curve goes on as one process's."""
+    """Sharded state dicts of a model and its optimizer; the loss curve continues like that of one process."""
     for chapter, processes in enumerate((2, 4, 2)):
         run_group(processes, f"chapter {chapter}", tmp_path, subtests)
 
@@ -74,18 +76,18 @@ def test_what_some_ranks_saved_others_load(tmp_path, subtests):
 EXAMPLE = ROOT / "examples" / "train_distributed.py"
 SMALL = ["--dtype=float64", "--hidden=12", "--batch=8", "--length=12", "--characters=1500", "--every=5"]
 STEPS = 22
-"""More than the 15 windows of the text, so that it is read again."""
+"""More than the 15 windows of the text, so that the text is read again."""
 
 
 @pytest.fixture
 def one_process(examples_on_path):
-    """The losses of one process, which goes on from a folder, or begins."""
+    """A function that trains in one process, from a folder's checkpoint if there is one, and returns the losses."""
     example = importlib.import_module("train_distributed")
     return lambda *options, steps=STEPS: example.main([*SMALL, f"--steps={steps}", *map(str, options)]).losses
 
 
 def losses_of(folder, steps=STEPS):
-    """Those of a training that has come to its end; nothing else lies in the folder."""
+    """The losses of a training that has reached its end; the folder holds nothing else."""
     [checkpoint] = folder.iterdir()
     assert checkpoint.name == f"step-{steps:08d}"
     return json.loads((checkpoint / "progress.json").read_text())["losses"]
@@ -103,7 +105,7 @@ def test_the_example_equals_one_process(options, tmp_path, one_process):
     assert tmp_path.exists() and [*tmp_path.iterdir()], done.stderr[-5000:]
     assert losses_of(tmp_path) == pytest.approx(expected, rel=0, abs=1e-9)
     assert len(expected) == STEPS and expected[-1] < expected[0]
-    assert f"{STEPS}/{STEPS}" in done.stdout and done.stdout.count("loss") == 1  # the bar of one rank
+    assert f"{STEPS}/{STEPS}" in done.stdout and done.stdout.count("loss") == 1  # one rank alone prints its progress
 
 
 @heavy
@@ -116,7 +118,8 @@ def test_the_example_equals_one_process(options, tmp_path, one_process):
     ],
 )
 def test_training_goes_on_where_a_rank_was_killed(moment, count, left, after, options, tmp_path, one_process):
-    """By as many processes as before, or one; in a step, or while a checkpoint is written."""
+    """Training continues with as many processes as before, or with one. The rank is killed in a step, or while a
+    checkpoint is written."""
     arguments = [*SMALL, f"--steps={STEPS}", f"--checkpoint={tmp_path}", *options]
     done = torchrun(2, PROGRAM.with_name("killed_ranks.py"), moment, count, *arguments)
     assert done.returncode and "SIGKILL" in done.stderr, done.stderr[-5000:]
@@ -138,7 +141,7 @@ def test_many_go_on_where_one_has_stopped(tmp_path, one_process):
 @plain_if(lambda parallel, layer, stop: layer == "seqcells" and (parallel == "fsdp") == (stop == 15))
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("layer", ["seqcells", "torch"])
-@pytest.mark.parametrize("stop", [5, 15])  # inside of the text, and at its end
+@pytest.mark.parametrize("stop", [5, 15])  # inside the text, and at its end
 def test_one_process_goes_on_to_the_bit(parallel, layer, stop, tmp_path, one_process):
     options = f"--parallel={parallel}", f"--layer={layer}"
     one_process(f"--checkpoint={tmp_path}", *options, steps=stop)
@@ -155,7 +158,7 @@ def test_one_process_goes_on_to_the_bit(parallel, layer, stop, tmp_path, one_pro
     ids=lambda options: options[0][11:] + options[1],
 )
 def test_precision_and_compiling_change_the_curve_little(options, tmp_path, one_process):
-    """And training goes on, from states that bfloat16 holds, to the bit."""
+    """And training resumes to the bit, from states that bfloat16 can hold."""
     options = ["--dtype=float32", *options]
     plain, frames = one_process("--dtype=float32"), counters["frames"]["ok"]
     found = one_process(*options)

@@ -1,4 +1,4 @@
-"""The echo state network: a reservoir of the radius asked for, and a read-out that is ridge regression's."""
+"""The echo state network: a reservoir of the requested spectral radius, and the read-out of ridge regression."""
 
 import copy
 import pickle
@@ -61,7 +61,7 @@ def test_a_seed_repeats_it():
 @pytest.mark.parametrize("ridge", [1e-6, 0.1, 10.0])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_the_readout_is_that_of_ridge_regression(ridge, batch_first):
-    """scikit-learn's, of the steps after the washout and within the lengths."""
+    """Compared with scikit-learn, on the steps after the washout and within the lengths."""
     network = made(batch_first=batch_first)
     x, y = torch.randn(T, N, F, **KIND), torch.randn(T, N, Y, **KIND)
     lengths = torch.tensor([30, 12, 3])
@@ -85,7 +85,7 @@ def test_one_sequence_without_a_batch_axis():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_it_learns_to_go_on(dtype):
-    """A sum of sines, one step ahead, then freely for 100 steps."""
+    """A sum of sines: predicted one step ahead, then freely for 100 steps."""
     time = torch.arange(700, dtype=torch.float64) * 0.1
     wave = (torch.sin(time) / 3 + torch.sin(2.3 * time) / 2).to(dtype).view(-1, 1, 1)
     network = EchoStateNetwork(1, 200, 1, dtype=dtype).fit(wave[:599], wave[1:600], washout=100, ridge=1e-8)

@@ -1,4 +1,4 @@
-"""Float32 is as near to float64 as torch.nn's own: for each instruction set, and for sums of any length."""
+"""float32 is as near to float64 as torch.nn's own, for each instruction set, and for sums of any length."""
 
 import statistics
 
@@ -37,7 +37,7 @@ SIZES = (
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ("lstm", "gru"))
 def test_no_sum_is_long(name, target):
-    """Over sizes whose sums have up to sixty thousand terms; the small ones are taken several times."""
+    """Over sizes whose sums have up to sixty thousand terms; small sizes are measured with several seeds."""
     found = {}
     for sizes in SIZES:
         seeds = 3 if sizes[0] * sizes[1] < 20_000 else 1
@@ -47,7 +47,7 @@ def test_no_sum_is_long(name, target):
 
 
 def test_a_bias_over_many_rows():
-    """One chain over a step's rows was three times as far as torch.nn."""
+    """A single chain of additions over a step's rows was three times as far as torch.nn."""
     for what, ratio in ratios("gru", "cpu", (10, 1000, 8, 64), seeds=range(2)).items():
         assert ratio <= ALLOWED[torch.float32], what
 

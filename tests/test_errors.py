@@ -1,4 +1,4 @@
-"""Bad input gets torch.nn's error, side by side with the installed torch; our own arguments get a clear one."""
+"""Bad input gets torch.nn's error, compared with the installed torch; our own arguments get a clear error."""
 
 import linecache
 import re
@@ -53,14 +53,15 @@ def error_of(case: Case, maker: Maker) -> Exception:
 
 
 def checked_in_python(error: Exception) -> bool:
-    """Whether a `raise` of torch.nn's recurrent modules made the error."""
+    """Whether a `raise` in torch.nn's recurrent modules made the error."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     path = frame.f_code.co_filename
     return path == nn.modules.rnn.__file__ and linecache.getline(path, line).lstrip().startswith("raise ")
 
 
 def compare(case: Case, ours: Maker, theirs: Maker) -> None:
-    """The same type; the same words where torch.nn chose them in Python, or an operator that both call."""
+    """The errors have the same type. They have the same message if torch.nn raised it in Python, or an operator that
+    both call."""
     got, wanted = error_of(case, ours), error_of(case, theirs)
     assert type(got) is type(wanted), (got, wanted)
     same_operator = ours.chosen["backend"] == "auto" and type(wanted) is RuntimeError
@@ -95,7 +96,8 @@ def test_bad_states_of_an_lstm_get_torchs_error(case, backend):
 
 
 class CheckedLSTM(nn.LSTM):
-    """nn.LSTM with the checks that it makes of any input but a PackedSequence, and nn.GRU of that too."""
+    """nn.LSTM with all checks for a PackedSequence too, which nn.LSTM makes only for other inputs, but nn.GRU for
+    both."""
 
     def forward(self, input, hx=None):
         self.check_input(input.data, input.batch_sizes)
@@ -124,7 +126,7 @@ def test_mixed_dtypes_and_devices_get_torchs_error(kind, case):
 @pytest.mark.parametrize("backend", [name for name in backends("lstm") if name != "torch"])
 @pytest.mark.parametrize(("kind", "case"), MIXED_FOR)
 def test_mixed_dtypes_and_devices_are_named(kind, case, backend):
-    """The type is torch's; its words depend on the kernel that met them first, ours say what does not fit."""
+    """The type is torch's. torch's message depends on the kernel that finds the mismatch; ours names the mismatch."""
     got, wanted = error_of(case, Maker(kind, backend)), error_of(case, Maker(kind))
     assert type(got) is type(wanted)
     words = r"Input and (hidden|parameter) tensors are not (at the same device|the same dtype), found input tensor "
@@ -157,7 +159,7 @@ def test_dropout_with_one_layer_warns_in_torchs_words(kind, backend):
         warned.append([(w.category, str(w.message)) for w in caught])
         where = caught[0].filename
     assert warned[0] == warned[1]
-    assert where.endswith("bad_input.py")  # the line that made the layer, not one of the package's
+    assert where.endswith("bad_input.py")  # the line that made the layer, not a line of the package
 
 
 # Our own arguments.
@@ -229,7 +231,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("backend", [name for name in backends("gru", options=("lengths",)) if name != "torch"])
 def test_lengths_of_all_integers(form, backend):
-    """By a layer and by functions; a sequence of one step ends as it does alone."""
+    """By a layer and by functions; the output of a sequence of one step equals its output alone."""
     layer = Maker("GRU", backend).layer()
     cell, weights, input = layer.cell, layer._weights(), x()
     projected = nn.functional.linear(input, weights[0].ih, weights[0].bias_ih)
@@ -278,7 +280,7 @@ def test_a_reset_state_of_another_dtype(kind):
 @pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
 @each_kind
 def test_a_weight_of_another_size(kind, name, backend):
-    """oneDNN's LSTM multiplies what lies beyond a smaller one, and torch.nn's gives numbers."""
+    """oneDNN's LSTM reads beyond a weight that is too small, and torch.nn's returns numbers."""
     layer = Maker(kind, backend).layer()
     setattr(layer, name, nn.Parameter(torch.zeros(2, 2)))
     with pytest.raises(RuntimeError, match=rf"Expected {name[:9]} of size \(.*\), got \[2, 2\]"):
@@ -336,7 +338,7 @@ def test_torch_has_no_peephole(run):
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
 def test_states_of_other_batches_are_refused_by_functions(backend, kind, form):
-    """oneDNN's operator does not look: it read, and wrote, beyond states of fewer sequences."""
+    """oneDNN's operator does not check: it read and wrote beyond states of fewer sequences."""
     layer = Maker(kind, "reference").layer()
     input, options = x(), {"backend": backend}
     if form == "packed":

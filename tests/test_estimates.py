@@ -1,4 +1,4 @@
-"""Choices by tables of measured seconds: what a table says, which table counts, and what counts without one."""
+"""Choices by tables of measured seconds: a table's estimates, which table counts, and the choice without a table."""
 
 import json
 import math
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def table(ours=1.0, name="one", machine_class="avx2-l2-512k", wanted=lambda point: True, **others):
-    """Torch's operator takes what `theirs` says, ours so many times as long."""
+    """A table: torch's operator takes `theirs`, and ours ``ours`` times as long."""
     kinds = product(("lstm", "gru"), (("layers", 32), ("layers", 1), ("step", 1)), (False, True))
     points = {}
     for (cell, (form, steps), training), rows, hidden in product(kinds, ROWS, HIDDEN):
@@ -208,7 +208,8 @@ def test_the_nearest_number_of_threads_counts(tables):
 
 def test_a_shipped_table_without_the_caches_size_is_nobodys(tables, monkeypatch):
     monkeypatch.setattr(machine, "caches", lambda: {"l1d": 0, "l2": 0, "l3": 0})
-    unknown = table(0.97, machine_class="avx2-l2-unknown")  # ours leads, by less than a table of kin must show
+    # ours leads, by less than a similar machine's table must show
+    unknown = table(0.97, machine_class="avx2-l2-unknown")
     tables(shipped=[unknown])
     assert estimates.here() is None and chosen().backend == "torch"
     tables(own=[unknown])
@@ -309,7 +310,7 @@ def test_without_any_table_what_torch_has_kernels_for_counts(wanted, training, l
 
 @pytest.mark.parametrize(("lacking", "leader"), ((True, "cpu"), (False, "torch")))
 def test_bfloat16_without_a_unit_for_it(lacking, leader, tables, monkeypatch):
-    """Machines that have one tell nothing of one that lacks it."""
+    """Tables of machines that have such a unit say nothing about a machine that lacks it."""
     whole = table(machine_class="amxbf16-l2-2048k")
     half = {point._replace(dtype="bfloat16"): seconds for point, seconds in whole.points.items()}
     tables(shipped=[replace(whole, points=half)])
@@ -317,7 +318,7 @@ def test_bfloat16_without_a_unit_for_it(lacking, leader, tables, monkeypatch):
     assert chosen(dtype=torch.bfloat16).backend == leader
 
 
-# The tables that come with the package, and where such come from.
+# The tables that come with the package, and where they come from.
 
 SHIPPED = sorted(Path(estimates.__file__).with_name("tables").glob("*.json"))
 

@@ -1,4 +1,5 @@
-"""The default on a GPU: tables of its class decide, others' where ours leads by far; the GPU itself is not here."""
+"""The default on a GPU: tables of the GPU's class decide, tables of other classes where ours leads by far. No GPU is
+needed."""
 
 import json
 from dataclasses import replace
@@ -34,7 +35,7 @@ def chosen(training=False, **wanted):
 
 
 def table(ours, machine_class="cuda-h200-132sm", wanted=lambda point: True, name="one"):
-    """Torch's operator takes 10 µs a step, ours so many times as long."""
+    """A table: torch's operator takes 10 µs a step, and ours ``ours`` times as long."""
     forms = (("layers", 256), ("layers", 1), ("packed", 256), ("step", 1))
     kinds = product(("lstm", "gru"), forms, (False, True), ("tf32", "bfloat16"), product((1, 64), (256, 1024)))
     points = [Point(cell, form, *kind, steps, *sizes) for cell, (form, steps), *kind, sizes in kinds]
@@ -206,7 +207,7 @@ def test_tables_of_cpus_tell_nothing_of_gpus(gpu, tables):
         estimates.seconds("cpu", call())
 
 
-# Measuring a GPU, and what is told of it.
+# Measuring a GPU, and the report.
 
 
 def test_a_gpu_is_measured_by_the_same_command_and_its_table_is_used(gpu, tables, monkeypatch, capsys):
@@ -265,7 +266,7 @@ def test_info_tells_which_table_a_gpu_has(gpu, tables, monkeypatch):
     )
 
 
-# What a table of a GPU has besides.
+# The additional entries of a GPU's table.
 
 
 def test_no_call_takes_less_than_pythons_part_of_it():
@@ -283,7 +284,7 @@ def test_no_call_takes_less_than_pythons_part_of_it():
 
 
 def test_a_size_measured_over_few_steps_does_not_hide_what_was_over_many():
-    """Of each number of steps the sizes are its own: each tells within them."""
+    """Each number of steps has its own measured sizes, and gives estimates only within these sizes."""
     points = table(0.5, wanted=lambda point: point.steps == 256).points
     alone = Point("lstm", "layers", False, "bfloat16", 32, 16, 512)
     measured = replace(table(0.5), points=points | {alone: {"torch": 1.0, "triton": 3.0}})

@@ -1,4 +1,5 @@
-"""Layers and cells of all that the language can say: streams, sizes, outputs and kept values, as the equations are."""
+"""Layers and cells of everything that the language can express: streams, sizes, outputs and kept values equal the
+equations'."""
 
 import warnings
 
@@ -24,7 +25,7 @@ __all__ = ["registered"]  # a fixture of every test
 
 
 def runs_on_the_cpu(cell):
-    """Whether the loop of kernels/cpu is for such a cell."""
+    """Whether the loop of kernels/cpu can run the cell."""
     unset = [option for option, value in cell.options.items() if value is None]
     cell = for_engines(cell.configured(**dict.fromkeys(unset, 2)))
     try:
@@ -34,8 +35,8 @@ def runs_on_the_cpu(cell):
 
 
 OF_OTHER_KINDS = "scrn", "hyper_lstm", "mixed_sizes", "mass_conserving_lstm"
-"""Cells of several sizes, of numbers summed over each, of weights made of weights. Their kernels are compiled by heavy
-tests; those of all would take many minutes."""
+"""Cells with several sizes, with scalars whose gradients are summed over each size, or with weights made from weights.
+The heavy tests compile their kernels; all cells' kernels would take many minutes."""
 
 
 @needs_compiler
@@ -44,7 +45,7 @@ tests; those of all would take many minutes."""
 @pytest.mark.parametrize("form", ["plain", "bounded"])
 @pytest.mark.parametrize("name", [name for name in OWN if runs_on_the_cpu(OWN[name])])
 def test_every_cell_runs_on_the_cpu(name, form, compiling):
-    """Likewise."""
+    """The test of `test_every_cell_is_a_layer`, on the CPU engine."""
     assert_as_written(name, form == "bounded", backend="cpu")
 
 
@@ -103,7 +104,7 @@ def test_cell_module_is_the_layer(name):
 
 @needs_compiler
 def test_a_cell_module_returns_its_output_at_each_call(compiling):
-    """Calls that are alike are prepared, and what is prepared returns states."""
+    """Calls with the same signature are prepared; a prepared call returns states, and the output must be added."""
     module = make("intersection_rnn", MODULES, backend="cpu")
     x = torch.randn(B, module.input_size, dtype=torch.float64)
     with torch.no_grad():
@@ -135,7 +136,7 @@ def test_what_does_not_fit_is_told_when_a_layer_is_made(name, sizes, layers, wor
 
 
 def test_stacks_of_outputs_of_another_size():
-    """SCRN's output, four units, is the next layer's input; states are of two sizes."""
+    """SCRN's output of four units is the next layer's input; the states have two sizes."""
     layer = make("scrn", num_layers=2)
     output, (h, s) = layer(random(layer.cell, "TBF"))
     assert output.shape == (T, B, 4) and h.shape == (2, B, H) and s.shape == (2, B, 7)
@@ -214,7 +215,7 @@ def test_compiled_and_exported(name):
 
 @pytest.mark.parametrize("name", ["dropout_lstm", "clockwork_rnn", "softmax_rnn"])
 def test_transforms(name):
-    """vmap over streams with and without an axis of sequences; jvp against the gradient."""
+    """vmap over streams with and without a sequence axis; jvp against the gradient."""
     layer = make(name)
     cell = layer.cell
     x = random(cell, "TBF").detach()
@@ -234,7 +235,7 @@ def test_transforms(name):
 
 
 def test_operators_hold_what_they_promise():
-    """torch's own checks of an operator, given streams and what is kept: schema, fakes, autograd."""
+    """torch's own checks of an operator, with streams and kept values: schema, fakes, autograd."""
     layer = make("dropout_lstm", bidirectional=True)
     x, given = random(layer.cell, "TBF"), streams(layer.cell)
     each = {name: value.expand(2, *value.shape) for name, value in given.items()}
@@ -247,7 +248,8 @@ def test_operators_hold_what_they_promise():
 
 @pytest.mark.parametrize("way", [run.recurrence, lambda q, backend: operators.recurrence(q, backend)])
 def test_what_engines_will_run(way):
-    """Streams and kept values through the operators, and the shorter way of eager calls: first and second gradients."""
+    """Streams and kept values through the operators, and through the shorter path of eager calls: first and second
+    gradients."""
     layer = make("softmax_rnn", bidirectional=True)
     x, (elapsed,), hx = random(layer.cell, "TBF"), streams(layer.cell).values(), states(layer.cell, 2)
     given = {"elapsed": elapsed.expand(2, -1, -1)}

@@ -27,7 +27,7 @@ each_cell = pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 
 @cache
 def losses(example, cell, layer="torch", backend="auto"):
-    """200 losses of an example in float64, from one seed."""
+    """The first 200 losses of an example in float64, from one seed."""
     options = [f"--layer={layer}", f"--cell={cell}", f"--backend={backend}", "--dtype=float64", "--steps=200"]
     return importlib.import_module(example).main(options + SMALL[example]).losses
 
@@ -40,7 +40,7 @@ def test_the_loss_curve_is_torchs(example, cell, backend):
     assert losses(example, cell, "seqcells", backend) == pytest.approx(losses(example, cell), abs=1e-9, rel=0)
 
 
-@plain_if(lambda example, cell: cell == "lstm" or example == "digits")  # whose curves are there
+@plain_if(lambda example, cell: cell == "lstm" or example == "digits")  # whose curves are already computed
 @each_example
 @each_cell
 def test_the_loss_goes_down(example, cell):
@@ -66,7 +66,7 @@ def test_the_model_is_made_of_the_layer_asked_for(cell, layer):
 
 @needs_compiler
 def test_a_cell_of_ones_own(monkeypatch, capsys, compiling):
-    """It is checked, trained as by the reference, and timed."""
+    """The cell is checked, trained with the reference's losses, and timed."""
     own = importlib.import_module("own_cell")
     monkeypatch.setattr(own.check, "TIMED", ((1, 8),))
     try:

@@ -1,4 +1,4 @@
-"""Programs of torch.export, saved, in a process of their own: by the package to the same bits, and without it."""
+"""Saved programs of torch.export in a process of their own: with the package to the same bits, and without it."""
 
 import pytest
 import torch
@@ -35,11 +35,11 @@ def test_every_cell_of_the_engine_is_here():
 @plain_if(lambda form: form == "lengths")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_saved_program_gives_the_same_bits_in_a_fresh_process(form, tmp_path):
-    """Any number of time steps and sequences."""
+    """For any number of time steps and sequences."""
     name, options = FORMS[form]
     for kind, make in LAYERS.items():
         torch.manual_seed(0)
-        layer = make(**options, backend=ENGINE)  # "auto" may choose another where there are other threads
+        layer = make(**options, backend=ENGINE)  # "auto" may choose another backend for another number of threads
         module = Wrapped(layer, name)
         first = options.get("batch_first", False)
         calls = [inputs(name, *size, seed, first) for seed, size in enumerate(SIZES)]
@@ -82,7 +82,7 @@ def test_kept_values_and_one_layer_decomposed():
 
 
 class Sorted(torch.nn.Module):
-    """A layer of a packed input whose sequences lie in another order than those of its states."""
+    """A layer with a packed input whose sequences have another order than the states."""
 
     def __init__(self, layer):
         super().__init__()
@@ -116,7 +116,7 @@ def test_packed_inputs_in_any_order(batch_first):
 
 
 def test_a_packing_inside_of_a_program_is_refused_by_name():
-    """torch's own pack_padded_sequence has no batch sizes there."""
+    """In a program, the result of torch's own pack_padded_sequence has no batch sizes."""
 
     class Packing(torch.nn.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""`_flat_weights`, which weight-drop implementations write to: entries and list do what torch.nn's do."""
+"""`_flat_weights`, to which weight-drop implementations write: its entries and the list behave like torch.nn's."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ SETTINGS = {"num_layers": 2, "bidirectional": True, "dtype": torch.float64}
 
 
 def drop(weight, seed=3):
-    """As weight-drop does it: some weights become zero, gradient flows to the raw ones."""
+    """Weight drop: some weights become zero, and gradients flow to the raw weights."""
     return weight * (torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed)) > 0.5)
 
 
@@ -43,7 +43,7 @@ def plain_attribute(module, raw):
 
 
 def in_parameters(module, raw):
-    """fastai's."""
+    """fastai's way."""
     module._parameters["weight_hh_l0"] = drop(raw)
     module._flat_weights[1] = module._parameters["weight_hh_l0"]
 
@@ -58,17 +58,17 @@ def deleted_parameter(module, raw):
 def then_in_place(module, raw):
     entry(module, raw)
     with torch.no_grad():
-        module.bias_hh_l0.add_(1)  # an optimizer's step: no weight is another object
+        module.bias_hh_l0.add_(1)  # an optimizer's step: no weight becomes another object
 
 
 def then_another_parameter(module, raw):
     entry(module, raw)
-    module.weight_ih_l0 = nn.Parameter(raw.detach()[:, :IN].clone())  # all are read anew
+    module.weight_ih_l0 = nn.Parameter(raw.detach()[:, :IN].clone())  # all weights are read again
 
 
 def then_converted(module, raw):
     entry(module, raw)
-    module.double()  # all are read anew
+    module.double()  # all weights are read again
 
 
 def then_called_with_others(module, raw):

@@ -16,7 +16,7 @@ LIKE = {"dtype": torch.float64, "requires_grad": True}
 
 
 def problem(name, boundaries, projected=False):
-    """One layer in one direction as a function of all it is differentiable in, and such inputs."""
+    """One layer in one direction as a function of all its differentiable inputs, and such inputs."""
     cell = REGISTRY[name]
     roles = Weights.roles(cell, bias=True, projection=projected)
     weights = Weights.of(roles, [torch.randn(Weights.shape(r, cell, 1, H, P * projected), **LIKE) for r in roles])
@@ -78,7 +78,7 @@ def test_recurrence(name, backend, boundaries):
 
 
 @plain_if(lambda name, boundaries, **_: boundaries and name in MAIN)
-@heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # other cells have one form each
+@heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # every other cell has one form
 @pytest.mark.parametrize("boundaries", (False, True))
 @pytest.mark.parametrize(("name", "backend"), cases(form="recurrence", options=("lengths", "reset")))
 def test_operator(name, backend, boundaries):

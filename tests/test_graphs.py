@@ -1,4 +1,5 @@
-"""What holds the operators: compiled, exported and traced layers have every gradient; no transform passes unseen."""
+"""Graphs with the operators: compiled, exported and traced layers have every gradient; no transform is silently
+wrong."""
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def functions():
 
 @pytest.fixture
 def traced():
-    """What holds the operators: a compiled layer, an exported and a traced one."""
+    """Graphs that hold the operators: a compiled, an exported and a traced layer."""
     torch._dynamo.reset()
     module, run = functions()
     input = torch.randn(T, B, F, dtype=torch.float64)
@@ -63,7 +64,7 @@ def test_forward_mode_through_graphs(traced):
 
 @pytest.mark.parametrize("transform", ("grad", "vmap", "vmap of grad", "jacrev", "jvp", "ensemble"))
 def test_transforms_inside_what_is_compiled(transform):
-    """Against the same transform of the reference, which is torch's own operators, in eager mode."""
+    """Compared with the same transform of the reference, which consists of torch's own operators, in eager mode."""
     torch._dynamo.reset()
     module, run = functions()
     modules = [module, layer("gru", F, H, dtype=torch.float64)]
@@ -106,7 +107,7 @@ def test_a_graph_holds_no_machines_backend(backend):
     program = torch.export.export(module, (input,))
     node = next(n for n in program.graph.nodes if "seqcells" in str(n.target))
     assert node.args[-1] == backend
-    # Asked for by name it runs or raises, whatever device its tensors are on when it runs.
+    # A named backend runs or raises, on whatever device its tensors are at run time.
     with FakeTensorMode(allow_non_fake_inputs=True):
         tensors = [torch.empty(t.shape, dtype=t.dtype, device="cuda") for t in problem("gru").differentiable()]
         q = problem("gru").replaced(tensors)
@@ -138,7 +139,7 @@ class Lambda(Cell):
 
 @pytest.fixture
 def defined():
-    """`seqcells.define`, whose cells are forgotten afterwards: other tests go through the registry."""
+    """`seqcells.define`; its cells are removed afterwards, because other tests go through the registry."""
     before = dict(REGISTRY)
     yield seqcells.define
     REGISTRY.clear()
@@ -181,7 +182,7 @@ def test_gradients_of_torch_func_through_graphs(transform, traced):
 
 
 def test_forward_mode_over_the_backward_of_graphs(traced):
-    """The gradient is linear in what it is made of: its tangent along v is itself."""
+    """The gradient is linear in its seed, so its tangent along v is the gradient of v."""
     _, input, graphs = traced
     leaf = input.clone().requires_grad_()
     for name in ("exported", "traced"):
@@ -226,7 +227,7 @@ TRACERS = {
 
 @pytest.mark.parametrize("tracer", TRACERS)
 def test_what_was_traced_with_lengths_takes_others(tracer):
-    """Nobody looks at their values while the graph is made, which would be good for those alone."""
+    """Tracing must not read the values of lengths, or the graph would be valid only for these values."""
     module = layer("gru", F, H, dtype=torch.float64).requires_grad_(False)
     input = torch.randn(T, B, F, dtype=torch.float64)
 
@@ -254,7 +255,7 @@ def test_compiled_ahead_of_time_equals_eager(name, tmp_path):
         program = torch.export.export(module, (), given)
         path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))
         loaded = torch._inductor.aoti_load_package(path)
-        # Other values than those that were exported.
+        # Other values than those of the export.
         given |= {"input": torch.randn(T, B, F), "lengths": torch.tensor([T, 3, 1]), "reset": torch.rand(T, B) < 0.3}
         (output, final), (expected, expected_final) = loaded(**given), module(**given)
     assert_equal_to([output, *as_tuple(final)], [expected, *as_tuple(expected_final)], 1e-6)

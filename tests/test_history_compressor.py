@@ -1,4 +1,4 @@
-"""The example of a history compressor: what is predicted does not go up, and what goes up is enough."""
+"""The history compressor example: predicted characters do not go up, and the characters that go up are sufficient."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hopfield networks: what is stored is found again, by steps that never raise the energy."""
+"""Hopfield networks: stored patterns are retrieved by steps that never raise the energy."""
 
 import copy
 import itertools
@@ -18,7 +18,7 @@ def signs(*shape, seed=1):
 
 
 def written_out(weight, state, max_sweeps=100):
-    """The binary network of one state, unit by unit in Python's integers."""
+    """The binary network for one state, unit by unit in Python's integers."""
     weight, state = weight.long().tolist(), state.tolist()
     for sweep in range(max_sweeps):
         before = list(state)
@@ -34,7 +34,7 @@ def network(patterns=4):
     return HopfieldNetwork(N).store(signs(patterns, N))
 
 
-# Binary.
+# Binary networks.
 
 
 def test_weights_are_hebbs():
@@ -67,7 +67,7 @@ def test_corrupted_patterns_are_restored(generator):
 
 def test_states_and_sweeps_are_those_written_out():
     states = signs(2, 10, N, seed=7)
-    memory = network(20)  # too many, so that it takes several sweeps
+    memory = network(20)  # too many patterns, so that it takes several sweeps
     found = memory(states)
     expected = [[written_out(memory.weight, state) for state in row] for row in states]
     assert found.state.tolist() == [[state for state, _ in row] for row in expected]
@@ -155,7 +155,7 @@ def test_errors_of_the_binary_network(call, error, words):
         call()
 
 
-# Modern.
+# Modern Hopfield networks.
 
 
 def random(*shape, seed=1, dtype=torch.float64):
@@ -205,7 +205,7 @@ def test_steps_and_a_tolerance():
     assert torch.equal(ModernHopfield(patterns, beta=2.0, steps=3)(state), states[3])
     assert torch.equal(ModernHopfield(patterns, beta=2.0, steps=0)(state), state)
     moves = torch.stack([(b - a).norm(dim=-1) for a, b in itertools.pairwise(states)])
-    last = (moves < 1e-3).int().argmax(0) + 1  # of each state, the first step that hardly moves it
+    last = (moves < 1e-3).int().argmax(0) + 1  # for each state, the first step that hardly moves it
     assert len({*last.tolist()}) > 2 and (moves < 1e-3).any(0).all()
     found = ModernHopfield(patterns, beta=2.0, steps=30, tolerance=1e-3)(state)
     expected = torch.stack([states[step][row] for row, step in enumerate(last.tolist())])

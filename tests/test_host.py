@@ -1,4 +1,4 @@
-"""What the host does for one call is counted, kind by kind, and grows by nothing unseen; no GPU is needed."""
+"""The host's work for one call is counted, kind by kind, and must not grow unnoticed; no GPU is needed."""
 
 import os
 import subprocess
@@ -15,8 +15,9 @@ from seqcells.kernels import cpu, triton
 ROOT = Path(__file__).parents[1]
 CPU, TRITON = "seqcells cpu", "seqcells triton"
 
-# Operators, allocations and launches of a call. The engines' as they are. The stub's by hand: two results of a layer,
-# the states of a cell; and for training the gradients of input and four weights, and of a cell's states.
+# Operators, allocations and launches of a call. The engines' numbers are measured, the stub's are counted by hand. The
+# stub has two results for a layer, and the states for a cell. In training it adds the gradients of the input, four
+# weights, and a cell's states.
 COUNTS = {
     ("layer inference", "lstm"): {CPU: (3, 3, 1), TRITON: (5, 5, 1), STUB: (2, 2, 0)},
     ("layer inference", "gru"): {CPU: (2, 2, 1), TRITON: (4, 4, 1), STUB: (2, 2, 0)},
@@ -29,13 +30,13 @@ COUNTS = {
     ("stream step", "lstm"): {CPU: (0, 0, 1), TRITON: (0, 0, 1), STUB: (2, 2, 0)},
     ("stream step", "gru"): {CPU: (0, 0, 1), TRITON: (0, 0, 1), STUB: (2, 2, 0)},
 }
-# Kinds of calls that take more operators than they should.
+# Kinds of calls that take more operators than their limit.
 ABOVE: dict[str, set[str]] = {}
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """All of the suite, as on a machine without a GPU."""
+    """The whole suite, as on a machine without a GPU."""
     path = tmp_path_factory.mktemp("host") / "host.json"
     command = [sys.executable, "-m", "benchmarks.host", "--samples", "1", "--json", str(path)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1"}

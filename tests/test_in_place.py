@@ -1,11 +1,11 @@
-"""Operations in place on what a module gave: allowed where torch.nn allows them, or an error that names the copy."""
+"""In-place operations on a module's results: allowed where torch.nn allows them, or an error that names the copy."""
 
 import pytest
 import torch
 from support import ENGINES, TORCH_CELLS, as_tuple, assert_equal_to, backends, cell, gradients, layer
 
 SIZES = {"small": (3, 2, 5), "large": (64, 16, 32)}
-"""Steps, batch and hidden units; the CPU engine has memory of its own for a large output."""
+"""Steps, batch and hidden units; for a large output the CPU engine uses its own memory."""
 LIKE = {"dtype": torch.float64}
 
 
@@ -49,7 +49,7 @@ def test_an_output_is_no_view(backend, size, grad):
 @pytest.mark.parametrize("backend", ("auto", *backends("lstm", devices=["cpu"])))
 @pytest.mark.parametrize("name", ("lstm", "gru", "rnn_tanh"))
 def test_a_cells_state_can_be_detached_in_place(name, backend, grad):
-    """As in backpropagation through time that is cut off."""
+    """As in truncated backpropagation through time."""
     ours, theirs = cell(name, 4, 5, backend=backend, **LIKE), TORCH_CELLS[name](4, 5, **LIKE)
     theirs.load_state_dict(ours.state_dict())
     input, found = torch.randn(6, 3, 4, **LIKE), []

@@ -1,4 +1,4 @@
-"""Where a layer begins: learnt initial states, initial values of a forget gate's bias and of all that has a name."""
+"""Initial values: learnt initial states, the forget gate's bias, and any named parameter."""
 
 import copy
 import pickle
@@ -34,7 +34,7 @@ def learnt(kind=seqcells.LSTM, **others):
 
 
 def of_batch(layer, batch=N):
-    """The learnt states as a call is given them."""
+    """The learnt states in the form in which a call gets states."""
     names = [f"initial_{state}" for state in layer.cell.states]
     return [getattr(layer, name)[:, None].expand(-1, batch, -1) for name in names]
 
@@ -44,7 +44,7 @@ def of_batch(layer, batch=N):
 
 @pytest.mark.parametrize("others", [{}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 2}], ids=str)
 def test_learnt_states_count_where_none_are_given(others):
-    """Output, final states and gradients are those of a call that is given them, expanded over the batch."""
+    """Output, final states and gradients equal those of a call with the same states, expanded over the batch."""
     layer, x = learnt(**others), torch.randn(T, N, IN, **DOUBLE, requires_grad=True)
     hx = of_batch(layer)
     found = []
@@ -94,7 +94,7 @@ def test_forms_of_input():
     assert_close(final, ended)
     layer.batch_first = True
     assert_close(layer(x.transpose(0, 1))[0].transpose(0, 1), expected)
-    for _ in range(4):  # never a prepared call of zeros
+    for _ in range(4):  # never a prepared call with zero states
         assert_close(layer(x.transpose(0, 1))[0].transpose(0, 1), expected)
 
 
@@ -114,7 +114,7 @@ def test_they_begin_as_zeros_and_all_else_as_torchs():
 
 
 def test_torchs_checkpoints():
-    """They load where the option is off; where it is on, the missing parameters are named as ever."""
+    """They load where the option is off; where it is on, the missing parameters are named as usual."""
     file = nn.LSTM(IN, H).state_dict()
     seqcells.LSTM(IN, H).load_state_dict(file)
     with pytest.raises(RuntimeError, match=r'Missing key.*"initial_h", "initial_c"'):
@@ -201,7 +201,7 @@ def test_under_autocast():
 
 @pytest.mark.parametrize("kind", [seqcells.LSTM, seqcells.LSTMCell, seqcells.PeepholeLSTM])
 def test_a_forget_gates_bias(kind):
-    """Rows of the biases by gate; all others are drawn as ever, and again after a reset."""
+    """Rows of the biases by gate have the given values, also after a reset; all other rows are drawn as usual."""
     torch.manual_seed(2)
     plain = kind(IN, H)
     torch.manual_seed(2)

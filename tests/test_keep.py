@@ -1,4 +1,4 @@
-"""What a call keeps of all steps besides the output, against loops of torch that are written out."""
+"""Values that a call keeps of all steps besides the output, against torch loops that are written out."""
 
 import pickle
 
@@ -44,7 +44,8 @@ STEPS = {"lstm": (lstm, seqcells.LSTM, ("h", "c")), "gru": (gru, seqcells.GRU, (
 
 
 def loops(kind, layer, x, hx, lengths, reset, fresh):
-    """Of each layer all values of a step by name, (T, N, D·H), zero past a sequence's length; and the final states."""
+    """For each layer: all values of a step by name, (T, N, D·H), zero past a sequence's length. Also returns the final
+    states."""
     step, _, states = STEPS[kind]
     parameters, sides = dict(layer.named_parameters()), 1 + layer.bidirectional
     kept, finals = [], []
@@ -102,7 +103,8 @@ KEEP = {"lstm": ("f", "c", "i", "h", "candidate", "o_l0", "c_l0", "forget"), "gr
 @pytest.mark.parametrize("form", ["plain", "bounded"])
 @pytest.mark.parametrize("kind", STEPS)
 def test_values_of_all_steps_and_their_gradients(kind, form):
-    """States, gates and what `step` names; bounded: two layers, both directions, lengths, resets to given states."""
+    """States, gates and named values of `step`; bounded: two layers, both directions, lengths, resets to given
+    states."""
     bounded = form == "bounded"
     layer, x, hx, fresh = problem(kind, **({"num_layers": 2, "bidirectional": True} if bounded else {}))
     reset = torch.rand(T, N) < 0.4 if bounded else torch.zeros(T, N, dtype=torch.bool)
@@ -123,7 +125,7 @@ def test_values_of_all_steps_and_their_gradients(kind, form):
 
 
 def test_each_form_of_input():
-    """batch_first, packed, unbatched: a kept value comes in the form of the output."""
+    """batch_first, packed, unbatched: a kept value has the form of the output."""
     layer, x, hx, _ = problem("lstm", bidirectional=True)
     kept = layer(x, tuple(hx), keep=("c",), lengths=torch.tensor([2, 4, 1]))[2]["c"]
     packed = pack_padded_sequence(x, torch.tensor([2, 4, 1]), enforce_sorted=False)
@@ -139,7 +141,7 @@ def test_each_form_of_input():
 
 @pytest.mark.parametrize("name", sorted(DIRECT.keys() - {"multi_head_slstm"}))
 def test_states_of_every_cell(name):
-    """All steps of all states, as the equations that are written out make them."""
+    """All steps of all states, by the equations written out."""
     layer = make(name)
     x = torch.randn(T, N, IN, dtype=torch.float64)
     w = {key.removesuffix("_l0"): p for key, p in layer.named_parameters()}
@@ -151,7 +153,7 @@ def test_states_of_every_cell(name):
             assert_close([kept[state][t, n] for state in layer.cell.states], [*states])
 
 
-# What a value is called, by cell, and the same by hand where weights make it simple.
+# The names of values by cell; where weights make it simple, the same values by hand.
 NAMED = {
     "gru_reset_before": ("reset", "update", "r", "z", "new"),
     "layer_norm_lstm": ("forget", "f", "xf", "c"),
@@ -165,7 +167,7 @@ NAMED = {
 
 
 def test_gates_of_the_new_cells():
-    """By the equations written out, of the first step from zero states."""
+    """By the equations written out, for the first step from zero states."""
     layer = make("layer_norm_lstm")
     x = torch.randn(1, N, IN, dtype=torch.float64)
     w = {key.removesuffix("_l0"): p for key, p in layer.named_parameters()}
@@ -185,7 +187,8 @@ def test_gates_of_the_new_cells():
 
 @pytest.mark.parametrize("name", NAMED)
 def test_names_of_the_new_cells(name):
-    """To keep something changes nothing else: the same numbers, bit by bit, where all is computed from the graph."""
+    """Keeping values changes nothing else: the numbers have the same bits where everything is computed from the
+    graph."""
     layer, x = make(name), torch.randn(T, N, IN, dtype=torch.float64)
     layer.backend = "reference"
     output, final = layer(x)
@@ -196,7 +199,7 @@ def test_names_of_the_new_cells(name):
 
 def test_numbers_of_sequences_and_heads():
     class Reduced(Cell):
-        """A number of each sequence, one of each head, and a vector that no sequence changes."""
+        """A number of each sequence, a number of each head, and a vector that is the same for all sequences."""
 
         name, gates, states, options = "reduced", ("h",), ("h",), {"heads": 2}
         parameters = {"u": ("u",)}
@@ -266,7 +269,7 @@ def test_bad_names(keep, error, words):
 
 
 def test_a_gate_without_one_activation_has_no_value():
-    """RAN's candidate goes into a sum as it is; SGRN's only gate goes into two activations."""
+    """RAN's candidate is added without an activation; SGRN's only gate goes into two activations."""
 
     def step(x, r, s, p):
         return tanh(sigmoid(x.i + r.i) * x.g + sigmoid(x.g + r.g) * tanh(x.g + r.g))
@@ -292,7 +295,7 @@ def test_which_backend_keeps_and_why_no_other():
             layer(x, keep=("c",))
 
 
-# Any order of gradient, transforms, graphs.
+# Second gradients, transforms, graphs.
 
 
 def test_second_gradients():
@@ -366,15 +369,15 @@ def test_half_precision_and_autocast(dtype):
 
 
 def test_the_next_call_keeps_nothing():
-    """And a module that has kept something is a file as ever."""
+    """A module that has kept values can be pickled as before."""
     layer = pickle.loads(pickle.dumps(seqcells.LSTM(IN, H)))
     x = torch.randn(T, N, IN)
     assert len(layer(x, keep=("c",))) == 3 and len(layer(x)) == 2
-    for _ in range(3):  # prepared, from the third on
+    for _ in range(3):  # prepared from the third call on
         assert_close(layer(x)[0], layer(x, keep=("h",))[2]["h"])
 
 
 @pytest.mark.parametrize(("cell", "names"), [(cells.LSTM, ("f", "c", "cell")), (cells.LayerNormGRU, ("r", "xr"))])
 def test_kernels_can_be_derived_of_what_is_kept(cell, names):
-    """The derivation's forward and backward programs have each value of all steps, and its gradient."""
+    """The derived forward and backward programs have each kept value of all steps, and its gradient."""
     check(keeping(cell, names))

@@ -1,4 +1,4 @@
-"""Keras' recurrent layers on the engines: the same numbers and gradients, whatever the layer is asked for."""
+"""Keras' recurrent layers on the engines: the same numbers and gradients for all options of the layers."""
 
 import dataclasses
 import importlib
@@ -43,7 +43,7 @@ pytestmark = [needs_compiler, pytest.mark.usefixtures("own_registry", "compiling
 @pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers(kind, sequences, mask):
-    """A mask with gaps, too."""
+    """Also with a mask that has gaps."""
     both(made(kind, return_sequences=sequences, return_state=True), random(B, T, F), mask=mask)
 
 
@@ -52,7 +52,7 @@ def test_layers(kind, sequences, mask):
 @pytest.mark.parametrize("drops", DROPS)
 @pytest.mark.parametrize("kind", KINDS | OTHERS)
 def test_dropout_and_activations(kind, drops, mask):
-    """With dropout of the input and of the hidden state, in training and not."""
+    """With dropout of the input and of the hidden state, in training and in inference."""
     layer = made(kind, return_sequences=True, return_state=True, **DROPS[drops])
     for training in (False, True):
         both(layer, random(B, T, F), mask=mask, training=training)
@@ -174,7 +174,7 @@ def test_policies(policy):
 
 
 def test_a_model_is_trained_saved_and_loaded(tmp_path):
-    """As without the engines; and a file that plain Keras wrote gives the same."""
+    """The results equal those without the engines; a file that plain Keras wrote gives the same results."""
     losses, outputs = [], []
     x, y = random(32, T, F).numpy(), random(32, 1).numpy()
     for enabled in (False, True):
@@ -263,7 +263,7 @@ def test_on_and_off():
 
 @pytest.mark.parametrize(("model", "parameters"), [("rows", 26_850), ("series", 10_200)])
 def test_the_models_of_introductions(model, parameters, examples_on_path):
-    """By both, the same; and better than what knows nothing."""
+    """Both give the same results, which are better than a model that has learnt nothing."""
     example = importlib.import_module("keras_models")
     found = [example.main([f"--model={model}", "--epochs=1", *more]) for more in ([], ["--theirs"])]
     assert found[0]["parameters"] == found[1]["parameters"] == parameters
@@ -287,7 +287,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.mark.heavy
 def test_keras_own_tests(tmp_path):
-    """Those that come with the package, of layers on the engines: as many calls as there are must not be Keras'."""
+    """Keras' own tests pass with layers on the engines, which must run more than 100 calls."""
     folder = Path(keras.__file__).parent / "src" / "layers" / "rnn"
     names = "lstm", "gru", "simple_rnn", "rnn", "bidirectional", "stacked_rnn_cells", "time_distributed"
     tests = [folder / f"{name}_test.py" for name in (*names, "dropout_rnn_cell")]

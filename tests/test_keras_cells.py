@@ -1,4 +1,4 @@
-"""Cells of ours in layers of Keras, and weights from Keras' layers to ours and to torch.nn's and back."""
+"""Our cells in Keras' layers, and weights from Keras' layers to ours and to torch.nn's and back."""
 
 import keras
 import pytest
@@ -33,7 +33,7 @@ OURS = {"LEM": {"dt": 0.5}, "MGU": {}, "IndRNN": {}, "LayerNormLSTM": {}}
 @plain_if(lambda name: name == "IndRNN")
 @pytest.mark.parametrize("name", OURS)
 def test_cells_of_ours(name, tmp_path):
-    """A cell of ours in a layer of Keras: step by step by Keras, and as a whole by the engines; saved and loaded."""
+    """Our cell in a Keras layer: step by step in Keras, and as a whole on the engines; saved and loaded."""
     layer = layers.RNN(engine.RNNCell(name, U, **OURS[name]), return_sequences=True, return_state=True)
     layer.build((B, T, F))
     both(layer, random(B, T, F), mask=MASK)
@@ -73,7 +73,7 @@ def test_cells_of_ours_with_another_output_and_with_functions(tmp_path):
 @plain_if(lambda kind: kind in KINDS)
 @pytest.mark.parametrize("kind", KINDS | {"SimpleRNN relu": None, "LSTM relu": None})
 def test_weights_both_ways(kind):
-    """A layer of ours with Keras' weights gives what Keras gives; and Keras' with ours."""
+    """Our layer with Keras' weights gives Keras' results, and Keras' layer with our weights gives ours."""
     layer, x = made(kind, return_sequences=True), random(B, T, F)
     module = engine.to_layer(layer)
     assert_close(module(x)[0], layer(x), **CLOSE)

@@ -1,4 +1,4 @@
-"""What the language of cells refuses, and the traps that its programs must not fall into."""
+"""What the cell language refuses, and errors that its programs must avoid."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def declared(**attributes):
     return type("Declared", (Cell,), given | {"step": staticmethod(given["step"])})
 
 
-# What a step may not do: the error names its line.
+# What a step may not do: the error names the line.
 
 
 def adds_input(x, r, s, p):
@@ -201,19 +201,19 @@ def test_an_option_may_be_an_activation():
     check(OWN["echo_state"].configured(activation=relu, leak=1.0))
 
 
-# Traps.
+# Cases that are easy to get wrong.
 
 
 MANY = cells.REGISTRY.keys() | {"softmax_rnn", "head_attention", "mixed_sizes", "scrn", "gru_d"}
-"""Cells that read all kinds of things."""
+"""Cells that together read all kinds of values."""
 
 
 @plain_if(lambda name, run: run == "hoisted" and name in MANY)
 @pytest.mark.parametrize("run", ["interpreted", "hoisted"])
 @pytest.mark.parametrize("name", CELLS)
 def test_padding_may_be_anything(name, run):
-    """NaN after a sequence's end, in every stream and in what is kept for backward: results and gradients are those of
-    zeros there, and finite."""
+    """NaN after a sequence's end, in every stream and in the values kept for backward. Results and gradients are
+    finite, and equal those with zeros there."""
     cell, run = CELLS[name], {"interpreted": interpret, "hoisted": hoisted}[run]
     derived = derive(cell, reset=True, lengths=True)
     given = {name: v.detach() for name, v in make(cell, derived).items()}
@@ -238,7 +238,7 @@ def test_padding_may_be_anything(name, run):
 
 
 def test_a_delayed_state_is_kept_a_second_time():
-    """Backward wants h of four steps ago; its history is that of h, moved: an engine may keep one."""
+    """Backward needs h of four steps ago. This history is h's own, shifted, so an engine may keep only one."""
     cell = OWN["tau_gru"]
     derived = derive(cell)
     given = {name: v.detach() for name, v in make(cell, derived).items()}
@@ -257,7 +257,7 @@ def test_strongly_typed_cells_gather_nothing_in_the_loop(name):
     ("name", "blocks"), [("intersection_rnn", 2), ("control_gate_lstm", 4), ("scrn", 1), ("lstm", 4)]
 )
 def test_what_is_no_state_leaves_the_loop(name, blocks):
-    """Row blocks that only the output needs are a product of all steps at once."""
+    """Row blocks that only the output needs are one product over all steps."""
     for program in derive(CELLS[name])[:2]:
         loop = hoist(program).loop
         assert sum(len(v.op.blocks) for stage in loop.stages for v in stage.gathers) == blocks
@@ -279,7 +279,7 @@ def test_numbers_of_heads_are_kept_as_such():
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_ties_of_heads_and_of_units(value):
-    """All units equal, within heads and over all: max shares its gradient as torch's does."""
+    """All units are equal, within heads and over all units: max divides its gradient as torch's does."""
     cell = OWN["head_attention"]
     given = make(cell, derive(cell))
     names = [n for n in given if n.startswith(("carried", "x.a"))]
@@ -312,7 +312,7 @@ def test_a_weight_used_twice_and_a_state_returned_twice():
 
 
 def test_constant_states_and_outputs():
-    """A state that the step sets to a number, one that it leaves alone, an output that is a stream."""
+    """A state that the step sets to a constant, a state that it does not change, and an output that is a stream."""
 
     def step(x, r, s, p):
         return x.h * s.c + s.k, s.h * 0 + 1.0, s.k, x.h

@@ -1,4 +1,4 @@
-"""On a machine that others use too: nobody waits for a thread that does not run, and no thread waits busily."""
+"""On a machine with other programs, no thread waits for a thread that does not run, and no thread waits busily."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ def _spin():
 
 @pytest.fixture
 def busy():
-    """Starts so many processes that only compute, and ends them."""
+    """Starts ``count`` processes that only compute, and ends them."""
     started = []
 
     def start(count):
@@ -41,7 +41,8 @@ def busy():
 
 
 def seconds(module, input, threads, count, calls):
-    """A call's mean time over some calls: the scheduler's slices are longer than one, and one would pay for another."""
+    """The mean time over some calls. A scheduler's slice is longer than one call, so a single call could pay for
+    another."""
     threads(count)
     began = time.perf_counter()
     for _ in range(calls):
@@ -60,7 +61,8 @@ def compared(module, input, threads, counts, calls):
 @pytest.mark.parametrize(("name", "hidden"), (("lstm", 384), ("gru", 96)))
 @pytest.mark.parametrize("each", (1, 2))
 def test_busy_processes_beside_cost_no_more_than_their_share(name, hidden, each, threads, busy):
-    """A barrier of threads took up to fifty times as long; what is asked elsewhere is 1.3, and here a test's margin."""
+    """A barrier of threads took up to fifty times as long. The requirement outside this test is 1.3; this test leaves a
+    margin."""
     module, input = layer(name, hidden, hidden, backend="cpu"), torch.randn(80, 1, hidden)
     busy(each * cores())
     alone, together = compared(module, input, threads, (1, max(2, cores())), 60)

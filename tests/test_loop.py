@@ -1,4 +1,4 @@
-"""The loop of kernels/cpu runs any printed program, forward and backward, as the reference does."""
+"""The loop of kernels/cpu runs any printed program, forward and backward, like the reference."""
 
 import math
 
@@ -33,7 +33,7 @@ OTHERS = (
 CELLS = REGISTRY | {cell.name: cell for cell in OTHERS}
 PLAIN = "gru_reset_before"
 SINGLE = PLAIN, "lstm", "layer_norm_gru"
-"""Tried in float32 and bfloat16, each of another kind; to compile them all takes many minutes."""
+"""Cells tested in float32 and bfloat16, each of another kind; compiling all cells takes many minutes."""
 SIZES = {"odd": (5, 3, 20), "one": (1, 1, 8), "many": (4, 30, 40)}
 WHEN = {"": (False, False), "lengths": (True, False), "resets": (False, True), "both": (True, True)}
 
@@ -45,12 +45,12 @@ every_cell = pytest.mark.parametrize(
 
 
 def best():
-    """The instruction set in use; to compile for the others too takes many minutes."""
+    """The instruction set in use; compiling for all sets takes many minutes."""
     return [] if cpu.unavailable() else library.TARGETS[:1]
 
 
 def problem(name, size, lengths, resets, reverse, dtype=torch.float64):
-    """A recurrence in one direction, of random tensors."""
+    """A recurrence of random tensors, in one direction."""
     cell, (steps, batch, hidden) = CELLS[name], SIZES[size]
     generator = torch.Generator().manual_seed(steps)
 
@@ -78,7 +78,7 @@ def seeds(q):
 
 
 def by_reference(q):
-    """Output, final states and all gradients."""
+    """Output, final states and all gradients, by the reference."""
     leaves = [tensor.detach().clone().requires_grad_() for tensor in q.differentiable()]
     output, final = reference.layer(q.replaced(leaves))
     grads = torch.autograd.grad([output, *final], leaves, seeds(q), materialize_grads=True)
@@ -86,7 +86,7 @@ def by_reference(q):
 
 
 def by_loop(q):
-    """The same."""
+    """Output, final states and all gradients, by the loop."""
     output, final, saved = engine.forward(q, True)
     wanted = q.replaced([True] * len(q.differentiable()))
     grad_output, *grad_final = seeds(q)
@@ -144,11 +144,11 @@ def test_as_near_to_float64_as_the_reference(name, dtype, target):
         assert distance(found, truth) <= 2 * distance(judged, truth) + least, place
 
 
-# What a step reads besides the gates, and what it leaves besides the output.
+# Values that a step reads besides the gates, and values that it leaves besides the output.
 
 
 class Streamed(cells.Cell):
-    """It has a stream of each kind."""
+    """A cell with a stream of each kind."""
 
     name = "streamed_of_the_tests"
     gates = ("a", "b")
@@ -187,7 +187,7 @@ def assert_as_the_reference(*arguments, **options):
 
 
 class Timed(cells.Cell):
-    """Its stream is one number for all sequences of a step."""
+    """A cell whose stream is one number a step for all sequences."""
 
     name, gates, states, streams = "timed_of_the_tests", ("a",), ("h",), {"elapsed": "T"}
 
@@ -197,7 +197,7 @@ class Timed(cells.Cell):
 
 
 def test_streams_that_all_sequences_share(compiling):
-    """Each sequence is given its own copy, whose gradients are summed."""
+    """Each sequence gets its own copy; the gradients of the copies are summed."""
     layer, _ = seqcells.define(Timed)
     x, elapsed = torch.randn(5, 3, 7, dtype=torch.float64), torch.rand(5, dtype=torch.float64, requires_grad=True)
     ours, expected = (layer(7, 12, dtype=torch.float64, backend=backend) for backend in ("cpu", "reference"))
@@ -210,7 +210,7 @@ def test_streams_that_all_sequences_share(compiling):
 
 
 class Masking(cells.Cell):
-    """It has numbers that are not finite, and one that others make."""
+    """A cell with infinite constants, and with a constant that is computed from another one."""
 
     name, gates, states, options = "masking_of_the_tests", ("a", "b"), ("h",), {"share": 0.25}
 

@@ -1,4 +1,4 @@
-"""What the processors here are, read from trees of files as Linux has them."""
+"""The properties of the processors, read from file trees as Linux has them."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from seqcells.system import machine
 
 @pytest.fixture
 def tree(tmp_path):
-    """Write files below a root, and give the root."""
+    """A function that writes files below a root and returns the root."""
 
     def write(files):
         for name, text in files.items():
@@ -24,7 +24,7 @@ def tree(tmp_path):
 
 @pytest.fixture
 def processors(monkeypatch):
-    """As if this process were allowed so many processors."""
+    """Pretend that this process may use ``count`` processors."""
     return lambda count: monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
 
 

@@ -1,7 +1,7 @@
-"""What a training step takes of memory at its peak: all that the Triton engine allocates, no kernel run.
+"""The peak memory of a training step: all that the Triton engine allocates, without running a kernel.
 
-That is as it is on a GPU but for rounding; in torch's profile of the CPU, where Triton interprets: `test_triton` runs
-this file so. A GPU's own figures, beside cuDNN's, are in tests/test_triton_cuda.py.
+The figures equal a GPU's except for rounding. They come from torch's profile of the CPU where Triton interprets, so
+`test_triton` runs this file in such a process. A GPU's own figures, beside cuDNN's, are in tests/test_triton_cuda.py.
 """
 
 import os
@@ -19,16 +19,18 @@ from seqcells.kernels.triton.host import configurations, gradients, launch, prod
 from seqcells.kernels.triton.plans import stepwise
 
 T, B, H = 512, 16, 64
-# In outputs (T, B, H), forward and backward. Kept: of LSTM the output, c, the gates i, f, g, o; of GRU the output, the
-# gates r, z, n and their product with it; recomputing, the output and c, or the output. Besides, forward has the gates'
-# part of the input; backward that one's gradient, GRU also the product's and the hidden state before each step.
+# Limits in units of one output (T, B, H), for forward and backward. LSTM keeps the output, c and the gates i, f, g, o.
+# GRU keeps the output, the gates r, z, n and the product of n's gate. Recomputing, LSTM keeps the output and c, GRU the
+# output. Forward also has the input's part of the gates. Backward also has its gradient, and for GRU the product's
+# gradient and the hidden state before each step.
 WHOLE = {"lstm": (10, 10), "gru": (8, 12)}
 RECOMPUTED = {"lstm": (6, 4), "gru": (4, 3)}
 
 
 @pytest.fixture
 def without_kernels(monkeypatch):
-    """Products neither, whose operands on the CPU are copied; nor oneDNN, which takes memory for bfloat16."""
+    """Replace launches and products by nothing, because products on the CPU copy their operands. Disable oneDNN, which
+    allocates memory for bfloat16."""
     monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
     monkeypatch.setattr(launch.Repeated, "__call__", lambda self, values: None)
     for module in (products, stepwise, recomputed, gradients):
@@ -39,7 +41,7 @@ def without_kernels(monkeypatch):
 
 
 def peak(run):
-    """What a function returns, and the bytes it took at most."""
+    """A function's result, and its peak of allocated bytes."""
     with profile(profile_memory=True) as profiled:
         found = run()
     changes = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
@@ -56,8 +58,8 @@ def peak(run):
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.usefixtures("without_kernels")
 def test_training_step(name, backend, recompute, wide, monkeypatch):
-    """Of an input of few features, or of one as wide as so many outputs, batch first, that has a gradient: the products
-    with it want a copy, and the output's gradient is one more."""
+    """With an input of few features; or, batch first, with a wide input of ``wide`` outputs' size that has a gradient.
+    The products with the wide input need a copy, and batch first adds one copy of the output's gradient."""
     monkeypatch.setattr(configurations, "RECOMPUTE_BYTES", 0)
     batch_first = wide > 0
     module = layer(name, wide * H or 4, H, batch_first=batch_first, backend=backend, dtype=torch.bfloat16)
@@ -67,7 +69,8 @@ def test_training_step(name, backend, recompute, wide, monkeypatch):
     given = torch.zeros(*shape, H, dtype=torch.bfloat16)
     leaves = [*module.parameters(), *[input] * batch_first]
     with seqcells.settings(recompute=recompute):
-        for _ in range(2):  # as in a training, whose third step like the others is prepared where there is a way to
+        # as in training, where the third step with the same signature is prepared, if the backend can
+        for _ in range(2):
             torch.autograd.grad(module(input, like_module(states))[0], leaves, given)
         (output, _), forward = peak(lambda: module(input, like_module(states)))
         _, backward = peak(lambda: torch.autograd.grad(output, leaves, given))

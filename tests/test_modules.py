@@ -1,4 +1,4 @@
-"""What a torch.nn module is besides its numbers: parameters, state_dict, members, any strides."""
+"""The properties of a torch.nn module besides its numbers: parameters, state_dict, members, any strides."""
 
 import io
 import itertools
@@ -77,7 +77,7 @@ def test_ours_are_modules_but_not_torchs_recurrent_ones(kind, settings):
     assert type(ours).__module__.startswith("seqcells")
 
 
-# The members that users of torch.nn's layers reach for.
+# The members of torch.nn's layers that users read.
 
 LAYER_KINDS = {name: value for name, value in KINDS.items() if "Cell" not in name}
 each_layer_setting = pytest.mark.parametrize(("kind", "settings"), LAYER_KINDS.values(), ids=LAYER_KINDS)
@@ -173,7 +173,8 @@ def test_any_strides(kind, backend, batch_first, layout):
 @each_layer
 @each_backend
 def test_the_negative_of_what_lies_in_memory(kind, backend):
-    """The imaginary part of a conjugate, which no operator sees so, in and as a gradient."""
+    """The imaginary part of a conjugate has torch's negative bit, in the input and in the gradient; no operator may see
+    it."""
     module = make(seqcells, kind, {"backend": backend, "dtype": torch.float64})
     input, state = (torch._neg_view(t) for t in (example(module), torch.randn(1, N, H, dtype=torch.float64)))
     assert input.is_neg() and input.is_contiguous()
@@ -223,7 +224,7 @@ def test_lengths_like_packing():
 @pytest.mark.parametrize("prepared", (False, True))
 @each_module
 def test_a_whole_module_is_loaded_by_its_class_alone(kind, settings, prepared):
-    """As torch.nn's: what else lay in the file would have to be called safe too."""
+    """As for torch.nn's modules: any other class in the file would have to be declared safe too."""
     module, file = make(seqcells, kind, settings).eval(), io.BytesIO()
     for _ in range(3 * prepared):
         run(module)

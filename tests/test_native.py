@@ -61,13 +61,16 @@ def given_to(module, name, size, seed=0):
 
 
 def run_without_the_package(folder, labels, targets):
-    """Programs of some models by one library in a process of its own → their labels, what they give, and what here."""
+    """Run programs of some models by one library in a process of its own.
+
+    Yields each model's label, its results there, and its results here.
+    """
     programs = []
     for label in labels:
         module, name = module_of(label)
         calls = [given_to(module, name, size, seed) for seed, size in enumerate(SIZES)]
         programs.append(program_of(module, name, module.layer.batch_first, given=calls[0]))
-        # A program projects the input by torch's product, which rounds bfloat16 otherwise.
+        # A program projects the input by torch's product, which rounds bfloat16 differently.
         keep(folder, label, programs[-1], module, calls, near(label))
     library = native.library(*programs, path=folder / "liblayers.so", targets=targets)
     for label, found, expected in run_elsewhere(folder, str(library)):
@@ -76,14 +79,14 @@ def run_without_the_package(folder, labels, targets):
 
 
 def near(label):
-    """How far numbers may be off that are summed up in another order: relative, absolute."""
+    """The relative and absolute tolerance for numbers that are summed in another order."""
     return (2e-2, 2e-2) if label == "bfloat16" else (1e-5, 1e-6)
 
 
 @pytest.mark.heavy
 def test_a_library_gives_the_same_bits_without_the_package(tmp_path, monkeypatch):
     """For any number of time steps and sequences."""
-    # The compiler's own choices of multiply-adds must be those that the engine was built with.
+    # The compiler's choice of multiply-adds must be the same as when the engine was built.
     monkeypatch.delenv("CXXFLAGS", raising=False)
     for label, found, expected in run_without_the_package(tmp_path, [*MODELS][:2], [HERE]):
         torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=label)
@@ -116,7 +119,7 @@ def test_a_library_of_any_processor(tmp_path):
 
 @pytest.mark.heavy
 def test_nothing_is_compiled_for_this_processor(tmp_path, monkeypatch):
-    """A library may be for others, and layers on any backend."""
+    """A library may be for other processors, and layers may have any backend."""
     from seqcells.kernels.cpu import compiled  # where the extension is not built it cannot be imported
 
     monkeypatch.setattr(compiled, "_compiled", lambda *given: pytest.fail(f"{given[0].name} was compiled"))
@@ -193,7 +196,8 @@ print(call(*known)[0].shape)
 
 
 def test_what_the_library_has_not_is_refused_by_an_error(tmp_path):
-    """Another layer, other tensors; a second library leaves the first as it is, and says so."""
+    """Errors for another layer and for other tensors. A second library reports that torch has the operator, and leaves
+    the first library in use."""
     program, library = small(tmp_path)
     shutil.copy(library, tmp_path / "libtwin.so")
     module, name = module_of("RNN, batch first")
@@ -225,7 +229,8 @@ def test_a_library_beside_the_package_is_not_used(tmp_path):
 
 @pytest.mark.heavy
 def test_a_package_of_aotinductor_runs_in_python_and_in_a_program_of_cpp(tmp_path, monkeypatch):
-    """The example's: LSTM, GRU and a cell that torch has not. No Python is in the program's environment."""
+    """The example's model: LSTM, GRU and a cell that torch lacks. The C++ program runs without Python in its
+    environment."""
     monkeypatch.syspath_prepend(ROOT / "examples" / "without_python")
     example = importlib.import_module("package")
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What the tests of nearness find, and what they let pass: faults, and draws that are unlucky."""
+"""The nearness tests find errors in an implementation, and pass unlucky draws."""
 
 import kinks
 import nearness
@@ -13,7 +13,7 @@ SIZES = (40, 8, 32, 48)
 
 
 def rounded(tensor, bits):
-    """float32 without its last bits, rounded to nearest; its gradient as if it were not."""
+    """float32 rounded to nearest without its last ``bits`` bits; the gradient ignores the rounding."""
     nearest = (tensor.detach().view(torch.int32) + (1 << bits - 1)) & -(1 << bits)
     return tensor + (nearest.view(torch.float32) - tensor).detach()
 
@@ -30,7 +30,7 @@ def summed_in_bfloat16(input, weight, bias=None):
 
 
 FAULTS = [(name, of_tf32, torch.float32, {"output", "input", "weight_hh_l0"}) for name in TORCH_LAYERS]
-# Of the others torch's own loop on a CPU rounds half precision as often.
+# The LSTM and the GRU are left out: torch's own loop on a CPU rounds half precision as often for them.
 FAULTS += [(name, summed_in_bfloat16, torch.bfloat16, {"output", "h_n"}) for name in ("rnn_tanh", "rnn_relu")]
 
 
@@ -56,7 +56,7 @@ def test_what_one_draw_finds_is_looked_for_in_others(monkeypatch):
 
 @pytest.fixture(params=(False, True), ids=("one direction", "both"))
 def layer_of_relus(request):
-    """torch.nn's in float64, its input and initial states."""
+    """torch.nn's layer in float64, its input and initial states."""
     module = TORCH_LAYERS["rnn_relu"](4, 5, bidirectional=request.param, dtype=torch.float64)
     states = random_states("rnn_relu", 1 + request.param, 3, 5, dtype=torch.float64, requires_grad=True)
     return module, torch.randn(6, 3, 4, dtype=torch.float64, requires_grad=True), states
@@ -72,7 +72,8 @@ def test_on_its_own_sides_a_layer_of_relus_is_itself(layer_of_relus):
 
 
 def test_on_another_side_the_gradient_has_jumped(layer_of_relus):
-    """As far as a sum near zero could make it: an element that passed nothing passes its gradient."""
+    """The gradient changes as much as a sum near zero could change it: an element that passed nothing passes its
+    gradient."""
     module, input, hx = layer_of_relus
     output, _ = results(module, input, hx)
     other = output.detach().clone()
@@ -87,14 +88,14 @@ def test_on_another_side_the_gradient_has_jumped(layer_of_relus):
 
 
 def test_sequences_with_a_sum_near_zero_are_left_out():
-    """One sum of the second layer's backward direction is moved to zero, by the bias that is its unit's alone."""
+    """One sum in the second layer's backward direction is set to zero by the bias of its unit alone."""
     module = TORCH_LAYERS["rnn_relu"](4, 5, 2, bidirectional=True, dtype=torch.float64)
     input, (h_0,) = torch.randn(6, 9, 4, dtype=torch.float64), random_states("rnn_relu", 4, 9, 5, dtype=torch.float64)
     assert kinks.clear_sequences(module, input, h_0).tolist() == [*range(9)]
     below = TORCH_LAYERS["rnn_relu"](4, 5, bidirectional=True, dtype=torch.float64)
     below.load_state_dict({key: value for key, value in module.state_dict().items() if "_l0" in key})
     with torch.no_grad():
-        read = below(input, h_0[:2])[0][-1, 3]  # what the backward direction begins with
+        read = below(input, h_0[:2])[0][-1, 3]  # the first input of the backward direction
         w_ih, w_hh, b_ih, b_hh = (
             getattr(module, f"{n}_l1_reverse") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )

@@ -1,4 +1,4 @@
-"""Cells that few would write: what they leave out or pass on, and what kernels must not take for something else."""
+"""Unusual cells: values that they leave out or pass on unchanged, which kernels must not confuse."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ class Cells:
             return tanh(x.a + r.a) + 0.1 * r.b
 
     class UnreadRows(Cell):
-        """A gate that only a condition reads, a row and a block of a product that nothing reads."""
+        """A gate that only a condition reads; a row and a block of a product that nothing reads."""
 
         name, gates, states = "unread_rows", ("a", "b"), ("h",)
         parameters, products = {"q": ("q1", "q2")}, {"w": ("u", "v")}
@@ -54,7 +54,7 @@ class Cells:
             return tanh(x.a + r.a), sigmoid(p.w)
 
     class PassedOn(Cell):
-        """A gate is the next state as it is, and read by a product."""
+        """A gate that is the next state unchanged, and the operand of a product."""
 
         name, gates, states, products = "passed_on", ("a",), ("h", "g"), {"w": ("w",)}
 
@@ -71,7 +71,7 @@ class Cells:
             return hidden, sigmoid(x.o + r.o) * hidden
 
     class SecondState(Cell):
-        """Its output is the second state, and wider than the first."""
+        """The output is the second state, and wider than the first."""
 
         name, gates, states, output = "second_state", ("a",), {"m": "K", "h": "H"}, "h"
         sizes, options, products = {"K": "memory"}, {"memory": 6}, {"down": Product(("d",), "KH")}
@@ -82,7 +82,7 @@ class Cells:
             return tanh(p.down(hidden) + s.m), hidden
 
     class Conditions(Cell):
-        """Conditions on a number of each sequence, on one of all, and a number where a tensor may be."""
+        """Conditions on a number of each sequence and on one number for all, and a constant in place of a tensor."""
 
         name, gates, states, scalars, streams = "conditions", ("a",), ("h",), ("w",), {"m": "TB"}
 
@@ -97,7 +97,7 @@ ALL = {name: cell for name, cell in vars(Cells).items() if isinstance(cell, type
 
 
 def modules(cell, kind=seqcells.RecurrentLayer, **options):
-    """One by each of the reference and the CPU engine, of the same weights."""
+    """A module on the reference and one on the CPU engine, with the same weights."""
     made = type(cell.__name__, (kind,), {"cell": cell, "__module__": __name__})
     ours = made(IN, H, dtype=torch.float64, backend="cpu", **options)
     theirs = made(IN, H, dtype=torch.float64, backend="reference", **options)
@@ -119,7 +119,7 @@ def everything(layer, x, given):
 @pytest.mark.parametrize("form", ["plain", "bounded", "deep"])
 @pytest.mark.parametrize("name", ALL)
 def test_results_and_gradients(name, form, compiling):
-    """The third call that is alike is prepared, and its memory was another's."""
+    """The third call with the same signature is prepared, and reuses memory of other values."""
     torch.manual_seed(0)
     cell, deep = ALL[name], {"num_layers": 2, "bidirectional": True} if form == "deep" else {}
     if name == "NumberOut" and deep:
@@ -148,7 +148,7 @@ def test_streams_of_steps(name, compiling):
 
 @needs_compiler
 def test_cell_modules(compiling):
-    """Of an output that is the second state, wider than the first."""
+    """The output is the second state, wider than the first."""
     theirs, ours = modules(Cells.SecondState, seqcells.RecurrentCell)
     x = torch.randn(B, IN, dtype=torch.float64, requires_grad=True)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Layers exported by torch.onnx.export: nodes of ONNX where it has them, a Scan elsewhere, as two runtimes run them."""
+"""Layers exported by torch.onnx.export: nodes that ONNX has, otherwise a Scan, run by two runtimes."""
 
 import warnings
 
@@ -55,7 +55,7 @@ RUNTIMES = {"onnxruntime": by_onnxruntime, "openvino": by_openvino}
 
 
 def compare(model, name, runtimes, dynamic=True):
-    """Both results at all sizes; the operators of the graph."""
+    """Compare the results at all sizes; return the operators of the graph."""
     for each in runtimes:
         run = None
         for seed, size in enumerate(SIZES):
@@ -71,7 +71,7 @@ def compare(model, name, runtimes, dynamic=True):
 
 
 def defined(cell, *sizes, **options):
-    """A layer of a cell in the library, which is in the registry while the test runs."""
+    """A layer of a library cell, which is in the registry while the test runs."""
     return seqcells.define(getattr(seqcells.cells, cell))[0](*sizes, **options)
 
 
@@ -103,7 +103,8 @@ def test_cells_that_onnx_has(make, kind, count, name):
 @pytest.mark.parametrize("name", [None, "lengths"])
 @pytest.mark.parametrize(("make", "kind", "count"), NATIVE.values(), ids=NATIVE)
 def test_cells_that_onnx_has_by_openvino(make, kind, count, name):
-    """It leaves sequence_lens out where axes are dynamic, and peepholes at all, of nodes that others made, too."""
+    """OpenVINO ignores sequence_lens where axes are dynamic, and always ignores peepholes, also in other exporters'
+    nodes."""
     torch.manual_seed(0)
     layer = make()
     if layer.mode == "PEEPHOLE_LSTM":
@@ -132,7 +133,7 @@ def test_what_onnx_has_no_node_for_becomes_a_scan(make, name, always):
 
 
 class Projected(nn.Module):
-    """The gates' parts are no product of an input alone."""
+    """The input's part of the gates is not a product of the input alone."""
 
     def __init__(self):
         super().__init__()
@@ -152,7 +153,7 @@ def test_gates_that_no_product_of_weights_makes():
 
 
 class Outputs(nn.Module):
-    """A module whose result is one tensor, as `compare` takes it."""
+    """A module whose result is one tensor, in the form that `compare` expects."""
 
     def __init__(self, module):
         super().__init__()
@@ -162,9 +163,9 @@ class Outputs(nn.Module):
         return (self.module(input),)
 
 
-@pytest.mark.parametrize("hidden", [H, 48])  # constants that the exporter folds, and that it leaves as they are
+@pytest.mark.parametrize("hidden", [H, 48])  # constants that the exporter folds, and constants that it leaves
 def test_a_node_comes_back(hidden):
-    """Exported, and made a layer again."""
+    """Exported, and imported as a layer again."""
     layer = seqcells.LSTM(F, hidden, bidirectional=True)
     proto = exported(Wrapped(layer), None)
     folded = onnx.load_model_from_string(proto.SerializeToString())
@@ -175,7 +176,7 @@ def test_a_node_comes_back(hidden):
 
 
 class FromStates(nn.Module):
-    """A layer that begins with given states."""
+    """A layer with given initial states."""
 
     def __init__(self, layer):
         super().__init__()
@@ -202,7 +203,7 @@ def test_states_of_an_empty_sequence_stay(make):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", [None, "reset"])
 def test_bfloat16_is_computed_in_float32(name):
-    """No checker knows such nodes before opset 22. onnxruntime has not even products of bfloat16 on a CPU."""
+    """No checker accepts such nodes before opset 22. onnxruntime lacks even products of bfloat16 on a CPU."""
     model = Wrapped(seqcells.LSTM(F, H, dtype=torch.bfloat16), name).eval()
     given = tuple(each.bfloat16() if each.is_floating_point() else each for each in inputs(name, *SIZES[0]))
 
@@ -248,7 +249,7 @@ def test_packed_inputs():
 
 
 class Products(nn.Module):
-    """The gates' parts are products of other shapes than a layer's."""
+    """The input's part of the gates comes from products of other shapes than a layer's."""
 
     def __init__(self, weight, bias):
         super().__init__()

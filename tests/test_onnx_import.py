@@ -1,4 +1,4 @@
-"""ONNX' recurrent nodes as layers of ours: its own tests, random attributes against its equations and onnxruntime."""
+"""ONNX' recurrent nodes as our layers: ONNX' own tests, and random attributes against its equations and onnxruntime."""
 
 import copy
 from collections import Counter
@@ -79,7 +79,7 @@ def test_each_attribute_is_drawn_at_least_twice():
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_attributes_by_onnxruntime(kind, compiling):
-    """In float32, by the engine; nodes that the runtime refuses count in the test above."""
+    """In float32, by the engine; nodes that the runtime refuses are covered by the test above."""
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     ran = 0
     for seed in SEEDS:
@@ -95,10 +95,10 @@ def test_random_attributes_by_onnxruntime(kind, compiling):
         (module,) = load(model).values()
         exact = drawn.results()
         if max(np.abs(each).max() for each in exact) > 100:
-            continue  # functions without bounds: in float32 there is little to compare
+            continue  # unbounded functions: float32 results would differ too much
         for found, theirs, truth in zip(run(module, inputs, torch.float32), expected, exact, strict=True):
             np.testing.assert_allclose(found, truth, rtol=1e-4, atol=1e-5)
-            if np.allclose(theirs, truth, rtol=1e-4, atol=1e-5):  # else the runtime does something else
+            if np.allclose(theirs, truth, rtol=1e-4, atol=1e-5):  # else the runtime computes something else
                 np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-5)
                 ran += 1
     assert ran >= 10
@@ -142,7 +142,7 @@ def test_a_graph_and_graphs_in_it(tmp_path):
     graph = helper.make_graph([outer], "outer", inputs, [helper.make_tensor_value_info("out", 11, None)], values)
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
     modules = load(tmp_path / "model.onnx")
-    # The branches are two, and each has its nodes.
+    # There are two branches, and each has its own nodes.
     assert [*modules] == [*(f"layer{k}" for k in range(3)), *(f"layer{k}_2" for k in range(3))]
     for each, module in zip(drawn * 2, modules.values(), strict=True):
         np.testing.assert_allclose(run(module, each.inputs)[0], each.results()[0], rtol=1e-9)
@@ -181,7 +181,7 @@ def test_what_is_no_node_of_the_operator(change, words):
 
 
 def single(kind, **others):
-    """A model of one node with the default attributes, its weights and what it is given."""
+    """A model of one node with the default attributes, and its weights and inputs."""
     drawn = Drawn(kind, 0, direction="forward", activations=[])
     drawn.attributes = {"hidden_size": H, **others}
     drawn.weights.pop("P", None)
@@ -189,7 +189,7 @@ def single(kind, **others):
 
 
 def test_weights_that_the_graph_computes_of_constants():
-    """By what exporters leave of a layer: W in another order, put together of parts."""
+    """Exporters leave such graphs: W is concatenated from parts in another order."""
     drawn, model = single("GRU")
     graph = model.graph
     node, weight = graph.node[0], next(each for each in graph.initializer if each.name == "W")
@@ -220,7 +220,7 @@ def test_values_count_before_initializers_of_the_same_name():
 
 @pytest.mark.parametrize("version", [22, 17])
 def test_nodes_in_functions_of_the_model(version):
-    """ONNX puts functions in the place of their calls, but of the model's own opset alone."""
+    """ONNX inlines functions in place of their calls, but only functions of the model's own opset."""
     drawn, model = single("RNN")
     node, opset = model.graph.node[0], helper.make_opsetid("", version)
     function = helper.make_function("own", "Layer", [*node.input], [*filter(None, node.output)], [node], [opset])

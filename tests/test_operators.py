@@ -1,5 +1,5 @@
-"""The operators, for those who call them or hold graphs of them: what they are given is checked, what they return is
-what compilers were told, and no transform passes them unseen."""
+"""The operators, for direct callers and for graphs: arguments are checked, results match the fakes, and no transform is
+silently wrong."""
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def kinds():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "settings"), kinds())
 def test_results_are_what_compilers_were_told(name, settings, dtype, backend):
-    """Dtype, shape and strides of each result are the fake's: who has compiled reads what lies there by those."""
+    """Dtype, shape and strides of each result equal the fake's, because compiled code reads the memory by them."""
     q = without_gradients(problem(name, dtype, **settings))
     args = operators.arguments(q, backend)
     real = torch.ops.seqcells.recurrence_forward(*args)
@@ -107,7 +107,7 @@ def test_results_are_what_compilers_were_told(name, settings, dtype, backend):
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_compiled_gradients_are_those_of_eager_calls(name, dtype):
-    """By inductor, which reads what the operators return as the fakes have it; with a learned initial state."""
+    """With inductor, which reads the operators' results by the fakes' layout; with learnt initial states."""
     torch._dynamo.reset()
     module = layer(name, F, H, bidirectional=True, dtype=dtype, backend="cpu")
     input = torch.randn(T, B, F, dtype=dtype, requires_grad=True)
@@ -135,7 +135,7 @@ def test_compiled_gradients_under_autocast(name):
         assert_equal_to([g.double() for g in each[1:]], exact, 5e-2)
 
 
-# What changes a tensor between forward and backward.
+# Changes of a tensor between forward and backward.
 
 
 def _channels_last(tensor):
@@ -175,7 +175,7 @@ def test_what_was_saved_must_come_back_as_large(device):
         output.sum().backward()
 
 
-# What the operators are given.
+# Arguments of the operators.
 
 
 BAD = {

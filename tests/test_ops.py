@@ -1,4 +1,4 @@
-"""The operators: well formed, one node in a graph, the same numbers compiled, exported and eager."""
+"""The operators are well formed, are one node in a graph, and give the same numbers compiled, exported and eager."""
 
 import pytest
 import torch
@@ -39,7 +39,8 @@ def arguments(name, boundaries=True, backend="reference"):
 
 
 def opchecked():
-    """In float64 every cell on every backend; in fewer bits, cells with and without more states and parameters."""
+    """In float64, every cell on every backend; in lower precision, cells with and without further states and
+    parameters."""
     for name, backend in cases(form="recurrence", options=("lengths", "reset")):
         yield name, backend, torch.float64
         if name in (*MAIN, "peephole_lstm") and backend in ("reference", "cpu"):
@@ -54,7 +55,7 @@ ONE_OF_FEWER_BITS = "gru", "cpu", torch.bfloat16
         boundaries and ((name == "lstm" and dtype == torch.float64) or (name, backend, dtype) == ONE_OF_FEWER_BITS)
     )
 )
-@heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # other cells have one form each
+@heavy_if(lambda name, boundaries, **_: boundaries or name in MAIN)  # every other cell has one form
 @pytest.mark.parametrize("boundaries", (False, True))
 @pytest.mark.parametrize(("name", "backend", "dtype"), list(opchecked()), ids=str)
 def test_opcheck(name, backend, dtype, boundaries):
@@ -77,7 +78,7 @@ def test_opcheck(name, backend, dtype, boundaries):
 
 
 def storages(tree):
-    """Where each tensor of a tree lies, and how often it was written to."""
+    """The storage address and the version counter of each tensor in a tree."""
     tensors = [t for t in torch.utils._pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
     return [(t.untyped_storage().data_ptr(), t._version) for t in tensors]
 
@@ -92,7 +93,8 @@ def test_compiled_whole_equals_eager(name, backend, options, device):
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     like = {"dtype": torch.float64, "device": device, "requires_grad": True}
     count = module.num_layers * (2 if module.bidirectional else 1)
-    # The interpreter takes long, and a graph for several lengths is no matter of the backend.
+    # Several lengths only outside the interpreter, which is slow; graphs for several lengths do not depend on the
+    # backend.
     for steps in (T,) if backend.startswith("triton") and device == "cpu" else (T, T + 2, T + 9):
         input, hx = torch.randn(steps, B, F, **like), random_states(name, count, B, H, **like)
         for kwargs in (

@@ -1,4 +1,4 @@
-"""The options of a cell as its modules have them."""
+"""The options of a cell in its modules."""
 
 import copy
 import pickle
@@ -38,7 +38,7 @@ def test_options_are_the_constructors():
 
 
 def in_another_process(module):
-    """As a file is read where nobody has configured the cell."""
+    """The module loaded from a file in a process in which the cell is not configured yet."""
     file = pickle.dumps(module)
     cells.RecurrentHighway.configurations.pop("depth=2")
     twin = pickle.loads(file)
@@ -117,7 +117,7 @@ def test_a_step_that_returns_other_states_is_told():
 
 
 def test_a_graph_names_a_configured_cell():
-    """So that another process, in which nobody has configured it, finds the same equations."""
+    """So that another process, in which the cell is not configured, finds the same equations."""
     cell = cells.RecurrentHighway.configured(depth=2)
     hash = program(cell)
     cells.RecurrentHighway.configurations.pop("depth=2")
@@ -134,7 +134,7 @@ OTHER_WEIGHTS = {"Symmetric": lambda w: {"hh": w.hh + w.hh.mT}, "Lower": lambda 
 
 
 def test_a_graph_knows_of_heads():
-    """A reduction over all units is another than one over those of each head, as is a product's weight."""
+    """A reduction over all units differs from a reduction over each head, and so does a product's weight."""
 
     def whole(x, r, s, p):
         return x.h + units.max(s.h)
@@ -150,7 +150,7 @@ def test_a_graph_knows_of_heads():
 
 
 def test_the_recurrent_product_may_read_what_a_cell_says():
-    """And a graph knows it: tanh of the state instead of the state."""
+    """A graph records it too: tanh of the state instead of the state."""
 
     class Squashed(Cell):
         name, gates, states = "squashed", ("h",), ("h",)

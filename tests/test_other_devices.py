@@ -1,4 +1,4 @@
-"""On a type of device that no kernels are for, `auto` takes torch's own operator where it runs, else the reference."""
+"""On a device type without our kernels, `auto` takes torch's own operator where it runs, otherwise the reference."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def told():
-    """What a process tells in which there is such a device."""
+    """The report of a process that has such a device."""
     command = [sys.executable, HERE / "elsewhere.py"]
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -26,7 +26,7 @@ def told():
 @pytest.mark.parametrize("gradients", (True, False), ids=("gradients", "inference"))
 @pytest.mark.parametrize("kind", CASES)
 def test_torchs_operator_where_it_runs_else_the_reference(kind, gradients, told):
-    """The device has no fused cells, which torch's LSTM and GRU call there: they are tried, once, and not called."""
+    """The device lacks the fused cells that torch's LSTM and GRU call. These are tried once and then not called."""
     call = told["calls"][f"{kind}, {gradients}"]
     assert call["away"] <= 1e-12, "torch.nn in float64, on the CPU"
     if kind.startswith("RNN"):

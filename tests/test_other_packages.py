@@ -1,7 +1,7 @@
-"""Cells that torch.nn lacks give what other packages give with the same weights.
+"""Cells that torch.nn lacks give the results of other packages with the same weights.
 
-Each test makes weights as the package has them, maps them to a layer's, and writes the package's step out. Outputs,
-final states, and gradients of input, initial states and the package's own weights agree in float64.
+Each test makes weights in the package's form, maps them to a layer's, and writes out the package's step. Outputs, final
+states and gradients agree in float64; the gradients are of the input, the initial states and the package's own weights.
 """
 
 import pytest
@@ -39,7 +39,7 @@ def rows(v, *order):
 
 
 def by_layer(name, backend, weights, x, hx, **options):
-    """Output and final states of a layer with such weights; its other biases are zero."""
+    """Output and final states of a layer with these weights; its other biases are zero."""
     layer = LAYERS[name](IN, H, dtype=torch.float64, backend=backend, **options)
     given = {f"{key}_l0": value for key, value in weights.items()}
     others = {key: torch.zeros_like(p) for key, p in layer.named_parameters() if key not in given}
@@ -50,7 +50,13 @@ def by_layer(name, backend, weights, x, hx, **options):
 
 
 def check(name, backend, w, mapped, step, hx=None, **options):
-    """``w``: the package's weights by name; ``mapped(w)``: the layer's; ``step(w, x, *states)``: the new states."""
+    """Compare results and gradients.
+
+    Args:
+        w: the package's weights by name.
+        mapped: makes the layer's weights from ``w``.
+        step: (w, x, *states) → the new states.
+    """
     x, hx = leaf(T, N, IN), [leaf(N, H) for _ in REGISTRY[name].states] if hx is None else hx
     ours = by_layer(name, backend, mapped(w), x, hx, **options)
     states, outputs = hx, []
@@ -93,7 +99,7 @@ def test_gru_reset_before_is_that_of_keras(backend):
 
 
 def test_gru_reset_before_is_that_of_onnx(backend):
-    """The operator GRU with ``linear_before_reset=0``, by onnx.reference; its order of gates is that of Keras."""
+    """The operator GRU with ``linear_before_reset=0``, by onnx.reference; it has Keras' order of gates."""
     onnx = pytest.importorskip("onnx")
     reference = pytest.importorskip("onnx.reference")
     w, x, h = keras_gru(), leaf(T, N, IN), leaf(N, H)
@@ -120,7 +126,7 @@ def test_gru_reset_before_is_that_of_onnx(backend):
 def test_layer_norm_lstm_is_that_of_haste(backend):
     """`LayerNormLSTMCell` (lmnt-com/haste, frameworks/tf/layer_norm_lstm_cell.py), whose order of gates is i, g, f, o.
 
-    It has its biases after the norms alone. That of TensorFlow Addons carries c normalised, and so is another cell.
+    Its biases follow the norms only. TensorFlow Addons' cell carries the normalised c, and so is another cell.
     """
     w = {"kernel": leaf(IN, 4 * H), "recurrent_kernel": leaf(H, 4 * H), "bias": leaf(4 * H)}
     w |= {"gamma": leaf(2, 4 * H), "gamma_h": leaf(H), "beta_h": leaf(H)}
@@ -148,8 +154,8 @@ def test_layer_norm_lstm_is_that_of_haste(backend):
 def test_layer_norm_gru_is_that_of_skip_thoughts(backend):
     """`LayerNormGRUCell` (tensorflow/models, research/skip_thoughts/skip_thoughts/ops/gru_cell.py), after Ba et al.
 
-    Its z is one less ours, which gains and biases of the other sign make of it; its epsilon is 1e-12, here ours. That
-    of haste has one norm of all three gates, and so is another cell.
+    Its z is one minus ours, which gains and biases of the opposite sign produce. Its epsilon is 1e-12, and ours is set
+    to it here. haste's cell has one norm for all three gates, and so is another cell.
     """
     w = {"w_h": leaf(H, 2 * H), "w_x": leaf(IN, 2 * H), "u": leaf(H, H), "w": leaf(IN, H)}
     w |= {f"{part}_{name}": leaf(w[name].shape[1]) for name in [*w] for part in ("gamma", "beta")}
@@ -180,7 +186,7 @@ def test_block_gru_is_that_of_sheeprl(backend, heads):
     """`LayerNormGRUCell` (Eclectic-Sheep/sheeprl, sheeprl/models/models.py), itself after DreamerV2's `GRUCell`.
 
     It has one linear map of state and input, whose part for the state is masked here where there are two blocks. The
-    epsilon is torch.nn.LayerNorm's, 1e-5; its DreamerV3 is configured with 1e-3.
+    epsilon is torch.nn.LayerNorm's, 1e-5; sheeprl's DreamerV3 is configured with 1e-3.
     """
     block = torch.block_diag(*[torch.ones(H // heads, H // heads)] * heads)
     w = {"linear": leaf(3 * H, H + IN), "bias": leaf(3 * H), "gain": leaf(3 * H), "shift": leaf(3 * H)}
@@ -206,7 +212,7 @@ def test_block_gru_is_that_of_sheeprl(backend, heads):
 
 
 def test_dreamer_core_is_that_of_dreamerv3():
-    """`RSSM._core` from the embedded stochastic state and action on (danijar/dreamerv3, dreamerv3/rssm.py)."""
+    """`RSSM._core` after the embedding of the stochastic state and action (danijar/dreamerv3, dreamerv3/rssm.py)."""
     blocks, size, embedding = 2, H // 2, 5
     w = {"in": leaf(H, embedding), "in_bias": leaf(embedding), "in_scale": leaf(embedding)}
     w |= {"hid": leaf(blocks, size + embedding + IN, size), "hid_bias": leaf(H), "hid_scale": leaf(H)}
@@ -303,7 +309,8 @@ def test_recurrent_highway_is_that_of_its_authors(backend):
 def test_multi_head_slstm_is_that_of_its_authors(backend, begin):
     """`slstm_forward` of the vanilla backend (NX-AI/xlstm, xlstm/blocks/slstm/src/vanilla), with its stabiliser m.
 
-    A normaliser of zero says here that nothing was seen: initial c, n and m have no gradient then, and have one there.
+    A zero normaliser means here that no step was seen. The initial c, n and m have no gradient then; in xlstm they have
+    one.
     """
     heads, size = 2, H // 2
     w = {"W": leaf(4 * H, IN), "R": leaf(heads, 4 * size, size), "b": leaf(4 * H)}

@@ -1,7 +1,7 @@
-"""`swap` gives other packages' modules that hold recurrent layers the methods of an adapter; `unswap` takes them away.
+"""`swap` adds an adapter's methods to other packages' modules that hold recurrent layers; `unswap` removes them.
 
-Here are stand-ins for those modules, with their names and with loops in their methods. `make integrations` has the
-packages' own.
+This file has stand-ins for those modules, with their names and with loops in their methods. `make integrations` tests
+the packages' own modules.
 """
 
 import copy
@@ -46,7 +46,7 @@ class RecurrentActorCriticPolicy(nn.Module):
 
 
 class Trajectories(nn.Module):
-    """A trajectory after the other by one call each, which is what TorchRL's rows come to."""
+    """Calls the layer once for each trajectory in turn, which is what TorchRL's padded rows compute."""
 
     recurrent_backend = "auto"
 
@@ -96,7 +96,7 @@ class GRUModule(Trajectories):
 
 @pytest.fixture(autouse=True)
 def packages(monkeypatch):
-    """The stand-ins are found where the packages have the originals."""
+    """Register the stand-ins under the originals' module names."""
     for kind in (RecurrentActorCriticPolicy, LSTMModule, GRUModule):
         place = PLACES[kind.__name__]
         monkeypatch.setattr(kind, "__module__", place)
@@ -168,7 +168,7 @@ def test_results_and_the_way_back(make, call):
 
 @pytest.mark.parametrize("kind", [LSTMModule, GRUModule])
 def test_one_call_of_the_layer(kind):
-    """With zeros where episodes begin in the middle; otherwise each trajectory is a row of one call."""
+    """With zero states where episodes begin in the middle; with other states, each trajectory is a row of one call."""
     calls = []
     for own in (False, True):
         owner = kind()
@@ -213,7 +213,7 @@ def test_a_subclass_goes_on_and_its_own_way_stays():
 def test_a_layer_that_is_left_leaves_the_owner():
     owner = RecurrentActorCriticPolicy()
     expected = results(owner, policy_call())
-    owner.lstm_critic.stream = 3  # a name of ours
+    owner.lstm_critic.stream = 3  # `stream` is one of our names
     report = seqcells.swap(owner)
     assert [*report.left] == ["lstm_critic"] and report.adapted == {}
     torch.testing.assert_close(results(owner, policy_call()), expected)
@@ -241,14 +241,14 @@ def test_a_subclass_whose_own_way_takes_no_layers_of_ours_keeps_them():
 def test_another_layer_of_an_owner_does_not_count():
     owner = nn.ModuleList([LSTMModule()])
     owner[0].extra = nn.GRU(2, 2)
-    owner[0].extra.stream = 3  # a name of ours
+    owner[0].extra.stream = 3  # `stream` is one of our names
     report = seqcells.swap(owner)
     assert [*report.replaced] == ["0.lstm"] and [*report.left] == ["0.extra"] and [*report.adapted] == ["0"]
 
 
 @pytest.mark.parametrize("change", ["setattr", "unswap", "type"])
 def test_an_adapted_owner_of_a_layer_of_torchs(change):
-    """Its class's own methods go on."""
+    """The owner's own methods run."""
     for kind, call in ((LSTMModule, trajectory_call(2, 1)), (RecurrentActorCriticPolicy, policy_call())):
         torch.manual_seed(1)
         owner = kind()
@@ -334,7 +334,7 @@ def test_owners_change_with_their_layers_while_an_example_is_timed(monkeypatch):
 
 
 class Lengths(nn.LSTM):
-    """Its forward does the layer's work by super()'s."""
+    """A subclass whose forward does the layer's work through super()."""
 
     def forward(self, input, hx=None, shift=0):
         return super().forward(input + shift, hx)

@@ -1,4 +1,4 @@
-"""Parameters that are copied, shared, replaced, computed by something else, or converted."""
+"""Parameters that are copied, shared, replaced, computed by another module, or converted."""
 
 import copy
 import io
@@ -33,7 +33,7 @@ COPIES = {
 
 
 def replica_of(module):
-    """As nn.DataParallel makes one: parameters become plain tensors, set as attributes."""
+    """A replica as nn.DataParallel makes it: parameters become plain tensors, set as attributes."""
     replica = module._replicate_for_data_parallel()
     for name, parameter in module._parameters.items():
         setattr(replica, name, None if parameter is None else parameter.detach().clone())
@@ -66,7 +66,7 @@ def test_copies_are_independent(kind, settings, way):
     assert_close(run(module), before, rtol=0, atol=0)
 
 
-# Parameters that something else computes, shares or replaces.
+# Parameters that another module computes, shares or replaces.
 
 
 def old_weight_norm(module, name):
@@ -101,7 +101,7 @@ def test_parametrizations(kind, backend, how):
         torch.manual_seed(0)
         PARAMETRIZED[how](module, name)
         optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
-        for _ in range(3):  # what backward and the optimizer change must be seen by the next call
+        for _ in range(3):  # the next call must see what backward and the optimizer change
             optimizer.zero_grad()
             with parametrize.cached():  # spectral_norm takes a step at each reading
                 state = module(input)
@@ -162,7 +162,7 @@ def test_to_dtype(kind, settings, dtype):
     theirs, ours = both(kind, settings)
     assert {p.dtype for p in ours.to(dtype).parameters()} == {dtype}
     if dtype != torch.float64:
-        ours.backend = "torch"  # how near others come with few digits, test_parity tells
+        ours.backend = "torch"  # test_parity covers the nearness of other backends in low precision
     assert_same(ours, theirs.to(dtype))
 
 
@@ -206,7 +206,7 @@ def test_shapes_on_the_meta_device(kind, backend):
 
 @each_module
 def test_moves_are_noticed(kind, settings):
-    """`requires_grad_`, `zero_grad`, `apply`, `share_memory` and `train` are nn.Module's own."""
+    """`requires_grad_`, `zero_grad`, `apply`, `share_memory` and `train` are nn.Module's own methods."""
     ours = make(seqcells, kind, settings)
     assert not any(p.requires_grad for p in ours.requires_grad_(False).parameters())
     assert all(p.is_shared() for p in ours.share_memory().parameters())

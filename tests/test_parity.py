@@ -33,7 +33,7 @@ OPTIONS = [
 
 
 def check(theirs, ours, name, form, device, given_states=True):
-    """Both on the same input in one of the four forms, outputs and gradients compared."""
+    """Compare outputs and gradients of both for the same input, in one of the four forms."""
     count = theirs.num_layers * (2 if theirs.bidirectional else 1)
     like = {"dtype": torch.float64, "device": device}
     steps = {"packed sorted": (7, 4, 1), "packed unsorted": (2, 7, 5)}.get(form)

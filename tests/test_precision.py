@@ -1,4 +1,5 @@
-"""float32 products of the Triton engine are as torch's switches for recurrent layers say, which stay as they were."""
+"""float32 products of the Triton engine follow torch's switches for recurrent layers, and leave the switches
+unchanged."""
 
 import ast
 import threading
@@ -27,12 +28,12 @@ BACKENDS = torch.backends
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """Not here, where the switches are what is tested."""
+    """Overrides the fixture, because these tests are about the switches."""
 
 
 @pytest.fixture(autouse=True)
 def defaults():
-    """torch's own, before each test and after it."""
+    """Restores torch's own defaults before and after each test."""
 
     def restore():
         BACKENDS.cudnn.allow_tf32 = True
@@ -113,7 +114,7 @@ def test_the_older_switch_can_still_be_read():
 
 
 def test_threads_take_turns():
-    """One does not put back what another has just begun to rely on."""
+    """A thread does not restore a switch that another thread has just begun to rely on."""
     inside, leave, seen = threading.Event(), threading.Event(), []
 
     def first():
@@ -174,6 +175,6 @@ def test_the_precision_reaches_the_compiler(mode):
     source = ASTSource(_product, {**signature, "precision": "constexpr"}, {(5,): mode})
     text = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ttir"]
     (dot,) = (line for line in text.splitlines() if "tt.dot" in line)
-    # The exact one is the language's default, which it does not print.
+    # The exact mode is the language's default, which is not printed.
     expected = ", inputPrecision = " + mode + " :" if mode != "ieee" else " :"
     assert f"{expected} tensor<16x32xf32>" in dot

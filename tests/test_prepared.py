@@ -1,4 +1,4 @@
-"""The same inference call again and again: prepared once, it gives what the first gave, and nothing stale."""
+"""A repeated inference call is prepared once, gives the results of the first call, and nothing stale."""
 
 import copy
 import pickle
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_told_as_ever_once_a_call_is_prepared():
 
 @pytest.mark.parametrize("streaming", (False, True), ids=("layer", "stream"))
 def test_tensors_that_are_one_and_the_same(streaming):
-    """States that begin with the same zeros, and layers that share parameters."""
+    """States that begin with the same zero tensor, and layers that share parameters."""
     module, zeros = layer("lstm", 7, 7, 2, backend="cpu", **LIKE), torch.zeros(2, 1, 7, **LIKE)
     module.weight_ih_l1 = module.weight_ih_l0
     input = torch.randn(3, 1, 7, **LIKE)

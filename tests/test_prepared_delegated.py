@@ -1,4 +1,4 @@
-"""The same call of torch's operator again and again: prepared once, it is torch.nn's to the bit, at little cost."""
+"""A repeated call of torch's operator is prepared once, equals torch.nn's result to the bit, and costs little."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ PACKAGE = str(Path(seqcells.__file__).parent)
 
 @pytest.fixture
 def whole(monkeypatch):
-    """The calls that went the whole way, through checks and choice."""
+    """The calls that took the full path, through checks and the choice of a backend."""
     made = []
     for name in ("layers", "step_and_kept"):
         function = getattr(functional, name)
@@ -66,7 +66,7 @@ def test_other_numbers(kind, dtype, whole):
     for training in (False, True):
         try:
             expected = everything(theirs, example(theirs), states_for(theirs), training)
-        except RuntimeError as refusal:  # of oneDNN's, for some processors
+        except RuntimeError as refusal:  # by oneDNN, for some processors
             pytest.skip(str(refusal))
         for _ in range(TIMES):
             same(everything(ours, example(ours), states_for(ours), training), expected)
@@ -74,7 +74,7 @@ def test_other_numbers(kind, dtype, whole):
 
 
 def layouts(module):
-    """Inputs and states that lie in memory in every way, by name."""
+    """Inputs and states in all memory layouts, by name."""
     cell = hasattr(module, "weight_ih")
     generator = torch.Generator().manual_seed(1)
 
@@ -120,7 +120,7 @@ def test_however_its_tensors_lie(kind, settings, training, whole):
                 found = flat(module(input, like_module(states) if states else None))
             return [*found, *gradients(found, [*module.parameters()])] if training else found
 
-        # A layer of ours takes contiguous states, with which a CPU's products round otherwise.
+        # Our layer makes states contiguous, and with contiguous states a CPU's products round differently.
         expected = call(theirs, states=[*states] if "Cell" in kind else [state.contiguous() for state in states])
         for _ in range(TIMES):
             same(call(ours), expected)
@@ -215,7 +215,7 @@ def test_copies_begin_anew():
         same(everything(module, example(module), [], False), expected)
 
 
-# Who must see the whole way.
+# Calls that must take the full path.
 
 
 def test_calls_that_are_never_prepared(whole):
@@ -277,7 +277,7 @@ def test_compiled_after_it_was_prepared():
 
 
 def test_saved_and_computed_again():
-    """A checkpoint counts what is saved: a call and its repetition save the same, prepared or not."""
+    """A checkpoint counts saved tensors: a call and its recomputation save the same tensors, prepared or not."""
     module = make(seqcells, "GRU", NAMED)
     for before in range(4):
         for _ in range(before):
@@ -302,7 +302,7 @@ def test_threads_may_call_a_module_at_once():
         list(pool.map(call, range(4)))
 
 
-# Weights in one chunk, as if on a GPU.
+# Weights in one chunk, as on a GPU.
 
 
 @pytest.mark.parametrize("training", (False, True), ids=("inference", "training"))
@@ -318,11 +318,11 @@ def test_weights_in_one_chunk(training, monkeypatch):
     assert len(asked) == count + 1 and lie_in_one_chunk(given[-1]) and not is_whole(module)
 
 
-# What it costs.
+# Its cost.
 
 
 def functions_of_ours(call):
-    """Those that a call calls, by name."""
+    """The names of our functions that a call calls."""
     called = []
 
     def note(frame, event, _):
@@ -339,7 +339,7 @@ def functions_of_ours(call):
 
 @pytest.mark.parametrize("kind", ("LSTM", "GRU", "RNN", "LSTMCell"))
 def test_few_functions_of_ours_are_called(kind):
-    """Each takes a tenth of a microsecond and more: counted, for a clock is everybody's."""
+    """Each call takes a tenth of a microsecond or more. Calls are counted, because other programs disturb a clock."""
     module = make(seqcells, kind, NAMED)
     for states in ([], states_for(make(nn, kind, {}))):
         prepare(module, states=states)

@@ -1,4 +1,5 @@
-"""Cells that read streams, or make weights of weights: their calls are prepared, too, and give what the first gave."""
+"""Cells that read streams, or make weights from weights: their calls are prepared too, and give the results of the
+first call."""
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ pytestmark = [needs_compiler, pytest.mark.usefixtures("own_registry", "compiling
 T, N, F, H, TIMES = 4, 3, 5, 6, 5
 KIND = {"dtype": torch.float64}
 UNREAD = {"allow_unused": True, "materialize_grads": True}
-"""Some cells do not read a state."""
+"""Needed because some cells do not read a state."""
 DEEP = {"num_layers": 2, "bidirectional": True}
 ALONE = "MemoryBlockLSTM"
-"""The reference's."""
+"""A cell that only the reference runs."""
 EVERY = {name: getattr(cells, name) for name in LIBRARY if name != ALONE}
 NAMES = [name for name, cell in EVERY.items() if cell.streams or cell.weights is not Cell.weights]
 PLAIN = ("GRUD", "GRUDecay", "GatedAntisymmetricRNN", "IntersectionRNN")
-"""One without gates, one with a stream of the call's, one that makes a weight, one that reads its input once more."""
+"""A cell without gates, a cell with a stream that the call gives, a cell that makes a weight. The last cell reads its
+input again."""
 
 
 def problem(name, batch_first=False, deep=False):
@@ -45,7 +47,7 @@ def problem(name, batch_first=False, deep=False):
 
 
 def everything(layer, input, states, streams, gradients=True):
-    """Outputs, final states, and with gradients those of input, states and parameters."""
+    """Outputs, final states and, with ``gradients``, the gradients of input, states and parameters."""
     input, states = input.detach().clone(), [state.detach().clone() for state in states]
     leaves = [input, *states]
     for leaf in leaves if gradients else ():
@@ -149,7 +151,7 @@ class Mixed(Cell):
 
 @pytest.mark.parametrize("batch_first", [False, True], ids=["", "batch_first"])
 def test_streams_of_several_kinds_in_any_order(batch_first):
-    """Training is not prepared where a stream has no steps; inference is."""
+    """Training is not prepared if a stream has no time axis; inference is."""
     torch.manual_seed(3)
     layer = seqcells.define(Mixed)[0](F, H, 2, batch_first=batch_first, backend="cpu", **KIND)
     shape = (N, T) if batch_first else (T, N)
@@ -191,7 +193,7 @@ def test_gradients_of_gradients(batch_first):
 
 
 def test_some_gradients_alone(timed):
-    """Those of the input alone, the weights fixed."""
+    """The input's gradient alone, with frozen weights."""
     layer, input, states, streams = timed
     layer.requires_grad_(False)
     for _ in range(TIMES):

@@ -1,4 +1,4 @@
-"""The same call with gradients again and again: prepared once, it gives what the first gave, and nothing stale."""
+"""A repeated call with gradients is prepared once, gives the results of the first call, and nothing stale."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ TIMES = 4
 
 
 def problem(name, sizes=(4, 3), states=True, dtype=torch.float64, backend="cpu", **options):
-    """A layer, its input and states; all with gradients."""
+    """A layer, its input and states, all with gradients."""
     module = layer(name, 5, 7, backend=backend, dtype=dtype, **options)
     steps, batch = sizes
     generator = torch.Generator().manual_seed(3)
@@ -69,7 +69,7 @@ def test_layers(name, sizes, options, states, dtype):
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
 def test_narrow_numbers_go_the_whole_way(dtype):
-    """What is kept of them is wider than they are."""
+    """Such calls are not prepared, because values kept for backward are wider than the dtype."""
     call = problem("lstm", dtype=dtype, **DEEP)
     first, *others = [everything(*call) for _ in range(TIMES)]
     assert not call[0]._prepared.has(gradients=True)
@@ -79,7 +79,8 @@ def test_narrow_numbers_go_the_whole_way(dtype):
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("shape", ((3,), ()), ids=("batch", "one"))
 def test_chains_of_cells(name, shape):
-    """The first step has states without gradients, the others not: both are prepared."""
+    """The first step has states without gradients, all later steps have states with gradients. Both kinds of calls are
+    prepared."""
     torch.manual_seed(0)
     module = CELLS[name](5, 7, backend="cpu", dtype=torch.float64)
     inputs = torch.randn(6, *shape, 5, dtype=torch.float64, requires_grad=True)
@@ -105,7 +106,7 @@ def test_chains_of_cells(name, shape):
 
 @pytest.mark.parametrize("name", ("lstm", "gru", "indrnn"))
 def test_only_what_is_wanted(name):
-    """Also where the lower layer has no gradients, and runs as in inference."""
+    """Also where the lower layer has no gradients and runs as in inference."""
     module, input, states = problem(name, num_layers=2)
     parameters = dict(module.named_parameters())
     gradients = everything(module, input, states)[1 + len(states) :]
@@ -169,7 +170,8 @@ def test_kept_elsewhere():
 @pytest.mark.parametrize("before", range(4))
 @pytest.mark.parametrize("name", ("lstm", "gru"))
 def test_computed_again(name, before):
-    """A call and its repetition save the same, also where the next one is the first that is prepared, or is no more."""
+    """A call and its recomputation save the same tensors, also where the recomputation is the first prepared call, or
+    is no longer prepared."""
     module, input, states = problem(name, num_layers=2)
     others = [torch.randn(steps, 2, 5, dtype=torch.float64) for steps in range(5, 11)]
     for _ in range(before):
@@ -190,7 +192,8 @@ def test_computed_again(name, before):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_states_of_cells_may_be_changed_in_place(name):
-    """As those of torch.nn's LSTMCell and GRUCell may: a policy's states are masked where an episode ended."""
+    """The states of torch.nn's LSTMCell and GRUCell may be changed, too: a policy masks states where an episode has
+    ended."""
     torch.manual_seed(0)
     module = CELLS[name](5, 7, dtype=torch.float64, backend="cpu")
     inputs, mask = torch.randn(8, 3, 5, dtype=torch.float64), torch.tensor([[1.0], [0.0], [1.0]], dtype=torch.float64)
@@ -331,7 +334,7 @@ def test_threads_may_train_a_module_at_once():
 
 
 def test_an_input_that_is_itself_a_view():
-    """Made without grad mode, a view of it would take from what it is a view of whether it wants a gradient."""
+    """A view made without grad mode would take requires_grad from its base, not from this input."""
     module, data = seqcells.GRU(3, 4, batch_first=True, backend="cpu"), torch.randn(10, 5, 3)
     for call in range(TIMES):
         input = data[2 * call : 2 * call + 2].requires_grad_()

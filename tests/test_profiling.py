@@ -1,4 +1,4 @@
-"""Who records what runs sees each layer, in inference too."""
+"""Profilers and counters see each layer, in inference too."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_a_layer_is_an_event(recorder):
 
 @pytest.mark.parametrize("exported", (False, True))
 def test_products_inside_the_loop_are_counted(exported):
-    """By hand: T·B rows times the weights of input, recurrence and projection, each twice again for backward."""
+    """By hand: T·B rows times the weights of input, recurrence and projection, and twice more for backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     steps, batch, features, hidden, projected = 7, 3, 4, 6, 2

@@ -56,7 +56,7 @@ def test_nothing_leaves_sequences_that_have_ended():
     check(cells.SLSTM, reset=False, valid=valid, **{"carried.n": none})
 
 
-# Jordan's printed kernels keep what the first state is before its projection.
+# Jordan is left out: its printed kernels keep the first state before its projection.
 @pytest.mark.parametrize("name", [name for name in REGISTRY if name != "jordan"])
 def test_keeps_what_the_printed_kernels_keep(name):
     """The same number of vectors, and the same states before and after each step."""
@@ -66,7 +66,7 @@ def test_keeps_what_the_printed_kernels_keep(name):
     found = {a.args[0] for stage in derived.backward.stages for v in stage.block for a in v.inner if a.op == "leaf"}
     for when, reads in (("before", printed.previous), ("after", printed.next)):
         mine = [f"{when}.{state}" in found for state in cell.states]
-        # The printed kernels project the first state after the step, and so do not have it.
+        # The printed kernels project the first state after the step, so they do not have it.
         assert mine[cell.projection :] == list(reads[cell.projection :])
 
 
@@ -86,7 +86,7 @@ STAGES = {
 
 
 def gathers(program):
-    """Row blocks of products and reductions of each stage that gathers."""
+    """The row blocks of products, and the reductions, of each stage with gathers."""
     found = []
     for stage in program.stages:
         products = sum(len(v.op.blocks) for v in stage.gathers if isinstance(v.op, Product))

@@ -1,4 +1,4 @@
-"""The package as a project: what it imports and when, how it installs, how it is laid out."""
+"""The package as a project: what it imports and when, its installation, its layout."""
 
 import ast
 import importlib.metadata
@@ -51,7 +51,8 @@ seqcells.LSTM(2, 3)(torch.zeros(4, 1, 2))
 
 
 def test_import_without_triton_is_quick(tmp_path):
-    """With bytecode, as installed packages have it; the quickest of three, as what else runs only adds to it."""
+    """With bytecode, as installed packages have it. The fastest of three counts, because other programs only add
+    time."""
     python("-c", IMPORT, bytecode=tmp_path)
     assert any(float(python("-c", IMPORT, bytecode=tmp_path)) <= 0.2 for _ in range(3))
 
@@ -122,7 +123,7 @@ def test_info_tells_the_machine_and_which_table_is_in_use(tables):
     assert "table in use: own table mine of 2026-11-26, 2 threads, 0 points, not the whole grid" in told()
 
 
-# Kernels: `kernels/` in the checkout, `seqcells.kernels` to Python.
+# Kernels: `kernels/` in the checkout, `seqcells.kernels` in Python.
 
 
 def folders(*packages, **where):
@@ -137,7 +138,7 @@ def test_kernels_in_the_bare_checkout():
 
 
 def test_a_foreign_kernels_package_is_not_shadowed(tmp_path):
-    """Hugging Face's `kernels`, say, behind the checkout on the path."""
+    """For example Hugging Face's `kernels`, after the checkout on the path."""
     foreign = tmp_path / "kernels"
     foreign.mkdir()
     (foreign / "__init__.py").write_text("")
@@ -159,7 +160,7 @@ def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("seqcells", "kernels"):  # seqcells/kernels left out: as a clone without symlinks has them
+    for name in ("seqcells", "kernels"):  # without the symlink seqcells/kernels, as in a clone without symlinks
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("kernels", "__pycache__", "*.so"))
     (source / "kernels" / "triton" / "marker.py").write_text("")
     for command in (
@@ -173,7 +174,7 @@ def test_an_installed_wheel_has_the_kernels(tmp_path, compiling):
     assert Path(found.strip()) == target / "seqcells" / "kernels" / "triton" / "marker.py"
     assert not (target / "kernels").exists(), "no top-level kernels"
     assert (target / "seqcells" / "py.typed").exists()
-    # The headers came along, and the sources of libraries without Python.
+    # The wheel has the headers, and the sources of libraries without Python.
     assert (target / "seqcells" / "kernels" / "cpu" / "team.cpp").exists()
     assert (target / "seqcells" / "kernels" / "cuda" / "cluster.cuh").exists()
     assert python("-c", COMPILED, cwd=tmp_path, path=target).split() == ["2", "1", "4"]
@@ -195,7 +196,7 @@ def test_nothing_that_is_ignored_is_tracked():
     assert not done.stdout
 
 
-# Imports run downwards, from room to room in this order, and nowhere in a circle. Those inside functions count.
+# Imports run downwards, from room to room in this order, and never in a circle. Imports inside functions count.
 
 ORDER = [
     {"check", "compile"},
@@ -220,7 +221,7 @@ FILES = [path for path in FILES if path.relative_to(ROOT).parts[:2] != ("seqcell
 
 
 def module_of(path):
-    """The module that a file of the checkout is."""
+    """The module of a file in the checkout."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts if parts[0] == "seqcells" else ("seqcells", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -230,7 +231,7 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def imports(module, tree, modules):
-    """The modules of ours that a module imports, anywhere in it."""
+    """Our modules that a module imports, at any place in it."""
     package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -254,7 +255,7 @@ def room(module):
 
 @pytest.fixture(scope="module")
 def arrows():
-    """What each module imports; a package counts where a name of its own is taken."""
+    """The imports of each module; a package counts if one of its own names is imported."""
     found = {}
     for module, path in MODULES.items():
         of_module = imports(module, ast.parse(path.read_text()), {*MODULES})
@@ -315,7 +316,8 @@ class WithoutDocstrings(ast.NodeTransformer):
 
 
 def test_peephole_is_one_file_a_registry_row_and_two_exports():
-    """The fourth cell proves the cell contract: nothing else may know of it, but for the names of others' formats."""
+    """The fourth cell proves the cell contract: no other file may know the cell, except for names in other packages'
+    formats."""
     knowing = {
         str(path.relative_to(ROOT / "seqcells"))
         for path in FILES

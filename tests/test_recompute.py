@@ -1,4 +1,4 @@
-"""Backward that computes the cells' values once more gives the gradients it gives from kept ones, and keeps less."""
+"""Backward that recomputes the cells' values gives the same gradients as with kept values, and keeps less."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CASES = [(engine, *kind) for engine in ENGINES for kind in KINDS if engine != "t
 
 
 def run(module, x, states, options):
-    """All that a training step gives, outputs and then gradients, and the elements it kept for backward."""
+    """All results of a training step, outputs and then gradients, and the number of elements kept for backward."""
     kept = {}
 
     def keep(tensor):

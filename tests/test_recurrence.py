@@ -1,4 +1,4 @@
-"""One layer, in one direction or both: every backend's engine equals the reference, whatever is asked of it at once."""
+"""One layer, in one direction or both: every backend's engine equals the reference, for any combination of options."""
 
 import itertools
 
@@ -144,7 +144,7 @@ def _batched(q):
 
 @pytest.mark.parametrize("way", (_by_operator, _on_meta, _differentiated, _transformed, _batched))
 def test_states_of_no_units_are_told_the_same_in_every_way(way):
-    """Of gates of six units."""
+    """The weights have gates of six units, and the states have no units."""
     weights = Weights(hh=torch.zeros(18, 6), bias_hh=torch.zeros(18))
     q = Recurrence(REGISTRY["gru"], torch.zeros(5, 3, 18), [torch.zeros(1, 3, 0)], (weights,))
     with pytest.raises(RuntimeError, match=r"Expected gates_x of size \(5, \d, 0\), got \[5, \d, 18\]"):

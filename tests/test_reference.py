@@ -1,4 +1,4 @@
-"""The reference in half precision: float32 from the input to the results, which are rounded once."""
+"""The reference in half precision computes in float32 from the input to the results, which are rounded once."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ T, B, F, H = 24, 8, 16, 24
 @pytest.mark.parametrize("bidirectional", (False, True), ids=("one direction", "both"))
 @pytest.mark.parametrize("name", UNLIKE)
 def test_half_precision_is_rounded_once(name, bidirectional, dtype, device):
-    """Each result and gradient, of the weights too that are used at every step, is float64's to one rounding."""
+    """Each result and gradient equals float64's to one rounding, also the gradients of weights that every step uses."""
     module = layer(name, F, H, bidirectional=bidirectional, backend="reference", dtype=dtype, device=device)
     exact = layer(name, F, H, bidirectional=bidirectional, backend="reference", dtype=torch.float64, device=device)
     exact.load_state_dict(module.state_dict())

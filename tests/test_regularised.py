@@ -1,4 +1,5 @@
-"""Recurrent dropout, zoneout and DropConnect: against loops that are written out, drawn by torch's generator."""
+"""Recurrent dropout, zoneout and DropConnect: against loops that are written out, with masks drawn by torch's
+generator."""
 
 import copy
 import pickle
@@ -44,7 +45,7 @@ def gru(w, x, h, masked):
 
 
 def gru_reset_before(w, x, h, masked):
-    """Both products see the masked state, the carried part sees all of it."""
+    """Both products read the masked state; the carried part reads the whole state."""
     (xr, xz, xn), (hr, hz) = (
         linear(x, w["weight_ih"], w["bias_ih"]).chunk(3, -1),
         linear(masked, w["weight_hh"], w["bias_hh"]).chunk(2, -1),
@@ -58,7 +59,7 @@ KINDS = {"lstm": seqcells.LSTM, "gru": seqcells.GRU, "gru_reset_before": LAYERS[
 
 
 def drawn(layer, batch=N, steps=T):
-    """The masks of a call in training, in the order in which they are drawn: one for the product, then each state's."""
+    """The masks of a call in training, in the order of drawing: one for the product, then one for each state."""
     paths = layer.num_layers * (1 + layer.bidirectional)
     sizes = [layer.proj_size or H, *[H] * (len(layer.cell.states) - 1)]
     like = {"dtype": torch.float64}
@@ -73,13 +74,13 @@ def drawn(layer, batch=N, steps=T):
 
 
 def probabilities(layer):
-    """Of zoneout, in the order of the states."""
+    """The probabilities of zoneout, in the order of the states."""
     states = layer.cell.states
     return [layer.zoneout.get(s, 0) if isinstance(layer.zoneout, dict) else layer.zoneout for s in states]
 
 
 def loops(name, layer, x, hx, drop, zoned):
-    """Output and final states of a plain call, both directions."""
+    """Output and final states of a plain call, in both directions."""
     parameters, sides, finals = dict(layer.named_parameters()), 1 + layer.bidirectional, []
     for k in range(layer.num_layers):
         outputs = []
@@ -121,7 +122,8 @@ def problem(name, options):
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(("name", "case"), PAIRS)
 def test_layer_is_the_loop(name, case, training):
-    """Output, final states, gradients; in evaluation products see all of the state, and zoneout is its expectation."""
+    """Output, final states, gradients. In evaluation, products read the whole state, and zoneout takes its
+    expectation."""
     layer, x, hx = problem(name, CASES[case])
     layer.train(training)
     torch.manual_seed(SEED)
@@ -139,7 +141,8 @@ def test_layer_is_the_loop(name, case, training):
 
 
 def test_one_mask_for_all_steps_of_a_sequence():
-    """With weights that copy the state, a unit is zero for ever or doubled in each step; another for each sequence."""
+    """With weights that copy the state, a unit is zero forever or doubled in each step. Each sequence has another
+    mask."""
     layer = seqcells.RNN(1, 64, nonlinearity="relu", bias=False, recurrent_dropout=0.5)
     with torch.no_grad():
         layer.weight_ih_l0.zero_()
@@ -169,7 +172,7 @@ def test_the_same_numbers_for_a_seed_and_others_for_another():
 
 
 def test_forms_of_input():
-    """Lengths, resets, packed input, batch_first: masks are those of steps and sequences."""
+    """Lengths, resets, packed input, batch_first: a mask belongs to its time step and sequence."""
     layer, x, _ = problem("lstm", CASES["both"])
     lengths, reset = torch.tensor([2, T, 1]), torch.rand(T, N) < 0.4
 
@@ -192,7 +195,7 @@ def test_forms_of_input():
 
 
 def test_evaluation_of_recurrent_dropout_is_the_plain_layer():
-    """The same backend, prepared calls and stream too."""
+    """The same backend, prepared calls and streams too."""
     layer, x, _ = problem("lstm", {"recurrent_dropout": 0.5})
     plain = seqcells.LSTM(IN, H, dtype=torch.float64)
     plain.load_state_dict(layer.state_dict())
@@ -222,7 +225,7 @@ def test_what_is_kept_is_what_is_carried():
 
 
 def test_any_cell():
-    """Each cell of the registry and of the tests, with all states zoned out and all its products masked."""
+    """Each cell of the registry and of the tests, with zoneout of all states and masks on all its products."""
     for name, cell in {**cells.BUILT_IN, **OWN}.items():
         sizes = dict.fromkeys([*cell.sizes.values(), *(["heads"] if "heads" in cell.options else [])], 2)
         features = H if cell.streams.get("input") == "TBH" else IN
@@ -292,7 +295,7 @@ def test_torchs_module_has_no_such_options():
     assert model[0](torch.rand(T, N, IN))[0].shape == (T, N, H)
 
 
-# Any order of gradient, transforms, graphs.
+# Second gradients, transforms, graphs.
 
 
 def test_second_gradients():
@@ -345,17 +348,17 @@ DERIVED = ["lstm", "gru", "gru_reset_before", "layer_norm_lstm", "recurrent_high
 @plain_if(lambda name: name in ("lstm", "gru_reset_before"))
 @pytest.mark.parametrize("name", DERIVED)
 def test_kernels_can_be_derived(name):
-    """The derivation's programs of a transformed cell are its step, forward and backward."""
+    """The derived programs of a transformed cell equal its step, forward and backward."""
     cell = cells.named(name)
     ways = ["projection(4)"] if cell.projection else []
     check(transformed(cell, *ways, "recurrent_dropout", f"zoneout({','.join(cell.states)})"))
 
 
-# DropConnect: weights themselves are dropped (Wan et al. 2013; for recurrent ones Merity et al. 2018, weight-drop).
+# DropConnect: weights themselves are dropped (Wan et al. 2013; recurrent weights: Merity et al. 2018, weight-drop).
 
 
 class DropConnect(nn.Module):
-    """In training, a weight of which a part is zeroed: a mask for each call, and so one for all its steps."""
+    """In training, a part of a weight is set to zero, with one mask for each call, and so for all its steps."""
 
     def forward(self, weight):
         return dropout(weight, 0.5, self.training)

@@ -1,6 +1,6 @@
-"""Every kernel that ships compiles for every target without spilling, within its shared memory, and once for all sizes.
+"""Every shipped kernel compiles for every target without spilling, within its shared memory, and once for all sizes.
 
-No GPU is needed. The work is done in other processes, for kernels that this one interprets cannot be compiled.
+No GPU is needed. The work runs in other processes, because kernels that this process interprets cannot be compiled.
 """
 
 import itertools
@@ -20,18 +20,19 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 SOME = ("--cells", "lstm", "gru", "peephole_lstm")
-# What is taken by itself; the persistent plan, which is not, has a test of its own.
+# The plans that `auto` may choose; the persistent plan has a test of its own.
 UNASKED = ("--backends", "triton", "triton-stepwise")
-OTHERS = ("3.6.0", "3.9.0")  # the oldest that is supported, and the newest
+OTHERS = ("3.6.0", "3.9.0")  # the oldest version that is supported, and the newest
 
 
 def some_heavy(cases, *chosen):
-    """Those chosen are heavy; the rest takes hours, and is for whoever changes the bounds."""
+    """Mark the chosen cases heavy. All other cases are exhaustive: they take hours, for changes of the bounds."""
     return [pytest.param(case, marks=pytest.mark.heavy if case in chosen else pytest.mark.exhaustive) for case in cases]
 
 
 def rows(tmp_path, *arguments, instructions=False, **environment):
-    """What ``python -m benchmarks.resources`` finds; ``instructions``: in the machine code too, which takes longer."""
+    """The rows of ``python -m benchmarks.resources``; with ``instructions``, also counts in the machine code, which
+    takes longer."""
     arguments = arguments if instructions else ("--no-instructions", *arguments)
     environment = {**os.environ, **environment}
     environment.pop("TRITON_INTERPRET", None)
@@ -44,7 +45,7 @@ def rows(tmp_path, *arguments, instructions=False, **environment):
 
 @pytest.fixture(scope="module")
 def compiling():
-    """A process whose kernels are compiled, whatever this one does with them."""
+    """A process that compiles kernels, even if this process interprets them."""
     with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         patch.delenv("TRITON_INTERPRET", raising=False)
         pool.submit(int).result()
@@ -52,7 +53,7 @@ def compiling():
 
 
 def assert_fits(found):
-    """Nothing spills, and every block has the shared memory that it asks for."""
+    """Nothing spills, and every block gets the shared memory that it needs."""
     assert found["rows"]
     for row in found["rows"]:
         assert row["error"] is None, row
@@ -73,7 +74,7 @@ ALL_BATCHES = ("plain", "boundaries", "boundaries+batched", "boundaries+many")
 
 
 def test_the_persistent_plan_fits(tmp_path):
-    """By one program that holds all units, and by many, with more sequences than a tile has rows."""
+    """One program that holds all units, and several programs; with more sequences than a tile has rows."""
     given = ("--dtypes", "bfloat16", "--hidden", "64", "650", "--options", "boundaries+batched")
     found = rows(tmp_path, *PERSISTENT, *given)
     assert_fits(found)
@@ -81,7 +82,7 @@ def test_the_persistent_plan_fits(tmp_path):
 
 
 def test_stacks_fit(tmp_path):
-    """Two layers at once, in one launch, inference, training and backward."""
+    """Two layers in one launch, for inference, training and backward."""
     given = ("--cells", "lstm", "--dtypes", "bfloat16", "--hidden", "512", "--options", "boundaries+two-layers")
     found = rows(tmp_path, *PERSISTENT[:2], *given)
     assert_fits(found)
@@ -94,7 +95,7 @@ STACKS = list(itertools.product(("sm_80", "sm_90", "sm_100"), ("128", "256", "38
 
 @pytest.mark.parametrize("case", some_heavy(STACKS, ("sm_90", "512")), ids="-".join)
 def test_stacks_fit_at_any_size(case, tmp_path):
-    """float16 is bfloat16 in all that counts here. Of more layers what does not fit has no kernels."""
+    """float16 needs the same resources as bfloat16. Stacks of more layers that do not fit have no kernels."""
     target, hidden = case
     given = ("--targets", target, "--dtypes", "bfloat16", "float32", "--hidden", hidden)
     ways = [f"boundaries+two-layers{batch}" for batch in ("", "+batched", "+many")]
@@ -106,7 +107,7 @@ SIZES = ("32", "64", "128", "256", "512", "650", "1024", "1500")
 
 @pytest.mark.parametrize("hidden", some_heavy(SIZES, "1500"))
 def test_the_persistent_plan_fits_at_any_size(hidden, tmp_path):
-    """It refuses sizes, but at none of these all of them. float16 is bfloat16 in all that counts here."""
+    """The plan refuses some calls, but at no size here all calls. float16 needs the same resources as bfloat16."""
     given = ("--dtypes", "bfloat16", "float32", "--hidden", hidden)
     ways = [*ALL_BATCHES, *(f"bidirectional+{each}" for each in ALL_BATCHES[1:]), "ieee+boundaries", "recompute"]
     ways += ["flags", "flags+boundaries+batched"]
@@ -125,7 +126,7 @@ def test_the_persistent_plan_fits_other_targets(case, tmp_path):
 
 
 def assert_loads_no_weights(found):
-    """In its loop over time a program loads what a step brings, to the byte: the weights were loaded before."""
+    """In its time loop, a program loads exactly the bytes that a step needs: the weights were loaded before."""
     from seqcells.cells import REGISTRY
     from seqcells.kernels.triton.device.cells import CELLS
 
@@ -139,10 +140,11 @@ def assert_loads_no_weights(found):
         if row["kernel"] == "sequence.forward":
             tensors = len(REGISTRY[row["cell"]].gates), 0
         else:
-            # Saved values, the output's gradient, states around the step: before the first they are elsewhere.
+            # Saved values, the output's gradient, and states around the step. Before the first step, states are
+            # elsewhere.
             previous, elsewhere = sum(derived.previous), sum(derived.previous[1:])
             tensors = len(derived.saved) + 1 + previous + sum(derived.next), elsewhere
-        # Where a tile has fewer elements than there are threads, some of these load in vain.
+        # If a tile has fewer elements than there are threads, some threads load in vain.
         each = max(tile["ROWS"] * tile["UNITS"], 32 * row["warps"]) * size
         least = exchanged + tensors[0] * each
         assert least <= row["loop_bytes"] <= least + tensors[1] * each, row
@@ -169,7 +171,7 @@ def test_weights_are_loaded_before_the_loop_at_any_size(case, tmp_path):
 
 
 def starved(target):
-    """A kernel as it ships, and with fewer registers than it needs."""
+    """A shipped kernel, and the same kernel with fewer registers than it needs."""
     from benchmarks.resources.binaries import compiled
     from benchmarks.resources.cases import Case
     from benchmarks.resources.launches import TARGETS
@@ -188,7 +190,7 @@ def test_a_spill_would_be_seen(target, compiling):
 
 
 def counted(target):
-    """The instructions of a kernel of the fewest tensors: x, product and bias in, states in and out, output out."""
+    """The instructions of the kernel with the fewest tensors: x, product and bias in, states in and out, output out."""
     from benchmarks.resources.binaries import compiled
     from benchmarks.resources.cases import Case
     from benchmarks.resources.launches import TARGETS
@@ -216,7 +218,8 @@ EVERY = (
     "arguments", some_heavy(EVERY, EVERY[0], EVERY[2]), ids=lambda arguments: f"{arguments[0]}-{arguments[2]}"
 )
 def test_every_kernel_fits(arguments, tmp_path):
-    """Of all cells on one target and of some on each; at a size that 16 divides and at one that nothing does."""
+    """All cells on one target and some cells on each; at a size that 16 divides and at a size that only odd numbers
+    divide."""
     assert_fits(rows(tmp_path, *UNASKED, "--hidden", "512", "651", "--targets", *arguments))
 
 
@@ -226,7 +229,7 @@ def test_another_triton_too(other, tmp_path):
     if version("triton") == other:
         pytest.skip("it is the one that the other tests are run with")
     folder = tmp_path / "other"
-    # Run, not looked for: to look for pip makes setuptools fail in this process, and torch.compile with it.
+    # pip is run directly: looking for pip makes setuptools fail in this process, and torch.compile with it.
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
     done = subprocess.run([*command, f"triton=={other}"], capture_output=True, text=True)
     if done.returncode:
@@ -242,11 +245,11 @@ def test_another_triton_too(other, tmp_path):
         assert_fits(found)
 
 
-# How often is compiled.
+# How often kernels are compiled.
 
 
 def compilations(target, case, shapes):
-    """For each shape, steps and batch, what the engine's launches would have compiled."""
+    """For each shape (steps, batch): what the engine's launches would have compiled."""
     from benchmarks.resources.cases import Case
     from benchmarks.resources.launches import TARGETS
 
@@ -255,7 +258,7 @@ def compilations(target, case, shapes):
 
 
 def ambiguous(target, case, shapes):
-    """What `Launch` takes for the same where Triton would compile several kernels."""
+    """The keys that `Launch` takes for equal where Triton would compile several kernels."""
     from seqcells.kernels.triton.host import launch
 
     own, of_launch = [], launch.Launch._key
@@ -276,7 +279,7 @@ def ambiguous(target, case, shapes):
 
 
 def compiled_keys(target, case, shapes):
-    """Of each launch its kernel and what Triton compiles it for."""
+    """For each launch: its kernel, and the key that Triton compiles the kernel for."""
     from benchmarks.resources.cases import Case
     from benchmarks.resources.launches import TARGETS
 
@@ -290,14 +293,14 @@ SHAPES = ((3, 16), (1, 1), (1, 16), (2, 1), (7, 3), (16, 32), (17, 33), (5, 1000
 NAMES = ("lstm", "gru", "mingru")
 PLAIN = ("plain", "boundaries", "boundaries+recompute")
 CALLS = [(name, variant, hidden) for name in NAMES for variant in PLAIN for hidden in (1, 100, 512)]
-# Where 16 does not divide what one direction has of an input, the other's may begin at no multiple of 16 bytes.
+# If 16 does not divide one direction's part of the input, the other part may begin off a multiple of 16 bytes.
 CALLS += [(name, "bidirectional", hidden) for name in NAMES for hidden in (96, 512)]
 CALLS += [("lstm", "boundaries+projection", hidden) for hidden in (100, 512)]
 
 
 @pytest.mark.parametrize(("name", "variant", "hidden"), CALLS)
 def test_no_size_compiles_anew(name, variant, hidden, compiling):
-    """Neither T nor B: not 1, which Triton compiles in where it is let, nor multiples of 16."""
+    """Neither T nor B compiles anew: not 1, which Triton would compile in by default, and not multiples of 16."""
     case = ("triton-stepwise", name, "bfloat16", hidden, variant)
     first, *rest = compiling.submit(compilations, "sm_90", case, SHAPES).result()
     assert {during for during, _, _ in first} == {"inference", "forward", "backward"}
@@ -315,7 +318,7 @@ def test_no_size_compiles_anew(name, variant, hidden, compiling):
     ),
 )
 def test_a_launch_finds_no_kernel_but_its_own(target, backend, large, variant, compiling):
-    """Among all that are compiled for some layers, by a shorter look at its arguments than Triton's own."""
+    """`Launch` looks at fewer properties of its arguments than Triton, among all kernels compiled for some layers."""
     for name, dtype, hidden in (("lstm", "bfloat16", 512), ("gru", "float32", 100)):
         case = (backend, name, dtype, hidden, variant)
         assert compiling.submit(ambiguous, target, case, ((3, 16), (1, 1), (2, large))).result() == []
@@ -323,7 +326,8 @@ def test_a_launch_finds_no_kernel_but_its_own(target, backend, large, variant, c
 
 @pytest.mark.parametrize(("target", "anew"), (("sm_90", False), ("gfx942", True)))
 def test_past_two_gigabytes(target, anew, compiling):
-    """Where addresses pass 31 bits NVIDIA's kernels stay, and AMD's are others: theirs count in 32 bits until then."""
+    """Beyond 31-bit addresses, NVIDIA's kernels stay the same. AMD's kernels change, because they use 32-bit offsets
+    below."""
     case = ("triton-stepwise", "lstm", "bfloat16", 512, "plain")
     small, large = compiling.submit(compilations, target, case, ((2, 16), (2, 1 << 20))).result()
     assert (small != large) == anew and len(small) == len(large)

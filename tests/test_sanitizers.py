@@ -1,6 +1,6 @@
-"""The CPU kernels read and write only their own memory, race with nobody, and do nothing undefined.
+"""The CPU kernels read and write only their own memory, have no data races, and no undefined behaviour.
 
-The compiler's sanitizers watch; that they would see a race is shown on a team without its memory orders.
+The compiler's sanitizers check this. A team with weakened memory orders shows that they would find a race.
 """
 
 import os
@@ -33,7 +33,7 @@ ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "
 
 
 QUICK = ("-DSEQCELLS_WHOLE_VECTORS=false",)
-"""Compiles in a third of the time: vectors are then taken by the code for the last of a row alone."""
+"""Compiles in a third of the time, because vectors then use the code for a row's end only."""
 WIDE = "-DSEQCELLS_VECTOR_BYTES=64", "-DSEQCELLS_VECTOR_REGISTERS=32"
 HEADS = cells.BlockGRU.configured(heads=3)
 """Heads with an odd number of units, for an odd number of units in all."""
@@ -45,18 +45,19 @@ GROUPS = {
     "sizes": ((every()["scrn"],), QUICK),
     "heads": ((HEADS,), QUICK),
 }
-"""Cells that one program drives, and how it is compiled. They are of each kind: with a product whose gradient is the
-gates' own, with one of its own, without one; with further products, reductions, units of several sizes, heads, an
-output that is no state."""
+"""Cells that one program drives, and how it is compiled. There are cells of each kind: the product's gradient is the
+gates' own, or its own, or there is no product. Further kinds have several products, reductions, units of several sizes,
+heads, or an output that is no state."""
 THREADS_MEET = cells.LSTM, cells.GRU, cells.IndRNN, cells.LayerNormLSTM
-"""Between steps, between stages, over sums, or nowhere."""
+"""Their threads meet between steps, between stages, for sums, or nowhere."""
 
 
 def drive(folder, sanitizers, driven, *options):
-    """The driver of some cells, compiled with the sanitizers, and run."""
+    """Compile the driver of some cells with the sanitizers, and run it."""
     program = folder / "driver"
     (folder / "driven.h").write_text(f'#include "unit.h"\n{cpp_cells(driven)}')
-    # These would triple the time to compile; but for a use after scope, the address sanitizer finds the same.
+    # These checks would triple the compile time. Except for a use after scope, the address sanitizer finds the same
+    # errors.
     dropped = ["-fno-sanitize=null,object-size,vptr", "-fno-sanitize-address-use-after-scope"]
     watched = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", *dropped, "-Wl,--wrap=aligned_alloc"]
     command = [COMPILER, "-std=c++17", "-O1", "-g1", "-pthread", "-w", *watched]
@@ -65,7 +66,7 @@ def drive(folder, sanitizers, driven, *options):
     subprocess.run([*command, "-ldl", "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
-        # The kernel spreads addresses wider than this compiler's thread sanitizer knows.
+        # The kernel randomizes addresses over a wider range than this compiler's thread sanitizer supports.
         done = subprocess.run(["setarch", "-R", program], env=ENVIRONMENT, capture_output=True, text=True)
         if "failed to set personality" in done.stderr:
             pytest.skip("the thread sanitizer wants addresses in order (setarch -R), which is forbidden here")
@@ -89,19 +90,22 @@ def test_no_race_is_found(tmp_path):
 
 
 def test_heads_in_wide_vectors(tmp_path):
-    """Of pairs of bfloat16, whose last one has one number alone where the units of a vector's heads are odd."""
+    """The code handles pairs of bfloat16; the last pair has only one number where a vector's heads have an odd number
+    of units."""
     assert_nothing_found(drive(tmp_path, "address,undefined", [HEADS], *WIDE, *QUICK))
 
 
 @pytest.mark.parametrize("columns", (16, pytest.param(15, marks=pytest.mark.exhaustive)))
 def test_tiles_by_a_unit_in_plain_cpp(columns, tmp_path):
-    """Few machines have AMX: the same calls, functions for its instructions; with one that leaves a column out."""
+    """Few machines have AMX. The same calls use functions in place of its instructions; one variant leaves a column
+    out, and must fail."""
     unit = f"-DSEQCELLS_TILES_EMULATED={columns}"
     done = drive(tmp_path, "address,undefined", [cells.LSTM], unit, *WIDE, *QUICK)
     assert (done.returncode == 0) == (done.stdout == "0 failures\n") == (columns == 16), done.stderr[-6000:]
 
 
-# Of a phase's end: what tells it, and what reads it. A release alone, or one with an acquire, guards no phase.
+# The memory orders at the end of a phase: of its signal, and of the read of the signal. A release alone, or one with an
+# acquire, guards no phase.
 @pytest.mark.parametrize("order", ("acquire", "seq_cst"))
 def test_a_team_without_one_of_its_memory_orders_is_found(order, tmp_path):
     weakened = tmp_path / "weakened.h"
@@ -110,7 +114,7 @@ def test_a_team_without_one_of_its_memory_orders_is_found(order, tmp_path):
     assert done.returncode != 0 and "ThreadSanitizer: data race" in done.stderr, done.stderr[-6000:]
 
 
-# The whole way from Python: the engine as an extension, and what fuzzes it.
+# From Python: the engine as an extension, under its fuzzers.
 
 
 def library_path(name):
@@ -119,15 +123,16 @@ def library_path(name):
 
 @pytest.fixture(scope="module")
 def extension(tmp_path_factory):
-    """The engine with the kernels of one instruction set, watched: pytest's arguments that put it in place."""
+    """The engine with the kernels of one instruction set, under sanitizers: pytest's arguments that use it in place of
+    the package's."""
     if cpu.unavailable():
         pytest.skip(cpu.unavailable())
     from seqcells.kernels.cpu.library import TARGETS
 
-    # The best that adds to no other.
+    # The best instruction set whose tables do not extend another set's.
     target = next(name for name in TARGETS if "SEQCELLS_PAIRS" not in (KERNELS / f"tables_{name}.cpp").read_text())
     path = tmp_path_factory.mktemp("engine") / "_engine.so"
-    # Not optimised, for to optimise what is watched takes many minutes.
+    # Not optimised, because optimising instrumented code takes many minutes.
     options = ["-std=c++17", "-O0", "-g1", *QUICK, "-shared", "-fPIC", "-pthread", "-w", "-fvisibility=hidden"]
     watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-sanitize-address-use-after-scope"]
     parts = "module", "pool", "team", "openmp", f"tables_{target}", f"built_{target}"
@@ -139,7 +144,7 @@ def extension(tmp_path_factory):
 
 def watched_pytest(*arguments):
     """pytest in a process of its own, whose allocations the sanitizer makes."""
-    # It looks for C++'s exceptions before the first library that has them is there.
+    # The sanitizer looks for C++'s exceptions before the first library with them is loaded, so libstdc++ is preloaded.
     first = " ".join(map(library_path, ("libasan.so", "libstdc++.so.6")))
     environment = {**ENVIRONMENT, "LD_PRELOAD": first, "PYTHONPATH": str(SOURCES), "PYTHONMALLOC": "malloc"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", *arguments]

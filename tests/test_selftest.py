@@ -1,4 +1,4 @@
-"""The self-test tells backends that are right from those that are not."""
+"""The self-test distinguishes correct backends from wrong ones."""
 
 import torch
 
@@ -8,7 +8,7 @@ from seqcells.cells import REGISTRY
 
 
 def test_backends_that_are_right(capsys):
-    """As many as there is time for: on a fast machine all."""
+    """As many backends as the time allows; on a fast machine all."""
     assert selftest.main(["--seconds", "4"]) == 0
     printed = capsys.readouterr().out
     assert "table in use" in printed and "cpu on cpu: " in printed and ", 0 failed" in printed

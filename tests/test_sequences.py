@@ -1,4 +1,4 @@
-"""Sequences cut in two, steps taken singly, rows taken alone: always the same numbers; and any size at all."""
+"""Sequences cut in two, single steps and single rows always give the same numbers, at any size."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Settings of the engines: they hold where they are said to and nowhere else, and backward has its forward's."""
+"""Settings of the engines hold where they are set and nowhere else, and backward uses its forward's settings."""
 
 import asyncio
 import pickle
@@ -108,7 +108,7 @@ def test_an_object_is_entered_again_and_by_many_threads():
 def test_threads_do_not_see_each_others():
     with settings(recompute=True):
         assert in_a_thread(now) == DEFAULTS
-        in_a_thread(settings(flags=True).__enter__)  # by a thread that ends inside
+        in_a_thread(settings(flags=True).__enter__)  # by a thread that ends inside the block
         assert now() == (True, True, None, False)
 
 
@@ -128,7 +128,7 @@ def test_the_process_has_defaults_for_all_threads_outside_of_blocks():
 
 
 def test_blocks_that_end_in_another_order_leave_nothing_behind():
-    """As those of generators that are stepped by turns do."""
+    """As for blocks in generators that are stepped in turns."""
     first, second = settings(recompute=True), settings(flags=True)
     first.__enter__()
     second.__enter__()
@@ -149,7 +149,7 @@ def test_a_block_inside_a_coroutine():
     assert asyncio.run(both()) == [True, False]
 
 
-# What they may be.
+# Valid names and values.
 
 
 @pytest.mark.parametrize("set_them", (settings, seqcells.set_default_settings), ids=("block", "process"))
@@ -202,7 +202,7 @@ def test_plan_and_info_tell_what_is_not_the_default(monkeypatch):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Of each call of the CPU engine, forward or backward, the settings that it ran under, in order."""
+    """For each call of the CPU engine, forward or backward: the settings that it ran under, in order."""
     engine, seen = engine_of("cpu"), []
 
     def recording(name):
@@ -240,7 +240,7 @@ def test_backward_has_its_forwards_in_any_thread_and_block(observed, ran):
 @pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
 @pytest.mark.parametrize("name", TRITON)
 def test_gradients_of_what_ran_inside_are_right_outside(name, recompute):
-    """In Triton's interpreter too: `test_triton` runs this."""
+    """Also in Triton's interpreter: `test_triton` runs this test."""
     module, expected = layer("lstm", F, H, backend=name, dtype=torch.float64), layer("lstm", F, H, dtype=torch.float64)
     expected.load_state_dict(module.state_dict())
     input, found = torch.randn(T, B, F, dtype=torch.float64), []
@@ -289,7 +289,7 @@ def test_a_stream_prepares_anew_under_others():
 
 @needs_engine
 def test_a_compiled_layer_is_compiled_for_each(ran):
-    """And its backward, which runs elsewhere, has its forward's."""
+    """Its backward, which runs elsewhere, uses its forward's settings."""
     torch._dynamo.reset()
     module, compilations = layer("gru", F, H, backend="cpu"), []
 
@@ -351,7 +351,7 @@ def test_an_operator_is_given_settings_that_there_are():
 
 
 def test_reading_them_takes_no_time():
-    """Below a microsecond: a prepared call does so."""
+    """Below a microsecond, because every prepared call reads them."""
     import timeit
 
     with settings(recompute=True):

@@ -1,4 +1,4 @@
-"""Stacks: layers of other sizes and cells one upon the other give what each gives by itself, and what lies between."""
+"""Stacks: layers of different sizes and cells give the results of each layer alone, with the connections between."""
 
 import copy
 import pickle
@@ -51,7 +51,7 @@ def test_each_layer_reads_the_one_below():
 
 @pytest.mark.parametrize("sizes", [(4, 5), (4, 4)])
 def test_residual(sizes):
-    """Around all but the first; a matrix where sizes differ."""
+    """Around all layers except the first, with a matrix where sizes differ."""
     lower, upper = LSTM(F, sizes[0], **KIND), GRU(*sizes, **KIND)
     stack, x = Stack(lower, upper, connection="residual"), inputs()
     below = lower(x)[0]
@@ -133,7 +133,8 @@ def test_the_order_of_what_lies_between():
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_sequences_of_other_lengths(batch_first):
-    """Padded and packed: each as by itself, zero past its length, whatever the input holds there; gradients, too."""
+    """Padded and packed: each sequence equals its own run, and is zero past its length, whatever the input's padding
+    holds. Gradients agree too."""
     stack = Stack(*two(batch_first=batch_first), connection=["highway", "residual"], layer_norm=True)
     x, lengths = inputs(), torch.tensor([5, 2, 3])
     x[2:, 1] = torch.nan
@@ -229,7 +230,7 @@ def test_a_copy_a_file_and_a_graph():
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("options", [{}, WAYS])
 def test_stacked_cells(batched, options):
-    """Cells of other sizes, one whose output is another state or none."""
+    """Cells of different sizes, one of them with an output that is another state or none."""
     slow = seqcells.define(seqcells.cells.SCRN)[1]
     cells = seqcells.LSTMCell(F, 4, **KIND), seqcells.GRUCell(4, 5, **KIND)
     stack = StackedCells(*cells, slow(5, 3, context_size=2, output_size=6, **KIND), **options)
@@ -318,7 +319,7 @@ def test_what_cannot_be():
 
 @pytest.mark.parametrize("connection", ["residual", "highway"])
 def test_autocast(connection):
-    """Dtypes meet that are not the same."""
+    """The connections combine tensors of different dtypes."""
     stack = Stack(GRU(F, F), GRU(F, 5), connection=[connection] * 2)
     cells = StackedCells(seqcells.LSTMCell(F, 4), seqcells.GRUCell(4, 5), connection=connection)
     x = torch.randn(T, N, F)

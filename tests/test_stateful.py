@@ -1,4 +1,4 @@
-"""Stateful layers: batch after batch is one long sequence, and no gradient crosses from one to another."""
+"""Stateful layers: batch after batch forms one long sequence, and no gradient crosses from one batch to the next."""
 
 import copy
 import pickle
@@ -38,7 +38,7 @@ def plain(module):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "batch_first": True}, {"backend": "reference"}])
 def test_parts_are_the_whole(name, options):
-    """Outputs and final states; more calls than it takes to prepare one."""
+    """Outputs and final states, over more calls than a prepared call needs."""
     module = made(name, **options)
     first = module.batch_first
     inputs = parts(5, first)
@@ -52,7 +52,7 @@ def test_parts_are_the_whole(name, options):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gradient_ends_where_its_batch_begins(name):
-    """Truncated backpropagation: that of a layer given detached states; prepared calls too."""
+    """Truncated backpropagation: the gradients of a layer with detached states; for prepared calls too."""
     module = made(name)
     other, hx = plain(module), None
     for part in parts(5):
@@ -198,7 +198,7 @@ def test_it_is_a_leaf_of_fx():
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_compiled(name):
-    """In one graph, which sees the states of the call before."""
+    """In one graph, which reads the states of the call before."""
     module, inputs = made(name), parts(4)
     expected = [plain(module)(torch.cat([*inputs]))[0]]
     run = torch.compile(module, backend="aot_eager", fullgraph=True)
@@ -215,7 +215,7 @@ def test_what_is_done_to_a_returned_state_does_not_reach_the_kept_one():
 
 
 def test_transforms_and_exports_are_refused():
-    """Their states would be of no use outside of them."""
+    """The states that they leave would be useless outside the transform or export."""
     inputs = parts()
     for wrong in (
         lambda module: torch.func.vmap(lambda x: module(x)[0])(inputs),

@@ -1,4 +1,4 @@
-"""Streams: a step at a time gives what the sequence gives, in the layer's own way, and can be copied."""
+"""Streams: single steps give the sequence's results, in the layer's own layout, and streams can be copied."""
 
 import copy
 import pickle
@@ -68,7 +68,7 @@ def test_a_stream_follows_what_its_layer_would_do(threads):
 
 @pytest.mark.parametrize("ago", (1, 2))
 def test_a_stream_may_be_given_what_it_gave(ago):
-    """The output of two steps before lies where the next one will."""
+    """The output of two steps before has the memory of the next output."""
     module = layer("lstm", 300, 300, backend="cpu")
     streams, inputs = [module.stream(), module.stream()], list(torch.randn(2, 1, 300))
     for step in range(6):
@@ -147,7 +147,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_stream_does_what_a_call_of_its_layer_does(change):
-    """Whenever that changes; torch.nn's layer, changed alike, says what it is."""
+    """The layer's options change after the stream was made; torch.nn's layer, changed alike, gives the expected
+    result."""
     module, theirs = (
         seqcells.LSTM(3, 5, batch_first=True, backend="cpu", **LIKE),
         nn.LSTM(3, 5, batch_first=True, **LIKE),
@@ -197,7 +198,8 @@ def test_a_stream_refuses_what_is_no_step(given, words):
 @pytest.mark.parametrize("backend", ("cpu", "reference", "torch"))
 @pytest.mark.parametrize("modes", ((True, False, True), (False, True, False)), ids=("made inside", "made outside"))
 def test_a_stream_works_inside_and_outside_of_inference_mode(modes, backend):
-    """Made in one mode, with inputs and states of the one it is then stepped in, and of the other."""
+    """Made in one mode, with inputs and states of the mode in which the stream is then stepped, and of the other
+    mode."""
     module, theirs = layer("lstm", 3, 5, backend=backend, **LIKE), TORCH_LAYERS["lstm"](3, 5, **LIKE)
     theirs.load_state_dict(module.state_dict())
     input, hx = torch.randn(3, 2, 3, **LIKE), tuple(random_states("lstm", 1, 2, 5, **LIKE))

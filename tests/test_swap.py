@@ -1,4 +1,4 @@
-"""from_torch, to_torch and swap: the parameters themselves change hands, and nothing else changes."""
+"""from_torch, to_torch and swap: the new module takes the same parameters, and nothing else changes."""
 
 import copy
 import functools
@@ -64,7 +64,7 @@ def test_training_mode_and_frozen_parameters_are_kept(kind, settings, mode):
 
 
 class Subclassed(nn.LSTM):
-    """Does something of its own in forward."""
+    """A subclass with its own forward."""
 
     def forward(self, input, hx=None):
         return super().forward(2 * input, hx)
@@ -192,7 +192,7 @@ def test_a_replaced_forward_is_carried_over(kind):
 
 
 def test_all_that_is_on_a_module_stays(model):
-    """Attributes, buffers, submodules, parameters beside its own, and whoever holds the module holds the new one."""
+    """Attributes, buffers, submodules and further parameters stay, and every holder of the module holds the new one."""
     lstm = model.encoder["lstm"]
     holders = [lstm]
     lstm.tag, lstm.flatten_parameters = {"a": 1}, lambda: None
@@ -211,7 +211,7 @@ def test_all_that_is_on_a_module_stays(model):
 
 
 def test_a_plain_tensor_for_a_parameter_stays():
-    """As weight-drop leaves it: in an attribute, or only in torch.nn's list of flat weights."""
+    """Weight-drop leaves such a tensor in an attribute, or only in torch.nn's list of flat weights."""
     for place in ("attribute", "list"):
         gru = make(nn, "GRU", {"dtype": torch.float64})
         weight = gru.weight_hh_l0.detach().clone().mul_(2).requires_grad_()
@@ -290,7 +290,7 @@ def test_ours_at_the_root_is_left_alone():
 
 
 def curve(model, optimizer, steps=30):
-    """Losses of a classification, dropout included."""
+    """Losses of a classification, with dropout."""
     torch.manual_seed(1)
     losses = []
     for _ in range(steps):

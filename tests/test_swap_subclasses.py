@@ -1,4 +1,4 @@
-"""Subclasses of torch.nn's modules that do nothing else in their calls: swap keeps their methods."""
+"""Subclasses of torch.nn's modules whose calls do nothing else: swap keeps their methods."""
 
 import abc
 import copy
@@ -94,7 +94,7 @@ METHODS = {
 
 
 def results(model, kind):
-    """What the methods give, and the gradients of all parameters."""
+    """The methods' results, and the gradients of all parameters."""
     input = INPUT[0] if kind is Cell else INPUT
     outputs = [getattr(model[0], name)(input) for name in METHODS[kind][1]]
     return [each.detach() for each in outputs] + gradients(outputs, list(model.parameters()))
@@ -133,7 +133,8 @@ def test_copies(way):
 
 
 def test_what_goes_by_the_class_itself():
-    """Properties, class attributes, class methods, and methods that make another of their kind: that is ours too."""
+    """Properties, class attributes, class methods, and methods that make another module of the class: the new module is
+    ours too."""
     module = built(Encoder)[0]
     ours = seqcells.LSTM.from_torch(module)
     assert (ours.twice, ours.kinds, ours.one(), ours.resets) == (6.0, ("a",), 1, 1)

@@ -1,4 +1,4 @@
-"""`swap` with an example tells the times of before and after, and changes nothing else."""
+"""`swap` with an example reports the times before and after, and changes nothing else."""
 
 import random
 import re
@@ -80,7 +80,8 @@ def test_times_are_told_and_nothing_else_changes(form, short):
 
 
 def test_the_layers_time_is_its_own():
-    """By a clock that only the layers move: 3 s a call as torch.nn's, 1 s as ours, twice a call of the model."""
+    """By a clock that only the layers advance: 3 s a call as torch.nn's layer, 1 s as ours. A run of the model has two
+    calls."""
     from seqcells.io import timing
 
     now = [0.0]

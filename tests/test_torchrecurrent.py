@@ -1,4 +1,5 @@
-"""The cells that torchrecurrent has, too: its numbers in float64, or the paper's where its code leaves the paper."""
+"""The cells that torchrecurrent has too: its numbers in float64, or the paper's where its code differs from the
+paper."""
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def made(each):
     cell = CELLS[each.cell]
     features = H if cell.streams.get("input") == "TBH" else F
     layer = seqcells.define(cell)[0](features, H, dtype=torch.float64, backend="reference", **each.options)
-    with torch.no_grad():  # not ones and zeros, which would hide what is multiplied by them
+    with torch.no_grad():  # not ones and zeros, which would hide errors in what is multiplied by them
         for parameter in layer.parameters():
             parameter.add_(torch.rand_like(parameter) - 0.5)
         if each.zeros:
@@ -56,7 +57,7 @@ def test_a_layer_is_the_loop(name):
     seeds = [torch.randn_like(v) for v in ours]
     kinds = {"allow_unused": True, "materialize_grads": True}
     ours, theirs = (list(torch.autograd.grad(v, leaves, seeds, **kinds)) for v in (ours, theirs))
-    if each.zeros:  # theirs has no such bias
+    if each.zeros:  # their cell has no such bias
         name, block, blocks = each.zeros
         place = 1 + len(hx) + [*weights].index(name)
         assert not theirs[place].chunk(blocks)[block].any() and ours[place].chunk(blocks)[block].any()

@@ -1,4 +1,4 @@
-"""torch.fx has layers and cells as leaves, as it has torch.nn's; TorchScript is refused in words."""
+"""torch.fx treats layers and cells as leaves, like torch.nn's; TorchScript is refused with a message."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from seqcells.modules import tracing
 
 
 class Model(nn.Module):
-    """A recurrent module between two others, its states made of its own."""
+    """A recurrent module between two other modules, whose states are made from its own."""
 
     def __init__(self, recurrent):
         super().__init__()
@@ -105,7 +105,8 @@ def test_what_torchscript_is_refused_for_can_be_traced_exported_and_scripted_as_
     with torch.no_grad():
         expected = module(other)
         exported = torch.export.export(module, (input,)).module()
-        scripted = torch.jit.script(nn.Sequential(module.to_torch()))  # torch's layers are scripted inside of another
+        # torch's layers are scripted inside another module
+        scripted = torch.jit.script(nn.Sequential(module.to_torch()))
         for program in (torch.jit.trace(module, (input,)), scripted, exported):
             found = program(other)
             pairs = [[t for each in as_tuple(results) for t in as_tuple(each)] for results in (found, expected)]

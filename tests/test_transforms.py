@@ -1,4 +1,4 @@
-"""torch.func and its kin: vmap, jvp, per-sample gradients; eval; the same bits twice."""
+"""torch.func and similar: vmap, jvp, per-sample gradients; eval; the same bits in every run."""
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ class _Watching(TorchDispatchMode):
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_whoever_watches_sees_operators(backend, device):
-    """Forward and backward, also where one ran before they came."""
+    """Forward and backward, also if the forward ran before the mode was entered."""
     module = layer("gru", F, H, backend=backend, device=device)
     input = torch.randn(T, B, F, device=device)
     with _Watching() as whole:
@@ -142,7 +142,7 @@ def test_a_backward_that_is_watched_is_the_same(name, backend, wanted, settings,
 
 
 def constants(graph):
-    """The results of a traced graph that do not depend on what it is given."""
+    """The results of a traced graph that do not depend on its inputs."""
     depend = set()
     for node in graph.graph.nodes:
         if node.op == "placeholder" or depend.intersection(node.all_input_nodes):
@@ -151,8 +151,9 @@ def constants(graph):
 
 
 def assert_is_traced(run, first, second):
-    """A graph of ``run`` with ``first`` does with that and with another input what ``run`` does: by kernels, and where
-    its own gradients may be asked for by the reference. Says of both which was another and by how much."""
+    """A graph of ``run``, traced with ``first``, gives the results of ``run`` for both inputs. It runs by kernels, and
+    by the reference where gradients through it may be wanted. The error names the result that differs, and by how
+    much."""
     graph = make_fx(run)(first)
     assert not constants(graph), f"{constants(graph)} are constants of{graph.code}"
     wrong = {}
@@ -170,7 +171,7 @@ def assert_is_traced(run, first, second):
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_what_is_traced_depends_on_its_input(backend, device):
-    """Whatever went past the operators would be a constant of the graph."""
+    """A computation past the operators would be a constant of the graph."""
     module = layer("gru", F, H, backend=backend, device=device, **LIKE)
 
     def trained(input):
@@ -183,7 +184,7 @@ def test_what_is_traced_depends_on_its_input(backend, device):
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_what_is_traced_of_a_backward_depends_on_its_input(backend, device):
-    """Of a layer that ran before anybody traced."""
+    """The layer ran before the tracing."""
     module = layer("gru", F, H, backend=backend, device=device, **LIKE)
     loss = module(torch.randn(T, B, F, device=device, **LIKE))[0].sum()
 

@@ -1,4 +1,4 @@
-"""The child-sum tree LSTM: a forest level by level is its nodes one by one, forward and in every gradient."""
+"""The child-sum tree LSTM: a forest computed by levels equals its nodes one by one, forward and in every gradient."""
 
 import copy
 import io
@@ -28,7 +28,7 @@ FORESTS = {
 
 
 def shuffled(*trees, seed=0):
-    """All nodes of several trees, in an order drawn by chance."""
+    """All nodes of several trees, in random order."""
     parents, first = [], 0
     for tree in trees:
         parents += [parent if parent < 0 else parent + first for parent in tree]
@@ -48,12 +48,12 @@ def module(hidden=H, backend="reference", **options):
 
 
 def forest(parents):
-    """Features of its nodes, and the parents."""
+    """Features of the nodes, and the parents."""
     return torch.randn(len(parents), IN, dtype=torch.float64).requires_grad_(), torch.tensor(parents, dtype=torch.int64)
 
 
 def node_by_node(tree, input, parents):
-    """The paper's equations 2 to 8, from each root down to the leaves and back."""
+    """The paper's equations 2 to 8, by recursion from each root."""
     w = dict(zip("ifgo", tree.weight_ih.chunk(4), strict=True))
     u = dict(zip("ifgo", tree.weight_hh.chunk(4), strict=True))
     b = dict.fromkeys("ifgo", 0.0)
@@ -101,7 +101,7 @@ def test_one_unit_and_no_bias(hidden, bias):
 @pytest.mark.parametrize("backend", ["cpu", "auto"])
 @pytest.mark.parametrize("hidden", [1, 19])
 def test_kernels(hidden, backend, compiling, monkeypatch):
-    """Those of the step, compiled at first use; `auto` takes them."""
+    """Kernels of the step are compiled at first use; `auto` chooses them."""
     tree = module(hidden, backend)
     monkeypatch.setattr(reference, "layer", None)
     for parents in (FORESTS["forest"], FORESTS["singles"]):
@@ -166,7 +166,7 @@ def test_results_are_the_same_again_and_in_any_order():
 
 @pytest.mark.parametrize("name", FORESTS)
 def test_levels(name):
-    """Each has the nodes of one depth, and places are those of the parents on the level after."""
+    """Each level has the nodes of one depth; places are the parents' positions on the next level."""
     parents = FORESTS[name]
     order, sizes, places = Levels.of(torch.tensor(parents, dtype=torch.int64))
 

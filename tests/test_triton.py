@@ -15,10 +15,10 @@ pytestmark = [
     pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="this is the child process"),
 ]
 
-# Of the suites, what has run every kernel with every cell, dtype and option, forward and backward, at odd sizes: all
-# of them would take hours, for interpreted a launch takes 40 ms. The quick ones have a cell or two for each family of
-# kernels, in one process, the heavy ones leave out some cells, and the exhaustive ones are what these leave out; a
-# GPU runs them all.
+# The parts of the suites that have run every kernel with every cell, dtype and option, forward and backward, at odd
+# sizes. All parts would take hours, because an interpreted launch takes 40 ms. The quick suites have a cell or two for
+# each family of kernels, in one process. The heavy suites leave out some cells, and the exhaustive suites are the rest;
+# a GPU runs all.
 ONE = "gru and not ligru and not mingru"
 LSTM = "lstm and not peephole and not slstm"
 QUICK = (
@@ -61,7 +61,7 @@ SUITES = [
 
 
 def run_interpreted(tests: str) -> None:
-    """pytest with those arguments, in a process that interprets."""
+    """Run pytest with these arguments in a process that interprets."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     command += [str(HERE / each) if each.endswith(".py") else each for each in shlex.split(tests)]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)

@@ -23,11 +23,11 @@ DEVICE = "cuda"
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """Not here: float32 is in the precision that recurrent layers have by default, but where a test says otherwise."""
+    """Overrides the fixture: float32 has the default precision of recurrent layers, unless a test sets another."""
 
 
 def problem(name, dtype, steps, batch, hidden, features=64, **options):
-    """A layer of ours, and an input and states that require gradients."""
+    """Our layer, and an input and states that require gradients."""
     module = layer(name, features, hidden, device=DEVICE, dtype=dtype, **options)
     input = torch.randn(steps, batch, features, device=DEVICE).to(dtype).requires_grad_()
     count = module.num_layers * (2 if module.bidirectional else 1)
@@ -42,8 +42,8 @@ def everything(module, input, states, run=results, **kwargs):
 
 
 def assert_as_near_as_torch(name, dtype, sizes, or_as=None, **options):
-    """The layer's results and gradients are as near to float64's as torch.nn's of that dtype, or as its own by another
-    backend. Gradients of ReLUs, which jump, are compared on the sides that a layer's own sums are on."""
+    """The layer's results and gradients are as near to float64's as torch.nn's in that dtype, or as its own by another
+    backend. ReLU's gradients, which jump, are compared on the sides of the compared layer's own sums."""
     ours, input, states = problem(name, dtype, *sizes, **options)
 
     def everything_by(module, precision, run=results):
@@ -84,9 +84,9 @@ def test_as_near_to_float64_as_torch(name, backend, sizes, dtype):
 @pytest.mark.parametrize("layers", (2, 3))
 @pytest.mark.parametrize("name", [name for name in TORCH_LAYERS if name != "rnn_relu"])
 def test_layers_at_once_are_as_near(name, layers, dtype, request):
-    """Or as layer by layer: of float32 cuDNN rounds what its products with the input read, but at this size not what
-    its recurrent products do (by its errors, which are those of just that). ReLU's gradient is left out, which jumps
-    where a sum's sign is a matter of rounding."""
+    """As near as torch.nn, or, in float32, as layer by layer. In float32 cuDNN rounds the operands of its products with
+    the input. At this size cuDNN does not round its recurrent products, as its errors show. ReLU's gradient is left
+    out, because it jumps where rounding decides a sum's sign."""
     if name == "lstm" and dtype == torch.float32:
         reason = "its recurrent products are rounded: a gradient was 1.6 times as far as cuDNN's, whose are not"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
@@ -121,14 +121,15 @@ def test_the_same_bits_by_flags(name, batch, dtype):
 def test_boundaries_at_full_size_equal_the_reference(name, plan, recompute, dtype, monkeypatch, request):
     steps, batch, hidden = 60, 33, 260
     if plan == "triton-persistent" and dtype == torch.float32:
-        hidden = 130  # of exact products; more weights do not fit on the chip
+        hidden = 130  # exact products; more weights do not fit on the chip
     module, input, states = problem(name, dtype, steps, batch, hidden)
     lengths = torch.randint(0, steps + 1, (batch,), device=DEVICE)
     reset = torch.rand(steps, batch, device=DEVICE) < 0.05
     found = []
     exact = layer(name, 64, hidden, device=DEVICE, dtype=torch.float64, backend="reference")
     exact.load_state_dict(module.state_dict())
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")  # the reference's products are float32's
+    # the reference's products are exact float32
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     for which, backend in ((exact, "reference"), (module, "reference"), (module, plan)):
         which.backend = backend
         precision = which.weight_ih_l0.dtype
@@ -140,7 +141,7 @@ def test_boundaries_at_full_size_equal_the_reference(name, plan, recompute, dtyp
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     if name in kinks.CELLS:
         found = [each[: 1 + len(states)] for each in found]  # no gradients
-    # The reference keeps float32 between steps where kernels round what a product reads to the storage's dtype.
+    # The reference keeps float32 between steps, where kernels round a product's operand to the storage's dtype.
     bound = 4 * torch.finfo(dtype).eps
     far = [(distance(mine, truth), distance(other, truth)) for truth, other, mine in zip(*found, strict=True)]
     assert all(mine <= max(bound, 2 * other) for mine, other in far), far
@@ -156,7 +157,7 @@ def test_same_bits_again(name, backend, batch):
 
 
 def captured(run):
-    """What ``run`` returns, as a CUDA graph has it, and the graph."""
+    """The results of ``run`` in a CUDA graph, and the graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -173,7 +174,7 @@ def captured(run):
 @pytest.mark.parametrize("backend", PLANS)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_captured_in_a_graph(name, backend, bidirectional, hidden):
-    """Of 48 units by one program, of 200 by some that meet, where the plan is for all steps."""
+    """One program for 48 units, several programs with a barrier for 200, where the plan runs all steps."""
     module, input, states = problem(
         name, torch.float32, 12, 5, hidden, backend=backend, num_layers=2, bidirectional=bidirectional
     )
@@ -195,7 +196,8 @@ def test_captured_in_a_graph(name, backend, bidirectional, hidden):
 @pytest.mark.parametrize("backend", PLANS)
 @pytest.mark.parametrize("name", REGISTRY)
 def test_streams_captured_in_a_graph(name, backend, hidden):
-    """Two steps, after which the stream's memory is as before the first: replayed, they go on from where it is."""
+    """A graph of two steps, after which the stream's buffers are in their first order: each replay continues the
+    stream."""
     module, *_ = problem(name, torch.float32, 1, 1, hidden, backend=backend, num_layers=2)
     inputs = torch.randn(6, 3, 64, device=DEVICE)
     alone, stream = module.stream(3), module.stream(3)
@@ -254,7 +256,7 @@ def test_one_step_and_no_sequences(name, sizes, backend):
 
 @pytest.mark.parametrize("backend", PLANS)
 def test_float32_is_as_exact_as_recurrent_layers_are_allowed_to_be(backend):
-    """TF32 by default, as in torch.nn; without it, or by three products, hundreds of times nearer."""
+    """TF32 by default, as in torch.nn; without TF32, or with three products, hundreds of times nearer."""
     hidden = 256 if backend == "triton-persistent" else 512  # more weights for exact products do not fit on the chip
     q_layer, input, states = problem("gru", torch.float32, 20, 16, hidden, backend=backend)
     exact = layer("gru", 64, hidden, device=DEVICE, dtype=torch.float64, backend="reference")
@@ -314,7 +316,7 @@ def test_offsets_beyond_32_bits():
 @pytest.mark.parametrize("recompute", (False, True), ids=("saved", "recomputed"))
 @pytest.mark.parametrize("backend", PLANS[:2])
 def test_memory_of_a_training_step(backend, recompute, record_property):
-    """At most cuDNN's, and when recomputing half of it."""
+    """At most cuDNN's, and half of it when recomputing."""
     used = []
     for each in ("torch", backend):
         module, input, states = problem("lstm", torch.bfloat16, 256, 64, 512, backend=each)

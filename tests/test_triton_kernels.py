@@ -1,6 +1,6 @@
 """The Triton engine's plans against the reference: each cell, dtype and option, in sizes that fill no tile.
 
-On a GPU, or where Triton interprets its kernels: `test_triton` runs this file so.
+These tests run on a GPU, or where Triton interprets its kernels: `test_triton` runs this file in such a process.
 """
 
 import itertools
@@ -53,7 +53,7 @@ def problem(name, dtype, directions=2, batch=BATCH, hidden=HIDDEN, proj_size=0, 
 
 
 def by_plan(q, chosen, gradients):
-    """Output, final states and all gradients by a plan of ours."""
+    """Output, final states and all gradients by one of our plans."""
     with torch.no_grad():
         output, final, saved = PLANS[chosen].forward(q, True)
         wanted = q.replaced([True] * len(q.differentiable()))
@@ -62,7 +62,7 @@ def by_plan(q, chosen, gradients):
 
 
 def by_reference(q, dtype, gradients):
-    """The same by the reference, its tensors in a dtype."""
+    """Output, final states and all gradients by the reference, with tensors in ``dtype``."""
     leaves = [tensor.to(dtype).requires_grad_() for tensor in q.differentiable()]
     output, final = reference.layer(q.replaced(leaves))
     outputs = [output, *final]
@@ -71,7 +71,8 @@ def by_reference(q, dtype, gradients):
 
 
 def check(q, chosen):
-    """A plan is as near to float64 as the reference in the same dtype, but for what is rounded between steps."""
+    """A plan is as near to float64 as the reference in the same dtype, except for values that are rounded between
+    steps."""
     dtype, (steps, batch, _) = q.outside.dtype, q.outside.shape
     outputs = [q.outside.new_empty(steps, batch, len(q.weights) * q.states[0].shape[-1]), *q.states]
     gradients = [torch.randn_like(o) for o in outputs]
@@ -100,7 +101,7 @@ def test_both_directions_with_all_options(name, chosen, dtype):
 @heavy_if(lambda chosen, **_: chosen == "fused")
 @pytest.mark.parametrize("chosen", PLANS)
 def test_more_tiles_than_one(chosen):
-    """Of units and of the batch, the last of them not full."""
+    """Several tiles of units and of the batch, the last of which is not full."""
     check(problem("lstm", torch.float32, batch=19, hidden=133, steps=2), chosen)
 
 
@@ -127,7 +128,7 @@ def test_recomputed_some_steps_at_once(ways, steps_at_once, monkeypatch):
 @pytest.mark.parametrize("mode", ("ieee", "tf32", "tf32x3"))
 @pytest.mark.parametrize("batch", (1, 2, 16, 19))
 def test_fused_step_of_any_batch(batch, mode):
-    """All of its ways to sum, and more than one tile of the batch."""
+    """All its ways to sum, and more than one tile of the batch."""
     if not INTERPRETED and mode == "tf32":
         pytest.skip("rounds more than the reference does")
     for dtype, directions in itertools.product((torch.float32, torch.float16), (1, 2)):
@@ -140,11 +141,11 @@ def test_fused_step_of_any_batch(batch, mode):
 @pytest.mark.parametrize("boundaries", (False, True), ids=("", "boundaries"))
 @pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].recurrent_gates])
 def test_a_single_step_of_any_batch(name, boundaries):
-    """With gates_x, and with an input of a size that is not the hidden one, in all ways to sum."""
+    """With gates_x, and with an input of another size than the hidden size, in all ways to sum."""
     dtypes = (torch.float32, torch.float64) if boundaries else DTYPES
     for dtype, batch in itertools.product(dtypes, (2, 19) if boundaries else (1, 2, 16, 40)):
         check(problem(name, dtype, 2, batch, 9, boundaries=boundaries, steps=1), "single step")
-    # Of float64, which the reference's is no truth for to a digit, tests/test_triton_prepared.py asks 1e-12.
+    # Not float64: the reference's float64 is not exact to a digit, and tests/test_triton_prepared.py tests it to 1e-12.
     for dtype, batch in itertools.product(DTYPES[:3], (1, 19)):
         q = problem(name, dtype, 2, batch, 9, boundaries=False, steps=1)
         weights, input = (
@@ -158,7 +159,8 @@ def test_a_single_step_of_any_batch(name, boundaries):
 
 @pytest.mark.parametrize("chosen", PLANS)
 def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatch):
-    """torch's own switch for products reads so while they are made, forward and backward, and as before afterwards."""
+    """torch's own switch for products has this mode during the products, forward and backward, and its former value
+    afterwards."""
     seen, switch = [], torch.backends.cuda.matmul
 
     def watched(product):

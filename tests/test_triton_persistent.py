@@ -1,4 +1,4 @@
-"""The persistent plan with several programs and their barrier, in a child process that runs them all at once."""
+"""The persistent plan with several programs and their barrier, in a child process that runs all programs at once."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 if INTERPRETED:
     import concurrent_programs
 
-T, B, H = 4, 3, 37  # three blocks of 16 units, the last one of 5; a width of 64, in chunks of 32
+T, B, H = 4, 3, 37  # three blocks of 16 units, the last one with 5; a width of 64, in chunks of 32
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
@@ -38,7 +38,8 @@ def test_the_rest_in_a_process_that_interprets():
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Three programs for the hidden units; for more than 16 sequences three more, with ``groups=1`` a launch after."""
+    """Three programs for the hidden units; for more than 16 sequences three more, or, with ``groups=1``, another
+    launch."""
     from seqcells.kernels.triton.host import configurations
 
     def divide(groups=2, **how):
@@ -63,7 +64,7 @@ of_each_kind = heavy_if(lambda name, **_: name in UNLIKE)
 
 
 def with_and_without_flags(*, barrier, flags):
-    """Every cell either way, heavy but for those named."""
+    """Every cell with the barrier and with flags; heavy except for the named cells."""
     return [
         pytest.param(name, way == "flags", marks=() if name in quick else pytest.mark.heavy, id=f"{name}-{way}")
         for way, quick in (("barrier", barrier), ("flags", flags))
@@ -115,7 +116,7 @@ def check(q, programs, backend="triton-persistent", **how):
     ("name", "flags"), with_and_without_flags(barrier=("lstm",), flags=("gru",)), indirect=["flags"]
 )
 def test_programs_together_equal_the_reference(name, flags, divided):
-    """In three steps: what is exchanged in the third takes the place of the first's."""
+    """Three steps, because the exchange buffer of the first step is reused in the third."""
     check(layer(name, steps=3), [3, 3])
 
 
@@ -131,7 +132,7 @@ def test_boundaries_in_both_directions(name, flags, divided):
 @pytest.mark.parametrize(("hidden", "programs", "late"), [(17, 2, 1), (37, 3, 0), (61, 4, 3)])
 @pytest.mark.parametrize("flags", (True,), ids=("flags",), indirect=True)
 def test_flags_heed_a_program_that_is_late(flags, hidden, programs, late, divided):
-    """Nobody reads what it has not written, nor writes where it has not read."""
+    """No program reads what the late one has not written, or overwrites what it has not read."""
     check(layer("rnn_tanh", hidden=hidden, steps=5), [programs] * 2, late=lambda program: program[0] == late)
 
 
@@ -147,7 +148,7 @@ def test_more_sequences_than_a_program_has_rows(groups, programs, flags, divided
 @here
 @pytest.mark.heavy
 def test_chosen_but_for_a_switch(divided, monkeypatch):
-    """Of a layer that is not one program's."""
+    """A layer that needs more than one program."""
     from seqcells.kernels.triton.host import configurations
     from seqcells.kernels.triton.plans import plan
     from seqcells.kernels.triton.plans.shape import Shape
@@ -170,14 +171,14 @@ def test_one_direction_after_the_other(divided):
 @of_each_kind
 @pytest.mark.parametrize(("name", "flags"), with_and_without_flags(barrier=("rnn_tanh",), flags=()), indirect=["flags"])
 def test_weights_in_shared_memory(name, flags, divided):
-    """Where they lie no interpreter sees, but that the other loop takes the same steps."""
+    """An interpreter cannot see where weights are; this tests that the other loop takes the same steps."""
     divided(shared=True)
     check(layer(name, **boundaries(B)), [3, 3])
 
 
 @pytest.fixture
 def recomputing(monkeypatch):
-    """Inside, backward computes the cells' values once more, for three steps at a time."""
+    """Inside, backward recomputes the cells' values, for three steps at a time."""
     from seqcells.kernels.triton.host import recomputed
 
     monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, 3))
@@ -185,7 +186,7 @@ def recomputing(monkeypatch):
 
 
 def of_two_windows(name, programs):
-    """Of a cell that saves nothing backward computes nothing once more, and all steps are one window."""
+    """For a cell that saves nothing, backward recomputes nothing, and all steps are one window."""
     from seqcells.kernels.triton.device.cells import CELLS
 
     return programs if CELLS[name].saved else [programs[0], programs[-1]]
@@ -197,7 +198,7 @@ def of_two_windows(name, programs):
 @pytest.mark.parametrize("reverse", (False, True), ids=("forwards", "backwards"))
 @pytest.mark.parametrize("name", REGISTRY)
 def test_recomputed_window_by_window(name, reverse, divided, recomputing):
-    """Backward is persistent all the same: before its programs' launch for each window is one for the values."""
+    """Backward is persistent too: before each window's launch, another launch recomputes the values."""
     with recomputing:
         check(layer(name, reverse=reverse, **boundaries(B)), of_two_windows(name, [3, 6, 3, 6, 3]))
 
@@ -214,7 +215,7 @@ def test_recomputed_in_both_directions(name, divided, recomputing):
 @here
 @pytest.mark.parametrize("name", ("lstm", "gru"))
 def test_recomputing_keeps_less_than_half(name, recomputing):
-    """Of what the plan keeps for backward, its output included."""
+    """Less than half of what the plan keeps for backward, its output included."""
     from seqcells.kernels.triton.plans import persistent
 
     q = layer(name)
@@ -240,7 +241,7 @@ def test_recomputed_to_the_same_bits_every_time(divided, recomputing):
 @pytest.mark.heavy
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_narrow_storage_is_as_near_as_the_stepwise_plan(dtype, divided):
-    """Both keep states and sums in float32; sums are in another order."""
+    """Both plans keep states and sums in float32; the sums have another order."""
     q = layer("gru", dtype=dtype)
     truth = results(layer("gru"), "reference")
     with concurrent_programs.concurrent():
@@ -253,7 +254,7 @@ def test_narrow_storage_is_as_near_as_the_stepwise_plan(dtype, divided):
 @here
 @pytest.mark.heavy
 def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
-    """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
+    """The interpreter's products are always exact float32; this test shows that the parts of the operands add up."""
     q = layer("rnn_tanh", dtype=torch.float32, steps=2)
     with concurrent_programs.concurrent():
         whole = results(q, "triton-persistent")
@@ -276,7 +277,7 @@ def test_the_same_bits_every_time_and_with_flags(divided):
 @here
 @pytest.mark.parametrize("flags", (False, True), ids=("barrier", "flags"), indirect=True)
 def test_a_barrier_that_lets_programs_through_is_found_out(flags, divided, monkeypatch):
-    """The test of these tests: with nobody waiting, what they compare is wrong."""
+    """The test of these tests: if no program waits, the compared results are wrong."""
     from seqcells.kernels.triton.device import barrier
 
     monkeypatch.setattr(barrier, "wait", lambda counters, count, target, patience: patience)
@@ -288,7 +289,7 @@ def test_a_barrier_that_lets_programs_through_is_found_out(flags, divided, monke
 @pytest.mark.parametrize("broken", ("count", "target"))
 @pytest.mark.parametrize("flags", (True,), ids=("flags",), indirect=True)
 def test_a_flag_that_is_overlooked_is_found_out(flags, broken, divided, monkeypatch):
-    """One of several, and one that says no more than that the step before was written."""
+    """One of several flags is skipped, or a flag is read that only says that the step before was written."""
     from seqcells.kernels.triton.device import barrier
 
     wait = barrier.wait
@@ -314,7 +315,7 @@ def test_a_program_that_never_comes_gives_an_error(flags, divided, monkeypatch, 
 @pytest.mark.parametrize("hidden", [5, 64, 100, 512, 650, 1024, 1500])
 @pytest.mark.parametrize(("gates", "planes"), [(4, 1), (4, 4), (3, 1), (3, 3)])
 def test_a_division_fits_the_device(gates, planes, hidden):
-    """All units are somebody's, all that is summed is read, and all programs that meet are there at once."""
+    """Every unit belongs to a program, everything that is summed is read, and all programs that meet run at once."""
     for given in itertools.product((1, 20, 300), (1, 2), (torch.bfloat16, torch.float32)):
         check_division(gates, planes, hidden, *given)
 
@@ -364,7 +365,8 @@ def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch)
 
 
 def test_its_model_of_time(monkeypatch):
-    """It is of steps and a start, twice that with gradients and more, and silent where there is no division."""
+    """The model has a start and a time for each step. With gradients it is more than twice as much. Without a division
+    it gives nothing."""
     from seqcells.kernels.triton.host import configurations
     from seqcells.kernels.triton.plans import persistent
     from seqcells.kernels.triton.plans.shape import Shape

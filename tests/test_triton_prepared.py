@@ -1,6 +1,6 @@
-"""Calls of the Triton engine again and again: prepared once, they give what the first gave, with gradients too.
+"""Repeated calls of the Triton engine are prepared once and give the results of the first call, with gradients too.
 
-On a GPU, or where Triton interprets its kernels: the first test runs this file so.
+These tests run on a GPU, or where Triton interprets its kernels: the first test runs this file in such a process.
 """
 
 import os
@@ -47,7 +47,7 @@ def test_the_rest_in_a_process_that_interprets():
 
 
 def problem(kind, sizes, given, dtype=torch.float64, cell=False, backend="triton", **options):
-    """A module, its input and states; all with gradients."""
+    """A module, its input and states, all with gradients."""
     module = getattr(seqcells, kind + ("Cell" if cell else ""))
     module = module(5, 7, backend=backend, dtype=dtype, device=DEVICE, **options)
     like = {"dtype": dtype, "device": DEVICE}
@@ -60,7 +60,7 @@ def problem(kind, sizes, given, dtype=torch.float64, cell=False, backend="triton
 
 
 def everything(module, input, states, leaves=None):
-    """Outputs of one call, and where there are any its gradients."""
+    """Outputs of one call, and its gradients where grad mode is enabled."""
     found = module(input, like_module(states) if states else None)
     outputs = [*as_tuple(found)] if isinstance(module, RecurrentCell) else [found[0], *as_tuple(found[1])]
     if not torch.is_grad_enabled():
@@ -71,7 +71,7 @@ def everything(module, input, states, leaves=None):
 
 
 def check(module, input, states, tolerance=1e-12):
-    """All calls give the same bits, and what the reference gives."""
+    """All calls give the same bits, and agree with the reference."""
     calls = [everything(module, input, states) for _ in range(TIMES)]
     assert module._prepared.has(torch.is_grad_enabled())
     module.backend = "reference"
@@ -79,7 +79,8 @@ def check(module, input, states, tolerance=1e-12):
     module.backend = "triton"
     for found in calls:
         assert_equal_to(found, truth, tolerance)
-        if input.dtype == torch.float64 or not INTERPRETED:  # which makes some products of a first call in float64
+        # the interpreter makes some products of a first call in float64
+        if input.dtype == torch.float64 or not INTERPRETED:
             assert_equal_to(found, calls[0], 0)
 
 
@@ -135,7 +136,7 @@ def test_gradients_that_nobody_wants_are_not_made(sizes, which):
 @here
 @pytest.mark.skipif(not INTERPRETED, reason="several programs on one interpreter: a GPU has its own")
 def test_programs_that_meet(monkeypatch):
-    """Each a process, in both passes: three for the hidden units, and as many for the second direction."""
+    """Each program is a process, in both passes: three for the hidden units, and as many for the second direction."""
     from seqcells.kernels.triton.host import configurations
 
     def division(hidden, batch, directions, gates, recurrent, planes, storage, *rest):
@@ -147,7 +148,7 @@ def test_programs_that_meet(monkeypatch):
     module = seqcells.LSTM(5, 37, bidirectional=True, backend="triton", dtype=torch.float64)
     input = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
-        # First calls, whose results nobody sees.
+        # First calls, whose results are not used.
         with mock.patch("seqcells.kernels.triton.host.launch.Launch.__call__"):
             everything(module, input, [])
     assert module._prepared.has(gradients=True)
@@ -160,7 +161,7 @@ def test_programs_that_meet(monkeypatch):
 
 @here
 def test_an_output_that_came_back_in_other_memory():
-    """What lies around a layer's output is read where it was made, and made anew where a hook gave a copy."""
+    """The memory around a layer's output is read where the output was made, and is rebuilt if a hook returns a copy."""
     module, input, states = problem("LSTM", (4, 3), True, bidirectional=True)
     first = [everything(module, input, states) for _ in range(3)][-1]
     output, _ = module(input, like_module(states))
@@ -207,7 +208,8 @@ class Compiled:
 @pytest.mark.parametrize("steps", (1, 64))
 @pytest.mark.parametrize("kind", ("lstm", "gru"))
 def test_what_is_prepared_is_compiled_for_what_calls_bring(kind, steps, monkeypatch):
-    """Ahead of the tensors: for their types and alignments, one by one in tuples too."""
+    """Before tensors exist, kernels are compiled for the tensors' types and alignments, also for each tensor in
+    tuples."""
     from triton.runtime.jit import JITFunction
 
     from benchmarks.resources.launches import TARGETS, recorded

@@ -1,4 +1,4 @@
-"""Cells that the package has no Triton kernels for: printed at first use, kept, and as the reference computes them."""
+"""Cells for which the package has no Triton kernels: printed at first use, kept, and equal to the reference."""
 
 import os
 from importlib.util import find_spec
@@ -46,7 +46,7 @@ def test_the_rest_in_a_process_that_interprets():
 
 
 class Streamed(Cell):
-    """A cell that reads streams of all axes, all of which are learnt."""
+    """A cell that reads streams of all axes; all of them have gradients."""
 
     name = "streamed"
     gates, states = ("n", "z"), ("h",)
@@ -95,7 +95,7 @@ class Rows(Cell):
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch, tmp_path):
-    """A cache of the test's own, nothing remembered, and the registry as it was."""
+    """A cache of the test's own, no remembered results, and the registry restored."""
     monkeypatch.setattr(cells, "REGISTRY", dict(cells.REGISTRY))
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SEQCELLS_COMPILE", raising=False)
@@ -120,7 +120,7 @@ def layer(cell, backend="triton-stepwise", features=IN, hidden=H, **options):
 
 
 def given_streams(cell, sides, hidden):
-    """Of each a tensor that wants gradients, every second one of each direction its own."""
+    """For each stream, a tensor that requires gradients; every second stream has its own values for each direction."""
     sizes, found = {"T": T, "B": B, "H": hidden}, {}
     for k, (name, axes) in enumerate(cell.streams.items()):
         if name != "input":
@@ -158,7 +158,7 @@ def both(module, bounded=True, keep=()):
 @plain_if(lambda bidirectional: bidirectional)
 @pytest.mark.parametrize("bidirectional", (True, False))
 def test_streams_of_all_axes_as_the_reference(bidirectional):
-    """And the layer's own input among them; forward, every gradient, with lengths and resets."""
+    """The layer's own input is among them; forward and every gradient, with lengths and resets."""
     assert_equal_to(*both(layer(Streamed, features=H, bidirectional=bidirectional)), 1e-10)
 
 
@@ -172,7 +172,7 @@ def test_streams_of_all_axes_as_the_reference(bidirectional):
     ],
 )
 def test_kept_values_as_the_reference(cell, names):
-    """Of cells with names and texts of any kind, of those whose kernels of one stage the package has, and of others."""
+    """Cells with names and docstrings of any kind, cells whose one-stage kernels the package has, and other cells."""
     names = tuple(name for name in names if name in named_values(cell))
     assert_equal_to(*both(layer(cell, bidirectional=True), keep=names), 1e-10)
 
@@ -182,7 +182,7 @@ def test_kept_values_as_the_reference(cell, names):
 @pytest.mark.parametrize("options", ({"zoneout": 0.4, "recurrent_dropout": 0.3},), ids=str)
 @pytest.mark.parametrize("cell", (cells.MGU, cells.LSTM, cells.LayerNormLSTM))
 def test_regularised_cells_as_the_reference(cell, options):
-    """They are not taken for the cells that they are made of, whose kernels the package has."""
+    """They are not confused with the cells that they are made of, whose kernels the package has."""
     module = layer(cell, **options)
     assert_equal_to(*both(module), 1e-10)
     module.backend = "triton"
@@ -195,7 +195,7 @@ def test_regularised_cells_as_the_reference(cell, options):
     ("cell", "keep"), [(Streamed, ()), (cells.LayerNormGRU, ("update", "h")), (cells.LSTM, ("f",))]
 )
 def test_programs_together_read_streams_and_keep(cell, keep, divided):
-    """As the reference: three programs of eight units in each direction."""
+    """Equal to the reference: three programs of eight units in each direction."""
     module = layer(cell, "triton-persistent", features=24, hidden=24, bidirectional=True)
     with concurrent_programs.concurrent() as launched:
         found = both(module, keep=keep)
@@ -205,7 +205,7 @@ def test_programs_together_read_streams_and_keep(cell, keep, divided):
 
 @here
 def test_a_cell_of_a_package_cells_name_is_another():
-    """Its kernels are of its own equations, not of those that the package has under that name."""
+    """Its kernels have its own equations, not those of the package's cell of that name."""
 
     def step(x, r, s, p):
         return tanh(x.f + r.h * p.candidate(s.h))
@@ -232,7 +232,8 @@ def leaky(rate):
 
 @here
 def test_a_class_that_is_defined_again_has_kernels_of_its_own():
-    """Objects made before keep theirs. By hand: from zero, without a product, h = rate · tanh(bias)."""
+    """Objects made before the new definition keep their kernels. By hand: from zero, without a product, h = rate ·
+    tanh(bias)."""
     x, found = torch.zeros(1, 1, IN, dtype=torch.float64), []
     for rate in (0.5, 0.25):
         module = layer(leaky(rate))
@@ -248,7 +249,7 @@ def test_a_class_that_is_defined_again_has_kernels_of_its_own():
 
 @here
 def test_printed_once(forgotten):
-    """One file, under the hash of its text; without it nothing is made, with it nothing is written."""
+    """One file, named by the hash of its text. Without the call no file is made; with the file nothing is written."""
     assert printed.why_not(Rows) is None
     (path,) = files()
     assert (
@@ -265,14 +266,14 @@ def test_printed_once(forgotten):
 @here
 def test_where_the_cache_cannot_be_written_kernels_are_the_processs_own(monkeypatch, tmp_path, capfd):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "file"))  # for root may write to any folder
+    monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "file"))  # a file, because root may write to any folder
     assert printed.why_not(Rows) is None
     assert "set SEQCELLS_CACHE to a folder" in capfd.readouterr().err
 
 
 @here
 def test_never(monkeypatch):
-    """What the package has runs all the same; what was printed before does not."""
+    """Kernels of the package still run; kernels that were printed before do not."""
     monkeypatch.setenv("SEQCELLS_COMPILE", "never")
     words = "no kernels have been derived for the rows_of_the_tests cell, and SEQCELLS_COMPILE=never"
     assert printed.why_not(Rows) == words and printed.why_not(cells.MGU) is None and files() == []
@@ -281,7 +282,7 @@ def test_never(monkeypatch):
 
 
 class Branching(Rows):
-    """A cell that no kernels can be derived of."""
+    """A cell for which no kernels can be derived."""
 
     name = "branching_of_the_tests"
 
@@ -301,7 +302,7 @@ def test_what_cannot_be_derived_is_refused_with_the_line(backend):
 
 
 class Twin(Cell):
-    """GRU's equations, written by somebody else."""
+    """GRU's equations, written differently."""
 
     name = "twin_of_gru"
     gates, states = cells.GRU.gates, ("h",)
@@ -336,7 +337,7 @@ def test_a_projection_is_refused():
 
 @here
 def test_rows_longer_than_a_programs_registers_are_refused(monkeypatch):
-    """On a GPU; the interpreter has no registers. Cells that reduce none run at any size."""
+    """On a GPU; the interpreter has no registers. Cells without reductions run at any size."""
     monkeypatch.setattr(staged_stepwise, "interpreted", lambda: False)
 
     def reason(cell, hidden, dtype):

@@ -1,4 +1,4 @@
-"""The scan plan: chunks of a sequence side by side give what its steps give, for cells whose state is linear.
+"""The scan plan: chunks of a sequence run in parallel equal its steps, for cells whose state is linear.
 
 Kernels run in a child process that interprets.
 """
@@ -35,7 +35,7 @@ FORMS = {
 
 
 def test_which_cells_are_linear():
-    """Their new state is a·s + b with a and b of the input alone."""
+    """Their new state is a·s + b, where a and b depend on the input alone."""
     found = {name for name in ("MinGRU", "JANET", "IndRNN", *LIBRARY) if why_not_linear(getattr(cells, name)) is None}
     assert found == {"MinGRU", "MinGRULog", "MinLSTM", "MinLSTMLog", "TRNN"}
     assert why_not_linear(cells.LSTM) == "the cell has several states"
@@ -65,7 +65,7 @@ def test_the_rest_in_a_process_that_interprets():
 
 @pytest.fixture
 def scanned(monkeypatch, compiling, own_registry):
-    """Three chunks, whatever that costs; what runs them is noted."""
+    """Force three chunks, at any cost; a list records how often they run."""
     from seqcells.kernels.triton.plans import scan
 
     seen, carried = [], scan.Chunks.carried
@@ -83,7 +83,7 @@ def scanned(monkeypatch, compiling, own_registry):
 def layer(
     name, dtype=torch.float64, steps=7, batch=3, directions=1, lengths=False, resets=False, reverse=False, features=0
 ):
-    """A recurrence of random tensors that want gradients; of an input, if it has features."""
+    """A recurrence of random tensors that require gradients. With features, it has an input."""
     generator, cell, hidden = torch.Generator().manual_seed(steps), LINEAR[name], 5
 
     def randn(*shape):
@@ -121,7 +121,7 @@ def results(q, backend, wanted=None):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", LINEAR)
 def test_chunks_as_the_reference(name, form, scanned):
-    """Results and every gradient, where the last chunk is shorter, too."""
+    """Results and every gradient, also where the last chunk is shorter."""
     q = layer(name, **FORMS[form])
     assert_equal_to(results(q, "triton"), results(q, "reference"), 1e-11)
     assert scanned == ([] if form == "resets backwards" else [3, 3])
@@ -129,14 +129,14 @@ def test_chunks_as_the_reference(name, form, scanned):
 
 @here
 def test_one_sequence_with_resets(scanned):
-    """It is what a scan is for: states to begin with lie as they are read."""
+    """A scan's typical use; initial states of the chunks are laid out as they are read."""
     q = layer("mingru", batch=1, resets=True, lengths=True)
     assert_equal_to(results(q, "triton"), results(q, "reference"), 1e-11)
 
 
 @here
 def test_nothing_crosses_a_reset(scanned):
-    """No NaN either, and no gradient."""
+    """Nor does NaN cross it, nor a gradient."""
     q = layer("mingru", steps=9, resets=True)
     reset = torch.zeros(9, 3, dtype=torch.bool)
     reset[4] = True
@@ -201,7 +201,7 @@ def test_as_near_to_float64_as_the_reference(dtype, scanned):
 @here
 @pytest.mark.heavy
 def test_large_states_lose_nothing(scanned):
-    """A is no difference of ends, which would lose what a large end rounds off."""
+    """A is not computed as a difference of chunk ends, which would lose what a large end rounds off."""
     q = layer("mingru", torch.float32, steps=24)
     with torch.no_grad():
         q.gates_x[..., 5:] *= 1e6
@@ -213,7 +213,7 @@ def test_large_states_lose_nothing(scanned):
 
 @here
 def test_it_is_chosen_by_what_steps_cost(monkeypatch, compiling):
-    """A long sequence by itself is scanned; a short one, or many, are not, nor is a cell that is not linear."""
+    """A single long sequence is scanned. A short one, many sequences, or a cell that is not linear are not."""
     from seqcells.kernels.triton.plans import plan
     from seqcells.kernels.triton.plans.shape import Shape
 

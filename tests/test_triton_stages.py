@@ -65,7 +65,7 @@ def test_the_rest_in_a_process_that_interprets():
 
 
 class Attending(Cell):
-    """An invented cell of the reductions that no other has, with learnable numbers."""
+    """An invented cell with reductions that no other cell has, and with learnable scalars."""
 
     name = "attending"
     gates, recurrent_gates, states = ("a", "h"), ("a",), ("h",)
@@ -89,7 +89,7 @@ def layer(name, *options, **named):
 @every_cell
 @pytest.mark.parametrize("form", FORMS)
 def test_steps_as_the_reference(name, form):
-    """Results and every gradient, of sequences without a step too, and of units that fill no tile."""
+    """Results and every gradient, also for sequences without a step and for units that fill no tile."""
     q = layer(name, **FORMS[form])
     assert_equal_to(results(q, "triton-stepwise"), results(q, "reference"), 1e-10)
 
@@ -103,7 +103,7 @@ def test_from_an_input_without_biases_by_the_plan_that_is_chosen(name):
 
 
 class Asking(Cell):
-    """An invented cell that asks for a gate, of which it makes nothing else."""
+    """An invented cell that uses a gate only in a condition."""
 
     name = "asking"
     gates, recurrent_gates, states = ("a", "b"), ("b",), ("h",)
@@ -130,7 +130,7 @@ def test_a_gate_of_which_a_condition_alone_is_made_has_no_gradient(compiling, ow
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize("name", CELLS)
 def test_as_near_to_float64_as_the_reference(name, dtype):
-    """Products are of the storage's dtype, states are carried in float32."""
+    """Products have the storage's dtype; states are carried in float32."""
     q = layer(name, dtype, steps=4, lengths=True, resets=True, directions=2)
     exact = q.replaced([t.detach().double().requires_grad_() for t in q.differentiable()])
     found, judged, truth = results(q, "triton-stepwise"), results(q, "reference"), results(exact, "reference")
@@ -143,7 +143,7 @@ def test_as_near_to_float64_as_the_reference(name, dtype):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ("gru_reset_before", "layer_norm_gru"))
 def test_programs_together_are_as_near_in_narrow_storage(name, divided):
-    """As steps are; sums are in another order."""
+    """As near as the stepwise plan; the sums have another order."""
     q = layer(name, torch.bfloat16)
     exact = q.replaced([t.detach().double().requires_grad_() for t in q.differentiable()])
     with concurrent_programs.concurrent():
@@ -157,7 +157,8 @@ def test_programs_together_are_as_near_in_narrow_storage(name, divided):
 @plain_if(lambda name, **_: name == "block_gru")
 @pytest.mark.parametrize(("name", "launches"), [("layer_norm_lstm", 1), ("recurrent_highway", 3), ("block_gru", 1)])
 def test_a_launch_for_each_stage_that_begins_with_a_product(name, launches, monkeypatch):
-    """Reductions cost none: counted by hand from the equations, and one more launch before the first step."""
+    """Reductions cost no launch. The numbers are counted by hand from the equations, plus one launch before the first
+    step."""
     from seqcells.kernels.triton.host import launch
 
     seen, call = [], launch.Launch.__call__
@@ -200,7 +201,7 @@ def check_meeting(q, programs, **how):
 @every_cell
 @pytest.mark.parametrize("form", FORMS)
 def test_programs_together_equal_the_reference(name, form, divided):
-    """In three steps: what is exchanged in the third takes the place of the first's."""
+    """Three steps, because the exchange buffer of the first step is reused in the third."""
     programs = 4 if CELLS[name].heads() > 1 else 3
     if CELLS[name].heads() > programs:
         pytest.skip("a program would have units of two heads")
@@ -211,7 +212,8 @@ def test_programs_together_equal_the_reference(name, form, divided):
 @here
 @pytest.mark.heavy
 def test_a_program_that_is_late_is_heeded(divided):
-    """Nobody reads what it has not written, nor writes where it has not read: operands and parts of numbers."""
+    """No program reads what the late one has not written, or overwrites what it has not read: operands and partial
+    results of reductions."""
     late = {"late": lambda program: program[0] == 1}
     check_meeting(layer("layer_norm_gru", steps=4), [3, 3], **late)
     check_meeting(layer("recurrent_highway", steps=4), [3, 3], **late)
@@ -221,7 +223,7 @@ def test_a_program_that_is_late_is_heeded(divided):
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ("gru_reset_before", "layer_norm_gru"))
 def test_a_barrier_that_lets_programs_through_is_found_out(name, divided, monkeypatch):
-    """The test of these tests: with nobody waiting, what they compare is wrong."""
+    """The test of these tests: if no program waits, the compared results are wrong."""
     from seqcells.kernels.triton.device import barrier
 
     monkeypatch.setattr(barrier, "wait", lambda counters, count, target, patience: patience)
@@ -244,7 +246,7 @@ def test_a_program_that_never_comes_gives_an_error(divided, monkeypatch, capfd):
 @here
 @pytest.mark.heavy
 def test_more_sequences_than_a_launch_has_rows(divided):
-    """One block of the batch after the other, one direction after the other."""
+    """One block of the batch after another, one direction after another."""
     divided(groups=1, directions=1)
     check_meeting(layer("gru_reset_before", steps=2, batch=18, directions=2), [3] * 8)
 
@@ -253,7 +255,7 @@ def test_more_sequences_than_a_launch_has_rows(divided):
 @pytest.mark.parametrize("backend", ("triton-stepwise", pytest.param("triton-persistent", marks=pytest.mark.heavy)))
 @pytest.mark.usefixtures("compiling")
 def test_another_cell_from_the_text_that_is_printed_for_it(backend, monkeypatch, divided):
-    """At first use; a largest and a sum of a row, twice, and a product after them."""
+    """At first use. The cell has a maximum and a sum of a row, twice, and then a product."""
     cell = Attending
     monkeypatch.setitem(CELLS, cell.name, cell)
     q = layer(cell.name, steps=2, lengths=True, resets=True, hidden=24 if backend == "triton-persistent" else 130)
@@ -265,7 +267,7 @@ def test_another_cell_from_the_text_that_is_printed_for_it(backend, monkeypatch,
 
 @here
 def test_its_plan_says_so(monkeypatch):
-    """And which plan backward is by where that is another."""
+    """The plan also names backward's plan, where it is another."""
 
     def reason(cell, backend, hidden):
         module = seqcells.define(cell)[0](8, hidden, backend=backend, dtype=torch.bfloat16)
@@ -287,14 +289,14 @@ def test_its_plan_says_so(monkeypatch):
 @here
 @pytest.mark.parametrize("cell", (cells.BlockGRU, cells.MultiHeadSLSTM))
 def test_the_printed_text_is_of_any_number_of_heads(cell):
-    """So that a cell of another number runs on the kernels of its base."""
+    """So a cell with another number of heads runs on its base's kernels."""
     other = cell.configured(heads=2)
     text = triton_stages([other]).replace(other.name, cell.name)
     assert text.replace(f"{cell.name}_heads_2_", cell.name) == triton_stages([cell])
 
 
 def resources(backend, names, target="sm_90", hidden=512, dtype=torch.bfloat16):
-    """Of each kernel that a layer's two passes launch its name and what it takes, compiled ahead of time."""
+    """For each kernel that a layer's two passes launch: its name and its resources, compiled ahead of time."""
     from benchmarks.resources.binaries import compiled
     from benchmarks.resources.launches import TARGETS, recorded
 
@@ -319,8 +321,8 @@ PERSISTENT = ("gru_reset_before", "recurrent_highway", "block_gru", "layer_norm_
 @pytest.mark.skipif(INTERPRETED, reason="what is interpreted is not compiled")
 @pytest.mark.parametrize(("backend", "target"), [("triton-persistent", "sm_90"), ("triton-stepwise", "sm_80")])
 def test_nothing_spills(backend, target):
-    """Persistent are both passes of these cells, but for the layer-normalised LSTM's backward, whose stage has more
-    values than there are registers for."""
+    """Both passes of these cells are persistent, except for the layer-normalised LSTM's backward. Its stage has more
+    values than there are registers."""
     with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         patch.delenv("TRITON_INTERPRET", raising=False)
         found = pool.submit(resources, backend, PERSISTENT, target).result()

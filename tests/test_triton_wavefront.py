@@ -1,4 +1,4 @@
-"""Several layers at once in the persistent plan, each a step behind the one below it, in a child process."""
+"""Several layers at once in the persistent plan, each a step behind the layer below, in a child process."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 if INTERPRETED:
     import concurrent_programs
 
-T, B, H = 3, 3, 19  # two blocks of 16 units, the last one of 3
+T, B, H = 3, 3, 19  # two blocks of 16 units, the last one with 3
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
@@ -41,7 +41,7 @@ def test_the_rest_in_a_process_that_interprets():
 
 @pytest.fixture
 def divided(monkeypatch):
-    """Programs of 16 units and rows; of more rows than ``groups`` have a launch after."""
+    """Programs of 16 units and rows; rows beyond ``groups`` programs take another launch."""
     from seqcells.kernels.triton.host import configurations
 
     def divide(groups=2, **how):
@@ -85,7 +85,7 @@ BOTH = {"plain": {}, "boundaries": boundaries(B, T)}
     ],
 )
 def test_layers_together_equal_the_reference(name, given, divided):
-    """Two of them, in programs that have each other's units to wait for and the other layer's too."""
+    """Two layers, in programs that wait for the other units of their layer and for the other layer."""
     check(stack(name, **BOTH[given]), [4, 4])
 
 
@@ -99,7 +99,7 @@ def test_three_layers(name, divided):
 @here
 @pytest.mark.heavy
 def test_the_lowest_may_be_given_its_input(divided):
-    """As layers give it, not projected, and here not contiguous."""
+    """The lowest layer gets its input as layers give it: not projected, and here not contiguous."""
     input = torch.randn(B, T, H, generator=torch.Generator().manual_seed(5), dtype=torch.float64).transpose(0, 1)
     check(stack("gru")._replace(gates_x=None, input=input.requires_grad_()), [4, 4])
 
@@ -113,7 +113,7 @@ def test_one_step(divided):
 @here
 @pytest.mark.heavy
 def test_one_program_for_each_layer(divided):
-    """Where a program has all units it meets the other layer's alone."""
+    """A program that has all units waits only for the other layer."""
     check(stack("gru", hidden=5), [2, 2])
 
 
@@ -135,13 +135,13 @@ def test_without_bias(divided):
 @pytest.mark.parametrize("name", ["rnn_tanh", "gru"])
 @pytest.mark.heavy
 def test_weights_in_shared_memory(name, divided):
-    """Where they lie no interpreter sees, but that the other loop takes the same steps."""
+    """An interpreter cannot see where weights are; this tests that the other loop takes the same steps."""
     divided(shared=True)
     check(stack(name, **boundaries(B, T)), [4, 4])
 
 
 def layer_by_layer(q, backend):
-    """The same results with a product of torch's between two layers."""
+    """The same results, with torch's product between two layers."""
     output, finals = q.gates_x, []
     for k, w in enumerate(q.weights):
         gates_x = torch.nn.functional.linear(output, w.ih, w.bias_ih) if k else output
@@ -156,7 +156,7 @@ def layer_by_layer(q, backend):
 @pytest.mark.heavy
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_narrow_storage_is_as_near_as_layer_by_layer(dtype, divided):
-    """Between layers it rounds less: the input's part of the gates is never stored."""
+    """It rounds less between layers: the input's part of the gates is never stored."""
     q, truth = stack("gru", dtype=dtype), results(stack("gru"), "reference")
     with concurrent_programs.concurrent():
         found = results(q, "triton-persistent")
@@ -168,7 +168,7 @@ def test_narrow_storage_is_as_near_as_layer_by_layer(dtype, divided):
 @here
 @pytest.mark.heavy
 def test_float32_in_three_products_of_tensor_cores(divided, monkeypatch):
-    """The interpreter's products are float32's own whatever they are asked: what is seen here is that halves add up."""
+    """The interpreter's products are always exact float32; this test shows that the parts of the operands add up."""
     q = stack("rnn_tanh", dtype=torch.float32, steps=2)
     with concurrent_programs.concurrent():
         whole = results(q, "triton-persistent")
@@ -187,7 +187,7 @@ def test_the_same_bits_every_time(divided):
 
 @here
 def test_a_layer_that_does_not_wait_for_the_one_below_is_found_out(divided, monkeypatch):
-    """The test of these tests: programs of a layer wait for each other, but not for the layer below."""
+    """The test of these tests: the programs of a layer wait for each other, but not for the layer below."""
     from seqcells.kernels.triton.device import barrier, between
 
     passing = SimpleNamespace(arrive=barrier.arrive, wait=lambda counter, target, patience: patience)
@@ -207,11 +207,11 @@ def test_a_layer_that_never_comes_gives_an_error(divided, monkeypatch, capfd):
     assert "have waited for each other in vain" in capfd.readouterr().err
 
 
-# Layers of which a stack is made, by those who do not know of it.
+# Users of stacks that do not know of this plan.
 
 
 def both(run, programs):
-    """What ``run`` gives by the persistent plan in launches of so many programs, and by the reference."""
+    """The results of ``run`` by the persistent plan, in launches of so many programs, equal the reference's."""
     with concurrent_programs.concurrent() as launched:
         found = run("triton-persistent")
     assert launched == programs
@@ -219,7 +219,7 @@ def both(run, programs):
 
 
 def module_results(module, input, **given):
-    """Output, final states and all gradients of a layer as a function of the backend; random numbers are the same."""
+    """Output, final states and all gradients of a layer as a function of the backend, with the same random numbers."""
 
     def run(backend):
         module.backend = backend
@@ -289,7 +289,7 @@ def test_gradients_of_gradients_and_of_samples(divided):
         each = torch.eye(2).repeat_interleave(output.numel() // 2, 1).view(2, *output.shape).double()
         return torch.autograd.grad(output, [input, *module.parameters()], each, is_grads_batched=True)
 
-    both(twice, [4, 4])  # what is differentiated again goes through the stack once more
+    both(twice, [4, 4])  # a second differentiation runs the stack again
     both(batched, [4])
 
 

@@ -1,4 +1,4 @@
-"""Measuring this machine: what is measured, in which order, and that the table is kept and then used."""
+"""Measuring this machine: which points are measured, in which order, and that the table is kept and then used."""
 
 from dataclasses import replace
 from itertools import islice
@@ -42,7 +42,7 @@ def test_on_a_gpu_the_corners_of_every_dtype_come_before_what_lies_between():
 
 
 class Clock:
-    """Time that goes by only where something is run or waited for."""
+    """A clock that advances only when a call runs or waits."""
 
     def __init__(self, monkeypatch):
         self.now, self.log = 0.0, []
@@ -53,7 +53,7 @@ class Clock:
         self.now += seconds
 
     def run(self, name, *seconds):
-        """A call that takes those seconds in turn, and the last of them for ever."""
+        """A call that takes these seconds in order, and then the last value forever."""
         left = list(seconds)
 
         def run():
@@ -81,7 +81,7 @@ def test_long_calls_are_made_few_times(clock):
 
 
 def test_a_device_is_waited_for_after_some_calls_and_that_counts(clock):
-    """As a GPU: calls return at once, and what they gave it takes its time."""
+    """Like a GPU: calls return at once, and their work takes time afterwards."""
     given = []
 
     def synchronize():
@@ -119,7 +119,7 @@ def test_who_cannot_run_has_no_seconds(clock):
 
 @pytest.fixture
 def quick(monkeypatch, clock):
-    """As if each point took a second, half of it ours."""
+    """Pretend that each point takes a second, and that our call takes half as long as torch's."""
 
     def timed(runs, synchronize):
         clock.pass_by(1.0)
@@ -207,7 +207,7 @@ SHIPPED = [path for path in sorted(estimates.SHIPPED.glob("*.json")) if Table.lo
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_tables_of_results_are_what_the_results_say(path, tables, tmp_path):
-    """All but what is marked as of another origin, which stays as it was."""
+    """All points, except those marked with another origin, which stay unchanged."""
     shipped, made = Table.load(path), tmp_path / path.name
     if shipped.origins:
         points = {point: shipped.points[point] for point in shipped.origin_of}
@@ -234,7 +234,7 @@ def test_every_kind_of_call_can_be_made(cell, form, training):
     for steps, backend in (*kinds, *([(3, "cpu")] if form == "layers" else [])):
         found = tune.runner(Point(cell, form, training, "float32", steps, 2, 8), backend)()
         tensors = torch.utils._pytree.tree_leaves(found)
-        if form == "packed" and not training:  # two sequences, of three steps and one
+        if form == "packed" and not training:  # two sequences, with three steps and one step
             assert tensors[0].shape == (4, 8) and tensors[1].tolist() == [2, 1, 1]
             del tensors[1:4]
         assert len(tensors) == (5 if training else (2 if cell == "lstm" else 1) + (form != "step"))

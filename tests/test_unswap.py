@@ -1,4 +1,4 @@
-"""unswap is the way back from swap: torch.nn's modules are what they were, and what goes by their types works."""
+"""unswap reverts swap: torch.nn's modules are as before, and code that checks for their types works."""
 
 import copy
 import functools
@@ -91,7 +91,7 @@ def _smaller(module, name):
     ids=str,
 )
 def test_a_module_that_lost_a_weight_stays_ours(module, name, lose):
-    """As ``forward`` says it, and torch.nn's would not."""
+    """The error is that of our ``forward``; torch.nn's module would not raise it."""
     model = nn.Sequential(copy.deepcopy(module))
     lose(model[0], name)
     words = (

@@ -1,6 +1,6 @@
-"""Backward gives the gradients that were wanted when forward ran, makes no others, and in forward's precision.
+"""Backward gives the gradients that were wanted when forward ran, makes no others, and has forward's precision.
 
-The Triton engines in their interpreter too: `test_triton` runs this file so.
+The Triton engines are tested in their interpreter too: `test_triton` runs this file in such a process.
 """
 
 import pytest
@@ -12,13 +12,13 @@ import seqcells
 T, B, F, H = 4, 3, 5, 6
 LIKE = {"dtype": torch.float64}
 WAYS = [(backend, again) for backend in ENGINES for again in (False, True)[: 1 + backend.startswith("triton")]]
-"""Backends, and whether they are to compute once more what forward did not keep."""
+"""Backends, and whether they recompute values that forward did not keep."""
 CASES = [(name, *way) for name, backend in cases(dtype=torch.float64) for way in WAYS if way[0] == backend]
 KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "hx", "input")
 
 
 def case(name, backend, device, **settings):
-    """A layer's output, and by name what may have gradients: of parameters of a kind all."""
+    """A module, and all tensors by name that may have gradients; a kind selects all parameters of that kind."""
     module = layer(name, F, H, bidirectional=True, backend=backend, device=device, **settings)
     states = random_states(name, 2, B, H, device=device, dtype=next(module.parameters()).dtype)
     given = {"input": torch.randn(T, B, F, device=device, dtype=states[0].dtype)}
@@ -36,7 +36,7 @@ def output_of(module, given):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "backend", "recompute"), CASES)
 def test_of_some_tensors(name, backend, kind, frozen, recompute, device):
-    """Of one kind alone, or of all the others, as when all are wanted."""
+    """The tensors of one kind, or all other tensors: the gradients equal those when all are wanted."""
     module, given = case(name, backend, device, **LIKE)
     if not any(own.startswith(kind) for own in given):
         pytest.skip("the cell has none")
@@ -57,7 +57,7 @@ def test_of_some_tensors(name, backend, kind, frozen, recompute, device):
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_what_is_detached_after_forward_had_a_gradient(backend, device):
-    """And what is to have gradients from then on had none."""
+    """A tensor that requires gradients only after forward had none."""
     module, given = case("gru", backend, device, **LIKE)
     leaf = given["input"].requires_grad_()
     (expected,) = torch.autograd.grad(output_of(module, given).sin().sum(), leaf)

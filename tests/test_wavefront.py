@@ -1,4 +1,4 @@
-"""Which layers of a stack the persistent plan runs at once, why not more, and what that is to take by its model."""
+"""Which layers of a stack the persistent plan runs at once, why not more, and their estimated time."""
 
 import itertools
 from importlib.util import find_spec
@@ -61,7 +61,7 @@ def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
 
 
 def test_its_model_of_time(hopper):
-    """T + L - 1 steps, twice that and more with gradients."""
+    """T + L - 1 steps; with gradients more than twice as much."""
     from seqcells.kernels.triton.host import configurations
     from seqcells.kernels.triton.plans import wavefront
     from seqcells.kernels.triton.plans.shape import Shape
@@ -80,7 +80,7 @@ def test_its_model_of_time(hopper):
 @pytest.mark.parametrize("layers", [2, 3, 4])
 @pytest.mark.parametrize("gates", [3, 4])
 def test_a_division_fits_the_device(layers, gates):
-    """All units are somebody's, no chunk has two gates' units, and all programs are there at once."""
+    """Every unit belongs to a program, no chunk has units of two gates, and all programs run at once."""
     from seqcells.kernels.triton.host import configurations
 
     processors, memory = 132, 227 << 10

@@ -1,4 +1,4 @@
-"""Layers of cells beyond one product a step, and their equations written out in torch for one sequence."""
+"""Layers of cells with more than one product a step, and their equations written out in torch for one sequence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ sig = torch.sigmoid
 
 
 class Uneven(Cell):
-    """Two thin matrices in the place of one, and a rate for each head."""
+    """Two thin matrices in place of one, and a rate for each head."""
 
     name = "uneven"
     gates, recurrent_gates, states = ("h",), (), ("h",)
@@ -46,7 +46,7 @@ RecurrentHighway, RecurrentHighwayCell = LAYERS["recurrent_highway"], MODULES["r
 
 @contextmanager
 def in_registry() -> Iterator[None]:
-    """The registry has them for a while: other tests go through all that it has."""
+    """Register the cells only for a while, because other tests go through the whole registry."""
     for cell in CELLS + OTHERS:
         cells.register(cell)
     yield
@@ -54,7 +54,7 @@ def in_registry() -> Iterator[None]:
         del REGISTRY[cell.name]
 
 
-# Each direct form: (w, x, states) → new states, of one sequence.
+# Each direct form: (w, x, states) → new states, for one sequence.
 
 
 def times(w, name, v):
@@ -107,7 +107,7 @@ def recurrent_highway(w, x, h):
 
 
 def by_head(w, gates):
-    """The recurrent weight, whose blocks are stored side by side, as it is multiplied."""
+    """The recurrent weight, whose blocks are stored side by side, as a block-diagonal matrix."""
     blocks = w["weight_hh"].view(gates, HEADS, H // HEADS, H // HEADS)
     return w | {"weight_hh": torch.cat([torch.block_diag(*each) for each in blocks])}
 
@@ -165,7 +165,7 @@ OPTIONS = {"block_gru": {"heads": HEADS}, "multi_head_slstm": {"heads": HEADS}, 
 def make(name, **options):
     torch.manual_seed(1)
     layer = LAYERS[name](IN, H, dtype=torch.float64, **OPTIONS.get(name, {}), **options)
-    with torch.no_grad():  # not ones and zeros, which would hide what is multiplied by them
+    with torch.no_grad():  # not ones and zeros, which would hide errors in what is multiplied by them
         for parameter in layer.parameters():
             parameter.add_(torch.rand_like(parameter) / 2)
     return layer

@@ -1,1 +1,1 @@
-"""The suite ``cells``: every cell beside the same equations as a loop in torch, and beside LSTM."""
+"""The suite ``cells``: every cell's layer, a torch loop of the same equations, and LSTM."""

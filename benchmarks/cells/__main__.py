@@ -1,7 +1,8 @@
-"""``python -m benchmarks.cells``: every cell's layer beside a loop in torch, torchrecurrent's where it has the cell.
+"""``python -m benchmarks.cells``: every cell's layer beside a loop in torch: torchrecurrent's layer, if it has the
+cell.
 
-python -m benchmarks.cells                            all cells: some minutes, and a compiler's time at first use
-python -m benchmarks.cells --cells LEM MGU            some, by their classes' names
+python -m benchmarks.cells                            all cells: some minutes, and the compiler's time at first use
+python -m benchmarks.cells --cells LEM MGU            some cells, by the names of their classes
 python -m benchmarks.cells --save                     and keep the file among benchmarks/results
 python -m benchmarks.cells page                       write docs/cells.md, with the times of the last file there
 """
@@ -23,7 +24,7 @@ from .report import Report, Row, show
 
 SHAPES = ("B1xH128xT100", "B8xH128xT100", "B32xH256xT100")
 SAMPLE = 5e-3
-"""Seconds of a sample, at least one call."""
+"""The least seconds of a sample; a sample has at least one call."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     options = parser().parse_args(arguments)
     if options.command == "page":
         page.write(files.last(files.CELLS))
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure_case(report: Report, name: str, shape: Shape, samples: int) -> None:
-    """Add the rows of a cell and shape to a report."""
+    """Add the rows of one cell and shape to a report."""
     case = trio(name, shape)
     for mode, calls in (("inference", case.call), ("training", case.training)):
         error = case.error(gradients=mode == "training")
@@ -86,10 +87,10 @@ def _row(case: Trio, name: str, shape: Shape, mode: str, error: float, figures: 
 
 
 def timed(calls: dict[str, Callable[[], object]], samples: int) -> dict[str, run.Figure]:
-    """Seconds of each call; all take turns."""
+    """Time the calls, which take turns."""
     in_a_row = {}
     for who, call in calls.items():
-        for _ in range(3):  # what the first calls take besides is not to be seen
+        for _ in range(3):  # warm-up: the first calls also compile and prepare
             began = time.perf_counter()
             call()
         in_a_row[who] = max(1, round(SAMPLE / (time.perf_counter() - began)))

@@ -1,4 +1,4 @@
-"""Whom a case compares: our layer of a cell, a loop in torch with the same weights, and our LSTM."""
+"""The three modules of a case: our layer of a cell, a loop in torch with the same weights, and our LSTM."""
 
 import copy
 from collections.abc import Callable
@@ -16,26 +16,27 @@ from ..shapes import Shape
 from .theirs import THEIRS, Theirs
 
 REFERENCE = "reference"
-"""The rival of a cell that torchrecurrent has not: our own loop of its equations in torch."""
+"""The rival of a cell that torchrecurrent does not have: our own loop of the cell's equations in torch."""
 PACKAGE = "torchrecurrent"
 ERROR = 2e-3
-"""What float32 may differ by, as a whole: rounding adds up over the steps of a loop, and some cells are chaotic."""
+"""The largest relative error of a whole float32 result. Rounding errors add up over time steps, and some cells are
+chaotic."""
 
 
 def every_name() -> list[str]:
-    """The names of all cells' classes, in alphabetical order."""
+    """The class names of all cells, in alphabetical order."""
     return sorted([*(cell.__name__ for cell in BUILT_IN.values()), *LIBRARY], key=str.lower)
 
 
 def cell_named(name: str) -> type[Cell]:
-    """The cell of a class's name."""
+    """The cell whose class has this name."""
     found: type[Cell] = next((c for c in BUILT_IN.values() if c.__name__ == name), None) or getattr(cells, name)
     return found
 
 
 @dataclass
 class Trio:
-    """Modules that are called with one input."""
+    """Three modules that get the same input."""
 
     ours: nn.Module
     rival: nn.Module
@@ -44,11 +45,11 @@ class Trio:
     input: Tensor
     """(T, B, H)"""
     grad: Tensor
-    """(T, B, ·), the gradient of the output."""
+    """(T, B, ·): the gradient of the output."""
     streams: dict[str, Tensor]
 
     def call(self, who: str) -> Callable[[], Tensor]:
-        """Inference of the module of that name."""
+        """An inference call of the module with this name."""
         module, streams = getattr(self, who), self._streams(who)
 
         def run() -> Tensor:
@@ -59,7 +60,7 @@ class Trio:
         return run
 
     def training(self, who: str) -> Callable[[], list[Tensor]]:
-        """Forward and backward, to the gradients of the input and of all parameters, the input's first."""
+        """A forward and backward call, which returns the gradients of the input, first, and of all parameters."""
         module, streams = getattr(self, who), self._streams(who)
         input = self.input.clone().requires_grad_()
         leaves = [input, *(p for p in module.parameters() if p.requires_grad)]
@@ -75,7 +76,7 @@ class Trio:
         return {} if who == "lstm" or (who == "rival" and self.rival_name == PACKAGE) else self.streams
 
     def error(self, gradients: bool) -> float:
-        """How far the input's gradient, or the output, is from the rival's, relative to its norm."""
+        """The relative error of our output, or of our input gradient, against the rival's, by norms."""
         if gradients:
             ours, theirs = (self.training(who)()[0] for who in ("ours", "rival"))
         else:
@@ -84,7 +85,7 @@ class Trio:
 
 
 def trio(name: str, shape: Shape) -> Trio:
-    """The modules of a case, with as many features as hidden units."""
+    """The modules of a case; the input has as many features as the layer has hidden units."""
     torch.manual_seed(0)
     batch, hidden, steps = shape
     cell = cell_named(name)
@@ -111,7 +112,7 @@ def _reference(layer: nn.Module) -> nn.Module:
 
 
 def _package(theirs: Theirs, layer: Any) -> nn.Module:
-    """Their layer with our weights; what theirs has not is zero in ours."""
+    """The rival package's layer with our weights. Parameters that its cell lacks are set to zero in ours."""
     import torchrecurrent
 
     with torch.no_grad():

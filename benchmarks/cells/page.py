@@ -1,4 +1,4 @@
-"""``docs/cells.md``: every cell with its equations, its paper, its parameters, its stages and its time."""
+"""Writes ``docs/cells.md``: each cell with its equations, paper, parameters, stages and times."""
 
 import inspect
 import textwrap
@@ -38,13 +38,13 @@ of `seqcells.LSTM`. Bold is below what we aim at: {aims}.
 
 
 def write(results: Path | None) -> None:
-    """Write the page; without times where there are no results."""
+    """Write the page; without results, the page has no times."""
     PAGE.write_text(page(None if results is None else Report.load(results)))
     print(f"written to {PAGE}")
 
 
 def page(report: Report | None) -> str:
-    """The whole text."""
+    """The text of the page."""
     names = every_name()
     parts = [BEGIN.format(count=len(names), built=len(BUILT_IN))]
     if report is not None:
@@ -90,7 +90,8 @@ def _section(name: str) -> str:
 
 
 def _equations(cell: type[Cell]) -> str:
-    """The docstring, whose indented equations are a block of code in Markdown, too; where it has none, the code."""
+    """The docstring, whose indented equations are also a Markdown code block. A cell without such equations shows its
+    code."""
     doc = inspect.getdoc(cell) or ""
     if "    " in doc:
         return doc
@@ -100,7 +101,7 @@ def _equations(cell: type[Cell]) -> str:
 
 
 def _parameters(cell: type[Cell]) -> Iterator[str]:
-    """Each with its shape, as a formula."""
+    """Each parameter with its shape as a formula."""
 
     def rows(count: int, letter: str) -> str:
         return letter if count == 1 else f"{count} {letter}"

@@ -1,4 +1,4 @@
-"""The file of results, and its tables."""
+"""The result file of the suite ``cells``, and its tables."""
 
 from dataclasses import dataclass, field
 
@@ -6,16 +6,16 @@ from .. import machine, schema, tables, units
 from ..record import Record
 
 TARGETS = {1: 20.0, 8: 5.0, 32: 2.0}
-"""How many times as fast as a loop in torch a layer should be, by the batch."""
+"""The aim for each batch: how many times as fast as a loop in torch a layer should be."""
 HEADER = ("cell", "ours", "by", "loop", "× loop", "aim", "× LSTM", "error")
 
 
 @dataclass
 class Row:
-    """A cell's layer in one mode and shape."""
+    """One cell's layer in one mode and shape."""
 
     cell: str
-    """Its class's name."""
+    """The name of the cell's class."""
     options: dict[str, str]
     batch: int
     hidden: int
@@ -23,24 +23,24 @@ class Row:
     mode: str
     """``inference`` or ``training``"""
     backend: str
-    """What ``auto`` took."""
+    """The backend that ``auto`` chose."""
     rival: str
-    """``torchrecurrent``, or ``reference`` where it has no such cell."""
+    """``torchrecurrent``, or ``reference`` where torchrecurrent has no such cell."""
     error: float
-    """How far our output, or the input's gradient, is from the rival's, relative to its norm."""
+    """The relative error of our output, or of our input gradient, against the rival's, by norms."""
     ours: schema.Figure
     theirs: schema.Figure
     lstm: schema.Figure
-    """Our LSTM's, by turns with the others."""
+    """The time of our LSTM, measured in turns with our layer and the rival."""
 
     @property
     def ratio(self) -> float:
-        """How many times as fast as the loop ours is."""
+        """How many times as fast as the loop our layer is."""
         return self.theirs.median / self.ours.median
 
     @property
     def to_lstm(self) -> float:
-        """Its time over our LSTM's."""
+        """The time of our layer divided by the time of our LSTM."""
         return self.ours.median / self.lstm.median
 
     @property
@@ -50,18 +50,18 @@ class Row:
 
 @dataclass(kw_only=True)
 class Report(Record):
-    """A run."""
+    """One run of the suite."""
 
     WHAT = "cells"
 
     rows: list[Row] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Cases whose numbers are not the rival's; they are not timed."""
+    """Cases whose numbers differ from the rival's; these cases are not timed."""
     complete: bool = False
 
 
 def show(report: Report) -> None:
-    """All of it, the rows that fall short marked."""
+    """Print all rows; rows below their aim are marked."""
     versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
     tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
     for case in dict.fromkeys(row.case for row in report.rows):

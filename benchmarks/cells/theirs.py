@@ -1,4 +1,4 @@
-"""The cells of torchrecurrent (0.2.5): which of ours each equals, and its weights made of ours."""
+"""The cells of torchrecurrent (0.2.5): which of our cells equals each, and torchrecurrent's weights made from ours."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ Parameters = dict[str, Tensor]
 
 
 class Theirs(NamedTuple):
-    """A cell of theirs.
+    """A cell of torchrecurrent.
 
     Args:
         cell: our cell's name.
-        name: theirs, of the layer; the cell's ends in ``Cell``.
-        weights: our parameters by their names → theirs by theirs.
-        arguments: those of their cell besides the sizes.
-        call: (their step of x and a state, x, *our states) → what it returns, where states are not as ours.
-        zeros: a parameter of ours, a row block of it that theirs has not, and the number of blocks.
+        name: the name of torchrecurrent's layer; the name of its cell ends in ``Cell``.
+        weights: makes torchrecurrent's parameters by name from our parameters by name.
+        arguments: the arguments of torchrecurrent's cell besides the sizes.
+        call: (their step of x and a state, x, *our states) → its result, for cells whose states differ from ours.
+        zeros: our parameter, the row block of it that their cell lacks, and the number of blocks.
         options: our cell's options.
     """
 
@@ -39,12 +39,12 @@ THEIRS: list[Theirs] = []
 def theirs(
     cell: str, name: str, weights: Any = dict, arguments: Any = (), call: Any = None, zeros: Any = None, **options: Any
 ) -> None:
-    """Add one to the list."""
+    """Add a cell to the list `THEIRS`."""
     THEIRS.append(Theirs(cell, name, weights, dict(arguments), call, zeros, options))
 
 
 def joined(**names):
-    """Our weights and biases of several names, one below the other, under the one name that they have there."""
+    """Concatenate our weights and biases of several names along the rows, under torchrecurrent's one name for them."""
 
     def weights(w):
         for new, ours in names.items():
@@ -58,7 +58,7 @@ def joined(**names):
 
 
 def renamed(**names):
-    """Rows of ours, one after the other, under another name."""
+    """Flatten our parameter and give it torchrecurrent's name."""
 
     def weights(w):
         for ours, new in names.items():
@@ -69,7 +69,7 @@ def renamed(**names):
 
 
 def after(*steps):
-    """One change of weights after the other."""
+    """Apply several changes of the weights in order."""
 
     def weights(w):
         for step in steps:
@@ -80,7 +80,7 @@ def after(*steps):
 
 
 class HardSigmoid(torch.nn.Module):
-    """torch's own has the sixth of float32 in its gradient, in float64 too."""
+    """The gradient of torch's own hard sigmoid has 1/6 rounded to float32, even in float64."""
 
     def forward(self, v: Tensor) -> Tensor:
         return torch.nn.functional.relu6(v + 3) / 6
@@ -90,7 +90,7 @@ peepholes = renamed(weight_peephole="weight_ph")
 
 
 def zero_bias(w):
-    """Ours has one bias; theirs beside the recurrent weight is a zero."""
+    """Our cell has one bias; torchrecurrent's second bias, beside the recurrent weight, is zero."""
     return {**w, "bias_hh": torch.zeros_like(w["bias_ih"])}
 
 
@@ -104,24 +104,24 @@ def of_the_last_input(w):
 
 
 def numbers(w):
-    """Learnable numbers have names without a prefix there."""
+    """torchrecurrent's names of learnable scalars have no prefix."""
     return {"alpha" if n == "weight_alpha" else "beta" if n == "weight_beta" else n: v for n, v in w.items()}
 
 
 def bias_of_the_candidate_alone(w):
-    """Their gate has no recurrent bias; ours has it in both sums."""
+    """Their gate has no recurrent bias; our gate adds it to both sums."""
     return {**w, "bias_ih": w["bias_ih"] + torch.cat([w["bias_hh"], torch.zeros_like(w["bias_hh"])])}
 
 
 def two_biases(w):
-    """Their gate and candidate have two biases each; ours have two in common and one each."""
+    """Their gate and candidate have two biases each; ours share two biases and have one more each."""
     made = {"weight_ih": w["weight_ih"], "weight_hh": w["weight_hh"], "zeta": w["weight_zeta"], "nu": w["weight_nu"]}
     twice = {name: torch.cat([w[name], w[name]]) for name in ("bias_ih", "bias_hh")}
     return made | twice | {"bias_ih": twice["bias_ih"] + w["weight_bias"].flatten()}
 
 
 def with_the_input(block):
-    """The paper's mutants are theirs with the identity, and no bias, as one block of the input's weight."""
+    """The paper's mutants equal theirs with one block of the input weight set to the identity, without bias."""
 
     def weights(w):
         size = len(w["weight_ih"]) // 2
@@ -135,7 +135,7 @@ def with_the_input(block):
 
 
 def delay_after_u(w):
-    """Their recurrent weight has the delayed product's block after u's."""
+    """In their recurrent weight, the block of the delayed product follows the block of u."""
     for kind in ("weight", "bias"):
         u, *others = w[f"{kind}_hh"].chunk(3)
         w[f"{kind}_hh"] = torch.cat([u, w.pop(f"{kind}_delayed"), *others])
@@ -143,12 +143,12 @@ def delay_after_u(w):
 
 
 def content_apart(w):
-    """Their content, the first block of the input's weight, has no bias."""
+    """Their content, the first block of the input weight, has no bias."""
     return {**w, "bias_ih": torch.cat(w["bias_ih"].chunk(3)[1:])}
 
 
 def residual_apart(w):
-    """Their residual weight, our last block of the input's, has no bias."""
+    """Their residual weight, the last block of our input weight, has no bias."""
     *gates, w["weight_res"] = w["weight_ih"].chunk(5)
     made = {"weight_ih": torch.cat(gates), "bias_ih": torch.cat(w["bias_ih"].chunk(5)[:4])}
     return joined(proj="projection")(peepholes(w)) | made
@@ -209,7 +209,7 @@ def with_delayed(own, x, h, *past):
     return own(x, h, past[-1]), h, *past[:-1]
 
 
-theirs("tau_gru", "tauGRU", delay_after_u, call=with_delayed, delay=1)  # as their layer has it
+theirs("tau_gru", "tauGRU", delay_after_u, call=with_delayed, delay=1)  # the delay of torchrecurrent's layer
 theirs("tau_gru", "tauGRU", delay_after_u, call=with_delayed)
 theirs("tgru", "TGRU", of_the_last_input)
 theirs("tlstm", "TLSTM", of_the_last_input)

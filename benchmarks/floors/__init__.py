@@ -1,19 +1,21 @@
-"""The least a row can take on this machine: rates that were measured on it, and a model of the work.
+"""Floors: the least time a row can take on this machine, from measured rates and a model of the work.
 
-For T steps of B sequences, H hidden units, I features, G gates (R of them with a recurrent product): a step
-multiplies 2·B·R·H² times for the recurrence, the input takes 2·T·B·G·H·I. A backward pass has the step's products
-once more for dh; the gradients of the weights and of the input are products over all steps at once. Layers above one
-another, and directions, may run at once, each layer a step behind the one below.
+Symbols: T time steps, B sequences, H hidden units, I features, G gates (R of them with a recurrent product). A time
+step takes 2·B·R·H² operations for the recurrence; the input takes 2·T·B·G·H·I for all steps. A backward pass computes
+the step's products once more, for dh. The gradients of the weights and of the input are products over all steps at
+once. Stacked layers and the two directions may run at once, each layer a step behind the layer below.
 
-* CPU: a step does its products at the GEMM's rate or reads its weights from wherever a working set of that size
-  lives, whichever takes longer, and ends in a thread barrier. With one thread there is no barrier: the floor is
-  the lower of one thread's and all threads'. One streaming call has all its products in one step.
-* CUDA: a step does its products at the GEMM's rate, its weights resident on the chip, and ends in a barrier of the
-  whole grid; input and output pass through memory at the rate of a copy, once in inference, three times in
-  training; there is one launch.
+* CPU: a step does its products at the GEMM's rate or reads its weights, and the slower one counts. The weights come
+  from the level of memory that holds a working set of that size. The step ends in a thread barrier. One thread has no
+  barrier, and the floor is the lower one of one thread's and all threads'. One streaming call has all its products in
+  one step.
+* CUDA: a step does its products at the GEMM's rate, with weights resident on the chip. The step ends in a barrier of
+  the whole grid. Input and output pass through memory at the rate of a copy, once in inference, three times in
+  training. There is one launch.
 
-Elementwise work is left out, and so is sharing a cache with other data: a floor need not be within reach. Nor is it
-a law: who keeps weights in registers reads none, and a small layer on one multiprocessor has no grid barrier.
+Elementwise work is left out, and so is sharing a cache with other data, so a floor may be out of reach. A floor is no
+law either: a kernel with weights in registers reads no weights. A small layer on one multiprocessor has no grid
+barrier.
 """
 
 import bisect
@@ -29,21 +31,21 @@ BYTES = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Work(NamedTuple):
-    """What there is to do in one run (streaming: in one call)."""
+    """The work of one run, or of one call in streaming suites."""
 
     steps: int
-    """One after another, a backward step counting for itself."""
+    """Dependent steps, one after another; forward and backward steps count separately."""
     step_flops: float
     step_bytes: float
-    """Of weights."""
+    """Bytes of weights that a step reads."""
     flops: float
-    """Outside the steps."""
+    """Operations outside the steps."""
     bytes: float
-    """Of input and output."""
+    """Bytes of input and output."""
 
 
 def measure(device: str, threads: int, dtypes: list[str]) -> dict[str, Any]:
-    """The machine's rates, as `model` reads them."""
+    """Measure the machine's rates, in the form that `model` reads."""
     if device == "cuda":
         from . import cuda
 
@@ -54,17 +56,17 @@ def measure(device: str, threads: int, dtypes: list[str]) -> dict[str, Any]:
 
 
 def work(row: Row) -> Work:
-    """The model's first half: how much there is to do."""
+    """The first half of the model: the amount of work of a row."""
     suite, cell, size = SUITES[row.suite], REGISTRY[row.cell], BYTES[row.dtype]
     shape = Shape(row.batch, row.hidden, row.steps)
-    # Lengths spread evenly from T/10 to T leave 0.55 of the products.
+    # Lengths that are spread evenly from T/10 to T leave 0.55 of the products.
     rows = row.batch * (0.55 if suite.lengths else 1)
     widths = [suite.features(shape)] + [suite.directions * row.hidden] * (suite.layers - 1)
     recurrent = suite.layers * suite.directions * len(cell.recurrent_gates) * row.hidden**2
     inward = 0 if suite.projected else suite.directions * len(cell.gates) * row.hidden * sum(widths)
     if suite.streaming:
         step, weights = 2 * rows * (recurrent + inward), (recurrent + inward) * size
-        # The gradients of the weights are a product like the step's own.
+        # The gradients of the weights take one more product of the step's size.
         return Work(2, step, weights, step, 0) if suite.gradients else Work(1, step, weights, 0, 0)
     step, once = 2 * rows * recurrent, 2 * rows * row.steps * inward
     wide = len(cell.gates) * row.hidden if suite.projected else suite.features(shape)
@@ -75,7 +77,7 @@ def work(row: Row) -> Work:
 
 
 def model(row: Row, measured: dict[str, Any]) -> Floor | None:
-    """The floor of a row, or None where the rates it needs were not measured."""
+    """The floor of a row, or None if a rate that it needs was not measured."""
     todo = work(row)
     kinds = [_cpu(todo, row, rates) for rates in measured.get("by_threads", [])]
     kinds += [_cuda(todo, row, measured)] if "grid_barrier" in measured else []
@@ -109,7 +111,8 @@ def _cuda(todo: Work, row: Row, rates: dict[str, Any]) -> dict[str, float] | Non
 
 
 def bandwidth(measured: list[list[float]], size: float) -> float:
-    """Bytes a second at a working set of ``size``, between the sizes measured: [[bytes, rate], …] in order."""
+    """Bytes a second at a working set of ``size``, interpolated between the measured sizes: [[bytes, rate], …] in
+    order."""
     sizes = [each[0] for each in measured]
     place = bisect.bisect_left(sizes, size)
     if place == 0:

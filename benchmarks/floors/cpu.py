@@ -1,4 +1,4 @@
-"""The CPU's rates: GEMM through torch, reading and meeting at a barrier through a few lines of C (`cpu.c`)."""
+"""The CPU's rates: GEMM through torch; reads and thread barriers through a few lines of C (`cpu.c`)."""
 
 import ctypes
 import importlib
@@ -22,7 +22,7 @@ SIZES = [2**17, 2**18, 2**19, 2**20, 3 * 2**19, 5 * 2**19, 2**22, 2**23, 2**24, 
 
 
 def measure(threads: int, dtypes: list[str]) -> dict[str, Any]:
-    """Rates of one thread, and of ``threads``."""
+    """Rates of one thread, and of ``threads`` threads."""
     library, why_not = _library()
     found: dict[str, Any] = {"by_threads": []}
     if why_not:
@@ -51,7 +51,7 @@ def _rates(library: Any, threads: int, dtypes: list[str]) -> dict[str, Any]:
 
 
 def gemm(dtype: torch.dtype, size: int = 1024) -> float:
-    """Multiplications and additions a second of a large square product, by the best that this process knows."""
+    """Operations a second of a large square product, by the fastest library in this process."""
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
 
     def seconds(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
@@ -67,7 +67,7 @@ def gemm(dtype: torch.dtype, size: int = 1024) -> float:
 
 
 def _products(dtype: torch.dtype) -> list[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
-    """MKL's product, oneDNN's and our own: none is the best on every processor."""
+    """The products of MKL, oneDNN and our engine; none of the three is fastest on every processor."""
     products: list[Callable] = [torch.mm]
     if hasattr(torch.ops.mkldnn, "_linear_pointwise") and dtype != torch.float64:
         products.append(lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
@@ -77,7 +77,7 @@ def _products(dtype: torch.dtype) -> list[Callable[[torch.Tensor, torch.Tensor],
 
 
 def _best(seconds_of: Callable[[int], float], sample: float = 0.005, samples: int = 8) -> float:
-    """The least time of one repetition: whatever disturbs only adds."""
+    """The least time of one repetition: disturbances only add time."""
     count = 1
     while seconds_of(count) < sample and count < 2**24:
         count *= 2
@@ -85,7 +85,7 @@ def _best(seconds_of: Callable[[int], float], sample: float = 0.005, samples: in
 
 
 def _library() -> tuple[Any, str | None]:
-    """The C part, compiled for this machine, or why there is none."""
+    """The C library, compiled for this machine, or the reason why there is none."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         return None, "no C compiler"

@@ -10,7 +10,7 @@ from ..case import DTYPES
 
 
 def measure(dtypes: list[str]) -> dict[str, Any]:
-    """All of them; what cannot be measured is None, and why stands under ``missing``."""
+    """Measure all rates. A rate that cannot be measured is None, and ``missing`` has the reason."""
     found: dict[str, Any] = {
         "gemm_flops": {dtype: gemm(dtype) for dtype in dtypes},
         "copy": copy(),
@@ -20,27 +20,27 @@ def measure(dtypes: list[str]) -> dict[str, Any]:
     }
     try:
         found["grid_barrier"] = grid_barrier()
-    except Exception as problem:  # no triton, or one that cannot compile here: the other floors stand
+    except Exception as problem:  # no triton, or triton cannot compile here: the other floors stand
         found["missing"] = f"no grid barrier, no floors: {type(problem).__name__}: {problem}"
     return found
 
 
 def gemm(dtype: str, size: int = 4096) -> float:
-    """Multiplications and additions a second of a large square product."""
+    """Operations a second of a large square product."""
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     a, b = (torch.randn(size, size, device="cuda").to(DTYPES[dtype]) for _ in range(2))
     return 2 * size**3 / _best(lambda: torch.mm(a, b))
 
 
 def copy(size: int = 2**30) -> float:
-    """Bytes a second that pass through memory, read and written."""
+    """Bytes a second of a copy through memory, reads and writes added."""
     source = torch.empty(size, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * size / _best(lambda: target.copy_(source))
 
 
 def launch(count: int = 1000) -> float:
-    """Seconds between small kernels launched one after another."""
+    """Seconds of one small kernel in a row of launches."""
     one = torch.zeros(1, device="cuda")
 
     def many() -> None:
@@ -51,7 +51,7 @@ def launch(count: int = 1000) -> float:
 
 
 def graph_launch(count: int = 1000) -> float:
-    """The same inside a CUDA graph."""
+    """Seconds of one small kernel in a CUDA graph."""
     one = torch.zeros(1, device="cuda")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -61,7 +61,7 @@ def graph_launch(count: int = 1000) -> float:
 
 
 def grid_barrier(rounds: int = 1000) -> float:
-    """Seconds for a program on every multiprocessor to meet."""
+    """Seconds of one barrier with a program on every multiprocessor."""
     from .grid_barrier import launch as meet
 
     programs = torch.cuda.get_device_properties(0).multi_processor_count
@@ -71,12 +71,12 @@ def grid_barrier(rounds: int = 1000) -> float:
         arrived.zero_()
         meet(arrived, count, programs)
 
-    # The difference leaves out launch and clearing.
+    # The difference cancels the launch and the clearing of the counter.
     return (_best(lambda: run(2 * rounds)) - _best(lambda: run(rounds))) / rounds
 
 
 def _best(call: Callable[[], Any], samples: int = 15) -> float:
-    """Seconds of one call: the median of the faster half."""
+    """Seconds of one call: the median of the faster half of the samples."""
     for _ in range(3):
         call()
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(samples)]

@@ -1,4 +1,5 @@
-"""A Triton kernel that does nothing but let all its programs meet, over and over: what a persistent kernel pays."""
+"""A Triton kernel whose programs only meet at a barrier, over and over: the cost of a barrier in a persistent
+kernel."""
 
 import torch
 import triton
@@ -8,14 +9,14 @@ import triton.language as tl
 @triton.jit
 def meet(arrived, rounds, programs):  # arrived: (1,) int32, zero at first
     done = 0
-    while done < rounds:  # for … in range wants an integer, which triton 3.6's interpreter cannot make under numpy 2.4
+    while done < rounds:  # for … in range needs an int, which triton 3.6's interpreter cannot make under numpy 2.4
         done += 1
         tl.atomic_add(arrived, 1, sem="release", scope="gpu")
-        # An atomic that adds nothing reads what the others have written, and cannot be hoisted out of the loop.
+        # An atomic addition of zero reads what the other programs have written, and cannot be hoisted out of the loop.
         while tl.atomic_add(arrived, 0, sem="acquire", scope="gpu") < done * programs:
             pass
 
 
 def launch(arrived: torch.Tensor, rounds: int, programs: int) -> None:
-    """Let ``programs`` programs meet; all of them must fit on the device at once, which the launch sees to."""
+    """Let ``programs`` programs meet. All must fit on the device at once; the cooperative launch checks this."""
     meet[(programs,)](arrived, rounds, programs, num_warps=4, launch_cooperative_grid=True)

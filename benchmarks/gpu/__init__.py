@@ -1,6 +1,7 @@
-"""A GPU that is at hand for some minutes: the most valuable first, everything saved as it comes.
+"""Measurements and tests on a GPU that is available for some minutes: the most valuable first, every result saved at
+once.
 
-From the top down: `__main__` (the command), `stages` (what is done, in which order), `session` (the time, and the file
-that the stages write), `children` (the processes that the stages start), `merge` (several runs in one file); and what
-those processes do: `tasks`, `compiling`, `timed`, `suite`, `models`, `clusters`, with `cases` and `code`.
+`__main__` is the command. `stages` has the stages in their order, `session` the time and the file that the stages
+write. `children` runs the processes that the stages start, and `merge` joins several runs in one file. The processes do
+`tasks`, `compiling`, `timed`, `suite`, `models` and `clusters`, with `cases` and `code`.
 """

@@ -1,12 +1,13 @@
-"""``python -m benchmarks.gpu``: what a GPU that is at hand for some minutes should do.
+"""``python -m benchmarks.gpu``: the measurements and tests for a GPU that is available for some minutes.
 
 python -m benchmarks.gpu                              ten minutes; what out/gpu has already is continued
 python -m benchmarks.gpu --seconds 240 --out FOLDER   four minutes, everything into FOLDER
-python -m benchmarks.gpu --stages timing tests        these alone
+python -m benchmarks.gpu --stages timing tests        these stages alone
 python -m benchmarks.gpu --merge A.json B.json --into benchmarks/results/cuda-h200.json
 python -m benchmarks.gpu --rehearse                   all of it without a GPU, interpreted, in tiny sizes
 
-It uses the Python that runs it and installs nothing; beside torch, triton and numpy it imports pytest, for the tests.
+The command uses the Python that runs it and installs nothing. Beside torch, triton and numpy it imports pytest, for
+the tests.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from .session import RESULT, Session, cores
 from .stages import STAGES, run
 
 ASKED_FOR = ("engine",)
-"""Stages that are left out where nobody asks for them."""
+"""Stages that run only if an option names them."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     options = (top := parser()).parse_args(arguments)
     if options.merge or options.into:
         if not (options.merge and options.into):
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as problem:
         top.error(str(problem))
     wanted = options.stages or [stage.name for stage in STAGES if options.engine or stage.name not in ASKED_FOR]
-    # As at Ctrl-C: the processes that it has started end with it.
+    # SIGTERM is handled as Ctrl-C is: the processes that the session has started end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run(session, wanted, options.seconds)
     failed = [name for result in session.report.tests.values() for name in result.failed]

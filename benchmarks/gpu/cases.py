@@ -1,4 +1,4 @@
-"""The cases of a GPU's session, by name, in the order of their worth."""
+"""The cases of a GPU session, by name, in the order of their worth."""
 
 from .. import run, shapes
 from ..budget import by_worth
@@ -6,7 +6,7 @@ from ..case import Case
 from ..providers import BASELINE, NULL, PROVIDERS, Provider
 from ..shapes import Shape
 
-# A few of these should speak for both cells, and for two dtypes.
+# Both cells and two dtypes come early, so that an interrupted session has measured all of them.
 KINDS = (
     *(("lstm", "bfloat16"), ("gru", "tf32"), ("lstm", "tf32"), ("gru", "bfloat16")),
     *(("lstm", "float16"), ("gru", "float16")),
@@ -23,14 +23,14 @@ SETS = {
         "stacked-training": [Shape(32, 256, 300)],
         "stepping": STEPWISE,
     },
-    # A rehearsal's, interpreted on a CPU.
+    # The cases of a rehearsal, interpreted on a CPU.
     "rehearsal": {
         "sequence": [Shape(2, 16, 4), Shape(1, 8, 2)],
         "training": [Shape(2, 16, 4)],
         "streaming": [Shape(1, 8, 2)],
     },
 }
-"""Shapes by suite, by the set's name."""
+"""For each named set: the shapes by suite."""
 
 RIVALS = ("torchrl triton", "flashrnn cuda_fused", "flashrnn cuda", "flashrnn triton_fused")
 OF_LAYERS = (BASELINE, NULL, "seqcells auto", "seqcells triton", *RIVALS)
@@ -39,7 +39,7 @@ REHEARSED = (BASELINE, NULL, "seqcells triton")
 
 
 def planned(rehearsal: bool) -> list[Case]:
-    """All cases of a session, so that those measured before an end speak for all."""
+    """All cases of a session, in an order in which the first cases cover all suites."""
     device, kinds = ("cpu", (("lstm", "float32"), ("gru", "float32"))) if rehearsal else ("cuda", KINDS)
     suites = SETS["rehearsal" if rehearsal else "minutes"]
     return by_worth(
@@ -51,6 +51,6 @@ def planned(rehearsal: bool) -> list[Case]:
 
 
 def providers(case: Case, rehearsal: bool) -> list[Provider]:
-    """Who is measured in a case; torch.nn twice, then ours, then the rivals."""
+    """The providers of a case: torch.nn twice, then ours, then the rivals."""
     names = REHEARSED if rehearsal else OF_STEPS if case.suite.streaming else OF_LAYERS
     return [PROVIDERS[name] for name in names]

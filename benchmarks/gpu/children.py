@@ -1,4 +1,5 @@
-"""The processes of a session: several at a time, each line heard as it is written, none left at the end."""
+"""The processes of a session: several run at once, each output line is delivered when it is written, and none outlives
+the session."""
 
 import contextlib
 import os
@@ -13,25 +14,25 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 2.0
-"""Seconds that a process has to end when it is asked to."""
+"""Seconds that a process gets to end after SIGTERM, and again after SIGKILL."""
 
 
 class Heard(NamedTuple):
-    """A line of a process, or its end."""
+    """A line of output of a process, or its end."""
 
     name: str
     line: str | None
     """None: the process has ended."""
     code: int | None = None
-    """How it ended; None where it was stopped, or not begun, for the time was over."""
+    """The exit code; None where the process was stopped, or not begun, because the time was over."""
     seconds: float = 0.0
-    """Since it began."""
+    """Seconds since the process began."""
 
 
 def run(
     commands: Mapping[str, Sequence[str]], at_once: int, seconds: float, log: Path, environment: Mapping[str, str]
 ) -> Iterator[Heard]:
-    """Run commands by name, so many at once, the first ones first; whatever they print is in the file ``log`` too."""
+    """Run commands by name in order, ``at_once`` at a time. The file ``log`` also gets their output."""
     deadline = time.monotonic() + seconds
     log.parent.mkdir(parents=True, exist_ok=True)
     heard: queue.Queue[Heard] = queue.Queue()
@@ -65,7 +66,7 @@ def _begin(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # what it starts in its turn ends with it
+        start_new_session=True,  # so that the processes that it starts end with it
     )
 
     began = time.monotonic()

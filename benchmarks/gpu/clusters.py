@@ -1,5 +1,5 @@
-"""Microseconds a step of the cluster plan's kernels alone, beside the persistent plan's, and beside a program that
-prints such figures: the kernel by hand that the plan was made after."""
+"""Microseconds a time step of the cluster plan's kernels alone, beside the persistent plan's whole pass. A prototype,
+the kernel by hand that the plan was modelled on, prints such figures too."""
 
 import shutil
 import statistics
@@ -42,19 +42,20 @@ SHAPES = [
     *(Shape(cell, "bfloat16", 256, 16) for cell in ("PeepholeLSTM", "CIFG", "JANET", "SLSTM", "LiGRU", "RNNTanh")),
     *(Shape(cell, "bfloat16", 256, 16) for cell in ("GRUResetBefore", "MultiplicativeLSTM", "RecurrentHighway")),
 ]
-"""The table of the plan's own questions first."""
+"""First the shapes of the table that the plan was designed by."""
 
 
 def measured(commit: str, prototype: str | None) -> Iterator[dict[str, Any]]:
-    """For each shape an event: microseconds a step, forward and backward, by the cluster plan's kernels alone and by
-    the persistent plan's whole pass, or ``error``; first the lines of the program by hand, if one is given."""
+    """Yield an event for each shape: microseconds a step, forward and backward, or ``error``. The figures are of the
+    cluster plan's kernels alone and of the persistent plan's whole pass. If a prototype is given, its output lines come
+    first."""
     yield from _by_hand(prototype)
     for shape in SHAPES:
         found: dict[str, Any] = {"cluster": " ".join(map(str, shape)), "commit": commit}
         for name, measure in (("kernels", _kernels), ("persistent", _persistent)):
             try:
                 found[name] = measure(shape)
-            except Exception as problem:  # the others are still wanted
+            except Exception as problem:  # go on with the other plan
                 found[f"{name}_error"] = one_line(problem)
         yield found
 
@@ -71,7 +72,7 @@ def _by_hand(prototype: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _recurrence(shape: Shape) -> tuple[Recurrence, Any]:
-    """Random tensors, and the gradients that backward is given."""
+    """A recurrence of random tensors, and the function that draws the gradients for backward."""
     cell, dtype = getattr(cells, shape.cell), getattr(torch, shape.dtype)
     generator = torch.Generator("cuda").manual_seed(0)
 
@@ -87,7 +88,7 @@ def _recurrence(shape: Shape) -> tuple[Recurrence, Any]:
 
 
 def _passes(shape: Shape, engine: Any) -> dict[str, Callable[[], Any]]:
-    """Both passes of an engine, as calls."""
+    """Inference, forward and backward of an engine, as calls."""
     q, random = _recurrence(shape)
     output, final, saved = engine.forward(q, True)
     wanted = q.replaced([True for _ in q.differentiable()])
@@ -100,7 +101,7 @@ def _passes(shape: Shape, engine: Any) -> dict[str, Callable[[], Any]]:
 
 
 def _kernels(shape: Shape) -> dict[str, float]:
-    """The launch alone of each pass, once more with the same arguments."""
+    """The last launch of each pass, repeated with the same arguments."""
     found, launched, launch = {}, [], cluster.launch
 
     def noted(*given: Any) -> None:
@@ -111,7 +112,7 @@ def _kernels(shape: Shape) -> dict[str, float]:
     try:
         for name, call in _passes(shape, cluster).items():
             launched.clear()
-            kept = call()  # what the kernel writes to stays where it is
+            kept = call()  # keeps the memory that the kernel writes to
             found[name] = _seconds(lambda given=launched[-1]: launch(*given)) / STEPS * 1e6
             del kept
     finally:
@@ -120,13 +121,13 @@ def _kernels(shape: Shape) -> dict[str, float]:
 
 
 def _persistent(shape: Shape) -> dict[str, float]:
-    """The whole pass, products around the kernel too."""
+    """The whole pass, with the products around the kernel."""
     engine = engine_of("triton-persistent")
     return {name: _seconds(call) / STEPS * 1e6 for name, call in _passes(shape, engine).items()}
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    """The median, by the GPU's own clock."""
+    """The median, by CUDA events."""
     taken = []
     for _ in range(TURNS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What ran, as one number that a new name leaves alone: machine code, how it was launched, the libraries beside it."""
+"""A digest of what a provider runs, which does not depend on names: machine code, launch parameters and libraries."""
 
 import hashlib
 import importlib.metadata
@@ -21,12 +21,12 @@ from ..case import Case, Inputs
 from ..providers import Prepared, Provider
 
 NO_BITS = 8
-"""The type of a section that a file does not hold."""
+"""The ELF type of a section without bytes in the file (SHT_NOBITS)."""
 PLAIN = (bool, int, float, str, type(None))
 
 
 def machine_code(binary: bytes) -> bytes:
-    """Instructions and constants of a GPU's binary, an ELF file of 64 bits: no symbols, no lines of source."""
+    """Instructions and constants of a GPU binary, a 64-bit ELF file, without symbols and source lines."""
     (table,) = struct.unpack_from("<Q", binary, 0x28)
     size, count, names = struct.unpack_from("<HHH", binary, 0x3A)
     sections = [struct.unpack_from("<IIQQQQ", binary, table + index * size) for index in range(count)]
@@ -37,12 +37,12 @@ def machine_code(binary: bytes) -> bytes:
         title = binary[start : binary.index(b"\0", start)]
         if title.startswith((b".text", b".nv.constant", b".rodata")) and kind != NO_BITS:
             found.append(binary[offset : offset + length])
-    # A section is called by its kernel's name, which may decide where it stands.
+    # A section is named after its kernel, and the name may decide the section's position, so sections are sorted.
     return b"\0".join(sorted(found))
 
 
 def fingerprint(kernel: Any, grid: tuple[int, ...]) -> str:
-    """Of a compiled kernel and how it is launched: grid, warps, shared memory, and the values compiled in."""
+    """A digest of a compiled kernel and its launch: grid, warps, shared memory, and the values compiled in."""
     data = kernel.metadata
     binary = next(kernel.asm[form] for form in ("cubin", "hsaco") if form in kernel.asm)
     launch = (*grid, data.num_warps, data.num_ctas, data.shared, getattr(data, "launch_cooperative_grid", False))
@@ -51,9 +51,9 @@ def fingerprint(kernel: Any, grid: tuple[int, ...]) -> str:
 
 
 def _interpreted(function: Any, grid: Any, arguments: Mapping[str, Any]) -> str:
-    """The same in the interpreter, which has no machine code: of the source."""
+    """The fingerprint in Triton's interpreter, which has no machine code: a digest of the source."""
     constants = {name: value for name, value in arguments.items() if name.isupper() and isinstance(value, PLAIN)}
-    # What a kernel calls is compiled into it.
+    # A kernel's source includes the functions that it calls.
     called = [_source(value) for value in arguments.values() if hasattr(value, "fn")]
     return _digest(_source(function).encode(), repr(grid), repr(sorted(constants.items())), *called)
 
@@ -83,7 +83,7 @@ def watched() -> Iterator[Counter[str]]:
     original = CompiledKernel.launch_metadata
 
     def launch_metadata(self: CompiledKernel, grid: tuple[int, ...], stream: int, *arguments: Any) -> Any:
-        # Triton asks for this at each launch, whoever launches.
+        # Triton calls this method at each launch, from any launcher.
         key = self.hash, tuple(grid)
         if key not in known:
             known[key] = fingerprint(self, grid)
@@ -104,10 +104,10 @@ def _counting_runs(launches: Counter[str], run: Callable[..., Any]) -> Callable[
 
 
 def libraries(provider: Provider, device: str) -> dict[str, str]:
-    """The versions of what runs beside Triton's kernels, or instead of them."""
+    """The versions of libraries that run beside Triton's kernels, or instead of them."""
     found = {"torch": torch.__version__, **_cuda(device)}
     for package in provider.packages:
-        if package != "triton":  # its kernels are compared by their machine code
+        if package != "triton":  # Triton's kernels are compared by their machine code
             found[package] = importlib.metadata.version(package)
     return found
 
@@ -119,7 +119,7 @@ def _cuda(device: str) -> dict[str, str]:
 
 
 class Watched(Provider):
-    """A provider that knows, once it has prepared a case, what its calls run: `code`."""
+    """A provider that records what its calls run in `code`, once it has prepared a case."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider, self.name, self.ours = provider, provider.name, provider.ours

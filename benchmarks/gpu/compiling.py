@@ -1,4 +1,4 @@
-"""The kernels of some cases, compiled: a call each fills Triton's cache for whoever times them."""
+"""Compiles the kernels of cases: one call of each fills Triton's cache before the timing."""
 
 import gc
 import time
@@ -15,7 +15,7 @@ from .code import Watched
 
 
 def compiled(rehearsal: bool, first: int, every: int) -> Iterator[dict[str, Any]]:
-    """One event for each case and provider, of every so many cases from the first on.
+    """Yield an event for each provider of the cases ``first``, ``first + every``, and so on.
 
     An event has the case's index, the provider, ``code`` and ``kernels``, or ``error``, and the seconds that it took.
     """
@@ -32,7 +32,7 @@ def compiled(rehearsal: bool, first: int, every: int) -> Iterator[dict[str, Any]
                 weights = case.weights()
                 provider.prepare(case, weights, case.inputs(weights))
                 event |= {"code": provider.code, "kernels": provider.kernels}
-            except Exception as problem:  # the others are still wanted, and the timing will say it again
+            except Exception as problem:  # go on with the other providers; the timing will report the error again
                 event["error"] = one_line(problem)
             gc.collect()
             torch.cuda.empty_cache()

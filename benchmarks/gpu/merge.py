@@ -1,7 +1,8 @@
-"""Several runs in one file: of each provider in each case the row that stands.
+"""Joins several runs in one file: one row for each provider in each case.
 
-Of two codes the newer row stands, and of one code the newer one whose run had torch.nn level with itself, or else the
-one that came nearer to it. Each brings torch.nn's value of its own run, so ratios are within a run.
+Between rows of different code, the newer row is kept. Between rows of the same code, the newer row is kept if torch.nn
+was level with itself in its run. Otherwise, the row is kept whose run had torch.nn nearer to itself. Each row keeps
+torch.nn's value of its own run, so ratios are within a run.
 """
 
 import copy
@@ -15,12 +16,12 @@ from ..timing import MINUTES
 
 
 def key(row: Row) -> tuple:
-    """What two rows of the same thing have in common."""
+    """The fields that identify what a row measures."""
     return (*run.key(row), row.provider)
 
 
 def put(rows: list[Row], new: Row) -> None:
-    """Add a row, in the place of the one of the same thing if there is one and the new one is the better."""
+    """Add a row, or, if the list has a row with the same key, keep the better one."""
     for index, old in enumerate(rows):
         if key(old) == key(new):
             rows[index] = _better(*sorted((old, new), key=lambda row: row.origin.date))
@@ -34,25 +35,25 @@ def _better(older: Row, newer: Row) -> Row:
         return newer
     if not (older.figure and newer.figure):
         return older if older.figure else newer
-    # Among level ones none is the better for being nearer.
+    # Two rows within the band are equally good, so the newer one is kept.
     nearer = max(distance(older), MINUTES.band) < max(distance(newer), MINUTES.band)
     best, other = (older, newer) if nearer else (newer, older)
-    # Replays of a graph are timed in a stage of their own.
+    # A stage of its own times the replays of a CUDA graph.
     best.graph = best.graph or other.graph
     return best
 
 
 def distance(row: Row) -> float:
-    """How far torch.nn was from itself in the row's run."""
+    """How far the ratio of torch.nn to itself was from 1 in the row's run."""
     null = row.origin.null if row.origin else None
     return math.inf if null is None else abs(null - 1)
 
 
 def merged(reports: Iterable[Report]) -> Report:
-    """All of them in one.
+    """Join all reports in one.
 
     Raises:
-        ValueError: for reports of several machines, of a rehearsal, or with rows that do not say where they come from.
+        ValueError: the reports are of several devices, some are rehearsals, or a row has no origin.
     """
     ordered = sorted(reports, key=lambda report: report.date)
     if len({(report.device, report.machine.get("gpu")) for report in ordered}) > 1:
@@ -82,7 +83,11 @@ def merged(reports: Iterable[Report]) -> Report:
 
 
 def write(paths: list[Path], into: Path, results: Path) -> Report:
-    """Merge files, and what ``into`` has already, into it. ValueError: see `merged`; no rehearsal among ``results``."""
+    """Merge files into ``into``, with the rows that ``into`` has already.
+
+    Raises:
+        ValueError: see `merged`; also for a rehearsal in the folder ``results``.
+    """
     reports = [Report.load(path) for path in dict.fromkeys([*([into] if into.exists() else []), *paths])]
     whole = merged(reports)
     if whole.rehearsal and into.resolve().parent == results.resolve():

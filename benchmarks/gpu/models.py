@@ -20,7 +20,7 @@ OURS = "seqcells swap"
 
 
 class Language(nn.Module):
-    """Words (T, N) → logits (T, N, words), by two layers of LSTM."""
+    """Words (T, N) → logits (T, N, words), by an LSTM of two layers."""
 
     def __init__(self, words: int, hidden: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Language(nn.Module):
 
 
 class Tagger(nn.Module):
-    """Words (T, N) → logits (T, N, tags), by a GRU in both directions."""
+    """Words (T, N) → logits (T, N, tags), by a bidirectional GRU."""
 
     def __init__(self, words: int, hidden: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Tagger(nn.Module):
         return self.head(self.layers(self.embedding(words))[0])
 
 
-# Batch, hidden units and steps: the benchmark's B × H × T.
+# Batch, hidden units and time steps: the benchmark's B × H × T.
 MODELS: dict[str, tuple[type[nn.Module], tuple[int, int, int]]] = {
     "language model, 2 layers of LSTM": (Language, (32, 512, 128)),
     "tagger, GRU in both directions": (Tagger, (32, 256, 100)),
@@ -54,8 +54,8 @@ TINY = 2, 8, 3
 
 
 def measured(commit: str, rehearsal: bool) -> Iterator[dict[str, Any]]:
-    """For each model an event: its name, size and dtype, the median seconds of a step by provider, and torch.nn's value
-    over itself (``null``), or ``error``."""
+    """Yield an event for each model: its name, size and dtype, with its times or ``error``. The times are the median
+    seconds of a step by provider, and the ratio of torch.nn to itself (``null``)."""
     device, dtype = ("cpu", torch.float32) if rehearsal else ("cuda", torch.bfloat16)
     for name, (kind, size) in MODELS.items():
         batch, hidden, steps = TINY if rehearsal else size
@@ -71,7 +71,7 @@ def measured(commit: str, rehearsal: bool) -> Iterator[dict[str, Any]]:
             calls[OURS] = _training(swapped, words)
             found["seconds"] = _taking_turns(calls, device)
             found["null"] = found["seconds"][BASELINE] / found["seconds"][NULL]
-        except Exception as problem:  # the other model is still wanted
+        except Exception as problem:  # go on with the other model
             found["error"] = one_line(problem)
         yield found
 
@@ -88,7 +88,7 @@ def _training(model: nn.Module, words: Tensor) -> Callable[[], None]:
 
 
 def _taking_turns(calls: dict[str, Callable[[], None]], device: str) -> dict[str, float]:
-    """The median seconds of each, whose calls take turns; again while torch.nn differs from itself."""
+    """The median seconds of each call; calls take turns. The measurement repeats while torch.nn differs from itself."""
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     turns, attempts = (20, 1 + MINUTES.extensions) if device == "cuda" else (2, 1)
     for call in calls.values():

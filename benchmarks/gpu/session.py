@@ -1,4 +1,4 @@
-"""A session's time and its file: whatever a stage finds is in the file before the next thing is begun."""
+"""The time and the result file of a session. Each result is in the file before the next measurement begins."""
 
 import os
 import sys
@@ -13,20 +13,20 @@ from . import children, merge, tasks
 
 RESULT, LOG = "result.json", "log.txt"
 EXTRA = 3.0
-"""Seconds that a process has to end by itself, when the time that it was told is over."""
+"""Seconds that a process gets to end by itself after its time is over."""
 
 
 class Session:
     """What the stages share.
 
     Args:
-        folder: gets the result file and a log of all processes. A result file that is there is continued.
+        folder: gets the result file and a log of all processes. An existing result file is continued.
         seconds: how long all stages may take together.
         cores: how many processes run at once.
         prototype: a program in CUDA that prints figures to compare the cluster plan with.
 
     Raises:
-        ValueError: for a folder with what another machine, or a rehearsal, has found, or none has.
+        ValueError: the result file in the folder is of another machine, or only one of the two is a rehearsal.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Session:
         if self.commit == "unknown" or self.commit.endswith("-dirty"):
             self.commit += f"-{machine.sources()}"
         self.codes: dict[tuple[int, str], str] = {}
-        """By a case's index and the provider, what `compiling` found."""
+        """By case index and provider: the digest that the stage `compiling` reported."""
         self.report = self._begin()
 
     def _begin(self) -> Report:
@@ -59,51 +59,51 @@ class Session:
         return report
 
     def left(self) -> float:
-        """Seconds."""
+        """Seconds until the deadline."""
         return max(0.0, self.deadline - time.monotonic())
 
     def say(self, words: str) -> None:
-        """A line, in the terminal alone."""
+        """Print a line in the terminal only."""
         print(words, flush=True)
 
     def note(self, words: str) -> None:
-        """A line, in the terminal and in the file."""
+        """Print a line in the terminal and add it to the file's notes."""
         self.say(words)
         if words not in self.report.notes:
             self.report.notes.append(words)
 
     def put(self, row: Row) -> None:
-        """A row that was measured just now, in the file at once."""
+        """Add a row that was just measured, and save the file."""
         merge.put(self.report.rows, row)
         self.save()
 
     def end(self, name: str, stage: Stage) -> None:
-        """A stage has come to its end."""
+        """Record the end of a stage."""
         self.report.stages[name] = stage
         self.save()
 
     def save(self) -> None:
-        """Whole or not at all."""
+        """Write the file, in one atomic step."""
         run.relate(self.report)
         self.report.rows.sort(key=run.place)
         self.report.save(self.path)
 
     def events(self, name: str, within: float, **given: Any) -> Iterator[dict[str, Any]]:
-        """Those of one process for a task, ``within`` so many seconds.
+        """The events of one process for a task, within ``within`` seconds.
 
-        The last one is ``{"ended": code}``, of a stopped process None.
+        The last event is ``{"ended": code}``; the code is None if the process was stopped.
         """
         return (event for _, event in self.all_events({name: tasks.command(name, **given)}, within))
 
     def all_events(self, commands: Mapping[str, list[str]], seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Those of several processes, with the names of the processes."""
+        """The events of several processes, each with the name of its process."""
         for heard in self.heard(commands, seconds):
             event = {"ended": heard.code} if heard.line is None else tasks.event(heard.line)
             if event is not None:
                 yield heard.name, event
 
     def heard(self, commands: Mapping[str, list[str]], seconds: float) -> Iterator[children.Heard]:
-        """All that several processes write; so many run at once as there are cores."""
+        """All output of several processes; as many run at once as there are cores."""
         environment = {"TRITON_INTERPRET": "1"} if self.rehearsal else {}
         if self.rehearsal or len(commands) > 1:
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -112,5 +112,5 @@ class Session:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

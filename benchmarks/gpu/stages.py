@@ -1,4 +1,4 @@
-"""The stages of a session, the most valuable first. Each takes the seconds it is given, and says what came of it."""
+"""The stages of a session, the most valuable first. Each stage gets some seconds and reports what it did."""
 
 import importlib.util
 import shutil
@@ -18,13 +18,13 @@ from . import cases, merge, suite, tasks
 from .session import EXTRA, Session
 
 LEAST = 4.0
-"""Seconds; with fewer nothing is begun."""
+"""The least seconds with which a measurement is begun."""
 Result = tuple[bool, str]
-"""Whether a stage is through, and what it did or why it did not."""
+"""Whether a stage is done, and what it did or why it did not finish."""
 
 
 def environment(session: Session, seconds: float) -> Result:
-    """What is measured, on what."""
+    """Record the machine, the versions of libraries, and the floors."""
     for event in session.events(
         "environment", seconds, dtypes=["bfloat16", "tf32", "float16"], rehearsal=session.rehearsal
     ):
@@ -38,7 +38,7 @@ def environment(session: Session, seconds: float) -> Result:
 
 
 def compiling(session: Session, seconds: float) -> Result:
-    """The kernels of all cases, by as many processes as cores."""
+    """Compile the kernels of all cases, in as many processes as cores."""
     count = min(session.cores, len(cases.planned(session.rehearsal)))
     given = {"rehearsal": session.rehearsal, "every": count}
     commands = {f"compiling-{k}": tasks.command("compiling", first=k, **given) for k in range(count)}
@@ -61,12 +61,12 @@ def compiling(session: Session, seconds: float) -> Result:
 
 
 def timing(session: Session, seconds: float) -> Result:
-    """All cases, and again those in which torch.nn differs from itself."""
+    """Time all cases, and repeat the cases in which torch.nn differs from itself."""
     return _timed(session, seconds, waiting(session), graphs=False)
 
 
 def graphs(session: Session, seconds: float) -> Result:
-    """Those that were timed, as CUDA graphs too."""
+    """Time the cases that were timed as CUDA graphs too."""
     if session.rehearsal:
         return False, "left out: a CPU has no CUDA graphs"
     captured = {case_of(row) for row in session.report.rows if row.ours and row.graph}
@@ -76,8 +76,8 @@ def graphs(session: Session, seconds: float) -> Result:
 
 
 def waiting(session: Session) -> list[int]:
-    """The cases to time, by index: those without rows of this code and with torch.nn level with itself, then those of
-    another commit."""
+    """The cases to time, by index. First come cases without complete rows of this code, or with torch.nn off its own
+    level. Cases whose rows are of another commit follow."""
     rows: dict[Case, list[Row]] = {}
     for row in session.report.rows:
         rows.setdefault(case_of(row), []).append(row)
@@ -118,7 +118,7 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
             elif "ended" in event:
                 code = event["ended"]
         if code is None:
-            begun.discard(last)  # stopped in the middle
+            begun.discard(last)  # stopped in the middle of the case
         if through or code is None:
             break
         if last is None:
@@ -137,7 +137,7 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
 
 
 def _tell(session: Session, case: Case, row: Row) -> None:
-    """A line for each of our rows, and for whoever fails."""
+    """Print a line for each of our rows, and note each failed or wrong row."""
     if row.figure and row.ours:
         ratio = units.ratio(row.ratio) or "–"
         null = f"A/A {row.origin.null:.3f}" if row.origin.null else "no A/A"
@@ -147,7 +147,7 @@ def _tell(session: Session, case: Case, row: Row) -> None:
 
 
 def _blame(session: Session, case: Case, heard_of: set[str], code: int | None) -> None:
-    """A process died in a case: of whoever was at it, the first without a row."""
+    """Blame a process that died on the first provider without a row in the case."""
     at_it = next((p for p in cases.providers(case, session.rehearsal) if p.name not in heard_of), None)
     if at_it is None or at_it.name in (BASELINE, NULL):
         session.note(f"{case}: the process ended with code {code}")
@@ -162,7 +162,7 @@ def _blame(session: Session, case: Case, heard_of: set[str], code: int | None) -
 
 
 def host(session: Session, seconds: float) -> Result:
-    """What the host does before a kernel runs, by its own suite."""
+    """Measure the host's work before a kernel runs, by the suite `benchmarks.host`."""
     if importlib.util.find_spec("benchmarks.host") is None:
         return False, "left out: there is no benchmarks.host"
     if session.rehearsal:
@@ -174,7 +174,7 @@ def host(session: Session, seconds: float) -> Result:
 
 
 def engine(session: Session, seconds: float) -> Result:
-    """The CPU engine, built in place where it is missing; the tests of the CPU want it, and nothing else here."""
+    """Build the CPU engine in place where it is missing. Only the CPU tests need it."""
     from seqcells.kernels import cpu
 
     if not cpu.unavailable():
@@ -187,7 +187,7 @@ def engine(session: Session, seconds: float) -> Result:
 
 
 def tests(session: Session, seconds: float) -> Result:
-    """The GPU's tests, each failure told as it happens."""
+    """Run the GPU's tests; each failure is reported at once."""
     if importlib.util.find_spec("pytest") is None:
         return False, "left out: pytest is not installed"
     known = session.report.tests
@@ -215,7 +215,7 @@ def tests(session: Session, seconds: float) -> Result:
 
 
 def models(session: Session, seconds: float) -> Result:
-    """A training step of small models."""
+    """Time a training step of small models."""
     count, code = 0, None
     for event in session.events("models", seconds, commit=session.commit, rehearsal=session.rehearsal):
         if "model" in event:
@@ -229,7 +229,7 @@ def models(session: Session, seconds: float) -> Result:
 
 
 def clusters(session: Session, seconds: float) -> Result:
-    """The cluster plan's kernels alone."""
+    """Time the cluster plan's kernels alone."""
     if session.rehearsal:
         return False, "left out: a CPU has no thread-block clusters"
     count, code = 0, None
@@ -254,9 +254,9 @@ class Planned(NamedTuple):
     name: str
     do: Callable[[Session, float], Result]
     share: float
-    """Of all seconds, at most; what is left at the end is for timing."""
+    """The largest part of all seconds; the last stage, timing again, gets the remaining seconds."""
     least: float
-    """Seconds, without which it is not begun."""
+    """The least seconds with which the stage is begun."""
 
 
 STAGES = (
@@ -274,7 +274,7 @@ STAGES = (
 
 
 def run(session: Session, names: list[str], seconds: float) -> None:
-    """One stage after the other, whatever becomes of those before."""
+    """Run the stages in order; a stage runs even if earlier stages failed."""
     for stage in STAGES:
         if stage.name not in names:
             continue
@@ -286,7 +286,7 @@ def run(session: Session, names: list[str], seconds: float) -> None:
         began = time.monotonic()
         try:
             done, words = stage.do(session, given)
-        except Exception as problem:  # the stages after it are still wanted
+        except Exception as problem:  # go on with the later stages
             done, words = False, one_line(problem)
         session.say(f"{stage.name}: {words}")
         session.end(stage.name, Stage(done, round(time.monotonic() - began, 1), words))

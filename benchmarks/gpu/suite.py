@@ -1,4 +1,4 @@
-"""The tests that a GPU runs: a process of pytest for each file, what failed before first, each failure at once."""
+"""The tests on a GPU: a pytest process for each file, earlier failures first, each failure reported at once."""
 
 import re
 from pathlib import Path
@@ -11,11 +11,12 @@ ON_A_GPU = "cuda and not exhaustive"
 REHEARSED = "tests/test_machine.py"
 RESULT = re.compile(r"^(tests/\S+?\.py)(::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?= |$)")
 ENDED = (0, 1, 5)
-"""pytest's codes of a run that went to its end: all passed, some failed, nothing to run."""
+"""pytest's exit codes of a complete run: all passed, some failed, nothing to run."""
 
 
 def files(rehearsal: bool, known: dict[str, TestFile], commit: str) -> list[str]:
-    """Those that have not been run at this commit; those that failed before first, then those that took longest."""
+    """The test files without a complete run at this commit. Files with earlier failures come first, then the slowest
+    files."""
     everything = (str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
     found = [REHEARSED] if rehearsal else everything
     waiting = [file for file in found if file not in known or known[file].commit != commit or known[file].words]
@@ -29,7 +30,7 @@ def files(rehearsal: bool, known: dict[str, TestFile], commit: str) -> list[str]
 
 
 def command(file: str, failed_before: list[str], rehearsal: bool) -> list[str]:
-    """Of a process that runs a file, those of its tests first that failed before."""
+    """The command of a process that runs a file, with the tests that failed before first."""
     arguments = ["-v", "--tb=short", "-p", "no:cacheprovider", "-rfE", "--color=no"]
     if not rehearsal:
         arguments += ["-m", ON_A_GPU]
@@ -37,14 +38,14 @@ def command(file: str, failed_before: list[str], rehearsal: bool) -> list[str]:
 
 
 class Outcomes:
-    """What a file's process says, line by line."""
+    """Counts the outcomes in the output of a file's process."""
 
     def __init__(self, file: str, commit: str) -> None:
         self.file, self.result = file, TestFile(commit=commit, seconds=0.0)
         self._lacking: str | None = None
 
     def hear(self, line: str) -> str | None:
-        """Take a line in; the name of a test that it says has failed."""
+        """Read a line of output; return the name of a test if the line reports its first failure."""
         if missing := re.search(r"ModuleNotFoundError: No module named '(\w+)'", line):
             self._lacking = missing[1]
         found = RESULT.match(line)
@@ -62,7 +63,7 @@ class Outcomes:
         return None
 
     def end(self, code: int | None, seconds: float) -> TestFile:
-        """The file's result, when its process has ended with a code; None: it was stopped."""
+        """The file's result, once its process has ended with an exit code; None: the process was stopped."""
         self.result.seconds = round(seconds, 2)
         counted = self.result.passed + self.result.skipped + len(self.result.failed)
         if code is None:

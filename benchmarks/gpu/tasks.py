@@ -1,4 +1,4 @@
-"""What the processes of a session do: ``python -m benchmarks.gpu.tasks NAME JSON``; an event is a line of JSON."""
+"""The tasks of a session's processes: ``python -m benchmarks.gpu.tasks NAME JSON``. An event is a line of JSON."""
 
 import json
 import os
@@ -9,15 +9,15 @@ from typing import Any
 from ..timing.worker import die_with_parent
 
 MARK = "@ "
-"""Before each event, for libraries print too."""
+"""Marks each event line, because libraries print too."""
 
 
 WHEELS = "SEQCELLS_BENCHMARK_WHEELS"
-"""A variable: the folder with rivals' wheels unpacked, found after all that is installed."""
+"""An environment variable: the folder with unpacked wheels of rivals, searched after all installed packages."""
 
 
 def environment(dtypes: list[str], rehearsal: bool) -> Iterator[dict[str, Any]]:
-    """The machine, its versions and its floors."""
+    """The machine, the versions of libraries, and the floors."""
     from .. import floors, machine
 
     device = "cpu" if rehearsal else "cuda"
@@ -51,7 +51,7 @@ def clusters(**given: Any) -> Iterator[dict[str, Any]]:
 
 
 def tests(arguments: list[str], first: list[str]) -> Iterator[dict[str, Any]]:
-    """pytest in this process, which so ends with the session; tests of the names given ``first`` begin."""
+    """Run pytest in this process, so that it ends with the session. Tests named in ``first`` run first."""
     import pytest
 
     class First:
@@ -67,12 +67,12 @@ TASKS = {task.__name__: task for task in (environment, compiling, timing, models
 
 
 def command(name: str, **given: Any) -> list[str]:
-    """Of a process that does a task."""
+    """The command line of a process that does a task."""
     return [sys.executable, "-u", "-m", __name__, name, json.dumps(given)]
 
 
 def event(line: str) -> dict[str, Any] | None:
-    """The event of a line, or None where it is none."""
+    """The event in a line, or None if the line has no event."""
     return json.loads(line.removeprefix(MARK)) if line.startswith(MARK + "{") else None
 
 

@@ -1,4 +1,4 @@
-"""Cases timed one after another, in a process that may die of one of them."""
+"""Times cases one after another, in a process that a case may crash."""
 
 import dataclasses
 import time
@@ -18,11 +18,11 @@ from .code import Watched
 
 REHEARSED = Effort(seconds=0.005, fewest=2, most=1, extensions=0, band=float("inf"))
 ROUNDS = 4
-"""How often a case is begun at most, while torch.nn differs from itself."""
+"""The largest number of times that a case is measured, while torch.nn differs from itself."""
 
 
 class OnCpu(Events):
-    """What a rehearsal has in the place of `Events`."""
+    """The timer of a rehearsal, in place of `Events`."""
 
     def __init__(self, providers: list[Provider], effort: Effort, graphs: bool) -> None:
         super().__init__(providers, effort, graphs=False, device="cpu")
@@ -40,11 +40,11 @@ class OnCpu(Events):
 
 
 def timed(chosen: list[int], seconds: float, commit: str, rehearsal: bool, graphs: bool) -> Iterator[dict[str, Any]]:
-    """Events ``{"begin": case}`` and ``{"case": …, "row": …}``, of cases by index, the first ones first.
+    """Yield events ``{"begin": case}`` and ``{"case": …, "row": …}``, for cases by index, in order.
 
-    A row follows as soon as it is measured, but torch.nn's with the null row. A case whose null row is off comes again
-    after all others. ``{"lost": case}`` is the last event where the GPU's context is lost, ``{"left": …}`` otherwise:
-    the cases without time, with the seconds that each would take.
+    A row follows as soon as it is measured, but torch.nn's row follows with the null row. A case whose null row is off
+    is repeated after all other cases. ``{"lost": case}`` is the last event where the GPU's context is lost. Otherwise
+    ``{"left": …}`` is the last: the cases without time, with the seconds that each would take.
     """
     planned, effort = cases.planned(rehearsal), REHEARSED if rehearsal else MINUTES
     deadline = time.monotonic() + seconds
@@ -74,7 +74,7 @@ def timed(chosen: list[int], seconds: float, commit: str, rehearsal: bool, graph
 
 
 def _rows(case: Case, timer: Events, commit: str) -> Iterator[Row]:
-    """The rows of a case, each with the values that it is compared with."""
+    """The rows of a case, each with torch.nn's values of the same run."""
     pair: dict[str, Row] = {}
     for outcome in timer.measure(case):
         if outcome.status == "refused" and outcome.reason == "out of time":
@@ -86,7 +86,7 @@ def _rows(case: Case, timer: Events, commit: str) -> Iterator[Row]:
             if len(pair) < 2:
                 continue
         measured = [pair[name].figure and pair[name].figure.value for name in (BASELINE, NULL)]
-        # The null row first: without it nothing is written.
+        # The null row comes first: without it no report is written.
         ready = [pair[NULL], pair[BASELINE]] if made.provider in pair else [made]
         for each in ready:
             each.origin.baseline = measured[0]

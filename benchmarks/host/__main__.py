@@ -1,4 +1,4 @@
-"""``python -m benchmarks.host``: what the host does for one call before a kernel runs; no GPU is needed.
+"""``python -m benchmarks.host``: the host's work for one call before a kernel runs; no GPU is needed.
 
 python -m benchmarks.host                       count and time, print
 python -m benchmarks.host --json out/host.json  and write a file, which grows by each kind of call
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     options = parser().parse_args(arguments)
     torch.set_num_threads(1)
     here = torch.cuda.is_available()
@@ -61,8 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _providers(here: bool, notes: list[str]) -> tuple[dict[str, list[str]], list[Any]]:
-    """Who is measured, by device, and what grows by each launch on a GPU that is not ``here``."""
-    devices = {"cuda": ["triton"], "cpu": ["cpu"]} if here else {"cpu": ["cpu"]}  # what is rarely at hand comes first
+    """The providers by device, and the list of launches on an emulated GPU, if no GPU is ``here``."""
+    # the GPU comes first, because it is rarely available
+    devices = {"cuda": ["triton"], "cpu": ["cpu"]} if here else {"cpu": ["cpu"]}
     launches: list[Any] = []
     if not here and absent.why_not():
         notes.append(f"no Triton engine: {absent.why_not()}")
@@ -78,7 +79,7 @@ def _providers(here: bool, notes: list[str]) -> tuple[dict[str, list[str]], list
 
 
 def rows(kind: Kind, cell: str, device: str, names: list[str], launches: list[Any], samples: int) -> list[Row]:
-    """Of one kind of call all providers, counted, and timed by turns if there are to be ``samples``."""
+    """The rows of all providers for one kind of call: counted, and timed in turns if ``samples`` is not 0."""
     with torch.set_grad_enabled(kind.trains):
         found = {name: _counted(kind, cell, device, name, launches) for name in names}
         if samples:
@@ -100,7 +101,7 @@ def _counted(kind: Kind, cell: str, device: str, name: str, launches: list[Any])
 
 
 def _time(found: dict[str, Row], kind: Kind, cell: str, device: str, samples: int) -> None:
-    """Fill in the figures of rows by their providers."""
+    """Fill in the times of the rows, which are given by provider."""
     with extension.idle():
         calls = {(name, ""): call(kind, cell, name, device).run for name in found}
     if "cpu" in found:

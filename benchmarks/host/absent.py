@@ -1,5 +1,5 @@
-"""A GPU that is not here, as far as the Triton engine's Python can tell: it chooses, divides and prepares as on an
-H200, and a launch does nothing but count."""
+"""Emulates an H200 for the Triton engine's Python: it chooses, divides and prepares as on an H200, and a launch is only
+counted."""
 
 import os
 from importlib import import_module
@@ -10,22 +10,23 @@ import torch
 from seqcells.kernels import triton as engine
 
 PROCESSORS, SHARED_MEMORY = 132, 227 << 10
-"""An H200's multiprocessors, and what a program may have of the memory of one, in bytes."""
+"""An H200's number of multiprocessors, and the shared memory in bytes that a program may use on one."""
 
 
 def why_not() -> str | None:
-    """Why it cannot be acted out, or None."""
+    """Why a GPU cannot be emulated, or None."""
     return None if engine.INSTALLED else "triton is not installed"
 
 
 def act_out() -> list[Any]:
-    """From here on, and for good in this process, the engine takes tensors on the CPU. Returns a list that grows by the
-    grid of each launch.
+    """Make the engine take tensors on the CPU, for the rest of this process.
+
+    Returns a list that grows by the grid of each launch.
 
     Raises:
-        RuntimeError: the kernels were imported as interpreted ones.
+        RuntimeError: the kernels were imported as interpreted kernels.
     """
-    # Kernels are what they are made as: compiled ones here, which the interpreter's name then lets near the CPU.
+    # Kernels are created compiled here. The variable, set again below, then makes the engine accept tensors on the CPU.
     os.environ.pop("TRITON_INTERPRET", None)
     from triton.compiler import CompiledKernel
     from triton.runtime.jit import JITFunction
@@ -42,10 +43,10 @@ def act_out() -> list[Any]:
     launches: list[Any] = []
 
     class Compiled(CompiledKernel):
-        """Of whichever kernel."""
+        """Stands for any compiled kernel."""
 
         def __init__(self) -> None:
-            """It was not compiled."""
+            """Nothing was compiled."""
 
         def __getitem__(self, grid: Any) -> Any:
             return lambda *arguments: launches.append(grid)

@@ -1,4 +1,4 @@
-"""The kinds of calls, and who makes them: one layer, one direction, states given, float32."""
+"""The kinds of calls and their providers: one layer, one direction, states given, float32."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,23 +13,24 @@ from seqcells.cells import REGISTRY
 from .stub import Stub
 
 STEPS, BATCH, FEATURES, HIDDEN = 4, 2, 16, 128
-"""So small that a CPU's products take little beside the Python; so large that on a GPU programs meet at each step."""
+"""Small enough that the CPU's products take little time beside the Python. Large enough that, on a GPU, programs meet
+at each step."""
 PREPARING = 4
-"""Calls before one that is looked at: by the second like one before, seqcells prepares for the next."""
+"""Calls before the measured call. At the second call with the same signature, seqcells prepares for later calls."""
 STUB, TORCH = "stub", "torch.nn"
 CELLS = {"lstm": "LSTM", "gru": "GRU"}
-"""torch.nn's names, and ours, of the layers."""
+"""The class names of the layers in torch.nn and in seqcells."""
 
 
 class Kind(NamedTuple):
-    """Of calls."""
+    """A kind of call."""
 
     name: str
     form: str
     """``layer``; ``cell``, one step of a cell module; ``stream``, one step of a layer that holds its states."""
     trains: bool
     limit: int
-    """Operators that a prepared call of ours should not need more than."""
+    """The largest number of operators that our prepared call should need."""
 
 
 KINDS = (
@@ -42,15 +43,15 @@ KINDS = (
 
 
 class Call(NamedTuple):
-    """What is counted and timed."""
+    """A call to count and time."""
 
     run: Callable[[], Any]
     plan: str = ""
-    """Of ours, how it runs."""
+    """For seqcells: how the call runs."""
 
 
 def call(kind: Kind, cell: str, provider: str, device: str) -> Call:
-    """A provider's call, prepared: to be made, and made here, with gradients enabled where the kind trains.
+    """A provider's call, prepared. Call this function, and its result, with gradients enabled where the kind trains.
 
     Args:
         provider: ``stub``, ``torch.nn``, or a backend of ours.
@@ -77,8 +78,8 @@ def call(kind: Kind, cell: str, provider: str, device: str) -> Call:
 
 
 def _tensors(kind: Kind, cell: str, device: str) -> tuple[Tensor, list[Tensor]]:
-    """Input and states. Those of a cell come from the step before, so their gradients are wanted; those of a layer are
-    where a sequence begins."""
+    """Input and states. A cell's states come from the step before, so their gradients are wanted. A layer's states are
+    a sequence's initial states."""
     steps, layers = {"layer": ((STEPS,), (1,)), "stream": ((1,), (1,)), "cell": ((), ())}[kind.form]
     carried = kind.trains and kind.form == "cell"
     input = torch.randn(*steps, BATCH, FEATURES, device=device, requires_grad=kind.trains)
@@ -87,14 +88,14 @@ def _tensors(kind: Kind, cell: str, device: str) -> tuple[Tensor, list[Tensor]]:
 
 
 def _results(input: Tensor, states: Sequence[Tensor]) -> list[tuple[int, ...]]:
-    """The shapes of what the stub allocates: the output and all states in one, or a cell's states."""
+    """The shapes of the stub's results: the output and one tensor of all states, or a cell's states."""
     if input.dim() == 2:
         return [tuple(state.shape) for state in states]
     return [(*input.shape[:2], HIDDEN), (len(states), *states[0].shape)]
 
 
 def _with_backward(forward: Callable[[], Any], wanted: Sequence[Tensor], ends: int) -> Callable[[], Any]:
-    """A call and its gradients, from so many of its results, the first ones."""
+    """A call with its gradients, from its first ``ends`` results."""
     given = [torch.randn_like(end) for end in _flat(forward())[:ends]]
     return lambda: torch.autograd.grad(_flat(forward())[:ends], wanted, given)
 

@@ -1,4 +1,4 @@
-"""The CPU engine's extension, its calls counted, or what it prepares done away with."""
+"""Replaces the CPU engine's extension, to count its calls, or to make prepared calls do nothing."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def idle() -> Iterator[None]:
 
 
 class _Counted:
-    """The extension, one of its functions, or what it prepared."""
+    """Counts the calls of the extension, of one of its functions, or of a prepared call."""
 
     def __init__(self, inner: Any, calls: list[Any]) -> None:
         self._inner, self._calls = inner, calls
@@ -43,7 +43,7 @@ class _Counted:
 
 
 class _Idle:
-    """The extension, but for what it prepares."""
+    """The extension, whose prepared calls do nothing."""
 
     def __init__(self, extension: ModuleType) -> None:
         self._extension = extension
@@ -61,7 +61,7 @@ def _do_nothing(*arguments: Any) -> None:
 
 @contextmanager
 def _replaced(by: Callable[[ModuleType], Any]) -> Iterator[None]:
-    """The extension, in all modules that call it; nothing happens where it was not built."""
+    """Replace the extension in all modules that call it. Without a built extension, nothing is replaced."""
     with ExitStack() as stack:
         for module in () if cpu.unavailable() else _callers():
             stack.enter_context(mock.patch.object(module, "_engine", by(module._engine)))

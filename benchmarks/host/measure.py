@@ -1,4 +1,4 @@
-"""How a call is counted and timed."""
+"""Counts and times calls."""
 
 import re
 import time
@@ -13,7 +13,7 @@ Key = TypeVar("Key")
 OPERATOR = "aten::"
 MEMORY = "[memory]"
 LAUNCH = re.compile(r"cu(da)?Launch\w*Kernel")
-"""CUDA's functions that launch one, the runtime's and the driver's."""
+"""CUDA's functions that launch a kernel, in the runtime and in the driver."""
 IN_A_ROW = 10
 """Calls of a sample: few enough that their launches fit in a GPU's queue."""
 
@@ -22,16 +22,16 @@ class Counts(NamedTuple):
     """What the profiler sees of one call."""
 
     operators: dict[str, int]
-    """Those with none around them, by name."""
+    """Counts by name of the operators outside any other operator."""
     allocations: int
     launches: int
-    """By CUDA; 0 on the CPU."""
+    """Launches by CUDA; 0 on the CPU."""
 
 
 def counts(call: Callable[[], Any], device: str) -> Counts:
-    """Of one call; backward's too, whichever thread it runs in."""
-    call()  # of what the first call takes besides, nothing is to be seen
-    # By kineto, without which CUDA's functions are not seen.
+    """Count the events of one call, with those of backward in any thread."""
+    call()  # warm-up: the first call also prepares, which is not to be counted
+    # Only kineto sees CUDA's functions.
     use_device = "cuda" if device == "cuda" else None
     with profiler.profile(use_device=use_device, use_kineto=True, profile_memory=True) as profile:
         call()
@@ -57,7 +57,7 @@ def _is_inside_one(event: Any) -> bool:
 def seconds(
     calls: Mapping[Key, Callable[[], Any]], samples: int, device: str, in_a_row: Mapping[Key, int] | None = None
 ) -> dict[Key, list[float]]:
-    """The seconds of a call, by name, a figure for each sample; all take turns, and who begins changes.
+    """The seconds of a call, by name, a figure for each sample. All calls take turns, and the first one changes.
 
     Args:
         in_a_row: how many calls a sample has, by name. Default: `IN_A_ROW`
@@ -68,7 +68,7 @@ def seconds(
         order.append(order.pop(0))
         for name in order:
             call = calls[name]
-            call()  # another's turn has cooled the caches
+            call()  # warms the caches again after another call's turn
             wait_for(device)
             count = in_a_row[name] if in_a_row else IN_A_ROW
             began = time.perf_counter()
@@ -79,6 +79,6 @@ def seconds(
 
 
 def wait_for(device: str) -> None:
-    """Until all that was launched has run."""
+    """Wait until all that was launched has run."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The file of results, and the tables."""
+"""The result file of the suite ``host``, and its tables."""
 
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,32 +19,32 @@ class Row:
     """One of `calls.KINDS`, by name."""
     cell: str
     device: str
-    """Where its tensors are."""
+    """The device of the tensors."""
     provider: str
     """``stub``, ``torch.nn``, or ``seqcells`` and a backend."""
     operators: int
     allocations: int
     launches: int
     by_name: dict[str, int]
-    """The operators."""
+    """Counts of the operators by name."""
     plan: str = ""
-    """Of ours, how it runs."""
+    """For seqcells: how the call runs."""
     figure: schema.Figure | None = None
-    """Seconds of a call, up to its launches; None where calls were counted alone."""
+    """Seconds of a call, up to its launches; None where calls were only counted."""
     to_stub: float | None = None
-    """Its median over the stub's."""
+    """The median divided by the stub's median."""
     with_kernels: schema.Figure | None = None
-    """Of the CPU engine, the same with what it computes."""
+    """For the CPU engine: seconds of a call with its computation."""
 
 
 @dataclass(kw_only=True)
 class Report(Record):
-    """A run."""
+    """One run of the suite."""
 
     WHAT = "host"
 
     absent: bool
-    """Whether the GPU was acted out: launches of the Triton engine did nothing, and its tensors were on the CPU."""
+    """Whether the GPU was emulated: launches of the Triton engine did nothing, and its tensors were on the CPU."""
     sizes: dict[str, int]
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -52,13 +52,13 @@ class Report(Record):
 
     @classmethod
     def begun(cls, device: str, command: str, absent: bool) -> "Report":
-        """One without rows, of this machine."""
+        """A report of this machine without rows."""
         sizes = {"steps": STEPS, "batch": BATCH, "features": FEATURES, "hidden": HIDDEN}
         return cls.made_here(device, 1, command, absent=absent, sizes=sizes)
 
 
 def show(report: Report) -> None:
-    """All of it."""
+    """Print the report."""
     versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
     tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
     sizes = " ".join(f"{name} {size}" for name, size in report.sizes.items())

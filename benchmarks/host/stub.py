@@ -1,4 +1,5 @@
-"""The least that a call through autograd takes: tensors in, memory for results and gradients out, nothing computed."""
+"""A call through autograd that does the least: it takes tensors, allocates results and gradients, and computes
+nothing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +9,16 @@ from torch import Tensor
 
 
 class Stub(torch.autograd.Function):
-    """Takes what a layer or cell takes; results and gradients hold whatever their memory held."""
+    """Takes the tensors of a layer or cell; results and gradients are uninitialized memory."""
 
     @staticmethod
     def forward(ctx: Any, results: Sequence[tuple[int, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-        """
+        """Allocate the results.
+
         Args:
-            results: their shapes; dtype and device are those of the first tensor.
+            results: their shapes; dtype and device are the first tensor's.
         """
-        ctx.set_materialize_grads(False)  # no zeros for results that nobody asks of
+        ctx.set_materialize_grads(False)  # no zero gradients for results that have no gradient
         ctx.save_for_backward(*tensors)
         return tuple([tensors[0].new_empty(shape) for shape in results])
 

@@ -1,5 +1,6 @@
-"""Models of other packages before and after `seqcells.swap`: their losses, and the time of a step of training.
+"""Models of other packages before and after `seqcells.swap`: their losses, and the time of a training step.
 
-`case` (what a model and its step are), a module for each package, `measure` (losses, times and the learning curve),
-`report` (the file and the table), `page` (docs/integrations.md), `__main__` (the command).
+`case` defines a model and its step, and a module for each package has the package's cases. `measure` gives losses,
+times and the learning curve. `report` has the file and the table, `page` writes docs/integrations.md, `__main__` is the
+command.
 """

@@ -1,6 +1,6 @@
 """``python -m benchmarks.integrations``: models of other packages before and after `seqcells.swap`.
 
-make integrations                          the packages, the tests of ours on them, and this
+make integrations                          the packages, our tests of them, and this command
 python -m benchmarks.integrations --save   and keep the file among benchmarks/results
 python -m benchmarks.integrations page     write docs/integrations.md from the last file there
 """
@@ -19,7 +19,7 @@ from .report import Report, show
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     top = argparse.ArgumentParser(
         prog="python -m benchmarks.integrations",
         description=__doc__,

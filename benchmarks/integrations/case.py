@@ -1,4 +1,4 @@
-"""A model of another package, and a step of its training."""
+"""A model of another package, and its training step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ PACKAGES = {
     "pfrl": "pfrl",
     "rsl_rl": "rsl-rl-lib",
 }
-"""By the module here that has their cases: the distributions."""
+"""The names of distributions, by the module here that has the package's cases."""
 Step = Callable[[], Tensor | float]
-"""Trains once, on the same batch; the loss."""
+"""A step that trains once, on the same batch, and returns the loss."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class Case:
 
     name: str
     make: Callable[[], tuple[nn.Module, Callable[[], Step]]]
-    """From torch's random state: a module, in which layers are swapped, and what prepares the step afterwards."""
+    """Makes, from torch's random state, a module whose layers are swapped, and a function that prepares the step
+    afterwards."""
     adapted: bool = False
     """Whether an adapter of `seqcells.io` calls the layers."""
 
 
 def cases(package: str) -> list[Case]:
-    """Those of a package, which is imported."""
+    """The cases of a package; its module is imported."""
     return import_module(f"{__package__}.{package}").CASES
 
 

@@ -1,4 +1,4 @@
-"""fastai's AWD_LSTM as a language model: 32 texts of 70 words, weights dropped in each step."""
+"""fastai's AWD_LSTM as a language model: 32 texts of 70 words; each step drops weights."""
 
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM
@@ -17,7 +17,7 @@ def _language_model():
         words = torch.randint(VOCABULARY, (BATCH, WORDS + 1))
 
         def loss() -> torch.Tensor:
-            model.reset()  # so that each step is the same
+            model.reset()  # so that each step starts from the same state
             found = head(model(words[:, :-1])).flatten(0, 1)
             return nn.functional.cross_entropy(found, words[:, 1:].flatten())
 

@@ -1,4 +1,4 @@
-"""A case's losses and times by torch.nn's layers and by ours, and how an algorithm learns by both."""
+"""A case's losses and times with torch.nn's layers and with ours, and the learning curves of an algorithm with both."""
 
 import time
 from collections import Counter
@@ -17,14 +17,14 @@ from .case import PACKAGES, Case, Step
 from .report import OURS, THEIRS, Curve, Report, Row
 
 SAMPLE = 0.2
-"""Seconds of a sample, at least one step."""
+"""The least seconds of a sample; a sample has at least one step."""
 LOSSES = 3
-"""Steps whose losses are compared, which also warm up."""
+"""Steps whose losses are compared; they also warm up."""
 
 
 @contextmanager
 def counted(module: nn.Module) -> Iterator[Counter[str]]:
-    """How many calls our layers and cells inside a module take, by the backend that runs them."""
+    """Count the calls of our layers and cells inside a module, by the backend that runs them."""
     calls: Counter[str] = Counter()
 
     def count(layer: nn.Module, given: tuple, named: dict) -> None:
@@ -41,7 +41,7 @@ def counted(module: nn.Module) -> Iterator[Counter[str]]:
 
 
 def prepared(case: Case, backend: str | None) -> tuple[nn.Module, Step, seqcells.io.swap.Swapped | None]:
-    """A case's model, with our layers on a backend or with torch.nn's, its step, and what was swapped."""
+    """A case's model, its step, and the report of the swap. The backend None leaves torch.nn's layers."""
     torch.manual_seed(0)
     module, prepare = case.make()
     report = None if backend is None else seqcells.swap(module, backend=backend)
@@ -50,7 +50,7 @@ def prepared(case: Case, backend: str | None) -> tuple[nn.Module, Step, seqcells
 
 
 def losses(step: Step) -> list[float]:
-    """The first ones, each from the same random state."""
+    """The first losses, each from the same random state."""
     found = []
     for k in range(LOSSES):
         torch.manual_seed(k)
@@ -59,12 +59,12 @@ def losses(step: Step) -> list[float]:
 
 
 def difference(theirs: list[float], ours: list[float]) -> float:
-    """The greatest, relative."""
+    """The greatest relative difference of the losses."""
     return max(abs(b - a) / max(abs(a), 1e-30) for a, b in zip(theirs, ours, strict=True))
 
 
 def row(package: str, case: Case, samples: int) -> Row:
-    """A case's row: samples of both by turns."""
+    """A case's row; samples of both models are taken in turns."""
     _, theirs, _ = prepared(case, None)
     module, ours, report = prepared(case, "auto")
     assert report is not None
@@ -83,7 +83,7 @@ def row(package: str, case: Case, samples: int) -> Row:
 
 
 def learn(report: Report, frames: int, seed: int, points: int = 8) -> None:
-    """Let RecurrentPPO learn by both, by turns, and add the curves to a report."""
+    """Train RecurrentPPO with torch.nn's layers and with ours, in turns, and add the learning curves to a report."""
     from .sb3_contrib import algorithm
 
     curves = {name: Curve(name, seed) for name in (THEIRS, OURS)}

@@ -1,4 +1,4 @@
-"""``docs/integrations.md``: how models of other packages run on our layers, and how fast."""
+"""Writes ``docs/integrations.md``: how models of other packages run on our layers, and how fast."""
 
 from pathlib import Path
 from statistics import mean
@@ -42,7 +42,7 @@ HOLDERS = {
         "our layers. Its exports (`as_jit`, `as_onnx`) go by torch.nn's types: `seqcells.unswap` before them",
     ),
 }
-"""What holds layers of torch.nn, and what becomes of it."""
+"""The modules that hold layers of torch.nn, and what `swap` does with them."""
 TIMES = """
 ## A step of training
 
@@ -64,13 +64,13 @@ return of the last 100 episodes, over the seeds, with the least and the greatest
 
 
 def write(results: Path | None) -> None:
-    """Write the page; without times where there are no results."""
+    """Write the page; without results, the page has no times."""
     PAGE.write_text(page(None if results is None else Report.load(results)))
     print(f"written to {PAGE}")
 
 
 def page(report: Report | None) -> str:
-    """The whole text."""
+    """The text of the page."""
     lines = [" | ".join(["", package, *told, ""]).strip() for package, told in HOLDERS.items()]
     table = ["| package | what holds the layers | after `swap` |", "|---|---|---|", *lines]
     parts = [BEGIN.format(packages="\n".join(table))]

@@ -1,4 +1,4 @@
-"""pfrl's recurrent Q function on 32 episodes of up to 100 steps, packed as its agents pack them."""
+"""pfrl's recurrent Q function on 32 episodes of up to 100 steps, packed as pfrl's agents pack episodes."""
 
 import torch
 from pfrl.nn import RecurrentSequential

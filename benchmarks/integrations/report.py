@@ -1,4 +1,4 @@
-"""The file of a run, and its table in the terminal."""
+"""The result file of the suite ``integrations``, and its table."""
 
 from dataclasses import dataclass, field
 
@@ -11,39 +11,39 @@ HEADER = ("package", "model", "torch.nn", "seqcells", "×", "loss differs by")
 
 @dataclass
 class Row:
-    """A model's step of training, by torch.nn's layers and by ours."""
+    """A model's training step, with torch.nn's layers and with ours."""
 
     package: str
     version: str
     model: str
     layers: int
-    """Layers and cells that were swapped."""
+    """The number of layers and cells that were swapped."""
     adapted: bool
-    """Whether an adapter calls them."""
+    """Whether an adapter calls the layers."""
     backends: list[str]
-    """What ours chose in the step, over all layers."""
+    """The backends that our layers chose in the step."""
     difference: float
-    """The greatest of the first losses, relative to torch.nn's."""
+    """The greatest relative difference of the first losses."""
     theirs: schema.Figure
     ours: schema.Figure
 
     @property
     def ratio(self) -> float:
-        """How many times as fast ours is."""
+        """How many times as fast the model is with our layers."""
         return self.theirs.median / self.ours.median
 
 
 @dataclass
 class Curve:
-    """An algorithm that learns, by one of the two, from one seed."""
+    """The learning curve of an algorithm, with torch.nn's layers or with ours, from one seed."""
 
     provider: str
     seed: int = 0
     frames: list[int] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
-    """The mean return of the last 100 episodes after so many frames."""
+    """The mean return of the last 100 episodes, after each number of frames."""
     seconds: list[float] = field(default_factory=list)
-    """Since the beginning."""
+    """Seconds since the beginning."""
 
     @property
     def rate(self) -> float:
@@ -53,18 +53,18 @@ class Curve:
 
 @dataclass(kw_only=True)
 class Report(Record):
-    """A run."""
+    """One run of the suite."""
 
     WHAT = "integrations"
 
     rows: list[Row] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
-    """Packages that could not be imported, and why."""
+    """Packages that could not be imported, with the reason."""
 
 
 def show(report: Report) -> None:
-    """The tables."""
+    """Print the tables."""
     versions = ", ".join(f"{package} {version}" for package, version in report.versions.items())
     tables.say(f"{machine.title(report.machine)} · {versions} · commit {report.commit} · {report.date}")
     tables.table("a step of training", HEADER, [_line(row) for row in report.rows], range(2, 6))

@@ -1,4 +1,4 @@
-"""rsl_rl's memory on trajectories of 32 environments that are split and padded, as its PPO has them."""
+"""rsl_rl's memory on trajectories of 32 environments, split and padded as in rsl_rl's PPO."""
 
 import torch
 from rsl_rl.modules.rnn import RNN

@@ -13,11 +13,11 @@ from .case import Case, Step
 
 ENVIRONMENTS, STEPS, UNITS = 8, 128, 128
 POSITIONS = [0, 2]
-"""The cart's place and the pole's angle."""
+"""The indices of the cart's position and the pole's angle."""
 
 
 def environment() -> gymnasium.Env:
-    """CartPole, of which positions alone are seen."""
+    """CartPole whose observations are the positions only."""
     env = gymnasium.make("CartPole-v1")
     space = env.observation_space
     seen = gymnasium.spaces.Box(space.low[POSITIONS], space.high[POSITIONS], dtype=np.float32)
@@ -42,7 +42,7 @@ def _update():
         made.collect_rollouts(made.env, callback, made.rollout_buffer, STEPS)
 
         def step() -> float:
-            set_random_seed(0)  # the buffer shuffles
+            set_random_seed(0)  # the buffer shuffles with the global random state
             made.train()
             return made.logger.name_to_value["train/loss"]
 

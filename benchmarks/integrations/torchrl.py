@@ -1,4 +1,4 @@
-"""TorchRL's PPO on a batch of 16 × 100 steps, in which an episode ends every 25 steps."""
+"""TorchRL's PPO on a batch of 16 × 100 steps, in which an episode begins every 25 steps on average."""
 
 import torch
 from tensordict import TensorDict

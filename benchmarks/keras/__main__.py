@@ -1,6 +1,6 @@
 """``python -m benchmarks.keras``: Keras' recurrent layers on our engines, on torch by Keras itself, and on JAX.
 
-python -m benchmarks.keras           by turns, each in a process of its own; JAX where it is installed
+python -m benchmarks.keras           in turns, each in a process of its own; JAX where it is installed
 python -m benchmarks.keras --save    and keep the file among benchmarks/results
 """
 
@@ -21,13 +21,13 @@ from ..shapes import Shape
 from .worker import JAX, LAYERS, MODES, OURS, TORCH, serve
 
 SAMPLE = 0.1
-"""Seconds of a sample, at least one call."""
+"""The least seconds of a sample; a sample has at least one call."""
 HEADER = ("layer", "mode", "seqcells", "keras torch", "keras jax", "× keras torch", "× keras jax")
 
 
 @dataclass
 class Row:
-    """A layer's call by all."""
+    """A layer's call by all providers."""
 
     layer: str
     batch: int
@@ -39,13 +39,13 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, rival: str) -> float | None:
-        """How many times as fast ours is as a rival."""
+        """How many times as fast as a rival ours is."""
         return self.figures[rival].median / self.figures[OURS].median if rival in self.figures else None
 
 
 @dataclass(kw_only=True)
 class Report(Record):
-    """A run."""
+    """One run of the suite."""
 
     WHAT = "keras"
 
@@ -53,7 +53,7 @@ class Report(Record):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     top = argparse.ArgumentParser(
         prog="python -m benchmarks.keras", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

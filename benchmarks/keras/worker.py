@@ -1,4 +1,4 @@
-"""A process that has one of Keras' backends, and calls models when it is told to."""
+"""A process with one of Keras' backends, which calls models on request."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ MODES = "predict", "train_on_batch"
 
 
 def serve(connection: Connection, provider: str, threads: int) -> None:
-    """Answer requests: (layer, batch, steps, units, mode) → why not, or the output's sum; a number → seconds of so many
-    calls; None ends it."""
+    """Answer requests until the request is None.
+
+    The request (layer, batch, steps, units, mode) returns the sum of the output's absolute values, or an error. A
+    number returns the seconds of a call, as the mean of so many calls.
+    """
     os.environ["KERAS_BACKEND"] = "jax" if provider == JAX else "torch"
     os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -38,7 +41,7 @@ def serve(connection: Connection, provider: str, threads: int) -> None:
 
 
 def _prepared(provider: str, threads: int, kind: str, batch: int, steps: int, units: int, mode: str) -> Any:
-    """What to call, and the first output's sum, which all providers must agree on."""
+    """The call to time, and the sum of the first output's absolute values, on which all providers must agree."""
     import keras
     import numpy as np
 
@@ -59,7 +62,7 @@ def _prepared(provider: str, threads: int, kind: str, batch: int, steps: int, un
     y = np.zeros((batch, steps, units), "float32")
     first = float(np.abs(model.predict_on_batch(x)).sum())
     call = (lambda: model.predict_on_batch(x)) if mode == "predict" else (lambda: model.train_on_batch(x, y))
-    for _ in range(3):  # traced, compiled, prepared
+    for _ in range(3):  # warm-up: traces, compiles and prepares
         call()
     if provider == OURS and not seqcells.io.keras.calls["seqcells"]:
         raise RuntimeError(f"the engines have run nothing: {dict(seqcells.io.keras.calls)}")

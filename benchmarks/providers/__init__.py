@@ -1,4 +1,4 @@
-"""Who is measured. A provider is one class; a row here is all it takes to have it in every suite."""
+"""The providers: who is measured. A provider is one class; a row here adds it to every suite."""
 
 from seqcells.backends import NAMES
 
@@ -13,7 +13,7 @@ from .torchrl_triton import TorchRL
 
 BASELINE = "torch.nn"
 NULL = "null"
-"""torch.nn once more, under another name: whatever it differs by is the error of the timing."""
+"""torch.nn once more, under another name: its difference from torch.nn is the error of the timing."""
 
 PROVIDERS: dict[str, Provider] = {
     provider.name: provider

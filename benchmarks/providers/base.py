@@ -1,4 +1,4 @@
-"""What a provider is, and what those that run torch's autograd have in common."""
+"""The base class of providers, and what providers that run torch's autograd share."""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -16,43 +16,43 @@ States = tuple[Tensor, ...]
 
 
 class Prepared(NamedTuple):
-    """A provider ready to be timed."""
+    """A provider that is ready to be timed."""
 
     run: Callable[[int], Any]
-    """Does the whole work on the inputs of that number. Timed."""
+    """Does the whole work on the inputs with this index. Timed."""
     results: Callable[[Any], dict[str, Tensor]]
-    """Translates what ``run`` returned into the names of `parity`. Not timed."""
+    """Translates the result of ``run`` into the names of `parity`. Not timed."""
     notes: Sequence[str] = ()
     """What a reader of the figure should know."""
 
 
 class Provider:
-    """Someone's implementation of recurrent layers; a subclass for each, an instance for each row."""
+    """Someone's implementation of recurrent layers: a subclass for each implementation, an instance for each row."""
 
     name: str
     ours = False
     everyday = True
-    """Whether the quick run takes it unasked."""
+    """Whether the quick run takes the provider by default."""
     packages: tuple[str, ...] = ()
-    """Modules it needs beyond torch."""
+    """Modules that the provider needs beside torch."""
     environment: dict[str, str] = {}
-    """Variables of its process, set after torch is imported and before all else."""
+    """Environment variables of the provider's process, set after torch is imported and before anything else."""
 
     def unavailable(self, device: str) -> str | None:
-        """Why it cannot run on this machine and device, or None."""
+        """Why the provider cannot run on this machine and device, or None."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"not installed: {', '.join(missing)}" if missing else None
 
     def refuses(self, case: Case) -> str | None:
-        """Why it cannot do this case, or None."""
+        """Why the provider cannot run this case, or None."""
         raise NotImplementedError
 
     def threads(self, given: int) -> int:
-        """How many threads it runs with, where a run has so many ``given``."""
+        """The provider's number of threads, where the run has ``given`` threads."""
         return given
 
     def release(self) -> None:
-        """Give back memory that is kept from one call for the next: the memory suite counts what a call takes."""
+        """Free memory that is kept between calls, because the memory suite counts what a call takes."""
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         """Convert weights and inputs, compile, allocate: all that is not timed."""
@@ -69,8 +69,8 @@ def through_autograd(
 ) -> Prepared:
     """Inference or training of a ``forward`` that gives the output (T, B, H) and the final states (B, H).
 
-    ``parameters`` stand in the order of the case's roles. Where the provider's layouts are others, ``translate``
-    turns its output, and its final states or gradients (input first), into ours; it is not timed.
+    ``parameters`` are in the order of the case's roles. For a provider with other layouts, ``translate`` turns its
+    results into ours and is not timed. It gets the output, and the final states or the gradients (the input's first).
     """
     if not case.suite.gradients:
 
@@ -100,9 +100,9 @@ def streamed(
     parameters: Sequence[Tensor] = (),
     notes: Sequence[str] = (),
 ) -> Prepared:
-    """One call of ``step`` after another: input (B, features) and states → output, states, in the layout it likes.
+    """Call ``step`` once for each time step: input (B, features) and states → output, states, in any layout.
 
-    With gradients an output is (…, B, H), and ``parameters`` stand in the order of the case's roles.
+    With gradients an output is (…, B, H), and ``parameters`` are in the order of the case's roles.
     """
 
     def steps(rows: Sequence[Tensor]) -> tuple[list[Tensor], States]:

@@ -1,4 +1,4 @@
-"""FlashRNN, given work equal to a layer's: one head, and the input's projection included."""
+"""FlashRNN with the same work as a layer: one head, and the input's projection included."""
 
 import shutil
 from typing import Any
@@ -16,7 +16,7 @@ FUNCTIONS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "elman"}
 
 
 class FlashRNN(Provider):
-    """One of its backends by name."""
+    """One of FlashRNN's backends, by name."""
 
     packages = ("flashrnn",)
 
@@ -30,7 +30,7 @@ class FlashRNN(Provider):
         return super().unavailable(device) or self._no_compiler()
 
     def _no_compiler(self) -> str | None:
-        from torch.utils.cpp_extension import CUDA_HOME  # has words of its own where there is no GPU
+        from torch.utils.cpp_extension import CUDA_HOME  # it prints a message of its own where there is no GPU
 
         if self.backend.startswith("triton") or (CUDA_HOME and shutil.which("nvcc", path=f"{CUDA_HOME}/bin")):
             return None

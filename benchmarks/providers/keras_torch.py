@@ -1,4 +1,4 @@
-"""Keras' layers on its torch backend."""
+"""Keras' layers on Keras' torch backend."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ from seqcells.request.weights import Weights
 from ..case import Case, Inputs
 from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, streamed, through_autograd
 
-# cell → layer, its gates as places in ours, arguments
+# cell → Keras' layer, the places of its gates among ours, arguments
 LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "lstm": ("LSTM", (0, 1, 2, 3), {}),
     "gru": ("GRU", (1, 0, 2), {"reset_after": True}),
@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 
 
 class Keras(Provider):
-    """keras.layers.LSTM, GRU and SimpleRNN, called eagerly, given its input batch first as it likes it."""
+    """keras.layers.LSTM, GRU and SimpleRNN, called eagerly, with the input batch first, as Keras expects."""
 
     name = "keras"
     packages = ("keras",)
@@ -36,7 +36,7 @@ class Keras(Provider):
         return None if case.cell_name in LAYERS else f"Keras has no {case.cell_name}"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
-        os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE=case.device)  # read at the import
+        os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE=case.device)  # read when keras is imported
         import keras
 
         kind, order, arguments = LAYERS[case.cell_name]
@@ -59,7 +59,7 @@ class Keras(Provider):
                 return output, tuple(states)
 
             prepared = streamed(case, step, case.zero_states(), inputs)
-            # An output here is (B, 1, H).
+            # An output of Keras is (B, 1, H).
             return prepared._replace(results=lambda done: prepared.results(([o[:, 0] for o in done[0]], done[1])))
 
         def forward(given: Inputs) -> tuple[Tensor, States]:
@@ -85,18 +85,19 @@ class Keras(Provider):
 
     @staticmethod
     def _merged(tensors: list[Tensor], kind: str) -> list[Tensor]:
-        """torch's four in Keras' three; only a GRU keeps both biases."""
+        """torch's four parameters as Keras' three; only a GRU keeps both biases."""
         ih, hh, bias_ih, bias_hh = tensors
         return [ih.T, hh.T, torch.stack([bias_ih, bias_hh]) if kind == "GRU" else bias_ih + bias_hh]
 
     @staticmethod
     def _split(gradients: list[Tensor], kind: str) -> list[Tensor]:
-        """Gradients of Keras' three as torch's four: those of added biases are the same."""
+        """The gradients of Keras' three parameters as torch's four: two biases that are added have the same
+        gradient."""
         kernel, recurrent, bias = gradients
         return [kernel.T, recurrent.T, *(bias if kind == "GRU" else (bias, bias))]
 
 
 def _reorder(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Gates, along the first axis, in another order; orders here are their own inverse."""
+    """Reorder the gates along the first axis; the orders here are their own inverses."""
     blocks = tensor.chunk(len(order))
     return torch.cat([blocks[place] for place in order])

@@ -1,4 +1,4 @@
-"""A case's layer as an ONNX model, for the runtimes that read one."""
+"""A case's layer as an ONNX model, for runtimes that read ONNX."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from seqcells.request.weights import Weights
 from ..case import Case
 from .base import ONE_LAYER
 
-# cell → operator, its gates as places in ours, attributes. LSTM's are i, o, f, c; GRU's z, r, h.
+# cell → operator, the places of its gates among ours, attributes. ONNX' LSTM has the order i, o, f, c; GRU z, r, h.
 OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "lstm": ("LSTM", (0, 3, 1, 2), {}),
     "peephole_lstm": ("LSTM", (0, 3, 1, 2), {}),
@@ -22,7 +22,7 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 
 
 def refuses(case: Case) -> str | None:
-    """Why no ONNX runtime can do the case, or None."""
+    """Why no ONNX runtime can run the case, or None."""
     if case.suite.gradients:
         return "ONNX runtimes do inference only"
     if case.suite.layers > 1:
@@ -33,7 +33,8 @@ def refuses(case: Case) -> str | None:
 
 
 def model(case: Case, weights: Weights) -> bytes:
-    """Inputs X (T, B, I) and the states (1, B, H), T and B fixed; outputs Y (T, 1, B, H) and the states."""
+    """A model with the inputs X (T, B, I) and the states (1, B, H), T and B fixed. Its outputs are Y (T, 1, B, H) and
+    the states."""
     from onnx import TensorProto, helper, numpy_helper
 
     operator, order, attributes = OPERATORS[case.cell_name]
@@ -68,5 +69,5 @@ def model(case: Case, weights: Weights) -> bytes:
         [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
-    made.ir_version = 8  # what every runtime of the last years reads
+    made.ir_version = 8  # a version that every runtime of the last years reads
     return made.SerializeToString()

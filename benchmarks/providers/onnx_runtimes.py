@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO on the CPU: a compiled model, numpy in, numpy out."""
+"""ONNX Runtime and OpenVINO on the CPU: a compiled model that takes and returns numpy arrays."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ Infer = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
 class OnnxProvider(Provider):
-    """What both have in common; a subclass compiles the model."""
+    """What both runtimes share; a subclass compiles the model."""
 
     def unavailable(self, device: str) -> str | None:
         return super().unavailable(device) if device == "cpu" else "measured on the CPU only"
@@ -26,7 +26,7 @@ class OnnxProvider(Provider):
         return onnx_model.refuses(case)
 
     def compiled(self, model: bytes, names: list[str]) -> Infer:
-        """A function of the inputs in the order of ``names`` → all outputs."""
+        """A function from the inputs, in the order of ``names``, to all outputs."""
         raise NotImplementedError
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
@@ -56,7 +56,7 @@ class OnnxProvider(Provider):
 
 
 class OnnxRuntime(OnnxProvider):
-    """onnxruntime: MLAS, weights packed when the session is made."""
+    """onnxruntime: MLAS kernels; the session packs the weights when it is made."""
 
     name = "onnxruntime"
     packages = ("onnx", "onnxruntime")
@@ -72,7 +72,7 @@ class OnnxRuntime(OnnxProvider):
 
 
 class OpenVINO(OnnxProvider):
-    """openvino: a compiled graph over oneDNN; float32 asked for, where it might take bfloat16."""
+    """openvino: a compiled graph over oneDNN, set to float32, because it might choose bfloat16."""
 
     name = "openvino"
     packages = ("onnx", "openvino")
@@ -89,7 +89,7 @@ class OpenVINO(OnnxProvider):
         request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
 
         def infer(arrays: list[np.ndarray]) -> list[np.ndarray]:
-            # Inputs are shared, outputs copied: they are next call's inputs.
+            # Inputs are shared. Outputs are copied, because they are the next call's inputs.
             done = request.infer(dict(zip(names, arrays, strict=True)), share_inputs=True)
             return list(done.values())
 

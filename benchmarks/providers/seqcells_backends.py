@@ -1,4 +1,4 @@
-"""seqcells, a row for each backend by name, so that nothing hides behind ``auto``."""
+"""seqcells, with a row for each backend by name, so that the rows show more than ``auto``."""
 
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ def module_class(case: Case, base: type[nn.Module]) -> partial:
 
 
 def modelled(case: Case) -> list[str]:
-    """What the persistent plan itself says that the recurrence takes, to stand beside what was measured."""
+    """The persistent plan's own estimate of the recurrence, as a note beside the measured time."""
     from seqcells.kernels.triton.plans import persistent
 
     steps = 1 if case.suite.streaming else case.shape.steps
@@ -83,7 +83,8 @@ class Seqcells(Provider):
         layer = loaded_layers(module_class(case, seqcells.RecurrentLayer), case, weights, backend=self.backend)
         if case.suite.lengths:
             inputs = [given._replace(lengths=given.lengths.to(case.device)) for given in inputs]
-        # Asked as the call will be: a choice depends on whether there will be gradients, and on the steps.
+        # The plan is asked under the conditions of the call: the choice depends on gradients and on the number of
+        # steps.
         with torch.set_grad_enabled(case.suite.gradients):
             first = inputs[0].x[:1] if case.suite.streaming else inputs[0].x
             notes = self._notes(case, layer.plan(first, lengths=inputs[0].lengths))
@@ -110,7 +111,7 @@ class Seqcells(Provider):
 
 
 class SeqcellsFlags(Seqcells):
-    """The persistent plan by flags, beside its row by the barrier."""
+    """The persistent plan with flags, beside its row with the barrier."""
 
     def __init__(self) -> None:
         super().__init__("triton-persistent")
@@ -160,7 +161,7 @@ class SeqcellsCell(Seqcells):
 
 
 class SeqcellsStream(Seqcells):
-    """``layer.stream()``, on the CPU by our engine: it holds the states, and its outputs are good for two steps."""
+    """``layer.stream()``, on the CPU by our engine. It holds the states, and its outputs are valid for two steps."""
 
     def __init__(self) -> None:
         super().__init__("auto")

@@ -1,4 +1,4 @@
-"""seqcells with a number of threads of its own, beside its rows with as many as all: for suites under load."""
+"""seqcells with its own number of threads, for suites under load, beside rows with the run's number of threads."""
 
 import torch
 
@@ -14,7 +14,7 @@ TWICE = "seqcells twice the threads"
 
 
 class _Threads(Seqcells):
-    """What both have in common."""
+    """What both providers share."""
 
     def __init__(self, backend: str, name: str) -> None:
         super().__init__(backend)
@@ -28,7 +28,7 @@ class _Threads(Seqcells):
 
 
 class SeqcellsOneThread(_Threads):
-    """Our engine by one thread: who waits for nobody. More threads should not take much longer under any load."""
+    """Our engine with one thread, which waits for no other. More threads should not take much longer under any load."""
 
     def __init__(self) -> None:
         super().__init__("cpu", ONE_THREAD)
@@ -38,7 +38,7 @@ class SeqcellsOneThread(_Threads):
 
 
 class SeqcellsTwiceTheThreads(_Threads):
-    """``auto`` with twice as many threads as it may use cores."""
+    """``auto`` with twice as many threads as there are usable cores."""
 
     def __init__(self) -> None:
         super().__init__("auto", TWICE)

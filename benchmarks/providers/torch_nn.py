@@ -28,14 +28,15 @@ CELLS: dict[str, Callable[..., nn.Module]] = {
 
 
 def loaded_layers(make: Callable[..., nn.Module], case: Case, weights: Weights, **extra: object) -> nn.Module:
-    """The module of the case's layers and directions; ``weights`` of the first, the others the case's own."""
+    """The module of the case's layers and directions. ``weights`` are the first layer's; the case gives the weights of
+    all other layers."""
     stack = {"num_layers": case.suite.layers, "bidirectional": case.suite.directions == 2}
     tensors = [tensor for each in (weights, *case.stack()[1:]) for tensor in each.present()]
     return _loaded(make, case, dict(zip(case.parameters(), tensors, strict=True)), stack | extra)
 
 
 def loaded_cell(make: Callable[..., nn.Module], case: Case, weights: Weights, **extra: object) -> nn.Module:
-    """The cell module with the weights."""
+    """The cell module with these weights."""
     return _loaded(make, case, dict(zip(case.roles(), weights.present(), strict=True)), extra)
 
 
@@ -59,9 +60,9 @@ def as_hx(states: States) -> Tensor | States:
 
 
 class TorchNN(Provider):
-    """torch.nn.LSTM, GRU and RNN: what every ratio is to."""
+    """torch.nn.LSTM, GRU and RNN: the baseline of every ratio."""
 
-    environment = {"KINETO_LOG_LEVEL": "99"}  # the profiler's own words
+    environment = {"KINETO_LOG_LEVEL": "99"}  # silences the profiler's log
 
     def __init__(self, name: str = "torch.nn") -> None:
         self.name = name
@@ -101,7 +102,7 @@ class TorchNN(Provider):
 
 
 class TorchCellLoop(Provider):
-    """A Python loop over torch.nn.LSTMCell, GRUCell and RNNCell: what people write who need the steps."""
+    """A Python loop over torch.nn.LSTMCell, GRUCell and RNNCell, as users write it to access each step."""
 
     name = "torch.nn cell loop"
 
@@ -131,7 +132,7 @@ class TorchCellLoop(Provider):
     notes: Sequence[str] = ()
 
     def loop(self, step: Step) -> Callable[[Tensor, States], tuple[Tensor, States]]:
-        """From one step to all."""
+        """Make a loop over all steps from one step."""
 
         def all_steps(x: Tensor, states: States) -> tuple[Tensor, States]:
             outputs = []
@@ -144,7 +145,8 @@ class TorchCellLoop(Provider):
 
 
 class CompiledCellLoop(TorchCellLoop):
-    """torch.compile of that loop, which unrolls it; in pieces, since it compiles in the time of many runs."""
+    """torch.compile of the cell loop, which it unrolls. The loop is compiled in pieces, because compiling takes as long
+    as many runs."""
 
     name = "torch.compile of the loop"
     everyday = False
@@ -178,7 +180,7 @@ class CompiledCellLoop(TorchCellLoop):
         return all_steps
 
 
-# operators a profile may hold → who did the work
+# operators that a profile may contain → the library that did the work
 ENGINES = {
     "aten::_cudnn_rnn": "cuDNN (_cudnn_rnn ran)",
     "aten::miopen_rnn": "MIOpen",
@@ -187,17 +189,17 @@ ENGINES = {
 
 
 def engine(case: Case, run: Callable[[], object]) -> str:
-    """Whose kernels ran, as the profiler saw it, and on CUDA in which precision."""
+    """The library whose kernels ran, by the profiler, and on CUDA their precision."""
     with torch.autograd.profiler.profile(use_cpu=True) as profile:
         run()
-    # Not profile.events(): of thousands of small operators it builds a tree, for longer than they ran.
+    # Not profile.events(): for thousands of small operators it builds a tree, which takes longer than the operators.
     seen = {event.name() for event in profile.kineto_results.events()}
     who = next((label for operator, label in ENGINES.items() if operator in seen), "ATen's own steps")
     return f"{who}, {precision(case)}" if case.device == "cuda" else who
 
 
 def precision(case: Case) -> str:
-    """What torch was allowed to do to the products."""
+    """The precision of products that torch was allowed to use."""
     if case.dtype is not torch.float32:
         return case.dtype_name
     return f"TF32 {'allowed' if torch.backends.cudnn.allow_tf32 else 'off'} in cuDNN"

@@ -17,7 +17,7 @@ from .base import ONE_FEATURE, ONE_LAYER, Prepared, Provider, States, through_au
 
 
 class TorchRL(Provider):
-    """``lstm_triton`` and ``gru_triton``, no resets asked of them."""
+    """``lstm_triton`` and ``gru_triton``, called without resets."""
 
     name = "torchrl triton"
     packages = ("torchrl", "triton")
@@ -38,7 +38,7 @@ class TorchRL(Provider):
         run = getattr(_kernels(), f"{case.cell_name}_triton")
         batch, hidden, steps = case.shape
         parameters = [tensor.float().clone() for tensor in weights.present()]
-        # The state at every step, of which only the first is read where nothing is reset.
+        # The state at every step; without resets, only the first one is read.
         states = [torch.zeros(batch, steps, hidden, device=case.device) for _ in case.cell.states]
         no_reset = torch.zeros(batch, steps, dtype=torch.bool, device=case.device)
         precision = {"tf32": "tf32", "float32": "ieee", "bfloat16": None}[case.dtype_name]
@@ -67,7 +67,7 @@ class TorchRL(Provider):
 
 
 def _kernels() -> types.ModuleType:
-    """The module with the kernels, without torchrl around it, which wants a dozen packages more."""
+    """The module of the kernels, imported without the rest of torchrl, which needs a dozen more packages."""
     name = "torchrl.modules.tensordict_module._rnn_triton"
     try:
         return importlib.import_module(name)
@@ -82,7 +82,8 @@ def _kernels() -> types.ModuleType:
     ):
         sys.modules[package] = types.ModuleType(package)
         sys.modules[package].__path__ = [str(folder)]
-    # All that the kernels take from the rest: whether triton is new enough, and any that torch comes with is.
+    # The kernels import one thing from the rest of torchrl: a check that triton is new enough. Any triton that torch
+    # comes with is new enough.
     sys.modules["torchrl._utils"] = types.ModuleType("torchrl._utils")
     sys.modules["torchrl._utils"]._triton_version_at_least = lambda minimum: True
     return importlib.import_module(name)

@@ -1,6 +1,6 @@
-"""What the Triton kernels take of a GPU, read from their machine code: no GPU is needed to compile them.
+"""The resources of a GPU that the Triton kernels take, read from their machine code: compiling needs no GPU.
 
-* `cases`: the calls asked about, each given to the engine itself on tensors without memory;
-* `launches`: what it would launch for them, by Triton's own reckoning;
-* `binaries`: those kernels compiled, and the code read.
+* `cases`: the calls to examine; the engine itself gets each call, on tensors without memory;
+* `launches`: the kernels that the engine would launch for a call, as Triton specializes them;
+* `binaries`: these kernels compiled, and their code read.
 """

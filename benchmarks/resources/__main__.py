@@ -1,4 +1,4 @@
-"""What every Triton kernel takes of a GPU, compiled ahead of time; no GPU is needed.
+"""The resources of a GPU that every Triton kernel takes, compiled ahead of time; no GPU is needed.
 
 python -m benchmarks.resources --cells lstm gru --dtypes bfloat16            some kernels, for Hopper
 python -m benchmarks.resources --targets sm_80 sm_90 sm_100 gfx942 --json out/resources.json    all of them
@@ -32,12 +32,12 @@ RIGHT = {4, 7, 8, 9, 10, 11}
 
 
 class Kernel(NamedTuple):
-    """One that an engine launches, and what for."""
+    """A kernel that an engine launches, and for which case."""
 
     target: str
     case: "Case"
     during: str
-    """The pass that launches it, of `cases.PASSES`."""
+    """The pass that launches it, one of `cases.PASSES`."""
     launched: "Launched"
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Kernel(NamedTuple):
 
 @dataclasses.dataclass
 class Row:
-    """A `Kernel` and its `binaries.Resources`, as the file of results has them."""
+    """A `Kernel` and its `binaries.Resources`, in the form of the result file."""
 
     target: str
     kernel: str
@@ -58,18 +58,18 @@ class Row:
     options: str
     tile: dict[str, int | list[int]]
     error: str | None = None
-    """Why it could not be compiled; the rest is 0 then."""
+    """Why the kernel could not be compiled; the fields below are then 0."""
     registers: int = 0
     stack: int = 0
     shared: int = 0
     limit: int = 0
-    """Of ``shared``, on the target."""
+    """The largest ``shared`` on the target."""
     warps: int = 0
     instructions: dict[str, int] = dataclasses.field(default_factory=dict)
     loop: dict[str, int] = dataclasses.field(default_factory=dict)
     loop_bytes: int = 0
     seconds: float = 0.0
-    """That it took to compile and read it: little where Triton had it in its cache."""
+    """Seconds to compile and read the kernel; few if Triton's cache had it."""
 
 
 def kernels(cases: "Sequence[Case]", targets: Sequence[str]) -> list[Kernel]:
@@ -87,7 +87,7 @@ def kernels(cases: "Sequence[Case]", targets: Sequence[str]) -> list[Kernel]:
 
 
 def measure(kernel: Kernel, mix: bool) -> Row:
-    """Compile one and read its code."""
+    """Compile a kernel and read its code."""
     from .binaries import compiled
     from .launches import TARGETS
 
@@ -107,14 +107,14 @@ def measure(kernel: Kernel, mix: bool) -> Row:
     began = time.monotonic()
     try:
         resources = compiled(launched, TARGETS[kernel.target], mix)
-    except Exception as error:  # whatever a compiler raises: the other rows are still wanted
+    except Exception as error:  # any compiler error: the other rows are still wanted
         return dataclasses.replace(row, error=f"{type(error).__name__}: {error}")
     return dataclasses.replace(row, **resources._asdict(), seconds=round(time.monotonic() - began, 2))
 
 
 def measured(found: list[Kernel], mix: bool, jobs: int, advance: Callable[[int, int, Any], None]) -> Iterator[Row]:
-    """A row for each, from ``jobs`` processes; ``advance`` is told of each before its row is awaited."""
-    # Forked, for what is compiled in may be functions, which do not travel between processes.
+    """Yield a row for each kernel, from ``jobs`` processes; ``advance`` is called as each row arrives."""
+    # Forked, because compile-time constants may be functions, which cannot be pickled.
     with get_context("fork").Pool(jobs, _begin, (found, mix)) as pool:
         for index, row in enumerate(pool.imap(_measure, range(len(found)))):
             advance(index, len(found), found[index])
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     options = (top := parser()).parse_args(arguments)
     if find_spec("triton") is None:
         print("triton is not installed", file=sys.stderr)
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(rows: list[Row]) -> None:
-    """A table for each target."""
+    """Print a table for each target."""
     for target in dict.fromkeys(row.target for row in rows):
         here = [row for row in rows if row.target == target]
         title = f"{target}, at most {here[0].limit} bytes of shared memory a block"

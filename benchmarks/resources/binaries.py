@@ -1,4 +1,4 @@
-"""Kernels compiled ahead of time, and what their machine code takes: registers, memory in their place, instructions."""
+"""Compiles kernels ahead of time, and reads their machine code: registers, spills, shared memory, instructions."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from triton.compiler import ASTSource, CompiledKernel
 
 from .launches import Launched, Target
 
-# Instructions by what they do: NVIDIA's opcodes up to the first point, AMD's whole.
+# Patterns of instructions by kind: NVIDIA's opcodes up to the first point, AMD's whole.
 MIX = {
     "cuda": {
         "fma": r"[DFH]FMA2?",
@@ -44,32 +44,32 @@ MIX = {
         "calls": r"s_swappc\w+",
     },
 }
-# Bytes that a load's modifiers say it is wide; without one of them 4.
+# The width of a load in bytes by its modifier; without one of these modifiers 4.
 WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 
 
 class Resources(NamedTuple):
-    """What one kernel takes."""
+    """The resources that one kernel takes."""
 
     registers: int
-    """Of a thread; AMD's vector registers."""
+    """Registers of a thread; for AMD, vector registers."""
     stack: int
-    """Bytes of a thread in local memory, for what found no register or is addressed: spills show as their loads and
+    """Bytes of a thread in local memory, for spilled registers and addressed values. Spills show as spill loads and
     stores among the instructions."""
     shared: int
-    """Bytes of a block."""
+    """Bytes of shared memory of a block."""
     warps: int
     instructions: dict[str, int]
-    """How many there are in the code of each kind of `MIX`, and ``all``; empty where they were not asked for."""
+    """Counts of the code's instructions by kind of `MIX`, and of ``all``; empty if instructions are not counted."""
     loop: dict[str, int] = {}
-    """The same of one round of the loop that has all products, a step of the persistent plan, what waits in it counted
-    once; empty where there is no such loop, on AMD's GPUs, and where instructions were not asked for."""
+    """The same counts for one round of the loop with all products, which is a step of the persistent plan. Wait loops
+    inside it count once. Empty without such a loop, on AMD's GPUs, and if instructions are not counted."""
     loop_bytes: int = 0
-    """That all threads together ask of global memory in that loop, but not while they wait."""
+    """Bytes that all threads together load from global memory in one round of that loop, without its wait loops."""
 
 
 def compiled(launched: Launched, target: Target, mix: bool = True) -> Resources:
-    """Compile a kernel, or take it from Triton's cache, and read the code; ``mix``: its instructions too."""
+    """Compile a kernel, or take it from Triton's cache, and read its code; ``mix``: count its instructions too."""
     source = ASTSource(launched.function, launched.signature, launched.constants, launched.attributes)
     kernel = triton.compile(source, target=target.gpu, options=launched.options)
     return _amd(kernel, mix) if target.gpu.backend == "hip" else _nvidia(kernel, mix)
@@ -82,7 +82,7 @@ def _nvidia(kernel: CompiledKernel, mix: bool) -> Resources:
         usage = _output(knobs.nvidia.cuobjdump.path, "--dump-resource-usage", path)
         code = _output(knobs.nvidia.nvdisasm.path, "--print-code", path) if mix else ""
     used = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
-    # An opcode and its modifiers follow its address and perhaps a predicate; a line may be a label in place of that.
+    # An opcode and its modifiers follow an address and perhaps a predicate. A line may be a label instead.
     lines = re.findall(r"^(?:(\.L_\w+):|\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([\w.]+)(.*))", code, re.MULTILINE)
     warps = kernel.metadata.num_warps
     loop, waiting = _loop(lines)
@@ -97,8 +97,8 @@ def _nvidia(kernel: CompiledKernel, mix: bool) -> Resources:
 
 
 def _loop(lines: list[tuple[str, str, str]]) -> tuple[slice, set[int]]:
-    """Of (label, opcode, operands) those of the innermost loop that has all products, and of them those of loops
-    within it, in which it waits."""
+    """The innermost loop that has all products, as a slice of the lines (label, opcode, operands). The second result:
+    the lines of the loops inside it, in which it waits."""
     labels = {label: place for place, (label, _, _) in enumerate(lines) if label}
     loops = []
     for place, (_, opcode, operands) in enumerate(lines):
@@ -113,7 +113,7 @@ def _loop(lines: list[tuple[str, str, str]]) -> tuple[slice, set[int]]:
 
 
 def _bytes(lines: list[tuple[str, str, str]]) -> int:
-    """What a thread loads there of global memory."""
+    """Bytes that a thread loads from global memory in these lines."""
     loads = [opcode for _, opcode, _ in lines if re.match(r"LDG(STS)?\b", opcode)]
     return sum(next((wide for name, wide in WIDTHS.items() if f".{name}" in load), 4) for load in loads)
 

@@ -1,4 +1,4 @@
-"""Calls of the Triton engines, from whose launches every kernel that ships is known in the configuration that ships."""
+"""Calls of the Triton engines whose launches cover every shipped kernel in its shipped configurations."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,28 +20,28 @@ from ..case import DTYPES
 from .launches import Launched, Target, recorded
 
 TRITONS = tuple(name for name in BACKENDS if name.startswith("triton"))
-# What a call may ask for besides a plain layer, in any combination, written with + between.
+# What a call may have besides a plain layer, in any combination, joined by +.
 BATCHES = {"single": 1, "batched": 64, "many": 1024}
-LAYERS = {"two-layers": 2, "four-layers": 4}  # of a stack, at once
+LAYERS = {"two-layers": 2, "four-layers": 4}  # the number of stacked layers in one launch
 OPTIONS = ("boundaries", "projection", "recompute", "reverse", "bidirectional", "ieee", "flags", *LAYERS, *BATCHES)
 VARIANTS = (
     *("plain", "boundaries", "projection", "boundaries+projection", "recompute", "boundaries+recompute"),
     *("bidirectional+boundaries", "single+boundaries", "ieee+boundaries", "ieee+single", "flags+boundaries"),
 )
-PASSES = ("inference", "forward", "backward")  # forward: as training needs it, which keeps what backward reads
+PASSES = ("inference", "forward", "backward")  # forward: as in training, where it keeps what backward reads
 
 
 @dataclass(frozen=True)
 class Case:
-    """One layer, forward with and without what backward needs, and backward."""
+    """One layer: inference, forward for training, and backward."""
 
     backend: str
     cell_name: str
     dtype_name: str
     hidden: int
     variant: str = "plain"
-    """``plain``, or some of `OPTIONS` with + between, one of `LAYERS` and of `BATCHES` at most; ``ieee`` is a
-    precision, ``flags`` are what programs of the persistent plan then wait by."""
+    """``plain``, or some of `OPTIONS` joined by +, with at most one of `LAYERS` and one of `BATCHES`. ``ieee`` is a
+    precision; with ``flags``, the persistent plan's programs wait by flags."""
 
     def __post_init__(self) -> None:
         if unknown := self.options - {*OPTIONS}:
@@ -59,7 +59,7 @@ class Case:
         return frozenset(self.variant.split("+")) - {"plain"}
 
     def refused(self, target: Target) -> str | None:
-        """Why there are no kernels for it on ``target``, or None."""
+        """Why there are no kernels for the case on ``target``, or None."""
         if "projection" in self.options and not self.cell.projection:
             return f"the {self.cell_name} cell reads its hidden state other than through the product"
         if self.options & {*LAYERS} and self.backend != "triton-persistent":
@@ -74,7 +74,8 @@ class Case:
             return chosen.refuses(call)
 
     def launches(self, target: Target, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
-        """What the engine launches for it on ``target``, in order, each with one of `PASSES`; nothing if it refuses."""
+        """The engine's launches for the case on ``target``, in order, each with one of `PASSES`; empty if the engine
+        refuses."""
         found = []
         with recorded(target) as launches:
             for name in self._run(steps, batch):
@@ -83,10 +84,11 @@ class Case:
         return found
 
     def _run(self, steps: int, batch: int) -> Iterator[str]:
-        """Call the engine, and after each call say for what."""
+        """Call the engine, and yield the name of the pass after each call."""
         engine = engine_of(self.backend)
         with ExitStack() as stack:
-            if self.backend == "triton":  # what it runs by programs that meet has its rows under triton-persistent
+            # its calls that the persistent plan runs have their rows under triton-persistent
+            if self.backend == "triton":
                 stack.enter_context(seqcells.settings(meeting=False))
             asked = {name: True for name in ("recompute", "flags") if name in self.options}
             if "ieee" in self.options:

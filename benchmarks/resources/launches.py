@@ -1,4 +1,4 @@
-"""What the Triton engines would launch on a GPU that is not here: their own Python, run on tensors of shapes alone."""
+"""What the Triton engines would launch on a GPU that is not present: their own Python runs on meta tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from seqcells.kernels.triton import interpreted
 
 
 class Target(NamedTuple):
-    """A GPU, as far as kernels depend on it."""
+    """The properties of a GPU that kernels depend on."""
 
     gpu: GPUTarget
     shared_memory: int
-    """That a block may have, in bytes."""
+    """The bytes of shared memory that a block may use."""
     processors: int
-    """Multiprocessors, or compute units."""
+    """The number of multiprocessors, or of compute units."""
 
 
 TARGETS = {
@@ -33,11 +33,11 @@ TARGETS = {
 
 
 class Launched(NamedTuple):
-    """A kernel as Triton would compile it for the arguments of one launch."""
+    """A kernel, specialized as Triton would compile it for one launch."""
 
     function: JITFunction
     key: str
-    """What Triton looks up among the compiled: types, what of the values is compiled in, and the options."""
+    """Triton's cache key: types, values that are compiled in, and options."""
     signature: dict[str, str]
     constants: dict[tuple, Any]
     attributes: dict[tuple, Any]
@@ -50,7 +50,7 @@ class Launched(NamedTuple):
 
     @property
     def tile(self) -> dict[str, int | list[int]]:
-        """The sizes compiled in, which by convention are named in upper case; of a tuple all."""
+        """The sizes compiled in, which by convention have upper-case names; a tuple gives a list."""
         sizes: dict[str, list[int]] = {}
         for (index, *_), value in self.constants.items():
             if (name := self.function.arg_names[index]).isupper():
@@ -59,7 +59,7 @@ class Launched(NamedTuple):
 
 
 class _Absent:
-    """A driver for a GPU of which nothing is known but what to compile for."""
+    """A driver for a GPU that is not present; only the target of compilation is known."""
 
     def __init__(self, target: GPUTarget) -> None:
         self.target = target
@@ -68,7 +68,7 @@ class _Absent:
         return self.target
 
     def get_current_device(self) -> GPUTarget:
-        # What kernels keep by device they keep apart for each target.
+        # The target stands for the device, so that what kernels cache by device is separate for each target.
         return self.target
 
     def get_current_stream(self, device: Any) -> int:
@@ -79,7 +79,7 @@ class _Absent:
 def recorded(target: Target) -> Iterator[list[Launched]]:
     """Inside, torch and Triton see the target, and a launch runs nothing but is appended to the list.
 
-    Triton itself decides what is compiled in; the recording takes the place of its compiler alone.
+    Triton itself decides what is compiled in; the recording replaces only its compiler.
 
     Raises:
         RuntimeError: the kernels are interpreted; see TRITON_INTERPRET.

@@ -1,4 +1,4 @@
-"""How a figure is taken: `processes` on the CPU, `events` on CUDA. Both give `Outcome`s, a provider at a time."""
+"""Timing: `processes` on the CPU, `events` on CUDA. Both give `Outcome`s, one provider at a time."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from ..case import Case
 from ..providers import BASELINE, NULL, Provider
 
 NULL_BAND = 0.1
-"""How far the null row may be from 1."""
+"""The largest distance of the null row's ratio from 1."""
 
 
 @dataclass
 class Outcome:
-    """What came of one provider in one case."""
+    """The result of one provider in one case."""
 
     provider: str
     ours: bool = False
@@ -20,41 +20,41 @@ class Outcome:
     """``ok``, or why there is no figure: ``unavailable``, ``refused``, ``wrong`` or ``failed``."""
     reason: str | None = None
     error: float | None = None
-    """Relative, against float64 truth."""
+    """The relative error against the float64 result."""
     figures: list[float] = field(default_factory=list)
     """Seconds of a call, or bytes in the memory suite: one for each sample."""
     calls: list[int] = field(default_factory=list)
-    """How many calls each sample of seconds is the mean of."""
+    """For each sample of seconds: the number of calls of which it is the mean."""
     graph_figures: list[float] = field(default_factory=list)
-    """The same of a replayed CUDA graph."""
+    """Seconds of the replay as a CUDA graph, for each sample."""
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What one turn of a provider consists of; lengths in seconds."""
+    """What one turn of a provider consists of; times are in seconds."""
 
     sample: float
-    """The least that a sample lasts; shorter calls are timed several at a time."""
+    """The least time of a sample; shorter calls are timed several at a time."""
     warm_up: float
-    """The least that untimed calls last before the samples: a process that was stopped has cold caches."""
+    """The least time of untimed calls before the samples, because a process that was stopped has cold caches."""
     samples: int
-    """In a turn, of calls shorter than a sample; of longer calls it is one."""
+    """Samples in a turn, for calls shorter than a sample; longer calls have one."""
     effort: float = 1.0
-    """How many times as long as `Effort.seconds` says."""
+    """A factor of `Effort.seconds`."""
     by_clock: bool = False
-    """Whether a sample and a warm-up end when their time is over, not after as many calls as should fill it."""
+    """Whether a sample and a warm-up end when their time is over, rather than after a planned number of calls."""
 
     def untimed(self, call: float) -> int:
-        """How many calls of so many seconds warm up; none where cold caches are next to nothing of a call."""
+        """How many calls of ``call`` seconds warm up; none where cold caches matter little, in long calls."""
         return max(1, int(self.warm_up / call)) if call < 0.1 else 0
 
     def samples_of(self, call: float) -> int:
-        """How many samples of such calls a turn has."""
+        """How many samples a turn has, for calls of ``call`` seconds."""
         return self.samples if call < self.sample else 1
 
     def turn(self, call: float) -> float:
-        """Seconds of a turn of such calls."""
+        """Seconds of a turn, for calls of ``call`` seconds."""
         return self.untimed(call) * call + self.samples_of(call) * max(call, self.sample)
 
 
@@ -63,26 +63,27 @@ class Effort:
     """How long to measure."""
 
     seconds: float = 0.4
-    """For each provider in a case, roughly; whoever is slow gets `fewest` turns nevertheless."""
+    """Seconds for each provider in a case, roughly; a slow provider still gets `fewest` turns."""
     fewest: int = 5
     most: int = 25
     extensions: int = 2
-    """How often a case whose null row is off is measured on."""
+    """How often the measurement of a case is continued or repeated while its null row is off."""
     band: float = NULL_BAND
-    """How far from 1 that is."""
+    """The distance from 1 at which the null row is off."""
 
     def turns(self, call: float, sampling: Sampling) -> int:
-        """How many a provider gets whose calls take so many seconds."""
+        """How many turns a provider gets whose calls take ``call`` seconds."""
         wanted = round(self.seconds * sampling.effort / sampling.turn(call))
         return min(max(wanted, self.fewest), self.most)
 
 
 ALONE = Sampling(sample=4e-3, warm_up=1e-3, samples=3)
 # A scheduler's slice is 3 to 4 ms, so a sample spans a dozen rounds of slices. The scheduler favours a process that
-# slept for some slices, which the warm-up takes up. Calls vary so much that no number of calls would fill a time.
+# slept for some slices; the warm-up uses this advantage up. Calls vary so much that no planned number of calls would
+# fill a sample.
 SHARED = Sampling(sample=0.1, warm_up=0.03, samples=1, effort=3.0, by_clock=True)
 
-# Of a GPU that is at hand for some minutes.
+# For a GPU that is available for some minutes.
 MINUTES = Effort(seconds=0.06, extensions=3, band=0.03)
 SHORT, QUICK, FULL = Effort(seconds=0.06, extensions=1), Effort(seconds=0.3, extensions=1), Effort(seconds=0.8, most=40)
 
@@ -90,7 +91,8 @@ SHORT, QUICK, FULL = Effort(seconds=0.06, extensions=1), Effort(seconds=0.3, ext
 def why_not_measured(
     provider: Provider, unavailable: str | None, case: Case, deadline: float | None
 ) -> tuple[str, str] | None:
-    """A provider's status in a case and the reason, where it is not to be measured there; the baseline always is."""
+    """The status and the reason, if a provider is not to be measured in a case. The deadline never excludes the
+    baseline."""
     late = None if provider.name in (BASELINE, NULL) else out_of_time(deadline)
     ladder = ("unavailable", unavailable), ("refused", provider.refuses(case)), ("refused", late)
     return next(((status, reason) for status, reason in ladder if reason), None)

@@ -1,8 +1,8 @@
-"""Timing on CUDA: one process, events around each call, inputs that rotate so that none is found in the cache.
+"""Timing on CUDA: one process, events around each call, and rotating inputs, so that no input is found in the cache.
 
-Providers come one after another, torch.nn first and again, as the null row, right behind it; both are measured again
-while they differ. Beside the calls as
-Python makes them (which launches may dominate) stands the replay of a CUDA graph of one, where it can be captured.
+Providers are measured one after another: torch.nn first, and at once torch.nn again, as the null row. Both are measured
+again while they differ. Launches may dominate calls from Python. So the replay of a call as a CUDA graph is timed too,
+where it can be captured.
 """
 
 import gc
@@ -21,11 +21,12 @@ from .worker import one_line
 
 WARM_UP = 3
 MOST_SETS = 256
-"""Of inputs; a few hundred calls later even small ones have left the cache, for launches evict them too."""
+"""The largest number of input sets. After a few hundred calls even small inputs have left the cache, because launches
+evict them too."""
 
 
 class Events:
-    """Measures cases on the current CUDA device; on another ``device`` only what a subclass does in its own way."""
+    """Measures cases on the current CUDA device. For another ``device``, a subclass overrides the timing."""
 
     threads = 1
 
@@ -47,11 +48,11 @@ class Events:
         torch.cuda.empty_cache()
 
     def measure(self, case: Case) -> Iterator[Outcome]:
-        """An outcome for each provider, as soon as there is one."""
+        """Yield an outcome for each provider, as soon as there is one."""
         allow_tf32(case)
         try:
             truth = parity.truth(case)
-        except Exception as problem:  # out of memory, most likely: the next case may be smaller
+        except Exception as problem:  # most likely out of memory: the next case may be smaller
             why = f"no truth to compare with: {one_line(problem)}"
             yield from (Outcome(p.name, p.ours, "failed", why) for p in self.providers.values())
             return
@@ -79,7 +80,7 @@ class Events:
             self._measure(case, outcome, truth)
             gc.collect()
             torch.cuda.empty_cache()
-        except Exception as problem:  # whatever a rival does must not end the run
+        except Exception as problem:  # a rival's failure must not end the run
             outcome.status, outcome.reason = "failed", one_line(problem)
             outcome.figures, outcome.graph_figures = [], []
         return outcome
@@ -101,10 +102,10 @@ class Events:
                 self._replayed(prepared, sets, outcome)
 
     def _sets(self, case: Case) -> int:
-        """How many inputs are larger than the cache, twice."""
+        """The number of input sets that are larger than the cache, twice."""
         one = case.shape.steps * case.shape.batch * case.features * case.dtype.itemsize
         free, cache = torch.cuda.mem_get_info()[0], torch.cuda.get_device_properties(0).L2_cache_size
-        # gates_x and gradients go with the input; a quarter of the memory is theirs.
+        # Each input has gates_x and gradients too; together they may take a quarter of the memory.
         wide = one * (1 + len(case.cell.gates) * case.shape.hidden // case.features)
         return max(1, min(math.ceil(2 * cache / one), MOST_SETS, int(free / 4 / wide)))
 
@@ -127,7 +128,8 @@ class Events:
         return [start.elapsed_time(end) * 1e-3 for start, end in marks]
 
     def _replayed(self, prepared: Prepared, sets: int, outcome: Outcome) -> None:
-        """The same as a CUDA graph, if the provider can be captured; over fewer inputs, as each graph keeps memory."""
+        """Time replays as a CUDA graph, if the call can be captured; with fewer inputs, because each graph keeps
+        memory."""
         sets = min(sets, 4)
         graphs = []
         try:
@@ -147,7 +149,7 @@ class Events:
 
     @staticmethod
     def _peak(prepared: Prepared) -> float:
-        """Bytes allocated at most during one run, above what was there before."""
+        """The peak of bytes allocated during one run, above the bytes allocated before it."""
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -157,5 +159,5 @@ class Events:
 
 
 def allow_tf32(case: Case) -> None:
-    """Switch it as the case has it, for cuDNN, for products outside of it and for our kernels."""
+    """Switch TF32 as the case requires, for cuDNN, for torch's other products and for our kernels."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case.dtype_name == "tf32"

@@ -1,7 +1,7 @@
-"""What the server that forks the providers' processes imports, and nobody else.
+"""The only module that the fork server of the providers' processes imports.
 
-Importing torch takes seconds, which the server spends once, before it has any thread. It ends with the benchmark, and
-the processes with it: Python's own server would live on as long as one of them, and they may be stopped.
+Importing torch takes seconds, which the server spends once, before it has any thread. The server and the processes end
+with the benchmark. Python's own server would live as long as one of its processes, and these may be stopped.
 """
 
 from .worker import die_with_parent

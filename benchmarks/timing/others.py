@@ -1,4 +1,4 @@
-"""How much of the machine other programs take while we measure (Linux)."""
+"""The share of the machine that other programs take while we measure (Linux)."""
 
 import os
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 class Others:
-    """From its making on."""
+    """Measures from its construction on."""
 
     def __init__(self, ours: Iterable[int]) -> None:
         self.ours = [os.getpid(), *ours]
         self.before = self._times()
 
     def share(self) -> float | None:
-        """Their part of the processors' time, 0 to 1; None where it cannot be known."""
+        """The other programs' share of the processors' time, 0 to 1; None where it cannot be known."""
         after = self._times()
         if self.before is None or after is None or after[1] <= self.before[1]:
             return None
@@ -21,7 +21,7 @@ class Others:
         return min(1.0, max(0.0, theirs / possible))
 
     def _times(self) -> tuple[float, float] | None:
-        """Busy time that is not ours, and all time, in ticks."""
+        """Busy time of other programs, and all time, in ticks."""
         try:
             fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
             idle = fields[3] + fields[4]

@@ -1,9 +1,9 @@
-"""Timing on the CPU: a process for each provider, all but the one at its turn stopped.
+"""Timing on the CPU: a process for each provider; all processes except the timed one are stopped.
 
-Thread pools spin after a call, waiting for the next; timed in one process, or in processes left running, one
-provider steals the cores of another. So each lives alone, is stopped (SIGSTOP) while another is timed, and all
-take turns in rounds whose order rotates: whatever else the machine does meets all of them alike. In suites under
-load the busy processes run through all turns of a case.
+Thread pools spin after a call and wait for the next one. In one process, or in processes that keep running, one
+provider would take the cores of another. So each provider has its own process, which is stopped (SIGSTOP) while another
+is timed. All take turns in rounds whose order rotates, so that disturbances of the machine meet all alike. In suites
+under load the busy processes run through all turns of a case.
 """
 
 import multiprocessing
@@ -26,7 +26,7 @@ from .others import Others
 from .worker import main
 
 STARTING, ANSWERING = 120.0, 600.0
-"""Seconds to wait for a process to come up, and for an answer (torch.compile takes its time)."""
+"""Seconds to wait for a process to start, and for an answer (torch.compile takes long)."""
 
 
 class _Process:
@@ -43,7 +43,11 @@ class _Process:
         self._stop()
 
     def ask(self, *request: Any) -> Any:
-        """The answer to a request; RuntimeError with the provider's own words if it failed."""
+        """The answer to a request.
+
+        Raises:
+            RuntimeError: the request failed; with the provider's message.
+        """
         os.kill(self.process.pid, signal.SIGCONT)
         self.connection.send(request)
         answer = self._answer(ANSWERING)
@@ -67,7 +71,7 @@ class _Process:
     def _stop(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
         stat = Path(f"/proc/{self.process.pid}/stat")
-        for _ in range(1000):  # until the kernel has stopped every thread of it
+        for _ in range(1000):  # until the kernel has stopped all its threads
             if not stat.exists() or stat.read_text().rpartition(") ")[2][0] == "T":
                 return
             time.sleep(1e-4)
@@ -78,7 +82,7 @@ class _Process:
 
 
 class Processes:
-    """Measures cases on the CPU; a context manager, whose processes end with it."""
+    """Measures cases on the CPU; a context manager whose processes end with it."""
 
     def __init__(self, providers: Iterable[Provider], effort: Effort, threads: int | None = None) -> None:
         self.providers, self.effort = {provider.name: provider for provider in providers}, effort
@@ -98,7 +102,7 @@ class Processes:
         self._folder.cleanup()
 
     def measure(self, case: Case) -> Iterator[Outcome]:
-        """An outcome for each provider."""
+        """Yield an outcome for each provider."""
         truth = os.path.join(self._folder.name, "truth.pt")
         torch.save(parity.truth(case), truth)
         outcomes = {name: Outcome(name, provider.ours) for name, provider in self.providers.items()}
@@ -133,7 +137,8 @@ class Processes:
             del once[name]
 
     def _take_turns(self, outcomes: dict[str, Outcome], once: dict[str, float], sampling: Sampling) -> None:
-        """Rounds until everyone has its samples; longer while the null row is off, which under load says little."""
+        """Run rounds until every provider has its samples. While the null row is off, there are more rounds, but not
+        under load, where the null row says little."""
         if NULL in once and BASELINE in once:
             once[NULL] = once[BASELINE] = min(once[NULL], once[BASELINE])
         for _ in range(1 + self.effort.extensions * (sampling is ALONE)):
@@ -159,15 +164,15 @@ class Processes:
                 return  # the machine is busy with something else
             first = index % len(order)
             for name in order[first:] + order[:first]:
-                # Whoever has fewer turns has them spread over all rounds.
+                # A provider with fewer turns has them spread over all rounds.
                 theirs = index * turns[name] // rounds != (index - 1) * turns[name] // rounds
                 if theirs and outcomes[name].status == "ok":
                     samples = self._request(outcomes[name], "turn", once[name], sampling)
                     if samples and sampling.by_clock:
-                        once[name] = samples[-1][0]  # busy processes may have made it another
+                        once[name] = samples[-1][0]  # busy processes may have changed the time of a call
 
     def _request(self, outcome: Outcome, method: str, *arguments: Any) -> Any:
-        """The provider's answer; figures go to the outcome, and so does a failure."""
+        """The provider's answer. The outcome gets the figures, or the failure."""
         name = outcome.provider
         try:
             if name not in self._processes:

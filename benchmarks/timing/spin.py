@@ -1,6 +1,6 @@
-"""A busy process: spins until it is killed, or until the process of the number given is no longer its parent.
+"""A busy process: spins until it is killed, or until the process whose id is given is no longer its parent.
 
-Run as a file, for it imports nothing of the benchmark: a line of output says that it spins.
+It is run as a file, because it must not import the benchmark. It prints a line when it spins.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 if __name__ == "__main__":
     parent = int(sys.argv[1])
     print(flush=True)
-    # About a millisecond each: whoever is orphaned ends, however its parent ended.
+    # The parent is checked about once a millisecond, so that an orphan ends, however its parent ended.
     while os.getppid() == parent:
         for _ in range(20_000):
             pass

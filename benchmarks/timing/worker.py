@@ -1,4 +1,4 @@
-"""The process one provider lives in: prepares a case, checks its results, and times calls when it is told to."""
+"""The process of one provider: prepares a case, checks its results, and times calls on request."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ from ..providers import Prepared, Provider
 from . import Sampling
 
 LONG_CALL = 20e-3
-"""Seconds; a call that takes longer is timed once, not twice, before the turns are planned."""
+"""Seconds. A longer call is timed once, not twice, before the turns are planned."""
 
 
 def main(connection: Connection, provider: Provider, threads: int) -> None:
@@ -41,33 +41,34 @@ def main(connection: Connection, provider: Provider, threads: int) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what is freed, as it happens to in some processes and not in others.
+    """Make glibc keep freed memory, which happens by chance in some processes and not in others.
 
-    By its defaults a large block is fresh pages from the kernel at each call, unless something that lives on lies above
-    it on the heap: 26 or 37 ms for one and the same operator, by luck. The lucky case is the same for all.
+    By glibc's defaults, a large block gets fresh pages from the kernel at each call. The exception is a heap with a
+    live block above it. One and the same operator took 26 or 37 ms, by chance. This setting gives all providers the
+    faster case.
     """
     trim_threshold, mmap_max = -1, -4
-    with contextlib.suppress(OSError, AttributeError):  # another C library: as it is
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries stay as they are
         library = ctypes.CDLL(None)
         library.mallopt(trim_threshold, 2**31 - 1)
         library.mallopt(mmap_max, 0)
 
 
 def one_line(problem: BaseException) -> str:
-    """An exception as a row can show it."""
+    """An exception in one line, for a row."""
     text = str(problem).strip().splitlines()
     return f"{type(problem).__name__}: {text[0][:200] if text else ''}"
 
 
 class Worker:
-    """One provider and the case it is at."""
+    """One provider and its current case."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.prepared: Prepared | None = None
 
     def prepare(self, case: Case, truth_path: str) -> tuple[float, float, list[str]]:
-        """→ relative error, seconds of one call, notes."""
+        """Prepare a case; return the relative error, the seconds of one call, and notes."""
         self.prepared = None
         gc.collect()
         weights = case.weights()
@@ -80,7 +81,7 @@ class Worker:
         return error, once if once > LONG_CALL else min(once, self._timed(1)), notes
 
     def turn(self, once: float, sampling: Sampling) -> list[tuple[float, int]]:
-        """Seconds of one call and the number of calls, for each sample; a call takes about ``once``."""
+        """For each sample: the seconds of one call and the number of calls; a call takes about ``once`` seconds."""
         if sampling.by_clock:
             if sampling.untimed(once):
                 self._timed_for(sampling.warm_up)
@@ -90,10 +91,11 @@ class Worker:
         return [(self._timed(calls) / calls, calls) for _ in range(sampling.samples_of(once))]
 
     def memory(self) -> float:
-        """Bytes by which the process grew at most during one run: its peak resident set, pages given back before."""
+        """The largest growth of the process in bytes during one run: peak resident set, after free pages were
+        returned."""
         self.provider.release()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current resident set
         before = _status("VmRSS")
         self.prepared.run(0)
         return _status("VmHWM") - before
@@ -121,7 +123,7 @@ def _status(field: str) -> int:
 
 
 def die_with_parent() -> None:
-    """Even stopped, and even if the parent was killed: nothing may be left behind."""
+    """End with the parent, even if this process is stopped or the parent was killed: no process may be left behind."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

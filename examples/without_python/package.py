@@ -1,7 +1,7 @@
 """A model as files that a C++ program runs: python examples/without_python/package.py FOLDER
 
-The folder gets AOTInductor's package of the model, the library of its recurrent layers, and inputs to try. The program
-is run.cpp beside this file; what is printed compiles and runs it.
+The folder gets AOTInductor's package of the model, the library of its recurrent layers, and test inputs. The program is
+run.cpp beside this file. This script prints the commands that compile and run it.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from seqcells.io import native
 
 
 class Tagger(nn.Module):
-    """A tag for each time step of sequences of any lengths: features (T, N, 8), lengths (N,) → logits (T, N, 3)."""
+    """A tag for each time step, for sequences of any lengths: features (T, N, 8), lengths (N,) → logits (T, N, 3)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def package(model: nn.Module, folder: Path) -> tuple[Path, Path]:
 
 
 def compile_command(program: Path) -> list[str]:
-    """What makes run.cpp a program, by the torch that is imported here."""
+    """The command that compiles run.cpp, for the torch that is imported here."""
     folder = Path(torch.__file__).parent
     includes = [f"-I{folder / 'include'}", f"-I{folder / 'include/torch/csrc/api/include'}"]
     libraries = [f"-L{folder / 'lib'}", f"-Wl,-rpath,{folder / 'lib'}", "-ltorch_cpu", "-lc10", "-ldl"]

@@ -1,7 +1,7 @@
 // Runs a package of AOTInductor without Python: ./run libmodel.so model.pt2 inputs.pt outputs.pt
 //
-// The library has seqcells' operator, see seqcells.io.native; inputs are a list of tensors in a file of torch.save, and so are
-// the outputs.
+// The library has seqcells' operator, see seqcells.io.native. Inputs and outputs are lists of tensors in files of
+// torch.save.
 
 #include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
@@ -17,7 +17,7 @@ int main(int count, char** arguments) {
         std::cerr << "usage: " << arguments[0] << " library package inputs outputs\n";
         return 2;
     }
-    // Its operator is registered as it is loaded, before the package asks for it.
+    // Loading the library registers its operator, which the package needs.
     if (!dlopen(arguments[1], RTLD_NOW | RTLD_GLOBAL)) {
         std::cerr << dlerror() << '\n';
         return 1;

@@ -1,4 +1,4 @@
-"""What is elementwise, without an engine: printed cells and activations in Triton's interpreter, activations by g++."""
+"""The elementwise code without an engine: printed cells and activations in Triton's interpreter, activations by g++."""
 
 import ctypes
 import functools
@@ -20,9 +20,9 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ 
 
 
 def interpreted(requests: list[tuple], cells: str | None = None) -> list[dict[str, torch.Tensor]]:
-    """The results of kernels.py, in a child process: TRITON_INTERPRET is read when triton is imported.
+    """The results of kernels.py, in a child process, because TRITON_INTERPRET is read when triton is imported.
 
-    ``cells`` is the text printed for cells that the registry lacks.
+    ``cells`` is the printed text of cells that the registry lacks.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, results, others = Path(folder, "in.pt"), Path(folder, "out.pt"), Path(folder, "others.py")

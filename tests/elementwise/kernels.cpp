@@ -1,4 +1,4 @@
-// The activations over plain arrays, for a test to load through ctypes.
+// The activations over plain arrays, which a test loads through ctypes.
 
 #include <algorithm>
 #include <cstdint>
@@ -6,7 +6,7 @@
 
 #include "activations.h"
 
-// A vector of elements at a time, the last one filled with zeros.
+// Applies f to one vector of elements at a time; the last vector is filled up with zeros.
 template <class T, class F>
 void over(std::int64_t n, const T* in, T* out, F f) {
     typedef T V __attribute__((vector_size(16)));

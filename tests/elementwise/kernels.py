@@ -1,7 +1,7 @@
-"""Run in a child process under TRITON_INTERPRET=1: the printed cells and the activations over plain arrays.
+"""Runs in a child process under TRITON_INTERPRET=1: the printed cells and the activations over plain arrays.
 
 ``python kernels.py IN OUT [CELLS]``: IN holds a list of (what, name, dict of (count, N) tensors), OUT gets their
-results; CELLS is a file printed for other cells.
+results. CELLS is a printed file of cells that the registry lacks.
 """
 
 import sys
@@ -89,7 +89,7 @@ def run(what: str, name: str, given: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 def load_cells(path: str) -> None:
-    """The cells of a file printed for others than the registry's, as if it lay beside it."""
+    """Load the cells of a printed file that the registry lacks, as a module beside the package's printed cells."""
     spec = spec_from_file_location("seqcells.kernels.triton.device.others", path)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,8 +1,10 @@
-// The cluster kernel's machine on a CPU: each thread of a cluster is a fiber, and who runs next is drawn by chance.
+// The cluster kernel's machine on a CPU: each thread of a cluster is a fiber, and the next fiber to run is drawn at
+// random.
 //
-// What is asynchronous on the GPU happens at any later time here: stores to other blocks, copies from global memory. Each wait is
-// known by its line, of mbarriers by what is waited for, and can be broken: it then waits for nothing. The kernel fails where all
-// fibers wait, where a block is written to that has ended, and where a barrier is used that is not there.
+// Stores to other blocks and copies from global memory, which are asynchronous on the GPU, happen here at any later
+// time. A wait is named by its line; a wait for an mbarrier is named by what it waits for. A named wait can be broken:
+// it then waits for nothing. The kernel fails if all fibers wait, or if a block that has ended is written to. It also
+// fails if a barrier is used that does not exist.
 
 #pragma once
 
@@ -86,7 +88,7 @@ struct World {
 };
 inline World* world;
 
-constexpr int PEER = 20;  // bits of an address within a block
+constexpr int PEER = 20;  // the number of address bits within a block
 inline Block& own_block() { return world->block[world->now->rank]; }
 
 inline void yield(std::function<bool()> ready) {
@@ -211,7 +213,7 @@ SEQCELLS_DEVICE void copies_wait(int line = __builtin_LINE()) {
     }
 }
 
-// What a warp does together: the lane that comes last does it for all.
+// Work that a warp does together: the lane that arrives last does it for all lanes.
 template <class F>
 SEQCELLS_DEVICE void together(F work) {
     auto& warp = emulated::own_block().warps[thread_index() / 32];
@@ -255,7 +257,7 @@ SEQCELLS_DEVICE void round_to(Half& to, float x) {
     std::memcpy(&to, &y, 2);
 }
 SEQCELLS_DEVICE void round_to(float& to, float x) { to = x; }
-// Of float32 too: products are exact, and so results are near the reference's.
+// float32 is not rounded to TF32 either: products are exact, so results are near the reference's.
 template <class S>
 SEQCELLS_DEVICE void round_for_product(S& to, float x) {
     if (emulated::world->random() % 64 == 0) emulated::perhaps_yield();
@@ -299,7 +301,7 @@ SEQCELLS_DEVICE float with_sign_of(float x, float size) { return std::copysign(s
 
 namespace emulated {
 
-// Runs all fibers of a cluster to their end, or until none can go on.
+// Runs all fibers of a cluster to their end, or until none can continue.
 inline void run_cluster(const std::function<void()>& kernel) {
     static std::function<void()> body;
     body = kernel;
@@ -323,7 +325,7 @@ inline void run_cluster(const std::function<void()>& kernel) {
             w.fibers.push_back(std::move(fiber));
         }
     }
-    // Warps are drawn: the lanes of one run one after the other, as far as they can.
+    // Warps are drawn at random; the lanes of a warp run in order, as far as they can.
     const int warps = w.threads / 32 * w.blocks;
     while (w.problem.empty()) {
         bool alive = false, moved = false;
@@ -357,8 +359,8 @@ inline void run_cluster(const std::function<void()>& kernel) {
 }  // namespace emulated
 }  // namespace seqcells
 
-// What tests call: all clusters one after the other. Returns 0, or 1 with the reason in `said`; without a problem `said` has the
-// waits that there were, a line each.
+// The function that tests call: it runs all clusters one after the other. Returns 0, or 1 with the reason in `said`.
+// Without a problem, `said` has the names of all waits, a line each.
 #define SEQCELLS_EMULATE(kernel)                                                                                                        \
     extern "C" int emulate(const void* arguments, int blocks, int directions, int cluster, int threads, int bytes, unsigned seed,       \
                            const char* broken, char* said, int room) {                                                                  \

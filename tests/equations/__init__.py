@@ -1,6 +1,7 @@
-"""Published cells that the language of equations must be able to say, and a few invented ones that use all of it.
+"""Published cells that the equation language must be able to express, and a few invented cells that use all its
+features.
 
-Most of the published ones are in the package, `seqcells.cells.LIBRARY`.
+Most published cells are in the package, `seqcells.cells.LIBRARY`.
 """
 
 import importlib

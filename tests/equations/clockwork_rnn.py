@@ -3,8 +3,8 @@ from seqcells.cells.activations import tanh
 
 
 class ClockworkRNN(Cell):
-    """Clockwork RNN (Koutnik et al. 2014, arXiv:1402.3511): ``clock`` says which units are due in which step; units see
-    those as slow as themselves or slower (here: later ones)."""
+    """Clockwork RNN (Koutnik et al. 2014, arXiv:1402.3511): ``clock`` says which units are updated in which time step.
+    A unit reads only units of its own or a longer period, which are later units here."""
 
     name = "clockwork_rnn"
     gates, states = ("h",), ("h",)

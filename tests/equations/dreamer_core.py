@@ -5,9 +5,9 @@ from seqcells.cells.activations import rsqrt, sigmoid, tanh
 class DreamerCore(Cell):
     """The sequence model of DreamerV3's code since 2024 (danijar/dreamerv3 at e3f0224, `_core` of rssm.py), one layer.
 
-    An embedding of the whole state, the state's own blocks and the input are mixed by block; a second product by block
-    makes the gates. ``blocks`` is called heads here, ``hidden`` embedding_size. The input is what the code makes of the
-    stochastic state and the action: product, norm and SiLU of each, one beside the other.
+    A block-diagonal product mixes an embedding of the whole state, the state's own blocks and the input. A second
+    block-diagonal product makes the gates. ``blocks`` is called heads here, ``hidden`` embedding_size. The input is
+    what the code makes of the stochastic state and the action: product, norm and SiLU of each, concatenated.
     """
 
     name = "dreamer_core"

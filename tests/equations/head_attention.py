@@ -3,7 +3,7 @@ from seqcells.cells.activations import sigmoid, softplus, tanh
 
 
 class HeadAttention(Cell):
-    """An invented cell that uses reductions of each head, and numbers of each head: learnt, given, gated and kept."""
+    """An invented cell with reductions over each head, and with numbers of each head: learnt, given, gated and kept."""
 
     name = "head_attention"
     gates, recurrent_gates, states = ("a", "h"), ("a", "h"), {"h": "H", "level": "N"}

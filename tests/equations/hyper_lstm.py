@@ -5,8 +5,8 @@ GATES = ("i", "f", "g", "o")
 
 
 class HyperLSTM(Cell):
-    """HyperLSTM (Ha et al. 2017, arXiv:1609.09106), without its layer norm: a small LSTM of size S scales the rows of
-    the weights of a large one, through embeddings of size K."""
+    """HyperLSTM (Ha et al. 2017, arXiv:1609.09106), without its layer norm. A small LSTM of size S scales the rows of a
+    large LSTM's weights, through embeddings of size K."""
 
     name = "hyper_lstm"
     gates, states = GATES, {"h": "H", "c": "H", "small": "S", "small_c": "S"}

@@ -3,8 +3,9 @@ from seqcells.cells.activations import sigmoid
 
 
 class MassConservingLSTM(Cell):
-    """Mass-conserving LSTM (Hoedt et al. 2021, arXiv:2101.05186), redistribution the same in all steps: columns of the
-    weight that sum to one. ``mass`` is distributed over the units; what leaves is the output, no state."""
+    """Mass-conserving LSTM (Hoedt et al. 2021, arXiv:2101.05186) with the same redistribution in all steps. The columns
+    of the redistribution weight sum to one. ``mass`` is distributed over the units. The output is the mass that leaves,
+    and is no state."""
 
     name = "mass_conserving_lstm"
     gates, recurrent_gates, states = ("i", "o"), (), ("c",)
@@ -17,7 +18,8 @@ class MassConservingLSTM(Cell):
 
     @staticmethod
     def step(x, r, s, p):
-        shares = p.recurrent(s.c)  # of c / sum of c: divided after the product, so that both are gathered at once
+        # the product of c / sum of c: divided after the product, so that product and sum are gathered in one stage
+        shares = p.recurrent(s.c)
         total = units.sum(s.c) + 1e-5
         input = units.softmax(x.i + shares.i / total)
         output = sigmoid(x.o + shares.o / total)

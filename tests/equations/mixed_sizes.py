@@ -3,7 +3,8 @@ from seqcells.cells.activations import sigmoid, tanh
 
 
 class MixedSizes(Cell):
-    """An invented cell whose numbers serve vectors of three sizes: their gradients are sums over each."""
+    """An invented cell whose scalars are used in vectors of three sizes, so that their gradients are sums over each
+    vector."""
 
     name = "mixed_sizes"
     gates, states = ("c",), {"h": "P", "c": "H", "k": "K"}

@@ -3,10 +3,11 @@ from seqcells.cells.activations import exp, sigmoid, softplus, tanh
 
 
 class SoftmaxRNN(Cell):
-    """An invented cell that uses the rest of the language.
+    """An invented cell that uses the remaining features of the language.
 
-    A softmax over units with a learnable temperature says which units are rewritten; states fade with the time elapsed
-    between steps, at a learnable rate; the largest unit and what attention reads push all of them; dt is a constant.
+    A softmax over units with a learnable temperature decides which units are rewritten. States decay with the time
+    elapsed between steps, at a learnable rate. The largest unit and the attention's result are added to all units. dt
+    is a constant.
     """
 
     name = "softmax_rnn"

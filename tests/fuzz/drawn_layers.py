@@ -1,4 +1,4 @@
-"""Layers, calls of them and layouts of memory drawn at random, for the fuzzers of layers."""
+"""Layers, their calls and memory layouts drawn at random, for the fuzzers of layers."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from seqcells.cells import REGISTRY
 ENGINES = [name for name in backends("lstm", dtype=torch.float64) if BACKENDS[name].engine]
 """The backends with kernels that run here in float64."""
 CELLS = tuple(REGISTRY)
-"""The package's own: tests define others while they run."""
+"""The package's own cells: tests define other cells while they run."""
 FUZZ = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 def rounds(few, many):
-    """Settings of a plain test, and of a heavy one, with so many examples."""
+    """Hypothesis settings of a plain test with ``few`` examples, and of a heavy one with ``many``."""
     return [
         pytest.param(settings(FUZZ, max_examples=few), id="few"),
         pytest.param(settings(FUZZ, max_examples=many), id="many", marks=pytest.mark.heavy),
@@ -37,7 +37,7 @@ def _sliced(leaf):
 
 
 def _offset(leaf):
-    """Contiguous, at an address that no vector is aligned to."""
+    """Contiguous, but at an address that is not aligned to a vector."""
     return torch.cat([leaf.new_zeros(1), leaf.flatten()])[1:].view(leaf.shape)
 
 
@@ -56,7 +56,7 @@ class Drawn(NamedTuple):
     options: dict
     sizes: dict
     layouts: list
-    """Of input, states, weights and reset states."""
+    """The memory layouts of input, states, weights and reset states."""
     lengths: list | None
     resets: str | None
     seed: int
@@ -64,7 +64,7 @@ class Drawn(NamedTuple):
 
 @st.composite
 def calls(draw, hidden=(1, 2, 3, 5, 7, 8, 13, 17, 33, 37, 65), steps=9, batch=33):
-    """The options of a layer, the sizes up to the largest, the layouts, and what is given besides the input."""
+    """Draw the options of a layer, the sizes, the memory layouts, and the arguments besides the input."""
     name, hidden = draw(st.sampled_from(CELLS)), draw(st.sampled_from(hidden))
     options = {
         "num_layers": draw(st.sampled_from([1, 1, 2])),
@@ -83,16 +83,16 @@ def calls(draw, hidden=(1, 2, 3, 5, 7, 8, 13, 17, 33, 37, 65), steps=9, batch=33
 
 
 class Function(NamedTuple):
-    """A call as a function of tensors → output and final states, flat."""
+    """A call as a function of tensors, which returns output and final states in one list."""
 
     run: Callable[..., list[Tensor]]
     """Takes the leaves, then the boundaries."""
     leaves: list[Tensor]
-    """What it is differentiable in: input, states, reset states, weights."""
+    """The differentiable tensors: input, states, reset states, weights."""
     boundaries: list[Tensor]
-    """Lengths and reset, those that there are."""
+    """Lengths and reset, if they are given."""
     kinds: list[str]
-    """What each of leaves and boundaries is."""
+    """The kind of each leaf and boundary."""
 
 
 def function(drawn, backend, device, dtype=torch.float64):

@@ -1,4 +1,4 @@
-"""Whatever the sizes, layout of memory, lengths and resets: each engine gives the reference's numbers and gradients."""
+"""For any sizes, memory layout, lengths and resets, each engine gives the reference's numbers and gradients."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from support import assert_equal_to, gradients
 
 
 def everything(drawn, backend, device):
-    """Outputs, final states, and the gradients of all that is given, as a backend computes them."""
+    """Outputs, final states, and the gradients of all tensors, as a backend computes them."""
     run, leaves, boundaries, _ = function(drawn, backend, device)
     found = run(*leaves, *boundaries)
     return [*found, *gradients(found, leaves)]

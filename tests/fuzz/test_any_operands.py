@@ -1,6 +1,6 @@
-"""Whatever the operators are given, they raise or return the reference's numbers; nothing reads or writes elsewhere.
+"""For any arguments, the operators raise or return the reference's numbers, and never read or write out of bounds.
 
-Layouts, sizes and dtypes of one or several tensors are changed at random, tensors are left out, given twice or renamed.
+Layouts, sizes and dtypes of one or several tensors are changed at random. Tensors are left out, given twice or renamed.
 """
 
 import pytest
@@ -82,7 +82,7 @@ def calls(draw):
 
 
 def changed(draw, tensors, changes):
-    """A copy of the list with one or several of its tensors changed."""
+    """A copy of the list with one or several tensors changed."""
     tensors = list(tensors)
     for place in draw(st.lists(st.integers(0, len(tensors) - 1), min_size=1, max_size=3, unique=True)):
         tensors[place] = changes[draw(st.sampled_from(list(changes)))](tensors[place])
@@ -90,7 +90,7 @@ def changed(draw, tensors, changes):
 
 
 def run(arguments, given=None):
-    """Results and gradients by the operators; ``given`` in place of what forward returned."""
+    """Results and gradients by the operators; ``given`` replaces forward's results."""
     states = sum(name.startswith("state_") for name in arguments[3].split())
     results = torch.ops.seqcells.recurrence_forward(*arguments)
     saved, gradients = given or ([results[0], *results[1 + states :]], results[: 1 + states])
@@ -111,7 +111,7 @@ def test_tensors_that_lie_otherwise_give_the_same(q, data):
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(calls(), st.data())
 def test_tensors_that_do_not_fit_raise_or_do_not_matter(q, data):
-    """Some changes change nothing, as a copy of one row does not: then the numbers are the reference's."""
+    """Some changes have no effect, for example a copy of a single row. The numbers are then the reference's."""
     arguments = operators.arguments(q, "cpu")
     cell, program, tensors, names, *rest = arguments
     own, seeds, _ = run(arguments)
@@ -137,14 +137,15 @@ def test_tensors_that_do_not_fit_raise_or_do_not_matter(q, data):
         return
     by_reference = cell, program, tensors, names, rest[0], "reference"
     saved, seeds, expected = run(by_reference, None if given is None else (given[0][:1], given[1]))
-    # What was kept as halves is no nearer.
+    # Values that forward kept in half precision are no nearer.
     assert_equal_to([found[0][0], *found[1], *found[2]], [saved[0], *seeds, *expected], 1e-2)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_square_parameter_that_is_turned(steps):
-    """Its gradient has room as it is written, not as the parameter lies."""
-    register(PeepholeLSTM)  # which sanitizers leave out, since they have no kernels of its projected form
+    """The parameter is transposed in memory. Its gradient's memory follows the gradient's own layout, not the
+    parameter's."""
+    register(PeepholeLSTM)  # which sanitizers leave out, because they have no kernels of its projected form
     cell, kind = PeepholeLSTM, {"dtype": torch.float64}
     weights = Weights(hh=torch.randn(12, 3, **kind), bias_hh=torch.randn(12, **kind), own=(torch.randn(3, 3, **kind),))
     states = [torch.randn(1, 2, 3, **kind) for _ in cell.states]

@@ -1,4 +1,4 @@
-"""However tensors are kept until backward, by hooks or by computing them again, gradients are the reference's."""
+"""Gradients equal the reference's, whether saved tensors pass through hooks or are computed again."""
 
 import numpy
 import pytest
@@ -22,7 +22,7 @@ def _hooked(pack, unpack):
 
 
 def _columns_first(tensor):
-    """As channels_last is to four dimensions."""
+    """A layout like channels_last, for any number of dimensions."""
     return tensor.movedim(0, -1).contiguous().movedim(-1, 0) if tensor.dim() else tensor
 
 

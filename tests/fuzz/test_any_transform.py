@@ -1,4 +1,4 @@
-"""Whatever torch.func makes of a layer, or of a graph that holds it, is what autograd makes of single calls."""
+"""Any torch.func transform of a layer, or of a graph that holds the layer, equals autograd on single calls."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def _loss(run):
 
 
 def _rows(run):
-    """A number for each output, so that a Jacobian is small."""
+    """A number for each output, so that the Jacobian is small."""
     return lambda *tensors: torch.stack([output.sin().sum() for output in run(*tensors)])
 
 
@@ -27,7 +27,7 @@ def _split(run, given, count):
     return lambda *leaves: run(*leaves, *given[count:]), given[:count]
 
 
-# By torch.func: functions of a call, its tensors, and how many of them have gradients.
+# The transforms by torch.func: functions of a call, its tensors, and how many of the tensors have gradients.
 
 
 def _forward(run, given, count):
@@ -59,7 +59,7 @@ def _along_gradient(run, given, count):
     return jvp(grad(_loss(of_leaves), argnums=tuple(range(count))), leaves, tuple(leaf.cos() for leaf in leaves))[1]
 
 
-# The same by autograd.
+# The same results by autograd.
 
 
 def _gradients(outputs, leaves, seeds=None, create_graph=False):
@@ -76,7 +76,7 @@ def _vjp_by_autograd(run, given, count):
 
 
 def _jvp_by_autograd(run, given, count):
-    """The derivative, by the seeds, of gradients along a direction: they are linear in the seeds."""
+    """Differentiate the gradients by their seeds, along a direction: gradients are linear in the seeds."""
     outputs, leaves = run(*given), given[:count]
     seeds = [torch.zeros_like(output, requires_grad=True) for output in outputs]
     pulled = _gradients(outputs, leaves, seeds, create_graph=True)
@@ -102,13 +102,13 @@ TRANSFORMS = {
     "jacrev": (_jacrev, _jacrev_by_autograd),
     "jvp of grad": (_along_gradient, _along_gradient_by_autograd),
 }
-"""By torch.func, and by autograd."""
+"""Each transform by torch.func, and by autograd."""
 DRAWN = [*TRANSFORMS, "forward", "forward"]
-"""More of what the operators' own rule of vmap runs, where the weights are not mapped."""
+"""Forward is drawn more often, to test more of the operators' own vmap rule, for weights that are not mapped."""
 
 
 def _copies(tensor, kind, steps):
-    """The tensor and others like it."""
+    """The tensor and similar tensors."""
     if kind == "lengths":
         return [(tensor + k) % (steps + 1) for k in range(COPIES)]
     if kind == "reset":
@@ -117,7 +117,8 @@ def _copies(tensor, kind, steps):
 
 
 def _mapped(draw, function, steps):
-    """For each copy its tensors, and the same stacked, with the dimensions that count copies: of some kinds, all."""
+    """The tensors of each copy, and the tensors stacked over copies, with the stacked dimensions. Only tensors of some
+    kinds are mapped, but of these kinds all."""
     given = [tensor.detach() for tensor in (*function.leaves, *function.boundaries)]
     mapped = draw(st.lists(st.sampled_from(sorted({*function.kinds})), min_size=1, unique=True))
     each, stacked, dims = [], [], []
@@ -134,8 +135,8 @@ def _mapped(draw, function, steps):
 
 
 def _graph(function):
-    """What holds the operators, as a function of the same tensors, laid out in memory in any way: for that torch's own
-    operators must be whole in it, as they are before autograd."""
+    """A graph that holds the operators, as a function of the same tensors in any memory layout. It is traced before
+    autograd, so that torch's own operators stay whole in it."""
     given = [tensor.detach() for tensor in (*function.leaves, *function.boundaries)]
     with torch.no_grad():
         graph = make_fx(function.run, pre_dispatch=True)(*given)
@@ -146,7 +147,8 @@ def _graph(function):
 @pytest.mark.parametrize("examples", rounds(10, 100))
 @pytest.mark.parametrize("backend", ("auto", *ENGINES))
 def test_a_transform_is_what_autograd_makes_of_single_calls(backend, device, examples):
-    """Layers that name an engine refuse transforms when they are called, and follow them where a graph holds them."""
+    """Layers that name an engine refuse transforms when they are called. A graph that holds their operators follows
+    transforms."""
 
     @examples
     @given(calls(**SMALL), st.sampled_from(DRAWN), st.booleans(), st.data())

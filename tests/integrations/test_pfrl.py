@@ -1,4 +1,5 @@
-"""pfrl's `RecurrentSequential` after `seqcells.swap`: nested, with layers that stay, and with methods of its own."""
+"""pfrl's `RecurrentSequential` after `seqcells.swap`: nested modules, layers that stay, and subclasses with their own
+methods."""
 
 import collections
 
@@ -16,7 +17,7 @@ from pfrl.utils.recurrent import one_step_forward, pack_and_forward  # noqa: E40
 
 
 class Shifted(nn.LSTM):
-    """`swap` leaves it."""
+    """A subclass with its own forward, which `swap` leaves."""
 
     def forward(self, input, hx=None):
         return super().forward(input, hx)

@@ -15,7 +15,7 @@ from benchmarks.integrations.sb3_contrib import ENVIRONMENTS, STEPS, algorithm  
 
 
 def test_it_learns_as_before():
-    """The first rollout and the losses of its updates; after them roundings may change an action."""
+    """The first rollout and the losses of its updates are the same; after them, rounding may change an action."""
     theirs = algorithm(epochs=2).learn(ENVIRONMENTS * STEPS)
     ours = algorithm(epochs=2)
     assert [*seqcells.swap(ours.policy, backend="cpu").adapted] == [""]

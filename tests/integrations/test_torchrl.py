@@ -21,7 +21,8 @@ from torchrl.modules import GRUModule, LSTMModule, QValueModule, set_recurrent_m
 
 @pytest.fixture(autouse=True, params=["keeping", "in rows"])
 def way_of_running(request):
-    """Cell states of all steps are kept by kernels that a compiler makes; without one, trajectories are padded."""
+    """Keeping the cell states of all steps requires kernels that a compiler makes; without them, trajectories are
+    padded."""
     if request.param == "keeping":
         request.getfixturevalue("compiling")
 
@@ -40,7 +41,8 @@ def made(kind, layers=1, bidirectional=False, proj_size=0):
 
 
 def batch(kind, levels=1, proj_size=0, own=False, starts=0.3):
-    """Of random numbers, states at the beginning, and, with ``own``, where an episode begins in the middle."""
+    """A batch of random numbers with initial states. With ``own``, an episode that begins inside a row has its own
+    states; otherwise they are zero."""
     torch.manual_seed(1)
     is_init = torch.rand(B, T, 1) < starts
     inner = is_init.clone()

@@ -39,7 +39,7 @@ def test_losses_are_the_same(case):
     assert difference(losses(theirs), found) < 1e-5
     seqcells.unswap(module)
     assert kinds(module) == kinds(torch_module)
-    theirs(), ours()  # the step goes on, on torch.nn's layers
+    theirs(), ours()  # the step still runs, with torch.nn's layers again
     torch.manual_seed(9)
     expected = theirs()
     torch.manual_seed(9)

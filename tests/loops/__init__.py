@@ -1,4 +1,4 @@
-"""Steps of others that ours should equal."""
+"""Steps by other authors, which our cells should equal."""
 
 from . import papers, torchrecurrents
 from .loop import LOOPS

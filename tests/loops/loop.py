@@ -1,4 +1,4 @@
-"""What a loop is."""
+"""The definition of a loop."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ Weights = Mapping[str, Tensor]
 
 
 class Loop(NamedTuple):
-    """A step of somebody else's, and the cell of ours that should equal it.
+    """A step by another author, and our cell that should equal it.
 
     Args:
         cell: our cell's name.
         options: our cell's options.
         step: (weights by our names, x, states in our order, streams by name) → the output and the states.
         theirs: the name of torchrecurrent's cell, or "".
-        zeros: a parameter of ours, a row block of it that the other has not, and the number of blocks. The test sets
-            it to zero.
+        zeros: our parameter, the row block of it that the other cell lacks, and the number of blocks. The test sets the
+        block to zero.
     """
 
     cell: str
@@ -28,7 +28,7 @@ class Loop(NamedTuple):
 
 
 LOOPS: dict[str, Loop] = {}
-"""All loops, by the names of our cells with their options, and the package's where it is theirs."""
+"""All loops by our cell's name with its options; torchrecurrent's loops have the package's name appended."""
 
 
 def keep(loop, package=""):

@@ -1,4 +1,4 @@
-"""Steps written out after their papers, where torchrecurrent has none or another."""
+"""Steps written from their papers, where torchrecurrent has no such cell or a different one."""
 
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ sig, tanh = torch.sigmoid, torch.tanh
 
 
 def paper(cell, **options):
-    """Keep the step that it decorates, (weights, x, *states, **streams) → the output and the states, or both in one."""
+    """Register the decorated step: (weights, x, *states, **streams) → the output and the states, or one tensor for
+    both."""
 
     def decorated(step):
         def of_weights(ours, x, states, **streams):
@@ -26,7 +27,8 @@ def paper(cell, **options):
 
 
 class Named:
-    """Parameters: ``w("ih", x)`` is the product of that weight and its bias, if there is one; ``w.name`` the tensor."""
+    """Parameters by name: ``w("ih", x)`` is the product with that weight plus its bias, if there is one; ``w.name`` is
+    the tensor."""
 
     def __init__(self, parameters: Weights) -> None:
         self.__dict__.update(parameters)
@@ -60,7 +62,7 @@ paper("continuous_time_rnn", euler=True)(partial(continuous_time_rnn, euler=True
 
 @paper("cornn", dt=0.2, gamma=2.0, epsilon=3.0, implicit=True)
 def cornn(w, x, y, z):
-    """The paper's scheme, whose damping is by the new velocity."""
+    """The paper's implicit scheme, which damps by the new velocity."""
     pushed = tanh(w("ih", x) + w("hh", y) + w("velocity", z))
     z = (z + 0.2 * pushed - 0.2 * 2 * y) / (1 + 0.2 * 3)
     y = y + 0.2 * z
@@ -147,7 +149,7 @@ def nas(w, x, h, c):
 
 @paper("original_lstm")
 def original_lstm(w, x, h, c):
-    """The squashing functions of the first paper lie between -2 and 2 and between -1 and 1."""
+    """The squashing functions of the first paper have the ranges -2 to 2 and -1 to 1."""
     i, n, o = (w("ih", x) + w("hh", h)).chunk(3, -1)
     c = c + sig(i) * (4 * sig(n) - 2)
     h = sig(o) * (2 * sig(c) - 1)
@@ -157,7 +159,7 @@ def original_lstm(w, x, h, c):
 @paper("recurrent_highway")
 @paper("uncoupled_recurrent_highway")
 def highway(w, x, h):
-    """torchrecurrent's cannot be made, and has a carry gate that nothing reads where both gates are coupled."""
+    """torchrecurrent's cell cannot be constructed; with coupled gates, nothing reads its carry gate."""
     for product in (lambda h: w("ih", x) + w("hh", h), lambda h: w("deeper1", h), lambda h: w("deeper2", h)):
         n, t, *c = product(h).split(h.shape[1], -1)
         h = tanh(n) * sig(t) + h * sig(c[0]) if c else (tanh(n) - h) * sig(t) + h
@@ -166,7 +168,7 @@ def highway(w, x, h):
 
 @paper("scrn", context_size=5, output_size=3)
 def scrn(w, x, h, s):
-    """torchrecurrent's output y is the product of another weight and itself, where the paper has the hidden units."""
+    """torchrecurrent's output y is the product of another weight and y itself, where the paper has the hidden units."""
     s = (1 - 0.95) * (x @ w.weight_slow.T) + 0.95 * s
     h = sig(w("ih", x) + w("hh", h) + s @ w.weight_context.T)
     return torch.softmax(w("fast_y", h) + w("slow_y", s), -1), h, s

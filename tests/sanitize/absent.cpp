@@ -1,4 +1,4 @@
-// Empty tables in place of those of instruction sets that are not compiled with this; those that are go before.
+// Empty tables for the instruction sets that are not compiled in; a compiled set's table takes precedence.
 
 #include "precision.h"
 

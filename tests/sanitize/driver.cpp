@@ -1,6 +1,7 @@
-// Drives the CPU engine over arrays of exactly their size, for the compiler's sanitizers: printed cells, forward and
-// backward, odd sizes, with and without boundaries, an input of its own, packed weights, several threads, several callers,
-// too little memory; also in bfloat16, stored or multiplied too (as it is made without a unit for that), against float32.
+// Drives the CPU engine for the compiler's sanitizers, over arrays of exactly their size. It covers printed cells,
+// forward and backward, odd sizes, boundaries, an own input, packed weights, several threads and callers, and too
+// little memory. It also covers bfloat16 as storage and in products, emulated as on a machine without such a unit,
+// against float32.
 
 #include "std.h"
 
@@ -18,8 +19,8 @@
 #include "gemm.h"
 #include "loop.h"
 
-// How many more of the engine's allocations succeed; the linker puts this one in place of the system's. What nobody has
-// written is no number.
+// How many more of the engine's allocations succeed. The linker puts this function in place of the system's. Fresh
+// memory is filled with NaN, so unwritten memory shows.
 std::atomic<int> granted{INT_MAX};
 extern "C" void* __real_aligned_alloc(size_t alignment, size_t bytes);
 extern "C" void* __wrap_aligned_alloc(size_t alignment, size_t bytes) {
@@ -41,7 +42,7 @@ void expect(bool holds, const std::string& of, const std::string& what) {
     if (!holds) std::printf("failed: %s: %s\n", of.c_str(), what.c_str()), ++failures;
 }
 
-// So many random numbers of T, or of bfloat16 in its place, and not one more.
+// Exactly `count` random numbers of T, or of bfloat16 in place of T.
 template <class T>
 class Numbers {
   public:
@@ -53,7 +54,7 @@ class Numbers {
     void fill(float value) {
         for (int64_t k = 0; k < size(); ++k) set(k, value);
     }
-    // Where number `k` is; null for none.
+    // The address of number `k`; null for an empty array.
     const void* at(int64_t k = 0) const {
         if (!size()) return nullptr;
         return halves_ ? static_cast<const void*>(&of_halves_[k]) : &of_t_[k];
@@ -76,7 +77,7 @@ class Numbers {
     std::vector<bfloat16> of_halves_;
 };
 
-// A kernel fails where it is granted too few allocations, in words and not in any other way, and succeeds in the end.
+// Whether a kernel fails with an error while too few allocations succeed, and succeeds in the end.
 bool scarce = true;
 template <class Kernel>
 bool succeeds(Kernel kernel) {
@@ -87,15 +88,15 @@ bool succeeds(Kernel kernel) {
 }
 
 struct Case {
-    bool lengths, reset, fresh;  // whether sequences end, and begin anew, from states of their own
-    bool reverse;                // the first direction; a second one goes the other way
+    bool lengths, reset, fresh;  // whether sequences end, are reset, and are reset to given states
+    bool reverse;                // the first direction is reversed; a second one goes the other way
     int directions;
-    bool biases;                 // whether their gradients are wanted
+    bool biases;                 // whether the biases' gradients are wanted
 };
 constexpr Case CASES[] = {{false, false, false, false, 1, true}, {true, false, false, true, 1, false}, {false, true, true, false, 1, true},
                           {false, false, false, false, 2, false}, {true, true, false, false, 2, true}, {true, true, true, false, 2, false}};
 
-// A layer of a cell, computed in T by products of O, whose own arrays are of T, or of bfloat16.
+// A layer of a cell, computed in T with products of O; its arrays are of T or of bfloat16.
 template <class Cell, class T, class O>
 class Layer {
   public:
@@ -116,7 +117,7 @@ class Layer {
                 if (home(array, d) == d) memory_[d][array] = Numbers<T>(wanted.rows(steps, batch) * width(array), halves && !wanted.working);
     }
 
-    // Every way that a layer goes. Returns its outputs.
+    // Runs the layer in every way, and returns its outputs.
     std::vector<double> drive() {
         run(0, calls(0), "forward");
         std::vector<double> outputs = output();
@@ -128,7 +129,7 @@ class Layer {
         run(0, inference, "inference");
         const std::vector<double> expected = output();
         outputs.insert(outputs.end(), expected.begin(), expected.end());
-        // The same from weights that were packed before.
+        // The same inference with weights that were packed before.
         std::vector<std::vector<char>> packed;
         for (Call& call : inference) {
             packed.emplace_back(Products<T, O>::pack(PASSES[0], call, nullptr));
@@ -143,7 +144,7 @@ class Layer {
 
   private:
     static constexpr int64_t FEATURES = 5;
-    // A late thread may still look at them.
+    // Static, because a late thread may still read them.
     static inline const Pass PASSES[] = {pass_of<typename Cell::Forward, T>(), pass_of<typename Cell::Backward, T>()};
     using Memory = std::map<std::string, Numbers<T>>;
 
@@ -153,7 +154,7 @@ class Layer {
             text += " " + std::to_string(each);
         return text;
     }
-    // H of whole heads; of other letters smaller ones and larger.
+    // H is rounded up to whole heads; other size letters get smaller and larger sizes.
     static Sizes sizes_for(int64_t hidden) {
         const int64_t heads = heads_of<typename Cell::Forward>();
         Sizes sizes{(hidden + heads - 1) / heads * heads};
@@ -161,7 +162,7 @@ class Layer {
         return sizes;
     }
 
-    // Directions lie side by side in what is theirs together, which the first one has.
+    // Arrays that both directions share have the directions side by side, and belong to the first direction.
     static bool is_shared(const std::string& array) {
         return array == "gates_x" || array == "grad_gates_x" || array == "output" || array == "grad_output";
     }
@@ -178,7 +179,7 @@ class Layer {
             if (is_.reset) call.reset = reinterpret_cast<const bool*>(reset_.data());
             for (int k = 0; k < PASSES[pass].arrays; ++k) {
                 const std::string array = PASSES[pass].names[k];
-                if (!used_[pass].count(array)) continue;  // a name of what no stage reads
+                if (!used_[pass].count(array)) continue;  // the name of an array that no stage reads
                 const bool absent = (!is_.fresh && array.find("fresh.") != std::string::npos) || (!is_.biases && array.find("grad_bias") == 0);
                 call.arrays[k] = absent ? nullptr : memory_[home(array, d)].at(array).at(is_shared(array) ? d * all_.at(array).width : 0);
                 call.widths[k] = all_.at(array).over_time() ? width(array) : 0;
@@ -187,14 +188,14 @@ class Layer {
         return calls;
     }
 
-    // Without what training alone wants of all steps.
+    // Leaves out the arrays over all steps that only training needs.
     void forget(Call& call) const {
         for (int k = 0; k < PASSES[0].arrays; ++k) {
             const auto wanted = used_[0].find(PASSES[0].names[k]);
             if (wanted != used_[0].end() && wanted->second.over_time() && wanted->second.working) call.arrays[k] = nullptr;
         }
     }
-    // From the input itself.
+    // Makes the pass compute gates_x from the input itself.
     void project(Call& call, Memory& own) {
         const auto make = [&](const char* array, int64_t count) { return (own[array] = Numbers<T>(count, halves_)).at(); };
         const int64_t rows = PASSES[0].gates * sizes_[0];
@@ -204,7 +205,7 @@ class Layer {
             if (!std::strcmp(PASSES[0].names[k], "gates_x")) call.arrays[k] = nullptr;
     }
 
-    // What the pass writes is there afterwards, as numbers.
+    // Runs a pass, and checks that it writes finite numbers to all its arrays.
     void run(int pass, const std::vector<Call>& calls, const char* what) {
         const auto each = [&](auto f) {
             for (int d = 0; d < is_.directions; ++d)
@@ -240,11 +241,11 @@ std::vector<double> drive(const char* name, int64_t steps, int64_t batch, int64_
     return Layer<Cell, T, O>(name, steps, batch, hidden, given, halves).drive();
 }
 
-// How far layers of bfloat16 are off those of float32, of many outputs together: some rows are chaotic.
+// The difference between layers of bfloat16 and of float32, over many outputs together, because some rows are chaotic.
 struct Difference {
     double far = 0, size = 0;
 
-    // Of the same numbers.
+    // Runs both layers with the same random numbers.
     template <class Cell, class O>
     void drive_halves(const char* name, int64_t steps, int64_t batch, int64_t hidden, const Case& given, bool halves) {
         const unsigned seed = state;
@@ -266,7 +267,7 @@ void drive_cell(const char* name) {
                     both.drive_halves<Cell, bfloat16>(name, steps, batch, hidden, given, true);
                     multiplied.drive_halves<Cell, bfloat16>(name, steps, batch, hidden, given, false);
                     stored.drive_halves<Cell, float>(name, steps, batch, hidden, given, true);
-                    // All cells but these would take long to compile.
+                    // Only these cells, because all cells would take long to compile.
                     if constexpr (Cell::Forward::letters > 1) drive<Cell, double>(name, steps, batch, hidden, given);
                 }
         both.expect_small(name, "a layer of bfloat16"), multiplied.expect_small(name, "products of bfloat16");
@@ -301,7 +302,7 @@ void drive_products() {
                 }
 }
 
-// Calls large enough for a team, and for memory that is kept for the next call.
+// Calls large enough for a team of threads, and for memory that is kept for the next call.
 template <class Cell>
 void drive_large(const char* name) {
     for (int k : {0, 4}) {
@@ -322,7 +323,7 @@ void drive_callers() {
 }  // namespace
 
 #ifdef DRIVE_CALLERS_ALONE
-// What needs several threads, and no more.
+// Only what needs several threads.
 int main() {
     for (int round = 0; round < 20; ++round) drive_callers();
 #else

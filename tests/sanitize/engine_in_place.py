@@ -1,6 +1,6 @@
-"""A plugin of pytest's: the package's CPU engine is the extension that ``--engine`` names, and of it one target.
+"""A pytest plugin: the package's CPU engine is the extension that ``--engine`` names, with one instruction set.
 
-Cells are those that the extension was built with: others would be compiled without sanitizers.
+Only cells that the extension was built with are kept, because other cells would be compiled without sanitizers.
 """
 
 import os
@@ -16,7 +16,7 @@ def pytest_addoption(parser):
 
 
 class Finder:
-    """Finds the extension of that name at another place."""
+    """Finds the extension of that name in another place."""
 
     def __init__(self, path):
         self.path = path
