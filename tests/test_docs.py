@@ -21,6 +21,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 # A block of Python, and the comment that may stand before it: `<!-- test: skip, why -->`, `<!-- test: heavy, why -->`.
 BLOCK = re.compile(r"^(?:<!-- test: (skip|heavy), .+? -->\n)?( *)```python[^\n]*\n(.*?)^\2```", re.M | re.S)
 
+
 class Block(NamedTuple):
     line: int
     code: str
