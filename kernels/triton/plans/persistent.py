@@ -110,7 +110,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     shape = Shape.of(q)
     division = division_of(shape, shape.recurrent, len(shape.cell.gates))
     if q.stacked:

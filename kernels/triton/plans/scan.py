@@ -84,7 +84,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     chunked = Chunks.of(q)
     if chunked is None:
         return stepwise.backward(q, given)

@@ -34,7 +34,7 @@ def forward(
 
 
 def backward(q: Recurrence, given: Backward, run: Run, passes: Staged | None = None) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
         layer = StagedLayer(q, passes)
         found = StagedGradients(layer, given)

@@ -66,7 +66,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     division = division_of(Shape.of(q), "backward")
     if isinstance(division, str):
         return staged_stepwise.backward(q, given)

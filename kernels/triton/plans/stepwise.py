@@ -47,7 +47,7 @@ def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, lis
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     if printed.runs(q.cell, q.kept):
         return staged_stepwise.backward(q, given)
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
