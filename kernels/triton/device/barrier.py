@@ -20,7 +20,7 @@ APART = tl.constexpr(32)
 LOOKING = tl.constexpr(256)
 # In Triton an acquiring load is an atomic addition of 0. For a scalar, each look then takes a trip through shared
 # memory and two barriers of the block (triton #7125). The minimum over a tensor of looks takes such a trip too. This
-# assembly is one load by each of the first threads, one thread per counter: more loads would queue for a line of the L2
+# assembly is one load by each of the first threads, one thread per counter. More loads would queue for a line of the L2
 # cache. Each of these threads waits for its own counter. All other threads are given the target, and wait at the
 # block's barrier.
 _LOOK = tl.constexpr("""{

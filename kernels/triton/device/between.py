@@ -1,5 +1,5 @@
-"""What passes between the layers of a stack that runs as a wavefront: a layer is at step t while the layer above is at
-t - 1.
+"""What passes between the layers of a stack that runs as a wavefront. A layer is at step t while the layer above it is
+at t - 1.
 
 Layers take the place of directions, in grids and in memory. Outputs are (T, B, L·H) and grad_x is (T, B, L·G·H). But x
 (T, B, G·H) and grad_output (T, B, H) come from outside the stack. A layer reads its input where the layer below writes

@@ -17,9 +17,10 @@ def reduced(level: tl.constexpr, kinds: tl.constexpr, values, row):
 
     Args:
         level: how many rounds of reductions came before this one in the stage.
-        row: the mask of the tile's units, and the number of units. Where a tile has not all units, also: memory for the
-            stage's first round; the distance to the next round's memory; the counter where programs meet; how often
-            they met before the stage; the patience; and (1, BLOCKS), a number for each program.
+        row: the mask of the tile's units, and the number of units. If the tile lacks some units, six more entries
+            follow. They are memory for the stage's first round, the distance to the next round's memory, and the
+            counter where programs meet. Then come how often programs met before the stage, the patience, and (1,
+            BLOCKS), a number for each program.
     """
     if len(row) == 2:
         numbers = ()

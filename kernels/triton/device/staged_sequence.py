@@ -7,8 +7,8 @@ the values that a later stage of the step reads. The operands of products go thr
 stage that has products, and for each round of a stage's reductions.
 
 * ring: for each operand (2, groups, heads, ROWS, columns · WIDTH), one operand behind the other, for this step and the
-  next, zero at first. An operand's place in the ring has, after the column: the number of columns, heads, WIDTH, and
-  the numbers that a row of all preceding operands takes;
+  next, zero at first. After the column, an operand's place in the ring has four numbers: columns, heads, WIDTH, and how
+  many numbers a row of all preceding operands takes;
 * partials (rounds of reductions, groups, 2 · MOST, BLOCKS, ROWS): the partial results of reductions, as in
   `reductions`;
 * arrived: one counter for each group, `barrier.APART` apart, zero at first.
@@ -16,9 +16,9 @@ stage that has products, and for each round of a stage's reductions.
 Two steps in the ring, and one in partials, are enough. Before a program writes to a place again, it meets the other
 programs at least once after they have read that place.
 
-A product is a tuple of constants: its stage, the operand's place in the ring, whether it is transposed, the number of
-row blocks, and CHUNKS, AHEAD and SPLIT as in `resident`. ``weights`` has a tensor (D · heads, row blocks · H / heads, H
-/ heads) for each product.
+A product is a tuple of constants. They are its stage, the operand's place in the ring, whether it is transposed, and
+the number of row blocks. CHUNKS, AHEAD and SPLIT follow, as in `resident`. ``weights`` has a tensor (D · heads, row
+blocks · H / heads, H / heads) for each product.
 """
 
 import triton
@@ -44,8 +44,8 @@ def run(
     """Run rows ``start`` to ``stop`` of the batch through all steps, from the carried ``states`` to the states in
     ``left``. With ``way`` -1 the last step comes first.
 
-    ``reads``, ``writes`` and ``adds`` have an entry for each stage. ``meetings`` and ``rounds`` count the meetings and
-    the rounds of reductions of a step before each stage; their last entries are the counts of a whole step.
+    ``reads``, ``writes`` and ``adds`` have an entry for each stage. ``meetings`` and ``rounds`` count a step's meetings
+    and rounds of reductions before each stage; their last entries count the whole step.
     """
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse

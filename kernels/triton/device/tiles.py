@@ -13,9 +13,12 @@ def place_of_tile(
     first_row, stop, first_unit, batch, size, direction, directions: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """A tile's rows and units; the mask of rows before ``stop``; the mask of elements that exist; offsets in a state of
-    (S, D, B, H), and the distance from one state to the next; offsets in a direction of (D, H), which are the same for
-    every row."""
+    """A tile's rows and units, its masks and its offsets.
+
+    Returns the rows; the units; the mask of rows before ``stop``; the mask of elements that exist. Then come the
+    offsets in a state of (S, D, B, H), and the distance from one state to the next. The last are offsets in a direction
+    of (D, H), the same for every row.
+    """
     rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = first_unit + tl.arange(0, UNITS)[None, :]
     present = rows < stop
