@@ -3,7 +3,8 @@ recomputes what forward saves.
 
 `forward` and `backward` run steps ``start`` to ``stop``, in the order of travel, for a tile of rows and units in one
 direction. A cell with a recurrent product gets one launch per step. Its product is a GEMM between launches or, in
-forward, made by the kernel itself. A cell without a recurrent product runs all its steps in one launch.
+forward, made by the kernel itself. A cell with neither a recurrent product nor a projection runs all its steps in one
+launch.
 
 Shapes: x, grad_x (T, B, D·G·H); product, grad_product (D, B, R·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D,
 R·H); parameters (D, rows, H). States and their gradients are (S, D, B, H), but first, fresh, grad_final and

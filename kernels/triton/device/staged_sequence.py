@@ -7,8 +7,8 @@ the values that a later stage of the step reads. The operands of products go thr
 stage that has products, and for each round of a stage's reductions.
 
 * ring: for each operand (2, groups, heads, ROWS, columns · WIDTH), one operand behind the other, for this step and the
-  next, zero at first. After the column, an operand's place in the ring has four numbers: columns, heads, WIDTH, and how
-  many numbers a row of all preceding operands takes;
+  next, zero at first. After the column, an operand's place in the ring has four numbers: columns, heads, WIDTH, and the
+  row length of all preceding operands;
 * partials (rounds of reductions, groups, 2 · MOST, BLOCKS, ROWS): the partial results of reductions, as in
   `reductions`;
 * arrived: one counter for each group, `barrier.APART` apart, zero at first.

@@ -162,9 +162,9 @@ ALONE_BYTES = 64 << 10
 # The most programs along a grid's second axis.
 GRID_ROWS = 65535
 
-# Constants of the time model by which plans are compared. CLOCK_RATE is an H200's. START_SECONDS is an estimate for
-# zeroing counters and loading weights before the first step. STEP_SECONDS is a step of two launches from Python.
-# PRODUCT_RATE is the GEMM library's, by the bytes of the storage dtype; 4 is TF32.
+# Constants of the time model by which plans are compared. CLOCK_RATE is an H200's clock rate. START_SECONDS is an
+# estimate for zeroing counters and loading weights before the first step. STEP_SECONDS is a step of two launches from
+# Python. PRODUCT_RATE has the GEMM library's operations a second, by the bytes of the storage dtype; 4 is TF32.
 CLOCK_RATE = 1.755e9
 START_SECONDS = 20e-6
 STEP_SECONDS = 10e-6

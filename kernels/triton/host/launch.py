@@ -25,7 +25,7 @@ class Launch:
 
     At every launch Triton's own launcher looks at every argument to find the compiled kernel, which takes longer than
     these kernels do. Between calls of a `Launch` only integers change that nothing is compiled for. So a `Launch` asks
-    Triton once. Of another `Launch` with the same key it takes the compiled kernel without asking.
+    Triton once. Another `Launch` with the same key takes the compiled kernel without asking.
     """
 
     def __init__(self, kernel: Any, grid: tuple[int, int, int], **arguments: Any) -> None:

@@ -4,9 +4,9 @@ It runs layers whose hidden state is not projected and whose recurrent weights f
 among programs that are all on the device at once. Where one program holds all weights, no programs meet.
 
 For each step and unit, training keeps numbers in the storage dtype. An LSTM keeps six (output, c and four values), or
-two with `seqcells.settings(recompute=True)`. A GRU keeps five, or one. The projected input, four and three numbers,
-exists besides while forward runs, and its gradient while backward runs. In a backward that recomputes, both hold a
-`recomputed.Window` only.
+two with `seqcells.settings(recompute=True)`. A GRU keeps five, or one. The projected input, four numbers for an LSTM
+and three for a GRU, exists besides while forward runs. Its gradient exists while backward runs. In a backward that
+recomputes, both hold a `recomputed.Window` only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 def refuses(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None."""
     if shape.layers > 1 and not shape.recurrent:
-        # The layer above waits for the sum of its neighbour's steps over all programs. That sum tells how far each
+        # A layer of a stack waits for the sum of its neighbour's steps over all programs. That sum tells how far each
         # program is only if programs keep step with each other.
         return "the programs of a layer without a recurrent product do not wait for each other"
     if shape.projected:

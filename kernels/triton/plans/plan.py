@@ -32,8 +32,8 @@ PLANS = SCAN | {
     "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }
-# The same for cells that run by stages. A cell does, unless the package has printed kernels of one stage for it; so
-# does any cell when values of its steps are kept.
+# The same for cells that run by stages. A cell does not if the package has printed kernels of one stage for it. Any
+# cell runs by stages when values of its steps are kept.
 STAGED_PLANS = SCAN | {
     "persistent": (
         "staged_meeting",

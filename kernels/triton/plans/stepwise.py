@@ -1,7 +1,8 @@
 """The stepwise plan: at each time step one GEMM of the library, and one kernel for everything else.
 
-It runs every cell at any size. A cell without a recurrent product has no GEMM in a step: one launch runs all steps.
-Both directions of a layer share one launch and one GEMM; only a projection has a GEMM for each direction.
+It runs every cell at any size. A cell with neither a recurrent product nor a projection has no GEMM in a step: one
+launch runs all steps. Both directions of a layer share one launch and one GEMM; only a projection has a GEMM for each
+direction.
 
 In fused steps the kernel makes the product too, so a step is one launch. Backward is the same for both kinds of steps.
 A cell of several stages has such a step for each stage: see `staged_stepwise`.
