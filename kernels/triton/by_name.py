@@ -1,5 +1,5 @@
-"""The engine of ``backend="triton-persistent"``: the persistent plan for whatever it can run, several layers at once
-where they fit, whether or not that is the fastest way."""
+"""The engine of ``backend="triton-persistent"``: the persistent plan for every layer that it can run, even where
+another plan is faster. `wavefront` decides how many layers of a stack run in one launch."""
 
 from types import ModuleType
 
@@ -34,17 +34,17 @@ def _plan(layer: Shape | Recurrence) -> ModuleType:
 
 
 def refuses(shape: Shape) -> str | None:
-    """Why the plan cannot run a layer, or None."""
+    """Why the persistent plan cannot run a layer, or None."""
     return _plan(shape).refuses(shape)
 
 
 def refuses_backward(shape: Shape) -> str | None:
-    """Why the plan cannot run a layer backward, which the stepwise plan then does, or None."""
+    """Why the persistent plan cannot run a layer's backward, which the stepwise plan then runs, or None."""
     return _plan(shape).refuses_backward(shape)
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
-    """What a layer takes by the plan's model; None where it cannot run it."""
+    """Seconds of a layer by the plan's model, or None where the plan cannot run it."""
     return _plan(shape).seconds(shape, gradients)
 
 
@@ -54,12 +54,12 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer, or a stack → output (T, B, D·H), final states, what backward needs."""
+    """Run a layer or a stack. Returns output (T, B, D·H), final states, tensors that backward needs."""
     return _plan(q).forward(q, save)
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     return _plan(q).backward(q, given)
 
 

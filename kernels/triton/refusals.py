@@ -1,4 +1,4 @@
-"""Why the Triton engines cannot run a call. Nothing here imports triton by itself."""
+"""Why the Triton engines cannot run a call. Triton is imported inside functions only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refuses(call: Call) -> str | None:
 
 @untraced
 def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
-    """Why a cell that runs by stages cannot, or None; what the package has no kernels for is printed here."""
+    """Why Triton cannot run a cell that runs by stages, or None. Kernels that the package lacks are printed here."""
     from .host import printed
     from .plans import staged_stepwise
 
@@ -57,14 +57,14 @@ def refuses_by_clusters(call: Call) -> str | None:
 
 
 def clusters_in_words(call: Call) -> str:
-    """How the cluster plan runs a call."""
+    """How the cluster plan runs a call, or why it cannot; empty where the call's sizes are not known."""
     from .plans import cluster
 
     return cluster.in_words(Shape.called(call)) if call.rows else ""
 
 
 def persistently_in_words(call: Call) -> str:
-    """How the persistent plan runs a call, or cannot."""
+    """How the persistent plan runs a call, or why it cannot."""
     from . import by_name
     from .plans import plan, wavefront
 

@@ -1,1 +1,1 @@
-"""What runs on a GPU: kernels, and the functions that kernels call."""
+"""Device code: kernels, and the functions that kernels call."""

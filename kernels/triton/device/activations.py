@@ -1,7 +1,8 @@
 """Triton's form of the functions in seqcells/cells/activations.py, under the same names, for float32 and float64.
 
-Made of what both the compiler and the interpreter have on every device: libdevice has no interpreter. Each is
-finite wherever its limit is, and accurate near zero, where 1 - exp(x) and the like would lose their digits.
+They use only what both the compiler and the interpreter have on every device; the interpreter has no libdevice. Each
+function is finite wherever its limit is finite. Each is accurate near zero, where terms such as 1 - exp(x) would lose
+digits.
 """
 
 import triton
@@ -40,7 +41,7 @@ def floor(x):
 
 @triton.jit
 def expm1(x):
-    """By the Taylor series where exp(x) - 1 would lose digits of what it cancels."""
+    """A Taylor series where exp(x) - 1 would lose digits by cancellation."""
     terms: tl.constexpr = 18 if x.dtype == tl.float64 else 11
     series = tl.zeros_like(x) + 1.0
     for k in tl.static_range(terms, 1, -1):
@@ -55,7 +56,7 @@ def sigmoid(x):
 
 @triton.jit
 def tanh(x):
-    """Below 0.625 by Cephes' rational (double) or polynomial (float), else 1 - 2 / (exp(2|x|) + 1)."""
+    """Below 0.625 Cephes' rational function (double) or polynomial (float), else 1 - 2 / (exp(2|x|) + 1)."""
     size = tl.abs(x)
     square = x * x
     if x.dtype == tl.float64:

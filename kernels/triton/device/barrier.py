@@ -1,11 +1,12 @@
-"""Where the programs of one launch wait for each other, over and over.
+"""The barrier by which the programs of one launch wait for each other, again and again.
 
-Counters only grow, one to a line of the cache, so that nothing is ever set back. At a barrier all meet at one: each
-program adds one when what it has written may be read, and waits until all have added theirs, so the target of meeting m
-is m times their number. With flags each has a counter of its own, the number of steps it has written, and whoever reads
-waits for those alone whose units are in what it reads. All of them must be on the device at once, which a cooperative
-launch guarantees; should one be missing all the same, the others stop waiting after ``patience`` looks, run to their
-end on what they find, and say so: a bug gives an error, not a machine that hangs.
+Counters only grow, so that none is ever reset; each has a cache line of its own. At a barrier all programs use one
+counter. Each program adds one when its writes may be read, and waits until all programs have added theirs. So the
+target of meeting m is m times the number of programs. With flags each program has a counter of its own, the number of
+steps that it has written. A reader waits only for the programs whose units it reads. All programs must be on the device
+at once, which a cooperative launch guarantees. Should one be missing all the same, the other programs stop waiting
+after ``patience`` looks at a counter. They run to their end on what they find, and report it: a bug gives an error, not
+a machine that hangs.
 """
 
 import triton
@@ -13,14 +14,15 @@ import triton.language as tl
 
 from .. import interpreted
 
-# Counters are so many numbers apart: one to a line of the cache.
+# The distance between two counters, in int32 numbers: a cache line each.
 APART = tl.constexpr(32)
-# A program has so many threads, each of which can look at one counter; see `configurations.PERSISTENT_WARPS`.
+# The threads of a program, each of which can look at one counter; see `configurations.PERSISTENT_WARPS`.
 LOOKING = tl.constexpr(256)
-# Triton's own acquiring load is an atomic addition of nothing, followed, for a scalar, by a trip through shared memory
-# and two barriers of the block at every look (triton #7125), and of a tensor's looks the least takes such a trip too.
-# This is one load by each thread that has a counter to look at, the first ones: more of them would queue for a line of
-# the L2 cache. Each waits for its own; the other threads are given the target, and wait at the block's barrier.
+# In Triton an acquiring load is an atomic addition of 0. For a scalar, each look then takes a trip through shared
+# memory and two barriers of the block (triton #7125). The minimum over a tensor of looks takes such a trip too. This
+# assembly is one load by each of the first threads, one thread per counter. More loads would queue for a line of the L2
+# cache. Each of these threads waits for its own counter. All other threads are given the target, and wait at the
+# block's barrier.
 _LOOK = tl.constexpr("""{
     .reg .pred looks;
     .reg .u32 thread;
@@ -36,7 +38,7 @@ INTERPRETED = tl.constexpr(interpreted())
 
 @triton.jit
 def counters_of(arrived, group, FLAGS: tl.constexpr):
-    """A group's first counter, and this program's."""
+    """The first counter of a group, and this program's counter."""
     if FLAGS:
         counters = arrived + group * tl.num_programs(0) * APART
         return counters, counters + tl.program_id(0) * APART
@@ -46,29 +48,30 @@ def counters_of(arrived, group, FLAGS: tl.constexpr):
 
 @triton.jit
 def arrive(counter):
-    """Say that what this program has written may be read."""
-    # Every thread's stores come before the one thread's release.
+    """Signal that what this program has written may be read."""
+    # The stores of all threads must come before the release, which one thread makes.
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="release", scope="gpu")
 
 
 @triton.jit
 def wait(counters, count, target, patience):
-    """Until each of so many counters has reached the target → the patience to go on with: 0 once it has run out.
+    """Wait until each of ``count`` counters has reached the target. Returns the patience left, 0 once it has run out.
 
-    It is each thread's own: see `tell`.
+    Each thread has its own value of the result: see `tell`.
     """
     looks = 0
     while (looks < patience) & (_look(counters, count, target) < target):
         looks += 1
-    # No thread reads what others wrote before those that look have seen that it is there.
+    # No thread may read what other programs wrote before the threads that look have seen the target.
     tl.debug_barrier()
     return tl.where(looks < patience, patience, 0)
 
 
 @triton.jit
 def tell(patience):
-    """Stop with an error where the patience of some thread has run out. Its kernels are compiled with assertions."""
+    """Stop with an error if the patience of any thread has run out. Kernels that call this are compiled with
+    assertions."""
     tl.device_assert(patience > 0, "programs of the persistent plan have waited for each other in vain")
 
 

@@ -1,10 +1,11 @@
-"""What passes between the layers of a stack, which run as a wavefront: a layer at step t beside the one above at t - 1.
+"""What passes between the layers of a stack that runs as a wavefront. A layer is at step t while the layer above it is
+at t - 1.
 
-Layers are where a single layer has directions, in grids and in memory: outputs are (T, B, L·H), grad_x (T, B, L·G·H);
-but x and grad_output, which come from outside, are (T, B, G·H) and (T, B, H). A layer takes its input from where the
-layer below writes its output, which holds all steps: so that one waits for nobody above it, and may run ahead. Backward
-it is the other way round. What comes from outside and what comes from a layer are read by all and added; the one or
-the other is read where there is such a thing, and 0 elsewhere.
+Layers take the place of directions, in grids and in memory. Outputs are (T, B, L·H) and grad_x is (T, B, L·G·H). But x
+(T, B, G·H) and grad_output (T, B, H) come from outside the stack. A layer reads its input where the layer below writes
+its output. That array holds all steps, so a layer never waits for the layer above and may run ahead. Backward works the
+other way round. A program reads a part from outside and a part from the neighbouring layer, and adds both. The part
+that its layer does not have is masked to 0.
 """
 
 import triton
@@ -16,8 +17,11 @@ from .tiles import add, load
 
 @triton.jit
 def neighbour(counter, layer, step: tl.constexpr, layers: tl.constexpr):
-    """Of the layer ``step`` away from one with that counter: which of weight_ih is between the two; its counter; and
-    whether it is there, 1 or 0. Where it is not, the nearest, and the layer's own."""
+    """Find the layer that is ``step`` (-1 or 1) away from ``layer``, whose counter is ``counter``.
+
+    Returns the index in weight_ih of the weight between the two, the neighbour's counter, and 1 or 0: whether the
+    neighbour exists. If it does not, the index is the nearest one, and the counter is the layer's own.
+    """
     there = ((layer + step >= 0) & (layer + step < layers)).to(tl.int32)
     pair = tl.minimum(tl.maximum(layer + min(step, 0), 0), layers - 2)
     return pair.to(tl.int64), counter + there * step * barrier.APART, there
@@ -29,7 +33,8 @@ def from_below(
     gates: tl.constexpr, layers: tl.constexpr, work: tl.constexpr, precision: tl.constexpr,
     ROWS: tl.constexpr, BETWEEN: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """The input's part of step t: W_ih h + b_ih of the layer below, whose counter is waited for, or the lowest's x."""
+    """The input's part of step t, and the patience left. It is W_ih h + b_ih of the layer below, after a wait for that
+    layer's counter. The lowest layer reads x instead."""
     outside = (rows < stop * (1 - there)) & (units < size)
     xs = load(x, gates, size, (t * batch + rows) * (gates * size) + units, outside, work)
     patience = barrier.wait(counter, 1, target * there, patience)
@@ -46,7 +51,8 @@ def from_above(
     gates: tl.constexpr, layers: tl.constexpr, work: tl.constexpr, precision: tl.constexpr,
     ROWS: tl.constexpr, BETWEEN: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the output of step t: grad_x W_ih of the layer above, or the highest's own."""
+    """The gradient of the output of step t, and the patience left. It is grad_x W_ih of the layer above, after a wait;
+    the highest layer reads grad_output instead."""
     t = t.to(tl.int64)
     outside = (rows < stop * (1 - there)) & (units < size)
     g = load(grad_output, 1, 0, (t * batch + rows) * size + units, outside, work)

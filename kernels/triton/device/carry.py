@@ -1,4 +1,4 @@
-"""What is carried from chunk to chunk of sequences whose chunks have run side by side; see `plans.scan`."""
+"""The carry of states from chunk to chunk of sequences, after the chunks have run side by side; see `plans.scan`."""
 
 import triton
 import triton.language as tl
@@ -8,11 +8,13 @@ import triton.language as tl
 def carry(
     gain, end, cut, first, starts, last, count, size, backwards, directions: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Write what each chunk begins with, ``starts`` (D, K, size), and what the last one ends with, ``last`` (D, size).
+    """Write the state with which each chunk begins, ``starts`` (D, K, size), and the state with which the last chunk
+    ends, ``last`` (D, size).
 
-    A chunk's end is gain · start + end, both (D, K, size), or ``end`` alone where ``cut`` (K, size) is set. ``first``
-    (D, size) is what the first chunk in the direction of travel begins with. The lowest bits of ``backwards`` tell
-    which directions go from the last chunk to the first. A program has a block of units of one direction.
+    A chunk's end is gain · start + end, both (D, K, size). Where ``cut`` (K, size) is set it is ``end`` alone.
+    ``first`` (D, size) is the state with which the first chunk in the direction of travel begins. The lowest bits of
+    ``backwards`` tell which directions go from the last chunk to the first. A program has a block of units in one
+    direction.
     """
     direction = tl.program_id(1).to(tl.int64)
     units = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

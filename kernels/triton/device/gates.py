@@ -1,14 +1,16 @@
-"""The fused-gates kernels: all that a step does but its products, forward and backward, for any cell; and `values`,
-what forward saves, once more.
+"""The fused-gates kernels: everything in a time step except its GEMM, forward and backward, for any cell. `values`
+recomputes what forward saves.
 
-Both run steps ``start`` to ``stop`` (in the order of travel) of a tile of the batch and its units in one direction. A
-cell with a recurrent product is given one step at a launch, its products made in between, or, forward, by the kernel
-itself; a cell without one all of them.
+`forward` and `backward` run steps ``start`` to ``stop``, in the order of travel, for a tile of rows and units in one
+direction. A cell with a recurrent product gets one launch per step. Its product is a GEMM between launches or, in
+forward, made by the kernel itself. A cell with neither a recurrent product nor a projection runs all its steps in one
+launch.
 
-Shapes: x, grad_x (T, B, D·G·H); product, grad_product (D, B, R·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias
-(D, R·H); states and all gradients of states (S, D, B, H), but of first and fresh each state by itself; parameters
-(D, rows, H); what is kept of each step, such as output, (T, B, D·H), of several (count, T, B, D·H). Everything computed
-with is in ``states.dtype``, float32 or float64; other tensors may be stored narrower.
+Shapes: x, grad_x (T, B, D·G·H); product, grad_product (D, B, R·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D,
+R·H); parameters (D, rows, H). States and their gradients are (S, D, B, H), but first, fresh, grad_final and
+grad_initial are one tensor (D, B, H) per state. An array of all steps, such as output, is (T, B, D·H); several of them
+are (count, T, B, D·H). All arithmetic is in ``states.dtype``, float32 or float64; other tensors may be stored in a
+narrower dtype.
 """
 
 import triton
@@ -34,7 +36,7 @@ from .tiles import (
     where_or_zero,
 )
 
-VARYING = ["start", "stop", "steps", "batch", "slots", "window", "size"]  # none of these makes the compiler start again
+VARYING = ["start", "stop", "steps", "batch", "slots", "window", "size"]  # a new value of these causes no recompilation
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -46,17 +48,18 @@ def forward(
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
     ALIGNED: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """One step, and then another: states in and out in place, in full precision; output where it is valid, else 0.
+    """Run the steps. ``states`` are updated in place, in full precision. ``output`` is 0 at padded times.
 
-    Written where given: hidden (slots, D, B, H), a ring of what the next step's product reads; saved, the cell's own;
-    after, some of the states as they are after each step: ``kept`` has a state's place there, or -1. The product is
-    read, or, where there is ``weight``, made here of what ``hidden`` has for this step (one step then, and no more).
+    Optional outputs: ``hidden`` (slots, D, B, H), a ring of hidden states that the next step's product reads;
+    ``saved``, the cell's values for backward; ``after``, states after each step. ``kept`` has each state's index in
+    ``after``, or -1. The recurrent product is read from ``product``. With ``weight`` the kernel makes it from
+    ``hidden`` instead, and a launch runs one step only.
     """
     work: tl.constexpr = states.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
@@ -120,24 +123,23 @@ def backward(
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of those steps, the last first: grad_states, of the states after step stop - 1, becomes that of the
-    states before step start (but for a boundary there: the caller's next launch, or the caller, cuts it). In its place
-    there may be grad_final, to be read, None for zeros, and grad_initial, to be written if given, of each state by
-    itself.
+    """Run backward for the steps, the last first. grad_states, the gradient of the states after step stop - 1, becomes
+    the gradient of the states before step start. A boundary before step start is left to the next launch, or to the
+    caller. Without grad_states the kernel reads grad_final, None for zeros, and writes grad_initial, if given.
 
-    grad_read (D, B, H) is what of the hidden state's gradient came through the product that read it, in the step after;
-    grad_product, where given, takes dr for that of this step. Read where needed: before to result, as `states_around`
-    has them. ``again`` is the cell's forward where the values it saves are to be computed once more from x and product
-    (D, window, B, R·H), or None. With ``window`` these, before, grad_x and grad_r are of so many steps alone, of each
-    direction its own, in the order of time. ``previous`` and ``next`` say which states are read before and after a
-    step. grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut`` states do not cross steps, so
-    no boundary cuts them, and grad_fresh has nothing of theirs.
+    grad_read (D, B, H) is the part of the hidden state's gradient that comes through the next step's recurrent product.
+    grad_product, if given, receives this step's dr. before, first, after and result are as in `states_around`.
+    ``again`` is the cell's forward where its saved values are recomputed from x and product (D, window, B, R·H), else
+    None. With ``window``, the arrays x, product, before, grad_x and grad_r hold that many steps: for each direction its
+    own, in the order of time. ``previous`` and ``next`` flag the states that are read before and after a step.
+    grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut`` states do not cross steps: no
+    boundary cuts them, and their part of grad_fresh is not used.
     """
     work: tl.constexpr = tl.float64 if grad_x.dtype.element_ty == tl.float64 else tl.float32
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
@@ -209,13 +211,12 @@ def values(
     previous: tl.constexpr, next: tl.constexpr, directions: tl.constexpr, reverse: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """What the cell's forward saves of those steps, a window's, all at once: saved (count, window, B, D·H). The rest is
-    as `backward` has it; in the grid the batch comes once for each step of a window.
-    """
+    """Recompute what the cell's forward saves, for all steps of a window in parallel: saved (count, window, B, D·H).
+    Other arguments are as in `backward`. The grid's first axis has the tiles of the batch once for each step."""
     work: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     tiles = tl.cdiv(batch, ROWS)
     i = start + tl.program_id(0) // tiles
     rows, units, present, inside, _, plane, everywhere = place_of_tile(
@@ -241,8 +242,8 @@ def _values(
     cell: tl.constexpr, i, x, product, bias, s, p, steps, batch, size, rows, units, inside, everywhere, window,
     gates: tl.constexpr, recurrent: tl.constexpr, directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
-    """What the cell's forward saves of step i, which is one of the window that x and product (D, window, B, R·H) are
-    of."""
+    """What the cell's forward saves at step i, one of the window's steps, which x and product (D, window, B, R·H)
+    hold."""
     moment = place_in_window(i, window, steps, backwards)
     r = ()
     if recurrent > 0:

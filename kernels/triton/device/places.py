@@ -1,16 +1,19 @@
-"""How kernels read and write what the tables of cells that run by stages tell: `tables` has them in words.
+"""How kernels read and write the values that the tables of cells that run by stages name; see `tables`.
 
-A place is a tuple of constants: kind, the array's number among those that the kernel is given, column, the array's
-number of columns, heads. Kinds are axes, and
+A place is a tuple of constants: kind, the array's index among the kernel's arrays, column, the array's number of
+columns, heads. A kind is the array's axes, or one of
 
-* ``"parts"``: what products read and give, (D, heads, B, columns · H / heads), which is (D, B, columns · H) for one;
-* ``"held"``: in registers, the column's of what a kernel has there; ``"carried"``: there for the next step;
-* ``"ring"``: where programs that meet exchange what products read, see `staged_sequence`;
-* ``"before"``: of the column's state in its history, a step earlier;
+* ``"parts"``: operands and results of products, (D, heads, B, columns · H / heads), which for one head is (D, B,
+  columns · H);
+* ``"held"``: a value that the kernel holds in registers, at the index ``column``; ``"carried"``: a value carried in
+  registers to the next step;
+* ``"ring"``: the memory where programs exchange operands, see `staged_sequence`;
+* ``"before"``: the state with the index ``column``, a step earlier in its history;
 * ``"units"``: the number of units;
-* ``"absent"``: nowhere; it is read as zero.
+* ``"absent"``: no memory; the value is read as zero.
 
-Tiles are (ROWS, UNITS), with one row where they are the same for all, and one unit where they are numbers of a row.
+Tiles are (ROWS, UNITS). A tile has one row if its values are the same for all rows, and one unit if it has a number per
+row.
 """
 
 import triton
@@ -22,7 +25,8 @@ def loaded(
     places: tl.constexpr, arrays, first, i, t, earlier, rows, units, present, batch, size,
     directions: tl.constexpr, direction, work: tl.constexpr,
 ):  # fmt: skip
-    """What is in some places of memory in step i, at time t; ``first``: the states before all steps, (D, B, H) each."""
+    """Load the values of some places at step i, which is time t. ``first`` has the states before all steps, (D, B, H)
+    each."""
     tiles = ()
     for k in tl.static_range(len(places)):
         tile = _loaded(
@@ -35,7 +39,7 @@ def loaded(
 
 @triton.jit
 def completed(places: tl.constexpr, tiles, held):
-    """The same tiles, and in their places those that are held in registers."""
+    """The same tiles, with the values that are held in registers put in their places."""
     found = ()
     for k in tl.static_range(len(places)):
         if places[k][0] == "held":
@@ -73,13 +77,13 @@ def write(
     places: tl.constexpr, adds: tl.constexpr, tiles, arrays, t, rows, units, present, batch, size,
     directions: tl.constexpr, direction,
 ):  # fmt: skip
-    """Tiles to some places of memory; those that ``adds`` names are added to what is there."""
+    """Store tiles to their places in memory. Where ``adds`` is set, a tile is added to the stored values."""
     for k in tl.static_range(len(places)):
         if not (places[k][0] == "carried" or places[k][0] == "absent" or places[k][0] == "ring"):
             at = arrays[places[k][1]] + _at(places[k], t, rows, units, batch, size, directions, direction)
             there = _there(places[k], units, present, size)
             if places[k][0] == "TB" or places[k][0] == "B":
-                there = there & (tl.min(units, 1, keep_dims=True) == 0)  # of the programs that have it, one
+                there = there & (tl.min(units, 1, keep_dims=True) == 0)  # one of the programs that have it stores it
             if adds[k]:
                 tl.store(at, tl.load(at, there, other=0.0) + tiles[k], there)
             else:
@@ -88,7 +92,7 @@ def write(
 
 @triton.jit
 def carried_on(places: tl.constexpr, tiles):
-    """Of what a stage returns that which passes to the next step."""
+    """Those results of a stage that pass to the next step."""
     states = ()
     for k in tl.static_range(len(places)):
         if places[k][0] == "carried":
@@ -98,7 +102,7 @@ def carried_on(places: tl.constexpr, tiles):
 
 @triton.jit
 def _at(place: tl.constexpr, t, rows, units, batch, size, directions: tl.constexpr, direction):
-    """Where a place's elements are from the beginning of its array."""
+    """The offsets of a place's elements from the beginning of its array."""
     kind: tl.constexpr = place[0]
     column: tl.constexpr = place[2]
     columns: tl.constexpr = place[3]
@@ -132,7 +136,7 @@ def _at(place: tl.constexpr, t, rows, units, batch, size, directions: tl.constex
 
 @triton.jit
 def _there(place: tl.constexpr, units, present, size):
-    """Which of a place's elements there are."""
+    """The mask of a place's elements that exist."""
     kind: tl.constexpr = place[0]
     if kind == "TB" or kind == "B":
         return present

@@ -1,7 +1,8 @@
-"""What stages make of all units of a row: Triton's form of the reductions in seqcells/cells/units.py.
+"""Reductions over all units of a row: Triton's form of those in seqcells/cells/units.py.
 
-Of programs that have some of a row's units each, what each makes of its own goes to memory, (2 · numbers, programs,
-ROWS), and all of them merge it: variances from (mean, sum of squares about it), logsumexps from (maximum, sum).
+Where each program has only some of a row's units, it writes partial results to memory (2 · numbers, programs, ROWS).
+Every program then merges all partial results: variances from (mean, sum of squares about it), logsumexps from (maximum,
+sum).
 """
 
 import triton
@@ -12,13 +13,14 @@ from . import barrier
 
 @triton.jit
 def reduced(level: tl.constexpr, kinds: tl.constexpr, values, row):
-    """A number of each sequence, (ROWS, 1), for each of ``kinds``: of all units of the value in its place.
+    """Reduce each of ``values`` over all units of a row, by the reduction at its place in ``kinds``: (ROWS, 1) each.
 
     Args:
         level: how many rounds of reductions came before this one in the stage.
-        row: which elements of a tile are units, and how many units there are. Where a tile has not all of them, that
-            memory for the stage's first round and how far the next one's is behind it; the counter where programs meet,
-            how often they met before the stage, how long to wait, and (1, BLOCKS) numbers for as many as may be.
+        row: the mask of the tile's units, and the number of units. If the tile lacks some units, six more entries
+            follow. They are memory for the stage's first round, the distance to the next round's memory, and the
+            counter where programs meet. Then come how often programs met before the stage, the patience, and (1,
+            BLOCKS), a number for each program.
     """
     if len(row) == 2:
         numbers = ()
@@ -57,7 +59,7 @@ def _met(kinds: tl.constexpr, values, inside, size, memory, counter, meeting, pa
 
 @triton.jit
 def _part(kind: tl.constexpr, value, inside, count):
-    """Two numbers of each row of a tile, the second of some reductions alone."""
+    """Two partial results of each row of a tile. Only some reductions need the second."""
     if kind == "variance":
         mean = _sum(value, inside) / count
         apart = value - mean

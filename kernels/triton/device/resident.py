@@ -1,14 +1,15 @@
 """Recurrent weights that stay on the chip for a whole sequence, and the products with them.
 
-A program holds what its own units need of every gate's weights. The dimension summed over, at each gate padded to
-WIDTH, is cut into CHUNKS, whose sizes are powers of two as tiles' must be: any number of units, little over. Each chunk
-is cut again into SPLIT parts, one for each warp: a tile of a few rows and units is too small to divide among warps any
-other way, and undivided every warp would read all the weights. So tiles have three dimensions, (SPLIT, ·, ·), and
-products are summed over the first.
+A program holds the part of every gate's weights that its own units need. The dimension summed over, padded to WIDTH at
+each gate, is cut into CHUNKS. Their sizes are powers of two, as Triton's tile sizes must be; so any number of units
+fits with little padding. Each chunk is cut again into SPLIT parts, one for each warp. A tile of a few rows and units is
+too small to divide among warps any other way. Undivided, every warp would read all the weights. So tiles have three
+dimensions, (SPLIT, ·, ·), and products are summed over the first.
 
-Where weights stay is the loop's to say, for Triton has no word for it. What a `while` reads, the compiler moves out of
-it into registers. Of what a `for` reads it has shared memory hold the tiles, and the loop read them each time again, so
-as not to run out of registers. So there is a `for` in the `while`, of all steps or of one, which is then no loop.
+Triton has no option for where weights stay, so the form of the time loop decides it. Weights that a `while` loop reads
+are moved out of the loop into registers by the compiler. For a `for` loop the compiler keeps the tiles in shared memory
+and reads them again in each iteration, to save registers. So each time loop is a `for` inside a `while`. The `for` runs
+all steps, or a single step, in which case it is no loop.
 """
 
 import triton
@@ -25,15 +26,15 @@ def hold(
     base, planes: tl.constexpr, size, along, across, units,
     CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """Weights (…, size, size) as (SPLIT, chunk / SPLIT, UNITS) tiles, chunk by chunk and in each plane by plane.
+    """Load weights (…, size, size) as (SPLIT, chunk / SPLIT, UNITS) tiles, ordered by chunk, then by plane.
 
-    ``along`` and ``across`` are strides over what is summed and over ``units``; past WIDTH the sum goes on in the next
-    plane. For tf32x3 the weights' second halves follow, in the same order.
+    ``along`` is the stride over the dimension summed over, ``across`` the stride over ``units``. Past WIDTH the sum
+    goes on in the next plane. For tf32x3 the low halves of the weights follow, in the same order.
     """
     tiles = ()
     rest = ()
     before = 0
-    n = tl.trans(units)[None, :, :]  # as rows of weights lie in memory: the compiler then stores a tile once it is read
+    n = tl.trans(units)[None, :, :]  # in the order of memory: the compiler then stores each tile once it is read
     for c in tl.static_range(len(CHUNKS)):
         k = _places(before, CHUNKS[c], SPLIT)[:, None, :]
         before += CHUNKS[c]
@@ -44,7 +45,7 @@ def hold(
                 tile, low = _halves(tile)
                 rest = rest + (low,)
             tiles = tiles + (rounded(tile, precision),)
-        # No more than a chunk is on its way to shared memory, in registers, at a time.
+        # The barrier lets only one chunk at a time be in registers, on its way to shared memory.
         tl.debug_barrier()
     return tiles + rest
 
@@ -55,10 +56,11 @@ def product(
     planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
     CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
-    """What other programs have written, `rounded`, rows of ``pitch``, times weights, summed: (ROWS, UNITS) for every
-    plane. And the patience that is left of waiting for it: for as many ``meetings``, since the first step.
+    """Multiply what other programs have written, `rounded`, by the weights: sums (ROWS, UNITS) for every plane, and the
+    patience left.
 
-    So many chunks are on their way at a time as ``AHEAD`` says.
+    Rows at ``base`` lie ``pitch`` apart. The program waits until all programs have met ``meetings`` times since the
+    first step. It reads ``AHEAD`` chunks at a time.
     """
     sums = ()
     tiles = ()
@@ -77,8 +79,8 @@ def product_of_rows(
     base, first_row, stop, pitch, size, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """The same of rows ``first_row`` to ``stop`` as a sequence has them, ``pitch`` apart and with no room after each
-    gate's ``size`` units; no chunk has units of two gates."""
+    """As `product`, without a wait, for rows ``first_row`` to ``stop`` of a sequence. They lie ``pitch`` apart, and
+    each gate's ``size`` units have no padding. No chunk has units of two gates."""
     sums = ()
     before = 0
     rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None, None]
@@ -96,10 +98,10 @@ def own_product(
     values, inside, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
     dtype: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """The same in a program that has all units, and need not read what it computed: each of ``values`` is a chunk."""
+    """As `product`, in a program that has all units and need not read them: each of its own ``values`` is a chunk."""
     sums = ()
     for c in tl.static_range(len(values)):
-        # Outside, where no weights are, a cell may have computed NaN.
+        # A cell may compute NaN in the tile's padding, where the weights are 0.
         value = rounded(tl.where(inside, values[c], 0.0).to(dtype), precision)
         parts = tl.reshape(value, (value.shape[0], SPLIT, value.shape[1] // SPLIT))
         sums = _add_products(tl.permute(parts, (1, 0, 2)), weights, c, sums, planes, precision, work)
@@ -108,8 +110,8 @@ def own_product(
 
 @triton.jit
 def rounded(x, precision: tl.constexpr):
-    """What a product is to read, as tensor cores take it: of float32 they drop 13 bits, which would make every number a
-    little too small, so it is rounded where it is made. The interpreter's products are float32's own."""
+    """An operand, rounded as tensor cores need it. They drop 13 bits of a float32, which would make every number a
+    little too small. So an operand is rounded where it is made. The interpreter multiplies in full float32."""
     if precision == "tf32" and not INTERPRETED:
         bits = tl.inline_asm_elementwise(
             "cvt.rna.tf32.f32 $0, $1;", "=r,f", [x.to(tl.float32)], dtype=tl.int32, is_pure=True, pack=1
@@ -124,12 +126,13 @@ def _wait(
     counters, meetings, patience, before, first: tl.constexpr,
     UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
-    """Until the chunks that `_read` then reads are written; at a barrier all are with the first."""
+    """Wait until the chunks that `_read` reads next are written. At a barrier, the wait for the first chunk covers all
+    chunks."""
     if FLAGS:
         after = before
         for c in tl.static_range(first, min(first + AHEAD, len(CHUNKS))):
             after += CHUNKS[c]
-        if before < WIDTH:  # in the next plane are the same units once more
+        if before < WIDTH:  # later planes have the same units, waited for already
             program = before // UNITS
             stop = tl.minimum(tl.cdiv(tl.minimum(after, WIDTH), UNITS), tl.num_programs(0))
             patience = barrier.wait(counters + program * barrier.APART, stop - program, meetings, patience)
@@ -143,11 +146,11 @@ def _read(
     base, pitch, before, first: tl.constexpr,
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """The chunks from ``first`` on, as many as there are of ``AHEAD``."""
+    """Load ``AHEAD`` chunks from chunk ``first`` on, or as many as remain."""
     loaded = ()
     for c in tl.static_range(first, min(first + AHEAD, len(CHUNKS))):
         at = tl.arange(0, ROWS)[:, None, None] * pitch + _places(0, CHUNKS[c], SPLIT)[None, :, :]
-        # From the L2 cache, where they meet; what a multiprocessor's own has kept may be old.
+        # From the L2 cache, which all programs share: a multiprocessor's L1 cache may hold an old value.
         loaded = loaded + (tl.load(base + before + at, cache_modifier=".cg"),)
         before += CHUNKS[c]
     return loaded
@@ -157,7 +160,7 @@ def _read(
 def _add_products(
     tile, weights, chunk: tl.constexpr, sums, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr
 ):
-    """A tile times each plane's weights of a chunk, added to ``sums``, of which there are none before the first."""
+    """Add a tile times each plane's weights of a chunk to ``sums``, which is empty before the first chunk."""
     second: tl.constexpr = len(weights) // 2 if precision == "tf32x3" else 0
     added = ()
     for plane in tl.static_range(planes):
@@ -188,7 +191,7 @@ def _add_product(a, b, low, total, precision: tl.constexpr):
 
 @triton.jit
 def _sums_of_parts(sums):
-    """Each (SPLIT, ROWS, UNITS) → (ROWS, UNITS), as they are where there is but one part."""
+    """Sum each (SPLIT, ROWS, UNITS) to (ROWS, UNITS). With one part the sums have that shape already."""
     totals = ()
     for k in tl.static_range(len(sums)):
         if len(sums[k].shape) == 2:
@@ -202,8 +205,8 @@ def _sums_of_parts(sums):
 def _sum_of_parts(x):
     """(SPLIT, ROWS, UNITS) → (ROWS, UNITS).
 
-    By halves, each a `tl.split`: the compiler then divides the elements among the warps and adds in registers. With
-    `tl.sum` every warp would have all of the result, and compute all of the cell.
+    Each round halves the parts by a `tl.split`, so that the compiler divides the elements among the warps and adds in
+    registers. After a `tl.sum` every warp would have the whole result, and compute the whole cell.
     """
     x = tl.permute(x, (1, 2, 0))
     for _ in tl.static_range(5):
@@ -215,13 +218,13 @@ def _sum_of_parts(x):
 
 @triton.jit
 def _halves(x):
-    """float32 as a number that tensor cores take whole, and the rest."""
+    """Split float32 into a number that TF32 tensor cores take without loss, and the rest."""
     high = (x.to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
     return high, x - high
 
 
 @triton.jit
 def _places(before, chunk: tl.constexpr, SPLIT: tl.constexpr):
-    """(SPLIT, chunk / SPLIT), of a chunk with so much before it."""
+    """The indices (SPLIT, chunk / SPLIT) of a chunk that ``before`` indices precede."""
     part: tl.constexpr = chunk // SPLIT
     return before + tl.arange(0, SPLIT)[:, None] * part + tl.arange(0, part)[None, :]

@@ -1,24 +1,25 @@
 """The kernels of the persistent plan: all steps of a layer in one launch, forward and backward, for any cell.
 
 The grid is (blocks of hidden units, blocks of the batch, directions). A program keeps its units' part of the recurrent
-weights on the chip, and their states in registers. What a product reads of the other programs' units, the hidden state
-forward and the gradients dr backward, goes through memory (the L2 cache), and the programs of a batch block and
-direction meet once a step. A program alone in its block has all units, and neither writes nor waits.
+weights on the chip, and its units' states in registers. A product also reads the units of other programs: the hidden
+state in forward, the gradients dr in backward. These go through memory (the L2 cache), and the programs of a batch
+block and direction meet once a step. A program alone in its block has all units, and neither writes for other programs
+nor waits.
 
-Shapes, of D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); parameters
-(D, rows, H); what is kept of each step, such as output, (T, B, D·H), of several (count, T, B, D·H). States are S
-tensors (D, B, H) each, and so are their gradients. Everything but products is computed in float32, or float64 where x
-is.
+Shapes, for D directions: x, grad_x (T, B, D·G·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D, R·H); parameters
+(D, rows, H). An array of all steps, such as output, is (T, B, D·H); several of them are (count, T, B, D·H). States are
+S tensors (D, B, H), and so are their gradients. Everything but products is computed in float32, or in float64 where x
+is float64.
 
-A stack has its layers in the place of directions, weight_ih (L - 1, G·H, H) and bias_ih (L - 1, G·H) of all but the
-lowest: see `between`.
+A stack has its layers in the place of directions. Its weight_ih (L - 1, G·H, H) and bias_ih (L - 1, G·H) belong to all
+layers but the lowest: see `between`.
 
-A group is the programs of one batch block and direction. For each of ``groups`` there are arrived, a counter of int32
-or with ``FLAGS`` one for each of its programs, every `barrier.APART`, and in ring (2, groups, ROWS, ·) what they
-exchange, for this step and the next, both zero at first. Programs that have waited in vain stop with an error.
+A group is the programs of one batch block and direction. ``arrived`` has an int32 counter for each of ``groups``, or
+with ``FLAGS`` one for each program, `barrier.APART` apart. ``ring`` (2, groups, ROWS, ·) has what programs exchange,
+for this step and the next. Both are zero at first. Programs that wait in vain stop with an error.
 
-Two steps are room enough in the ring, with flags too. Step i + 1 is written where step i - 1 was, by a program that has
-read step i of all the others; each of them wrote it after it had read all of step i - 1.
+Two steps in the ring are enough, with flags too. A program writes step i + 1 in the place of step i - 1 after it has
+read all programs' step i. Every program wrote its step i after it had read all of step i - 1.
 """
 
 import triton
@@ -44,7 +45,7 @@ from .tiles import (
     where_or_zero,
 )
 
-# None of these makes the compiler start again.
+# A new value of these causes no recompilation.
 VARYING = ["start", "stop", "first_direction", "begin", "end", "steps", "batch", "groups", "patience", "window"]
 
 
@@ -57,19 +58,22 @@ def forward(
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Rows ``start`` to ``stop`` of the batch, from the states initial, None for zeros, to final; output where it is
-    valid, else 0. With ``led`` there is room before the output's first time and after its last: there each direction
-    writes the hidden state that its first step reads, so that the output and it are what all products read.
+    """Run rows ``start`` to ``stop`` of the batch, from the states initial, None for zeros, to final. ``output`` is 0
+    at padded times.
 
-    Written where given: saved, the cell's own; after, some of the states as they are after each step: ``kept`` has a
-    state's place there, or -1.
+    With ``led`` the output has room before its first time and after its last time. Each direction writes there the
+    hidden state that its first step reads. So the output and this room together hold the operands of all recurrent
+    products.
+
+    Optional outputs: ``saved``, the cell's values for backward; ``after``, states after each step. ``kept`` has each
+    state's index in ``after``, or -1.
     """
     work: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
     stored: tl.constexpr = x.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse if weight_ih is None else False
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     first_row = start + tl.program_id(1) * ROWS
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
         first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
@@ -145,7 +149,7 @@ def forward(
                 slot = ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch)
                 tl.store(slot + here, resident.rounded(s[0], precision), inside)
                 barrier.arrive(counter)
-            # What only the host reads is written while the others are waited for.
+            # What only the host reads is written after the arrival, to overlap the wait for other programs.
             if weight_ih is None:
                 tl.store(output + place, h, inside)
             if saved is not None:
@@ -169,22 +173,23 @@ def backward(
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of those rows and steps ``begin`` to ``end``, the last first: from grad_final, of the states after the
-    last of them, None for zeros, to grad_initial, if given, of those before the first (but for a boundary there: the
-    caller cuts it). In the place of both there may be grad_states (S, D, B, H), where they are from launch to launch in
-    full precision.
+    """Run backward for those rows and steps ``begin`` to ``end``, the last first.
 
-    Read where needed: saved, as forward wrote it; before to result, as `states_around` has them. With ``window`` saved,
-    before, grad_x and grad_r are of so many steps alone, as `gates.values` has them. ``previous`` and ``next`` say
-    which states are read before and after a step. ``shared``: there is no grad_r, it is grad_x. grad_parameters (rows,
-    D, B, H) and grad_fresh are added to.
+    grad_final is the gradient of the states after the last step, None for zeros. grad_initial, if given, becomes the
+    gradient of the states before the first step; a boundary there is left to the caller. Instead of both, grad_states
+    (S, D, B, H) may carry the gradients from launch to launch in full precision.
+
+    ``saved`` is what `forward` wrote; before, first, after and result are as in `states_around`. With ``window``,
+    saved, before, grad_x and grad_r hold that many steps, as in `gates.values`. ``previous`` and ``next`` flag the
+    states that are read before and after a step. With ``shared`` grad_r equals grad_x, and is not written.
+    grad_parameters (rows, D, B, H) and grad_fresh are added to.
     """
     work: tl.constexpr = tl.float64 if grad_output.dtype.element_ty == tl.float64 else tl.float32
     stored: tl.constexpr = grad_x.dtype.element_ty
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse if weight_ih is None else False
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     first_row = start + tl.program_id(1) * ROWS
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
         first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
@@ -216,7 +221,7 @@ def backward(
     )  # fmt: skip
     if weight_ih is not None:
         g = (tl.zeros((ROWS, UNITS), work),)
-        # In a loop too: of shared memory what is read outside of one would stay in registers for the loop over time.
+        # In a loop too: weights read from shared memory outside a loop would stay in registers during the time loop.
         for _ in range(tl.minimum(steps, 1) if SHARED else 1):
             g, patience = between.from_above(
                 i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
@@ -247,7 +252,7 @@ def backward(
                 for k in tl.static_range(recurrent):
                     tl.store(slot + k * WIDTH + here, resident.rounded(dr[k], precision), inside)
                 barrier.arrive(counter)
-            # What only the host reads is written, and what the next step needs is read, while others are waited for.
+            # Writes that only the host reads, and reads for the next step, overlap the wait for other programs.
             if window is not None:
                 row = (place_in_window(i, window, steps, backwards) * batch + rows) * directions + direction
             if weight_ih is None:
@@ -293,8 +298,8 @@ def _recall(
     units, present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
-    """What backward reads of step i: states before and after it, the cell's own values, the output's gradient if that
-    is given."""
+    """What backward reads at step i: the states before and after it, the cell's saved values, and the output's gradient
+    if that is given."""
     s, n = states_around(
         i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
         kept, previous, next, directions, direction, backwards, work,

@@ -1,21 +1,24 @@
-"""The kernel of the persistent plan for cells that run by stages: all steps of a layer in one launch, either pass.
+"""The kernel of the persistent plan for cells that run by stages: all steps of a layer in one launch, forward or
+backward.
 
-The grid is (blocks of hidden units, blocks of the batch, directions), as in `sequence`; a group is the programs of one
-block of the batch and direction. A program keeps its units' part of all weights on the chip, and in registers what a
-later stage of the step reads. What products read goes through memory: programs meet before each stage that has some,
-and for each round of a stage's reductions.
+The grid is (blocks of hidden units, blocks of the batch, directions), as in `sequence`. A group is the programs of one
+block of the batch and one direction. A program keeps its units' part of all weights on the chip. It keeps in registers
+the values that a later stage of the step reads. The operands of products go through memory: programs meet before each
+stage that has products, and for each round of a stage's reductions.
 
-* ring: of each operand (2, groups, heads, ROWS, columns · WIDTH), one behind the other, for this step and the next,
-  zero at first. A place in it has, after the column, the number of columns, heads, WIDTH, and the numbers of a row of
-  the operands before it;
-* partials (rounds of reductions, groups, 2 · MOST, BLOCKS, ROWS), where reductions meet, as `reductions` has it;
-* arrived: for each of the groups a counter, every `barrier.APART`, zero at first.
+* ring: for each operand (2, groups, heads, ROWS, columns · WIDTH), one operand behind the other, for this step and the
+  next, zero at first. After the column, an operand's place in the ring has four numbers: columns, heads, WIDTH, and the
+  row length of all preceding operands;
+* partials (rounds of reductions, groups, 2 · MOST, BLOCKS, ROWS): the partial results of reductions, as in
+  `reductions`;
+* arrived: one counter for each group, `barrier.APART` apart, zero at first.
 
-Two steps are room enough in the ring, and one in partials: between writing to a place and writing there again a program
-meets the others at least once, after they have read it.
+Two steps in the ring, and one in partials, are enough. Before a program writes to a place again, it meets the other
+programs at least once after they have read that place.
 
-A product is a tuple of constants: its stage, the operand's place in the ring, whether it is transposed, row blocks, and
-CHUNKS, AHEAD and SPLIT as `resident` has them. ``weights`` has (D · heads, row blocks · H / heads, H / heads) of each.
+A product is a tuple of constants. They are its stage, the operand's place in the ring, whether it is transposed, and
+the number of row blocks. CHUNKS, AHEAD and SPLIT follow, as in `resident`. ``weights`` has a tensor (D · heads, row
+blocks · H / heads, H / heads) for each product.
 """
 
 import triton
@@ -24,7 +27,7 @@ import triton.language as tl
 from . import barrier, places, resident
 from .tiles import is_boundary, is_valid, load_states, place_of_tile, store_each, time
 
-# None of these makes the compiler start again.
+# A new value of these causes no recompilation.
 VARYING = ["start", "stop", "first_direction", "steps", "batch", "groups", "patience"]
 
 
@@ -38,15 +41,15 @@ def run(
     SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, BLOCKS: tl.constexpr, MOST: tl.constexpr,
     DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Rows ``start`` to ``stop`` of the batch, in order or with ``way`` -1 the last step first, from the states that
-    are carried to the first of them to those that are ``left`` by the last.
+    """Run rows ``start`` to ``stop`` of the batch through all steps, from the carried ``states`` to the states in
+    ``left``. With ``way`` -1 the last step comes first.
 
-    ``reads``, ``writes`` and ``adds`` are of each stage. Of each, too, ``meetings`` and ``rounds`` tell how often in a
-    step programs have met, and reduced, before it; the last number is of all stages.
+    ``reads``, ``writes`` and ``adds`` have an entry for each stage. ``meetings`` and ``rounds`` count a step's meetings
+    and rounds of reductions before each stage; their last entries count the whole step.
     """
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     first_row = start + tl.program_id(1) * ROWS
     rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
         first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
@@ -75,7 +78,7 @@ def run(
             held = carried
             for k in tl.static_range(len(reads)):
                 met = step * meetings[len(reads)] + meetings[k]
-                # What needs no other program is read while they are waited for.
+                # Reads that depend on no other program come first, to overlap the wait.
                 read = places.loaded(
                     reads[k], arrays, first, i, t, earlier, rows, units, present, batch, size,
                     directions, direction, work,
@@ -107,7 +110,7 @@ def run(
 
 @triton.jit
 def _whole(tiles, inside, work: tl.constexpr):
-    """Of the shape and dtype that what passes from step to step has."""
+    """Expand carried values to the shape of the tile and the dtype ``work``, which must not change in the loop."""
     found = ()
     for k in tl.static_range(len(tiles)):
         found = found + (tl.zeros(inside.shape, work) + tiles[k],)
@@ -116,7 +119,8 @@ def _whole(tiles, inside, work: tl.constexpr):
 
 @triton.jit
 def _head(size, heads: tl.constexpr, UNITS: tl.constexpr):
-    """Which head a program's units are of, no program has several, and the units of a head."""
+    """The head that a program's units belong to, and the number of a head's units. No program has units of two
+    heads."""
     if heads == 1:
         return 0, size
     else:
@@ -126,7 +130,7 @@ def _head(size, heads: tl.constexpr, UNITS: tl.constexpr):
 
 @triton.jit
 def _hold(product: tl.constexpr, weight, direction, units, size, precision: tl.constexpr, UNITS: tl.constexpr):
-    """A program's part of a product's weight."""
+    """Load a program's part of a product's weight."""
     heads: tl.constexpr = product[1][4]
     blocks: tl.constexpr = product[3]
     head, of_head = _head(size, heads, UNITS)
@@ -143,8 +147,8 @@ def _multiplied(
     product: tl.constexpr, ring, weights, counter, met, patience, step, group, groups, size,
     precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
-    """A product's row blocks, or what comes back of all of them, once the others have written what it reads; and the
-    patience that is left."""
+    """The results of a product's row blocks, or for a transposed product their sum, and the patience left. The program
+    first waits until all programs have written the operand."""
     place: tl.constexpr = product[1]
     pitch: tl.constexpr = place[3] * place[5]
     planes: tl.constexpr = 1 if product[2] else product[3]
@@ -161,7 +165,7 @@ def _publish(
     writes: tl.constexpr, made, ring, step, group, groups, units, inside, size, precision: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """What products read, to the ring: stage 0's is of its own step, too."""
+    """Write the operands of products to the ring. Stage 0's operands, too, go to the slot of their own step."""
     for k in tl.static_range(len(writes)):
         if writes[k][0] == "ring":
             head, of_head = _head(size, writes[k][4], UNITS)
@@ -174,7 +178,7 @@ def _publish(
 
 @triton.jit
 def _in_ring(place: tl.constexpr, step, group, groups, head, ROWS: tl.constexpr):
-    """Where an operand of a step begins."""
+    """Where an operand of a step begins in the ring."""
     size: tl.constexpr = ROWS * place[3] * place[5]
     slot = (step % 2) * groups + group
     return groups.to(tl.int64) * (2 * ROWS * place[6]) + (slot * place[4] + head) * size

@@ -1,10 +1,10 @@
-"""The kernels of cells that run by stages, of which a launch runs one stage of a step, forward or backward.
+"""The kernels of cells that run by stages: one launch runs one stage of a step, forward or backward.
 
-A program has a tile of the batch and of the units in one direction; where a stage has reductions a tile has all units.
-After the last stage of a step comes, in the same launch, what the next step does before its first product, so that
-what is carried passes in registers: before the first step stands the launch of `begin`.
+A program has a tile of rows and units in one direction; if a stage has reductions, its tile has all units. The launch
+of a step's last stage also runs stage 0 of the next step, the part before its first product. So carried values pass in
+registers. `begin` runs stage 0 of the first step.
 
-States, and backward their gradients, are tensors (D, B, H) each. All is computed in ``work``.
+States, and in backward their gradients, are tensors (D, B, H) each. All arithmetic is in the dtype ``work``.
 """
 
 import triton
@@ -13,7 +13,7 @@ import triton.language as tl
 from . import places
 from .tiles import is_boundary, is_valid, load_each, place_of_tile, store_each, time
 
-VARYING = ["start", "stop", "batch", "size"]  # none of these makes the compiler start again
+VARYING = ["start", "stop", "batch", "size"]  # a new value of these causes no recompilation
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -23,9 +23,9 @@ def begin(
     directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """Stage 0 of step ``start``, one of ``stop`` steps, from the states that are carried to it."""
+    """Run stage 0 of step ``start``, from the states that are carried to it. ``stop`` is the number of steps."""
     direction = tl.program_id(2) if directions > 1 else 0
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
@@ -44,11 +44,12 @@ def stage(
     directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
-    """A stage of step ``start``, one of ``stop`` steps; of the last one, which is given ``next_reads``, what follows is
-    stage 0 of the step after it: one later or, with ``way`` -1, one earlier. What no step takes up goes to ``left``."""
+    """Run a stage of step ``start``; ``stop`` is the number of steps. The last stage is given ``next_reads``, and also
+    runs stage 0 of the next step: one later or, with ``way`` -1, one earlier. After the last step the carried values go
+    to ``left``."""
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )
@@ -74,7 +75,7 @@ def _run(
     carried, arrays, first, lengths, reset, i, steps, batch, size, rows, units, present,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
-    """A stage of step i → what its function returns, which is written, but for what is carried."""
+    """Run a stage of step i. Returns the results of its function, and writes all except the carried ones."""
     t, earlier = time(i, steps, backwards)
     valid = True
     boundary = False

@@ -1,9 +1,10 @@
-"""The kernel of a single step: both products, the gates and the states, in one launch, for any cell.
+"""The kernel of a single time step: both products, the gates and the states in one launch, for any cell.
 
-A program has a tile of the batch and of the hidden units in one direction. Shapes, of D directions: input (B, F);
-weight_ih (D, G·H, F), bias_ih (D, G·H); or, in their place, x (B, D·G·H), the input projected; weight (D, R·H, H);
-bias (D, R·H); parameters (D, rows, H); states each (D, B, H), no initial ones for zeros; output and what is kept
-(B, D·H), of several (count, B, D·H). Everything but products is computed in float32, or float64 where the states are.
+A program has a tile of rows and hidden units in one direction. Shapes, for D directions: input (B, F), weight_ih (D,
+G·H, F), bias_ih (D, G·H), or instead of these x (B, D·G·H), the projected input; weight (D, R·H, H); bias (D, R·H);
+parameters (D, rows, H). Each state is a tensor (D, B, H); initial is None for zeros. Output is (B, D·H), as is each
+array kept for backward; several of these are (count, B, D·H). Everything but products is computed in float32, or in
+float64 where the states are float64.
 """
 
 import triton
@@ -20,10 +21,10 @@ def forward(
     directions: tl.constexpr, precision: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
     ALIGNED: tl.constexpr, ALIGNED_FEATURES: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """Written where given: output, the first state once more; saved and after, as in `gates.forward`."""
+    """Run the step. Optional outputs: output, a copy of the first state; saved and after, as in `gates.forward`."""
     work: tl.constexpr = tl.float64 if final[0].dtype.element_ty == tl.float64 else tl.float32
     direction = tl.program_id(2) if directions > 1 else 0
-    size = size // DIVISOR * DIVISOR  # the same, in a form that tells the compiler how wide it may read
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
         tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
     )

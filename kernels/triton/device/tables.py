@@ -1,15 +1,15 @@
-"""What a cell that is printed by stages tells of its two passes."""
+"""The tables by which a cell that is printed by stages describes its two passes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Columns = Mapping[str, tuple[int, ...]]
-"""Of arrays, by name, some columns: of units or, in arrays without units, of numbers."""
+"""Some columns of arrays, by the array's name. A column has H units or, in an array without units, one number."""
 
 
 class Stage(NamedTuple):
-    """What a stage ``reads``, in the order in which its function is given it, and ``writes``, as it returns it;
-    ``reduced``: how many numbers of a row each of its rounds of reductions gives."""
+    """A stage's function is given the values of ``reads`` and returns the values of ``writes``, both in the table's
+    order. ``reduced`` has how many numbers of a row each round of the stage's reductions gives."""
 
     reads: Columns
     writes: Columns
@@ -17,8 +17,9 @@ class Stage(NamedTuple):
 
 
 class Multiplied(NamedTuple):
-    """A product before a ``stage``: row ``blocks`` of a weight applied to what ``operand.<k>`` has; transposed, to as
-    many columns of it. The k-th one of a pass gives ``product.<k>``."""
+    """A product before a ``stage``: the row ``blocks`` of a weight times the column of ``operand.<k>``, k being
+    ``operand``. A transposed product multiplies as many columns of the operand as there are blocks, and sums. The n-th
+    product of a pass gives ``product.<n>``."""
 
     stage: int
     weight: str
@@ -28,7 +29,8 @@ class Multiplied(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A column of an array, all of whose terms add up to the gradients ``to``: array, column and axes of each."""
+    """A column of an array whose terms are summed into gradients. ``to`` has the array, column and axes of each
+    gradient."""
 
     array: str
     column: int
@@ -36,7 +38,8 @@ class Sum(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A row block of a weight's gradient: the sum over steps of the outer products of two columns of arrays."""
+    """A row block of a weight's gradient: the sum over steps of the outer products of two columns, (array, column)
+    each."""
 
     weight: str
     block: int
@@ -45,20 +48,21 @@ class Term(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One pass.
+    """One pass, forward or backward.
 
-    ``function(stage, read, valid, boundary, row)`` computes a stage. What comes before the first product is stage 0;
-    after the last stage of a step comes stage 0 of the next one, and what is ``carried`` passes in registers.
+    ``function(stage, read, valid, boundary, row)`` computes a stage. Stage 0 is the part of a step before the first
+    product. It follows the last stage of the step before, and ``carried`` values pass to it in registers.
 
-    ``arrays`` has the axes and the number of columns of each: T for steps, B for sequences, H for units. Some are the
-    engine's own:
+    ``arrays`` has the axes and the number of columns of each array: T for steps, B for sequences, H for units. Some
+    arrays are the engine's own:
 
-    * ``carried``: the states, backward their gradients;
+    * ``carried``: the states; in backward, their gradients;
     * ``before.<state>``: what ``after.<state>`` had a step earlier;
     * ``units``: the number of units;
-    * ``kept``, ``kept_numbers``: from stage to stage of a step; ``operand.<k>``, ``product.<k>``: see `Multiplied`;
-    * ``sums``, ``sums_numbers``: added up over steps, as ``grad_fresh.<state>`` is;
-    * backward ``previous``, the first state as it enters a step, and ``grad_products``, ``multiplied``: see `Term`.
+    * ``kept``, ``kept_numbers``: values that pass from stage to stage of a step; ``operand.<k>``, ``product.<k>``: see
+      `Multiplied`;
+    * ``sums``, ``sums_numbers``: sums over steps, as is ``grad_fresh.<state>``;
+    * in backward: ``previous``, the first state as it enters a step; ``grad_products`` and ``multiplied``: see `Term`.
     """
 
     function: Any

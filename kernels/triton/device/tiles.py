@@ -1,7 +1,7 @@
-"""What the kernels share: tuples of tiles read, written and chosen from, and where a sequence has its boundaries.
+"""Functions that kernels share: reading, writing and selecting tuples of tiles, and the boundaries of sequences.
 
-A tile is (ROWS, UNITS) of a batch and its hidden units. Steps count in the order of travel: step i of a direction that
-goes backwards is at time steps - 1 - i. Offsets are 64 bits wide: T·B·G·H passes 2^31.
+A tile is (ROWS, UNITS): rows of a batch and their hidden units. Steps count in the order of travel: step i of a
+direction that goes backwards is at time steps - 1 - i. Offsets are 64 bits wide, because T·B·G·H can exceed 2^31.
 """
 
 import triton
@@ -13,8 +13,12 @@ def place_of_tile(
     first_row, stop, first_unit, batch, size, direction, directions: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """A tile's rows and units; which rows are present, those before ``stop``, and which of both inside; where it is in
-    (S, D, B, H), from whose one state to the next is a plane; and where in (D, H), the same for every row."""
+    """A tile's rows and units, its masks and its offsets.
+
+    Returns the rows; the units; the mask of rows before ``stop``; the mask of elements that exist. Then come the
+    offsets in a state of (S, D, B, H), and the distance from one state to the next. The last are offsets in a direction
+    of (D, H), the same for every row.
+    """
     rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None]
     units = first_unit + tl.arange(0, UNITS)[None, :]
     present = rows < stop
@@ -24,7 +28,7 @@ def place_of_tile(
 
 @triton.jit
 def load(base, count: tl.constexpr, stride, at, inside, dtype: tl.constexpr):
-    """``count`` tiles, ``stride`` elements apart."""
+    """Load ``count`` tiles, ``stride`` elements apart."""
     tiles = ()
     for k in tl.static_range(count):
         tiles = tiles + (tl.load(base + k * stride + at, inside, other=0.0).to(dtype),)
@@ -33,7 +37,7 @@ def load(base, count: tl.constexpr, stride, at, inside, dtype: tl.constexpr):
 
 @triton.jit
 def load_each(bases, at, inside, dtype: tl.constexpr):
-    """A tile of each of some tensors; without any, none."""
+    """Load a tile of each tensor in a tuple, which may be empty."""
     tiles = ()
     for k in tl.static_range(len(bases)):
         tiles = tiles + (tl.load(bases[k] + at, inside, other=0.0).to(dtype),)
@@ -42,7 +46,7 @@ def load_each(bases, at, inside, dtype: tl.constexpr):
 
 @triton.jit
 def load_states(bases, count: tl.constexpr, at, inside, dtype: tl.constexpr):
-    """The same of ``count`` states; None are zeros."""
+    """Load a tile of each of ``count`` states; None means zeros."""
     if bases is not None:
         return load_each(bases, at, inside, dtype)
     else:
@@ -66,7 +70,7 @@ def store(base, tiles, stride, at, inside):
 
 @triton.jit
 def store_some(base, tiles, slots: tl.constexpr, stride, at, inside):
-    """Each tile in its slot; slot -1 is none."""
+    """Store each tile in its slot. A tile with slot -1 is not stored."""
     for k in tl.static_range(len(slots)):
         if slots[k] >= 0:
             tl.store(base + slots[k] * stride + at, tiles[k], inside)
@@ -74,7 +78,7 @@ def store_some(base, tiles, slots: tl.constexpr, stride, at, inside):
 
 @triton.jit
 def accumulate(base, tiles, stride, at, inside):
-    """Add to what is stored; each element belongs to one program, so no atomics."""
+    """Add tiles to stored values. Each element belongs to one program, so atomics are not needed."""
     for k in tl.static_range(len(tiles)):
         pointers = base + k * stride + at
         tl.store(pointers, tl.load(pointers, inside, other=0.0) + tiles[k], inside)
@@ -82,7 +86,7 @@ def accumulate(base, tiles, stride, at, inside):
 
 @triton.jit
 def add(a, b):
-    """Sums; of the longer a, what b has no part for stays."""
+    """Sums of tiles. Where ``a`` is longer than ``b``, its last tiles stay as they are."""
     sums = ()
     for k in tl.static_range(len(a)):
         if k < len(b):
@@ -102,7 +106,7 @@ def where(condition, a, b):
 
 @triton.jit
 def where_or_zero(condition, a, first: tl.constexpr = 0):
-    """Zeros where the condition does not hold, but in the tiles before ``first``."""
+    """Zeros where the condition does not hold, except in the tiles before ``first``."""
     chosen = ()
     for k in tl.static_range(len(a)):
         if k < first:
@@ -114,7 +118,7 @@ def where_or_zero(condition, a, first: tl.constexpr = 0):
 
 @triton.jit
 def time(i, steps, backwards):
-    """When step i is, and when step i - 1 was."""
+    """The times of step i and of step i - 1."""
     t = tl.where(backwards, steps - 1 - i, i)
     earlier = tl.where(backwards, t + 1, t - 1)
     return t.to(tl.int64), earlier.to(tl.int64)
@@ -122,7 +126,7 @@ def time(i, steps, backwards):
 
 @triton.jit
 def place_in_window(i, window, steps, backwards):
-    """Of step i, in memory for so many steps as are computed at a time: in the order of time."""
+    """The index of step i in memory for a window of steps, which lie in the order of time."""
     first = i // window * window
     last = tl.minimum(first + window, steps) - 1
     return tl.where(backwards, last - i, i - first).to(tl.int64)
@@ -138,11 +142,11 @@ def is_valid(lengths, t, rows, present):
 def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
     """(ROWS, 1): whether the states are reset between steps i - 1 and i.
 
-    ``reset[t]`` is a boundary between t - 1 and t: going backwards in time it is met before step t - 1. Flags past
-    a sequence's length lie in padding and count for nothing.
+    ``reset[t]`` is a boundary between times t - 1 and t. A direction that goes backwards meets it before time t - 1.
+    Flags past a sequence's length lie in padding and are ignored.
     """
     mark = tl.where(backwards, steps - i, i)
-    # Of a tile, not of two numbers: `&` of a tile and a number is no mask in the interpreter of Triton 3.9.
+    # `rows * 0` makes the comparison a tile: `&` of a tile and a number is no mask in the interpreter of Triton 3.9.
     exists = present & (rows * 0 + tl.maximum(i, mark) < steps)
     flag = tl.load(reset + mark.to(tl.int64) * batch + rows, exists, other=0) != 0
     if lengths is not None:
@@ -156,10 +160,13 @@ def states_around(
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
-    """The states before and after step i, those that ``previous`` and ``next`` say are read, from what forward kept:
-    result (T, B, D·H), the hidden one after each step; after, the others in the slots ``kept``; first, each (D, B, H),
-    the states before them all, None for zeros; fresh, alike, what they become at a boundary. And from before, where
-    given, the hidden one before each step: of all, or with ``window`` of its steps."""
+    """Load the states before and after step i that ``previous`` and ``next`` flag, from what forward kept.
+
+    result (T, B, D·H) is the hidden state after each step; ``after`` has all other states, in the slots ``kept``.
+    first, a tensor (D, B, H) per state, has the states before all steps, None for zeros; fresh, likewise, the states
+    that a boundary sets. before, where given, has the hidden state before each step: of all steps or, with ``window``,
+    of the window's.
+    """
     t, earlier = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
     place_before = ((earlier * batch + rows) * directions + direction) * size + units
@@ -205,8 +212,9 @@ def product_of_rows(
 ):  # fmt: skip
     """h Wᵀ for the units of each of ``count`` gates, from h (B, depth) and W (count·H, depth): tiles (ROWS, UNITS).
 
-    The depth is cut into pieces of WIDTH. Summed by `tl.dot`, or, without DOT, element by element and across at the
-    end: for tiles of fewer rows than tensor cores take, or where there are none for the precision.
+    The depth is cut into pieces of WIDTH. `tl.dot` sums them, or, without DOT, products are added element by element
+    and summed across at the end. That is for tiles of fewer rows than tensor cores take, and for precisions without
+    tensor cores.
     """
     columns = tl.trans(units)
     sums = ()

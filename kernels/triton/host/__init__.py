@@ -1,1 +1,1 @@
-"""What all plans share on the host: launches, their configurations, memory of a pass, products by torch, gradients."""
+"""Host code that all plans share: launches, their configurations, memory of a pass, GEMMs by torch, gradients."""

@@ -1,4 +1,4 @@
-"""The kernels' launch configurations, all of them, with why."""
+"""The launch configurations of all kernels, with the reasons for them."""
 
 import itertools
 import math
@@ -10,54 +10,56 @@ import triton
 
 from .. import interpreted
 
-# A gates kernel is bound by memory and, at the sizes of a step, by latency: many small programs, so that a step of
-# 64 × 1024 fills a large GPU's 132 multiprocessors; four elements a thread, so that bfloat16 is read 8 bytes at a time,
-# two of float64, whose registers are pairs: with four the peephole LSTM spills.
+# A gates kernel is bound by memory and, at the sizes of a step, by latency. So its programs are many and small: a step
+# of 64 × 1024 fills a large GPU's 132 multiprocessors. A thread has four elements, so that bfloat16 is read 8 bytes at
+# a time. In float64, whose registers are pairs, a thread has two elements: with four the peephole LSTM spills.
 WARPS = 4
 THREAD_BYTES = 16
-# Told of no limit, NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the
-# sizes above there is but one; at larger ones 128 registers, which few cells pass, leave room for 16 warps with 40 kB
-# of reads in flight, where some 15 kB keep an H100's memory busy. Reckoned, not measured.
+# Without a limit NVIDIA's assembler spills a few bytes where one more program then fits a multiprocessor. At the sizes
+# above a multiprocessor has only one program. At larger sizes 128 registers, which few cells exceed, leave room for 16
+# warps with 40 kB of reads in flight. Some 15 kB keep an H100's memory busy. Estimated, not measured.
 REGISTERS = 255
-# Of a row that is reduced a program has all units, on as many warps as a program may have.
+# The most warps of a program that reduces rows, which has all units of a row: as many as a program may have.
 MOST_ROW_WARPS = 32
 REGISTER_FILE = 65536
-# Rows of a tile lie apart in memory; 128 units are whole sectors in any dtype, and leave little over at odd sizes.
+# Rows of a tile lie apart in memory. 128 units are whole sectors in any dtype, and leave little padding at odd sizes.
 UNITS = 128
 
-# Backward computes what was not kept (`seqcells.settings(recompute=True)`) for a window of steps at a time: so many
-# parts of the sequence, or fewer, of steps that fit in so many bytes. An LSTM's window of all steps would take some
-# twenty times what its output does.
+# With `seqcells.settings(recompute=True)` backward recomputes for a window of steps at a time. Sequences have at most
+# RECOMPUTE_PARTS windows, or fewer if the steps of longer windows fit in RECOMPUTE_BYTES. An LSTM's window of all steps
+# would take some twenty times the memory of its output.
 RECOMPUTE_PARTS = 16
 RECOMPUTE_BYTES = 16 << 20
 
-# Up to so many sequences a fused step is one tile of the batch: it reads each weight once, as a product by itself does.
+# The most sequences of a fused step. They are one tile of the batch, so that a step reads each weight once, as a GEMM
+# does.
 FUSED_ROWS = 16
-# Of a single step's kernel a tile's rows, and the sequences beyond which it would read the weights too often, where the
-# products of the library take less time. Reckoned, not measured.
+# For the single step's kernel: the most rows of a tile, and the most sequences. More sequences would read the weights
+# too often; the GEMM library then takes less time. Estimated, not measured.
 MOST_STEP_ROWS = 32
 STEP_BATCH = 128
 
 
 def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
-    """Of a gates kernel: the grid, and its tile of batch rows and units, which T and B do not change."""
-    # By itself Triton asks of a size no more than whether 16 divides it, and reads single elements where not: 100 units
-    # took four times the loads. More elements a thread than can be read at once are in nobody's way but the compiler's,
-    # which gives each tensor a layout of its own and converts by way of shared memory, a barrier each.
+    """The launch of a gates kernel: its grid, and its tile of rows and units, which T and B do not change."""
+    # Triton by itself only tests whether 16 divides a size, and reads single elements if not: 100 units took four times
+    # the loads. So a kernel is told the divisor ``width``. A thread has no more elements than one load reads. With more
+    # the compiler gives each tensor a layout of its own, and converts through shared memory, with a barrier each time.
     width = math.gcd(hidden, THREAD_BYTES // work.itemsize)
     units = min(UNITS, triton.next_power_of_2(hidden))
     return _tiled(batch, hidden, directions, 32 * WARPS * width // units, units, width)
 
 
 def most_of_a_row(work: torch.dtype) -> int:
-    """Units of a row that is reduced: those that the registers of a program have room for. One of float64 takes two.
-    Found by compiling layer-normalised cells with Triton 3.9.0 for sm_90."""
+    """The most units of a row that is reduced: as many as the registers of a program have room for. A float64 number
+    takes two registers. Found by compiling layer-normalised cells with Triton 3.9.0 for sm_90."""
     return 1024 if work.itemsize < 8 else 256
 
 
 def whole_rows(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[str, Any]:
-    """Of a stage's kernel that reduces rows: the same, of tiles that have all units. Stages have more values at hand
-    than a cell of one has: two to a thread of each, or one of float64. Beyond `most_of_a_row` some spill."""
+    """The launch of a stage's kernel that reduces rows: its tiles have all units. Stages hold more values than a cell
+    of one stage. So a thread has two elements of each value, or one in float64. Beyond `most_of_a_row` some stages
+    spill."""
     units = triton.next_power_of_2(hidden)
     each = max(1, 8 // work.itemsize)
     warps = min(MOST_ROW_WARPS, max(WARPS, units // (32 * each)))
@@ -67,12 +69,12 @@ def whole_rows(batch: int, hidden: int, directions: int, work: torch.dtype) -> d
 
 
 def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, precision: str) -> dict[str, Any]:
-    """Of a gates kernel that makes its product by itself: few units to a program, so that a step is many programs and
-    all of a GPU's multiprocessors read weights.
+    """The launch of a gates kernel that makes its own product. A program has few units, so that a step has many
+    programs and all multiprocessors read weights.
 
-    Tensor cores take 16 rows. One row, and up to eight where the precision has no tensor cores, are summed element by
-    element instead: what would be 16 rows of mostly zeros, by way of shared memory, is then the rows that there are.
-    So are all of float64, with which the products' operands and sums together need more registers than there are.
+    Tensor cores take 16 rows. One row, or up to eight in a precision without tensor cores, would be 16 rows of mostly
+    zeros, read through shared memory. Such tiles are summed element by element instead, without rows of zeros. So are
+    all float64 tiles: operands and sums of their products together need more registers than there are.
     """
     tensor_cores = storage.itemsize == 2 or (storage == torch.float32 and precision != "ieee")
     summed = max(storage.itemsize, 4)
@@ -82,10 +84,10 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
         rows, units, width = 8, 4, 256 // summed
     else:
         rows, units, width = 16, 8, 128 // storage.itemsize if tensor_cores else 16
-    # Weights are read as wide as may be; of the little that is left to do for a tile, each thread has one element.
+    # Weights are read as wide as possible. The rest of a tile's work is small: each thread has one element.
     aligned = math.gcd(hidden, THREAD_BYTES // storage.itemsize)
     if rows == 16 and tensor_cores and aligned * storage.itemsize < 8:
-        width //= 2  # every read wants an address: with many short ones some cells spill
+        width //= 2  # every read needs an address: with many short reads some cells spill
     tile = _tiled(batch, hidden, directions, rows, units, 1)
     return {**tile, "ALIGNED": aligned, "WIDTH": width, "DOT": rows == 16}
 
@@ -93,8 +95,8 @@ def fused_step(batch: int, hidden: int, directions: int, storage: torch.dtype, p
 def single_step(
     batch: int, hidden: int, features: int, directions: int, storage: torch.dtype, precision: str
 ) -> dict[str, Any]:
-    """Of the kernel of a single step, which makes both products: as `fused_step`, but for tiles of more rows, so that
-    the weights are read fewer times."""
+    """The launch of a single step's kernel, which makes both products. It is as `fused_step`, but its tiles have more
+    rows, so that the weights are read fewer times."""
     tile = fused_step(batch, hidden, directions, storage, precision)
     aligned = math.gcd(features, THREAD_BYTES // storage.itemsize)
     if tile["DOT"] and aligned * storage.itemsize < 8 <= tile["ALIGNED"] * storage.itemsize:
@@ -111,75 +113,81 @@ def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divi
 
 
 def registers() -> dict[str, int]:
-    """The compiler's option, which it has for NVIDIA alone."""
+    """The compiler's option that limits registers, which exists for NVIDIA's GPUs alone."""
     return {"maxnreg": REGISTERS} if nvidia() else {}
 
 
 def nvidia() -> bool:
-    """Whether kernels are compiled, and for NVIDIA's GPUs."""
+    """Whether kernels are compiled for NVIDIA's GPUs, and not interpreted."""
     return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
 
 
-# How often a program of the persistent plan looks whether the others have arrived before it gives up: some ten seconds.
+# How often a program of the persistent plan looks at a barrier's counter before it gives up: some ten seconds.
 PATIENCE = 1 << 24
-# Its programs have two warps for each scheduler, so that one computes while the other waits for memory. Sums are cut
-# into a part for each warp, of no less than the 16 that tensor cores sum at once.
+# A program of the persistent plan has two warps for each scheduler: one computes while the other waits for memory. Sums
+# are cut into a part for each warp, of at least the 16 terms that tensor cores sum at once.
 PERSISTENT_WARPS = 8
 CHUNK = PERSISTENT_WARPS * 16
-# What a program reads of the others at a time: on its way it is in registers, 64 of each thread's at most.
+# The most bytes that a program reads of other programs' values at a time. On their way they are in registers, at most
+# 64 of each thread.
 READ_BYTES = 64 << 10
-# Weights are held in registers where they fit, and where not in shared memory, which holds more and takes longer. Of
-# the 256 kB of registers that there are, what is read and the sums of all parts take some, and the cell needs the rest:
-# more of it where a thread has several units, which backward has room for nowhere. With more than this, in tiles of one
-# unit a thread and of several, or in more chunks, some cell spills: found by compiling with Triton 3.6.0 and 3.9.0. So
-# do stacks, which have two products and what is read for both, with less than that.
+# Weights are held in registers where they fit. Otherwise they are held in shared memory, which holds more and takes
+# longer. A multiprocessor has 256 kB of registers. The chunk being read and the partial sums use some; the cell needs
+# the rest, and more when a thread holds several units. Backward never has room for that. REGISTER_BYTES limits weights,
+# chunk and sums together, and MOST_CHUNKS limits chunks, for tiles of one unit a thread and of several. Beyond these
+# limits some cell spills: found by compiling with Triton 3.6.0 and 3.9.0. Stacks, with two products and reads for both,
+# spill with fewer bytes.
 REGISTER_BYTES = {"forward": (160 << 10, 140 << 10), "backward": (160 << 10, 0)}
 REGISTER_BYTES |= {"stack forward": (160 << 10, 120 << 10), "stack backward": (136 << 10, 0)}
 MOST_CHUNKS = {"forward": (3, 16), "backward": (3, 0), "stack forward": (3, 16), "stack backward": (5, 0)}
-# In shared memory there is, beside the weights, a chunk on its way to tensor cores, with so much padding. Addresses are
-# in registers all the same: of more chunks some cell spills, in tiles of 16 rows and of 32, of more rows, and where a
-# thread has several units of more weights, or of more than two.
+# Beside the weights, shared memory holds a chunk on its way to tensor cores, with PADDING_BYTES of padding. Addresses
+# are in registers all the same. So some cell spills with more chunks than MOST_CHUNKS_SHARED, in tiles of 16 rows and
+# of 32, or with more rows than MOST_ROWS_SHARED. Where a thread has several units, some cell also spills with more than
+# SEVERAL_BYTES of weights, or more than two units.
 PADDING_BYTES = 2 << 10
 MOST_CHUNKS_SHARED = {"forward": (12, 12), "backward": (6, 4), "stack forward": (12, 12), "stack backward": (10, 10)}
 MOST_ROWS_SHARED = {"forward": 32, "backward": 32, "stack forward": 32, "stack backward": 16}
 SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0, "stack forward": 96 << 10, "stack backward": 0}
-# Of the batch in a tile, by the bytes of storage: of 64 rows of float32, and in stacks, even what is below those bounds
-# spills.
+# Rows of a tile, by the bytes of the storage dtype. Tiles of 64 rows spill in float32, and in stacks, even within the
+# bounds above.
 ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
 MOST_ROWS_STACKED = 32
-# Weights for products that tensor cores do not take, and numbers of a tile: of more, forward spills; of weights that
-# one program holds alone, of half as many.
+# For products that tensor cores do not take: the most bytes of weights, and the most elements of a tile. With more,
+# forward spills. Where one program holds all weights, it spills with more than half of EXACT_BYTES.
 EXACT_BYTES = 32 << 10
 EXACT_TILE = 16 * 8
-# Weights that one program holds alone, in registers and shared memory together: with 96 kB a GRU spills.
+# The most bytes of weights that one program holds alone, in registers and shared memory together: with 96 kB a GRU
+# spills.
 ALONE_BYTES = 64 << 10
-# A grid has no more rows of programs.
+# The most programs along a grid's second axis.
 GRID_ROWS = 65535
 
-# What the persistent plan is weighed against: an H200's clock; by estimate, zeroing counters and loading weights before
-# the first step; a step of two launches from Python; products of the library by the bytes of storage, four are TF32.
+# Constants of the time model by which plans are compared. CLOCK_RATE is an H200's clock rate. START_SECONDS is an
+# estimate for zeroing counters and loading weights before the first step. STEP_SECONDS is a step of two launches from
+# Python. PRODUCT_RATE has the GEMM library's operations a second, by the bytes of the storage dtype; 4 is TF32.
 CLOCK_RATE = 1.755e9
 START_SECONDS = 20e-6
 STEP_SECONDS = 10e-6
-LOOP_SECONDS = 0.6e-6  # of a step inside a launch that waits for nobody: memory's latency; no GPU has measured it yet
+LOOP_SECONDS = 0.6e-6  # a step inside a launch without a barrier: memory latency; not yet measured on a GPU
 PRODUCT_RATE = {2: 300e12, 4: 150e12, 8: 30e12}
 
 
-# Of GPUs that are only compiled for, by architecture: multiprocessors, and the shared memory of a program in bytes.
+# GPUs that kernels are compiled for in their absence, by architecture: multiprocessors, and a program's shared memory
+# in bytes.
 CHIPS = {80: (108, 163 << 10), 90: (132, 227 << 10), 100: (148, 227 << 10)}
 
 
 def chip() -> tuple[int, int]:
-    """Of `CHIPS` the one that is compiled for."""
+    """The entry of `CHIPS` that kernels are compiled for."""
     return CHIPS[triton.runtime.driver.active.get_current_target().arch]
 
 
 def processors(device: torch.device) -> tuple[int, int]:
-    """How many programs a device runs side by side at least, and the shared memory of each in bytes."""
+    """How many programs a device runs side by side at least, and the shared memory of each program in bytes."""
     if device.type == "cpu":
-        return 1, 1 << 40  # the interpreter's, which runs one program after the other and has no limits
+        return 1, 1 << 40  # the interpreter runs one program after the other, without limits
     if device.type != "cuda":
-        return chip()  # what is asked of shapes alone
+        return chip()  # for questions about shapes alone, without a GPU
     properties = torch.cuda.get_device_properties(device)
     return properties.multi_processor_count, properties.shared_memory_per_block_optin
 
@@ -188,19 +196,19 @@ class Division(NamedTuple):
     """How programs of the persistent plan divide a layer."""
 
     tile: dict[str, Any]
-    """What the kernels are compiled for."""
+    """The constants that the kernels are compiled for."""
     blocks: int
-    """Of the hidden units."""
+    """How many blocks of hidden units there are."""
     groups: int
-    """Of the batch, side by side in a launch."""
+    """How many blocks of the batch run side by side in a launch."""
     directions: int
-    """Side by side in a launch: all, or one, where together they do not fit on the chip."""
+    """How many directions run side by side in a launch: all, or one where all together do not fit on the chip."""
     cycles: int = 0
-    """A step takes by the model of `step_cycles`, all launches together."""
+    """Cycles of a step by the model of `step_cycles`, all launches together."""
 
     @property
     def meet(self) -> bool:
-        """Whether programs wait for each other, and so must all be there at once."""
+        """Whether programs wait for each other, so that all must be on the device at once."""
         return not self.tile.get("ALONE")
 
 
@@ -225,11 +233,12 @@ def persistent(
     layers: int = 1,
     between: int = 0,
 ) -> Division | str:
-    """The division of a layer whose products sum over ``planes`` times its units, or why there is none; or of so many
-    ``layers`` of a stack, side by side, where products between two sum over ``between`` times the units.
+    """The division of a layer whose products sum over ``planes`` times its units, or why there is none. With ``layers``
+    it is for that many layers of a stack, side by side. Products between two layers then sum over ``between`` times the
+    units.
 
-    Of those that fit, the one with the least time by a rough model, in a multiprocessor's cycles a step: see
-    `step_cycles`. A call asks several times, so what was found is kept.
+    Several divisions may fit. The rough model of `step_cycles` gives each one's time, in a multiprocessor's cycles a
+    step, and the fastest division is taken. Results are cached, because a call asks several times.
     """
     item, exact = bytes_of(storage, precision), _exact(storage, precision)
     if not between and (not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision)):
@@ -246,11 +255,12 @@ def persistent(
         way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
         of_weights, side_by_side = recurrent + gates, [layers]
         row_sizes = [rows for rows in row_sizes if rows <= MOST_ROWS_STACKED]
-        # Rows of a sequence may be read in short pieces alone, and each wants an address; so do three gates of float32.
+        # Rows of a sequence without alignment can only be read in short pieces. Each piece needs an address in
+        # registers; so do three gates of float32.
         short = math.gcd(hidden, THREAD_BYTES // storage.itemsize) * storage.itemsize < 8 or between * item >= 12
     for units, rows, shared, beside in itertools.product((8, 16, 32), row_sizes, (False, True), side_by_side):
         blocks = triton.cdiv(hidden, units)
-        groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # a thread for each flag
+        groups = processors // (blocks * beside) if blocks <= 32 * PERSISTENT_WARPS else 0  # one thread for each flag
         held = of_weights * units * triton.cdiv(hidden, CHUNK) * CHUNK * item
         sums = products * PERSISTENT_WARPS * rows * units * max(4, storage.itemsize)
         several = rows * units > 32 * PERSISTENT_WARPS
@@ -276,7 +286,8 @@ def persistent(
 
 
 def _room_beside(held: int, shared: bool, sums: int, way: str, rows: int, units: int, shared_memory: int) -> int:
-    """Bytes for what is read beside so many of weights, held in shared memory or in registers; below 0 for too many."""
+    """Bytes for reads beside ``held`` bytes of weights, in shared memory or in registers; 0 or less where nothing
+    fits."""
     threads = 32 * PERSISTENT_WARPS
     several = rows * units > threads
     if not shared:
@@ -303,14 +314,15 @@ def division(
     read: int = READ_BYTES,
     cycles: int = 0,
 ) -> Division:
-    """With tiles of ``rows`` and ``units``; sums are of ``chunk`` terms at a time at most, and of as many ``parts``;
-    ``shared``: weights are held in shared memory; products between layers sum over ``between`` times the units."""
+    """The division with tiles of ``rows`` and ``units``. Sums are made of at most ``chunk`` terms at a time, in
+    ``parts`` parts. ``shared``: weights are held in shared memory. Products between layers sum over ``between`` times
+    the units."""
     alone = not between and (not recurrent or units >= hidden)
     width = units if alone else triton.cdiv(hidden, 16 * parts) * 16 * parts
     chunks = (units,) * planes if alone else powers_of_two(width * planes, chunk)
     ahead = 1
     if planes > 1 and not shared:
-        # Backward sums one product, forward one for each gate: there are registers for more chunks on their way.
+        # Backward sums one product, forward one for each gate. So backward has registers for more chunks on their way.
         ahead = max(1, read // (rows * chunks[0] * storage.itemsize))
     tile = {
         "ROWS": rows,
@@ -329,22 +341,22 @@ def division(
 
 
 def _units(hidden: int) -> int:
-    """Of a tile of all of them; no fewer than tensor cores take."""
+    """The units of a tile that has all of a layer's units: at least the 16 that tensor cores take."""
     return max(16, triton.next_power_of_2(hidden))
 
 
 def bytes_of(storage: torch.dtype, precision: str) -> int:
-    """Of a weight on the chip."""
+    """The bytes of a weight on the chip."""
     return storage.itemsize * (2 if precision == "tf32x3" else 1)
 
 
 def _exact(storage: torch.dtype, precision: str) -> bool:
-    """Whether products are of float32, and not for tensor cores."""
+    """Whether products are of float32 without tensor cores."""
     return storage == torch.float32 and precision == "ieee"
 
 
 def powers_of_two(total: int, most: int) -> tuple[int, ...]:
-    """That add up to ``total``, as few as may be."""
+    """As few powers of two as possible that add up to ``total``, none greater than ``most``."""
     terms = []
     while total:
         terms.append(1 << min(most.bit_length(), total.bit_length()) - 1)
@@ -353,8 +365,8 @@ def powers_of_two(total: int, most: int) -> tuple[int, ...]:
 
 
 def step_cycles(values: int, shared: int, read: int, chunks: int = 1) -> int:
-    """What a step takes, fitted to what an H200 took for 500 divisions, to 10 % in the mean: the values of gates;
-    weights held in shared memory, by the byte; and, where programs meet, the way to the L2 cache and back, what is read
-    there by the byte, and what comes in pieces."""
+    """Cycles of a step, fitted to 500 divisions measured on an H200, to 10 % in the mean. The terms are the values of
+    gates, and the bytes of weights held in shared memory. Where programs meet, there are also the way to the L2 cache
+    and back, the bytes read there, and the number of chunks."""
     meeting = 2700 + read // 48 + 300 * (chunks - 1) if read else 700
     return values * 90 // 128 + shared // 200 + meeting

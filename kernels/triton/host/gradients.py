@@ -1,4 +1,4 @@
-"""The gradients of one layer, or a stack of them: their memory while the steps run, and their sums over steps."""
+"""The gradients of one layer, or of a stack of layers: their memory while the steps run, and their sums over steps."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,14 @@ from .products import multiply, over_time, sum_of_products, sum_of_rows
 
 
 def of_weights(q: Problem, want: Weights, x: Tensor, r: Tensor, input: Tensor | None, read: Tensor | None) -> Weights:
-    """Those of one direction that are wanted, but for a projection and parameters, in the tensors' dtype.
+    """The wanted gradients of one direction's weights, except the projection's and parameters', in the tensors' dtype.
+    All tensors below may lack the axis of time.
 
     Args:
-        want: whether each is.
-        x, r: (T, B, G·H), (T, B, R·H), of all steps; the same where every gate's part of the two is.
-        input: (T, B, features); read: (T, B, P), what the recurrent products read; each if its product is wanted. All
-            may lack the axis of time.
+        want: for each weight, whether its gradient is wanted.
+        x, r: (T, B, G·H), (T, B, R·H), of all steps; the same tensor where the two are equal for every gate.
+        input: (T, B, features), if the gradient of ih is wanted.
+        read: (T, B, P), what the recurrent products read, if the gradient of hh is wanted.
     """
     bias = bias_hh = None
     rows = [*range(x.dim() - 1)]
@@ -37,21 +38,22 @@ def of_weights(q: Problem, want: Weights, x: Tensor, r: Tensor, input: Tensor | 
 class Gradients:
     """Gradients of a `Problem`, in the working dtype where they are carried from step to step.
 
-    * ``x`` (steps, B, D·G·H), ``r`` (steps, B, D·R·H), the same where every gate's part of the two is: of all steps, or
-      of a window, until they are gathered;
+    * ``x`` (steps, B, D·G·H), ``r`` (steps, B, D·R·H): the gradients of the two parts of the gates, one tensor where
+      they are equal for every gate. They are of all steps, or of a window, until they are gathered;
     * ``product`` (D, B, R·H): of what a step's recurrent product gave; None where the product finds it in ``r``;
-    * ``states`` (S, D, B, H), ``hidden`` (D, B, P): of the states after a step; ``hidden`` is the first of ``states``
-      unless that is projected: then that one is before projection, and ``projected`` (T, B, D·P) what reached
-      its results;
-    * ``read`` (D, B, P): what of that of the hidden state comes through the next step's product, apart from the rest;
-    * ``fresh``, ``fresh_hidden``: of the reset states, alike, or None;
+    * ``states`` (S, D, B, H), ``hidden`` (D, B, P): of the states after a step. ``hidden`` is the first of ``states``,
+      unless the hidden state is projected. Then the first of ``states`` is before projection, and ``projected`` (T, B,
+      D·P) has the gradients of the projection's results;
+    * ``read`` (D, B, P): the part of the hidden state's gradient that comes through the next step's product, apart from
+      the rest;
+    * ``fresh``, ``fresh_hidden``: of the reset states, likewise, or None;
     * ``parameters`` (rows, D, B, H): of the per-unit parameters, for each sequence, or None;
-    * ``weights``, for each direction its other weights', and ``outside``, the input's or gates_x's, or None: those that
-      are ``wanted``, of the steps that are gathered.
+    * ``weights``: of each direction's remaining weights; ``outside``: of the input or of gates_x, or None. They have
+      the ``wanted`` gradients, of the steps that are gathered.
     """
 
     def __init__(self, q: Problem, given: Backward, steps: int) -> None:
-        """``steps``: all, or a window's."""
+        """``steps``: the number of all steps, or of a window's steps."""
         self.q, self.wanted, self.whole = q, given.wanted, steps == q.steps
         self.x = q.empty(steps, q.batch, q.directions * q.gates * q.hidden)
         width = q.recurrent * q.hidden
@@ -74,12 +76,13 @@ class Gradients:
         self.outside = self._empty_outside()
 
     def gather(self, first: int, stop: int, output: Tensor, before: Tensor | None) -> None:
-        """Take what ``x`` and ``r`` have of steps ``first`` to ``stop``.
+        """Add what ``x`` and ``r`` have of steps ``first`` to ``stop``.
 
         Args:
-            output: (T, B, D·P), forward's.
-            before: (stop - first, B, D·P), the hidden state before each of these steps; None where they are all, and it
-                is the output before it. That takes less memory, and a product more.
+            output: (T, B, D·P), forward's output.
+            before: (stop - first, B, D·P), the hidden state before each of these steps. None means that they are all
+                steps, and that the hidden state before a step is the output before it. None takes less memory, and one
+                more product.
         """
         q = self.q
         x, r = (q.parts(gradients[: stop - first]) for gradients in (self.x, self.r))
@@ -92,9 +95,10 @@ class Gradients:
         self._gather_outside(first, stop, x)
 
     def flat(self, raw: Tensor) -> list[Tensor | None]:
-        """All that are wanted in their tensors' dtype, in the order of an engine's `backward`; all steps are gathered.
+        """All wanted gradients, in their tensors' dtype and in the order of an engine's `backward`, once all steps are
+        gathered.
 
-        ``raw`` (1, T, B, D·H) is the hidden state before projection; ignored where there is none.
+        ``raw`` (1, T, B, D·H) is the hidden state before projection; it is ignored where there is no projection.
         """
         q = self.q
         states, fresh = self._before_the_first_step()
@@ -110,7 +114,7 @@ class Gradients:
         sums += fresh
         found = [None if g is None else torch.empty_like(t) for t, g in zip(like, sums, strict=True)]
         copies, originals = ([t for t in tensors if t is not None] for tensors in (found, sums))
-        if len({t.dtype for t in copies}) == 1:  # of several some versions write all as the first
+        if len({t.dtype for t in copies}) == 1:  # with several dtypes some versions of torch write all as the first
             torch._foreach_copy_(copies, originals)
         else:
             for t, g in zip(copies, originals, strict=True):
@@ -118,7 +122,7 @@ class Gradients:
         return [self.outside, *found]
 
     def _of_weights(self, d: int, times: slice, x: Tensor, r: Tensor, read: Tensor | None, output: Tensor) -> Weights:
-        """Of one direction's weights that products are made with, summed over some steps."""
+        """The gradients of one direction's ih, hh and biases, summed over some steps."""
         q, want = self.q, self.wanted.used[d]
         below = q.parts(output)[d - 1] if q.is_stack and d else q.input
         if self.whole and read is not None:
@@ -135,7 +139,8 @@ class Gradients:
         )
 
     def _read(self, d: int, r: Tensor, read: Tensor | None, output: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """``r`` beside what the products read; where that is the output, one step earlier, the first step is apart."""
+        """Pairs of ``r`` and what the products read. Where that is the output one step earlier, the first step is a
+        pair of its own."""
         if read is not None:
             return [(r, read)]
         q = self.q
@@ -148,14 +153,14 @@ class Gradients:
         return pairs
 
     def _empty_outside(self) -> Tensor | None:
-        """Memory for the gradient of what comes from outside."""
+        """Memory for the gradient of what comes from outside: the input or gates_x."""
         q = self.q
         if not self.wanted.outside:
             return None
         if q.input is None and self.whole:
             return q.parts(self.x)[0] if q.is_stack else self.x
         empty = q.empty(*q.outside.shape)
-        # To which two directions each add their windows.
+        # Zero, because two directions each add their windows.
         return empty.zero_() if q.input is not None and q.directions > 1 and not self.whole else empty
 
     def _gather_outside(self, first: int, stop: int, x: Sequence[Tensor]) -> None:
@@ -178,7 +183,7 @@ class Gradients:
                 here += part.view_as(here)
 
     def _before_the_first_step(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Of the initial states and the reset states."""
+        """The gradients of the initial states and of the reset states."""
         q = self.q
         hidden = self.hidden if self.read is None else self.hidden + self.read
         states = [hidden, *self.states[1:]]

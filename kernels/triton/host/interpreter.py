@@ -1,6 +1,6 @@
-"""Triton's interpreter, made to round and multiply as a GPU does; importing this is enough.
+"""Triton's interpreter, made to round and multiply as a GPU does. Importing this module is enough.
 
-`launch` does so in a process that interprets, for whoever runs the kernels; the interpreter's own bfloat16 is wrong.
+`launch` imports it in a process that interprets. The interpreter's own bfloat16 is wrong.
 """
 
 from dataclasses import replace
@@ -14,7 +14,8 @@ cast = InterpreterBuilder.cast_impl
 
 
 def rounding_cast(self: InterpreterBuilder, source: TensorHandle, target: tl.dtype) -> TensorHandle:
-    """float32 → bfloat16 to the nearest, ties to even, NaN staying NaN; the interpreter's own cuts the bits off."""
+    """Cast float32 to bfloat16, to the nearest, ties to even; NaN stays NaN. The interpreter's own cast cuts the bits
+    off."""
     if (source.dtype.scalar, target.scalar) != (tl.float32, tl.bfloat16):
         return cast(self, source, target)
     bits = source.data.view(np.uint32)
@@ -28,7 +29,8 @@ dot = InterpreterBuilder.create_dot
 
 
 def widening_dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *rest) -> TensorHandle:
-    """Of bfloat16 as of the float32 it stands for; the interpreter's own multiplies the bits, taken for integers."""
+    """Multiply bfloat16 as the float32 that it stands for. The interpreter's own dot multiplies the bits, taken for
+    integers."""
     wide = [
         TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
         if x.dtype.scalar == tl.bfloat16
@@ -45,7 +47,8 @@ patch = interpreter._patch_lang_tensor
 
 
 def counting_patch(tensor: type, scope: interpreter._LangPatchScope) -> None:
-    """A number of a kernel's is one for `range` too; Triton 3.6 has it as an array, which numpy 2.4 takes for none."""
+    """Make an integer of a kernel an integer for `range` too. Triton 3.6 holds it as an array, which numpy 2.4 does not
+    accept as an index."""
     patch(tensor, scope)
     scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
@@ -53,7 +56,7 @@ def counting_patch(tensor: type, scope: interpreter._LangPatchScope) -> None:
 interpreter._patch_lang_tensor = counting_patch
 
 
-# Kernels that assert something are compiled with their assertions; the interpreter's own are off.
+# Kernels run with their assertions, as they are compiled with them on a GPU; checks of integer overflow are off.
 interpreter.interpreter_builder.options = replace(
     interpreter.interpreter_builder.options, debug=True, sanitize_overflow=False
 )

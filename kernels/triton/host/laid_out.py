@@ -1,4 +1,4 @@
-"""The tables of a cell's passes without kernels of Triton's: for a plan that has its own."""
+"""The tables of a cell's passes without kernels in Triton, for a plan that has its own kernels."""
 
 from functools import cache
 
@@ -11,10 +11,10 @@ from ..device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
 @cache
 def laid_out(cell: type[Cell], kept: tuple[str, ...] = ()) -> Staged:
-    """Where the passes that kernels/cuda prints have their values.
+    """The tables that say where the passes printed by kernels/cuda have their values.
 
     Raises:
-        RuntimeError: it prints none of the cell.
+        RuntimeError: kernels/cuda prints no passes of the cell.
     """
     return Staged(*(_pass(cell, layout) for layout in source.printed(cell, kept).layouts))
 

@@ -1,4 +1,4 @@
-"""Launching one kernel many times over."""
+"""Repeated launches of a kernel."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,23 +13,24 @@ from .. import interpreted
 if interpreted():
     from . import interpreter  # noqa: F401
 
-# What has been compiled, by the kernel and all that it was compiled for, and more.
+# Compiled kernels, by the kernel and everything that its compilation depends on. The keys hold more than that.
 _compiled: dict[tuple, CompiledKernel] = {}
 
 
 class Launch:
-    """A kernel bound to all of its arguments but the range to run, of steps or rows; arguments not given are None.
+    """A kernel bound to all of its arguments but the range of steps or rows to run. Arguments that are not given are
+    None.
 
-    What else is given by name, such as ``num_warps``, are options of the compiler.
+    Names that are not arguments of the kernel, such as ``num_warps``, are options of the compiler.
 
-    Triton's own launcher looks at every argument at every launch, to find what it has compiled for the like; that
-    takes longer than these kernels do. Only numbers that nothing is compiled for change here, so it is asked once, and
-    of another launch's arguments no more is looked at than has to be.
+    At every launch Triton's own launcher looks at every argument to find the compiled kernel, which takes longer than
+    these kernels do. Between calls of a `Launch` only integers change that nothing is compiled for. So a `Launch` asks
+    Triton once. Another `Launch` with the same key takes the compiled kernel without asking.
     """
 
     def __init__(self, kernel: Any, grid: tuple[int, int, int], **arguments: Any) -> None:
         self.kernel, self.grid = kernel, grid
-        # In the kernel's own order, which is also that of the compiled one.
+        # In the order of the kernel's arguments, which is also the compiled kernel's order.
         self.arguments = [arguments.pop(name, None) for name in kernel.arg_names]
         self.options = arguments
         self.start, self.stop = kernel.arg_names.index("start"), kernel.arg_names.index("stop")
@@ -50,12 +51,13 @@ class Launch:
         else:
             _compiled[key][self.grid](*self.arguments)
         self.again = _compiled[key][self.grid]
-        # Addresses need not be asked for again; the tensors are kept from being freed.
+        # Later calls pass addresses, which need not be asked for again. Keeping the tensors keeps their memory.
         self.tensors = self.arguments
         self.arguments = [*map(_address, self.arguments)]
 
     def _key(self) -> tuple[Any, ...]:
-        """Of a tensor its dtype and whether 16 divides its address, of a number that varies how wide it is."""
+        """The key of the compiled kernel. A tensor counts by its dtype and whether 16 divides its address. An integer
+        that varies counts by whether it fits in 32 bits."""
         form: list[Any] = [self.kernel, *self.options.items()]
         for parameter, value in zip(self.kernel.params, self.arguments, strict=True):
             if parameter.do_not_specialize and value is not None:
@@ -66,17 +68,17 @@ class Launch:
 
 
 def once(kernel: Any, grid: tuple[int, int, int], **arguments: Any) -> None:
-    """Launch a kernel; arguments not given are None, and what else is given by name are options of the compiler."""
+    """Launch a kernel. Arguments that are not given are None; other names are options of the compiler."""
     ordered = [arguments.pop(name, None) for name in kernel.arg_names]
     kernel[grid](*ordered, **arguments)
 
 
 class Part(NamedTuple):
-    """A tensor's memory from one of its numbers on, taken for numbers of a dtype: what only kernels read and write."""
+    """A tensor's memory from one of its elements on, taken for elements of a dtype. Only kernels read and write it."""
 
     tensor: Tensor
     first: int
-    """As numbers of the dtype are counted."""
+    """The first element, counted in elements of ``dtype``."""
     dtype: torch.dtype
 
     def data_ptr(self) -> int:
@@ -87,12 +89,12 @@ class Part(NamedTuple):
 
 
 class Repeated:
-    """A kernel that is compiled at once, and bound to all that is the same in many calls.
+    """A kernel that is compiled at once, and bound to all arguments that are the same in many calls.
 
     Args:
-        varying: of what each call brings, by name and in the order that it does, the dtype; of a tuple of tensors a
-            tuple.
-        arguments: the others, and the compiler's options, as `Launch` has them.
+        varying: the arguments that each call brings, by name and in the call's order. Each has a dtype, or for a tuple
+            of tensors a tuple of dtypes.
+        arguments: all other arguments, and the compiler's options, as `Launch` has them.
     """
 
     def __init__(self, kernel: Any, grid: tuple[int, int, int], varying: Mapping[str, Any], **arguments: Any) -> None:
@@ -104,10 +106,11 @@ class Repeated:
         if isinstance(kernel, JITFunction):
             like = self._filled([*map(_like, varying.values())])
             compiled = kernel.warmup(*like, grid=grid, **self._options)
-            self._run = compiled[grid]  # loads it too, which is not to happen while a CUDA graph is captured
+            self._run = compiled[grid]  # loads it too, which must not happen while a CUDA graph is captured
 
     def __call__(self, values: Sequence[Any]) -> None:
-        """Launch it for tensors, tuples of them, or parts of their memory, which is to be there until it has run."""
+        """Launch the kernel for tensors, tuples of tensors, or parts of their memory. The memory must stay until the
+        kernel has run."""
         arguments, together = self._fixed.copy(), 0
         for place, value in zip(self._places, values, strict=True):
             if type(value) is tuple:
@@ -118,7 +121,7 @@ class Repeated:
                 address = value.data_ptr()
                 together |= address
             arguments[place] = address
-        if self._run is None or together % 16:  # it is compiled for wide reads
+        if self._run is None or together % 16:  # it is compiled for aligned addresses
             self._kernel[self._grid](*self._filled(values), **self._options)
         else:
             self._run(*arguments)
@@ -141,7 +144,7 @@ def _whole(value: Any) -> Any:
 
 
 def _form(value: Any) -> Any:
-    """What of a value is compiled in."""
+    """The part of an argument that is compiled in."""
     if isinstance(value, tuple):
         return tuple(map(_form, value))
     if not isinstance(value, Tensor):
@@ -151,7 +154,7 @@ def _form(value: Any) -> Any:
 
 
 def _address(value: Any) -> Any:
-    """Of a tensor its address, of several theirs."""
+    """A tensor's address; a tuple of addresses for a tuple of tensors."""
     if isinstance(value, tuple):
         return tuple(map(_address, value))
     return value.data_ptr() if isinstance(value, Tensor) else value

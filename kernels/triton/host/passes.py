@@ -1,4 +1,4 @@
-"""The memory of one pass of a cell that runs by stages, and where in it its stages read and write."""
+"""The memory of one pass of a cell that runs by stages, and where in it the stages read and write."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,18 +11,18 @@ from .printed import passes
 from .problem import Layer, stacked
 
 OWN = "kept", "kept_numbers"
-"""What is a plan's own, besides operands and products."""
+"""Arrays of a plan's own, besides operands and products."""
 Place = tuple[Any, ...]
-"""As `places` has it."""
+"""A place as `places` defines it."""
 
 
 def adds(name: str, axes: str) -> bool:
-    """Whether steps add to an array: what is not of each of them."""
+    """Whether steps add to an array: a sum or a gradient that has no axis of time."""
     return name.startswith(("sums", "grad_")) and "T" not in axes
 
 
 class StagedLayer(Layer):
-    """A `Layer` of a cell that runs by stages, by the passes of Triton's plans unless others are given."""
+    """A `Layer` whose cell runs by stages, with the passes of Triton's plans unless others are ``given``."""
 
     def __init__(self, q: Recurrence, given: Staged | None = None) -> None:
         super().__init__(q)
@@ -31,7 +31,7 @@ class StagedLayer(Layer):
         self._named = {name: stacked([named[name] for named in each]) for name in each[0]}
 
     def streams(self) -> dict[str, Tensor]:
-        """What the cell reads of the outside besides the gates, as the arrays of its passes lie."""
+        """What the cell reads from outside besides the gates, in the layout of its passes' arrays."""
         given = dict(self.recurrence.streams)
         if "input" in self.cell.streams and self.input is not None:
             given["input"] = self.input.expand(self.directions, *self.input.shape)
@@ -43,16 +43,17 @@ class StagedLayer(Layer):
         return {f"kept.{name}": self.empty(self.steps, self.batch, width) for name, width in widths.items()}
 
     def parameter(self, name: str) -> Tensor | None:
-        """Of all directions: (D, …)."""
+        """A parameter of all directions (D, …)."""
         return self._named.get(name)
 
     @property
     def saved_names(self) -> list[str]:
-        """Of the arrays that forward keeps for backward."""
+        """The names of the arrays that forward keeps for backward."""
         return [name for name in self.passes.forward.arrays if name.startswith(("saved", "numbers", "after."))]
 
     def saved(self) -> dict[str, Tensor]:
-        """Memory for them: in the storage dtype, but for numbers of a row."""
+        """Memory for the arrays that forward keeps: in the storage dtype, but in the working dtype for numbers of a
+        row."""
         found = {}
         for name in self.saved_names:
             axes, columns = self.passes.forward.arrays[name]
@@ -67,22 +68,22 @@ class Steps(NamedTuple):
     layer: StagedLayer
     of: Pass
     arrays: Mapping[str, Tensor]
-    """As `PassMemory` has them."""
+    """The caller's arrays, as `PassMemory` takes them."""
     carried: Sequence[Tensor]
     """The states that the first step begins with."""
     left: Sequence[Tensor]
-    """Memory for those that the last one leaves."""
+    """Memory for the states that the last step leaves."""
     way: int
     """1: in order; -1: the last step first."""
 
 
 class PassMemory:
-    """Of a layer. What is a plan's own, ``kept``, operands and products, is where `own_place` says.
+    """The memory of a layer's pass. `own_place` says where a plan's own arrays are: ``kept``, operands and products.
 
     Args:
-        tensors: the arrays that the caller has, by name: of axes TBH (T, B, D·columns·H), TB (T, B, D·columns), TH (T,
-            D·columns·H), T (T, D·columns), BH (D, B, columns·H), B (D, B, columns), H (D, columns·H), and of none (D,
-            columns). Those it lacks are zero and not written.
+        tensors: the caller's arrays, by name. By their axes they are TBH (T, B, D·columns·H), TB (T, B, D·columns), TH
+            (T, D·columns·H), T (T, D·columns), BH (D, B, columns·H), B (D, B, columns), H (D, columns·H), and without
+            axes (D, columns). An array that is missing is read as zero, and not written.
     """
 
     def __init__(self, layer: StagedLayer, of: Pass, tensors: Mapping[str, Tensor]) -> None:
@@ -91,15 +92,15 @@ class PassMemory:
 
     @property
     def arrays(self) -> tuple[Tensor, ...]:
-        """As kernels are given them."""
+        """The tensors as kernels are given them."""
         return tuple(self.tensors[name] for name in self._numbers())
 
     def heads(self, of: Multiplied) -> int:
-        """Of a product's weight."""
+        """The number of heads of a product's weight."""
         return self.layer.cell.every_product[of.weight.removeprefix("weight_")].heads
 
     def weight(self, of: Multiplied) -> Tensor:
-        """(D · heads, row blocks · H / heads, H / heads); of one head it is no copy."""
+        """A product's weight (D · heads, row blocks · H / heads, H / heads); with one head it is no copy."""
         heads, whole = self.heads(of), self.layer.parameter(of.weight)
         blocks = whole.view(len(whole), -1, heads, self.layer.hidden // heads, whole.shape[-1])
         if of.blocks != tuple(range(blocks.shape[1])):
@@ -107,7 +108,7 @@ class PassMemory:
         return blocks.transpose(1, 2).reshape(len(whole) * heads, -1, whole.shape[-1])
 
     def tables(self, number: int) -> dict[str, tuple[Any, ...]]:
-        """What a stage reads and writes, and which of this is added to what is there."""
+        """The places that a stage reads and writes, and which writes add to the stored values."""
         reads, writes, _ = self.of.stages[number]
         each = [(name, column) for name, columns in writes.items() for column in columns]
         return {
@@ -117,11 +118,12 @@ class PassMemory:
         }
 
     def own_place(self, name: str, column: int, written: bool) -> Place:
-        """Of what is a plan's own."""
+        """The place of an array of a plan's own."""
         raise NotImplementedError
 
     def array_place(self, name: str, column: int, axes: str = "", heads: int = 1) -> Place:
-        """Of a column of one of the `arrays`; its axes are another kind of place, if it is told."""
+        """The place of a column of one of the `arrays`. ``axes``, if given, is another kind of place than the array's
+        axes."""
         return axes or self.of.arrays[name][0], self._numbers()[name], column, self.of.arrays[name][1], heads
 
     def _place(self, name: str, column: int, written: bool) -> Place:
@@ -142,13 +144,13 @@ class PassMemory:
         return {name: k for k, name in enumerate(name for name in self.of.arrays if name in self.tensors)}
 
     def _parameters(self) -> dict[str, Tensor]:
-        """Rows, numbers and biases of all directions."""
+        """The parameters that stages read, of all directions: rows, numbers and biases."""
         found = {name: self.layer.parameter(name) for name in self.of.arrays if name.startswith(("weight_", "bias_"))}
         return {name: tensor.flatten(1) for name, tensor in found.items() if tensor is not None}
 
 
 def _together(axes: str, stream: Tensor) -> Tensor:
-    """A stream (D, ·) as arrays lie, in which directions come after steps."""
+    """A stream (D, ·) in the layout of arrays, where directions come after steps."""
     if "T" not in axes:
         return stream.contiguous()
     beside = 2 if "B" in axes else 1

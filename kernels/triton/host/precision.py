@@ -1,4 +1,4 @@
-"""What float32 products may round their operands to, as torch's switches for recurrent layers say."""
+"""The precision of float32 products, as torch's switches for recurrent layers set it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,23 @@ from ....system.settings import current_settings
 from .. import since_ampere
 
 _lock = RLock()
-# What the properties of `torch.backends` ask and set, at a fraction of their time: each call asks.
+# These functions lie behind the properties of `torch.backends` and take a fraction of their time: each call asks.
 _setting, _set = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
 HALVES = {
     torch.float16: "allow_fp16_reduced_precision_reduction",
     torch.bfloat16: "allow_bf16_reduced_precision_reduction",
 }
-"""Torch's switches for how products of half precision are summed."""
+"""Torch's switches for how products of half precision are summed, by dtype."""
 
 
 def mode(dtype: torch.dtype) -> str:
-    """Of products of that dtype: ``"ieee"``, ``"tf32"`` or ``"tf32x3"``, as `tl.dot` takes them.
+    """The precision of products of that dtype: ``"ieee"``, ``"tf32"`` or ``"tf32x3"``, as `tl.dot` takes it.
 
-    ``torch.backends.cudnn.rnn.fp32_precision`` is asked, as torch.nn's layers ask it: it inherits from
-    ``torch.backends.cudnn`` and ``torch.backends`` where nothing was set for recurrent layers, obeys
-    ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"``, three products in place of one and about as near as
-    float32's own, is had from `seqcells.settings` alone. There is no TF32 on a machine with a GPU from before Ampere.
+    It follows ``torch.backends.cudnn.rnn.fp32_precision``, as torch.nn's layers do. That setting inherits from
+    ``torch.backends.cudnn`` and ``torch.backends`` where nothing was set for recurrent layers. It obeys
+    ``cudnn.allow_tf32``, and by default allows TF32. ``"tf32x3"`` makes three products instead of one, and is about as
+    accurate as float32. Only `seqcells.settings` can ask for it. There is no TF32 on a machine with a GPU from before
+    Ampere.
     """
     if dtype != torch.float32 or torch.version.hip or not since_ampere():
         return "ieee"
@@ -37,11 +38,11 @@ def mode(dtype: torch.dtype) -> str:
 
 
 class obeyed_by_torch:
-    """Inside, torch's own products on CUDA are of that mode; of ``"tf32x3"``, which they lack, the exact one.
+    """Inside, torch's own products on CUDA have that precision. They lack ``"tf32x3"``, and are exact in its place.
 
-    Their switch is another than recurrent layers have, and one for all threads: it is touched only where the two
-    disagree, and one of our threads has it at a time. Products that other threads launch meanwhile see it too. What
-    a CUDA graph captures keeps the precision it was captured with.
+    Their switch is not the switch of recurrent layers, and it is one for all threads. So it is set only where the two
+    switches disagree, by one of our threads at a time. Products that other threads launch meanwhile are affected too. A
+    CUDA graph keeps the precision that it was captured with.
     """
 
     def __init__(self, mode: str) -> None:
@@ -53,7 +54,8 @@ class obeyed_by_torch:
         before = _setting("cuda", "matmul")
         if (before == "tf32") == (self._wanted == "tf32"):
             return
-        # What is asked tells what holds, not who said so: what is as all of CUDA's is goes back to following that.
+        # The getter returns the value that holds, not where it was set. A value equal to CUDA's general one goes back
+        # to following it.
         self._back = "none" if before == _setting("cuda", "all") else before
         _set("cuda", "matmul", self._wanted)
 
@@ -67,7 +69,7 @@ class obeyed_by_torch:
 
 @contextmanager
 def summed_in_float32(like: Tensor) -> Iterator[None]:
-    """Inside, torch's own products on CUDA of tensors like one, of half precision, are nowhere summed in it.
+    """Inside, torch's products on CUDA of half-precision tensors like ``like`` are summed in float32 throughout.
 
     Torch's switch is one for all threads, as with `obeyed_by_torch`.
     """

@@ -1,7 +1,7 @@
-"""The printed passes of cells: those that the package has, and those that are printed at first use.
+"""The printed passes of cells: those in the package, and those that are printed at first use.
 
-A cell that the package has no kernels for, or of which steps are to be kept, is printed into a file, which the cache
-keeps under the hash of its text, and imported from there.
+A cell is printed into a file if the package has no kernels for it, or if values of its steps are to be kept. The cache
+keeps the file under the hash of its text, and the file is imported from there.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,18 @@ from ..device.tables import Staged
 
 HEAD = f'"""The kernels of a cell, printed at its first use by seqcells {__version__}."""\n'
 Kept = tuple[str, ...]
-"""The names of a cell's results that are kept of all steps."""
+"""The names of a cell's results that are kept for all steps."""
 
 
 def runs(cell: type[Cell], kept: Kept = ()) -> bool:
-    """Whether a cell runs by stages, and not as one of `cells`, whose kernels keep nothing of steps."""
+    """Whether a cell runs by stages. Else it runs as one of `cells`, whose kernels keep no values of steps."""
     return bool(kept) or of_one_stage(cell) is None
 
 
 @cache
 def of_one_stage(cell: type[Cell]) -> str | None:
-    """The cell of the package, by name, whose kernels of one stage a cell has: itself, or one of the same equations."""
+    """The name of the package's cell whose kernels of one stage run a cell, or None. That is the cell itself, or a cell
+    with the same equations."""
     if BUILT_IN.get(cell.name) is cell:
         return cell.name
     try:
@@ -46,10 +47,10 @@ def of_one_stage(cell: type[Cell]) -> str | None:
 
 
 def passes(cell: type[Cell], kept: Kept = ()) -> Staged:
-    """A cell's passes, of which forward leaves the ``kept`` results.
+    """A cell's passes; forward leaves the ``kept`` results.
 
     Raises:
-        RuntimeError: there are none; see `why_not`.
+        RuntimeError: the cell has no passes; see `why_not`.
     """
     found = _found(cell, kept)
     if isinstance(found, str):
@@ -58,13 +59,13 @@ def passes(cell: type[Cell], kept: Kept = ()) -> Staged:
 
 
 def why_not(cell: type[Cell], kept: Kept = ()) -> str | None:
-    """Why there are no passes of a cell, or None; they are printed for that, unless they were before."""
+    """Why a cell has no passes, or None. This prints them if they have not been printed before."""
     found = _found(cell, kept)
     return found if isinstance(found, str) else None
 
 
 def report() -> list[str]:
-    """For `seqcells.info`: what is there of cells that were printed at first use."""
+    """For `seqcells.info`: the cells that were printed at first use."""
     folder, there = build.kept(".py")
     never = build.forbidden()
     return [*([f"none is printed now, {never}"] if never else []), f"kept in {folder}: {len(there)} printed cells"]
@@ -78,8 +79,8 @@ def _found(cell: type[Cell], kept: Kept) -> Staged | str:
 
 
 def _in_package(cell: type[Cell]) -> Staged | None:
-    """Those of a cell of the package, or of it with another number of heads, which no printed text knows. A cell that
-    is made of it, and has its base, is another."""
+    """The passes of a cell of the package, perhaps with another number of heads, which no printed text depends on. A
+    cell that is made from a package's cell, and has its base, is not in the package."""
     base = cell.base
     if (
         base.__name__ not in STAGED
@@ -109,7 +110,7 @@ def _writer(text: str) -> Callable[[Path], None]:
 
 
 def _imported(path: Path) -> ModuleType:
-    """The module of a printed file, of whose text the compiler of kernels takes what it compiles."""
+    """The module of a printed file. Triton's compiler takes the source of kernels from the file."""
     spec = spec_from_file_location(f"seqcells_printed_{path.stem}", path)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""One layer, or a stack of them, its arguments in the form that the kernels take them."""
+"""One layer, or a stack of layers, with its arguments in the form that the kernels take."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -29,34 +29,36 @@ def _projected_backward(saved, s, n, p, d):
     return d, (), (tl.zeros_like(d[0]),), ()
 
 
-# What a projected hidden state needs of the kernels: a cell that takes its input for its state. What it reads is
-# the product with weight_hr, so its gradient dx is that product's.
+# For the kernels, a projected hidden state is the state of a cell that takes its input for its new state. Its input is
+# the product with weight_hr, so the gradient dx is the product's gradient.
 PROJECTION = Kernels(_projected, _projected_backward, (), (), (False,), (False,))
 PROJECTION_COUNTS = {"gates": 1, "recurrent": 0, "rows_of_parameters": 0, "kept": (-1,)}
 
 
 class Saved(NamedTuple):
-    """What forward keeps for backward, each (count, T, B, D·H), of count 0 where there is no such thing."""
+    """What forward keeps for backward: each tensor is (count, T, B, D·H), and count is 0 where there is nothing to
+    keep."""
 
     values: Tensor
-    """The cell's own; none of them where backward is to compute them once more."""
+    """The cell's saved values; none where backward recomputes them."""
     after: Tensor
-    """States after each step: those but the hidden one that backward reads."""
+    """The states after each step that backward reads, except the hidden state."""
     raw: Tensor
     """The hidden state before it is projected."""
 
 
 def some(stack: Tensor) -> Tensor | None:
-    """None in place of an empty stack of `Saved`."""
+    """A stack of `Saved`, or None if it is empty."""
     return stack if len(stack) else None
 
 
 class Layer:
     """A `Recurrence` for the kernels; sizes T, B, D, H as `steps`, `batch`, `directions`, `hidden`.
 
-    P, `width`, is the size of the hidden state that is carried: the projected one's, or H. In a sequence the directions
-    lie side by side in the last axis, so that both are of one time; but they are at one step at two times. In the place
-    of directions a stack has its layers; only of what comes from outside it has but the lowest one's.
+    P, `width`, is the size of the carried hidden state: the projected size, or H. In a sequence the directions lie side
+    by side in the last axis, so that an index of T is the same time for both. At the same step, though, the two
+    directions are at different times. A stack has its layers in the place of directions. Tensors that come from outside
+    the stack have the lowest layer's part only.
     """
 
     recurrence: Recurrence
@@ -98,12 +100,13 @@ class Layer:
         self.gates, self.recurrent = len(q.cell.gates), len(q.cell.recurrent_gates)
         self.hidden, self.projected = q.hidden, q.weights[0].hr is not None
         self.work = WORKING_DTYPE.get(self.dtype, self.dtype)
-        # For each direction whether it goes from the last step to the first.
+        # For each direction: whether it goes from the last time to the first.
         self.backwards = [q.reversed(d) for d in range(self.directions)]
 
     @property
     def times(self) -> list[range]:
-        """For each direction the times in its order of travel. Not of a graph's steps: a range fixes their number."""
+        """For each direction the times in its order of travel. Not for a graph whose number of steps is symbolic: a
+        range fixes the number."""
         return [range(self.steps)[:: -1 if backwards else 1] for backwards in self.backwards]
 
     def span(self, direction: int, first: int, stop: int) -> slice:
@@ -112,24 +115,25 @@ class Layer:
 
     @property
     def bounded(self) -> bool:
-        """Whether a step may read another state than the one that the step before it gave."""
+        """Whether a step may read a state other than the one that the step before it gave."""
         return self.lengths is not None or self.reset is not None
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Uninitialised memory, in the storage dtype unless told."""
+        """Uninitialised memory, in the storage dtype unless ``dtype`` is given."""
         return self.outside.new_empty(shape, dtype=dtype)
 
     @cached_property
     def input_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Of the input: (D·G·H, features), (D·G·H,). Of two directions copies, which not every call needs."""
+        """The weight (D·G·H, features) and bias (D·G·H,) of the input's projection. With two directions they are
+        copies, which not every call needs."""
         return self.recurrence.input_weights
 
     def gates_x(self) -> Tensor:
-        """(T, B, D·G·H): the input projected."""
+        """The projected input (T, B, D·G·H)."""
         return (self.outside if self.input is None else linear(self.input, *self.input_weights)).contiguous()
 
     def single(self, both: Tensor) -> Tensor:
-        """(D, …) as a product takes it: without the axis where there is one direction."""
+        """A tensor (D, …) as a product takes it: without the first axis if there is one direction."""
         return both[0] if self.directions == 1 else both
 
     def parts(self, sequence: Tensor) -> tuple[Tensor, ...]:
@@ -142,7 +146,7 @@ class Layer:
         return list(zip(*(part.unbind()[:: -1 if backwards else 1] for part, backwards in parts), strict=True))
 
     def stacked(self, states: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """(S, D, B, H) of states; in the place of a projected hidden one, nothing."""
+        """The states as one tensor (S, D, B, H). The place of a projected hidden state is left uninitialised."""
         stack = self.empty(len(states), self.directions, self.batch, self.hidden, dtype=dtype)
         for k, state in enumerate(states):
             if k or not self.projected:
@@ -150,17 +154,17 @@ class Layer:
         return stack
 
     def each(self, states: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
-        """Each state (D, B, H) by itself; in the place of a projected hidden one, nothing."""
+        """The states as a tensor (D, B, H) each. The tensor for a projected hidden state is left uninitialised."""
         if states is None or not self.projected:
             return states and tuple(states)
         return self.empty(*states[-1].shape), *states[1:]
 
     def fresh(self) -> list[Tensor] | None:
-        """What the states become at a boundary."""
+        """The states that a boundary sets, or None without resets."""
         if self.reset is None:
             return None
         given = self.reset_states or [torch.zeros_like(state) for state in self.states]
-        return [state.contiguous() for state in given]  # kernels go by addresses
+        return [state.contiguous() for state in given]  # kernels compute addresses from shapes alone
 
     def boundaries(self, direction: int) -> Tensor:
         """(T, B, 1): whether the states are reset just before a step, in the direction of travel."""
@@ -172,7 +176,7 @@ class Layer:
         return torch.stack([self.boundaries(d)[times[0]] for d, times in enumerate(self.times)])
 
     def first_hidden(self) -> Tensor:
-        """(D, B, P): what the first step reads."""
+        """(D, B, P): the hidden state that the first step reads."""
         if self.reset is None:
             return self.states[0]
         return torch.where(self.boundary_at_first(), self.fresh()[0], self.states[0])
@@ -180,8 +184,8 @@ class Layer:
     def hidden_before(
         self, output: Tensor, first: int = 0, stop: int | None = None, out: Tensor | None = None
     ) -> Tensor:
-        """(stop - first, B, D·P): the hidden state that each of some steps reads where it is valid; of each direction
-        its own steps, in the order of time."""
+        """(stop - first, B, D·P): the hidden state that each of these steps reads, where the step is valid. Each
+        direction has its own steps, in the order of time."""
         stop = self.steps if stop is None else stop
         before = self.empty(stop - first, *output.shape[1:]) if out is None else out
         for d, (after, own) in enumerate(zip(self.parts(output), self.parts(before), strict=True)):
@@ -193,7 +197,7 @@ class Layer:
                 own[1:] = after[times][:-1]
                 own[0] = after[times.start - 1] if first else initial
             if self.lengths is not None and self.backwards[d]:
-                # Padding comes first, and the output is 0 there, not the state.
+                # Backwards, the padding comes first. The output there is 0, and not the initial state.
                 moments = torch.arange(times.start, times.stop, device=self.device)
                 last = (moments.unsqueeze(1) == self.lengths - 1).unsqueeze(-1)
                 torch.where(last, initial.to(own.dtype), own, out=own)
@@ -203,23 +207,24 @@ class Layer:
 
 
 class Problem(Layer):
-    """A `Layer` of a cell of one stage, whose kernels are in `cells`."""
+    """A `Layer` whose cell has one stage, with its kernels from `cells`."""
 
     def __init__(self, q: Recurrence) -> None:
         super().__init__(q)
         self.kernels = CELLS[of_one_stage(q.cell)]
-        # Of all directions: (D, R·H, P), (D, R·H), (D, rows, H).
+        # All directions stacked: (D, R·H, P), (D, R·H), (D, rows, H).
         self.hh = stacked([w.hh for w in q.weights])
         self.bias = stacked([w.bias_hh for w in q.weights])
         self.parameters = stacked([torch.cat(list(w.own)) if w.own else None for w in q.weights])
-        # Of all layers of a stack but the lowest: (L - 1, G·H, H), (L - 1, G·H).
+        # All layers of a stack but the lowest: (L - 1, G·H, H), (L - 1, G·H).
         self.ih = stacked([w.ih for w in self.weights[1:]]) if q.stacked else None
         self.bias_ih = stacked([w.bias_ih for w in self.weights[1:]]) if q.stacked else None
-        # Whether dr, the gradients of the recurrent product's results, are dx, and so need not be written.
+        # Whether dr, the gradients of the recurrent product's results, equal dx, so that they need not be written.
         self.shared = self.kernels.shared == tuple(range(self.gates))
 
     def kept(self, everything: bool) -> tuple[int, ...]:
-        """For each state its place in `Saved.after`, or -1; ``everything``: not only what the gradients mention."""
+        """For each state its index in `Saved.after`, or -1. ``everything``: also for states that the gradients do not
+        mention."""
         read = [a or b or everything for a, b in zip(self.kernels.previous, self.kernels.next, strict=True)]
         return tuple(sum(read[1:k]) if k and needed else -1 for k, needed in enumerate(read))
 
@@ -230,20 +235,20 @@ class Problem(Layer):
         return Saved(*(self.empty(count, self.steps, self.batch, width) for count in counts))
 
     def previous(self, recompute: bool) -> tuple[bool, ...]:
-        """Which of the states before a step backward reads."""
+        """Flags the states before a step that backward reads."""
         if not recompute:
             return self.kernels.previous
         return not self.cell.projection, *(True for _ in self.states[1:])
 
     def counts(self, recompute: bool) -> dict[str, Any]:
-        """How many tiles the cell takes of each kind."""
+        """How many tiles of each kind the cell takes."""
         rows = 0 if self.parameters is None else self.parameters.shape[1]
         kept = self.kept(recompute)
         return {"gates": self.gates, "recurrent": self.recurrent, "rows_of_parameters": rows, "kept": kept}
 
 
 def stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """Those of all directions; of one it is no copy."""
+    """The tensors of all directions in one. A single contiguous tensor is not copied."""
     if tensors[0] is None:
         return None
     return tensors[0].contiguous().unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))

@@ -9,12 +9,12 @@ from .. import interpreted
 from . import precision
 
 IN_FLOAT64 = interpreted()
-"""Whether products are made in float64, and rounded once. It is the kernels that the interpreter's tests judge, not the
-CPU's library; and whoever makes a product, its bits are the same."""
+"""Whether products are made in float64 and rounded once. The interpreter's tests judge the kernels, not the CPU's GEMM
+library. Besides, every way to make a product then gives the same bits."""
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """out = a b: (M, K), (K, N), (M, N), or several of each, summed in the dtype of ``out``, which may be the wider."""
+    """out = a b: (M, K), (K, N), (M, N), or a batch of each. Sums are in the dtype of ``out``, which may be wider."""
     if IN_FLOAT64:
         return out.copy_(a.double() @ b.double())
     wider = {} if a.dtype == out.dtype else {"out_dtype": out.dtype}
@@ -22,19 +22,19 @@ def multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b in their dtype, as `torch.matmul` has their axes."""
+    """a b in their dtype, with axes as in `torch.matmul`."""
     return torch.matmul(a.double(), b.double()).to(a.dtype) if IN_FLOAT64 else torch.matmul(a, b)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`projected` in the precision of recurrent layers, which is cuDNN's; not differentiable."""
+    """`projected` in the precision that is set for recurrent layers, cuDNN's; not differentiable."""
     with precision.obeyed_by_torch(precision.mode(input.dtype)):
-        # Of an input that is not contiguous torch would add the bias to its product in a pass of its own.
+        # For an input that is not contiguous, torch would add the bias to the product in a pass of its own.
         return projected(input.contiguous(), weight, bias)
 
 
 def projected(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`torch.nn.functional.linear` in whatever precision is set."""
+    """`torch.nn.functional.linear` in the precision that is set."""
     if not IN_FLOAT64:
         return torch.nn.functional.linear(input, weight, bias)
     wide = (None if tensor is None else tensor.double() for tensor in (input, weight, bias))
@@ -42,7 +42,8 @@ def projected(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """(…, N) → (N,), summed in a dtype that may be the wider, for which torch's own sum would copy all of it first."""
+    """(…, N) → (N,), summed in a dtype that may be wider. For a wider dtype torch's own sum would copy all rows
+    first."""
     rows = rows.flatten(0, -2)
     if rows.dtype == dtype:
         return rows.sum(0)
@@ -50,8 +51,8 @@ def sum_of_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def over_time(a: Tensor, b: Tensor) -> Tensor:
-    """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype; halves are summed in float32.
-    Without the axis of time too."""
+    """Σ aᵀ b over times and sequences: (T, B, M), (T, B, N) → (M, N), in their dtype. Half precision is summed in
+    float32. The axis of time may be missing."""
     axes = [*range(a.dim() - 1)]
     if IN_FLOAT64:
         return torch.tensordot(a.double(), b.double(), (axes, axes)).to(a.dtype)

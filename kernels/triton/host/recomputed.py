@@ -1,8 +1,9 @@
-"""What backward computes once more where forward kept no more than the states, of some steps at a time.
+"""What backward recomputes, some steps at a time, where forward kept only the states.
 
-The input is projected again, and one product over those steps gives what the recurrent products gave, from the hidden
-state before each. From these and the states the cell's forward gives the values that it saves: in the kernel of
-`gates.backward`, or ahead of it, where a kernel has no registers left for both.
+The input is projected again. One GEMM over a window's steps gives the results of the recurrent products, from the
+hidden state before each step. From these and the states, the cell's forward gives the values that it saves. The
+stepwise plan's kernel, `gates.backward`, runs that forward itself. The persistent plan's kernel has no registers left
+for it, so `gates.values` runs it before.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .products import linear, multiply
 
 
 def steps_at_once(q: Problem, values: int) -> int:
-    """How many steps a window has: a part of all, or as many of which what is held from one to the next, the gradients
-    x and r too, fits in `configurations.RECOMPUTE_BYTES`."""
+    """How many steps a window has: a part of all steps or, if more, as many as fit in `configurations.RECOMPUTE_BYTES`.
+    These bytes are for everything that exists once per step of a window, including the gradients x and r."""
     held = q.gates + (q.gates if q.shared else q.gates + q.recurrent) + values
     of_a_unit = held * q.dtype.itemsize + q.recurrent * q.work.itemsize
     of_a_step = q.directions * q.batch * (q.hidden * of_a_unit + q.width * q.dtype.itemsize)
@@ -30,17 +31,17 @@ def steps_at_once(q: Problem, values: int) -> int:
 
 
 class Window:
-    """Of a `Problem` what its cell gave in so many ``steps``, whose memory the steps before them then take. Of each
-    direction they are its own, and lie in the order of time.
+    """What a `Problem`'s cell gave in a window of ``steps`` steps. The window before it takes the same memory. Each
+    direction has its own steps, in the order of time.
 
     * ``x`` (steps, B, D·G·H), the input projected;
     * ``before`` (steps, B, D·P), the hidden state before each step;
     * ``product`` (D, steps, B, R·H), or None without a recurrent product;
-    * ``saved`` (count, steps, B, D·H), or None where nobody asked for values.
+    * ``saved`` (count, steps, B, D·H), or None where no values are asked for.
     """
 
     def __init__(self, q: Problem, output: Tensor, **states: Any) -> None:
-        """``output`` (T, B, D·P), forward's; with ``states``, as `gates.values` reads them, the cell's values are
+        """``output`` (T, B, D·P) is forward's. With ``states``, as `gates.values` reads them, the cell's values are
         computed too."""
         self.q, self.output = q, output
         values = len(q.kernels.saved) if states else 0
@@ -55,7 +56,8 @@ class Window:
             self.values = self._launch(**states)
 
     def compute(self) -> Iterator[tuple[int, int]]:
-        """Window after window, the last first: from which step it is and up to which."""
+        """Compute window after window, the last one first. Yields a window's first step and the step behind its
+        last."""
         for first in reversed(range(0, self.q.steps, self.steps)):
             stop = min(first + self.steps, self.q.steps)
             self._compute(first, stop)

@@ -1,5 +1,5 @@
-"""How programs of the persistent plan divide a layer of a cell that runs by stages, of all of whose products each keeps
-its units' part on the chip."""
+"""How programs of the persistent plan divide a layer whose cell runs by stages. A program keeps its units' part of all
+products' weights on the chip."""
 
 import itertools
 import math
@@ -13,23 +13,29 @@ from . import configurations
 from .configurations import CHUNK, PERSISTENT_WARPS, Division
 
 ROWS = 16
-"""Of the batch in a tile: those of tensor cores. Stages have more values at hand than a cell of one has."""
+"""The rows of a tile: the 16 rows of tensor cores. Stages hold more values than a cell of one stage."""
 HELD_BYTES = 96 << 10
-"""Of weights, in registers; where rows are reduced, which takes those, in shared memory."""
+"""The most bytes of weights of a program, in registers. Where rows are reduced, which takes those registers, weights
+are in shared memory."""
 CHUNK_BYTES = 8 << 10
-"""That a program reads at a time of what the others exchange."""
+"""The bytes that a program reads at a time of the values that programs exchange."""
 MOST_PROGRAMS = 32
-"""That share a row: where more meet, or have more than 16 units each, some cell spills."""
+"""The most programs that share a row. Where more programs meet, or have more than 16 units each, some cell spills."""
 WHOLE = 8
-"""Of the number of units a divisor: of others some cell spills."""
+"""A divisor of the number of units. Where it does not divide that number, some cell spills."""
 MOST_READ = 48
-"""Values that a stage may read: with more, those of a layer-normalised LSTM's backward, some spill. Found by compiling
-with Triton 3.9.0 for sm_90."""
+"""The most values that a stage reads. With more, as in the backward of a layer-normalised LSTM, some stages spill.
+Found by compiling with Triton 3.9.0 for sm_90."""
 
 
 class Depth(NamedTuple):
-    """Of a product: into how many parts, `resident` has it, the sum over a head's units is cut, their number padded to
-    whole parts, and the chunks of the sum over all row blocks that are summed over."""
+    """How the sum of a product is divided, for `resident`.
+
+    * ``parts``: into how many parts the sum over a head's units is cut;
+    * ``width``: a head's units, padded to whole parts;
+    * ``chunks``: the pieces of the sum over all row blocks;
+    * ``ahead``: how many chunks are read at a time.
+    """
 
     parts: int
     width: int
@@ -38,7 +44,7 @@ class Depth(NamedTuple):
 
 
 class Weight(NamedTuple):
-    """What the division asks of a product: row blocks, heads, whether it is transposed."""
+    """What a division depends on in a product: row blocks, heads, whether it is transposed."""
 
     blocks: int
     heads: int
@@ -68,12 +74,12 @@ def division(
     processors: int,
     shared_memory: int,
 ) -> Division | str:
-    """The division, of those that fit the one with the least time by the model of `configurations`, or why there is
-    none.
+    """The division of a layer, or why there is none. It is the fastest division that fits, by the model of
+    `configurations`.
 
     Args:
         meetings: how often programs meet in a step.
-        reduces: whether they reduce rows.
+        reduces: whether programs reduce rows.
         read: how many values a stage reads at most.
     """
     if not weights:
@@ -87,7 +93,7 @@ def division(
     item = configurations.bytes_of(storage, precision)
     found = []
     split = "a program's units would be of two heads"
-    # One processor runs one program after the other, which cannot meet.
+    # A single processor, the interpreter's, runs one program after the other, and these cannot meet.
     sizes = (max(16, triton.next_power_of_2(hidden)),) if processors == 1 else (16, 8)
     for units, beside in itertools.product(sizes, sorted({1, directions})):
         if any(weight.heads > 1 and hidden // weight.heads % units for weight in weights):
@@ -100,7 +106,7 @@ def division(
             continue
         launches = triton.cdiv(triton.cdiv(batch, ROWS), groups) * (directions // beside)
         exchanged = ROWS * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights)
-        # A tile of fewer than 16 units leaves threads without one.
+        # A tile of fewer than 16 units leaves threads without a unit.
         cycles = launches * meetings * configurations.step_cycles(ROWS * max(units, 16), 0, exchanged // meetings)
         tile = {"ROWS": ROWS, "UNITS": units, "BLOCKS": triton.next_power_of_2(blocks)}
         tile |= {"DIVISOR": math.gcd(hidden, configurations.THREAD_BYTES // storage.itemsize)}

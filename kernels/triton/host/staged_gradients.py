@@ -11,7 +11,7 @@ from .products import multiply, sum_of_products, sum_of_rows
 
 
 class StagedGradients:
-    """Of a layer.
+    """The gradients of a layer.
 
     * ``arrays``: what backward reads and writes, by the names of its table;
     * ``states``: the gradients of the initial states, in their dtype.
@@ -31,14 +31,14 @@ class StagedGradients:
             units = columns * (layer.hidden if "H" in axes else 1)
             if name in ("grad_gates_x", "grad_products", "multiplied") or (name.startswith("grad_x.") and "T" in axes):
                 self.arrays[name] = layer.empty(layer.steps, layer.batch, layer.directions * units)
-                if any((name, k) not in written for k in range(columns)):  # of what nothing is made, but a condition
+                if any((name, k) not in written for k in range(columns)):  # a column that only conditions read
                     self.arrays[name].zero_()
             elif adds(name, axes) and (layer.reset_states or not name.startswith("grad_fresh.")):
                 self.arrays[name] = layer.empty(layer.directions, layer.batch, units, dtype=layer.work).zero_()
         self._sums: dict[str, Tensor] = {}
 
     def flat(self) -> list[Tensor | None]:
-        """All that are wanted in their tensors' dtype, in the order of an engine's `backward`."""
+        """All wanted gradients, in their tensors' dtype and in the order of an engine's `backward`."""
         layer = self._layer
         like, found = [*layer.states], [*self.states]
         for d, (w, want) in enumerate(zip(layer.weights, self._wanted.used, strict=True)):
@@ -54,7 +54,7 @@ class StagedGradients:
         return [self._of_outside(), *each]
 
     def _of_outside(self) -> Tensor | None:
-        """Of the input, or of its projection."""
+        """The gradient of the input, or of its projection."""
         layer, of_gates = self._layer, self.arrays["grad_gates_x"]
         if layer.input is None or not self._wanted.outside:
             return of_gates
@@ -65,13 +65,13 @@ class StagedGradients:
         return found
 
     def _of_stream(self, name: str, like: Tensor) -> Tensor:
-        """Shaped as the stream, (D, ·)."""
+        """The gradient of a stream, in the stream's shape (D, ·)."""
         layer, axes = self._layer, self._layer.cell.streams[name]
         array = f"grad_x.{name}"
         if "B" not in axes and "T" not in axes:
             each = [self._of_parameter(f"x.{name}", like[d], d) for d in range(layer.directions)]
             return torch.stack(each)
-        if array not in self.arrays:  # nothing is made of it
+        if array not in self.arrays:  # the cell makes nothing of the stream
             return torch.zeros(like.shape, dtype=layer.work, device=layer.device)
         if "T" not in axes:
             return self.arrays[array]
@@ -81,7 +81,7 @@ class StagedGradients:
         return (found if "H" in axes else found.flatten(2)).sum(2, dtype=layer.work)
 
     def _of_weights(self, d: int, w: Weights, want: Weights) -> Weights:
-        """Of one direction's weights those that are wanted, in the working dtype."""
+        """The wanted gradients of one direction's weights, in the working dtype."""
         layer, ih = self._layer, None
         own = zip(w.named(layer.cell).items(), want.own, strict=True)
         if want.ih:
@@ -95,7 +95,7 @@ class StagedGradients:
         )
 
     def _of_parameter(self, name: str, like: Tensor, d: int) -> Tensor:
-        """Zero but for what the table says of it."""
+        """The gradient of a parameter: the sum of the table's terms and sums for it, zero without any."""
         found = torch.zeros(like.shape, dtype=self._layer.work, device=like.device)
         for term in self._pass.terms:
             if term.weight == name:
@@ -109,7 +109,7 @@ class StagedGradients:
         return found
 
     def _add_products(self, found: Tensor, term: Term, d: int) -> None:
-        """A row block's: of each head a product over all steps and sequences."""
+        """Add a term to its row block: for each head one product over all steps and sequences."""
         layer, heads = self._layer, self._layer.hidden // found.shape[1]
         left, right = (
             self._column(layer.parts(self.arrays[array])[d], array, column).flatten(0, 1).unflatten(1, (heads, -1))
@@ -119,7 +119,7 @@ class StagedGradients:
         block += multiply(left.permute(1, 2, 0), right.transpose(0, 1), torch.empty_like(block))
 
     def _sum(self, array: str) -> Tensor:
-        """(D, columns · units): over all steps and sequences."""
+        """An array's sum over all steps and sequences (D, columns · units)."""
         if array not in self._sums:
             tensor = self.arrays[array]
             if array.startswith("sums"):
@@ -130,6 +130,6 @@ class StagedGradients:
         return self._sums[array]
 
     def _column(self, tensor: Tensor, array: str, column: int) -> Tensor:
-        """(…, units): of (…, columns · units)."""
+        """A column (…, units) of a tensor (…, columns · units)."""
         units = self._layer.hidden if "H" in self._pass.arrays.get(array, ("H",))[0] else 1
         return tensor[..., column * units : (column + 1) * units]

@@ -1,1 +1,1 @@
-"""Ways to run a layer, one file each, and `plan`, which chooses one by the layer's shape."""
+"""Plans: ways to run a layer, one file each. `plan` chooses one by the layer's shape."""

@@ -1,5 +1,5 @@
-"""The cluster plan: one launch for all steps, in which the blocks of a thread-block cluster exchange what products read
-through the shared memory of each other, without a barrier in global memory. Its kernels are those of kernels/cuda."""
+"""The cluster plan: one launch for all time steps. The blocks of a thread-block cluster exchange the operands of
+products through each other's shared memory, without a barrier in global memory. Its kernels are in kernels/cuda."""
 
 import ctypes
 from collections.abc import Mapping
@@ -27,7 +27,8 @@ from .shape import Shape
 __all__ = ["backward", "forward", "in_words", "refuses", "refuses_backward", "saved_like"]
 
 SPARE = -24, -12, 0, 16, 32, 64
-"""Registers to spare: more are tried where a kernel spills. Shared memory takes the weights that have none."""
+"""Registers to spare: a kernel that spills is tried again with more. Weights that get no registers are in shared
+memory."""
 
 
 def refuses(shape: Shape) -> str | None:
@@ -36,12 +37,12 @@ def refuses(shape: Shape) -> str | None:
 
 
 def refuses_backward(shape: Shape) -> str | None:
-    """Why it cannot run a layer backward, which then raises, or None."""
+    """Why the plan cannot run a layer's backward, which then raises, or None."""
     return _why_no_clusters(shape) or _reason(division_of(shape, "backward"))
 
 
 def in_words(shape: Shape) -> str:
-    """How clusters divide a layer, in each pass that a call is likely to have."""
+    """How clusters divide a layer, in each pass that a call is likely to need."""
     words = []
     for which in ("forward", "backward") if torch.is_grad_enabled() else ("forward",):
         found = division_of(shape, which)
@@ -58,7 +59,7 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·H), final states, what backward needs."""
+    """Run a layer. Returns output (T, B, D·H), final states, tensors that backward needs."""
     shape = Shape.of(q)
     why_not = refuses(shape)
     if why_not:
@@ -69,7 +70,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     shape = Shape.of(q)
     why_not = refuses_backward(shape)
     if why_not:
@@ -91,7 +92,7 @@ def division_of(shape: Shape, which: str) -> Division | str:
 
 
 def device_of(shape: Shape) -> Device:
-    """What the layer's GPU has."""
+    """The properties of the layer's GPU."""
     index = shape.device.index
     return clusters(torch.cuda.current_device() if index is None else index)
 
@@ -111,7 +112,7 @@ def _division(
 
 
 def _why_no_clusters(shape: Shape) -> str | None:
-    """Why none run a layer on that device, of that dtype and cell, or None."""
+    """Why clusters cannot run such a layer on its device, in its dtype or for its cell, whatever its sizes, or None."""
     if shape.dtype not in source.STORAGE:
         return f"its kernels take {', '.join(map(str, source.STORAGE))}, not {shape.dtype}"
     if shape.dtype == torch.float32 and precision.mode(shape.dtype) != "tf32":
@@ -124,7 +125,7 @@ def _why_no_clusters(shape: Shape) -> str | None:
 
 
 def why_not_on(device: torch.device) -> str | None:
-    """Why a device has no clusters, or no kernel for it can be made here, or None."""
+    """Why a device has no clusters, or why no kernel can be made for it here, or None."""
     if device.type != "cuda" or torch.version.hip:
         return f"thread-block clusters are of NVIDIA's GPUs, and the input is on {device}"
     if not torch.cuda.is_available():
@@ -143,7 +144,7 @@ def _passes(q: Recurrence) -> Staged:
 
 
 def _run(shape: Shape, which: str, steps: Steps) -> None:
-    """All steps of a pass."""
+    """Run all steps of a pass."""
     layer = steps.layer
     if not layer.batch:
         return
@@ -162,12 +163,12 @@ def _run(shape: Shape, which: str, steps: Steps) -> None:
 
 
 def launch(text: str, how: Launch, arguments: ctypes.Array) -> None:
-    """A kernel's source, run."""
+    """Launch the kernel of a source text."""
     function(text, how.shared_bytes)(how, arguments)
 
 
 def stack_bytes(text: str, device: torch.device) -> int:
-    """The memory that a thread takes in the place of registers."""
+    """Bytes of memory that each thread uses instead of registers, because the kernel spills."""
     return code(text, architecture(device)).stack_bytes
 
 
@@ -182,7 +183,7 @@ class Kernel(NamedTuple):
 def _kernel(
     cell: type[Cell], kept: tuple[str, ...], which: str, batch: int, device: torch.device, has: Device, how: How
 ) -> Kernel:
-    """The first division whose kernel does not spill, with more and more registers to spare; else the one that spills
+    """The first kernel that does not spill, tried with more and more registers to spare; else the kernel that spills
     least."""
     found, printed = {}, source.printed(cell, kept)
     for spare in SPARE:
@@ -198,11 +199,11 @@ def _kernel(
 
 
 class _Table(NamedTuple):
-    """What a pass has the caller's arrays for."""
+    """The arrays that a pass gets from its caller."""
 
     names: tuple[str, ...]
     axes: Mapping[str, str]
-    """Of those that values are in; a product's weight has none."""
+    """The axes of the arrays that hold values; a product's weight has none."""
     copied: frozenset[str]
     """The arrays that are copied into the ring."""
 
@@ -216,7 +217,7 @@ def _table(cell: type[Cell], kept: tuple[str, ...], which: str) -> _Table:
 
 
 class _Call:
-    """One pass of a layer, as its kernel takes it."""
+    """One pass of a layer, with the arguments that its kernel takes."""
 
     def __init__(self, shape: Shape, which: str, layer: StagedLayer, of: Pass, arrays: Mapping[str, Tensor]) -> None:
         self.layer, self.table = layer, _table(shape.cell, shape.kept, which)
@@ -239,13 +240,13 @@ class _Call:
 
     @property
     def launch(self) -> Launch:
-        """Its launch: clusters for all rows, one direction beside the other."""
+        """The launch: clusters for all rows, directions side by side."""
         divided, layer = self.kernel.division, self.layer
         blocks = -(-layer.batch // divided.rows) * divided.blocks
         return Launch(blocks, layer.directions, divided.blocks, divided.threads, divided.shared_bytes)
 
     def arguments(self) -> ctypes.Array:
-        """As values.cuh has them: all of 8 bytes."""
+        """The arguments in the order of values.cuh, 8 bytes each."""
         layer, names = self.layer, self.table.names
         columns = 0 if self.sums is None else self.sums.shape[2] // layer.hidden
         scalars = [layer.steps, layer.batch, int(layer.backwards[0])]
@@ -265,11 +266,11 @@ class _Call:
         return Given(name, tensor.dtype != self.layer.dtype, columns, apart)
 
     def _sum_columns(self, of: Pass) -> tuple[int, ...]:
-        """Of each sum its column of ``sums``; -1 where it is summed up from a history."""
+        """For each sum its column of ``sums``; -1 where it is summed up from a history."""
         return tuple(each.column if each.array == "sums" else -1 for each in of.sums)
 
     def _copy(self) -> int:
-        """Bytes that may be copied at once."""
+        """How many bytes may be copied at once."""
         bits = self.layer.hidden * self.layer.dtype.itemsize
         for name in self.table.copied:
             bits |= _address(self.tensors.get(name))

@@ -1,4 +1,4 @@
-"""The plan of fused steps: product and gates in one launch, for few sequences. Its code is `stepwise`'s."""
+"""The plan of fused steps, for few sequences: one launch makes the product and the gates. Its code is in `stepwise`."""
 
 from __future__ import annotations
 

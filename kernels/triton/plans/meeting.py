@@ -1,6 +1,7 @@
-"""The persistent plan where it is chosen, and not asked for by name: by its model, but for the setting `meeting`.
+"""The persistent plan when the engine chooses it and no caller names it: by the plan's model, unless the setting
+`meeting` is off.
 
-A CUDA graph captures it as it captures others: the cooperative launch is a node, and so is what is set to zero before.
+A CUDA graph can capture it: the cooperative launch is a node, and so is the zeroing of memory before it.
 """
 
 from __future__ import annotations

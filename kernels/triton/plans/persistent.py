@@ -1,11 +1,12 @@
-"""The persistent plan: one launch for all steps, forward and backward.
+"""The persistent plan: one launch for all time steps, forward and backward.
 
-It runs where the recurrent weights fit on the chip, divided among programs that are all there at once, and the hidden
-state is not projected. Where one program holds all of them it needs no others, and no two ever meet.
+It runs layers whose hidden state is not projected and whose recurrent weights fit on the chip. The weights are divided
+among programs that are all on the device at once. Where one program holds all weights, no programs meet.
 
-Of each step and unit an LSTM's training keeps six numbers in the storage dtype (output, c and four values), and with
-`seqcells.settings(recompute=True)` two; a GRU's five, or one. The input's projection, four and three, there is besides
-while forward runs, and its gradient while backward does; recomputing, both are of a `recomputed.Window` alone.
+For each step and unit, training keeps numbers in the storage dtype. An LSTM keeps six (output, c and four values), or
+two with `seqcells.settings(recompute=True)`. A GRU keeps five, or one. The projected input, four numbers for an LSTM
+and three for a GRU, exists besides while forward runs. Its gradient exists while backward runs. In a backward that
+recomputes, both hold a `recomputed.Window` only.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ __all__ = [
 def refuses(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None."""
     if shape.layers > 1 and not shape.recurrent:
-        # What the layer above waits for is a sum of steps, whose terms say the same only where programs keep step.
+        # A layer of a stack waits for the sum of its neighbour's steps over all programs. That sum tells how far each
+        # program is only if programs keep step with each other.
         return "the programs of a layer without a recurrent product do not wait for each other"
     if shape.projected:
         return "a projection is a product of its own in each step"
@@ -55,7 +57,7 @@ def refuses(shape: Shape) -> str | None:
 
 
 def why_no_programs_meet(shape: Shape) -> str | None:
-    """Why none do of any layer on that device, of that dtype, or None."""
+    """Why programs cannot meet on that device in that dtype, whatever the layer, or None."""
     if not (interpreted() or configurations.nvidia()):
         return "its kernels are for NVIDIA's GPUs, in whose assembly its barrier is"
     if shape.dtype == torch.float64 and not interpreted():
@@ -64,20 +66,20 @@ def why_no_programs_meet(shape: Shape) -> str | None:
 
 
 def refuses_backward(shape: Shape) -> str | None:
-    """Why the plan cannot run a layer backward, which `stepwise` then does, or None."""
+    """Why the plan cannot run a layer's backward, which `stepwise` then runs, or None."""
     found = division_of(shape, shape.recurrent, len(shape.cell.gates))
     return found if isinstance(found, str) else None
 
 
 def nobody_to_meet(shape: Shape) -> str | None:
-    """Why a layer is not for several programs, or None."""
+    """Why a layer does not need several programs, or None."""
     found = division_of(shape, 1)
     return None if isinstance(found, str) or found.meet else "a single program has all of its units"
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
-    """What a layer takes by the model of a step, `configurations.step_cycles`; backward too with ``gradients``. None
-    where the plan cannot."""
+    """Seconds of a layer by the model of a step, `configurations.step_cycles`; ``gradients``: with backward. None where
+    the plan cannot run the layer."""
     total = 0.0
     backwards = shape.recurrent, len(shape.cell.gates)
     for sums in ((1, 1), backwards) if gradients else ((1, 1),):
@@ -90,7 +92,7 @@ def seconds(shape: Shape, gradients: bool = False) -> float | None:
 
 
 def slower(shape: Shape) -> str | None:
-    """Why another plan is likely the faster of those that run a layer, or None: by the model of `seconds`."""
+    """Why the stepwise plan is likely faster, by the model of `seconds`, or None."""
     flops = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
     step = max(configurations.STEP_SECONDS, flops / configurations.PRODUCT_RATE[shape.dtype.itemsize])
     found = division_of(shape, 1)
@@ -100,7 +102,7 @@ def slower(shape: Shape) -> str | None:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer, or a stack → output (T, B, D·H), final states, what backward needs."""
+    """Run a layer or a stack. Returns output (T, B, D·H), final states, tensors that backward needs."""
     shape = Shape.of(q)
     why_not = refuses(shape)
     if why_not:
@@ -110,7 +112,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     shape = Shape.of(q)
     division = division_of(shape, shape.recurrent, len(shape.cell.gates))
     if q.stacked:
@@ -149,7 +151,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
     )
     kept = list(saved or ())
     if q.is_stack:
-        # Of what layers give each other the caller gets the highest one's, and is not to keep the others'.
+        # The caller gets the highest layer's output alone. The outputs of all layers are kept for backward only.
         output, kept = q.parts(output)[-1].contiguous(), [*kept, output] if save else []
     return output, final, kept
 
@@ -159,11 +161,12 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
     recompute = len(q.kernels.saved) > len(saved.values)
     states = {"first": q.each(q.states), "after": some(saved.after), "fresh": q.each(q.fresh())}
     window = Window(q, output, **states) if recompute else None
-    # One product with it, as in prepared calls, whose bits are then the same.
+    # With `before` the weight's gradient is one GEMM. Prepared calls make the same GEMM, so that both give the same
+    # bits.
     reads = q.bounded or (q.recurrent and not q.is_stack)
     before = q.hidden_before(output) if reads and not window else None
     d = Gradients(q, given, window.steps if window else q.steps)
-    d.read = None  # the kernel adds what came through the product to the rest
+    d.read = None  # the kernel itself adds the part that comes through the product
     for begin, end in window.compute() if window else ((0, q.steps),):
         _run(
             sequence.backward,
@@ -195,8 +198,8 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
 
 
 def division_of(shape: Shape, planes: int, between: int = 1) -> configurations.Division | str:
-    """How programs divide a layer whose products sum over ``planes`` times its units, and in a stack those with what
-    another layer gives over ``between`` times, or why they cannot."""
+    """How programs divide a layer whose products sum over ``planes`` times its units, or why they cannot. In a stack,
+    products with another layer's values sum over ``between`` times the units."""
     stack = (shape.layers, between) if shape.layers > 1 else ()
     return configurations.persistent(
         shape.hidden,
@@ -213,7 +216,7 @@ def division_of(shape: Shape, planes: int, between: int = 1) -> configurations.D
 
 
 def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments: Any) -> None:
-    """A kernel on all rows of the batch and directions."""
+    """Launch a kernel for all rows of the batch and all directions."""
     common = {"weight": q.hh, "parameters": q.parameters, "lengths": q.lengths, "reset": q.reset}
     common |= {"steps": q.steps, "batch": q.batch, "size": q.hidden}
     common |= {"directions": q.directions, "reverse": int(q.reverse)}
@@ -226,14 +229,14 @@ def _run(kernel: Any, q: Problem, division: configurations.Division, **arguments
 
 
 class Meeting(NamedTuple):
-    """What the programs of one pass meet by: see `sequence`."""
+    """How the programs of one pass meet: see `sequence`."""
 
     groups: int
     flags: bool
     counters: int
-    """Numbers of int32 that count arrivals; behind them lies the ring."""
+    """How many int32 numbers count arrivals. The ring lies behind them."""
     room: int
-    """Numbers of int32 in all, to be set to zero at once; 0 where no two programs meet."""
+    """How many int32 numbers there are in all, set to zero at once; 0 where no programs meet."""
 
     @staticmethod
     def of(division: configurations.Division, batch: int, directions: int, dtype: torch.dtype, stack: bool) -> Meeting:
@@ -250,15 +253,16 @@ class Meeting(NamedTuple):
 def launches(
     division: configurations.Division, meeting: Meeting, batch: int, directions: int, dtype: torch.dtype
 ) -> Iterator[tuple[tuple[int, int, int], int, int, dict[str, Any]]]:
-    """The launches of a pass: grid, first row and the one behind the last, and what else each is given: one, or one
-    after the other where its programs would not all be there at once."""
+    """The launches of a pass: each one's grid, its first row, the row behind its last, and further arguments. There are
+    several, one after the other, if the programs of all rows and directions would not be on the device at once."""
     rows = division.tile["ROWS"]
     groups = triton.cdiv(batch, rows)
     common: dict[str, Any] = {"groups": meeting.groups, "FLAGS": meeting.flags, "precision": precision.mode(dtype)}
-    # Without stages the compiler keeps no second copy of what it loads for steps to come.
+    # With one stage the compiler keeps no second copy of what it loads for later steps.
     common |= {"num_stages": 1, **configurations.registers(), "launch_cooperative_grid": division.meet}
     if division.meet:
-        # With the assertion of those that have waited in vain, but none that numbers do not overflow.
+        # ``debug`` compiles the assertion that fails when a program has waited in vain. Checks of integer overflow stay
+        # off.
         common |= {"patience": configurations.PATIENCE, "debug": True, "sanitize_overflow": False}
     for direction, first in product(range(0, directions, division.directions), range(0, groups, division.groups)):
         grid = division.blocks, min(division.groups, groups - first), division.directions

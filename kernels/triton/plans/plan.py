@@ -1,7 +1,7 @@
-"""Which of the Triton engine's plans runs a layer, and why. Nothing here imports triton by itself.
+"""Which of the Triton engine's plans runs a layer, and why. A plan's module is imported only when it is needed.
 
-A plan is a module with an engine's functions and ``refuses(shape)``, which says why it does not take a layer, or None,
-of a `Shape` or a `Problem`. It says "" where nobody would ask.
+A plan is a module with an engine's functions and ``refuses(shape)``, which takes a `Shape` or a `Problem`. It returns
+why the plan does not take the layer, or None. It returns "" where the reason would interest nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ....request.call import Call
 
 SCAN = {"scan": ("scan", "a state that is linear in the one before, few sequences: chunks of them side by side")}
-# Each plan's module, and what it does in words. The one that is taken where it can comes first.
+# Each plan's module, and a description. The first plan that takes a layer runs it.
 PLANS = SCAN | {
     "single step": ("single_step", "one step: both products, the gates and the states in one launch"),
     "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),
@@ -32,8 +32,8 @@ PLANS = SCAN | {
     "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }
-# Likewise of cells that run by stages: all but those whose kernels of one stage are printed into the package, and these
-# where values of steps are kept.
+# The same for cells that run by stages. A cell does not if the package has printed kernels of one stage for it. Any
+# cell runs by stages when values of its steps are kept.
 STAGED_PLANS = SCAN | {
     "persistent": (
         "staged_meeting",
@@ -44,7 +44,7 @@ STAGED_PLANS = SCAN | {
 
 
 class Plan(NamedTuple):
-    """A plan's name, and what spoke against those that come before it."""
+    """The name of the chosen plan, and why the plans before it were not chosen."""
 
     name: str
     reason: str
@@ -59,7 +59,8 @@ class Plan(NamedTuple):
 
 
 def plan(shape: Shape, without: Container[str] = ()) -> Plan:
-    """The first of `PLANS`, or `STAGED_PLANS`, that takes a layer of that shape, ``without`` some of them."""
+    """The first of `PLANS`, or of `STAGED_PLANS`, that takes a layer of that shape. Plans in ``without`` are
+    skipped."""
     against: list[str] = []
     for name in STAGED_PLANS if shape.staged else PLANS:
         if name in without:
@@ -73,13 +74,14 @@ def plan(shape: Shape, without: Container[str] = ()) -> Plan:
 
 
 def backward_in_words(module: ModuleType, shape: Shape) -> list[str]:
-    """That backward is by another plan than forward, and why, where it is."""
+    """A phrase that says why backward runs by the stepwise plan; none where backward runs by the plan of forward."""
     why_not = getattr(module, "refuses_backward", lambda shape: None)(shape) if torch.is_grad_enabled() else None
     return [f"backward by stepwise: {why_not}"] if why_not else []
 
 
 def idle_settings_in_words(shape: Shape) -> list[str]:
-    """Which settings are not the defaults and do nothing for a layer."""
+    """A phrase that names settings which differ from the defaults but do nothing for a layer; none without such
+    settings."""
     held = current_settings()
     idle = [name for name in ("recompute", "flags") if shape.staged and getattr(held, name)]
     return [f"{' and '.join(idle)} by seqcells.settings: nothing for a cell that runs by stages"] if idle else []

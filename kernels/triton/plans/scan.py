@@ -1,13 +1,14 @@
-"""The scan plan: chunks of a sequence run side by side, as sequences of their own, where a sequence alone does not fill
-the GPU. It is for cells whose new state is linear in the old one, s' = a s + b, with a and b of the input alone: minGRU
-and minLSTM (Feng et al. 2024, arXiv:2410.01201), T-RNN.
+"""The scan plan: chunks of a sequence run side by side, as sequences of their own, where the sequences alone do not
+fill the GPU. It is for cells whose new state is linear in the old one: s' = a s + b, with a and b of the input alone.
+These are minGRU and minLSTM (Feng et al. 2024, arXiv:2410.01201), and T-RNN.
 
-A chunk that begins with s ends with A s + B. B is its end from zeros. A is the derivative of its end by its beginning.
-The cell's own backward pass gives A, exactly, where a difference of two ends would round it. One small kernel carries
-states from chunk to chunk. Then all chunks run once more, each from its beginning.
+A chunk that begins with s ends with A s + B. B is the chunk's end from zeros. A is the derivative of its end by its
+beginning. The cell's own backward pass gives A exactly; a difference of two ends would round it. One small kernel
+carries states from chunk to chunk. Then all chunks run once more, each from its beginning.
 
-Backward is likewise. What the later chunks pass to an earlier one is linear in what they are passed, with the same A.
-So a scan has no kernels of its own but that one, and every cell whose equations allow it is scanned.
+Backward works in the same way. The gradient that later chunks pass to an earlier chunk is linear in the gradient that
+they get, with the same A. So a scan has only one kernel of its own, and every cell whose equations allow it can be
+scanned.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from .stepwise import saved_like
 __all__ = ["backward", "forward", "refuses", "saved_like"]
 
 LEAST = 16
-"""Time steps of a chunk, at least."""
+"""The least number of time steps of a chunk."""
 FULL = 4
-"""Programs that a multiprocessor is given."""
+"""How many programs each multiprocessor is given."""
 PASSES = 3
-"""How often all steps are gone through where there are chunks: forward, its derivative, and forward once more."""
+"""How often a scan goes through all steps: forward, its derivative, and forward once more."""
 LAUNCHES = 6
-"""What is launched besides, copies of chunks among it."""
+"""How many launches a scan has besides, copies of chunks among them."""
 BLOCK = 256
-"""Units of a program of `carry`."""
+"""The units of a program of `carry`."""
 
 
 def refuses(shape: Shape) -> str | None:
@@ -53,7 +54,8 @@ def refuses(shape: Shape) -> str | None:
 
 
 def slower(shape: Shape) -> str | None:
-    """Why going through the steps one by one is likely faster, or None: by what a step costs of either kind."""
+    """Why going through the steps one by one is likely faster, or None. Both ways are estimated from the seconds of a
+    step and of a start."""
     count = chunks(shape)
     if count < 2:
         return "the sequences fill the GPU, or are short"
@@ -64,7 +66,7 @@ def slower(shape: Shape) -> str | None:
 
 
 def chunks(shape: Shape) -> int:
-    """Into how many chunks a sequence is divided: as many as fill the GPU, of some length."""
+    """The number of chunks of a sequence: as many as fill the GPU, each of at least `LEAST` steps."""
     work = WORKING_DTYPE.get(shape.dtype, shape.dtype)
     programs = math.prod(configurations.gates(shape.batch, shape.hidden, shape.directions, work)["grid"])
     multiprocessors, _ = configurations.processors(shape.device)
@@ -72,7 +74,7 @@ def chunks(shape: Shape) -> int:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·H), final states, what backward needs."""
+    """Run a layer. Returns output (T, B, D·H), final states, tensors that backward needs."""
     chunked = Chunks.of(q)
     if chunked is None:
         return stepwise.forward(q, save)
@@ -84,7 +86,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     chunked = Chunks.of(q)
     if chunked is None:
         return stepwise.backward(q, given)
@@ -106,13 +108,13 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 
 def _engine(shape: Shape) -> ModuleType:
-    from .plan import plan  # which imports this plan when it is asked for
+    from .plan import plan  # `plan` imports this module when it asks for it
 
     return plan(shape, without=("scan",)).module
 
 
 class Chunks:
-    """A layer's sequences as chunks: K·B sequences, those of the first chunk first."""
+    """A layer's sequences as chunks: K·B sequences, the first chunks of all sequences first."""
 
     def __init__(self, q: Recurrence, count: int) -> None:
         self.q, (self.steps, self.batch) = q, q.outside.shape[:2]
@@ -122,11 +124,12 @@ class Chunks:
         self.work = WORKING_DTYPE.get(q.outside.dtype, q.outside.dtype)
         shape = Shape.of(q)._replace(steps=self.length, batch=self.count * self.batch)
         self.engine = _engine(shape)
-        """What runs the chunks."""
+        """The plan that runs the chunks."""
 
     @classmethod
     def of(cls, q: Recurrence) -> Chunks | None:
-        """None where a reset would lie between two chunks of a direction that goes backwards, or there is one chunk."""
+        """None where a reset could lie between two chunks of a direction that goes backwards, or where there is only
+        one chunk."""
         directions = range(len(q.weights))
         if q.reset is not None and any(q.reversed(d) for d in directions):
             return None
@@ -134,7 +137,7 @@ class Chunks:
         return cls(q, count) if count > 1 and q.outside.numel() else None
 
     def rows(self, whole: Tensor, axis: int = 0) -> Tensor:
-        """What is (T, B, ·), perhaps after another axis, as (steps of a chunk, K·B, ·)."""
+        """A tensor (T, B, ·), perhaps with another axis before these, as (steps of a chunk, K·B, ·)."""
         if self._padding:
             size = [*whole.shape]
             size[axis] = self._padding
@@ -152,11 +155,12 @@ class Chunks:
         return rows.unflatten(1, (self.count, self.batch))
 
     def like(self, state: Tensor) -> Tensor:
-        """Memory for the states of all chunks (D, K·B, H), of the working dtype: none is rounded between two."""
+        """Memory for the states of all chunks (D, K·B, H). It has the working dtype, so that no state is rounded
+        between chunks."""
         return state.new_empty((state.shape[0], self.count * self.batch, state.shape[2]), dtype=self.work)
 
     def recurrence(self, states: Tensor) -> Recurrence:
-        """The layer of chunks that begin with ``states``."""
+        """The layer of chunks, which begin with ``states``."""
         q = self.q
         outside = {
             name: self.rows(each) for name, each in (("gates_x", q.gates_x), ("input", q.input)) if each is not None
@@ -183,20 +187,20 @@ class Chunks:
     def of_starts(
         self, rows: Recurrence, output: Tensor, saved: Sequence[Tensor], grad_output: Tensor, grad_end: Tensor
     ) -> Tensor:
-        """The gradient of each chunk's beginning (D, K·B, H), the chunks taken by themselves."""
+        """The gradient of each chunk's beginning (D, K·B, H), with each chunk taken as a sequence of its own."""
         wanted = rows.replaced([False] * len(rows.differentiable()))._replace(states=[True])
         given = Backward(output, saved, grad_output, [grad_end], wanted)
         return self.engine.backward(rows, given)[1].to(self.work)
 
     def starts(self, output: Tensor) -> Tensor:
-        """What the chunks begin with (D, K·B, H), of a layer's output (T, B, D·H)."""
+        """The states with which the chunks begin (D, K·B, H), from a layer's output (T, B, D·H)."""
         q, size = self.q, self.q.states[0].shape[2]
         found = self.by_chunk(self.like(q.states[0]))
         for d, first in enumerate(q.states[0]):
             own, ends = output[..., d * size : (d + 1) * size], self.length * torch.arange(1, self.count)
             if q.reversed(d):
                 found[d, :-1], found[d, -1] = own[ends.to(output.device)], first
-                if q.lengths is not None:  # such a sequence begins at its length, after steps whose output is zero
+                if q.lengths is not None:  # such a sequence begins at its length, after padding whose output is 0
                     begun = q.lengths > ends.to(output.device).unsqueeze(1)
                     found[d, :-1] = torch.where(begun.unsqueeze(-1), found[d, :-1], first.to(self.work))
             else:
@@ -204,7 +208,7 @@ class Chunks:
         return found.flatten(1, 2)
 
     def _cut(self, units: int) -> Tensor | None:
-        """In which chunks a reset lies (K, B·H): nothing is carried beyond it, no NaN either. None without resets."""
+        """In which chunks a reset lies (K, B·H). Nothing is carried beyond it, not even a NaN. None without resets."""
         if self.q.reset is None:
             return None
         reset = self.q.reset
@@ -213,8 +217,8 @@ class Chunks:
         return self.rows(reset).any(0).view(self.count, self.batch, 1).expand(-1, -1, units).contiguous()
 
     def carried(self, gain: Tensor, end: Tensor, first: Tensor, against: bool = False) -> tuple[Tensor, Tensor]:
-        """What each chunk begins with (D, K·B, H), and what the last one ends with (D, B, H), in the direction of
-        travel, or ``against`` it."""
+        """The states with which each chunk begins (D, K·B, H), and the states with which the last chunk ends (D, B, H).
+        Chunks come in the direction of travel, or ``against`` it."""
         directions, size = gain.shape[0], self.batch * gain.shape[2]
         first = first.to(self.work).contiguous()
         starts, last = torch.empty_like(gain), torch.empty_like(first)

@@ -1,4 +1,4 @@
-"""What a plan is chosen by. Nothing here imports triton by itself."""
+"""The shape by which a plan is chosen. Triton is imported inside functions only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Shape(NamedTuple):
-    """What a plan is chosen by, under the names that a `Problem` has for it."""
+    """The properties by which a plan is chosen, under the names that a `Problem` has for them."""
 
     cell: type[Cell]
     device: torch.device
@@ -23,11 +23,11 @@ class Shape(NamedTuple):
     directions: int
     hidden: int
     width: int
-    """P, of the hidden state that is carried: the projected one's, or ``hidden``."""
+    """P, the size of the carried hidden state: the projected size, or ``hidden``."""
     layers: int = 1
-    """Of a stack that runs at once."""
+    """How many layers of a stack run in one launch."""
     kept: tuple[str, ...] = ()
-    """The names of what is kept of all steps besides the output."""
+    """The names of the values that are kept for all steps, besides the output."""
 
     @classmethod
     def of(cls, q: Recurrence) -> Shape:
@@ -58,5 +58,6 @@ class Shape(NamedTuple):
 
 
 def kept_by(cell: type[Cell], options: tuple[str, ...]) -> tuple[str, ...]:
-    """What a call with such options keeps of all steps: it does not say, and is taken to keep the hidden state."""
+    """The names of the values that a call keeps for all steps. Its options do not name them, so the hidden state is
+    assumed."""
     return cell.states[:1] if "keep" in options else ()

@@ -1,7 +1,7 @@
-"""The single-launch plan: the persistent one where a program holds all of a layer's units, so that no two ever meet.
+"""The single-launch plan: the persistent plan where one program holds all of a layer's units, so that no programs meet.
 
-It is then an ordinary launch, with no barrier in it. A step is left to a multiprocessor for every 16 sequences, however
-few: that is less time than launching the step would take, by the model of `persistent.slower`.
+It is an ordinary launch without a grid barrier. One multiprocessor runs all steps of 16 sequences, or of fewer if there
+are fewer. By the model of `persistent.slower` that takes less time than launching each step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plan of a single step: one launch for both products, the gates and the states. Backward is `stepwise`'s."""
+"""The single-step plan: one launch for both products, the gates and the states. Backward is `stepwise`'s."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refuses(shape: Shape) -> str | None:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (1, B, D·H), final states, what backward needs."""
+    """Run a layer. Returns output (1, B, D·H), final states, tensors that backward needs."""
     if q.lengths is not None or q.reset is not None:
         return stepwise.forward(q, save, fused=q.outside.shape[1] <= configurations.FUSED_ROWS)
     with torch.cuda.device_of(q.outside):
@@ -69,7 +69,7 @@ def _forward(q: Problem, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]
 
 
 def fixed(q: Problem) -> dict[str, Any]:
-    """What a launch for such a layer is given besides tensors, and its grid."""
+    """The arguments of such a layer's launch other than tensors, and its grid."""
     features = 0 if q.input is None else q.input.shape[-1]
     mode = precision.mode(q.dtype)
     tile = configurations.single_step(q.batch, q.hidden, features or q.hidden, q.directions, q.dtype, mode)

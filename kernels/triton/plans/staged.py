@@ -1,4 +1,4 @@
-"""Layers of cells that run by stages: what forward and backward are, whatever plan runs their steps."""
+"""Forward and backward of layers whose cells run by stages, whatever plan runs the steps."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,8 @@ def saved_like(q: Recurrence, passes: Staged | None = None) -> list[Tensor]:
 def forward(
     q: Recurrence, save: bool, run: Run, passes: Staged | None = None
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·H), final states and what is kept of all steps, what backward needs."""
+    """Run a layer. Returns output (T, B, D·H); final states and the values kept for all steps; tensors that backward
+    needs."""
     with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
         layer = StagedLayer(q, passes)
         output = layer.empty(layer.steps, layer.batch, layer.directions * layer.hidden)
@@ -34,7 +35,7 @@ def forward(
 
 
 def backward(q: Recurrence, given: Backward, run: Run, passes: Staged | None = None) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
         layer = StagedLayer(q, passes)
         found = StagedGradients(layer, given)
@@ -44,6 +45,6 @@ def backward(q: Recurrence, given: Backward, run: Run, passes: Staged | None = N
 
 
 def _read(layer: StagedLayer) -> dict[str, Tensor]:
-    """What both passes read besides parameters: what states become at a boundary, and streams."""
+    """The arrays that both passes read besides parameters: reset states and streams."""
     fresh = dict(zip((f"fresh.{state}" for state in layer.cell.states), layer.fresh() or (), strict=False))
     return fresh | layer.streams()

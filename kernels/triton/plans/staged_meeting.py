@@ -1,4 +1,5 @@
-"""The persistent plan for cells that run by stages where it is chosen, and not asked for by name: as `meeting`."""
+"""The persistent plan for cells that run by stages, when the engine chooses it and no caller names it: see
+`meeting`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The persistent plan for cells that run by stages: one launch for all steps of a pass, in which programs meet before
-each stage that has products, and where they reduce rows."""
+"""The persistent plan for cells that run by stages: one launch for all time steps of a pass. Programs meet before each
+stage that has products, and where they reduce rows."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -32,12 +32,12 @@ def refuses(shape: Shape) -> str | None:
 
 
 def refuses_backward(shape: Shape) -> str | None:
-    """Why it cannot run a layer backward, which `staged_stepwise` then does, or None."""
+    """Why the plan cannot run a layer's backward, which `staged_stepwise` then runs, or None."""
     return _reason(division_of(shape, "backward"))
 
 
 def slower(shape: Shape) -> str | None:
-    """Why it is likely slower than launching each stage, or None."""
+    """Why launching each stage is likely faster, or None."""
     stages = len(passes(shape.cell, shape.kept).forward.stages) - 1
     found = seconds(shape)
     if found is None or found < shape.steps * stages * configurations.STEP_SECONDS:
@@ -46,7 +46,8 @@ def slower(shape: Shape) -> str | None:
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:
-    """What a layer takes by the model of a meeting; backward too with ``gradients``. None where the plan cannot."""
+    """Seconds of a layer by the model of a meeting; ``gradients``: with backward. None where the plan cannot run the
+    layer."""
     total = 0.0
     for which in ("forward", "backward") if gradients else ("forward",):
         found = division_of(shape, which)
@@ -57,7 +58,7 @@ def seconds(shape: Shape, gradients: bool = False) -> float | None:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·H), final states, what backward needs."""
+    """Run a layer. Returns output (T, B, D·H), final states, tensors that backward needs."""
     shape = Shape.of(q)
     why_not = refuses(shape)
     if why_not:
@@ -66,7 +67,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     division = division_of(Shape.of(q), "backward")
     if isinstance(division, str):
         return staged_stepwise.backward(q, given)
@@ -100,13 +101,13 @@ def _weight(cell: type[Cell], of: Multiplied) -> Weight:
 
 
 def _meetings(of: Pass) -> list[int]:
-    """How often programs have met in a step before each stage, and in all of it."""
+    """How often programs have met in a step before each stage, and in the whole step."""
     last = len(of.stages) - 1
     return [0, *accumulate(len(stage.reduced) + (k < last) for k, stage in enumerate(of.stages))]
 
 
 class _Memory(PassMemory):
-    """With places of what passes between stages in registers and in the ring."""
+    """Memory whose own places are registers and the ring: they hold the values that pass between stages."""
 
     def __init__(self, layer: StagedLayer, of: Pass, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(layer, of, tensors)
@@ -127,7 +128,7 @@ class _Memory(PassMemory):
         return ("absent" if written else "held"), 0, self._held[name, column], 1, 1
 
     def products(self) -> tuple[tuple[Any, ...], ...]:
-        """As the kernel has them."""
+        """The products as the kernel takes them."""
         pairs = zip(self.of.products, self.depths, strict=True)
         return tuple(
             (m.stage, self.own_place(f"operand.{m.operand}", 0, True), m.transposed, len(m.blocks), d.chunks, d.ahead)
@@ -136,7 +137,8 @@ class _Memory(PassMemory):
         )
 
     def _in_registers(self) -> dict[tuple[str, int], int]:
-        """Of what is there, where it is: states, then of each stage its products and all that it gives."""
+        """The index of each value in registers: first the states, then for each stage its products and all its
+        results."""
         found, count = {}, len(self.layer.cell.states)
         for number, stage in enumerate(self.of.stages):
             for k, m in enumerate(self.of.products):

@@ -1,6 +1,6 @@
-"""The stepwise plan for cells that run by stages: at each step, for each stage, its products by the GEMM library and
-one kernel for all the rest. It runs every cell that is printed, both directions in one launch, at any size but for rows
-that are reduced."""
+"""The stepwise plan for cells that run by stages. For each stage of a step, the GEMM library makes its products and one
+kernel does everything else. The plan runs every printed cell, both directions in one launch. Sizes are limited only
+where rows are reduced."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -35,7 +35,7 @@ def refuses(shape: Shape) -> str | None:
 
 
 def why_not_rows(cell: type[Cell], kept: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
-    """Why a stage that reduces rows, of which a program has all units, cannot have so many, or None."""
+    """Why a stage that reduces rows cannot have so many units, or None. A program has all units of such a row."""
     most = configurations.most_of_a_row(WORKING_DTYPE.get(dtype, dtype))
     if hidden <= most or interpreted():
         return None
@@ -45,8 +45,8 @@ def why_not_rows(cell: type[Cell], kept: tuple[str, ...], dtype: torch.dtype, hi
 
 
 class _Memory(PassMemory):
-    """With arrays for what passes from launch to launch: ``kept`` (D, B, columns·H), operands and products
-    (D · heads, B, columns · H / heads)."""
+    """Memory with arrays for the values that pass from launch to launch: ``kept`` (D, B, columns·H), operands and
+    products (D · heads, B, columns · H / heads)."""
 
     def __init__(self, layer: StagedLayer, of: Pass, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(layer, of, tensors)
@@ -63,12 +63,12 @@ class _Memory(PassMemory):
         return self.array_place(name, column)
 
     def parts(self, name: str) -> Tensor:
-        """An operand or a product, each head's by itself."""
+        """An operand or a product, with a matrix for each direction and head."""
         return self.tensors[name].view(self.layer.directions * self._heads[name], self.layer.batch, -1)
 
 
 class _Product:
-    """Multiplies what lies in the memory."""
+    """A product of two arrays in the memory, by the GEMM library."""
 
     def __init__(self, memory: _Memory, number: int, of: Multiplied) -> None:
         weight = memory.weight(of)
@@ -106,7 +106,7 @@ def _run(steps: Steps) -> None:
 
 
 def _tile(layer: StagedLayer, of: Pass, *numbers: int) -> dict[str, Any]:
-    """Of a launch of some stages."""
+    """The configuration of a launch that runs the stages ``numbers``."""
     whole = any(of.stages[number].reduced for number in numbers)
     choose = configurations.whole_rows if whole else configurations.gates
     return choose(layer.batch, layer.hidden, layer.directions, layer.work)

@@ -1,10 +1,11 @@
-"""The stepwise plan: at each step one product by the GEMM library, and one kernel for all the rest.
+"""The stepwise plan: at each time step one GEMM of the library, and one kernel for everything else.
 
-It runs every cell at any size. A cell without a recurrent product has no such steps: one launch runs them all. Both
-directions of a layer are in one launch and one product, but for a projection's.
+It runs every cell at any size. A cell with neither a recurrent product nor a projection has no GEMM in a step: one
+launch runs all steps. Both directions of a layer share one launch and one GEMM; only a projection has a GEMM for each
+direction.
 
-In fused steps the kernel makes the product too, so a step is one launch; backward is the same for both. Of cells of
-several stages each stage is such a step: see `staged_stepwise`.
+In fused steps the kernel makes the product too, so a step is one launch. Backward is the same for both kinds of steps.
+A cell of several stages has such a step for each stage: see `staged_stepwise`.
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ __all__ = ["backward", "forward", "refuses", "saved_like"]
 
 
 def refuses(shape: Shape) -> None:
-    """Nothing: any size is for this plan."""
+    """Always None: this plan takes any size."""
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
@@ -39,7 +40,8 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 
 
 def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """A layer → output (T, B, D·P), final states, what backward needs; ``fused``: by fused steps."""
+    """Run a layer, by fused steps if ``fused``. Returns output (T, B, D·P), final states, tensors that backward
+    needs."""
     if printed.runs(q.cell, q.kept):
         return staged_stepwise.forward(q, save)
     with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
@@ -47,7 +49,7 @@ def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, lis
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """The gradients of ``q.differentiable()``, in its order; those that are not wanted may be None."""
+    """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     if printed.runs(q.cell, q.kept):
         return staged_stepwise.backward(q, given)
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
@@ -62,8 +64,9 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
     product = ring = None
     if q.recurrent and not fused:
         product = q.empty(q.directions, q.batch, q.recurrent * q.hidden, dtype=q.work)
-    # A product reads the output before it; but boundaries come between, and two directions are at two times. Then it
-    # reads a ring of two states, this step's and the next's, and so does a fused step, which reads one in the kernel.
+    # A product reads the output of the step before, unless boundaries come between, or two directions are at two times.
+    # Then it reads a ring of two hidden states, this step's and the next step's. A fused step reads that ring too, in
+    # its kernel.
     if q.recurrent and (q.bounded or q.directions > 1 or fused):
         ring = q.empty(2, q.directions, q.batch, q.width)
         ring[0].copy_(hidden)

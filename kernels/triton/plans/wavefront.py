@@ -1,8 +1,9 @@
-"""The persistent plan for stacks: as many layers at once as are worth it, each a step behind the one below it.
+"""The persistent plan for stacks: as many layers in one launch as are worth it, each one step behind the layer below
+it.
 
-L layers of T steps are then T + L - 1 steps in place of T·L, and no product over all steps comes between two of them.
-They share the multiprocessors, and a program holds its part of the layer's input weights besides the recurrent ones. So
-not every stack fits, and of one that does the model of `persistent.seconds` says whether it is the faster way.
+L layers of T steps then take T + L - 1 steps instead of T·L, and no GEMM over all steps comes between two layers. The
+layers share the multiprocessors, and a program also holds its part of the layer's input weights. So not every stack
+fits. For a stack that fits, the model of `persistent.seconds` tells whether a wavefront is faster.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ __all__ = [
 
 
 def at_once(call: Call, gradients: bool) -> int:
-    """How many layers of a stack run at once, the last of them perhaps fewer; 1: it runs layer by layer."""
+    """How many layers of a stack run in one launch; the last launch may have fewer. 1 means layer by layer."""
     found = _found(call, gradients)
     return 1 if isinstance(found, str) else found
 
 
 def wavefront_refuses(call: Call, gradients: bool) -> str | None:
-    """Why a stack runs layer by layer, or None; ``gradients``: they are wanted."""
+    """Why a stack runs layer by layer, or None. ``gradients``: whether gradients are wanted."""
     found = _found(call, gradients)
     return found if isinstance(found, str) else None
 
 
 def in_words(call: Call) -> str:
-    """How a stack runs, and why so; of a single layer nothing."""
+    """How a stack runs, and why; empty for a single layer."""
     if call.layers == 1:
         return ""
     if not call.rows:
@@ -54,7 +55,7 @@ def in_words(call: Call) -> str:
 
 
 def _found(call: Call, gradients: bool) -> int | str:
-    """How many layers at once are the fastest, more than one, or why there is no such number."""
+    """The number of layers in one launch that is the fastest, at least two, or why there is no such number."""
     if call.layers == 1:
         return "there is but one"
     if call.directions > 1:
@@ -76,7 +77,7 @@ def _found(call: Call, gradients: bool) -> int | str:
 
 
 def _seconds(shape: Shape, layers: int, most: int, gradients: bool) -> float | None:
-    """What a stack takes, ``most`` layers at once, by the model; None where so many do not fit."""
+    """Seconds of a stack by the model, with ``most`` layers in a launch; None where so many do not fit."""
     whole, rest = divmod(layers, most)
     each = [seconds(shape._replace(layers=n), gradients) for n in [most] * bool(whole) + [rest] * bool(rest)]
     return None if None in each else each[0] * whole + sum(each[1:])

@@ -1,1 +1,1 @@
-"""Calls that differ only in where their tensors lie: prepared once, then launched."""
+"""Calls that differ only in the addresses of their tensors: prepared once, then launched."""

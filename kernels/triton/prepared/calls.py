@@ -1,6 +1,6 @@
-"""Calls of a stack of layers that differ only in where their tensors lie, prepared once: of layers that the persistent
-plan runs, one after the other, or the plan of a single step. A later call makes its products and launches, and takes
-one piece of memory for each of its results, for what backward needs, and for what programs meet by."""
+"""Prepared calls of a stack of layers: calls that differ only in the addresses of their tensors. The layers run by the
+persistent plan, one after the other, or by the single-step plan. A later call only makes its products and launches. It
+allocates one block of memory for each of its results, one for what backward needs, and one for the barrier."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from .step import PreparedStep
 Makers = Sequence[Callable[[], Tensor] | None]
 
 PLANS = ("single step", "single launch", "persistent")
-"""Those whose calls are prepared."""
+"""The plans whose calls are prepared."""
 _NOTHING = nullcontext()
 
 
 def maker(like: Tensor) -> Callable[[], Tensor]:
-    """What makes uninitialised tensors like one."""
+    """A function that makes uninitialised tensors like one."""
     return partial(torch.empty, like.shape, dtype=like.dtype, device=like.device)
 
 
 def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
-    """The same for a layer's output in training, which may lack an axis of one sequence."""
-    return maker(like) if steps == 1 else led_maker(like, steps)  # the plan of a single step reads nothing around it
+    """The same for a layer's output in training, which lacks the axis of the batch if the call's input lacks it."""
+    return maker(like) if steps == 1 else led_maker(like, steps)  # the single-step plan reads nothing around the output
 
 
 def led_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
-    """The same with room for a step before its first and one after its last: see `sequence.forward`."""
+    """The same, with room for a step before the output's first and one after its last: see `sequence.forward`."""
     step, shape, strides = like.numel() // steps, like.shape, like.contiguous().stride()
     ahead = aligned(step, like.dtype)
     whole = partial(torch.empty, ahead + (steps + 1) * step, dtype=like.dtype, device=like.device)
 
     def make() -> Tensor:
         tensor = whole()
-        # Not viewed: of a view autograd forbids much that is allowed for a tensor of its own.
+        # No view: autograd forbids much for a view that it allows for other tensors.
         return tensor.set_(tensor.untyped_storage(), ahead, shape, strides)
 
     return make
@@ -60,17 +60,18 @@ class _Prepared:
     """What inference and training have in common.
 
     Args:
-        layers: one below the other, each from its input, without lengths, resets and projections; of all tensors only
-            shapes, dtypes and the device count.
+        layers: the layers, the lowest first, each given by its input, without lengths, resets and projections. Only the
+            shapes, dtypes and device of their tensors count.
         turned: whether the input lies as (B, T, features).
         zeros: whether there are no initial states.
-        wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted. Default: none
-            is
-        reads_output: whether backward may read the output, which is else a final state of one step. Default: True
+        wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted. Default: no
+            gradient is wanted
+        reads_output: whether backward may read the output. If not, there is a single step, and the output is its first
+            final state. Default: True
     """
 
     by_name = False
-    """Whether the persistent plan was asked for by name, and runs whatever it can."""
+    """Whether the persistent plan was asked for by name, and runs every layer that it can run."""
 
     def __init__(
         self,
@@ -87,9 +88,9 @@ class _Prepared:
         self._mode = precision.mode(self._dtype)
         self.in_place = not _are_at_once(layers, wanted is not None)
         self.in_place &= all(self._why_not(q, wanted is not None) is None for q in layers)
-        self.in_place &= reads_output or not self.by_name  # by name, output and room around it are read
+        self.in_place &= reads_output or not self.by_name  # by name, the output and the room around it are read
         self._zeros, self._layers = zeros, []
-        with torch.cuda.device_of(layers[0].input):  # kernels are compiled for it
+        with torch.cuda.device_of(layers[0].input):  # kernels are compiled for this device
             self._prepare(layers if self.in_place else (), wanted, reads_output)
 
     def _prepare(
@@ -123,15 +124,15 @@ class _Prepared:
         return None
 
     def holds(self) -> bool:
-        """Whether it would be prepared alike now."""
+        """Whether the precision is still the one that the calls were prepared for."""
         return self._mode == precision.mode(self._dtype)
 
     def _precision(self) -> AbstractContextManager[None]:
-        """Inside, torch's products are as the kernels'."""
+        """Inside, torch's products have the precision of the kernels."""
         return precision.obeyed_by_torch(self._mode) if self._dtype == torch.float32 else _NOTHING
 
     def _steps_first(self, input: Tensor) -> Tensor:
-        """As (T, B, features), but that a step may lack the axis of time, or have it second."""
+        """The input as (T, B, features). A single step may lack the axis of time, or have it second."""
         if self._turned:
             return input.transpose(0, 1).contiguous()
         a_step = self._shape[0] == 1 and input.dim() > 1 and not self.by_name
@@ -140,7 +141,8 @@ class _Prepared:
 
 
 class Inference(_Prepared):
-    """A stack's inference, prepared for all calls that differ only in where their tensors lie. No weights are kept."""
+    """A stack's inference, prepared for all calls that differ only in the addresses of their tensors. It keeps no
+    weights."""
 
     keeps, versions = False, None
 
@@ -148,8 +150,9 @@ class Inference(_Prepared):
         super().__init__(layers, turned, zeros)
 
     def __call__(self, *tensors: Tensor | None) -> None:
-        """Read and write the input, initial states (None for zeros), final states, each layer's output, and the weights
-        as they are `present` in each direction, all contiguous."""
+        """Read the input, initial states (None for zeros) and weights; write final states and each layer's output. That
+        is also the order of ``tensors``, with the weights last, as they are `present` in each direction. All are
+        contiguous."""
         input, *rest = tensors
         initial, final, rest = rest[: self._states], rest[self._states : 2 * self._states], rest[2 * self._states :]
         outputs, weights = rest[: len(self._layers)], rest[len(self._layers) :]
@@ -161,7 +164,7 @@ class Inference(_Prepared):
 
 
 class Training(_Prepared):
-    """A stack's forward and backward, prepared likewise."""
+    """A stack's forward and backward, prepared in the same way."""
 
     def __init__(
         self,
@@ -173,7 +176,7 @@ class Training(_Prepared):
     ) -> None:
         super().__init__(layers, turned, zeros, wanted, reads_output)
         self._wanted = wanted
-        # All outputs but the highest are kept too, each with room around it.
+        # The outputs of all layers but the highest are kept too, each with room around it.
         self._below = []
         for layer in self._layers[:-1]:
             steps, batch, width = layer.size
@@ -182,8 +185,8 @@ class Training(_Prepared):
             self._kept = first + aligned((steps + 1) * batch * width, self._dtype)
 
     def forward(self, *tensors: Tensor | None) -> Tensor:
-        """Read the input, initial states (None for zeros); write final states and the output, which `output_maker` has
-        made; read the weights as they are `present`. Returns what backward needs besides."""
+        """Read the input and initial states (None for zeros); write final states and the output, which `output_maker`
+        has made; read the weights as they are `present`. Returns what else backward needs."""
         input, *rest = tensors
         initial, final, rest = rest[: self._states], rest[self._states : 2 * self._states], rest[2 * self._states :]
         output, *weights = rest
@@ -196,12 +199,13 @@ class Training(_Prepared):
         return kept
 
     def backward(self, tensors: Sequence[Tensor | None], makers: Makers, as_made: bool) -> list[Tensor | None]:
-        """Read the input, initial states, the output, what forward returned, the gradients of output and final states,
-        of these None for zeros, and the weights. Returns the gradients of the input, of initial states, and of weights,
-        those that are wanted.
+        """Read the input, initial states, the output, what forward returned, the gradients of the output and of final
+        states, and the weights. A gradient of a final state may be None for zeros. Returns the wanted gradients of the
+        input, of initial states, and of weights.
 
         Args:
-            makers: make those of initial states that are wanted.
+            makers: for the input and each initial state, a function that makes its gradient, or None where it is not
+                wanted. The input's is not used.
             as_made: whether the output lies where `output_maker` made it.
         """
         count = self._states
@@ -240,12 +244,12 @@ class Training(_Prepared):
         return [grad_output, *(None if make is None else grad for make, grad in pairs), *of_weights]
 
     def _outputs(self, kept: Tensor) -> list[Tensor]:
-        """Those that are kept."""
+        """The outputs that are kept."""
         return [kept.as_strided(*place) for place in self._below]
 
 
 def _are_at_once(layers: Sequence[Recurrence], gradients: bool) -> bool:
-    """Whether several layers run at once."""
+    """Whether several layers run in one launch."""
     first = layers[0]
     sizes = dict(zip(("steps", "rows"), first.input.shape, strict=False))
     sizes |= {"directions": len(first.weights), "hidden": first.hidden, "width": first.hidden, "layers": len(layers)}

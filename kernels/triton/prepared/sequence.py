@@ -1,4 +1,4 @@
-"""Calls of a layer by the persistent plan that differ only in where their tensors lie."""
+"""Calls of a layer by the persistent plan that differ only in the addresses of their tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .layer import PreparedLayer
 
 
 class _Pass:
-    """A pass of one layer: its launches, and the memory by which programs meet in it."""
+    """A pass of one layer: its launches, and the memory by which its programs meet."""
 
     def __init__(
         self, kernel: Any, q: Problem, sums: tuple[int, int], varying: Mapping[str, Any], fixed: Mapping[str, Any]
@@ -30,7 +30,7 @@ class _Pass:
         division = division_of(Shape.of(q.recurrence), *sums)
         self._dtype, self._device = q.dtype, q.device
         self._meeting = meeting = Meeting.of(division, q.batch, q.directions, q.dtype, False)
-        self._ring = meeting.counters * torch.int32.itemsize // q.dtype.itemsize  # where it begins, as numbers of q's
+        self._ring = meeting.counters * torch.int32.itemsize // q.dtype.itemsize  # its offset in elements of q.dtype
         dtypes = dict(varying)
         if meeting.room:
             dtypes |= {"arrived": torch.int32, "ring": q.dtype}
@@ -41,7 +41,7 @@ class _Pass:
         ]
 
     def __call__(self, values: list[Any]) -> None:
-        """In the order of ``varying``, without those that are None."""
+        """Launch the pass. ``values`` are in the order of ``varying``, without arguments that are None."""
         if self._meeting.room:
             room = torch.zeros(self._meeting.room, dtype=torch.int32, device=self._device)
             values += room, Part(room, self._ring, self._dtype)
@@ -54,7 +54,7 @@ class PreparedSequence(PreparedLayer):
 
     Args:
         zeros: whether there are no initial states.
-        wanted: whether the gradients of initial states are.
+        wanted: whether the gradients of initial states are wanted.
     """
 
     def __init__(self, q: Recurrence, place: int, weights: int, kept: int | None, *, zeros: bool, wanted: bool) -> None:
@@ -69,7 +69,7 @@ class PreparedSequence(PreparedLayer):
         fixed = {"cell": kernels.forward, "led": kept is not None}
         self._forward = _Pass(sequence.forward, self.problem, (1, 1), forward, fixed)
         if kept is not None:
-            # Without gradients of final states, and with.
+            # One pass without gradients of final states, and one with them.
             self._backward = [self._backward_pass(wanted, given) for given in (False, True)]
         self.forget()
 
@@ -94,7 +94,7 @@ class PreparedSequence(PreparedLayer):
         kept: Tensor | None,
         weights: Sequence[Tensor],
     ) -> None:
-        """Arguments are those of the whole stack but for input and output."""
+        """Run the layer. All arguments but input and output are the whole stack's."""
         ih, hh, bias_ih, bias_hh = self.together(weights)
         values = [projected(input, ih, bias_ih), output, self.states(final), hh]
         if bias_hh is not None:
@@ -116,7 +116,8 @@ class PreparedSequence(PreparedLayer):
         weights: Sequence[Tensor],
         wanted: Recurrence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """The gradients of the input and of the weights, those that are wanted; arguments likewise.
+        """The wanted gradients of the input and of the weights. All arguments but input and output are the whole
+        stack's.
 
         Args:
             led: whether the output lies where `output_maker` made it.

@@ -1,4 +1,4 @@
-"""Calls of a layer of one step, or of a cell, that differ only in where their tensors lie."""
+"""Calls of a layer of one step, or of a cell, that differ only in the addresses of their tensors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .layer import PreparedLayer
 
 
 class PreparedStep(PreparedLayer):
-    """A layer by the plan of a single step. Arguments as `PreparedLayer`, and:
+    """A layer by the single-step plan. Arguments as `PreparedLayer`, and:
 
     Args:
         zeros: whether there are no initial states.
-        wanted: whether the gradients of initial states are.
-        reads_output: whether backward may read the output; else the hidden state is kept, if it is read.
+        wanted: whether the gradients of initial states are wanted.
+        reads_output: whether backward may read the output. If not, the hidden state is kept where backward reads it.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class PreparedStep(PreparedLayer):
         kept: Tensor | None,
         weights: Sequence[Tensor],
     ) -> None:
-        """Arguments as `PreparedSequence.forward`; the output of a cell is its first final state."""
+        """Arguments as `PreparedSequence.forward`. The output of a cell is its first final state."""
         ih, hh, bias_ih, bias_hh = self.together(weights)
         values = [input, self.states(final), ih, hh]
         if bias_hh is not None:
@@ -114,8 +114,8 @@ class PreparedStep(PreparedLayer):
         weights: Sequence[Tensor],
         wanted: Recurrence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
-        """As `PreparedSequence.backward`, but that nothing lies around the output, so ``led`` does not matter; without
-        ``grad_output`` where the output is a final state."""
+        """As `PreparedSequence.backward`. Nothing lies around the output, so ``led`` does not matter. ``grad_output``
+        is None where the output is a final state."""
         q, own = self.problem, self.own(weights)
         rows = (q.batch,) if input.dim() == 2 else (1, q.batch)
         given = input.shape  # it may lie as (B, 1, features)
@@ -148,7 +148,7 @@ class PreparedStep(PreparedLayer):
         return of_input if of_input.shape == given else of_input.view(given), flat
 
     def _add_what_was_read(self, grad_initial: Sequence[Tensor], grad_r: Tensor, own: Sequence[Weights]) -> None:
-        """To the gradient of the initial hidden state what comes through the products."""
+        """Add to the gradient of the initial hidden state the part that comes through the recurrent product."""
         if len(own) == 1:
             self._hidden(grad_initial, 0, grad_r).add_(product(grad_r, own[0].hh))
             return
@@ -157,7 +157,7 @@ class PreparedStep(PreparedLayer):
             self.initial_hidden(grad_initial, d).add_(through)
 
     def _hidden(self, states: Sequence[Tensor], d: int, like: Tensor) -> Tensor:
-        """Of the hidden state of all layers this one's in one direction, with as many axes as what it is used with."""
+        """This layer's part of the hidden state of all layers, in one direction, with as many axes as ``like``."""
         shape, whole = (*like.shape[:-1], self.problem.hidden), states[0]
         if whole.numel() > math.prod(shape):
             whole = self.initial_hidden(states, d)
