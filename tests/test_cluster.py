@@ -265,7 +265,7 @@ def test_what_it_refuses_by_name(changed, words):
 
 def test_a_device_without_clusters():
     q = random_recurrence(EVERY["lstm"], torch.bfloat16, hidden=8)
-    with pytest.raises(RuntimeError, match="thread-block clusters are of NVIDIA's GPUs, and the input is on cpu"):
+    with pytest.raises(RuntimeError, match="only NVIDIA's GPUs have thread-block clusters, and the input is on cpu"):
         results(q, BACKEND)
 
 

@@ -28,10 +28,10 @@ def call(cell="lstm", layers=2, steps=100, rows=16, hidden=512, dtype=torch.bflo
 
 ANSWERS = (
     ({}, 2),
-    ({"layers": 1}, "there is but one"),
-    ({"directions": 2}, "it has two directions"),
+    ({"layers": 1}, "the stack has one layer"),
+    ({"directions": 2}, "a layer with two directions needs all steps"),
     ({"dropout": True}, "dropout between them"),
-    ({"cell": "indrnn"}, "without a recurrent product do not wait for each other"),
+    ({"cell": "indrnn"}, "without a recurrent product needs no grid barrier"),
     ({"hidden": 1500}, "do not fit on the chip together"),
     ({"hidden": 64, "rows": 4096}, "that takes less time"),
     ({"steps": 1}, 2),
@@ -56,7 +56,7 @@ def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
     from seqcells.kernels.triton.plans import wavefront
 
     with seqcells.settings(recompute=True):
-        assert "once more" in wavefront.wavefront_refuses(call(), True)
+        assert "recomputes" in wavefront.wavefront_refuses(call(), True)
         assert wavefront.wavefront_refuses(call(), False) is None
 
 

@@ -77,7 +77,7 @@ def unable() -> str | None:
     if build.forbidden():
         return build.forbidden()
     if _engine.headers != _stamp():
-        return "the extension was built from other headers than these: build it once more"
+        return "the extension was built from other headers: rebuild it"
     if _compiler():
         return None
     own = os.environ.get("CXX")

@@ -34,7 +34,7 @@ def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.
     if not printed.runs(cell, kept):
         return None
     if "projection" in options:
-        return f"the {cell.name} cell runs by stages here, and none is of a projection"
+        return f"the {cell.name} cell has several stages, and no plan of Triton projects such a cell"
     return printed.why_not(cell, kept) or staged_stepwise.why_not_rows(cell, kept, dtype, hidden)
 
 
@@ -43,7 +43,7 @@ def refuses_persistently(call: Call) -> str | None:
     if "projection" in call.options:
         return "a projection is a product of its own in each step, which the persistent plan does not do"
     if call.dtype == torch.float64 and not interpreted():
-        return "its kernels spill in float64, where the compiler takes them at all"
+        return "its float64 kernels spill, or do not compile"
     return refuses(call)
 
 

@@ -72,7 +72,7 @@ def wait(counters, count, target, patience):
 def tell(patience):
     """Stop with an error if the patience of any thread has run out. Kernels that call this are compiled with
     assertions."""
-    tl.device_assert(patience > 0, "programs of the persistent plan have waited for each other in vain")
+    tl.device_assert(patience > 0, "the persistent kernel timed out: a program never reached the grid barrier")
 
 
 @triton.jit

@@ -116,7 +116,7 @@ def _why_no_clusters(shape: Shape) -> str | None:
     if shape.dtype not in source.STORAGE:
         return f"its kernels take {', '.join(map(str, source.STORAGE))}, not {shape.dtype}"
     if shape.dtype == torch.float32 and precision.mode(shape.dtype) != "tf32":
-        return "of float32 its products are of TF32, which is not allowed here"
+        return "its float32 products use TF32, which the settings do not allow here"
     if shape.projected:
         return "a projection is a product of its own in each step"
     if shape.layers > 1:
@@ -127,11 +127,11 @@ def _why_no_clusters(shape: Shape) -> str | None:
 def why_not_on(device: torch.device) -> str | None:
     """Why a device has no clusters, or why no kernel can be made for it here, or None."""
     if device.type != "cuda" or torch.version.hip:
-        return f"thread-block clusters are of NVIDIA's GPUs, and the input is on {device}"
+        return f"only NVIDIA's GPUs have thread-block clusters, and the input is on {device}"
     if not torch.cuda.is_available():
         return "torch finds no GPU"
     if torch.cuda.get_device_capability(device) < (9, 0):
-        return "thread-block clusters came with compute capability 9.0"
+        return "thread-block clusters need compute capability 9.0"
     return nvrtc.unavailable()
 
 

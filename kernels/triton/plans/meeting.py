@@ -23,5 +23,5 @@ def refuses(shape: Shape) -> str | None:
     if not shape.recurrent:
         return "the cell has no recurrent product, whose steps are one launch in any plan"
     if not current_settings().meeting:
-        return "by seqcells.settings(meeting=False) it is taken by name alone"
+        return 'seqcells.settings(meeting=False) leaves cooperative launches to the name "triton-persistent"'
     return persistent.refuses(shape) or persistent.nobody_to_meet(shape) or persistent.slower(shape)

@@ -49,7 +49,7 @@ def refuses(shape: Shape) -> str | None:
     if shape.layers > 1 and not shape.recurrent:
         # A layer of a stack waits for the sum of its neighbour's steps over all programs. That sum tells how far each
         # program is only if programs keep step with each other.
-        return "the programs of a layer without a recurrent product do not wait for each other"
+        return "a layer without a recurrent product needs no grid barrier"
     if shape.projected:
         return "a projection is a product of its own in each step"
     found = division_of(shape, 1)
@@ -59,9 +59,9 @@ def refuses(shape: Shape) -> str | None:
 def why_no_programs_meet(shape: Shape) -> str | None:
     """Why programs cannot meet on that device in that dtype, whatever the layer, or None."""
     if not (interpreted() or configurations.nvidia()):
-        return "its kernels are for NVIDIA's GPUs, in whose assembly its barrier is"
+        return "its grid barrier is written in the assembly of NVIDIA's GPUs"
     if shape.dtype == torch.float64 and not interpreted():
-        return "its kernels spill in float64, where the compiler takes them at all"
+        return "its float64 kernels spill, or do not compile"
     return None
 
 

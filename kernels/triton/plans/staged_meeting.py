@@ -18,5 +18,5 @@ __all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like"]
 def refuses(shape: Shape) -> str | None:
     """Why a layer is not for programs that meet, or None."""
     if not current_settings().meeting:
-        return "by seqcells.settings(meeting=False) it is taken by name alone"
+        return 'seqcells.settings(meeting=False) leaves cooperative launches to the name "triton-persistent"'
     return staged_persistent.refuses(shape) or staged_persistent.slower(shape)

@@ -57,13 +57,13 @@ def in_words(call: Call) -> str:
 def _found(call: Call, gradients: bool) -> int | str:
     """The number of layers in one launch that is the fastest, at least two, or why there is no such number."""
     if call.layers == 1:
-        return "there is but one"
+        return "the stack has one layer"
     if call.directions > 1:
-        return "a layer begins with the last step of the one below, for it has two directions"
+        return "a layer with two directions needs all steps of the layer below first"
     if call.dropout:
         return "there is dropout between them"
     if gradients and current_settings().recompute:
-        return "backward is to compute once more what forward does not keep"
+        return "backward recomputes values (settings(recompute=True))"
     shape = Shape.called(call)
     if shape.staged:
         return "its cell runs by stages"
