@@ -215,7 +215,7 @@ def test_plans_of_a_gpu_that_is_not_nvidias(kernels_of_a_gpu, monkeypatch):
     monkeypatch.setattr("seqcells.kernels.triton.host.configurations.nvidia", lambda: False)
     monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.interpreted", lambda: False)
     reason = seqcells.LSTM(4, 5, backend="triton").plan(torch.randn(50, 16, 4)).reason
-    assert "by fused step (not single launch: its kernels are for NVIDIA's GPUs" in reason
+    assert "by fused step (not single launch: its grid barrier is written in the assembly of NVIDIA's GPUs" in reason
 
 
 @pytest.fixture
