@@ -4,6 +4,6 @@
 output and when to trust it.
 
 The command is in `__main__`; `presets` and `budget` choose the cases, and `run` times cases and makes rows. `run` uses
-`timing`, `floors`, `providers`, `parity`, `suites`, `case` and `shapes`. `schema`, `report`, `plots` and `compare`
+`timing`, `rooflines`, `providers`, `parity`, `suites`, `case` and `shapes`. `schema`, `report`, `plots` and `compare`
 handle the rows. `resources` reads what a kernel takes of a GPU, without a GPU. `gpu` is for a machine that has a GPU.
 """

@@ -4,7 +4,7 @@ python -m benchmarks                                    the quick run: some minu
 python -m benchmarks --preset full --json out/cpu.json  all shapes, all providers
 python -m benchmarks --device cuda --preset short       three minutes on a GPU, saved after every row
 python -m benchmarks --suite loaded --loads 0 1 2       beside 0, 1 and 2 busy processes a core
-python -m benchmarks --null                             can the timing be trusted on this machine?
+python -m benchmarks --aa                             can the timing be trusted on this machine?
 python -m benchmarks report                             RESULTS.md and the README's table, from benchmarks/results
 python -m benchmarks compare before.json after.json
 """
@@ -42,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     top.add_argument("--save", action="store_true", help="write them to benchmarks/results, named by device and date")
     top.add_argument("--plots", type=Path, metavar="FOLDER", help="draw them there")
-    top.add_argument("--null", action="store_true", help="only torch.nn against itself; fails beyond 1.0 ± 0.1")
-    top.add_argument("--no-floors", action="store_true", help="do not measure what the machine can do")
+    top.add_argument("--aa", action="store_true", help="only torch.nn against itself; fails beyond 1.0 ± 0.1")
+    top.add_argument("--no-rooflines", action="store_true", help="do not measure what the machine can do")
     top.add_argument("--no-graphs", action="store_true", help="CUDA: do not capture graphs")
     top.add_argument("--wheels", type=Path, metavar="FOLDER", help="take rivals' wheels from there")
     write = commands.add_parser("report", help="rewrite RESULTS.md and the README's table from result files")
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Plan the cases, run them, print the report and save it."""
-    from . import floors, progress, run, tables, wheels
+    from . import progress, rooflines, run, tables, wheels
 
     began = time.monotonic()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -91,7 +91,9 @@ def measure(options: argparse.Namespace) -> int:
         wheels.use(options.wheels)
     plan = presets.plan(options)
     words = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    measured = {} if options.no_floors or options.null else floors.measure(options.device, options.threads, plan.dtypes)
+    measured = (
+        {} if options.no_rooflines or options.aa else rooflines.measure(options.device, options.threads, plan.dtypes)
+    )
     report = run.start(options.device, options.threads, words, measured)
     path = options.json
     if options.save:
@@ -101,12 +103,12 @@ def measure(options: argparse.Namespace) -> int:
         run.run(report, timer, plan.cases, path, advance)
     tables.print_report(report)
     if path:
-        print(f"written to {path}" if report.null["cases"] else f"{path} not written")
+        print(f"written to {path}" if report.aa["cases"] else f"{path} not written")
     if options.plots:
         from . import plots
 
         plots.draw(report, options.plots)
-    trusted = report.null.get("within") if options.null else report.null["cases"]
+    trusted = report.aa.get("within") if options.aa else report.aa["cases"]
     return 0 if trusted else 1
 
 

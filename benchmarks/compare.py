@@ -16,7 +16,7 @@ def show(before: Path, after: Path) -> int:
     one, two = Report.load(before), Report.load(after)
     for name, report in ((before, one), (after, two)):
         tables.say(f"{name}: {machine.title(report.machine)}, commit {report.commit}, {report.date}")
-        tables.say(f"  {tables.null_line(report)}")
+        tables.say(f"  {tables.aa_line(report)}")
     if machine.title(one.machine) != machine.title(two.machine):
         tables.say("not the same machine: only the ratios to torch.nn's own change mean something")
     lines = compared(one, two)

@@ -1,9 +1,9 @@
-"""Draws a report: time per step against H with the floor, and bars of the ratios to torch.nn."""
+"""Draws a report: time per step against H with the roofline, and bars of the ratios to torch.nn."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from .providers import BASELINE, NULL
+from .providers import AA, BASELINE
 from .schema import Report, Row
 from .suites import SUITES, label
 
@@ -21,7 +21,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in report.rows:
-        if row.figure and row.unit == "s" and row.provider != NULL:
+        if row.figure and row.unit == "s" and row.provider != AA:
             groups.setdefault((label(row.suite, row.load), row.cell, row.dtype), []).append(row)
     written = []
     for (suite, cell, dtype), rows in groups.items():
@@ -66,7 +66,7 @@ def _against_hidden(rows: list[Row]) -> object:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels) + 2, 4), squeeze=False, sharey=True)
     colours = _styles(rows)
     for axis, batch in zip(axes[0], panels, strict=True):
-        floors = {}
+        rooflines = {}
         for name, colour in colours.items():
             points = sorted((r for r in rows if r.batch == batch and r.provider == name), key=lambda r: r.hidden)
             if not points:
@@ -80,9 +80,11 @@ def _against_hidden(rows: list[Row]) -> object:
             hidden = [r.hidden for r in points]
             axis.plot(hidden, value, marker="o", markersize=3, color=colour, label=name)
             axis.fill_between(hidden, low, high, color=colour, alpha=0.15, linewidth=0)
-            floors |= {r.hidden: r.floor.seconds / n * 1e6 for r, n in zip(points, steps, strict=True) if r.floor}
-        if floors:
-            axis.plot(*zip(*sorted(floors.items()), strict=True), color="red", linestyle="--", label="floor")
+            rooflines |= {
+                r.hidden: r.roofline.seconds / n * 1e6 for r, n in zip(points, steps, strict=True) if r.roofline
+            }
+        if rooflines:
+            axis.plot(*zip(*sorted(rooflines.items()), strict=True), color="red", linestyle="--", label="roofline")
         axis.set(xscale="log", yscale="log", xlabel="H", title=f"B = {batch}")
         hiddens = sorted({r.hidden for r in rows if r.batch == batch})
         axis.set_xticks(hiddens, [str(h) for h in hiddens])

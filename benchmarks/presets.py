@@ -9,7 +9,7 @@ from seqcells.cells import REGISTRY
 from . import run, shapes
 from .budget import by_worth
 from .case import Case
-from .providers import BASELINE, NULL, ONE_THREAD, PROVIDERS, TWICE
+from .providers import AA, BASELINE, ONE_THREAD, PROVIDERS, TWICE
 from .suites import SUITES
 from .timing import FULL, QUICK, SHORT, Effort
 
@@ -34,7 +34,7 @@ EVERYONE = tuple(PROVIDERS)
 EVERYDAY = tuple(provider.name for provider in PROVIDERS.values() if provider.everyday)
 # The choices of a CPU user. Our backends by name are left out, as they repeat what `auto` takes; Keras loops in Python.
 TELLING = (
-    *(BASELINE, NULL, "seqcells auto", "seqcells auto cell", "seqcells stream", ONE_THREAD, TWICE),
+    *(BASELINE, AA, "seqcells auto", "seqcells auto cell", "seqcells stream", ONE_THREAD, TWICE),
     *("torch.nn cell loop", "onnxruntime", "openvino"),
 )
 CPU = ("sequence", "training", "streaming", "loaded", "stepping", "packed", "memory", "step")
@@ -94,7 +94,7 @@ def plan(options: argparse.Namespace) -> Plan:
     except ValueError as problem:
         raise SystemExit(str(problem)) from None
     chosen = any(name not in shapes.SETS for name in options.shapes or ())
-    suites = options.suite or (("sequence", "training", "streaming") if options.null else preset.suites)
+    suites = options.suite or (("sequence", "training", "streaming") if options.aa else preset.suites)
     dtypes = list(options.dtypes or preset.dtypes)
     if options.device == "cpu" and "tf32" in dtypes:
         raise SystemExit("tf32 is for CUDA")
@@ -107,8 +107,8 @@ def plan(options: argparse.Namespace) -> Plan:
     loads = tuple(options.loads) if options.loads else None
     cells = options.cells or preset.cells
     cases = run.cases(suites, cells, wanted, dtypes, options.device, chosen, loads, most)
-    names = [BASELINE, NULL]
-    if not options.null:
+    names = [BASELINE, AA]
+    if not options.aa:
         names += [name for name in options.providers or preset.providers if name not in names]
     providers = [PROVIDERS[name] for name in names]
     budget = options.budget or preset.budget
@@ -119,5 +119,5 @@ def plan(options: argparse.Namespace) -> Plan:
         return Plan(cases, dtypes, Events(providers, preset.effort, graphs=not options.no_graphs), budget)
     from .timing.processes import Processes
 
-    effort = replace(preset.effort, extensions=0) if options.null else preset.effort
+    effort = replace(preset.effort, extensions=0) if options.aa else preset.effort
     return Plan(cases, dtypes, Processes(providers, effort, options.threads), budget)

@@ -8,11 +8,11 @@ from statistics import geometric_mean
 from typing import NamedTuple
 
 from . import machine, tables, units
-from .providers import BASELINE, NULL, ONE_THREAD, TWICE
+from .providers import AA, BASELINE, ONE_THREAD, TWICE
 from .run import key
 from .schema import Report, Row
 from .suites import SUITES, label
-from .timing import NULL_BAND
+from .timing import AA_BAND
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 OURS = ("seqcells auto",)
@@ -64,7 +64,18 @@ RESULTS_PAGE = """# Results
 {}
 """
 UNDER_LOAD = " “loaded × 1”: everyone beside one busy process a core; ratios of means."
-HEADER = ("suite", "cell", "dtype", "B × H × T", BASELINE, "seqcells", "× torch.nn", "best rival", "× rival", "÷ floor")
+HEADER = (
+    "suite",
+    "cell",
+    "dtype",
+    "B × H × T",
+    BASELINE,
+    "seqcells",
+    "× torch.nn",
+    "best rival",
+    "× rival",
+    "÷ roofline",
+)
 
 
 class Case(NamedTuple):
@@ -72,7 +83,7 @@ class Case(NamedTuple):
 
     ours: Row
     baseline: Row | None
-    null: Row | None
+    aa: Row | None
     rival: Row | None
     """The best row that is neither ours nor torch.nn's."""
 
@@ -83,8 +94,8 @@ class Case(NamedTuple):
     @property
     def doubtful(self) -> bool:
         """Whether the ratio of torch.nn to itself was off in this case."""
-        ratio = self.ours.origin.null if self.ours.origin else self.null and self.null.ratio
-        return ratio is not None and abs(ratio - 1) > NULL_BAND and self.ours.unit == "s"
+        ratio = self.ours.origin.aa if self.ours.origin else self.aa and self.aa.ratio
+        return ratio is not None and abs(ratio - 1) > AA_BAND and self.ours.unit == "s"
 
 
 def write(paths: Iterable[Path], readme: Path, page: Path, plots_folder: Path | None) -> int:
@@ -171,10 +182,10 @@ def cases(report: Report) -> list[Case]:
     found = []
     for (suite, *_), rows in groupby((row for row in report.rows if row.suite in SHOWN and row.figure), key):
         by_name = {row.provider: row for row in rows}
-        others = [row for row in by_name.values() if not row.ours and row.provider not in (BASELINE, NULL)]
+        others = [row for row in by_name.values() if not row.ours and row.provider not in (BASELINE, AA)]
         rival = min(others, key=lambda row: row.figure.value, default=None)
         for name in filter(by_name.__contains__, SHOWN[suite]):
-            found.append(Case(by_name[name], by_name.get(BASELINE), by_name.get(NULL), rival))
+            found.append(Case(by_name[name], by_name.get(BASELINE), by_name.get(AA), rival))
     return found
 
 
@@ -184,7 +195,7 @@ def _section(report: Report) -> str:
     found = cases(report)
     lines = [
         f"**{machine.title(report.machine)}**, {report.date[:10]}, commit {report.commit}, torch {version}; "
-        f"{tables.null_line(report)}. Ratios of medians: above 1 seqcells is faster (or smaller), below 1 slower."
+        f"{tables.aa_line(report)}. Ratios of medians: above 1 seqcells is faster (or smaller), below 1 slower."
         + (UNDER_LOAD if any(SUITES[case.ours.suite].loads for case in found) else ""),
         "",
         *_summary(found),

@@ -8,14 +8,14 @@ from operator import mul
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import floors, machine
+from . import machine, rooflines
 from .budget import Budget
 from .case import Case
-from .providers import BASELINE, NULL, ONE_THREAD, TWICE, Provider
+from .providers import AA, BASELINE, ONE_THREAD, TWICE, Provider
 from .schema import VERSION, Figure, LeftOut, Report, Row
 from .shapes import Shape
 from .suites import SUITES
-from .timing import NULL_BAND, Effort, Outcome
+from .timing import AA_BAND, Effort, Outcome
 
 # Providers whose time without load is another provider's: the same layer with the usual number of threads.
 UNLOADED = {TWICE: "seqcells auto"}
@@ -62,7 +62,7 @@ def cases(
     ]
 
 
-def start(device: str, threads: int, command: str, measured_floors: dict[str, Any]) -> Report:
+def start(device: str, threads: int, command: str, measured_rooflines: dict[str, Any]) -> Report:
     """An empty report of this machine."""
     return Report(
         schema=VERSION,
@@ -72,9 +72,9 @@ def start(device: str, threads: int, command: str, measured_floors: dict[str, An
         device=device,
         machine=machine.describe(device, threads),
         versions=machine.versions(),
-        floors=measured_floors,
+        rooflines=measured_rooflines,
         rows=[],
-        null={"cases": 0},
+        aa={"cases": 0},
     )
 
 
@@ -101,8 +101,8 @@ def run(
             report.rows.append(row(case, outcome))
             relate(report)
             report.seconds = time.monotonic() - began
-            # Without a null row, no row can be trusted yet, and nothing is written.
-            if save_to and report.null["cases"]:
+            # Without a A/A row, no row can be trusted yet, and nothing is written.
+            if save_to and report.aa["cases"]:
                 report.save(save_to)
         budget.took(case, time.monotonic() - case_began)
         done += 1
@@ -112,7 +112,7 @@ def run(
     if timer.others:
         report.machine["others"] = statistics.median(timer.others)
     report.rows.sort(key=place)
-    if save_to and report.null["cases"]:
+    if save_to and report.aa["cases"]:
         report.save(save_to)
 
 
@@ -171,7 +171,7 @@ def case_of(row: Row) -> Case:
 
 
 def relate(report: Report) -> None:
-    """Fill in what compares rows: ratios, floors, and the summary of the null rows."""
+    """Fill in what compares rows: ratios, rooflines, and the summary of the A/A rows."""
     by_case: dict[tuple[Any, ...], list[Row]] = {}
     for each in report.rows:
         by_case.setdefault(key(each), []).append(each)
@@ -179,7 +179,7 @@ def relate(report: Report) -> None:
     nulls: dict[bool, list[float]] = {False: [], True: []}
     for case, rows in by_case.items():
         measured, unloaded = values[case], values.get((*case[:-1], 0), {})
-        rivals = [_relative(each) for each in rows if each.figure and not each.ours and each.provider != NULL]
+        rivals = [_relative(each) for each in rows if each.figure and not each.ours and each.provider != AA]
         for each in rows:
             if not each.figure:
                 continue
@@ -190,21 +190,21 @@ def relate(report: Report) -> None:
                 each.to_one_thread = _over(measured.get(ONE_THREAD), value)
                 each.kept = _over(unloaded.get(UNLOADED.get(each.provider, each.provider)), value)
             if each.unit == "s" and not each.load:
-                each.floor = floors.model(each, report.floors)
-                each.distance = _over(value, each.floor.seconds if each.floor else None)
-            if each.provider == NULL and each.unit == "s" and each.ratio:
+                each.roofline = rooflines.model(each, report.rooflines)
+                each.distance = _over(value, each.roofline.seconds if each.roofline else None)
+            if each.provider == AA and each.unit == "s" and each.ratio:
                 nulls[each.load > 0].append(each.ratio)
-    # Busy processes make torch.nn differ from itself. So null rows under load count only where there are no other null
+    # Busy processes make torch.nn differ from itself. So A/A rows under load count only where there are no other aa
     # rows.
     counted = nulls[False] or nulls[True]
     if counted:
         typical = statistics.median(counted)
-        report.null = {
+        report.aa = {
             "cases": len(counted),
             "ratio": typical,
             "worst": max(counted, key=lambda ratio: abs(ratio - 1)),
-            "outside": sum(abs(ratio - 1) > NULL_BAND for ratio in counted),
-            "within": abs(typical - 1) <= NULL_BAND,
+            "outside": sum(abs(ratio - 1) > AA_BAND for ratio in counted),
+            "within": abs(typical - 1) <= AA_BAND,
         }
 
 

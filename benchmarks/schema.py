@@ -11,9 +11,11 @@ from typing import Any
 
 from . import files
 
-VERSION = 2
-OLDER = (1,)
+VERSION = 3
+OLDER = (1, 2)
 """Older versions that can still be read: every field that they lack has a default."""
+RENAMED = {"floor": "roofline", "floors": "rooflines", "null": "aa"}
+"""The names that fields of older files had. Their provider ``null`` is the A/A row."""
 STATUSES = ("ok", "refused", "unavailable", "wrong", "failed")
 # The fields that describe a machine since version 2, beside the fields of every version.
 MACHINE: dict[str, Any] = {
@@ -49,8 +51,8 @@ class Figure:
 
 
 @dataclass
-class Floor:
-    """The least time of the row on this machine, by the model of `floors`."""
+class Roofline:
+    """The least time of the row on this machine, by the model of `rooflines`."""
 
     seconds: float
     parts: dict[str, float]
@@ -67,7 +69,7 @@ class Origin:
     """A digest of what ran: machine code, launch parameters and libraries. None where it is unknown."""
     baseline: float | None = None
     """torch.nn's value in the same run, with which the row is compared."""
-    null: float | None = None
+    aa: float | None = None
     """torch.nn's value divided by its second value, in the same case of the same run."""
 
 
@@ -98,9 +100,9 @@ class Row:
     """torch.nn's value divided by this value: above 1 is faster, or smaller."""
     ratio_to_rival: float | None = None
     """The best value that is not ours, divided by this value."""
-    floor: Floor | None = None
+    roofline: Roofline | None = None
     distance: float | None = None
-    """The value divided by the floor."""
+    """The value divided by the roofline."""
     notes: list[str] = field(default_factory=list)
     load: float = 0.0
     """Busy processes for each usable core."""
@@ -158,9 +160,9 @@ class Report:
     device: str
     machine: dict[str, Any]
     versions: dict[str, str]
-    floors: dict[str, Any]
+    rooflines: dict[str, Any]
     rows: list[Row]
-    null: dict[str, Any]
+    aa: dict[str, Any]
     """The result of timing torch.nn against itself: ``ratio`` (median), ``worst``, ``cases``, ``within``."""
     seconds: float = 0.0
     complete: bool = False
@@ -202,8 +204,8 @@ class Report:
                 raise SchemaError(f"{where}: a load of {row.load}")
             if row.figure and row.figure.mean is not None and not 0 < row.figure.mean < math.inf:
                 raise SchemaError(f"{where}: a mean of {row.figure.mean}")
-        if (not self.stages or any(row.figure for row in self.rows)) and not self.null.get("cases"):
-            raise SchemaError("no null row: torch.nn was not timed against itself")
+        if (not self.stages or any(row.figure for row in self.rows)) and not self.aa.get("cases"):
+            raise SchemaError("no A/A row: torch.nn was not timed against itself")
         return self
 
     def save(self, path: str | Path) -> None:
@@ -222,8 +224,18 @@ class Report:
         except json.JSONDecodeError as problem:
             raise SchemaError(f"{path}: not JSON: {problem}") from None
         if isinstance(data, dict) and data.get("schema") in OLDER:
-            data["schema"] = VERSION
+            data = _renamed(data) | {"schema": VERSION}
         return read(cls, data, str(path)).check()
+
+
+def _renamed(value: Any) -> Any:
+    """An older file's content under the names of today."""
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {RENAMED.get(name, name): _renamed(item) for name, item in value.items()}
+    return found | {"provider": "A/A"} if found.get("provider") == "null" else found
 
 
 def read(kind: Any, value: Any, where: str) -> Any:

@@ -47,12 +47,12 @@ def print_suite(suite: str, rows: list[Row]) -> None:
 
 
 def print_ending(report: Report) -> None:
-    """Print what the rows do not show: notes, the null rows, and the time."""
+    """Print what the rows do not show: notes, the A/A rows, and the time."""
     _say_why([row for row in report.rows if row.status == "unavailable"], "not here: ")
-    for note in (*notes(report), report.floors.get("missing")):
+    for note in (*notes(report), report.rooflines.get("missing")):
         if note:
             say(f"note: {note}")
-    say(null_line(report))
+    say(aa_line(report))
     if report.machine.get("others") is not None:
         say(f"other programs took {report.machine['others']:.0%} of the processors meanwhile (median over the cases)")
     say(f"{report.seconds:.0f} s")
@@ -79,15 +79,15 @@ def _say_why(rows: list[Row], before: str) -> None:
         say(f"{before}{', '.join(providers)}: {reason}")
 
 
-def null_line(report: Report) -> str:
+def aa_line(report: Report) -> str:
     """The result of timing torch.nn against itself."""
-    null = report.null
-    if not null.get("cases"):
-        return "no null row: nothing here can be trusted"
-    verdict = "to be trusted" if null["within"] else "NOT to be trusted: the machine is too busy"
+    aa = report.aa
+    if not aa.get("cases"):
+        return "no A/A row: nothing here can be trusted"
+    verdict = "to be trusted" if aa["within"] else "NOT to be trusted: the machine is too busy"
     return (
-        f"null (torch.nn against itself): {null['ratio']:.3f}, the worst of {null['cases']} cases {null['worst']:.3f}, "
-        f"{null['outside']} beyond 10 %: {verdict}"
+        f"A/A (torch.nn against itself): {aa['ratio']:.3f}, the worst of {aa['cases']} cases {aa['worst']:.3f}, "
+        f"{aa['outside']} beyond 10 %: {verdict}"
     )
 
 
@@ -107,8 +107,8 @@ def _columns(case: list[Row]) -> list[Column]:
         ]
     else:
         timed += [
-            ("floor", lambda row: units.seconds(row.floor.seconds) if row.floor else ""),
-            ("÷ floor", lambda row: units.ratio(row.distance)),
+            ("roofline", lambda row: units.seconds(row.roofline.seconds) if row.roofline else ""),
+            ("÷ roofline", lambda row: units.ratio(row.distance)),
         ]
     columns = [("provider", lambda row: row.provider), *((name, _if_timed(cell)) for name, cell in timed)]
     columns += [
@@ -152,7 +152,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], righ
             name, justify="right" if index in right else "left", no_wrap=index != len(header) - 1 and name != "remarks"
         )
     for row in rows:
-        grid.add_row(*row, style="cyan" if row[0].startswith("seqcells") else "dim" if row[0] == "null" else None)
+        grid.add_row(*row, style="cyan" if row[0].startswith("seqcells") else "dim" if row[0] == "A/A" else None)
     _console.print(grid)
 
 

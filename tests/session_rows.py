@@ -9,10 +9,10 @@ OURS = "seqcells auto"
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
-def row(provider=OURS, code="a", value=1.0, date="2026-01-01T00:00:00Z", null=1.0, hidden=8, **given) -> Row:
+def row(provider=OURS, code="a", value=1.0, date="2026-01-01T00:00:00Z", aa=1.0, hidden=8, **given) -> Row:
     fields = "sequence", "lstm", 2, hidden, 3, "bfloat16", "cuda", provider, provider == OURS, "ok"
     made = Row(*fields, error=0.0, figure=Figure(value, value, value, 5))
-    made.origin = Origin(date, "commit", code, baseline=2.0, null=null)
+    made.origin = Origin(date, "commit", code, baseline=2.0, aa=aa)
     return dataclasses.replace(made, **given)
 
 

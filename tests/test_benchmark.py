@@ -1,4 +1,4 @@
-"""The benchmark can be trusted: parity before figures, a null row, a checked schema, a reason for each missing row."""
+"""The benchmark can be trusted: parity before figures, a A/A row, a checked schema, a reason for each missing row."""
 
 import dataclasses
 import json
@@ -12,9 +12,9 @@ import torch
 from support import own_signal_stack
 
 from benchmarks import case as cases
-from benchmarks import compare, files, floors, machine, parity, plots, report, run, schema, tables, units, wheels
+from benchmarks import compare, files, machine, parity, plots, report, rooflines, run, schema, tables, units, wheels
 from benchmarks.case import Case
-from benchmarks.providers import BASELINE, NULL, ONE_THREAD, PROVIDERS, TWICE, Prepared, Provider
+from benchmarks.providers import AA, BASELINE, ONE_THREAD, PROVIDERS, TWICE, Prepared, Provider
 from benchmarks.providers.torch_nn import TorchNN
 from benchmarks.shapes import SETS, Shape, named
 from benchmarks.suites import SUITES
@@ -25,8 +25,8 @@ ROOT = Path(__file__).parent.parent
 TINY = Shape(3, 8, 20)
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu", "peephole_lstm")
 EFFORT = Effort(seconds=0.01, fewest=1, most=1, extensions=0)
-# In the form of `floors.measure`.
-CPU_FLOORS = {
+# In the form of `rooflines.measure`.
+CPU_ROOFLINES = {
     "by_threads": [
         {"threads": 1, "gemm_flops": {"float32": 1e11}, "read": [[1e5, 2e11], [1e7, 1e11]], "barrier": None},
         {"threads": 2, "gemm_flops": {"float32": 2e11}, "read": [[1e5, 4e11], [1e7, 2e11]], "barrier": 1e-7},
@@ -60,8 +60,8 @@ def measured() -> schema.Report:
     """A run through real processes: torch.nn twice, ours, a wrong provider, and an absent one."""
     absent = TorchNN("absent")
     absent.packages = ("no_such_module",)
-    providers = [PROVIDERS[BASELINE], PROVIDERS[NULL], PROVIDERS["seqcells auto"], Wrong("wrong"), absent]
-    made = run.start("cpu", 1, "test", CPU_FLOORS)
+    providers = [PROVIDERS[BASELINE], PROVIDERS[AA], PROVIDERS["seqcells auto"], Wrong("wrong"), absent]
+    made = run.start("cpu", 1, "test", CPU_ROOFLINES)
     planned = run.cases(("step", "training", "memory"), ("lstm",), [TINY], ("float32",), "cpu", chosen=True)
     with Processes(providers, EFFORT, threads=1) as timer:
         run.run(made, timer, planned, None, lambda *_: None)
@@ -75,7 +75,7 @@ def measured() -> schema.Report:
         (name, suite)
         for name in PROVIDERS
         for suite in SUITES
-        if name != NULL and bool(SUITES[suite].loads) == (name in (ONE_THREAD, TWICE))
+        if name != AA and bool(SUITES[suite].loads) == (name in (ONE_THREAD, TWICE))
     ],
 )
 def test_every_provider_in_every_suite_agrees_with_the_truth(name: str, suite: str) -> None:
@@ -140,11 +140,11 @@ def test_figures_ratios_and_floors(measured: schema.Report) -> None:
         assert 0 <= row.figure.p20 <= row.figure.median <= row.figure.p80
         assert row.error < 1e-5
         if row.unit == "s":
-            assert row.ratio > 0 and row.ratio_to_rival > 0 and row.floor.seconds > 0
-            assert row.distance == pytest.approx(row.figure.median / row.floor.seconds)
+            assert row.ratio > 0 and row.ratio_to_rival > 0 and row.roofline.seconds > 0
+            assert row.distance == pytest.approx(row.figure.median / row.roofline.seconds)
         if row.provider == BASELINE and row.unit == "s":
             assert row.ratio == 1
-    assert measured.null["cases"] == 2 and measured.complete
+    assert measured.aa["cases"] == 2 and measured.complete
     assert 0 <= measured.machine["others"] <= 1
 
 
@@ -163,7 +163,7 @@ def test_a_report_survives_its_file_and_only_a_report_does(measured: schema.Repo
             schema.Report.load(path)
         return str(caught.value)
 
-    assert "schema 3" in refused(lambda d: d.update(schema=3))
+    assert "schema 4" in refused(lambda d: d.update(schema=4))
     assert "unknown ['colour']" in refused(lambda d: d.update(colour="red"))
     assert "missing ['suite']" in refused(lambda d: d["rows"][0].pop("suite"))
     assert "rows[0].batch: expected int" in refused(lambda d: d["rows"][0].update(batch="three"))
@@ -195,23 +195,23 @@ def test_the_machine_is_described(measured: schema.Report) -> None:
     assert "quota 1.5 cores" in machine.details({"quota": 1.5})
 
 
-def test_no_report_without_a_null_row(measured: schema.Report, tmp_path: Path) -> None:
-    rows = [row for row in measured.rows if row.provider != NULL]
-    without = dataclasses.replace(measured, rows=rows, null={"cases": 0})
-    with pytest.raises(schema.SchemaError, match="null row"):
+def test_no_report_without_an_aa_row(measured: schema.Report, tmp_path: Path) -> None:
+    rows = [row for row in measured.rows if row.provider != AA]
+    without = dataclasses.replace(measured, rows=rows, aa={"cases": 0})
+    with pytest.raises(schema.SchemaError, match="A/A row"):
         without.save(tmp_path / "x.json")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_null_row_decides_what_is_trusted(measured: schema.Report) -> None:
-    assert "to be trusted" in tables.null_line(measured)
+def test_the_aa_row_decides_what_is_trusted(measured: schema.Report) -> None:
+    assert "to be trusted" in tables.aa_line(measured)
     rows = [dataclasses.replace(row) for row in measured.rows]
     for row in rows:
-        if row.provider == NULL and row.figure:
+        if row.provider == AA and row.figure:
             row.figure = dataclasses.replace(row.figure, median=row.figure.median * 3)
     busy = dataclasses.replace(measured, rows=rows)
     run.relate(busy)
-    assert not busy.null["within"] and "NOT to be trusted" in tables.null_line(busy)
+    assert not busy.aa["within"] and "NOT to be trusted" in tables.aa_line(busy)
     assert "~ " in report.markdown({"cpu": busy})
 
 
@@ -256,7 +256,7 @@ def test_tables_with_and_without_rich(
         monkeypatch.setattr(tables, "_console", console)
         tables.print_report(measured)
         text = capsys.readouterr().out
-        assert "training · lstm · B=3 H=8 T=20" in text and "null (torch.nn against itself)" in text
+        assert "training · lstm · B=3 H=8 T=20" in text and "A/A (torch.nn against itself)" in text
         assert "wrong: error" in text and "absent: not installed" in text
 
 
@@ -274,14 +274,14 @@ def test_the_command_line(tmp_path: Path) -> None:
     """Runs the command in a process of its own; a run cut short by its budget has still written its rows."""
     path = tmp_path / "out.json"
     command = [sys.executable, "-m", "benchmarks", "--suite", "streaming", "--cells", "gru", "lstm", "--shapes", "tiny"]
-    command += ["--providers", BASELINE, "--no-floors", "--threads", "1", "--budget", "0.1", "--json", str(path)]
+    command += ["--providers", BASELINE, "--no-rooflines", "--threads", "1", "--budget", "0.1", "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "streaming · gru" in done.stdout
     written = schema.Report.load(path)
     assert not written.complete and written.left_out[0].case == "streaming lstm B2xH8xT16 float32"
     assert "out of time: 0 s were left; left out 3: streaming lstm B2xH8xT16 float32 (about" in done.stdout
-    assert {row.provider for row in written.rows} == {BASELINE, NULL}
+    assert {row.provider for row in written.rows} == {BASELINE, AA}
     assert written.versions["torch"] == torch.__version__
 
 
@@ -298,7 +298,7 @@ def test_every_process_gets_the_same_numbers() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True) if a is not None)
     first, second = Case("sequence", "gru", TINY).inputs(case.weights(), count=2)
     assert not torch.equal(first.x, second.x)
-    assert set(cases.DTYPES) == set(parity.TOLERANCE) == set(floors.BYTES)
+    assert set(cases.DTYPES) == set(parity.TOLERANCE) == set(rooflines.BYTES)
 
 
 def test_parity_sees_another_precision_and_nan() -> None:
@@ -316,29 +316,29 @@ def test_the_work_of_a_stack_is_that_of_its_layers_and_directions() -> None:
     row = schema.Row("stacked", "lstm", 2, 4, 3, "float32", "cpu", "torch.nn", False, "ok")
     weights = 4 * (4 * 4 * 4)  # four products in each step, with the LSTM's four gates each
     inputs = 2 * (4 * 4 * 4) + 2 * (4 * 4 * 8)  # the second layer reads both directions of the first
-    assert floors.work(row) == (3, 2 * 2 * weights, 4 * weights, 2 * 2 * 3 * inputs, 3 * 2 * (4 + 8) * 4)
+    assert rooflines.work(row) == (3, 2 * 2 * weights, 4 * weights, 2 * 2 * 3 * inputs, 3 * 2 * (4 + 8) * 4)
 
 
 def test_the_floor_is_the_model_of_its_page() -> None:
     row = run.row(Case("sequence", "lstm", Shape(1, 100, 10)), run.Outcome("x"))
-    floor = floors.model(row, CPU_FLOORS)
+    roofline = rooflines.model(row, CPU_ROOFLINES)
     # A step reads 160 kB of weights; two threads read them faster than one, barrier included.
-    rate = floors.bandwidth([[1e5, 4e11], [1e7, 2e11]], 160_000)
-    assert floor.parts == pytest.approx(
+    rate = rooflines.bandwidth([[1e5, 4e11], [1e7, 2e11]], 160_000)
+    assert roofline.parts == pytest.approx(
         {"weights": 10 * 160_000 / rate, "input": 2 * 10 * 4 * 100 * 100 / 2e11, "barriers": 10 * 1e-7}
     )
-    assert floors.model(row, {}) is None
+    assert rooflines.model(row, {}) is None
     gpu = {"gemm_flops": {"float32": 1e13}, "copy": 1e12, "launch": 1e-6, "grid_barrier": 1e-6}
-    assert floors.model(row, gpu).parts["barriers"] == pytest.approx(9e-6)
+    assert rooflines.model(row, gpu).parts["barriers"] == pytest.approx(9e-6)
     training = run.row(Case("training", "lstm", Shape(1, 100, 10)), run.Outcome("x"))
-    assert floors.model(training, gpu).seconds > 1.9 * floors.model(row, gpu).seconds
+    assert rooflines.model(training, gpu).seconds > 1.9 * rooflines.model(row, gpu).seconds
     steps = [run.row(Case(suite, "lstm", Shape(1, 100, 16)), run.Outcome("x")) for suite in ("streaming", "stepping")]
-    one, trained = (floors.model(each, CPU_FLOORS) for each in steps)
+    one, trained = (rooflines.model(each, CPU_ROOFLINES) for each in steps)
     assert trained.parts["weights"] == pytest.approx(2 * one.parts["weights"]) and trained.parts["input"] > 0
 
 
 def test_the_cpu_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.floors import cpu
+    from benchmarks.rooflines import cpu
 
     monkeypatch.setattr(cpu, "SIZES", [2**17])
     monkeypatch.setattr(cpu, "_best", lambda seconds_of: seconds_of(10) / 10)
@@ -353,7 +353,7 @@ def test_the_cpu_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_grid_barrier_in_tritons_interpreter() -> None:
     pytest.importorskip("triton")
     program = (
-        "import torch; from benchmarks.floors.grid_barrier import launch; "
+        "import torch; from benchmarks.rooflines.grid_barrier import launch; "
         "arrived = torch.zeros(1, dtype=torch.int32); launch(arrived, 5, 1); print(arrived.item())"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -8,11 +8,11 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import budget, presets, report, run, schema, tables
 from benchmarks.case import Case
-from benchmarks.providers import BASELINE, NULL, PROVIDERS
+from benchmarks.providers import AA, BASELINE, PROVIDERS
 from benchmarks.shapes import Shape, named
 from benchmarks.timing import QUICK, Outcome
 
-PROVIDING = [PROVIDERS[name] for name in (BASELINE, NULL)]
+PROVIDING = [PROVIDERS[name] for name in (BASELINE, AA)]
 
 
 def options(*words: str) -> argparse.Namespace:
@@ -60,7 +60,7 @@ class Pretended:
 
     def measure(self, case: Case):
         self.clock.now += self.seconds(case)
-        for name in (BASELINE, NULL):
+        for name in (BASELINE, AA):
             yield Outcome(name, error=0.0, figures=[1.0], calls=[1])
 
 
@@ -108,7 +108,7 @@ def test_loads_on_the_command_line() -> None:
 
 @pytest.mark.parametrize("slowness", [1, 3])
 def test_every_suite_and_cell_is_measured_on_a_slow_machine(clock: Clock, slowness: float) -> None:
-    """The machine is three times slower than the estimates' machine; floors and imports come before the first case."""
+    """The machine is three times slower than the estimates' machine. Rooflines and imports precede the first case."""
     plan = presets.plan(options())
     providers = plan.timer.providers.values()
     timer = Pretended(clock, slowness, plan.budget - 4 - 4.5 * slowness, plan.timer.effort, providers)
@@ -159,7 +159,7 @@ def test_without_a_deadline_all_are_measured(clock: Clock) -> None:
 
 def test_what_was_left_out_is_checked() -> None:
     made = run.start("cpu", 1, "test", {})
-    made.null = {"cases": 1}
+    made.aa = {"cases": 1}
     made.left_out = [schema.LeftOut("", "no time")]
     with pytest.raises(schema.SchemaError, match="left out: ''"):
         made.check()

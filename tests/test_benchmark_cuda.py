@@ -10,7 +10,7 @@ import torch
 import seqcells
 from benchmarks import run
 from benchmarks.case import Case
-from benchmarks.providers import BASELINE, NULL, PROVIDERS, Prepared
+from benchmarks.providers import AA, BASELINE, PROVIDERS, Prepared
 from benchmarks.providers.torch_nn import TorchNN
 from benchmarks.shapes import Shape
 from benchmarks.timing import Effort
@@ -96,7 +96,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _measured(device: str, deadline: float | None = None) -> list:
-    providers = [PROVIDERS[name] for name in (BASELINE, NULL, "seqcells auto", "seqcells torch", "seqcells torch cell")]
+    providers = [PROVIDERS[name] for name in (BASELINE, AA, "seqcells auto", "seqcells torch", "seqcells torch cell")]
     suites = ("step", "sequence", "training", "streaming", "stepping", "packed", "memory")
     planned = run.cases(suites, ("lstm", "gru"), [Shape(3, 8, 20)], ("float32",), device, chosen=True)
     report = run.start("cpu", 1, "test", GPU_FLOORS)
@@ -119,9 +119,9 @@ def _check(report) -> None:
         assert row.figure.samples >= 2 and row.distance > 0
         if row.provider == "uncapturable":
             assert row.graph is None and any("no CUDA graph: RuntimeError: it sync" in note for note in row.notes)
-        elif row.provider in (BASELINE, NULL) and row.suite != "packed":
+        elif row.provider in (BASELINE, AA) and row.suite != "packed":
             assert row.graph is not None
-    assert report.null["cases"] == 12
+    assert report.aa["cases"] == 12
 
 
 @pytest.mark.heavy
@@ -129,9 +129,9 @@ def test_events_acted_out_on_the_cpu(pretended: None) -> None:
     _check(_measured("cpu"))
 
 
-def test_past_its_deadline_only_torch_nn_and_null_end_the_case(pretended: None) -> None:
+def test_past_its_deadline_only_torch_nn_and_aa_end_the_case(pretended: None) -> None:
     report = _measured("cpu", deadline=time.monotonic())
-    assert [row.provider for row in report.rows if row.status == "ok"] == [BASELINE, NULL]
+    assert [row.provider for row in report.rows if row.status == "ok"] == [BASELINE, AA]
     assert len(report.left_out) == 13 and not report.complete
 
 
@@ -172,7 +172,7 @@ def test_events_on_a_gpu() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_the_gpus_floors() -> None:
-    from benchmarks.floors import cuda
+    from benchmarks.rooflines import cuda
 
     found = cuda.measure(["tf32", "bfloat16"])
     assert "missing" not in found

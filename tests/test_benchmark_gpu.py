@@ -15,7 +15,7 @@ from session_rows import LATE, OURS, only, report, row
 from benchmarks import run, schema
 from benchmarks.case import Case
 from benchmarks.gpu import cases, children, merge, session, stages, suite, timed
-from benchmarks.providers import BASELINE, NULL
+from benchmarks.providers import AA, BASELINE
 from benchmarks.schema import Report, Row
 from benchmarks.timing import Outcome
 
@@ -95,7 +95,7 @@ def test_a_rehearsal_cut_short_goes_on_where_it_was(number, before, tmp_path):
     assert {name for name, stage in report.stages.items() if not stage.done} == {"clusters", "graphs", "host"}
     (tests,) = report.tests.values()
     assert tests.passed > 5 and not tests.failed and not tests.words
-    assert [set(model["seconds"]) for model in report.models] == [{BASELINE, NULL, "seqcells swap"}] * 2
+    assert [set(model["seconds"]) for model in report.models] == [{BASELINE, AA, "seqcells swap"}] * 2
 
 
 # Order, time and the file.
@@ -135,7 +135,7 @@ class Drifting:
     def measure(self, case):
         self.seen[case] = self.seen.get(case, 0) + 1
         off = 1.2 if self.seen[case] < 3 and case.cell_name == "lstm" else 1.01
-        for name, seconds in ((BASELINE, 1.0), (NULL, off), (OURS, 0.5)):
+        for name, seconds in ((BASELINE, 1.0), (AA, off), (OURS, 0.5)):
             if name in self.providers:
                 yield Outcome(name, name == OURS, error=0.0, figures=[seconds] * 3)
 
@@ -176,7 +176,7 @@ def test_a_session_goes_on_with_what_is_missing_changed_or_doubtful(tmp_path, mo
         names = [provider.name for provider in cases.providers(case, False)]
         rows = [row(each, **sizes) for each in (names[:3] if name == "half" else names)]
         for each in rows:
-            each.origin.null = 1.05 if name == "doubtful" else 1.0
+            each.origin.aa = 1.05 if name == "doubtful" else 1.0
             each.origin.commit = "another" if name == "older" else "commit"
         of_case[name] = rows
     opened = open_session(tmp_path, monkeypatch, *(each for rows in of_case.values() for each in rows))
@@ -187,7 +187,7 @@ def test_a_session_goes_on_with_what_is_missing_changed_or_doubtful(tmp_path, mo
 
 
 def test_a_folder_of_another_machine_is_not_continued(tmp_path, monkeypatch):
-    report(row(NULL), machine={"gpu": "two"}).save(tmp_path / session.RESULT)
+    report(row(AA), machine={"gpu": "two"}).save(tmp_path / session.RESULT)
     with pytest.raises(ValueError, match="another machine"):
         open_session(tmp_path, monkeypatch)
 
@@ -206,7 +206,7 @@ def test_whoever_takes_the_process_down_is_named_and_the_others_are_measured(los
             sizes = dict(zip(("batch", "hidden", "steps"), planned[index].shape, strict=True))
             sizes |= {"cell": planned[index].cell_name, "dtype": planned[index].dtype_name}
             sizes["suite"] = planned[index].suite_name
-            for provider in (NULL, BASELINE) if index == 1 else (NULL, BASELINE, OURS):
+            for provider in (AA, BASELINE) if index == 1 else (AA, BASELINE, OURS):
                 yield {"case": index, "row": dataclasses.asdict(row(provider, **sizes))}
             if index == 1:
                 yield from [{"lost": 1}, {"ended": 0}] if lost else [{"ended": -11}]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import compare, floors, plots, report, run, schema, tables
+from benchmarks import compare, plots, report, rooflines, run, schema, tables
 from benchmarks.case import Case
-from benchmarks.providers import BASELINE, NULL, ONE_THREAD, PROVIDERS, TWICE
+from benchmarks.providers import AA, BASELINE, ONE_THREAD, PROVIDERS, TWICE
 from benchmarks.shapes import Shape
 from benchmarks.suites import SUITES, label
 from benchmarks.timing import ALONE, SHARED, Effort, Outcome, busy
@@ -134,7 +134,7 @@ def told() -> schema.Report:
     made = run.start("cpu", 2, "test", {})
     alone, beside = Case("loaded", "lstm", TINY), Case("loaded", "lstm", TINY, load=1)
     for case, factor in ((alone, 1), (beside, 3)):
-        for name, time_of_a_call in ((BASELINE, 4), (NULL, 4), ("seqcells auto", 2), (ONE_THREAD, 3)):
+        for name, time_of_a_call in ((BASELINE, 4), (AA, 4), ("seqcells auto", 2), (ONE_THREAD, 3)):
             made.rows.append(run.row(case, outcome(name, factor * time_of_a_call, calls=(10,))))
     made.rows.append(run.row(alone, outcome(TWICE, 5, calls=(10,))))
     made.rows.append(run.row(beside, outcome("onnxruntime", 1, 21, 1, calls=(100, 100, 200))))
@@ -156,13 +156,13 @@ def test_under_load_the_mean_counts(told: schema.Report) -> None:
 
 def test_only_cases_without_load_tell_of_the_timing(told: schema.Report) -> None:
     for row in told.rows:
-        if row.provider == NULL and row.load:
+        if row.provider == AA and row.load:
             row.figure = dataclasses.replace(row.figure, mean=row.figure.mean * 2)
     run.relate(told)
-    assert told.null["cases"] == 1 and told.null["within"]
+    assert told.aa["cases"] == 1 and told.aa["within"]
     told.rows = [row for row in told.rows if row.load]
     run.relate(told)
-    assert told.null["cases"] == 1 and not told.null["within"]
+    assert told.aa["cases"] == 1 and not told.aa["within"]
 
 
 def test_no_floor_under_load() -> None:
@@ -170,8 +170,8 @@ def test_no_floor_under_load() -> None:
     made = run.start("cpu", 1, "test", {"by_threads": [rates]})
     made.rows = [run.row(Case("loaded", "lstm", TINY, load=load), outcome("x", 1, calls=(1,))) for load in (0, 1)]
     run.relate(made)
-    assert [row.floor is None for row in made.rows] == [False, True]
-    assert floors.model(made.rows[0], made.floors).seconds == made.rows[0].floor.seconds
+    assert [row.roofline is None for row in made.rows] == [False, True]
+    assert rooflines.model(made.rows[0], made.rooflines).seconds == made.rows[0].roofline.seconds
 
 
 def test_loads_in_files_tables_and_pictures(told: schema.Report, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -222,7 +222,7 @@ def test_a_case_under_load_through_real_processes(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(busy, "processes", watched)
     monkeypatch.setattr(machine, "cores", lambda: 1)
-    providers = [PROVIDERS[name] for name in (BASELINE, NULL, TWICE)]
+    providers = [PROVIDERS[name] for name in (BASELINE, AA, TWICE)]
     made = run.start("cpu", 1, "test", {})
     planned = run.cases(("loaded",), ("lstm",), [TINY], ("float32",), "cpu", chosen=True, loads=(0, 1))
     with Processes(providers, Effort(seconds=0.01, fewest=1, most=1, extensions=0), threads=1) as timer:

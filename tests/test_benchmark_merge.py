@@ -14,17 +14,17 @@ from benchmarks import schema
 from benchmarks.case import Case
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import merge
-from benchmarks.providers import BASELINE, NULL
+from benchmarks.providers import AA, BASELINE
 from benchmarks.schema import Figure, Report
 from benchmarks.shapes import Shape
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 MERGED = {
-    "the one of the newer code": (row(code="a", null=1.0, date=EARLY), row(code="b", null=1.2, date=LATE), 1),
-    "of one code the one whose torch.nn was level": (row(null=0.99, date=EARLY), row(null=1.05, date=LATE), 0),
-    "of two level ones the newer": (row(null=1.0, date=EARLY), row(null=0.98, date=LATE), 1),
-    "of two doubtful ones the nearer": (row(null=1.05, date=EARLY), row(null=1.2, date=LATE), 0),
+    "the one of the newer code": (row(code="a", aa=1.0, date=EARLY), row(code="b", aa=1.2, date=LATE), 1),
+    "of one code the one whose torch.nn was level": (row(aa=0.99, date=EARLY), row(aa=1.05, date=LATE), 0),
+    "of two level ones the newer": (row(aa=1.0, date=EARLY), row(aa=0.98, date=LATE), 1),
+    "of two doubtful ones the nearer": (row(aa=1.05, date=EARLY), row(aa=1.2, date=LATE), 0),
     "a figure rather than none of the same code": (
         row(date=EARLY),
         row(date=LATE, status="failed", reason="lost", figure=None),
@@ -51,19 +51,19 @@ def test_of_two_rows_of_one_thing_stands(name, swapped):
 
 def test_a_replayed_graph_is_kept_beside_the_better_figure():
     graph = Figure(0.5, 0.5, 0.5, 5)
-    rows = [row(null=1.0, date=EARLY)]
-    merge.put(rows, row(null=1.05, date=LATE, graph=graph))
+    rows = [row(aa=1.0, date=EARLY)]
+    merge.put(rows, row(aa=1.05, date=LATE, graph=graph))
     assert only(rows).origin.date == EARLY and only(rows).graph == graph
 
 
 def test_two_halves_merge_to_the_whole(tmp_path):
     """Each row keeps torch.nn's value of its own run, so ratios are within that run."""
-    first = report(row(NULL, value=2.0), row(BASELINE, value=2.0), row(value=1.0), date=EARLY)
-    other = [row(NULL, value=4.0, hidden=9), row(BASELINE, value=4.0, hidden=9), row(value=1.0, hidden=9)]
+    first = report(row(AA, value=2.0), row(BASELINE, value=2.0), row(value=1.0), date=EARLY)
+    other = [row(AA, value=4.0, hidden=9), row(BASELINE, value=4.0, hidden=9), row(value=1.0, hidden=9)]
     for each in other:
         each.origin.baseline, each.origin.date = 4.0, LATE
     # Our row of the first case again, with other code, in a run where torch.nn took twice as long.
-    changed = row(code="b", value=1.0, date=LATE, null=1.2)
+    changed = row(code="b", value=1.0, date=LATE, aa=1.2)
     changed.origin.baseline = 4.0
     second = report(changed, *other, date=LATE)
     second.tests = {"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["tests/test_a.py::test_b"])}
@@ -73,7 +73,7 @@ def test_two_halves_merge_to_the_whole(tmp_path):
     assert command.main(["--merge", str(tmp_path / "a"), str(tmp_path / "b"), "--into", str(into)]) == 0
     whole = Report.load(into)
     ratios = {(each.hidden, each.provider): each.ratio for each in whole.rows}
-    assert ratios == {(8, NULL): 1, (8, BASELINE): 1, (8, OURS): 4, (9, NULL): 1, (9, BASELINE): 1, (9, OURS): 4}
+    assert ratios == {(8, AA): 1, (8, BASELINE): 1, (8, OURS): 4, (9, AA): 1, (9, BASELINE): 1, (9, OURS): 4}
     assert whole.tests == second.tests and whole.date == LATE
     # Merging again into the existing file, in another order, gives the same file.
     assert command.main(["--merge", str(tmp_path / "b"), str(tmp_path / "a"), "--into", str(into)]) == 0
@@ -87,7 +87,7 @@ def test_a_rival_of_another_run_is_compared_by_torch_nn(tmp_path):
     rival.origin.baseline = 20.0
     ours = row(value=1.0)
     ours.origin.baseline = 4.0
-    whole = report(ours, rival, row(NULL, value=2.0))
+    whole = report(ours, rival, row(AA, value=2.0))
     assert [each.ratio_to_rival for each in whole.rows][:2] == [2.0, 1.0]
 
 
@@ -97,16 +97,16 @@ def test_a_rival_of_another_run_is_compared_by_torch_nn(tmp_path):
 )
 def test_what_does_not_belong_together_is_not_merged(given, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        merge.merged([report(row(NULL)), report(row(NULL), **given)])
+        merge.merged([report(row(AA)), report(row(AA), **given)])
 
 
 def test_rows_of_unknown_origin_are_not_merged():
     with pytest.raises(ValueError, match="which run they come from"):
-        merge.merged([report(row(NULL)), report(row(NULL, origin=None), row(BASELINE, origin=None))])
+        merge.merged([report(row(AA)), report(row(AA, origin=None), row(BASELINE, origin=None))])
 
 
 def test_no_rehearsal_lands_among_the_results(tmp_path, capsys):
-    report(row(NULL), rehearsal=True).save(tmp_path / "a")
+    report(row(AA), rehearsal=True).save(tmp_path / "a")
     into = command.RESULTS / "rehearsal.json"
     assert command.main(["--merge", str(tmp_path / "a"), "--into", str(into)]) == 2 and not into.exists()
     assert "does not belong" in capsys.readouterr().err
@@ -182,14 +182,14 @@ def test_code_is_of_the_libraries_too():
         return provider.code
 
     first = code_of(BASELINE)
-    assert first == code_of(NULL)
+    assert first == code_of(AA)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code, "libraries", lambda *_: {"torch": "another"})
         assert code_of(BASELINE) != first
 
 
 def test_the_result_file_is_read_as_it_was_written(tmp_path):
-    made = report(row(NULL), tests={"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["x"])}, rehearsal=True)
+    made = report(row(AA), tests={"tests/test_a.py": schema.TestFile("commit", 1.0, failed=["x"])}, rehearsal=True)
     made.models = [{"model": "one", "seconds": {BASELINE: 1.0}}]
     made.save(tmp_path / "file")
     assert Report.load(tmp_path / "file") == made

@@ -3,7 +3,7 @@
 from .. import run, shapes
 from ..budget import by_worth
 from ..case import Case
-from ..providers import BASELINE, NULL, PROVIDERS, Provider
+from ..providers import AA, BASELINE, PROVIDERS, Provider
 from ..shapes import Shape
 
 # Both cells and two dtypes come early, so that an interrupted session has measured all of them.
@@ -33,9 +33,9 @@ SETS = {
 """For each named set: the shapes by suite."""
 
 RIVALS = ("torchrl triton", "flashrnn cuda_fused", "flashrnn cuda", "flashrnn triton_fused")
-OF_LAYERS = (BASELINE, NULL, "seqcells auto", "seqcells triton", *RIVALS)
-OF_STEPS = (BASELINE, NULL, "seqcells auto", "seqcells auto cell", "seqcells stream", "torch.nn cell loop")
-REHEARSED = (BASELINE, NULL, "seqcells triton")
+OF_LAYERS = (BASELINE, AA, "seqcells auto", "seqcells triton", *RIVALS)
+OF_STEPS = (BASELINE, AA, "seqcells auto", "seqcells auto cell", "seqcells stream", "torch.nn cell loop")
+REHEARSED = (BASELINE, AA, "seqcells triton")
 
 
 def planned(rehearsal: bool) -> list[Case]:

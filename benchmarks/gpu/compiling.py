@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..providers import BASELINE, NULL
+from ..providers import AA, BASELINE
 from ..timing.events import allow_tf32
 from ..timing.worker import one_line
 from . import cases
@@ -24,7 +24,7 @@ def compiled(rehearsal: bool, first: int, every: int) -> Iterator[dict[str, Any]
         case = planned[index]
         allow_tf32(case)
         for provider in map(Watched, cases.providers(case, rehearsal)):
-            if provider.name in (BASELINE, NULL) or provider.unavailable(case.device) or provider.refuses(case):
+            if provider.name in (BASELINE, AA) or provider.unavailable(case.device) or provider.refuses(case):
                 continue
             began = time.monotonic()
             event: dict[str, Any] = {"case": index, "provider": provider.name}

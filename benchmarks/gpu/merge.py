@@ -45,8 +45,8 @@ def _better(older: Row, newer: Row) -> Row:
 
 def distance(row: Row) -> float:
     """How far the ratio of torch.nn to itself was from 1 in the row's run."""
-    null = row.origin.null if row.origin else None
-    return math.inf if null is None else abs(null - 1)
+    aa = row.origin.aa if row.origin else None
+    return math.inf if aa is None else abs(aa - 1)
 
 
 def merged(reports: Iterable[Report]) -> Report:

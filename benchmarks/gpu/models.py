@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import seqcells
 
-from ..providers import BASELINE, NULL
+from ..providers import AA, BASELINE
 from ..timing import MINUTES
 from ..timing.worker import one_line
 
@@ -55,7 +55,7 @@ TINY = 2, 8, 3
 
 def measured(commit: str, rehearsal: bool) -> Iterator[dict[str, Any]]:
     """Yield an event for each model: its name, size and dtype, with its times or ``error``. The times are the median
-    seconds of a step by provider, and the ratio of torch.nn to itself (``null``)."""
+    seconds of a step by provider, and the ratio of torch.nn to itself (``aa``)."""
     device, dtype = ("cpu", torch.float32) if rehearsal else ("cuda", torch.bfloat16)
     for name, (kind, size) in MODELS.items():
         batch, hidden, steps = TINY if rehearsal else size
@@ -67,10 +67,10 @@ def measured(commit: str, rehearsal: bool) -> Iterator[dict[str, Any]]:
             words = torch.randint(0, baseline.head.out_features, (steps + 1, batch), device=device)
             swapped = copy.deepcopy(baseline)
             seqcells.swap(swapped)
-            calls = {BASELINE: _training(baseline, words), NULL: _training(copy.deepcopy(baseline), words)}
+            calls = {BASELINE: _training(baseline, words), AA: _training(copy.deepcopy(baseline), words)}
             calls[OURS] = _training(swapped, words)
             found["seconds"] = _taking_turns(calls, device)
-            found["null"] = found["seconds"][BASELINE] / found["seconds"][NULL]
+            found["aa"] = found["seconds"][BASELINE] / found["seconds"][AA]
         except Exception as problem:  # go on with the other model
             found["error"] = one_line(problem)
         yield found
@@ -104,6 +104,6 @@ def _taking_turns(calls: dict[str, Callable[[], None]], device: str) -> dict[str
                 synchronize()
                 taken[name].append(time.perf_counter() - began)
         found = {name: statistics.median(seconds) for name, seconds in taken.items()}
-        if abs(found[BASELINE] / found[NULL] - 1) <= MINUTES.band:
+        if abs(found[BASELINE] / found[AA] - 1) <= MINUTES.band:
             break
     return found

@@ -52,8 +52,8 @@ class Session:
         before = Report.load(self.path)
         if before.rehearsal != report.rehearsal or before.machine.get("gpu") != report.machine.get("gpu"):
             raise ValueError(f"{self.path} is of another machine, or of a rehearsal: give another folder")
-        report.floors, report.stages = before.floors, before.stages
-        report.rows, report.null = before.rows, before.null
+        report.rooflines, report.stages = before.rooflines, before.stages
+        report.rows, report.aa = before.rows, before.aa
         report.tests, report.models, report.clusters = before.tests, before.models, before.clusters
         report.left_out, report.notes = before.left_out, before.notes
         return report

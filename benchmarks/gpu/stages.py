@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .. import machine, units
 from ..case import Case
-from ..providers import BASELINE, NULL
+from ..providers import AA, BASELINE
 from ..run import case_of
 from ..schema import LeftOut, Origin, Row, Stage, read
 from ..timing import MINUTES
@@ -24,13 +24,13 @@ Result = tuple[bool, str]
 
 
 def environment(session: Session, seconds: float) -> Result:
-    """Record the machine, the versions of libraries, and the floors."""
+    """Record the machine, the versions of libraries, and the rooflines."""
     for event in session.events(
         "environment", seconds, dtypes=["bfloat16", "tf32", "float16"], rehearsal=session.rehearsal
     ):
         session.report.machine = event.get("machine", session.report.machine)
         session.report.versions = event.get("versions", session.report.versions)
-        session.report.floors = event.get("floors", session.report.floors)
+        session.report.rooflines = event.get("rooflines", session.report.rooflines)
         if event.get("ended"):
             return False, f"its process ended with code {event['ended']}"
     versions = ", ".join(f"{package} {version}" for package, version in session.report.versions.items())
@@ -132,7 +132,7 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
         return not remaining, f"{words} as CUDA graphs"
     session.report.left_out = [LeftOut(str(planned[index]), "out of time", left.get(index)) for index in remaining]
     session.report.complete = not remaining
-    doubtful = sum(row.provider == NULL and merge.distance(row) > MINUTES.band for row in session.report.rows)
+    doubtful = sum(row.provider == AA and merge.distance(row) > MINUTES.band for row in session.report.rows)
     return not remaining, f"{words}; in {doubtful} torch.nn differs from itself by more than {MINUTES.band:.0%}"
 
 
@@ -140,8 +140,8 @@ def _tell(session: Session, case: Case, row: Row) -> None:
     """Print a line for each of our rows, and note each failed or wrong row."""
     if row.figure and row.ours:
         ratio = units.ratio(row.ratio) or "–"
-        null = f"A/A {row.origin.null:.3f}" if row.origin.null else "no A/A"
-        session.say(f"  {case}: {row.provider} {units.seconds(row.figure.value)}, {ratio} torch.nn, {null}")
+        aa = f"A/A {row.origin.aa:.3f}" if row.origin.aa else "no A/A"
+        session.say(f"  {case}: {row.provider} {units.seconds(row.figure.value)}, {ratio} torch.nn, {aa}")
     elif row.status in ("failed", "wrong"):
         session.note(f"{case}: {row.provider} {row.status}: {row.reason}")
 
@@ -149,7 +149,7 @@ def _tell(session: Session, case: Case, row: Row) -> None:
 def _blame(session: Session, case: Case, heard_of: set[str], code: int | None) -> None:
     """Blame a process that died on the first provider without a row in the case."""
     at_it = next((p for p in cases.providers(case, session.rehearsal) if p.name not in heard_of), None)
-    if at_it is None or at_it.name in (BASELINE, NULL):
+    if at_it is None or at_it.name in (BASELINE, AA):
         session.note(f"{case}: the process ended with code {code}")
         return
     row = Row(

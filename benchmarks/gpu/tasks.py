@@ -17,13 +17,13 @@ WHEELS = "SEQCELLS_BENCHMARK_WHEELS"
 
 
 def environment(dtypes: list[str], rehearsal: bool) -> Iterator[dict[str, Any]]:
-    """The machine, the versions of libraries, and the floors."""
-    from .. import floors, machine
+    """The machine, the versions of libraries, and the rooflines."""
+    from .. import machine, rooflines
 
     device = "cpu" if rehearsal else "cuda"
     yield {"machine": machine.describe(device, 1), "versions": machine.versions()}
     if not rehearsal:
-        yield {"floors": floors.measure(device, 1, dtypes)}
+        yield {"rooflines": rooflines.measure(device, 1, dtypes)}
 
 
 def compiling(**given: Any) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from .. import machine
 from ..budget import Budget
 from ..case import Case
-from ..providers import BASELINE, NULL, Provider
+from ..providers import AA, BASELINE, Provider
 from ..run import row
 from ..schema import Origin, Row
 from ..timing import MINUTES, Effort
@@ -42,7 +42,7 @@ class OnCpu(Events):
 def timed(chosen: list[int], seconds: float, commit: str, rehearsal: bool, graphs: bool) -> Iterator[dict[str, Any]]:
     """Yield events ``{"begin": case}`` and ``{"case": …, "row": …}``, for cases by index, in order.
 
-    A row follows as soon as it is measured, but torch.nn's row follows with the null row. A case whose null row is off
+    A row follows as soon as it is measured, but torch.nn's row follows with the A/A row. A case whose A/A row is off
     is repeated after all other cases. ``{"lost": case}`` is the last event where the GPU's context is lost. Otherwise
     ``{"left": …}`` is the last: the cases without time, with the seconds that each would take.
     """
@@ -67,8 +67,8 @@ def timed(chosen: list[int], seconds: float, commit: str, rehearsal: bool, graph
                     yield {"lost": index}
                     return
         budget.took(case, time.monotonic() - began)
-        null = rows[0].origin.null if rows else None
-        if null and abs(null - 1) > effort.band and tried[index] < ROUNDS:
+        aa = rows[0].origin.aa if rows else None
+        if aa and abs(aa - 1) > effort.band and tried[index] < ROUNDS:
             waiting.append(index)
     yield {"left": {index: budget.seconds(planned[index]) for index in waiting if not tried[index]}}
 
@@ -81,16 +81,16 @@ def _rows(case: Case, timer: Events, commit: str) -> Iterator[Row]:
             continue
         made = row(case, outcome)
         made.origin = Origin(machine.now(), commit, _code(timer.providers[outcome.provider], outcome.status))
-        if made.provider in (BASELINE, NULL):
+        if made.provider in (BASELINE, AA):
             pair[made.provider] = made
             if len(pair) < 2:
                 continue
-        measured = [pair[name].figure and pair[name].figure.value for name in (BASELINE, NULL)]
-        # The null row comes first: without it no report is written.
-        ready = [pair[NULL], pair[BASELINE]] if made.provider in pair else [made]
+        measured = [pair[name].figure and pair[name].figure.value for name in (BASELINE, AA)]
+        # The A/A row comes first: without it no report is written.
+        ready = [pair[AA], pair[BASELINE]] if made.provider in pair else [made]
         for each in ready:
             each.origin.baseline = measured[0]
-            each.origin.null = measured[0] / measured[1] if all(measured) else None
+            each.origin.aa = measured[0] / measured[1] if all(measured) else None
         yield from ready
 
 

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass, field
 
 from ..case import Case
-from ..providers import BASELINE, NULL, Provider
+from ..providers import AA, BASELINE, Provider
 
-NULL_BAND = 0.1
-"""The largest distance of the null row's ratio from 1."""
+AA_BAND = 0.1
+"""The largest distance of the A/A row's ratio from 1."""
 
 
 @dataclass
@@ -67,9 +67,9 @@ class Effort:
     fewest: int = 5
     most: int = 25
     extensions: int = 2
-    """How often the measurement of a case is continued or repeated while its null row is off."""
-    band: float = NULL_BAND
-    """The distance from 1 at which the null row is off."""
+    """How often the measurement of a case is continued or repeated while its A/A row is off."""
+    band: float = AA_BAND
+    """The distance from 1 at which the A/A row is off."""
 
     def turns(self, call: float, sampling: Sampling) -> int:
         """How many turns a provider gets whose calls take ``call`` seconds."""
@@ -93,7 +93,7 @@ def why_not_measured(
 ) -> tuple[str, str] | None:
     """The status and the reason, if a provider is not to be measured in a case. The deadline never excludes the
     baseline."""
-    late = None if provider.name in (BASELINE, NULL) else out_of_time(deadline)
+    late = None if provider.name in (BASELINE, AA) else out_of_time(deadline)
     ladder = ("unavailable", unavailable), ("refused", provider.refuses(case)), ("refused", late)
     return next(((status, reason) for status, reason in ladder if reason), None)
 

@@ -1,6 +1,6 @@
 """Timing on CUDA: one process, events around each call, and rotating inputs, so that no input is found in the cache.
 
-Providers are measured one after another: torch.nn first, and at once torch.nn again, as the null row. Both are measured
+Providers are measured one after another: torch.nn first, and at once torch.nn again, as the A/A row. Both are measured
 again while they differ. Launches may dominate calls from Python. So the replay of a call as a CUDA graph is timed too,
 where it can be captured.
 """
@@ -15,7 +15,7 @@ import torch
 
 from .. import parity
 from ..case import Case
-from ..providers import BASELINE, NULL, Prepared, Provider
+from ..providers import AA, BASELINE, Prepared, Provider
 from . import Effort, Outcome, out_of_time, why_not_measured
 from .worker import one_line
 
@@ -56,7 +56,7 @@ class Events:
             why = f"no truth to compare with: {one_line(problem)}"
             yield from (Outcome(p.name, p.ours, "failed", why) for p in self.providers.values())
             return
-        pair = [name for name in (BASELINE, NULL) if name in self.providers]
+        pair = [name for name in (BASELINE, AA) if name in self.providers]
         for attempt in range(1 + self.effort.extensions):
             outcomes = [self._outcome(case, name, truth) for name in pair]
             if self._agree(outcomes) or attempt == self.effort.extensions or out_of_time(self.deadline):

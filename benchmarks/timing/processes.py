@@ -20,8 +20,8 @@ import torch
 
 from .. import parity
 from ..case import Case
-from ..providers import BASELINE, NULL, Provider
-from . import ALONE, NULL_BAND, SHARED, Effort, Outcome, Sampling, busy, out_of_time, why_not_measured
+from ..providers import AA, BASELINE, Provider
+from . import AA_BAND, ALONE, SHARED, Effort, Outcome, Sampling, busy, out_of_time, why_not_measured
 from .others import Others
 from .worker import main
 
@@ -137,19 +137,19 @@ class Processes:
             del once[name]
 
     def _take_turns(self, outcomes: dict[str, Outcome], once: dict[str, float], sampling: Sampling) -> None:
-        """Run rounds until every provider has its samples. While the null row is off, there are more rounds, but not
-        under load, where the null row says little."""
-        if NULL in once and BASELINE in once:
-            once[NULL] = once[BASELINE] = min(once[NULL], once[BASELINE])
+        """Run rounds until every provider has its samples. While the A/A row is off, there are more rounds, but not
+        under load, where the A/A row says little."""
+        if AA in once and BASELINE in once:
+            once[AA] = once[BASELINE] = min(once[AA], once[BASELINE])
         for _ in range(1 + self.effort.extensions * (sampling is ALONE)):
             self._rounds(outcomes, once, sampling)
             for name, outcome in outcomes.items():
                 if outcome.status == "failed":
                     once.pop(name, None)
-            if not (NULL in once and BASELINE in once):
+            if not (AA in once and BASELINE in once):
                 return
-            typical = {name: statistics.median(outcomes[name].figures) for name in (NULL, BASELINE)}
-            if abs(typical[BASELINE] / typical[NULL] - 1) <= NULL_BAND or out_of_time(self.deadline):
+            typical = {name: statistics.median(outcomes[name].figures) for name in (AA, BASELINE)}
+            if abs(typical[BASELINE] / typical[AA] - 1) <= AA_BAND or out_of_time(self.deadline):
                 return
 
     def _rounds(self, outcomes: dict[str, Outcome], once: dict[str, float], sampling: Sampling) -> None:

@@ -26,7 +26,7 @@ def measure(threads: int, dtypes: list[str]) -> dict[str, Any]:
     library, why_not = _library()
     found: dict[str, Any] = {"by_threads": []}
     if why_not:
-        found["missing"] = f"no bandwidth, no barrier, no floors: {why_not}"
+        found["missing"] = f"no bandwidth, no barrier, no rooflines: {why_not}"
         return found
     before = torch.get_num_threads()
     try:

@@ -1,4 +1,4 @@
-"""Floors: the least time a row can take on this machine, from measured rates and a model of the work.
+"""Rooflines: the least time a row can take on this machine, from measured rates and a model of the work.
 
 Symbols: T time steps, B sequences, H hidden units, I features, G gates (R of them with a recurrent product). A time
 step takes 2·B·R·H² operations for the recurrence; the input takes 2·T·B·G·H·I for all steps. A backward pass computes
@@ -7,14 +7,14 @@ once. Stacked layers and the two directions may run at once, each layer a step b
 
 * CPU: a step does its products at the GEMM's rate or reads its weights, and the slower one counts. The weights come
   from the level of memory that holds a working set of that size. The step ends in a thread barrier. One thread has no
-  barrier, and the floor is the lower one of one thread's and all threads'. One streaming call has all its products in
-  one step.
+  barrier, and the roofline is the lower one of one thread's and all threads'. One streaming call has all its
+  products in one step.
 * CUDA: a step does its products at the GEMM's rate, with weights resident on the chip. The step ends in a barrier of
   the whole grid. Input and output pass through memory at the rate of a copy, once in inference, three times in
   training. There is one launch.
 
-Elementwise work is left out, and so is sharing a cache with other data, so a floor may be out of reach. A floor is no
-law either: a kernel with weights in registers reads no weights. A small layer on one multiprocessor has no grid
+Elementwise work is left out, and so is sharing a cache with other data, so a roofline may be out of reach. A roofline
+is no law either: a kernel with weights in registers reads no weights. A small layer on one multiprocessor has no grid
 barrier.
 """
 
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from seqcells.cells import REGISTRY
 
-from ..schema import Floor, Row
+from ..schema import Roofline, Row
 from ..shapes import Shape
 from ..suites import SUITES
 
@@ -76,13 +76,13 @@ def work(row: Row) -> Work:
     return Work(row.steps, step, recurrent * size, once, through)
 
 
-def model(row: Row, measured: dict[str, Any]) -> Floor | None:
-    """The floor of a row, or None if a rate that it needs was not measured."""
+def model(row: Row, measured: dict[str, Any]) -> Roofline | None:
+    """The roofline of a row, or None if a rate that it needs was not measured."""
     todo = work(row)
     kinds = [_cpu(todo, row, rates) for rates in measured.get("by_threads", [])]
     kinds += [_cuda(todo, row, measured)] if "grid_barrier" in measured else []
-    floors = [Floor(sum(parts.values()), parts) for parts in kinds if parts]
-    return min(floors, key=lambda floor: floor.seconds, default=None)
+    rooflines = [Roofline(sum(parts.values()), parts) for parts in kinds if parts]
+    return min(rooflines, key=lambda roofline: roofline.seconds, default=None)
 
 
 def _cpu(todo: Work, row: Row, rates: dict[str, Any]) -> dict[str, float] | None:

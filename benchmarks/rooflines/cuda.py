@@ -20,8 +20,8 @@ def measure(dtypes: list[str]) -> dict[str, Any]:
     }
     try:
         found["grid_barrier"] = grid_barrier()
-    except Exception as problem:  # no triton, or triton cannot compile here: the other floors stand
-        found["missing"] = f"no grid barrier, no floors: {type(problem).__name__}: {problem}"
+    except Exception as problem:  # no triton, or triton cannot compile here: the other rooflines stand
+        found["missing"] = f"no grid barrier, no rooflines: {type(problem).__name__}: {problem}"
     return found
 
 
