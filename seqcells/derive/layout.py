@@ -122,7 +122,7 @@ class Layout(NamedTuple):
         return found
 
     def for_weights(self) -> dict[str, str]:
-        """The arrays that backward leaves for the weights' gradients, besides the gates' gradient, and their letters."""
+        """The arrays that backward leaves for the weights' gradients, and their letters; not the gates' gradient."""
         found = {}
         for k, results in enumerate(self.results):
             arrays = [each.slot.array for each in results]
@@ -165,7 +165,7 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     letters = dict.fromkeys(["H", *filter(None, (v.unit_axis for v in values))])
     forward, backward = (_Places(columns, p, stages_of(p, (*letters,))) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
-        if columns[name] != columns["output"] or name == "output":  # not for a state that is the output: one array is both
+        if columns[name] != columns["output"] or name == "output":  # a state may be the output, in one array
             forward.write(output, columns[name])
     for state, (name, onward) in zip(cell.states, derived.forward.carried.items(), strict=True):
         forward.carry(name, onward, f"initial.{state}", f"final.{state}")
@@ -339,7 +339,7 @@ class _Places:
     def _is_cheap(self, v: Expression, most: int = 3) -> bool:
         """Whether later stages recompute a value instead of reading it from memory.
 
-        They do so for choices at boundaries, and for values that at most ``most`` levels of operations make from memory.
+        They recompute choices at boundaries, and values that at most ``most`` levels of operations make from memory.
         """
         if not v.gathers and v.inner and not v.unit_axis:
             return True  # one number of each row, from numbers that each stage has

@@ -1,4 +1,4 @@
-"""Whether a cell's new state is linear in the old one, unit by unit. If so, chunks of a sequence can run in parallel."""
+"""Whether a cell's new state is linear in the old one, unit by unit; then chunks of a sequence can run in parallel."""
 
 from __future__ import annotations
 

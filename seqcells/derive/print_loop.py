@@ -178,7 +178,7 @@ class _Printed:
         return next((k for k, v in others if v.op.name == "mean" and v.args == reduction.args), -1)
 
     def _operand_of(self, kept: Kept) -> tuple[int, int]:
-        """The operand and the block of it with a kept value's value and lifetime; the operand is -1 if there is none."""
+        """The operand and its block with the same value and lifetime as a kept value; the operand is -1 if none has."""
         for k, operand in enumerate(self.layout.operands):
             first = not self.sizes.before[self.sizes.making(kept.value)]
             if operand.twice and first and kept.value in operand.values and kept.value.unit_axis == operand.letter:
@@ -190,7 +190,7 @@ class _Printed:
         return self.sizes.letters.index(letter)
 
     def _onward(self) -> list[tuple[int, int, int]]:
-        """For each carried value: the last stage's value, the first stage's value that it becomes, the size's number."""
+        """For each carried value: the last stage's value, the first stage's value that it becomes, the size number."""
         pairs = []
         for leaf, slot in self.slots.items():
             if slot.where == "CARRIED":
