@@ -28,7 +28,7 @@ class Backend(NamedTuple):
     refuses: Callable[[Call], str | None]
     """Returns why the backend cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
-    """Returns which plan the backend takes for a call and why; "" if it has no choice. None: the backend has no plans."""
+    """Returns which plan the backend takes for a call and why; "" if there is no choice. None: it has no plans."""
     obeys: bool = False
     """Whether `seqcells.settings` change how the backend runs."""
 

@@ -17,7 +17,7 @@ class RecurrentSequential(Theirs):
         return tuple(layer for layer in self if isinstance(layer, RecurrentLayer) or recurrent.is_recurrent(layer))
 
     def forward(self, sequences: Any, recurrent_state: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Sequences and the recurrent layers' states (None for zeros) → outputs and the recurrent layers' new states."""
+        """Sequences and the recurrent layers' states, or None for zeros → outputs, the recurrent layers' new states."""
         layers, new = self.recurrent_children, []
         states = [None] * len(layers) if recurrent_state is None else [*recurrent_state]
         assert len(states) == len(layers)

@@ -21,7 +21,7 @@ ROUNDS = 9
 BLOCK = BUDGET / ROUNDS / 4
 """Seconds after which a block begins no further call; each round has four blocks."""
 WARM_UP = 3
-"""The number of warm-up calls. A module prepares its calls from the third call with the same signature on."""
+"""The number of warm-up calls; a module's third call of a kind is its first prepared call."""
 
 
 class Pair(NamedTuple):
@@ -40,7 +40,7 @@ class Times(NamedTuple):
 
     model: Pair
     layers: dict[nn.Module, Pair]
-    """The times of the replaced modules that the example reaches; a module's calls in one call of the model are added."""
+    """The times of the replaced modules that the example reaches, with all calls of a module added up."""
 
     def of(self, module: nn.Module) -> str:
         return str(self.layers.get(module, "not called with this example"))

@@ -20,7 +20,7 @@ class LSTMModule(Theirs):
 
     @property
     def recurrent_backend(self) -> str:
-        """TorchRL's "triton", whose methods the adapters replace, while the layer is ours; else the module's own value."""
+        """"triton", whose methods the adapters replace, while the layer is ours; else the module's own value."""
         layer = self._modules.get("lstm", self._modules.get("gru"))
         return "triton" if isinstance(layer, RecurrentLayer) else vars(self)["recurrent_backend"]
 

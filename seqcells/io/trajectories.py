@@ -35,7 +35,7 @@ def run(layer: Any, x: Tensor, states: list[Tensor], is_first: Tensor) -> tuple[
 
 
 def _keeps(layer: Any, x: Tensor, given: dict[str, Any]) -> bool:
-    """Whether an engine can keep the values; it cannot if its kernels would have to be compiled and no compiler works."""
+    """Whether an engine runs the call and keeps the values; False if only the reference can, as without a compiler."""
     try:
         return layer.plan(x, **given).backend != "reference"
     except RuntimeError:
@@ -43,11 +43,11 @@ def _keeps(layer: Any, x: Tensor, given: dict[str, Any]) -> bool:
 
 
 def _run_in_rows(layer: Any, x: Tensor, states: list[Tensor], starts: Tensor) -> tuple[Tensor, ...]:
-    """Run trajectories with initial states other than zeros, or in two directions: each is padded to a row of its own."""
+    """Run trajectories with initial states other than zeros, or in two directions, each padded to a row of its own."""
     first, row = starts.flatten().nonzero().squeeze(1), starts.flatten().cumsum(0) - 1
     place, lengths = torch.arange(len(row), device=x.device) - first[row], row.bincount()
     padded = x.new_zeros(len(first), int(lengths.max()), x.shape[2]).index_put((row, place), x.flatten(0, 1))
-    packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)  # every backend takes this
+    packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)  # for any backend
     hx = tuple(state.flatten(0, 1)[first].transpose(0, 1) for state in states)
     output, final = layer(packed, hx[0] if len(hx) == 1 else hx)
     output, _ = pad_packed_sequence(output, batch_first=True)

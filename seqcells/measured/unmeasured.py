@@ -38,8 +38,8 @@ def is_unlike_others(call: Call, training: bool) -> bool:
 def choice(call: Call, training: bool) -> Choice:
     """The choice if no table covers the call: torch's operator where torch has a fused kernel.
 
-    On a GPU torch has kernels for all layers, on a CPU only for padded LSTM layers (oneDNN's). Single steps on a CPU are
-    run by our kernels without gradients, and by torch's operators with gradients.
+    On a GPU torch has kernels for all layers, on a CPU only for padded LSTM layers (oneDNN's). Our kernels run single
+    steps on a CPU without gradients, and torch's operators run those with gradients.
     """
     if call.device.type != "cpu":
         return Choice("torch", "no table covers the call")
