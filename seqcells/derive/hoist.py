@@ -4,9 +4,9 @@
 * Gathers on which no carried value depends, such as the gradients of these, go after the loop. So do the outer products
   of the weights' gradients.
 * A transposed product may be split: the row blocks that depend on no carried value go before the loop.
-* A state that reads no other state, and is not gathered on the way to its next value, is carried by the program before
-  the loop. A state that no other state reads, such as the gradient of the former, is carried by the program after the
-  loop. The gathers of these states leave the loop, too.
+* The program before the loop carries a state that reads no other state. The program after the loop carries a state that
+  no other state reads, such as the gradient of the former. Neither state may be gathered on the way to its next value.
+  Other gathers of these states leave the loop, too.
 
 Apart from such states, the programs before and after the loop carry nothing. They may process all steps at once, as a
 large product or a pass over T · B rows.

@@ -1,7 +1,7 @@
 """Cells made from other cells: the same equations, with changed states or inputs, by additional streams.
 
-Each transformation takes any cell and returns a cell whose name says how it was made, so that a graph finds the cell
-in another process. A backend that runs cells with streams also runs transformed cells.
+Each transformation takes any cell and returns a cell whose name says how it was made. A graph finds the cell by this
+name in another process. A backend that runs cells with streams also runs transformed cells.
 """
 
 from __future__ import annotations

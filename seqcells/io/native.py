@@ -46,8 +46,8 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
 
     Raises:
         TypeError: a program is no ExportedProgram, or ``targets`` is no sequence of names.
-        ValueError: the programs have no layers of seqcells, or a layer has another dtype, is not on the CPU or has no
-            kernels; a target is unknown, or ``targets`` is empty.
+        ValueError: the programs have no layers of seqcells. Or a layer has another dtype, is not on the CPU or has no
+            kernels. Or a target is unknown, or ``targets`` is empty.
         RuntimeError: the engine is not built, or the compiler is missing or fails.
         OSError: the library cannot be written.
     """

@@ -1,8 +1,8 @@
 """Owners: modules of other packages that hold a recurrent layer, and for which our layers need other methods.
 
 Where torch.nn's layer needs several calls, for instance one for each time step, our layer needs one call. An adapter is
-a mixin of methods, in a module of its own (`ADAPTERS`). The owner's class becomes a subclass of the mixin and the former
-class, and the owner stays the same object. An owner is not adapted if its class overrides one of these methods.
+a mixin of methods, in a module of its own (`ADAPTERS`). An owner gets a class made of the mixin and its former class,
+and stays the same object. An owner is not adapted if a subclass of the known class overrides one of these methods.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def stepper(
     fresh = [given.get(f"reset_state_{name}") for name in states]
     place = {name: k for k, name in enumerate(layout.steps)}
     valid, boundary = (place.get(name) for name in MASKS)
-    # For each stream: its place among the step's values or None, the stream itself if it is the same for all steps, and
-    # whether it is one number of each sequence.
+    # Each stream has a place among the step's values, or is the same for all steps; the absent one is None. The third
+    # item is whether the stream is one number of each sequence.
     streams = [
         (place.get(f"stream_{name}"), given.get(f"stream_{name}"), not axes.strip("TB"))
         for name, axes in cell.streams.items()

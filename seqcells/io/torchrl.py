@@ -20,7 +20,10 @@ class LSTMModule(Theirs):
 
     @property
     def recurrent_backend(self) -> str:
-        """"triton", whose methods the adapters replace, while the layer is ours; else the module's own value."""
+        """TorchRL's name of its backend: "triton" while the layer is ours, else the module's own value.
+
+        The adapters replace the methods of "triton".
+        """
         layer = self._modules.get("lstm", self._modules.get("gru"))
         return "triton" if isinstance(layer, RecurrentLayer) else vars(self)["recurrent_backend"]
 

@@ -22,7 +22,7 @@ def is_unlike_others(call: Call, training: bool) -> bool:
     """Whether tables of other machine classes do not apply to a call on this machine.
 
     GPUs before Ampere were not measured. A larger GPU may hold a layer's weights on the chip and run all steps in one
-    launch, while a GPU with fewer multiprocessors needs a launch for every step.
+    launch. Then a GPU with fewer multiprocessors may still need a launch for every step.
     """
     if call.device.type == "cpu":
         return call.dtype == torch.bfloat16 and refusals.lacks_bfloat16_unit()

@@ -68,8 +68,8 @@ def machine_class(instruction_set: str, l2: int | None = None) -> str:
 def gpu_class(name: str, multiprocessors: int) -> str:
     """The class of GPUs whose estimates are exchangeable: model and multiprocessors, such as ``"cuda-h200-132sm"``.
 
-    A part of a GPU (MIG) is of another class than the whole GPU: programs that wait for each other all need a
-    multiprocessor at the same time.
+    A part of a GPU (MIG) is of another class than the whole GPU, since programs that wait for each other all need
+    multiprocessors at the same time.
 
     Args:
         name: CUDA's name of the GPU, such as ``"NVIDIA H200"`` or ``"NVIDIA A100-SXM4-40GB MIG 1g.5gb"``.

@@ -36,8 +36,7 @@ _theirs: dict[type, Callable[..., Any]] = {}
 _backend = "auto"
 _switching = threading.RLock()
 _falling_back = threading.local()
-"""The layer whose own loop runs in this thread: a subclass's loop may call its base's loop, which must not count again.
-"""
+"""The layer whose own loop runs in this thread. A subclass's loop may call its base's loop, which is no new call."""
 
 
 def enable(backend: str = "auto") -> None:
@@ -160,7 +159,7 @@ def _replacing(theirs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Any]:
-    """Replaces `keras.layers.RNN.inner_loop`: the last output, the outputs in the order of computation, final states."""
+    """The results of `keras.layers.RNN.inner_loop`: last output, outputs in the order of computation, final states."""
     if layer.stateful:  # Keras overwrites the states after the call, but the backward pass reads them
         states = tree.map_structure(torch.clone, states)
     x = x.to(equations.dtype(_stack(layer.cell)[0]))
@@ -191,7 +190,7 @@ def _of_batch(state: Tensor, batch: int, size: int) -> Tensor:
 
 
 def _run(cell: Any, x: Tensor, states: Any, lengths: Tensor | None, training: bool) -> tuple[Tensor, Any]:
-    """Run a cell or a stack of cells over all time steps → output (B, T, ·), final states nested as the initial ones."""
+    """Run a cell or a stack over all time steps → output (B, T, ·), final states nested like the initial states."""
     if type(cell) is layers.StackedRNNCells:
         finals = []
         for own, own_states in zip(cell.cells, states, strict=True):

@@ -9,8 +9,7 @@ from ...cells.activations import sigmoid, tanh
 
 
 class KerasRNN(Cell):
-    """Keras' SimpleRNN: h' = f(W x + b + U h), where f is ``activation`` (tanh), or the identity with ``linear`` (False).
-    """
+    """Keras' SimpleRNN: h' = f(W x + b + U h), f is ``activation`` (tanh), or the identity with ``linear`` (False)."""
 
     name = "keras_rnn"
     gates, states = ("h",), ("h",)

@@ -196,8 +196,8 @@ class GRU(Equations):
         if self.drops_hidden:
             if of_input is None or of_hidden is None:
                 return Weights(kernel, bias_ih=of_input, own=(r, z, n))
-            # The two biases of r and z are added. The reset gate multiplies the candidate's recurrent bias, so that bias
-            # stays separate.
+            # The two biases of r and z are added. The candidate's recurrent bias stays separate, as the reset gate
+            # multiplies it.
             units = len(n)
             both = torch.cat([of_input[: 2 * units] + of_hidden[: 2 * units], of_input[2 * units :]])
             return Weights(kernel, bias_ih=both, own=(r, z, n, of_hidden[2 * units :]))

@@ -73,7 +73,7 @@ def recurrence(cell, program, tensors, names, reverse, backend, kept=""):  # no 
     like = given["gates_x"]
     if like.dtype != ir.DataType.BFLOAT16:
         return _results(cell, program, given, reverse, kept)
-    # ONNX runtimes lack recurrent nodes in bfloat16, and most operators of a Scan's body. The graph computes in float32.
+    # ONNX runtimes lack recurrent nodes in bfloat16, and most operators of a Scan's body. So the graph is in float32.
     wide = {name: _wide(value) if value.dtype == like.dtype else value for name, value in given.items()}
     return [op.Cast(value, to=like.dtype) for value in _results(cell, program, wide, reverse, kept)]
 
@@ -111,7 +111,8 @@ def _results(cell: str, program: str, given: Mapping[str, Value], reverse: bool,
     node = getattr(op, native.kind)
     output, *finals = node(*inputs, hidden_size=hidden, direction=direction, **native.attributes)
     if "lengths" in given:
-        # ONNX does not specify the final states of an empty sequence, and runtimes return zeros. Ours are the initial ones.
+        # ONNX does not specify the final states of an empty sequence, and runtimes return zeros. The layer's own final
+        # states are the initial states then.
         empty = op.Unsqueeze(
             op.Equal(given["lengths"], op.CastLike(op.Constant(value_int=0), given["lengths"])), [0, 2]
         )
