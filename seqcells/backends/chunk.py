@@ -114,7 +114,7 @@ def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
     copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]  # pyright: ignore[reportArgumentType]
     first, directions = copies[0], 2 if form.bidirectional else 1
     with torch.cuda.device_of(first):
-        torch._cudnn_rnn_flatten_weight(  # pyright: ignore[reportPrivateImportUsage]  # likewise
+        torch._cudnn_rnn_flatten_weight(  # pyright: ignore[reportPrivateImportUsage]  # has no stub either
             copies,
             len(copies) // (form.num_layers * directions),
             form.input_size,

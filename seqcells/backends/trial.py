@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..request.call import Call
 
 SIZE = 16
-"""The numbers of features and of hidden units in a trial call: those of one vector register."""
+"""The number of features, and of hidden units, in a trial call: as many as one vector register has."""
 
 
 class Kind(NamedTuple):

@@ -105,9 +105,9 @@ def _are_of_one_product(z: Expression, y: Expression) -> bool:
 
 
 def _narrowed(part: Expression, y: Expression, argument: Expression, read_here: bool) -> Expression:
-    """The part of a gradient that an argument gets which was broadcast over units: a sum over the units.
+    """A part of an argument's gradient; if the argument was broadcast over units, the part is summed over them.
 
-    For a leaf that is no state the sum is left to the reader of the gradient (``read_here`` is False).
+    For a leaf that is no state, ``read_here`` is False, and the sum is left to the reader of the gradient.
     """
     to = argument.unit_axis
     size = y.op.of if isinstance(y.op, Product) else y.unit_axis

@@ -124,7 +124,7 @@ def _to_save(roots: list[Expression], forward: list[Expression], given: Mapping)
 
 
 def _block(results: dict[str, tuple], names: Mapping[Expression, str]) -> Block:
-    """The body of a function. A value is assigned if it has a name, or is used more than once, results included.
+    """The body of a function. A value is assigned if it has a name, or is used more than once (a result is a use).
 
     All other values are printed inside the expression that uses them.
     """

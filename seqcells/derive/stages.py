@@ -19,7 +19,7 @@ class Stages(NamedTuple):
     """
 
     letters: tuple[str, ...]
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody calls tuple.count
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  # tuple.count is not called
     letter: list[str]
     before: list[int]
     follows: list[int]

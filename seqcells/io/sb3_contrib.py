@@ -12,7 +12,7 @@ from .others import Theirs
 
 
 class RecurrentActorCriticPolicy(Theirs):
-    """A mixin for sb3-contrib's policy, after sb3-contrib 2, where `_process_sequence` loops over time steps."""
+    """A mixin for the policy of sb3-contrib 2, whose own `_process_sequence` loops over time steps."""
 
     __layers__: tuple[str, ...] = "lstm_actor", "lstm_critic"
 

@@ -32,7 +32,7 @@ class _Report(NamedTuple):
 
 
 class Swapped(_Report):
-    """What `swap` or `unswap` did, by the modules' names in the model."""
+    """The report of `swap` or `unswap`, by the modules' names in the model."""
 
     adapted: dict[str, nn.Module]
     """Modules that hold replaced layers and now call these in another way: see `seqcells.io.owners`."""
@@ -70,7 +70,7 @@ class Swapped(_Report):
 
 
 class Unswapped(Swapped):
-    """What `unswap` did."""
+    """The report of `unswap`."""
 
     nothing = "no recurrent module of seqcells in this model"
     called = "calls its layers as torch.nn's are called"

@@ -14,7 +14,7 @@ from .others import Theirs
 
 
 class LSTMModule(Theirs):
-    """A mixin for TorchRL's module, written after TorchRL 0.14. The module's states are (B, T, L, H)."""
+    """A mixin for TorchRL's module, modelled on TorchRL 0.14. The module's states are (B, T, L, H)."""
 
     __layers__: tuple[str, ...] = ("lstm",)
 

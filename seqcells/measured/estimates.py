@@ -166,8 +166,8 @@ def _cautious(call: Call, training: bool, numbers: str | None, machine_class: st
     """
     if unmeasured.is_unlike_others(call, training):
         return None
-    # Tables from benchmark results lack the points that `auto` gave to torch's operator. So no estimate beyond the sizes
-    # of a table is taken here.
+    # Tables from benchmark results lack the points that `auto` gave to torch's operator. So no estimate is taken beyond
+    # the sizes of a table.
     others = [table for table in shipped_tables() if table.device_type == call.device.type]
     kin = [table for table in others if machine.are_kin(table.machine_class, machine_class)]
     for tables, margin in ((kin, KIN_MARGIN), (others, MARGIN)):

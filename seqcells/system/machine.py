@@ -68,8 +68,8 @@ def machine_class(instruction_set: str, l2: int | None = None) -> str:
 def gpu_class(name: str, multiprocessors: int) -> str:
     """The class of GPUs whose estimates are exchangeable: model and multiprocessors, such as ``"cuda-h200-132sm"``.
 
-    A part of a GPU (MIG) is of another class than the whole GPU, since programs that wait for each other all need
-    multiprocessors at the same time.
+    A part of a GPU (MIG) is of another class than the whole GPU. Programs that wait for each other all need
+    multiprocessors at the same time, so the number of multiprocessors decides which plans run.
 
     Args:
         name: CUDA's name of the GPU, such as ``"NVIDIA H200"`` or ``"NVIDIA A100-SXM4-40GB MIG 1g.5gb"``.
@@ -85,7 +85,7 @@ def device_type(machine_class: str) -> str:
 
 
 def are_kin(one: str, other: str) -> bool:
-    """Whether two classes of CPUs have the same instruction set; False for GPUs, no two classes of which are alike."""
+    """Whether two classes of CPUs have the same instruction set. No two classes of GPUs are similar enough."""
     sets = {each.partition("-l2-")[0] for each in (one, other)}
     return len(sets) == 1 and device_type(one) == "cpu"
 

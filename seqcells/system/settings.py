@@ -151,7 +151,7 @@ _RUN_LATER = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.
 
 @contextmanager
 def holding(those: Settings) -> Iterator[None]:
-    """Inside the block all settings are those of a record. A backward pass takes its forward pass's settings so."""
+    """Set all settings from a record inside the block; a backward pass runs with its forward pass's settings so."""
     _thread.held = those, _thread.held
     try:
         yield
