@@ -309,7 +309,7 @@ class Cell:
         """The cell with the options that are listed in a configured cell's name; a ValueError for other words."""
         there = cls.base.configurations
         if words not in there:
-            there.setdefault(words, _configured(cls.base, words))  # another thread may have been quicker
+            there.setdefault(words, _configured(cls.base, words))  # another thread may have made it meanwhile
         return there[words]
 
     @classmethod

@@ -30,7 +30,7 @@ class Product(NamedTuple):
 
 
 def wider(a: str, b: str) -> bool:
-    """Whether axis ``a`` is finer than axis ``b``: units (H) are finer than heads (N), all letters are finer than ""."""
+    """Whether axis ``a`` is finer than axis ``b``: units (H) are finer than heads (N), any letter is finer than ""."""
     return a != b and a != "" and (b == "" or (a, b) == ("H", "N"))
 
 

@@ -126,7 +126,7 @@ def equations_of(cell: type[Cell]) -> str:
     try:
         source = textwrap.dedent(inspect.getsource(cell.step))
         body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)).body
-    except (OSError, SyntaxError, StopIteration):  # typed into an interpreter, or no function of its own
+    except (OSError, SyntaxError, StopIteration):  # the source is not in a file, or `step` is no `def`
         return title
     lines = source.splitlines()[body[0].lineno - 1 : body[-1].end_lineno]
     # The text before the first statement is indentation, or a `def` on the same line, which is replaced by spaces.

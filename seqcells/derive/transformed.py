@@ -136,7 +136,7 @@ def transformed(cell: type[Cell], *words: str) -> type[Cell]:
                 raise ValueError(f"nothing transforms a cell by {way!r}: there are {', '.join(TRANSFORMATIONS)}")
             made = TRANSFORMATIONS[kind](cell, *filter(None, arguments.split(",")))
             made.name, made.base, made.words = f"{cell.name}{WITH}{way}", cell.base, cell.words
-            there.setdefault(way, made)  # another thread may have been quicker
+            there.setdefault(way, made)  # another thread may have made the class meanwhile
         cell = there[way]
     return cell
 
