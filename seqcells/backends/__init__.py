@@ -1,6 +1,6 @@
-"""Which backends there are, and what the choice of one asks them.
+"""The table of backends, with the functions that the choice of a backend calls.
 
-A backend is torch's own operators (`torch_ops`), the loop of equations (`reference`), or an engine of kernels.
+A backend is torch's own operators (`torch_ops`), a loop over the cell's step (`reference`), or an engine of kernels.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from . import torch_ops
 
 
 class Backend(NamedTuple):
-    """What `seqcells.call.choose` knows of a backend."""
+    """A backend as `seqcells.call.choose` sees it."""
 
     description: str
     engine: str | None
-    """The module that `seqcells.call.execute` runs, or None where the backend takes whole layers by itself."""
+    """The name of the module that `seqcells.call.execute` runs; None if the backend takes whole stacks of layers."""
     unavailable: Callable[[], str | None]
-    """Why it does not exist here, or None."""
+    """Returns why the backend cannot be used on this machine, or None."""
     refuses: Callable[[Call], str | None]
-    """Why it cannot run a call, or None."""
+    """Returns why the backend cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
-    """How it runs a call and why so, where it has several ways for that one; else nothing."""
+    """Returns which plan the backend takes for a call and why; "" if there is no choice. None: it has no plans."""
     obeys: bool = False
-    """Whether `seqcells.settings` change how it runs."""
+    """Whether `seqcells.settings` change how the backend runs."""
 
 
 def _refuses_nothing(call: Call) -> None:
@@ -89,20 +89,29 @@ NAMES = ("auto", *BACKENDS)
 
 
 def check_name(backend: str) -> str:
-    """``backend`` itself, if it names one; ValueError otherwise."""
+    """Return ``backend`` if it is the name of a backend or ``"auto"``.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
     if backend not in NAMES:
         raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(map(repr, NAMES))}")
     return backend
 
 
 def why_not_for(call: Call, backend: str) -> str | None:
-    """Why a backend cannot run a call here, or None."""
+    """Why a backend cannot run a call on this machine, or None."""
     return BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
 
 
 @cache
 def engine_of(backend: str) -> ModuleType:
-    """The module that runs a backend's kernels, imported when first launched."""
+    """The module that runs a backend's kernels, imported at the first call.
+
+    Raises:
+        ValueError: there is no such backend.
+        RuntimeError: the backend has no kernels of its own.
+    """
     path = BACKENDS[check_name(backend)].engine
     if path is None:
         raise RuntimeError(f"backend {backend!r} has no engine for seqcells::recurrence")

@@ -1,6 +1,6 @@
-"""A layer's weights in one chunk of memory, as cuDNN multiplies them: of others it copies all at every call.
+"""A layer's weights in one chunk of memory, as cuDNN needs them; weights in any other layout are copied at every call.
 
-In which order it wants them, and how far apart, torch's own function says, which torch.nn's layers call too.
+The order and the distances of the weights are found by torch's own function, which torch.nn's layers call too.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.backends.cudnn import rnn
 
 DEVICE = "cuda"
-"""The type of devices that cuDNN is for."""
+"""The type of the devices that cuDNN runs on."""
 
 
 class Form(NamedTuple):
-    """What a chunk's layout depends on, besides dtype and device; names as `RecurrentLayer` has them."""
+    """The properties of a layer on which a chunk's layout depends, besides dtype and device.
+
+    The names are the arguments of `RecurrentLayer`.
+    """
 
     mode: str
     input_size: int
@@ -32,32 +35,32 @@ class Form(NamedTuple):
 
 class _Layout(NamedTuple):
     offsets: Sequence[int]
-    """Of each weight, in bytes from the chunk's beginning."""
+    """The offset of each weight from the chunk's beginning, in bytes."""
     size: int
 
 
 _layouts: dict[tuple[Any, ...], _Layout] = {}
-"""Those that were made in this process, by form, dtype and device."""
+"""The layouts of the chunks that this process has made, by form, dtype and device."""
 
 
 def on_cuda_with_cudnn(tensors: Sequence[Tensor]) -> bool:
-    """Whether cuDNN would multiply such weights as they are: on one GPU, of one dtype that it takes."""
+    """Whether cuDNN can use such weights: all are on one GPU, and have one dtype that cuDNN supports."""
     first = tensors[0]
     alike = first.is_cuda and all(t.dtype == first.dtype and t.device == first.device for t in tensors)
-    # torch exports it without a stub.
+    # torch exports this function without a stub.
     flattens = torch._use_cudnn_rnn_flatten_weight  # pyright: ignore[reportPrivateImportUsage]
     return alike and torch.backends.cudnn.is_acceptable(first) and flattens()
 
 
 def flatten(tensors: Sequence[Tensor | None], form: Form) -> None:
-    """Let a layer's weights lie in one chunk: the tensors stay, and what is in them.
+    """Move a layer's weights into one chunk of memory. The tensors stay the same objects and keep their values.
 
-    Does nothing where cuDNN does not multiply them, where they lie so already, or where one is missing, is none that
-    lies in memory, or shares its memory with another.
+    Nothing happens if cuDNN cannot use the weights or they are in one chunk already. Nothing happens either if a weight
+    is missing, is a tensor subclass, was made in inference mode, or shares its memory with another weight.
 
     Args:
         tensors: the weights, in the order of registration.
-        form: the layer's.
+        form: the layer's form.
     """
     if not _are_plain(tensors) or not on_cuda_with_cudnn(tensors) or _is_whole(tensors, form):
         return
@@ -66,16 +69,16 @@ def flatten(tensors: Sequence[Tensor | None], form: Form) -> None:
     with torch.inference_mode(False):
         copies = _copies(tensors, form)
     if _is_whole(tensors, form):
-        return  # which could not be told before a first chunk of this form was made
+        return  # the first chunk of a form has to be made before a layout can be compared with it
     for tensor, copy in zip(tensors, copies, strict=True):
         tensor.data = copy
 
 
 def together(tensors: Sequence[Tensor], form: Form) -> Sequence[Tensor]:
-    """Weights for one call of torch's operator: the same where they lie in one chunk or need not, else copies that do.
+    """Weights for one call of torch's operator: the given tensors, or copies in one chunk if the operator needs that.
 
-    The operator would make copies too, and warn each time. Gradients of the copies flow to the weights. Under autocast,
-    in transforms, and where somebody traces or watches, what torch does stays as it is.
+    The operator would make copies itself, and would warn at each call. Gradients of the copies flow to the weights.
+    Under autocast, in transforms, in traces and under dispatch modes the given tensors are returned.
     """
     if torch._C._is_any_autocast_enabled() or _len_torch_dispatch_stack() or peek_interpreter_stack() is not None:
         return tensors
@@ -91,7 +94,7 @@ def _are_plain(tensors: Sequence[Tensor | None]) -> TypeGuard[Sequence[Tensor]]:
 
 
 def _is_whole(tensors: Sequence[Tensor], form: Form) -> bool:
-    """Whether weights lie where cuDNN looks for them, as torch's operator asks: from the beginning of one storage."""
+    """Whether weights are laid out as torch's operator checks it for cuDNN, from the beginning of one storage on."""
     first = tensors[0]
     layout = _layouts.get((form, first.dtype, first.device))
     if layout is None:
@@ -105,13 +108,13 @@ def _is_whole(tensors: Sequence[Tensor], form: Form) -> bool:
 
 @torch.no_grad()
 def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
-    """Of the weights, in a new chunk."""
-    # torch's function moves the tensors that it is given. These have the weights' memory, and are nobody's else.
-    # torch's stubs do not say that `set_` takes a tensor.
+    """Copies of the weights in a new chunk, whose layout is recorded."""
+    # torch's function moves its arguments into the chunk. These new tensors share the weights' memory, so the weights
+    # themselves do not move. torch's stubs do not say that `set_` takes a tensor.
     copies = [tensor.new_empty(0).set_(tensor.detach()) for tensor in tensors]  # pyright: ignore[reportArgumentType]
     first, directions = copies[0], 2 if form.bidirectional else 1
     with torch.cuda.device_of(first):
-        torch._cudnn_rnn_flatten_weight(  # pyright: ignore[reportPrivateImportUsage]  # likewise
+        torch._cudnn_rnn_flatten_weight(  # pyright: ignore[reportPrivateImportUsage]  # has no stub either
             copies,
             len(copies) // (form.num_layers * directions),
             form.input_size,
@@ -119,7 +122,7 @@ def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
             form.hidden_size,
             form.proj_size,
             form.num_layers,
-            False,  # batch first, of which no weight knows
+            False,  # batch_first, which has no effect on weights
             form.bidirectional,
         )
     storage = first.untyped_storage()
@@ -129,7 +132,7 @@ def _copies(tensors: Sequence[Tensor], form: Form) -> list[Tensor]:
 
 
 class _Copies(torch.autograd.Function):
-    """The same, whose gradients are the weights'."""
+    """Copies of the weights whose gradients flow to the weights."""
 
     @staticmethod
     def forward(ctx: Any, form: Form, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,8 @@
-"""The oracle: any cell over time as a loop of its `step` in torch.
+"""The reference backend: any cell over time, as a loop over its `step` in torch.
 
-Runs in any dtype on any device, under any transform of torch.func, and is differentiable any number of
-times. Every other backend is judged by it; where none of them can run, it does. Of float16 and bfloat16 it rounds to
-the storage's dtype what it gives, outputs and gradients, and nothing in between, as cuDNN keeps sums in float32.
+The reference runs in any dtype on any device, under any transform of torch.func, and is differentiable any number of
+times. Every other backend is compared with it, and it runs the calls that no other backend can run. For float16 and
+bfloat16 it rounds only outputs and gradients to the storage's dtype, and computes in float32, as cuDNN does in sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,17 @@ from ..request.recurrence import Recurrence, letters_of
 from ..request.weights import Weights
 
 STEPS_OF_A_SUM = 4
-"""Of the input's projection."""
+"""Time steps of the input that one product projects: see `_gates_x`."""
 
 
 def stepping(
     cell: type[Cell], weights: Weights, hidden: int
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor]], dict[str, Tensor]]:
-    """One step for all rows: of the gates' parts from the input, the streams and the states, (B, ·) each, it makes the
-    cell's results by name, the new states first."""
+    """A function that runs one step for all sequences.
+
+    Its first argument has the input's gates and the streams, its second argument the states, (B, ·) each. It returns
+    the cell's results by name, the new states first.
+    """
     weights = weights.made(cell)
     own, each = weights.named(cell), hidden // cell.heads()
     matrices = {name: own[f"weight_{name}"] for name in cell.rows_of_products()}
@@ -34,7 +37,7 @@ def stepping(
         matrices["hh"] = weights.hh
     biases = {name: own.get(f"bias_{name}") for name in cell.rows_of_products()} | {"hh": weights.bias_hh}
 
-    # Numbers of heads are stored one for each head, and computed with one for each unit.
+    # A number of each head is stored once for each head, but repeated for each of the head's units in computations.
     def spread(v: Tensor, size: str) -> Tensor:
         return v.repeat_interleave(each, -1) if size == "N" else v
 
@@ -67,7 +70,7 @@ def stepping(
 
 
 def _product(operand: Tensor, weight: Tensor, bias: Tensor | None, blocks: int, heads: int) -> Sequence[Tensor]:
-    """The row blocks of W v + b, each (B, units out); W has for each head a diagonal block."""
+    """The row blocks of W v + b, each (B, units out); with several heads, W has one diagonal block for each head."""
     if heads == 1:
         return linear(operand, weight, bias).chunk(blocks, -1)
     by_head = weight.unflatten(0, (blocks, heads, -1))
@@ -76,10 +79,11 @@ def _product(operand: Tensor, weight: Tensor, bias: Tensor | None, blocks: int, 
 
 
 def layer(q: Recurrence) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """All directions of a layer, or all layers of a stack → output, final states and what is kept."""
+    """All directions of a layer, or all layers of a stack → output, final states and kept values."""
     storage = q.outside.dtype
     work = WORKING_DTYPE.get(storage, storage)
-    # The input and its weights too: else each short sum of `_gates_x` would round its part of their gradients.
+    # The input and its weights are converted too: otherwise each short sum of `_gates_x` would round its part of their
+    # gradients.
     q = q.replaced([tensor.to(work) for tensor in q.differentiable()])
     if q.input is not None:
         q = q.projected(_gates_x(q, q.input))
@@ -95,8 +99,11 @@ def _directions(q: Recurrence) -> list[Tensor]:
 
 
 def _gates_x(q: Recurrence, input: Tensor) -> Tensor:
-    """In short sums. Its gradients in sums over all steps and both directions, of which some libraries make one
-    chain, would be further from the truth than torch.nn's."""
+    """The projection of the input, `STEPS_OF_A_SUM` time steps at a time.
+
+    One product over all steps would have gradients that sum over all steps and both directions. Some libraries compute
+    such a sum as one chain, with larger rounding errors than torch.nn's gradients have.
+    """
     weights = q.weights[:1] if q.stacked else q.weights
     if weights[0].ih is None:
         return input[..., :0]
@@ -117,7 +124,7 @@ def _stack(q: Recurrence) -> list[Tensor]:
 
 
 def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
-    """One direction of a layer → output, final states and what is kept."""
+    """One direction of a layer → output, final states and kept values."""
     cell, weights, current = q.cell, q.weights[d].recurrent, tuple(state[d] for state in q.states)
     if q.kept:
         from ..derive.keeping import keeping
@@ -134,7 +141,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
         valid = valid.unsqueeze(-1)
 
     inputs, step = _inputs(q, d, gates_x), stepping(cell, weights, q.hidden)
-    # The output may be a state and kept, too. What is no state may be narrower than it is returned.
+    # The output may also be a state or a kept value. A value that is no state may have to be expanded for the result.
     wanted = q.output, *q.kept
     widths = {name: q.width(name) for name in wanted if name not in cell.states}
     found: list[list[Tensor]] = [[gates_x] * steps for _ in wanted]
@@ -144,7 +151,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
             current = tuple(torch.where(boundary[t], f, s) for f, s in zip(fresh, current, strict=True))
         results = step(inputs(t), current)
         new = tuple(results[name] for name in cell.states)
-        if t == order[0] and not is_tracing():  # sizes are tensors there
+        if t == order[0] and not is_tracing():  # under torch.jit.trace sizes are tensors
             _check(cell, new, current)
         for name, values in zip(wanted, found, strict=True):
             values[t] = results[name].expand(batch, widths[name]) if name in widths else results[name]
@@ -157,7 +164,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
 
 
 def _inputs(q: Recurrence, d: int, gates_x: Tensor) -> Callable[[int], list[Tensor]]:
-    """What `step` is given from outside at step t, in one direction: the gates' parts and the streams."""
+    """A function of a time step t: the input's gates and the streams at t, for one direction."""
     gates, count = gates_x.unbind(0), len(q.cell.gates)
     streams = []
     for name, axes in q.cell.streams.items():
@@ -172,7 +179,7 @@ def _inputs(q: Recurrence, d: int, gates_x: Tensor) -> Callable[[int], list[Tens
 
 
 def _check(cell: type[Cell], new: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """RuntimeError where `step` returns other states than there were."""
+    """Raise a RuntimeError if `step` returns states of other shapes than it was given."""
     for name, after, state in zip(cell.states, new, before, strict=True):
         if after.shape != state.shape:
             found, expected = list(after.shape), tuple(state.shape)

@@ -1,7 +1,7 @@
-"""The ``torch`` backend: plain calls handed to torch's own operators, cuDNN and oneDNN where those win.
+"""The ``torch`` backend: plain calls are handed to torch's own operators, which call cuDNN or oneDNN.
 
-They take a whole stack of layers and its unprojected input at once, so this backend stands in for
-`seqcells.functional.layers` and `seqcells.functional.step`, not for one recurrence.
+These operators take a whole stack of layers and its input before the projection. So this backend replaces
+`seqcells.functional.layers` and `seqcells.functional.step`, not the recurrence of a single layer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ..request.call import Call
 
 Run = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
-"""What calls torch's operator: from states, weights and input to output and final states."""
+"""A function that calls torch's operator: (states, weights, input) → output and final states."""
 
-# cell → (layers operator, step operator)
+# The name of a cell → torch's operator for layers, torch's operator for a single step.
 OPERATORS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "lstm": (torch._VF.lstm, torch._VF.lstm_cell),
     "gru": (torch._VF.gru, torch._VF.gru_cell),
@@ -48,10 +48,11 @@ def refuses(call: Call) -> str | None:
 
 
 def autocast_dtypes(call: Call, input: Tensor, states: Sequence[Tensor]) -> Sequence[torch.dtype] | None:
-    """What torch's operator gives under autocast: each final state's dtype, the first one's for the output too.
+    """The dtypes of the final states of torch's operator under autocast; the output has the first state's dtype.
 
-    cuDNN and oneDNN give autocast's dtype, as do cells that torch does not have. On a CPU torch's own loop has that
-    for products alone, and adds to a state in the wider of both dtypes. None where autocast changes nothing.
+    cuDNN and oneDNN return autocast's dtype, and so do the cells that torch does not have. On a CPU, torch's own loop
+    uses that dtype in products alone, and computes states in the wider of both dtypes. The result is None if autocast
+    changes nothing.
     """
     dtype = precision.autocast_dtype(input.device)
     if dtype is None or input.dtype == torch.float64:
@@ -70,8 +71,8 @@ def _is_projected(call: Call) -> bool:
 
 
 def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
-    """Whether torch's operator is oneDNN's, for an LSTM on a CPU."""
-    # torch.export switches the flag off while it traces; its programs run where it is on.
+    """Whether torch's operator calls oneDNN, for an LSTM on a CPU."""
+    # torch.export switches oneDNN off while it traces, but exported programs run with oneDNN.
     enabled = torch.backends.mkldnn.enabled or torch.compiler.is_exporting()
     if call.form == "step" or _is_projected(call) or not enabled:
         return False
@@ -82,7 +83,7 @@ def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
 
 @constant
 def _one_dnn_has(dtype: str) -> bool:
-    """Whether oneDNN takes what is given to it in half precision on this processor."""
+    """Whether oneDNN supports this half-precision dtype on this processor."""
     name = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}[dtype]
     return getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")()
 
@@ -99,7 +100,7 @@ def layers(
     dropout: float,
     training: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """All layers and directions; arguments as `seqcells.functional.layers`."""
+    """All layers and directions, with the arguments of `seqcells.functional.layers`."""
     packed = batch_sizes is not None
     batch = batch_sizes[0] if packed else input.shape[0 if batch_first else 1]
     form = {"num_layers": num_layers, "batch_first": None if packed else batch_first, "batch": batch}
@@ -120,19 +121,19 @@ def layers_like(
     training: bool,
     batch: int | Tensor | None = None,
 ) -> Run:
-    """What makes all calls like one: of its tensors only sizes, dtypes and devices count.
+    """Prepare a function for all calls that are like one call. Only sizes, dtypes and devices of its tensors matter.
 
     Args:
-        batch_first: None for a packed input, which has no such axis.
-        batch: the number of sequences, which the states are to have. Default: not looked at, they have been
-        the others: as `seqcells.functional.layers` has them.
+        batch_first: as in torch.nn; None for a packed input, which has no such axis.
+        batch: the number of sequences, which the states are compared with. Default: the states are not checked
+        others: as in `seqcells.functional.layers`.
 
     Returns:
-        A function of the states, the weights one after the other and the input, of a packed one its batch sizes too. It
-        is for calls with, or without, grad mode, as it is now. It gives the output and the final states.
+        A function of the states, a flat list of the weights, the input, and for a packed input its batch sizes. It
+        returns the output and the final states. It is valid only while grad mode is on or off as now.
     """
     bias, bidirectional, form = weights[0].bias_ih is not None, len(weights) == 2 * num_layers, None
-    if not is_tracing():  # where sizes are tensors
+    if not is_tracing():  # under torch.jit.trace sizes are tensors
         features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
         _check_sizes(cell, features, states, weights, len(weights) // num_layers, batch)
         if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
@@ -140,7 +141,7 @@ def layers_like(
             sizes = features, hidden, projected, num_layers
             form = chunk.Form(cell.name.upper(), *sizes, bias, bidirectional)
     if not training:
-        # cuDNN keeps what backward needs only in training mode; without dropout the two modes are the same.
+        # cuDNN keeps values for the backward pass only in training mode. Without dropout both modes compute the same.
         dropout, training = 0.0, torch.is_grad_enabled()
     rest = bias, num_layers, dropout, training, bidirectional, *(() if batch_first is None else (batch_first,))
     return partial(_run, OPERATORS[cell.name][0], form, rest)
@@ -157,12 +158,12 @@ def _run(
     """The operator's output and final states.
 
     Args:
-        form: that of the weights where they are to lie in one chunk.
-        rest: what the operator takes after its tensors.
+        form: the form of the layer if its weights have to be in one chunk, else None.
+        rest: the operator's arguments after its tensors.
     """
     if form is not None:
         flat = chunk.together(flat, form)
-    # Of states that lie otherwise, a row of a batch's say, cuDNN's operator raises an error.
+    # cuDNN's operator raises an error for states that are not contiguous, such as one row of a batch.
     states = [state.contiguous() for state in states]
     output, *final = operator(*data, tuple(states) if len(states) > 1 else states[0], flat, *rest)
     return output, tuple(final)
@@ -176,7 +177,7 @@ def _check_sizes(
     directions: int,
     batch: int | Tensor | None,
 ) -> None:
-    """RuntimeError for what does not fit: given a smaller matrix, or fewer states, oneDNN takes what lies beyond it."""
+    """Raise a RuntimeError if sizes do not match; oneDNN would read memory beyond a too small matrix or state."""
     if batch is not None:
         for state in states:
             if state.dim() != 3 or state.shape[0] != len(weights) or state.shape[1] != batch:
@@ -195,14 +196,16 @@ def _check_sizes(
 
 
 def step(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> tuple[Tensor, ...]:
-    """One step of a cell module; arguments as `seqcells.functional.step`."""
+    """One step of a cell module, with the arguments of `seqcells.functional.step`."""
     flat = weights.ih, weights.hh, weights.bias_ih, weights.bias_hh
     return step_like(cell)(states, flat, input)[1]
 
 
 def step_like(cell: type[Cell]) -> Run:
-    """The same for a step: the weights are two matrices, and two biases if there are any. The output is that of the
-    cell, its first state."""
+    """Like `layers_like`, for a single step.
+
+    The weights of the returned function are two matrices, and two biases or None. Its output is the first new state.
+    """
     return partial(_step, OPERATORS[cell.name][1])
 
 

@@ -1,8 +1,8 @@
-"""Whether torch's own operator runs a kind of call on a device, where that is not known: one small call of it is tried.
+"""Whether torch's own operator runs a kind of call on a device; one small call is tried if that is not known.
 
-Each kind is tried once per process. On a CPU only oneDNN's LSTM in half precision may fail: for some processors it has
-none, which torch finds out too late. All else is made there of operators that exist for every dtype. Of devices that
-this package has no kernels for nothing is known: MPS has no projections, and many have no fused cells.
+Each kind of call is tried once per process. On a CPU only oneDNN's LSTM in half precision may fail: oneDNN lacks it for
+some processors, and torch finds out too late. All other calls on a CPU use operators that exist for every dtype. For
+devices without kernels in this package nothing is known: MPS has no projections, and many devices have no fused cells.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from ..request.call import Call
 
 SIZE = 16
-"""Features and hidden units of what is tried: a vector's."""
+"""The number of features, and of hidden units, in a trial call: as many as one vector register has."""
 
 
 class Kind(NamedTuple):
-    """What calls have in common that torch's operator runs, or not."""
+    """The properties of a call that decide whether torch's operator runs it."""
 
     cell: type[Cell]
     step: bool
     device: torch.device
     dtype: torch.dtype
     autocast: torch.dtype | None
-    """What autocast computes in; None without autocast."""
+    """The dtype that autocast computes in; None without autocast."""
     gradients: bool
     packed: bool
     projected: bool
@@ -43,9 +43,9 @@ class Kind(NamedTuple):
 
 
 def failure(call: Call) -> str | None:
-    """Why torch's operator fails for such a call on its device, in its own words; None where it runs, or is not tried.
+    """The error message of torch's operator for such a call on its device; None if the call works or is not tried.
 
-    `seqcells.backends.torch_ops` does not refuse the call.
+    The call must be one that `seqcells.backends.torch_ops` does not refuse.
     """
     if call.device.type == "cpu" and not _by_one_dnn_in_half(call):
         return None
@@ -72,25 +72,28 @@ def _by_one_dnn_in_half(call: Call) -> bool:
 
 @cache
 def _failure(kind: Kind) -> str | None:
-    # In a thread of its own, where nobody traces, watches or transforms what runs.
+    # A thread of its own has none of the caller's traces, dispatch modes and transforms.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_try, kind).result()
 
 
 def _try(kind: Kind) -> str | None:
-    """Of the error of one step of one sequence, with its gradients if so, the first line; else None."""
+    """The first line of the error that one time step of one sequence raises, with gradients if ``kind`` has them.
+
+    The result is None if no error is raised.
+    """
     try:
         with torch.set_grad_enabled(kind.gradients), _half(kind):
             output = _call(kind)
             if kind.gradients:
                 output.backward(torch.ones_like(output))
-    except Exception as error:  # of a device that nobody here knows: of any type
+    except Exception as error:  # an unknown device may raise an error of any type
         return _first_line(error)
     return None
 
 
 def _first_line(error: Exception) -> str:
-    """Shortened: where an operator is missing it names all devices."""
+    """The first line of an error, shortened, as torch's error for a missing operator lists all devices."""
     return shorten(str(error).partition("\n")[0], 200, placeholder=" …") or type(error).__name__
 
 
@@ -99,7 +102,7 @@ def _half(kind: Kind) -> AbstractContextManager:
 
 
 def _call(kind: Kind) -> Tensor:
-    """The first result of torch's operator."""
+    """The first result of torch's operator, called with zeros."""
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=kind.dtype, device=kind.device, requires_grad=kind.gradients)

@@ -1,6 +1,6 @@
-"""The cells, each its equations in one file, and the registry that names them.
+"""The cells, each with its equations in a file of its own, and the registry that finds cells by name.
 
-Those besides `BUILT_IN` are read when somebody asks for one: ``seqcells.define(seqcells.cells.LEM)``.
+Cells outside of `BUILT_IN` are imported at first use, such as ``seqcells.define(seqcells.cells.LEM)``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from .peephole_lstm import PeepholeLSTM
 from .rnn import RNNReLU, RNNTanh
 from .slstm import SLSTM
 
-if TYPE_CHECKING:  # they are read when somebody asks for one
+if TYPE_CHECKING:  # at run time these cells are imported at first use
     from .antisymmetric_rnn import AntisymmetricRNN as AntisymmetricRNN
     from .atr import ATR as ATR
     from .block_gru import BlockGRU as BlockGRU
@@ -102,7 +102,7 @@ BUILT_IN: Mapping[str, type[Cell]] = MappingProxyType(
 """The cells whose kernels of one stage are printed into the package, by name."""
 
 AHEAD_OF_TIME = LSTM, GRU, RNNTanh, RNNReLU, PeepholeLSTM
-"""Those that the CPU engine is built with; it compiles others at first use."""
+"""The cells of `BUILT_IN` that the CPU engine is built with; the engine compiles other cells at first use."""
 
 STAGED = (
     "GRUResetBefore",
@@ -117,21 +117,25 @@ STAGED = (
 """The names of the classes in `LIBRARY` whose Triton kernels of several stages are printed into the package."""
 
 REGISTRY: dict[str, type[Cell]] = dict(BUILT_IN)
-"""The cells that a name finds: those above, and all that `register` was given in this process."""
+"""The cells that can be found by name: `BUILT_IN`, and all cells that this process has passed to `register`."""
 
 _REPLACED: dict[str, list[type[Cell]]] = {}
-"""Classes whose names have been given to others of the same module, as a notebook does that is run again: graphs that
-were made with them keep them."""
+"""Former classes of a name, replaced by a class of the same name and module, for instance when a notebook cell reruns.
+
+Graphs that were made with a former class still find it.
+"""
 
 RNN_BY_NONLINEARITY: dict[str, type[Cell]] = {"tanh": RNNTanh, "relu": RNNReLU}
 
 
 def register(cell: type[Cell]) -> None:
-    """Give a cell its name in the registry, a configured one the name of the cell that it is of. The same class defined
-    again, as in a notebook, replaces itself; what was made with the earlier one keeps that.
+    """Enter a cell into the registry by its name; for a configured cell, its base cell is entered.
+
+    A class that is defined again, as in a notebook, replaces the earlier class. Layers and graphs that were made with
+    the earlier class keep it.
 
     Raises:
-        ValueError: the name is another cell's.
+        ValueError: the name belongs to another cell.
     """
     cell = cell.base
     there = REGISTRY.setdefault(cell.name, cell)
@@ -144,11 +148,12 @@ def register(cell: type[Cell]) -> None:
 
 
 def versions(name: str) -> Iterator[type[Cell]]:
-    """The cell of that name, and then those that had the name before it, the last one first, with the options that the
-    name says; those that have no such options are left out.
+    """The cell of this name with the options that the name gives, then the former cells of the name, latest first.
+
+    Former cells without such options are left out.
 
     Raises:
-        ValueError: the registry has no cell of that name.
+        ValueError: the registry has no cell of this name.
     """
     key, _, words = name.partition("[")
     _check_known(key, name)
@@ -160,10 +165,10 @@ def versions(name: str) -> Iterator[type[Cell]]:
 
 
 def named(name: str) -> type[Cell]:
-    """The cell of that name, in the registry; of a configured one the name says the options, ``cell[option=value]``.
+    """The cell of this name in the registry; the name of a configured cell is ``cell[option=value]``.
 
     Raises:
-        ValueError: the registry has no such cell, or the cell no such options.
+        ValueError: the registry has no such cell, or the cell has no such options.
     """
     key, bracket, words = name.partition("[")
     _check_known("" if bracket and not words.endswith("]") else key, name)
@@ -171,7 +176,7 @@ def named(name: str) -> type[Cell]:
 
 
 def _check_known(key: str, name: str) -> None:
-    if key not in REGISTRY:  # a graph may be loaded before anybody has asked for the cell
+    if key not in REGISTRY:  # a graph may be loaded before its cell was imported
         for found in (getattr(import_module(f".{file}", __name__), each) for each, file in LIBRARY.items()):
             if found.name == key:
                 register(found)
@@ -181,7 +186,7 @@ def _check_known(key: str, name: str) -> None:
 
 
 def __getattr__(name: str) -> type[Cell]:
-    """A cell of `LIBRARY`; AttributeError where it has none of that name."""
+    """Import a cell of `LIBRARY`; raises an AttributeError if `LIBRARY` has no cell of this name."""
     if name not in LIBRARY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     cell: type[Cell] = getattr(import_module(f".{LIBRARY[name]}", __name__), name)
@@ -220,4 +225,4 @@ __all__ = [
     "units",
     "versions",
 ]
-__all__ += LIBRARY  # pyright: ignore[reportUnsupportedDunderAll]  # names that `__getattr__` finds
+__all__ += LIBRARY  # pyright: ignore[reportUnsupportedDunderAll]  # `__getattr__` finds these names

@@ -1,4 +1,4 @@
-"""What a cell is: its names and its equations, and nothing about time, layers or devices."""
+"""The class `Cell`: the names and equations of a cell, without anything about time, layers or devices."""
 
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from .declared import Product, expanded, grouped, lettered, read, spelled
 
 Multiply = Callable[[str, Any], Sequence[Any]]
-"""The name of a product and the vector that it is applied to → its row blocks, with their biases."""
+"""A function (name of a product, operand) → the product's row blocks, with their biases."""
 
 _OF_THE_CONSTRUCTOR = {
     *("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"),
@@ -20,51 +20,54 @@ _OF_A_CALL = {"self", "hx", "lengths", "reset", "reset_state", "keep"}
 
 
 class Cell:
-    """A recurrent cell: the equations of one step, for all hidden units of a sequence.
+    """A recurrent cell: the equations of one time step, for all hidden units of a sequence.
 
-    A subclass states its names and one static method. Each declaration but the first three has a default:
+    A subclass declares names as class attributes, and the equations as a static method ``step``. ``name`` and
+    ``states`` have to be declared, and ``gates`` too unless there are streams. All other attributes have defaults:
 
-    * ``name``: the registry key, and in upper case the ``mode`` of its modules;
-    * ``gates``: the row blocks of ``weight_ih`` (and of the biases), in order;
-    * ``states``: what is carried from step to step. The first is the hidden state: what the recurrent product reads,
-      and the layer's output unless ``output`` names another;
-    * ``recurrent_gates``: the row blocks of ``weight_hh``; the same as ``gates`` unless given, ``()`` for a
-      cell without a recurrent product;
-    * ``parameters``: per-unit parameters, ``{"peephole": ("i", "f", "o")}`` becoming the module parameter
+    * ``name``: the key in the registry, and in upper case the ``mode`` of the cell's modules;
+    * ``gates``: the row blocks of ``weight_ih`` and ``bias_ih``, in order;
+    * ``states``: the values that are carried from step to step. The first state is the hidden state: the recurrent
+      product reads it, and it is the layer's output unless ``output`` names another value;
+    * ``recurrent_gates``: the row blocks of ``weight_hh`` and ``bias_hh``. Default: ``gates``; ``()`` declares a cell
+      without a recurrent product;
+    * ``parameters``: parameters of each unit. ``{"peephole": ("i", "f", "o")}`` makes the module parameter
       ``weight_peephole_l{k}`` of shape (3, H);
-    * ``products``: further products, ``{"candidate": ("n",)}`` becoming ``weight_candidate_l{k}`` (H, H) and
-      ``bias_candidate_l{k}`` (H); several row blocks lie one below the other. `Product` says other sizes, no bias or
-      other heads; `Times` has one for each of several, ``weight_deeper1_l{k}`` and so on;
-    * ``scalars``: learnable numbers, ``("rate",)`` or ``{"rate": -3.0}`` with their initial values, becoming
+    * ``products``: further products. ``{"candidate": ("n",)}`` makes ``weight_candidate_l{k}`` (H, H) and
+      ``bias_candidate_l{k}`` (H). Several row blocks are stacked along the first axis. A `Product` declares other
+      sizes, no bias or other heads. A `Times` declares several products, ``weight_deeper1_l{k}`` and so on;
+    * ``scalars``: learnable numbers, ``("rate",)``, or with initial values ``{"rate": -3.0}``. They make
       ``weight_rate_l{k}`` of shape (1,);
-    * ``options``: constants by name, and their defaults: numbers, truths and activations, which are keyword arguments
-      of the module's constructor. The option ``heads`` divides each weight of axes HH into so many diagonal blocks:
-      (row blocks · H, H / heads);
-    * ``initial``: initial values of rows, ``{"gain": 1.0}``, and of biases, ``{"bias_ih.f": 1.0}``. All others are
-      drawn as torch.nn draws its own;
-    * ``sizes``: letters of sizes that are no others', and the options that give them, ``{"K": "rank"}``;
-    * ``streams``: what `step` is given of the outside besides the gates, ``{"mask": "BH"}`` becoming ``x.mask``, and
-      the keyword argument ``mask`` of a call. The one called ``input`` is the layer's own input: "TBF" for products of
-      it, "TBH" where it is as large as a state;
-    * ``output``: what the layer returns for all steps; ``kept``: values that it may return besides, where a call asks
-      for them (``keep=``). Those that are no states `step` returns after the states, in this order;
-    * ``projection``: whether ``proj_size`` applies. It does where ``step`` reads the hidden state only
-      through the recurrent product, since the projected one has another size.
+    * ``options``: constants by name, with their defaults: numbers, bools or activations. They are keyword arguments of
+      the module's constructor. The option ``heads`` is the number of diagonal blocks of each weight of axes HH, whose
+      shape is then (row blocks · H, H / heads);
+    * ``initial``: initial values of rows, ``{"gain": 1.0}``, and of biases, ``{"bias_ih.f": 1.0}``. All other rows and
+      biases are drawn as torch.nn draws its own parameters;
+    * ``sizes``: further letters of sizes, and the options that give the sizes, ``{"K": "rank"}``;
+    * ``streams``: further inputs of `step`. ``{"mask": "BH"}`` makes ``x.mask``, and the keyword argument ``mask`` of a
+      call. A stream named ``input`` is the layer's own input: "TBF" for use in products, "TBH" if it is as large as a
+      state;
+    * ``output``: the value that the layer returns for all steps. Default: the first state;
+    * ``kept``: values that the layer returns besides if a call asks for them (``keep=``). `step` returns the output and
+      the kept values after the states, in this order, unless they are states;
+    * ``projection``: whether ``proj_size`` is allowed. It can be if only the recurrent product reads the hidden state,
+      since the projected hidden state has another size. Default: False
 
-    Letters are axes, T for steps and B for sequences, and sizes: H for hidden units, F for the input's features, N for
-    a number of each head, which counts as a vector of equal units in each head. A tuple of names means size H; a dict
-    gives each name its letter, ``states = {"h": "H", "last": "F"}``. The rows of one parameter have one size.
+    A letter is an axis (T for time steps, B for sequences) or a size: H for hidden units, F for the input's features, N
+    for one number of each head. A value of size N counts as a vector whose units are equal within each head. A tuple of
+    names means size H. A dict gives each name a letter, ``states = {"h": "H", "last": "F"}``. All rows of a parameter
+    have the same size.
 
-    ``step(x, r, s, p)`` returns the new states in the order of ``states`` (a bare value where there is one):
+    ``step(x, r, s, p)`` returns the new states in the order of ``states``, not in a tuple if there is only one:
 
-    * ``x.<gate>``: W_ih x_t + b_ih, that gate's part; ``x.<stream>``;
-    * ``r.<recurrent gate>``: W_hh h_{t-1} + b_hh, that gate's part (of what `recurrent_operand` says instead of h);
+    * ``x.<gate>``: the gate's rows of W_ih x_t + b_ih; ``x.<stream>``: a stream;
+    * ``r.<recurrent gate>``: the gate's rows of W_hh h_{t-1} + b_hh; `recurrent_operand` may replace h_{t-1};
     * ``s.<state>``: the states after step t-1;
     * ``p.<row>``, ``p.<scalar>``, ``p.<option>``: the parameters and constants;
-    * ``p.<product>(v)``: W v + b for any vector v: its row blocks by name, a bare value where there is one.
+    * ``p.<product>(v)``: W v + b for any vector v, as row blocks by name, or a single value if there is one row block.
 
-    Only arithmetic and the functions of `seqcells.cells.activations` and `seqcells.cells.units` may be used, and ``if``
-    of options: the same lines are run on tensors (the reference) and on symbols (to derive the kernels).
+    `step` may use arithmetic, the functions of `seqcells.cells.activations` and `seqcells.cells.units`, and ``if`` of
+    options. The same lines run on tensors (the reference) and on symbols (to derive the kernels).
     """
 
     name: ClassVar[str]
@@ -82,9 +85,9 @@ class Cell:
     kept: ClassVar[tuple[str, ...]] = ()
     projection: ClassVar[bool] = False
 
-    # Made from the above. `states` becomes the names of all states one by one, `state_sizes` has their letters.
-    # `base` is the cell with its own options, `configurations` has it and the others by the words that name them,
-    # `transformations` what `seqcells.derive.transformed` has made of the cell.
+    # These attributes are derived from the declarations. `states` becomes a tuple of all states' names, `state_sizes`
+    # has their letters. `base` is the cell with its default options. `configurations` has the base and its configured
+    # cells, by the words in their names. `transformations` has the cells that `seqcells.derive.transformed` made of it.
     base: ClassVar[type["Cell"]]
     words: ClassVar[str]
     configurations: ClassVar[dict[str, type["Cell"]]]
@@ -94,17 +97,17 @@ class Cell:
     every_product: ClassVar[dict[str, Product]]
     results: ClassVar[tuple[str, ...]]
     _states: ClassVar[dict[str, Any]]
-    # The records `step` is given.
+    # The records that are the arguments of `step`.
     X: ClassVar[type]
     R: ClassVar[type]
     S: ClassVar[type]
     P: ClassVar[type]
     shared: ClassVar[tuple[str, ...]]
-    """The streams, by name, that all sequences of a step share."""
+    """The names of the streams that all sequences of a step share."""
     returns_first: ClassVar[bool]
     """Whether the output is the first state."""
     direct: ClassVar[bool]
-    """Whether engines take the cell as it is; others `seqcells.derive.transformed.for_engines` makes ready for them."""
+    """Whether engines take the cell directly; otherwise `seqcells.derive.transformed.for_engines` transforms it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -159,29 +162,30 @@ class Cell:
 
     @staticmethod
     def step(x: Any, r: Any, s: Any, p: Any) -> Any:
-        """The equations of one step; see the class."""
+        """The equations of one time step; see the class."""
         raise NotImplementedError
 
     @staticmethod
     def recurrent_operand(x: Any, s: Any) -> Any:
-        """What the recurrent product is applied to, of x and s as `step` has them. Default: the first state."""
+        """The operand of the recurrent product, from `step`'s arguments x and s. Default: the first state."""
         return s[0][0] if isinstance(s[0], tuple) else s[0]
 
     @staticmethod
     def weights(w: Any) -> Mapping[str, Any]:
-        """What `step` multiplies by in the place of the learnt weights, made of them once for all steps.
+        """Weights that replace learnt weights in `step`, computed from the learnt weights once for all time steps.
 
         Args:
-            w: tensors ``w.hh``, ``w.<product>`` of shape (row blocks · heads, units out, units in), those of a head.
+            w: tensors ``w.hh`` and ``w.<product>`` of shape (row blocks · heads, units out, units in); both numbers of
+                units are those of one head.
 
         Returns:
-            Those to be replaced by name, in the same shapes: ``{"hh": w.hh - w.hh.mT}``.
+            The replaced weights by name, in the same shapes: ``{"hh": w.hh - w.hh.mT}``. Default: none
         """
         return {}
 
     @classmethod
     def advance(cls, x: Sequence[Any], r: Sequence[Any], s: Sequence[Any], p: Sequence[Any]) -> tuple[Any, ...]:
-        """`step` on plain sequences, always returning a tuple of all ``results``; ``p`` as `given` makes it."""
+        """Call `step` with plain sequences, and return a flat tuple of all ``results``; `given` makes ``p``."""
         new = cls.step(cls.X(*x), cls.R(*r), cls._s(s), cls.P(*p))
         if not isinstance(new, tuple):
             return (new,)
@@ -189,17 +193,17 @@ class Cell:
 
     @classmethod
     def fed_back(cls, x: Sequence[Any], s: Sequence[Any]) -> Any:
-        """`recurrent_operand` of plain sequences."""
+        """Call `recurrent_operand` with plain sequences."""
         return s[0] if cls.recurrent_operand is Cell.recurrent_operand else cls.recurrent_operand(cls.X(*x), cls._s(s))
 
     @classmethod
     def _s(cls, s: Sequence[Any]) -> Any:
-        """The states as `step` has them."""
+        """The states in the form for `step`."""
         return cls.S(*s) if cls.S._fields == cls.states else cls.S(*grouped(cls._states, cls.options, s))
 
     @classmethod
     def rows(cls) -> tuple[str, ...]:
-        """The names of all rows of per-unit parameters, in order."""
+        """The names of all rows of ``parameters``, in order."""
         return tuple(cls.row_sizes)
 
     @classmethod
@@ -209,7 +213,7 @@ class Cell:
 
     @classmethod
     def rows_of(cls, role: str) -> tuple[str, ...]:
-        """The names that ``initial`` may have for the row blocks of the parameter in a role, such as ``bias_ih``."""
+        """The keys of ``initial`` for the rows of a parameter; ``role`` is its name without layer, as ``bias_ih``."""
         kind, _, name = role.partition("_")
         if kind == "bias":
             rows = {"ih": cls.gates} | {each: product.rows for each, product in cls.every_product.items()}
@@ -218,12 +222,12 @@ class Cell:
 
     @classmethod
     def initial_values(cls) -> dict[str, float]:
-        """``initial``, and the scalars that are given with theirs."""
+        """``initial``, and the initial values of ``scalars``."""
         return {**(cls.scalars if isinstance(cls.scalars, Mapping) else {}), **cls.initial}
 
     @classmethod
     def _products(cls) -> dict[str, Product]:
-        """The recurrent one, ``hh``, and the others one by one, each with its heads."""
+        """All products by name, with their numbers of heads: the recurrent product ``hh``, then the expanded ones."""
         first = next(iter(cls.state_sizes.values()))
         found = {"hh": Product(tuple(cls.recurrent_gates), f"H{first}")} if cls.recurrent_gates else {}
         for name, what in expanded(cls.products, cls.options).items():
@@ -232,11 +236,11 @@ class Cell:
 
     @classmethod
     def given(cls, parameters: Sequence[Any], multiply: Multiply) -> tuple[Any, ...]:
-        """What ``p`` holds.
+        """The values of the record ``p``.
 
         Args:
             parameters: the values of all `rows`, then of the ``scalars``.
-            multiply: makes a product, one of `rows_of_products`.
+            multiply: a function that computes a product of `rows_of_products`.
         """
 
         def product(name: str, rows: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -248,12 +252,12 @@ class Cell:
 
     @classmethod
     def heads(cls) -> int:
-        """Into how many diagonal blocks weights of axes HH are divided, and how many numbers the letter N has."""
+        """The number of diagonal blocks of weights of axes HH, which is also the size of the letter N."""
         return cls.options.get("heads", 1)
 
     @classmethod
     def own_names(cls) -> tuple[str, ...]:
-        """The names of the cell's own parameters, those that torch.nn's cells have not, in order."""
+        """The names of the parameters that torch.nn's cells do not have, in order."""
         names = [f"weight_{name}" for name in cls.parameters]
         for name, product in cls.every_product.items():
             if name != "hh":
@@ -262,7 +266,7 @@ class Cell:
 
     @classmethod
     def sizes_by_letter(cls, hidden_size: int) -> dict[str, int]:
-        """The sizes that a cell's letters stand for, all but that of the input's features."""
+        """The sizes of the cell's letters, except F."""
         return {letter: cls.options[option] for letter, option in cls.sizes.items()} | {
             "H": hidden_size,
             "N": cls.heads(),
@@ -270,7 +274,7 @@ class Cell:
 
     @classmethod
     def own_shapes(cls, hidden_size: int, input_size: int = 0) -> dict[str, tuple[int, ...]]:
-        """The shapes of the cell's own parameters by their names, in the order of `own_names`."""
+        """The shapes of the parameters that `own_names` names, by name, in the same order."""
         sizes = cls.sizes_by_letter(hidden_size) | {"F": input_size}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, rows in cls.parameters.items():
@@ -284,10 +288,10 @@ class Cell:
 
     @classmethod
     def configured(cls, **options: Any) -> type["Cell"]:
-        """The same cell with other options, whose name says which; always one class for one set of options.
+        """The cell with other options, which its name lists; the same options always give the same class.
 
         Raises:
-            TypeError: the cell has no such option, or the value is of another kind than its default.
+            TypeError: the cell has no such option, or a value is of another kind than the default.
         """
         unknown = options.keys() - cls.options.keys()
         if unknown:
@@ -302,15 +306,15 @@ class Cell:
 
     @classmethod
     def with_words(cls, words: str) -> type["Cell"]:
-        """The same cell with the options that are spelled in a configured cell's name; ValueError where none are."""
+        """The cell with the options that are listed in a configured cell's name; a ValueError for other words."""
         there = cls.base.configurations
         if words not in there:
-            there.setdefault(words, _configured(cls.base, words))  # another thread may have been quicker
+            there.setdefault(words, _configured(cls.base, words))  # another thread may have made it meanwhile
         return there[words]
 
     @classmethod
     def projected(cls) -> type["Cell"]:
-        """The same cell with a first state of size P, a product of what its step returns (LSTM: Sak et al. 2014)."""
+        """The cell whose first state is projected to size P by a product (for LSTM: Sak et al. 2014)."""
         first, *others = cls.state_sizes
         products = {**cls.products, "hr": Product((first,), "PH", bias=False)}
 
@@ -336,7 +340,7 @@ def _configured(cell: type[Cell], words: str) -> type[Cell]:
 
 
 def _check(cell: type[Cell]) -> None:
-    """TypeError where declarations do not fit together."""
+    """Raise a TypeError if declarations contradict each other."""
 
     def error(words: str) -> TypeError:
         return TypeError(f"cell {cell.__name__} {words}")

@@ -15,8 +15,8 @@ class BlockGRU(Cell):
     It has one layer norm of all gates together, the reset gate after the product, and an update gate that begins nearly
     shut. DreamerV3's code of 2023 (Hafner et al., arXiv:2301.04104) and sheeprl have the same form. All three have full
     recurrent weights, as one head does, and add 1e-3 to the variance where this cell adds 1e-5. DreamerV3's code since
-    2024 is another cell: it mixes the state and the input by a layer of blocks first, and normalises that layer, not
-    the gates (danijar/dreamerv3 at e3f0224, `_core` of rssm.py).
+    2024 has another cell (danijar/dreamerv3 at e3f0224, `_core` of rssm.py). That cell first mixes the state and the
+    input by a layer of blocks, and normalises that layer, not the gates.
     """
 
     name = "block_gru"

@@ -9,8 +9,8 @@ class ContinuousTimeLSTM(Cell):
         i, f, j, k, o' = σ(W x + U d),  g = tanh((W_g x + U_g d) / 2),  ρ' = softplus(W_ρ x + U_ρ d)
         c' = f e + i g,  t' = k t + j g,  h' = o' tanh(c')
 
-    The stream ``elapsed`` (T, N) is Δ, the time since the event before. e and d are what c and h have become when the
-    event comes; h' is the state just after it. The states are h, c, the target t, the rate ρ and the output gate o.
+    The stream ``elapsed`` (T, N) is Δ, the time since the event before. e and d are c and h at the time of the event;
+    h' is the state just after the event. The states are h, c, the target t, the rate ρ and the output gate o.
     """
 
     name = "continuous_time_lstm"

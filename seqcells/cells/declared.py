@@ -1,4 +1,4 @@
-"""How a cell declares what it has: products, what there is several times, sizes by letter, options."""
+"""The declarations of a cell: products, repeated products and states, sizes by letter, options."""
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,10 +14,9 @@ class Product(NamedTuple):
 
     Args:
         rows: the names of the weight's row blocks.
-        axes: the letters of the size of a row block and of the size of what the weight is applied to.
-        bias: whether there is a bias, of layers that have any.
-        heads: into how many diagonal blocks each row block is divided. Default: as the option ``heads`` says where the
-            axes are HH, else one
+        axes: the letters of two sizes: of a row block, and of the operand. Default: "HH"
+        bias: whether the product has a bias in layers with biases. Default: True
+        heads: the number of diagonal blocks of each row block. Default: the option ``heads`` if the axes are HH, else 1
     """
 
     rows: tuple[str, ...]
@@ -27,11 +26,11 @@ class Product(NamedTuple):
 
 
 class Times(NamedTuple):
-    """A product, or the letter of a state's size, that a cell has several times: what is given to `step` is a tuple.
+    """A product or state that a cell has several times; `step` gets a tuple of them.
 
     Args:
-        what: the product or the letter.
-        times: how often, from the cell's options by name.
+        what: the `Product`, or the letter of the state's size.
+        times: a function of the cell's options, as attributes by name, that returns the number of repetitions.
     """
 
     what: Any
@@ -39,15 +38,15 @@ class Times(NamedTuple):
 
 
 def lettered(names: Iterable[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """Each name and the letter of its size, H unless the names say another."""
+    """The letter of the size for each name: H, unless a mapping gives another letter."""
     return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, "H")
 
 
 def expanded(declared: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Each thing by itself; of those that there are several of the name is followed by a number, from 1.
+    """The declarations with each `Times` expanded: a repeated name gets a number at its end, beginning with 1.
 
     Raises:
-        ValueError: the options say a negative number of them.
+        ValueError: the options give a negative number of repetitions.
     """
     found = {}
     for name, what in declared.items():
@@ -62,7 +61,7 @@ def expanded(declared: Mapping[str, Any], options: Mapping[str, Any]) -> dict[st
 
 
 def grouped(declared: Mapping[str, Any], options: Mapping[str, Any], values: Iterable[Any]) -> Iterator[Any]:
-    """Values of `expanded` things as `step` is given them: those of a `Times` as one tuple."""
+    """The values of `expanded` declarations in the form for `step`: the values of a `Times` become one tuple."""
     rest = iter(values)
     for name, what in declared.items():
         several = tuple(islice(rest, len(expanded({name: what}, options))))
@@ -70,10 +69,10 @@ def grouped(declared: Mapping[str, Any], options: Mapping[str, Any], values: Ite
 
 
 def spelled(cell: str, name: str, default: Any, value: Any) -> str:
-    """An option's value as a word that `read` turns into it.
+    """An option's value as a word, which `read` turns back into the value.
 
     Raises:
-        TypeError: it is of another kind than the default.
+        TypeError: the value is of another kind than the default.
     """
     if isinstance(default, Activation):
         if not isinstance(value, Activation) or ACTIVATIONS.get(value.name) is not value:
@@ -93,7 +92,11 @@ def spelled(cell: str, name: str, default: Any, value: Any) -> str:
 
 
 def read(default: Any, word: str) -> Any:
-    """The value of an option that a word says; ValueError where it says none."""
+    """The value of an option from a word.
+
+    Raises:
+        ValueError: the word is no value of the default's kind.
+    """
     if isinstance(default, Activation):
         if word not in ACTIVATIONS:
             raise ValueError(f"no activation {word!r}")

@@ -26,6 +26,6 @@ class FastGRNN(Cell):
 
 
 def gated(shared, h, p):
-    """The next state of h and of the sum that gate and candidate share."""
+    """The next state, from the state h and the sum that gate and candidate share."""
     update = p.gate_activation(shared + p.bz)
     return (sigmoid(p.zeta) * (1 - update) + sigmoid(p.nu)) * p.activation(shared + p.bh) + update * h

@@ -9,7 +9,7 @@ class GatedAntisymmetricRNN(AntisymmetricRNN):
         h' = h + ε σ(W_z x + A h) tanh(W_h x + A h)
 
     Options and weights are those of `AntisymmetricRNN`; ``bias_hh`` is in both sums. torchrecurrent's code leaves it
-    out of the gate, as ``bias_ih.z`` less ``bias_hh`` does here.
+    out of the gate; here ``bias_hh`` subtracted from ``bias_ih.z`` does the same.
     """
 
     name = "gated_antisymmetric_rnn"

@@ -11,12 +11,12 @@ class GRUD(Cell):
         r, z = σ(W x̂ + U d + V m),  n = tanh(W_n x̂ + U_n (r d) + V_n m)
         h' = d + z (n - d)
 
-    Streams, each (T, N, features): ``mask`` m, 1 where a feature was observed and 0 where it is missing (what the input
-    holds there does not matter, NaN neither); ``elapsed`` Δ, the time since the feature was observed. The second state
+    Streams, each (T, N, features): ``mask`` m, 1 where a feature was observed and 0 where it is missing (the input's
+    value there is ignored, even NaN); ``elapsed`` Δ, the time since the feature was observed. The second state
     l (features) is the last observation. The rows of ``weight_decay_l{k}`` (3, features) are w, b and μ, the mean to
     which a missing feature decays: 0 at first, for standardised inputs. The products: ``weight_fade_l{k}``
     (H, features) is W_f; ``weight_gates_l{k}`` (2 H, H) is U; ``weight_candidate_l{k}`` (H, H) is U_n;
-    ``weight_x_l{k}`` and ``weight_m_l{k}`` (3 H, features) are W and V. A layer reads what is as large as its input, so
+    ``weight_x_l{k}`` and ``weight_m_l{k}`` (3 H, features) are W and V. The streams are as large as a layer's input, so
     a stack of layers needs H features.
     """
 

@@ -8,8 +8,8 @@ class GRUResetBefore(Cell):
         r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h)
         h' = z h + (1 - z) tanh(W_n x + V (r h))
 
-    It is a twin of `GRU`, no option of it: ``weight_hh`` has two row blocks, r and z, and the candidate's V is a
-    product of its own, ``weight_candidate_l{k}`` (H, H), so that neither's state_dict is the other's.
+    The cell is no option of `GRU`, since its state_dict differs: ``weight_hh`` has two row blocks, r and z. The
+    candidate's V is a product of its own, ``weight_candidate_l{k}`` (H, H).
     """
 
     name = "gru_reset_before"

@@ -10,7 +10,7 @@ class LayerNormGRU(Cell):
         h' = z h + (1 - z) tanh(LN(W_n x) + r LN(U_n h))
 
     The gains are the rows of ``weight_norm_x_l{k}`` and ``weight_norm_h_l{k}`` (3, H each), which begin at one. The
-    biases are those of ``weight_norm_bias_l{k}`` (4, H), which begin at zero.
+    biases are the rows of ``weight_norm_bias_l{k}`` (4, H), which begin at zero.
     """
 
     name = "layer_norm_gru"

@@ -9,9 +9,9 @@ class LayerNormLSTM(Cell):
         i, f, o = σ(LN(W x) + LN(U h)),  g = tanh(LN(W x) + LN(U h))
         c' = f c + i g,  h' = o tanh(LN(c'))
 
-    The gains are the rows of ``weight_norm_x_l{k}`` and ``weight_norm_h_l{k}`` (4, H each), the sum's biases those of
-    ``weight_norm_bias_l{k}`` (4, H). ``weight_norm_c_l{k}`` (2, H) has c's gain and bias. Gains begin at one, biases at
-    zero.
+    The gains are the rows of ``weight_norm_x_l{k}`` and ``weight_norm_h_l{k}`` (4, H each), the sum's biases are the
+    rows of ``weight_norm_bias_l{k}`` (4, H). ``weight_norm_c_l{k}`` (2, H) has c's gain and bias. Gains begin at one,
+    biases at zero.
     """
 
     name = "layer_norm_lstm"

@@ -9,8 +9,8 @@ class LEM(Cell):
         z' = z + Δ_z (tanh(W_z x + U_z y) - z)
         y' = y + Δ_y (tanh(W_y x + V z') - y)
 
-    V is ``weight_slow_l{k}`` (H, H). Options: ``dt`` (1.0); ``renewed`` (True): V's product is of z'. torchrecurrent's
-    code has it of z, as ``renewed=False`` does. The authors' code has W_y before W_z.
+    V is ``weight_slow_l{k}`` (H, H). Options: ``dt`` (1.0); ``renewed`` (True): V is applied to z'. torchrecurrent's
+    code applies V to z, as ``renewed=False`` does. The authors' code has W_y before W_z.
     """
 
     name = "lem"

@@ -1,4 +1,4 @@
-"""The cells that are imported when somebody asks for one: nobody needs them all."""
+"""The table of cells that are imported at first use, since hardly a program needs all of them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -64,5 +64,7 @@ LIBRARY: Mapping[str, str] = MappingProxyType(
         "WorkingMemoryLSTM": "working_memory_lstm",
     }
 )
-"""Their names, and the modules of this package that they are in. Type checkers read a stub beside each module, and
-the imports of `seqcells.cells` that are theirs alone."""
+"""The class names of the cells, and the modules of this package that define them.
+
+Type checkers read a stub beside each module, and imports in `seqcells.cells` that are not run.
+"""

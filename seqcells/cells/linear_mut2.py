@@ -8,7 +8,7 @@ class LinearMUT2(Cell):
         z = σ(W_z x + U_z h),  r = σ(W_r x + U_r h)
         h' = z tanh(V (r h) + W_h x) + (1 - z) h
 
-    V is ``weight_candidate_l{k}`` (H, H). torchrecurrent's MUT2 has these equations, which are those of
+    V is ``weight_candidate_l{k}`` (H, H). torchrecurrent's MUT2 has these equations, which equal those of
     `GRUResetBefore` with z for 1 - z; its ``weight_hh`` has the blocks of U_z, U_r and V.
     """
 

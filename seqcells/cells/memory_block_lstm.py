@@ -9,7 +9,7 @@ class MemoryBlockLSTM(Cell):
         c' = c + σ(I_i x + G_i h) 2 tanh((W x + C h) / 2)
         h' = σ(I_o x + G_o h) tanh(c' / 2)
 
-    A block is called head here: ``heads`` (4) says how many there are, of as many units each. C is
+    A block is called head here: ``heads`` (4) is the number of blocks, all of the same size. C is
     ``weight_cells_l{k}`` (H, H), I ``weight_gates_x_l{k}`` (2 heads, input_size), G ``weight_gates_h_l{k}`` (2 heads,
     H). 2 tanh(v / 2) and tanh(v / 2) are the paper's squashing functions (Hochreiter & Schmidhuber 1997,
     doi:10.1162/neco.1997.9.8.1735). torchrecurrent has no such cell.

@@ -19,5 +19,5 @@ class MinLSTM(Cell):
 
 
 def share(f, i):
-    """σ(f) / (σ(f) + σ(i)), where both are too small for a float, too."""
+    """σ(f) / (σ(f) + σ(i)), also where both terms are too small for a float."""
     return sigmoid(log_sigmoid(f) - log_sigmoid(i))

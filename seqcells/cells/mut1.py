@@ -22,6 +22,6 @@ class MUT1(Cell):
 
 
 def mutated(update, reset, input, h, p):
-    """The next state of h, of what the gates are sigmoids of, and of the candidate's input."""
+    """The next state, from the gates' pre-activations, the candidate's input and the state h."""
     candidate = tanh(p.candidate(sigmoid(reset) * h) + input)
     return h + sigmoid(update) * (candidate - h)

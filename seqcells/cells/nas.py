@@ -10,7 +10,7 @@ class NAS(Cell):
         c' = tanh(tanh(σ(a) relu(b)) + c) tanh(σ(c) + relu(d))
         h' = tanh(c' tanh(tanh(tanh(e) σ(f)) + σ(tanh(g) + σ(h))))
 
-    Option: ``multiplied`` (True). torchrecurrent's code has the sum for d, too, as ``multiplied=False`` does.
+    Option: ``multiplied`` (True). In torchrecurrent's code d is W_d x + U_d h, as with ``multiplied=False``.
     """
 
     name = "nas"

@@ -20,7 +20,7 @@ class NBRC(Cell):
 
 
 def bistable(x, a, c, h):
-    """The next state of the gates' recurrent parts a and c, and the state h."""
+    """The next state, from the gates' recurrent parts a and c and the state h."""
     feedback, update = 1 + tanh(x.a + a), sigmoid(x.c + c)
     candidate = tanh(x.h + feedback * h)
     return candidate + update * (h - candidate)

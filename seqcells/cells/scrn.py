@@ -13,7 +13,7 @@ class SCRN(Cell):
 
     The output y is no state and has ``output_size`` units, s has ``context_size``; α is ``alpha`` (0.95), a constant.
     B, P, U and V are ``weight_slow``, ``weight_context``, ``weight_fast_y`` and ``weight_slow_y``. torchrecurrent's
-    cell is another: R's product is of y, all sizes are H, y is a tanh, and α is learnt.
+    cell has other equations: R is applied to y, all sizes are H, y is a tanh, and α is learnt.
     """
 
     name = "scrn"

@@ -8,8 +8,8 @@ NOTHING = -1e30
 class SLSTM(Cell):
     """xLSTM's scalar LSTM (Beck et al. 2024, arXiv:2405.04517): exponential input gate, normaliser n, stabiliser m.
 
-    One head: weight_hh is a full matrix. A normaliser of zero says that nothing has been seen, whatever m holds:
-    zero states start it as the paper's code does.
+    One head: weight_hh is a full matrix. A normaliser of zero means that there was no input yet, whatever m is. So
+    zero states begin as in the paper's code.
     """
 
     name = "slstm"

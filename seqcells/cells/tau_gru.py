@@ -10,7 +10,7 @@ class TauGRU(Cell):
         g = σ(W_g x + U_g h),  a = σ(W_a x + U_a h)
         h' = (1 - g) h + g (u + a z)
 
-    D is ``weight_delayed_l{k}`` (H, H), d is ``delay`` (3), 0 or more, and as many states before h are carried on.
+    D is ``weight_delayed_l{k}`` (H, H), d is ``delay`` (3), 0 or more. The cell carries the d states before h.
     torchrecurrent has the same equations with d = 1 by default; the second block of its ``weight_hh`` is D.
     """
 

@@ -9,7 +9,8 @@ class TGRU(Cell):
         z = W_z x + V_z x_,  f = σ(W_f x + V_f x_),  o = tanh(W_o x + V_o x_)
         h' = f h + z o
 
-    x_ is the state ``last``, of the input's size; the V are the blocks of ``weight_last_l{k}`` (3 H, input_size).
+    x_ is the state ``last``, of the input's size. V_z, V_f and V_o are the row blocks of ``weight_last_l{k}`` (3 H,
+    input_size).
     torchrecurrent has the same equations, with a second bias of each gate.
     """
 

@@ -9,8 +9,8 @@ class UnICORNN(Cell):
         y' = y + dt σ(c) z'
 
     w is ``weight_recurrent_l{k}`` and c ``weight_control_l{k}``, both (1, H). Options: ``dt`` (0.1), ``alpha`` (0.5).
-    torchrecurrent has the same equations, α = 0 by default, and a second bias; its w and c begin as the authors' do,
-    uniform in (0, 1) and (-0.1, 0.1).
+    torchrecurrent has the same equations, α = 0 by default, and a second bias. Its w and c begin as in the authors'
+    code, uniform in (0, 1) and (-0.1, 0.1).
     """
 
     name = "unicornn"

@@ -1,8 +1,8 @@
-"""What one step may make of all units of a sequence, or of all units of a head: reductions, as `units.mean(v)` and
-`units.mean(v, heads)`, and what is written with them.
+"""Reductions over all units of a sequence, `units.mean(v)`, or of each head, `units.mean(v, heads)`.
 
-A reduction is whatever is merged from parts, and so takes one gather: variance from (count, mean, sum of squares about
-it), logsumexp from (maximum, sum). Two reductions of which the second reads the first take two gathers.
+There are also functions written with reductions, such as layer normalisation and softmax. A reduction can be merged
+from the reductions of parts, so it takes one gather. Variance is merged from (count, mean, sum of squares about the
+mean), logsumexp from (maximum, sum). If one reduction reads another, both together take two gathers.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,11 @@ from .activations import Activation, exp, maximum, rsqrt, where
 
 
 class Reduction(Activation):
-    """One number of each sequence, made of its units, or of each head, made of the head's.
+    """A function that reduces the units of a sequence, or of each head, to one number.
 
-    It counts as a vector of equal units, or of units that are equal in each head. ``pullback`` is an `Activation`'s and
-    is given the heads besides: d and y are such numbers, the gradient of the argument is a vector.
+    In equations the result counts as a vector of equal units, or of units that are equal within a head. ``pullback`` is
+    as in `Activation`, with the number of heads as a further argument. Its d and y are such results, and it returns a
+    vector.
     """
 
     heads: int
@@ -28,7 +29,7 @@ class Reduction(Activation):
         super().__init__(name, tensor, lambda d, y, v: pullback(d, y, v, heads))
         self.heads, self.pullback_of_heads = heads, pullback
 
-    # Of one argument; the heads come after it in equations.
+    # A reduction has one argument, and in equations the number of heads after it.
     def __call__(self, v: Any, heads: int = 1) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().__call__(v) if heads == self.heads else _by_head(self, heads)(v, heads)
 
@@ -43,15 +44,15 @@ def _by_head(whole: Reduction, heads: int) -> Reduction:
 
 
 def count(v: Any, heads: int = 1) -> Any:
-    """The number of a vector's units, or of those of a head."""
+    """The number of units of a vector, or of one head of it."""
     number = v.shape[-1] if isinstance(v, Tensor) else v.units()
     return number if heads == 1 else number / heads
 
 
 def _pullback_of_max(d: Any, y: Any, v: Any, heads: int) -> Any:
-    """Equal maxima share the gradient, as torch's amax has it."""
+    """The gradient of max: equal maxima share it, as in torch's amax."""
     largest = where(y > v, 0.0, 1.0)
-    return d * largest / maximum(sum(largest, heads), 1.0)  # at least one also in sequences that have ended
+    return d * largest / maximum(sum(largest, heads), 1.0)  # in ended sequences y may exceed all of v
 
 
 sum: Reduction = Reduction("sum", lambda v: v.sum(-1, keepdim=True), lambda d, y, v, heads: d)
@@ -68,10 +69,10 @@ logsumexp: Reduction = Reduction(
 
 
 def normalised(*vectors: Any, epsilon: float = 1e-5) -> list[Any]:
-    """Layer normalisation of several vectors, such as all gates, as if they were one; without gain and bias.
+    """Layer normalisation of several vectors together, such as all gates, as if they were one; without gain and bias.
 
     Args:
-        epsilon: what is added to the variance. Default: 1e-5, as torch.nn.LayerNorm
+        epsilon: the number that is added to the variance. Default: 1e-5, as in torch.nn.LayerNorm
     """
     number = len(vectors)
     means = [mean(v) for v in vectors]
@@ -82,12 +83,12 @@ def normalised(*vectors: Any, epsilon: float = 1e-5) -> list[Any]:
 
 
 def layer_norm(v: Any, gain: Any, bias: Any, epsilon: float = 1e-5, heads: int = 1) -> Any:
-    """Layer normalisation (Ba et al. 2016, arXiv:1607.06450) of one vector, as torch.nn.LayerNorm; or of each head."""
+    """Layer normalisation (Ba et al. 2016, arXiv:1607.06450) of a vector or of each head, as in torch.nn.LayerNorm."""
     return (v - mean(v, heads)) * rsqrt(variance(v, heads) + epsilon) * gain + bias
 
 
 def softmax(v: Any, heads: int = 1) -> Any:
-    """Softmax over the units, or over those of each head."""
+    """Softmax over all units, or over the units of each head."""
     return exp(v - logsumexp(v, heads))
 
 

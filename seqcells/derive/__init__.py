@@ -1,4 +1,4 @@
 """From a cell's equations to its kernels: trace → differentiate → cut → print; `__main__` writes the files.
 
-This package imports nothing by itself: printers are loaded where something is printed.
+The package itself imports none of its modules, so printers are imported only where kernels are printed.
 """

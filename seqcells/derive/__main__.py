@@ -11,11 +11,11 @@ from .print_stages import triton_stages
 from .transformed import transformed
 
 AHEAD_OF_TIME = *cells.AHEAD_OF_TIME, transformed(cells.LSTM, "projection(1)"), cells.GRUResetBefore
-"""Cells that the CPU engine is built with: torch.nn's, and what ONNX and Keras have of theirs besides."""
+"""Cells that the CPU engine is built with: torch.nn's cells, and the variants of them that ONNX and Keras have."""
 
 
 def printed() -> dict[Path, str]:
-    """Every printed file's path and text: its head, written by hand, and below it all that is printed."""
+    """The path and text of every printed file: the hand-written head of the existing file, then the printed part."""
     plans = [plan(cell) for cell in BUILT_IN.values()]
     kernels = Path(__file__).parents[1] / "kernels"
     files = {

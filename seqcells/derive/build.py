@@ -1,7 +1,7 @@
-"""Kernels that are made at first use: what they are known by, and the folder that keeps them.
+"""Kernels that are compiled at first use: their names, and the folder on disk that caches them.
 
-A kernel's name on disk is the hash of what it is made of, never the cell's name: a cell that is defined once more gets
-kernels of its own. ``SEQCELLS_COMPILE=never`` has none made.
+A kernel's file name is a hash of its source, never the cell's name, so a redefined cell gets kernels of its own.
+``SEQCELLS_COMPILE=never`` forbids compilation.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from ..system import cache as files
 
 PATIENCE = 600.0
-"""Seconds to wait for another process that makes the same."""
+"""Seconds to wait for another process that makes the same kernels."""
 
 
 def forbidden() -> str | None:
@@ -25,20 +25,21 @@ def forbidden() -> str | None:
 
 
 def key(*words: str) -> str:
-    """A name for what is made of those texts."""
+    """A file name for a kernel that is made of these texts: 24 hexadecimal digits of a hash."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:24]
 
 
 def kept(ending: str) -> tuple[Path, list[Path]]:
-    """The folder that the cache has for kernels, and the files of that ending in it."""
+    """The cache's folder for kernels, and the files in it with this ending, sorted."""
     folder = files.folder("kernels")
     return folder, sorted(folder.glob(f"*{ending}"))
 
 
 def made(names: Sequence[str], make: Callable[[Path], None]) -> list[Path]:
-    """The files of those names, of which ``make`` leaves in a folder those that are not there.
+    """The files of these names; if one is missing, ``make`` writes them into the folder that it is given.
 
-    One process of all makes them, in the cache's folder; where that cannot be written, each in a folder of its own.
+    One process makes them in the cache's folder, while other processes wait. If the cache cannot be written, each
+    process makes its own files in a temporary folder.
 
     Raises:
         TimeoutError: another process has been making them for too long.
@@ -60,10 +61,10 @@ def made(names: Sequence[str], make: Callable[[Path], None]) -> list[Path]:
 
 
 _ALONE = threading.Lock()
-"""Held where no file can be: of this process one thread makes kernels."""
+"""Lock of this process's threads, for the case that the cache, and so its lock file, cannot be written."""
 
 
 @cache
 def _own_folder() -> tempfile.TemporaryDirectory:
-    """A folder of this process's own, which goes when the process ends."""
+    """A temporary folder of this process, removed when the process ends."""
     return tempfile.TemporaryDirectory(prefix="seqcells-")

@@ -1,4 +1,4 @@
-"""Where the caller has what a cell's programs read and leave: columns of arrays, by name."""
+"""The columns of the caller's arrays that hold the leaves and results of a cell's programs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,28 +9,31 @@ from .expressions import Expression
 
 
 class Slot(NamedTuple):
-    """Where a value is: ``where`` and ``axes`` as pass.h has them, and a column, of units or numbers, of an array."""
+    """The place of a value: ``where`` and ``axes`` as in kernels/cpu/pass.h, and a column of an array.
+
+    A column has one element for each unit, or one number.
+    """
 
     where: str
     axes: str
     array: str = ""
     column: int = 0
     working: bool = False
-    """Whether the array is of the dtype that is computed in, not of the caller's."""
+    """Whether the array has the dtype of the computation, instead of the dtype of the caller's tensors."""
 
 
 def of_size(array: str, letter: str) -> str:
-    """The name of an array of units of one size, among several of that name."""
+    """The name of an array that exists once for each size of units: the letter of a size other than H is appended."""
     return array if letter == "H" else f"{array}.{letter}"
 
 
 def general(axes: str) -> str:
-    """The axes with H in the place of any letter."""
+    """The axes with H in place of the letter of any other size."""
     return axes if not axes or axes[-1] in "TB" else f"{axes[:-1]}H"
 
 
 def columns_of(cell: type[Cell], values: Sequence[Expression], derived: Derivation) -> dict[str, Slot]:
-    """Of each leaf and each result of forward its place."""
+    """Where each leaf and each result of the forward pass is stored."""
     found = {f"x.{gate}": Slot("GATE", "TBH", "gates_x", k) for k, gate in enumerate(cell.gates)}
     found |= {f"x.{name}": Slot("GIVEN", general(axes), f"x.{name}") for name, axes in cell.streams.items()}
     for name, value in derived.forward.outputs.items():

@@ -1,4 +1,4 @@
-"""Third: a cell's two programs, forward and backward, and what the one keeps for the other."""
+"""Derive: a cell's forward and backward programs, and the values that the forward pass keeps for the backward pass."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,10 @@ from .trace import trace
 
 
 class Derivation(NamedTuple):
-    """A cell's two programs. ``saved`` are forward's values that it keeps for backward besides the states, by name."""
+    """A cell's two programs.
+
+    ``saved`` has, by name, the values that the forward pass keeps for the backward pass besides the states.
+    """
 
     forward: Program
     backward: Program
@@ -21,11 +24,19 @@ class Derivation(NamedTuple):
 def derive(
     cell: type[Cell], *, reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None
 ) -> Derivation:
-    """Both programs of a cell, with the boundaries that a call has and the ``kept`` values that it asks for (all).
+    """Both programs of a cell, with the boundaries of a call and the ``kept`` values that the call asks for.
 
-    Forward reads the leaves of `trace`. Backward reads them too, the states ``before.<state>`` and ``after.<state>``
-    each step, what is ``saved.<name>``, and the gradients ``d.carried.<state>``, ``d.output`` and ``d.kept.<name>``; it
-    leaves those of all leaves, each under its name after ``d.``.
+    The forward program reads the leaves of `trace`. The backward program reads these leaves too, and also:
+
+    * the states ``before.<state>`` and ``after.<state>`` each step, and the values ``saved.<name>``;
+    * the gradients ``d.carried.<state>``, ``d.output`` and ``d.kept.<name>``.
+
+    The results of the backward program are the gradients of all leaves, each named ``d.<leaf>``.
+
+    Args:
+        reset: whether the call has resets. Default: False
+        lengths: whether the call has sequences that end early. Default: False
+        kept: names of the cell's kept values. Default: all
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
@@ -72,7 +83,7 @@ def derive(
 
 
 def _of_row(axes: str, gradient: Expression) -> Expression:
-    """A gradient; of what is one number of each sequence the sum over units, which is a gather."""
+    """The gradient of a leaf with these axes: for one number per sequence, the sum over units, which is a gather."""
     return units.sum(gradient) if axes in ("B", "TB") and gradient.unit_axis else gradient
 
 
@@ -82,10 +93,11 @@ def _to_save(
     given: Mapping[Expression, Expression],
     gates: Collection[str],
 ) -> list[Expression]:
-    """The values of forward that backward mentions and that do not follow, in order.
+    """The forward values that the backward pass uses but cannot recompute, in order.
 
-    What follows: states, parameters and streams; and what is elementwise of such. Nothing is gathered a second time,
-    the input's gates are gone when backward begins, and a number of a sequence costs nothing beside a vector.
+    The backward pass has states, parameters and streams, and recomputes elementwise values of these. It repeats no
+    gather. The input's gates no longer exist when the backward pass begins. A number of each sequence costs nothing
+    beside a vector, so vectors that follow from such numbers are recomputed, and the numbers are saved.
     """
 
     def follow(
@@ -113,7 +125,7 @@ def _to_save(
 def _first(
     roots: Sequence[Expression], wanted: Collection[Expression], stop: Collection[Expression]
 ) -> set[Expression]:
-    """Those wanted that are met first on the way down from the roots."""
+    """The wanted values that are met first on each way from the roots to their arguments; ``stop`` ends a way."""
     todo, seen, found = [*roots], set(), set()
     while todo:
         v = todo.pop()
@@ -126,7 +138,7 @@ def _first(
 
 
 def _named(values: Sequence[Expression], called: Mapping[Expression, str]) -> dict[str, Expression]:
-    """A name for each: the author's, that of an input's gate, that of a product's row block, or one that is made up."""
+    """A name for each value: from the cell's source, the input's gate, the product's row block, or else made up."""
     names: dict[str, Expression] = {}
     for i, v in enumerate(values):
         leaves = [a.args[0] for a in (v, *v.inner) if a.op == "leaf"]

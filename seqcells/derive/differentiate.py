@@ -1,7 +1,8 @@
-"""Second: the gradients of one step, in reverse, as expressions of the same graph.
+"""Differentiate: the gradients of one step, in reverse mode, as expressions of the same graph.
 
-A gradient's axes say what it is: where it has fewer than its value, it is the same along the others; where it has more,
-it is the sum along them. Who reads the gradient sums over time and sequences; a sum over units is a gather.
+A gradient may have other axes than its value. Along an axis that only the value has, the gradient is constant. An axis
+that only the gradient has is still to be summed over. The reader of a gradient sums over time and sequences. A sum over
+units is a gather.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,7 +13,7 @@ from ..cells.activations import Activation, where
 from ..cells.units import Reduction
 from .expressions import Expression, Product, reachable, wider
 
-# (d, y, a, b): the gradient of the value, the value, the arguments → the gradients of the arguments.
+# A rule takes d, the gradient of the value; y, the value; a and b, its arguments. It returns the gradients of a and b.
 RULES: dict[str, Callable[..., Any]] = {
     "+": lambda d, y, a, b: (d, d),
     "-": lambda d, y, a, b: (d, -d),
@@ -24,7 +25,7 @@ RULES: dict[str, Callable[..., Any]] = {
 
 
 class Outer(NamedTuple):
-    """A term of a weight's gradient: in each step the outer product of d and the operand is added to a row block."""
+    """A term of a weight's gradient: each step adds the outer product of ``d`` and ``operand`` to a row block."""
 
     weight: str
     block: int
@@ -32,11 +33,11 @@ class Outer(NamedTuple):
     d: Expression
     operand: Expression
     axes: str = "HH"
-    """The letters of their units."""
+    """The letters of the sizes of ``d`` and ``operand``."""
 
 
 class Gradients(NamedTuple):
-    """``total``: of each value that there is one for; ``outers``: of the weights."""
+    """``total``: the gradient of each value that has one; ``outers``: the terms of the weights' gradients."""
 
     total: dict[Expression, Expression]
     outers: list[Outer]
@@ -48,15 +49,15 @@ def gradients(
     valid: Expression | None = None,
     boundary: Collection[Expression] = (),
 ) -> Gradients:
-    """The gradients of everything that ``values`` are made of.
+    """The gradients of all expressions that ``values`` depend on.
 
-    Where ``valid`` does not hold, no gradient leaves the step, whatever it comes to there: a product with zero would
-    not do, for in sequences that have ended backward may meet an infinity.
+    Where ``valid`` does not hold, no gradient leaves the step. This is a `where`, not a product with zero: in sequences
+    that have ended, the backward pass may meet an infinity.
 
     Args:
-        seeds: the gradients of the values themselves.
-        valid: which sequences have not ended. Default: all
-        boundary: values on the edge of the step, which its equations do not make. Default: none
+        seeds: the gradients of ``values``, in the same order.
+        valid: a condition that holds in sequences that have not ended. Default: no sequence ends
+        boundary: values at the edge of the step, which are not made by the cell's equations. Default: none
     """
     total: dict[Expression, Expression] = {}
     outers: list[Outer] = []
@@ -76,7 +77,7 @@ def gradients(
         if y not in total or not y.inner:
             continue
         if isinstance(y.op, Product):
-            # All row blocks of a product at once, when the last of them, which was made first, is met.
+            # Takes all row blocks of a product at once, when the reverse order meets the block that was made first.
             met = [z for z in order if z in total and _are_of_one_product(z, y)]
             if y is not met[0]:
                 continue
@@ -99,32 +100,39 @@ def gradients(
 
 
 def _are_of_one_product(z: Expression, y: Expression) -> bool:
-    """Whether they are row blocks of one product."""
+    """Whether two expressions are row blocks of one product."""
     return isinstance(z.op, Product) and z.op.weight == y.op.weight and z.args == y.args
 
 
 def _narrowed(part: Expression, y: Expression, argument: Expression, read_here: bool) -> Expression:
-    """The gradient of a broadcast over the units: a sum over them; a leaf's, but a state's, is left to who reads it."""
+    """A part of an argument's gradient; if the argument was broadcast over units, the part is summed over them.
+
+    For a leaf that is no state, ``read_here`` is False, and the sum is left to the reader of the gradient.
+    """
     to = argument.unit_axis
     size = y.op.of if isinstance(y.op, Product) else y.unit_axis
-    size = to.replace("N", "H") if isinstance(y.op, Reduction) else size  # what it says is for each unit
+    size = to.replace("N", "H") if isinstance(y.op, Reduction) else size  # a reduction's rule gives it for each unit
     if not wider(size, to):
         return part
     has, count = part.unit_axis, part.graph.size
-    if wider(size, has):  # it is the same for all of those that it lacks
+    if wider(size, has):  # the part is the same for all units along the missing axis, so the sum is a multiple
         part = part * (count(size) / count(has if wider(has, to) else to))
     return _summed(part, to) if wider(has, to) and read_here and "B" in argument.axes else part
 
 
 def _summed(v: Expression, to: str) -> Expression:
-    """The sum over all units, or over those of each head."""
+    """The sum over all units, or, for ``to`` = "N", over the units of each head."""
     if v.unit_axis == "N":
         return units.sum(v) / (v.graph.size("H") / v.graph.size("N"))
     return units.sum(v, v.graph.heads if to == "N" else 1)
 
 
 def _alike(a: Expression, b: Expression, of: Expression) -> tuple[Expression, Expression]:
-    """Two parts of one gradient; a sum over units and a term of such a sum do not add up as they are."""
+    """Two parts of the gradient of ``of``, made such that they may be added.
+
+    A part may be a total, or a term for each unit that is still to be summed. A total is divided by the number of units
+    to become such a term.
+    """
     size, count = of.unit_axis, of.graph.size
     over_a, over_b = (v.unit_axis if wider(v.unit_axis, size) else size for v in (a, b))
     if over_a == over_b:
@@ -133,18 +141,20 @@ def _alike(a: Expression, b: Expression, of: Expression) -> tuple[Expression, Ex
         return a, b / (count(over_a) / count(over_b))
     if wider(over_b, over_a):
         return a / (count(over_b) / count(over_a)), b
-    return _summed(a, size), _summed(b, size)  # sums over units of different numbers
+    return _summed(a, size), _summed(b, size)  # the two parts have units of different sizes
 
 
 def _part_ways(a: Expression, b: Expression) -> bool:
-    """Whether one is carried from the step before, and so there in the first stage alone, and the other is gathered."""
+    """Whether one part is carried from the previous step, so only the first stage has it, and the other is gathered."""
     carried = [v.op == "leaf" and v.args[0].startswith("d.carried.") for v in (a, b)]
     return any(carried) and any(v.gathers for v in reachable([a, b]))
 
 
 def _sum(a: Expression, b: Expression) -> Expression:
-    """a + b, what they share taken out: d - d·z becomes d·(1 - z), which is fewer roundings too; two sums over units
-    become one, and two `where`s."""
+    """a + b with common factors taken out: d - d·z becomes d·(1 - z), which also has fewer roundings.
+
+    Two sums over units become one sum, and two `where`s with the same condition become one `where`.
+    """
     a, b = (b, a) if a.op == "neg" else (a, b)
     summed = isinstance(a.op, Reduction) and a.op.name == "sum" and a.op is b.op
     if summed and a.args[0].unit_axis == b.args[0].unit_axis:

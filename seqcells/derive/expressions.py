@@ -1,4 +1,4 @@
-"""The values of one step, as a graph: what `step` makes when it is run on symbols."""
+"""The graph of one step's values, which `step` builds when it runs on symbols."""
 
 import operator
 import sys
@@ -17,8 +17,8 @@ class DerivationError(ValueError):
 class Product(NamedTuple):
     """An operation: row blocks of a weight applied to a vector, or, transposed, to one vector for each row block.
 
-    With ``heads`` the weight has one diagonal block for each head. ``axis`` is that of the result's units, ``of`` that
-    of the operand's.
+    With several ``heads`` the weight has one diagonal block for each head. ``axis`` is the letter of the result's size,
+    ``of`` the letter of the operand's size.
     """
 
     weight: str
@@ -30,7 +30,7 @@ class Product(NamedTuple):
 
 
 def wider(a: str, b: str) -> bool:
-    """Whether units of one letter, or of none, are equal where those of another differ: ``wider("H", "N")``."""
+    """Whether axis ``a`` is finer than axis ``b``: units (H) are finer than heads (N), any letter is finer than ""."""
     return a != b and a != "" and (b == "" or (a, b) == ("H", "N"))
 
 
@@ -39,13 +39,14 @@ def _binary(op: str) -> tuple[Any, Any]:
 
 
 class Expression:
-    """A value of one step. Equal ones are one object.
+    """A value of one step. Equal expressions of a graph are one object.
 
     * ``op``: one of ``+ - * / neg >``, an `Activation`, a `Reduction`, a `Product`, ``"constant"`` or ``"leaf"``;
-    * ``args``: expressions; of a constant its number, of a leaf its name and its axes;
-    * ``axes``: along which the value varies within a step: ``"B"`` for sequences, and the letter of its units' number.
-      ``"B"`` alone is a number of each sequence, ``"BN"`` one of each head. A leaf with T is another in each step;
-    * ``index`` counts as they are made.
+    * ``args``: expressions; for a constant its number, for a leaf its name and its axes;
+    * ``axes``: the axes along which the value varies within a step: ``"B"`` for sequences, and the letter of its units'
+      size. ``"B"`` alone is one number of each sequence, ``"BN"`` one number of each head. T among the axes of a leaf
+      says that the leaf differs from step to step; ``axes`` leaves T out;
+    * ``index``: the number of expressions that the graph had made before.
     """
 
     graph: "Graph"
@@ -64,16 +65,16 @@ class Expression:
 
     @property
     def gathers(self) -> bool:
-        """Whether it needs other units than its own."""
+        """Whether the value of a unit needs values of other units."""
         return isinstance(self.op, Reduction | Product)
 
     @property
     def unit_axis(self) -> str:
-        """The letter of its units, or "" where it has none."""
+        """The letter of the size of the value's units; "" for a value without units."""
         return self.axes.replace("B", "")
 
     def units(self) -> "Expression":
-        """The number of its units; numbers of heads count as vectors of all units."""
+        """The number of the value's units; numbers of heads count as vectors of all units."""
         return self.graph.size(self.unit_axis.replace("N", "H"))
 
     def apply(self, activation: Activation, *values: Any) -> "Expression":
@@ -105,7 +106,7 @@ class Expression:
 class Graph:
     """Makes expressions, each once, and remembers the names that the code of `step` gave them.
 
-    ``heads``: how many numbers the letter N stands for.
+    ``heads``: the size of the letter N.
     """
 
     code: CodeType
@@ -118,7 +119,11 @@ class Graph:
         self.made = {}
 
     def make(self, op: Any, *args: Any) -> Expression:
-        """``op`` of ``args``, numbers among them allowed."""
+        """The expression ``op`` of ``args``; arguments may be numbers.
+
+        Raises:
+            DerivationError: a condition is used other than as the first argument of `where`, or sizes do not match.
+        """
         if self.frame is None:
             self.frame = sys._getframe(1)
             while self.frame is not None and self.frame.f_code is not self.code:
@@ -133,11 +138,11 @@ class Graph:
         return self._once((op, *(sorted(places) if op in ("+", "*") else places)), op, values, _axes(op, values))
 
     def leaf(self, name: str, axes: str) -> Expression:
-        """What the step is given, such as ``x.i``."""
+        """A value that is given to the step, such as ``x.i``."""
         return self._once(("leaf", name, axes), "leaf", (name, axes), axes.replace("T", ""))
 
     def size(self, letter: str) -> Expression:
-        """The number of units that a letter stands for; of none, one."""
+        """The number of units that a letter stands for, as an expression; 1 for ""."""
         if letter in ("", "N"):
             return self.constant(self.heads if letter else 1)
         return self.leaf(f"units.{letter}", "")
@@ -151,13 +156,13 @@ class Graph:
         return self.made[key]
 
     def names(self) -> dict[Expression, str]:
-        """What `step` called its values; the first name of those that have several."""
+        """The names that `step` gave its values; the first name if a value has several."""
         values = reversed((self.frame.f_locals if self.frame else {}).items())
         return {value: name for name, value in values if isinstance(value, Expression) and value.inner}
 
 
 def _axes(op: Any, values: tuple[Expression, ...]) -> str:
-    """Those of a value, from those of what it is made of."""
+    """The axes of a value, from the axes of its arguments."""
     units = {value.unit_axis for value in values} - {""}
     units -= {"N"} if "H" in units else set()
     if len(units) > 1:
@@ -176,8 +181,11 @@ def _axes(op: Any, values: tuple[Expression, ...]) -> str:
 
 
 def _simpler(op: Any, a: Expression, b: Expression | None = None, *_: Expression) -> Expression | None:
-    """The same value in fewer operations. Signs move and factors of 1 go, where floating point agrees exactly; what
-    numbers make of each other is a number."""
+    """The same value in fewer operations, or None.
+
+    Signs are moved and factors of 1 removed only where the floating-point result is exactly the same. Operations on
+    constants are carried out.
+    """
     operands = [value for value in (a, b) if value is not None]
     numbers = [value.args[0] for value in operands if value.op == "constant"]
     if op in OF_NUMBERS and len(numbers) == len(operands) and not (op == "/" and numbers[1] == 0):
@@ -205,7 +213,7 @@ OF_NUMBERS: dict[Any, Callable[..., Any]] = {
 
 
 def reachable(roots: Iterable[Expression]) -> list[Expression]:
-    """``roots`` and all they are made of, in the order they were made."""
+    """``roots`` and all expressions that they depend on, in the order in which they were made."""
     todo, found = [*roots], set()
     while todo:
         value = todo.pop()

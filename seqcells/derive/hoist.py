@@ -1,13 +1,15 @@
-"""Optional: take out of the loop what need not be in it. A program becomes three, which are run one after the other.
+"""Hoist (optional): move computations out of the loop over time. A program becomes three programs, run in sequence.
 
-* Gathers that nothing carried leads to, such as a norm of the input's gates, go before the loop;
-* gathers that lead to nothing carried (their gradients), and the outer products of the weights' gradients, go after it;
-* of row blocks that are pulled back together, those that wait for nothing carried are pulled back before the loop;
-* a state that reads no other, and is not gathered on the way to its next value, is carried before the loop; one that
-  no other reads, such as its gradient, after it. Their gathers leave the loop, too.
+* Gathers that depend on no carried value, such as a norm of the input's gates, go before the loop.
+* Gathers on which no carried value depends, such as the gradients of these, go after the loop. So do the outer products
+  of the weights' gradients.
+* A transposed product may be split: the row blocks that depend on no carried value go before the loop.
+* The program before the loop carries a state that reads no other state. The program after the loop carries a state that
+  no other state reads, such as the gradient of the former. Neither state may be gathered on the way to its next value.
+  Other gathers of these states leave the loop, too.
 
-But for such states those two carry nothing: they may take all steps at once, as a large product or a pass over T · B
-rows.
+Apart from such states, the programs before and after the loop carry nothing. They may process all steps at once, as a
+large product or a pass over T · B rows.
 """
 
 from collections.abc import Collection
@@ -18,7 +20,7 @@ from .program import Output, Program, program, rebuilt, replaced, roots_of
 
 
 class Hoisted(NamedTuple):
-    """The three programs. Values that pass between them are outputs of the one and leaves of the other."""
+    """The three programs. A value that a later program needs is an output of the earlier program, and a leaf there."""
 
     before: Program
     loop: Program
@@ -26,7 +28,7 @@ class Hoisted(NamedTuple):
 
 
 def hoist(whole: Program) -> Hoisted:
-    """Divide a program; elementwise values that two of the three need are computed in both."""
+    """Divide a program into three; an elementwise value that two of them need is computed in both."""
     whole = _parted(whole)
     values, (first, last) = reachable(whole.roots), _apart(whole)
     inside = whole.carried.keys() - first - last
@@ -70,7 +72,7 @@ def hoist(whole: Program) -> Hoisted:
 
 
 def _parted(whole: Program) -> Program:
-    """With each transposed product as two, where some of its row blocks wait for what is carried and some do not."""
+    """The program with transposed products split in two, if only some of their row blocks depend on carried values."""
     late, found = set(), dict[Expression, Expression]()
     for v in reachable(whole.roots):
         if _is_leaf(v, whole.carried) or late.intersection(v.inner):
@@ -91,7 +93,8 @@ def _parted(whole: Program) -> Program:
 
 
 def _apart(whole: Program) -> tuple[set[str], set[str]]:
-    """States that read no other, and states that no other reads; neither is gathered on its way to its next value."""
+    """States that read no other state, and states that no other state reads; neither kind has gathers on its way to the
+    next value."""
     onward = {name: output.value for name, output in whole.carried.items()}
     reads = {name: {v.args[0] for v in reachable([value]) if v.op == "leaf"} for name, value in onward.items()}
     first = {name for name, value in onward.items() if not any(_is_gathered(value, other) for other in onward)}
@@ -103,7 +106,7 @@ def _apart(whole: Program) -> tuple[set[str], set[str]]:
 
 
 def _is_gathered(value: Expression, name: str) -> bool:
-    """Whether a leaf is gathered on its way to a value."""
+    """Whether there is a gather between the leaf ``name`` and the value that depends on it."""
     met = set()
     for v in reachable([value]):
         if _is_leaf(v, (name,)) or met.intersection(v.inner):

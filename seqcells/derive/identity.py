@@ -1,4 +1,4 @@
-"""What a cell computes, as a short text: the same for the same equations, however they are written or printed."""
+"""A short hash of a cell's equations: it depends on what is computed, not on how the source is written or printed."""
 
 import hashlib
 
@@ -12,7 +12,11 @@ from .trace import equations, fed_back
 
 
 def identity(cell: type[Cell]) -> str:
-    """A hash of a cell's equations and of the names that its tensors go by; DerivationError where it has no graph."""
+    """A hash of a cell's equations and of the names of its tensors, 16 hexadecimal digits.
+
+    Raises:
+        DerivationError: the cell's `step` or `weights` has no graph.
+    """
     made = equations(cell)
     states, operand = made.new, fed_back(cell, made)
     operands = [] if operand is made.before[0] else [operand]
@@ -32,7 +36,7 @@ def identity(cell: type[Cell]) -> str:
 
 
 def _made(cell: type[Cell]) -> str:
-    """What a cell's `weights` does, of one that has it."""
+    """The graph of a cell's `weights` as text; "" for a cell that does not override `weights`."""
     if cell.weights is Cell.weights:
         return ""
     try:

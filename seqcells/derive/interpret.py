@@ -1,4 +1,7 @@
-"""Last, one way: run a program over tensors, in their dtype. It knows no cell, no gradient and no direction of time."""
+"""Interpret: run a program on torch tensors, in their dtype; printed kernels are compared with it.
+
+The interpreter knows nothing of cells, gradients or the direction of time.
+"""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -22,17 +25,20 @@ ARITHMETIC: dict[str, Callable[..., Any]] = {
     ">": operator.gt,
 }
 Sizes = dict[str, int]
-"""By axis."""
+"""The size of each axis, by its letter."""
 
 
 def interpret(
     program: Program, given: Mapping[str, Tensor], times: Iterable[int], sizes: Sizes | None = None
 ) -> dict[str, Tensor]:
-    """All steps of a program, in the order of ``times`` → its outputs, what it carried last, the weights' gradients.
+    """Run all steps of a program, in the order of ``times``.
 
     Args:
         given: the leaves by name, shaped as their axes say, and the weights (row blocks · units, units / heads).
-        sizes: of all letters. Default: `measured`, which will not do for a size that results alone have
+        sizes: the sizes of all letters; must be given if only results have a letter. Default: `measured`
+
+    Returns:
+        The outputs, the carried values after the last step, and the weights' gradients, all by name.
     """
     sizes = measured(program, given) if sizes is None else sizes
     like = next(tensor for tensor in given.values() if tensor.is_floating_point())
@@ -60,7 +66,7 @@ def interpret(
 
 
 def measured(program: Program, given: Mapping[str, Tensor]) -> Sizes:
-    """The sizes of the letters of leaves and weights."""
+    """The sizes of letters, as the shapes of leaves and weights show them."""
     leaves = {name: axes for name, axes in program.leaves.items() if not name.startswith("units.")}
     found = {a: size for name, axes in leaves.items() for a, size in zip(axes, given[name].shape, strict=True)}
     ops = [v.op for stage in program.stages for v in stage.gathers]
@@ -72,9 +78,9 @@ def measured(program: Program, given: Mapping[str, Tensor]) -> Sizes:
 
 
 class _Values(dict[Expression, Tensor]):
-    """The values of step t, each a matrix of sequences and units, with one of either where it is the same for all.
+    """The values of step t: matrices (sequences, units), with size 1 along an axis on which the value is constant.
 
-    A number of each head is there for each of the head's units.
+    A number of each head is repeated for each of the head's units.
     """
 
     def __init__(self, leaves: Mapping[str, Tensor], t: int, sizes: Sizes) -> None:
@@ -90,12 +96,12 @@ class _Values(dict[Expression, Tensor]):
 
 
 def _for_units(numbers: Tensor, axis: str, sizes: Sizes) -> Tensor:
-    """Numbers of heads as they are computed with, one for each unit; anything else as it is."""
+    """Numbers of heads in the form for computation, one for each unit; other values are returned unchanged."""
     return numbers.repeat_interleave(sizes["H"] // sizes["N"], 1) if axis == "N" else numbers
 
 
 def _for_heads(vector: Tensor, axis: str, sizes: Sizes) -> Tensor:
-    """Numbers of heads as they are stored, one for each head; anything else as it is."""
+    """Numbers of heads in the form for storage, one for each head; other values are returned unchanged."""
     return vector[:, :: sizes["H"] // sizes["N"]] if axis == "N" and vector.shape[1] > 1 else vector
 
 
@@ -136,7 +142,7 @@ def _by_heads(v: Tensor, heads: int, units: int) -> Tensor:
 
 
 def _along(v: Expression, value: Tensor, axes: str, sizes: Sizes) -> Tensor:
-    """Repeated along the axes that it lacks, summed along those that it has too many."""
+    """A value brought to ``axes``: repeated along axes that it lacks, summed over axes that ``axes`` does not have."""
     has, to = v.unit_axis, axes.replace("T", "").replace("B", "")
     if "B" not in axes:
         value = value.sum(0, keepdim=True)

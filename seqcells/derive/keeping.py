@@ -1,4 +1,4 @@
-"""Any value of a cell's step by name: what a call may keep of all steps besides the output."""
+"""The values of a cell's step by name, which a call may ask for at all time steps (``keep=``) besides the output."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .trace import equations
 
 @cache
 def named_values(cell: type[Cell]) -> Mapping[str, Expression]:
-    """The values of a step by name, each later kind only under names that are still free:
+    """The values of a step by name. Each kind takes only names that the kinds before it left free:
 
-    * the cell's results: its states after the step, its output, what it declares as kept;
-    * what `step` calls its values, as it ends;
-    * gates: the first activation of the gate's part of the input, where there is exactly one. Of an LSTM ``f`` is
-      sigmoid(W_if x + b_if + W_hf h + b_hf), as torch.nn's documentation has it.
+    * the cell's results: its states after the step, its output, and the values that it declares as kept;
+    * the local variables of `step` when it returns;
+    * gates: the first activation of the gate's part of the input, if there is exactly one. For an LSTM, ``f`` is
+      sigmoid(W_if x + b_if + W_hf h + b_hf), as in torch.nn's documentation.
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
@@ -35,9 +35,10 @@ def named_values(cell: type[Cell]) -> Mapping[str, Expression]:
 
 
 def _activated(part: Expression, values: Sequence[Expression]) -> Expression | None:
-    """The activation that a gate's part of the input goes into, where there is exactly one.
+    """The activation that is applied to a gate's part of the input, if there is exactly one.
 
-    On the way to it the part is added to others, and multiplied by what is not another for each sequence and unit.
+    Before the activation the part may be negated, added to other values, and multiplied or divided. The factor must not
+    vary along both sequences and units.
     """
     todo, found = [part], set()
     while todo:
@@ -52,7 +53,7 @@ def _activated(part: Expression, values: Sequence[Expression]) -> Expression | N
 
 
 def sizes_of(cell: type[Cell], names: Sequence[str]) -> dict[str, str]:
-    """The letters of the sizes of values by name; "" for a number of each sequence.
+    """The letters of the sizes of the values of these names; "" for a value that is one number of each sequence.
 
     Raises:
         ValueError: the cell has no such value.
@@ -68,8 +69,9 @@ def sizes_of(cell: type[Cell], names: Sequence[str]) -> dict[str, str]:
 
 
 def operands(cell: type[Cell]) -> Iterator[tuple[str, set[str]]]:
-    """For each product besides the recurrent one its name and the leaves that its operand is made of, of them alone
-    those that no other product or reduction lies between.
+    """The name of each product besides the recurrent one, and the names of the leaves that its operand is made of.
+
+    A leaf that reaches the operand only through another product or a reduction is left out.
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
@@ -86,7 +88,7 @@ def operands(cell: type[Cell]) -> Iterator[tuple[str, set[str]]]:
 
 @cache
 def keeping(cell: type[Cell], names: tuple[str, ...]) -> type[Cell]:
-    """A cell of the same equations, among whose results are the values of those names.
+    """A cell with the same equations that also returns the values of these names.
 
     Raises:
         ValueError: the cell has no such value.
@@ -107,7 +109,10 @@ def keeping(cell: type[Cell], names: tuple[str, ...]) -> type[Cell]:
 
 
 def _evaluated(cell: type[Cell], roots: Sequence[Expression], x: Any, r: Any, s: Any, p: Any) -> dict[Expression, Any]:
-    """The values that roots are made of, from what a step is given: tensors, or symbols of another graph."""
+    """The roots and all values that they depend on, computed from the arguments of a step.
+
+    The arguments are tensors, or symbols of another graph.
+    """
     products = dict(zip(cell.rows_of_products(), _flat(p[len(p) - len(cell.products) :]), strict=True))
     leaves = {f"x.{name}": v for name, v in zip(x._fields, x, strict=True)}
     leaves |= {f"r.{name}": v for name, v in zip(r._fields, r, strict=True)}
@@ -143,6 +148,6 @@ def _evaluated(cell: type[Cell], roots: Sequence[Expression], x: Any, r: Any, s:
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:
-    """Of a record's values, those that there are several of one by one."""
+    """The values of a record, with nested tuples flattened by one level."""
     for value in values:
         yield from value if isinstance(value, tuple) else (value,)

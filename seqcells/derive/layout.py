@@ -1,8 +1,8 @@
-"""Fourth: where an engine has the values of a program. Nothing here is of one language.
+"""Lay out: where an engine stores the values of a program. The layout is the same for C++ and Triton.
 
-A stage of an engine is that of a program for the units of one size: it is known by its number. After the last one of a
-size comes the next step's first one, so what is carried passes in registers. What a later stage reads of an earlier one
-is kept in memory of the engine's; so are the operands of gathers, which all threads read.
+A stage of an engine is the part of a program's stage for the units of one size, and has a number. The last stage of a
+size is followed by its first stage of the next step, so carried values stay in registers. The engine's own memory holds
+the values that a later stage reads, and the operands of gathers, which all threads read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from .stages import Stages, stages_of
 
 
 class Result(NamedTuple):
-    """A value that a stage writes; ``adds`` to what is there."""
+    """A value that a stage writes; with ``adds`` the value is added to the number in the slot."""
 
     value: Expression
     slot: Slot
@@ -27,8 +27,10 @@ class Result(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """What products read: vectors of one size side by side, each written by a stage. ``twice``: written for the next
-    step while it is read for this one."""
+    """The operand of products: vectors of one size side by side, each written by a stage.
+
+    ``twice``: the operand has two buffers, since it is written for the next step while it is read for this step.
+    """
 
     values: tuple[Expression, ...]
     letter: str
@@ -37,7 +39,7 @@ class Operand(NamedTuple):
 
 
 class Multiplied(NamedTuple):
-    """Row blocks ``of`` a weight applied to an operand; transposed, to the row blocks of the operand."""
+    """A product of row blocks ``of`` a weight with an operand; if transposed, with the row blocks of the operand."""
 
     stage: int
     weight: str
@@ -49,7 +51,10 @@ class Multiplied(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A value that a later stage reads; ``twice`` as `Operand`. ``bounded``: it is read where sequences end, alone."""
+    """A value that a later stage reads; ``twice`` as in `Operand`.
+
+    ``bounded``: the value is read only where a sequence has ended, so only calls with boundaries need it.
+    """
 
     value: Expression
     twice: bool
@@ -57,17 +62,16 @@ class Kept(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A value that is summed up over steps and sequences, for the units of one size, and the columns of arrays that get
-    the sum."""
+    """A value that is summed over steps and sequences, for the units of one size, and the columns that get the sum."""
 
     value: Expression
     letter: str
     to: tuple[tuple[str, int, str], ...]
-    """With the axes of the array."""
+    """Array, column, and axes of the array."""
 
 
 class Term(NamedTuple):
-    """A row block of a weight's gradient: the columns of arrays that are multiplied, over all steps and sequences."""
+    """A row block of a weight's gradient: the two array columns whose product is summed over steps and sequences."""
 
     weight: str
     block: int
@@ -77,8 +81,11 @@ class Term(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A program as an engine has it. ``blocks`` are each stage's elementwise values in order, also those that an
-    earlier one has made but that cost less to make again than to keep."""
+    """A program in the form for an engine.
+
+    ``blocks`` are each stage's elementwise values in order. They include values of earlier stages that are cheaper to
+    recompute than to keep.
+    """
 
     program: Program
     stages: Stages
@@ -94,7 +101,7 @@ class Layout(NamedTuple):
 
     @property
     def arrays(self) -> list[str]:
-        """The names of the caller's arrays that values are in, in order."""
+        """The names of the caller's arrays that hold values, in order."""
         found = [slot.array for slot in self.slots.values() if slot.where != "COUNT"]
         found += [each.slot.array for results in self.results for each in results]
         found += [product.weight for product in self.products]
@@ -104,8 +111,10 @@ class Layout(NamedTuple):
 
     @property
     def histories(self) -> dict[str, str]:
-        """What forward leaves of all steps for backward, besides the output: arrays, and the letters of their units'
-        size, or "" for numbers."""
+        """The arrays that forward leaves for backward, of all steps, besides the output.
+
+        An array's value is the letter of its units' size; "" if it holds one number of each sequence.
+        """
         found = {}
         for k, results in enumerate(self.results):
             slots = [each.slot for each in results if each.slot.axes.startswith("T") and each.slot.working]
@@ -113,7 +122,7 @@ class Layout(NamedTuple):
         return found
 
     def for_weights(self) -> dict[str, str]:
-        """Likewise what backward leaves for the weights' gradients, besides that of the gates."""
+        """The arrays that backward leaves for the weights' gradients, and their letters; not the gates' gradient."""
         found = {}
         for k, results in enumerate(self.results):
             arrays = [each.slot.array for each in results]
@@ -122,8 +131,10 @@ class Layout(NamedTuple):
 
     @property
     def gates_inside(self) -> bool:
-        """Whether the input's gates may be made step by step: no reduction reads them, and no stage that precedes all
-        products, since that runs with the step before."""
+        """Whether the input's gates may be projected step by step instead of for all steps in advance.
+
+        No reduction or product may read them. No first stage may read them either, as it runs in the previous step.
+        """
         first = [self.stages.first(letter) for letter in self.stages.letters]
         read = [arg for k in first for v in self.blocks[k] for arg in v.inner]
         read += [each.value for k in first for each in self.results[k]]
@@ -132,21 +143,21 @@ class Layout(NamedTuple):
 
     @property
     def gates_at(self) -> int:
-        """The first stage that may read the input's gates when they are made step by step."""
+        """The first stage that may read the input's gates if they are projected step by step."""
         return next(k for k in range(1, self.stages.count) if self.stages.letter[k] == "H")
 
     def columns(self, array: str) -> int:
-        """How many columns of an array are written, each of all units or of one number."""
+        """How many columns of an array are written; a column has all units, or one number."""
         slots = [each.slot for results in self.results for each in results]
         return 1 + max((slot.column for slot in slots if slot.array == array), default=-1)
 
 
 def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
-    """Those of both passes, derived with all boundaries.
+    """The layouts of forward and backward, which must be derived with all boundaries.
 
     Raises:
-        DerivationError: no engine runs such a cell: with reductions of heads, heads of two sizes, or weights made of
-            weights.
+        DerivationError: no engine runs the cell, because it has reductions of heads, heads of two sizes, or weights
+            made of weights.
     """
     values = reachable([*derived.forward.roots, *derived.backward.roots])
     _check(cell, values)
@@ -154,7 +165,7 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
     letters = dict.fromkeys(["H", *filter(None, (v.unit_axis for v in values))])
     forward, backward = (_Places(columns, p, stages_of(p, (*letters,))) for p in derived[:2])
     for name, output in derived.forward.outputs.items():
-        if columns[name] != columns["output"] or name == "output":  # a state that is the output is read there
+        if columns[name] != columns["output"] or name == "output":  # a state may be the output, in one array
             forward.write(output, columns[name])
     for state, (name, onward) in zip(cell.states, derived.forward.carried.items(), strict=True):
         forward.carry(name, onward, f"initial.{state}", f"final.{state}")
@@ -169,7 +180,7 @@ def layouts(cell: type[Cell], derived: Derivation) -> tuple[Layout, Layout]:
             backward.write(output, slot._replace(where="GIVEN", array=to[0]))
             summed.setdefault((value, "H"), []).append(("grad_bias_ih", slot.column, "H"))
         elif slot.axes in ("H", ""):
-            # A number that is summed has no size of its own: any stage sums it that comes after it is made.
+            # A value without units has no letter: any stage after the value is made may sum it.
             letter = output.axes or value.unit_axis or backward.letter_of(value)
             summed.setdefault((value, letter), []).append((*to, slot.axes))
         else:
@@ -193,17 +204,17 @@ def _check(cell: type[Cell], values: Sequence[Expression]) -> None:
 
 
 def refuse(cell: type[Cell], found: Mapping[str, bool], words: str) -> None:
-    """DerivationError where a cell has something of what is told, by name."""
+    """Raise a `DerivationError` if a cell has one of the features in ``found``; the message names the features."""
     if any(found.values()):
         raise DerivationError(f"{cell.__name__} has {', '.join(name for name, has in found.items() if has)}: {words}")
 
 
 FOR_WEIGHTS = "grad_products", "multiplied"
-"""The arrays that backward leaves for the weights' gradients; of a size besides H its letter follows."""
+"""The arrays that backward leaves for the weights' gradients; for a size besides H the letter is appended."""
 
 
 class _Places:
-    """Finds the places of one program's values."""
+    """Builds the layout of one program."""
 
     def __init__(self, columns: dict[str, Slot], program: Program, stages: Stages) -> None:
         self._columns, self._program, self._stages = columns, program, stages
@@ -213,7 +224,7 @@ class _Places:
         self._taken: dict[str, int] = {}
 
     def letter_of(self, value: Expression) -> str:
-        """The size of the stage that makes a value."""
+        """The letter of the stage that makes a value."""
         return self._stages.letter[self._stages.making(value)]
 
     def write(self, output: Output, slot: Slot, adds: bool = False) -> None:
@@ -222,7 +233,7 @@ class _Places:
         self._results[stage].append(Result(output.value, slot, adds))
 
     def carry(self, name: str, onward: Output, begin: str, end: str) -> None:
-        """What passes from the last stage to the first; its first values, and where its last ones go."""
+        """Carry a value from step to step: array ``begin`` has its first values, array ``end`` gets its last values."""
         leaf = next((v for v in self._leaves() if v.args[0] == name), None)
         if leaf is not None:
             self._slots[leaf] = Slot("CARRIED", "BH", begin)
@@ -230,8 +241,11 @@ class _Places:
         self._results[self._stages.last(onward.axes.strip("B"))].append(Result(onward.value, slot))
 
     def term(self, outer: Outer, previous: str) -> Term:
-        """Where the two vectors of an outer product are, over all steps: written for that alone where they are not.
-        ``previous`` is the leaf that the caller has so."""
+        """The places of both vectors of an outer product, for all steps.
+
+        A vector that no array holds is written to an array for the weights' gradients. ``previous`` names the leaf that
+        the caller's array ``previous`` holds; "" if none.
+        """
         operand, (rows, columns) = outer.operand, outer.axes
         if operand.op is where and operand.args[0].args[0] == "valid":
             operand = operand.args[1]
@@ -239,7 +253,7 @@ class _Places:
         if entered.op == "leaf" and entered.args[0] == previous:
             to = "previous", 0
         else:
-            # Zero where a sequence has ended: there may be anything.
+            # Writes the operand with its `where`: without, it could be any number after a sequence has ended.
             to = self._history(outer.operand, "multiplied", columns)
         return Term(outer.weight, outer.block, outer.heads, self._history(outer.d, "grad_products", rows), to)
 
@@ -286,7 +300,7 @@ class _Places:
                     products.append(one)
             else:
                 reductions.append((stage, v))
-        reductions.sort(key=lambda each: each[1].op.name != "mean")  # of which the variance of the same is made
+        reductions.sort(key=lambda each: each[1].op.name != "mean")  # a variance uses the mean of its values
         parts = blocks, self._slots, kept, operands, products, reductions, self._results, sums, terms
         return Layout(program, self._stages, *parts)
 
@@ -299,13 +313,13 @@ class _Places:
         ]
 
     def _blocks(self, gathers: list[Expression], operands: list[Operand]) -> list[list[Expression]]:
-        """What each stage makes: what it is there for, and what that is made of."""
+        """The elementwise values of each stage: its results, the values that later stages read, and their parts."""
         read = [(v, stage) for each in operands for v, stage in zip(each.values, each.stages, strict=True)]
         read += [(v, self._stages.making(v)) for each in gathers if not isinstance(each.op, Product) for v in each.args]
         found = []
         for k in range(len(self._results)):
             wanted = [each.value for each in self._results[k]] + [v for v, stage in read if stage == k]
-            # What later stages read.
+            # Adds the values that later stages read.
             block = self._program.stages[self._stages.before[k]].block
             wanted += [v for v in block if self._stages.of[v] == k and not self._is_cheap(v)]
             made = self._made(wanted, k)
@@ -323,12 +337,14 @@ class _Places:
         return made
 
     def _is_cheap(self, v: Expression, most: int = 3) -> bool:
-        """Whether a stage makes a value of an earlier one again: what boundaries choose, and what few operations make
-        of what is in memory."""
+        """Whether later stages recompute a value instead of reading it from memory.
+
+        They recompute choices at boundaries, and values that at most ``most`` levels of operations make from memory.
+        """
         if not v.gathers and v.inner and not v.unit_axis:
-            return True  # of numbers, which each stage has
+            return True  # one number of each row, from numbers that each stage has
         if v.op == ">" and not any(map(self._is_carried, v.args)):
-            return True  # of what is kept, if need be: it is no vector of numbers itself
+            return True  # a condition is no vector of numbers, so its arguments are kept instead, if necessary
         if v.gathers or not v.inner or most == 0 or self._is_entering(v):
             return False
         if v.op is where and v.args[0].args[0] in ("valid", "reset"):
@@ -336,17 +352,20 @@ class _Places:
         return v.op in ("+", "-", "*", "neg", ">") and all(self._is_there(arg, most - 1) for arg in v.args)
 
     def _is_there(self, v: Expression, most: int) -> bool:
-        """Whether a later stage finds a value in memory, or makes it."""
+        """Whether a later stage has a value in memory, or recomputes it."""
         if v.op == "leaf":
             return not self._is_carried(v)
         return v.op == "constant" or self._is_entering(v) or self._is_cheap(v, most)
 
     def _is_entering(self, v: Expression) -> bool:
-        """Whether it is a state as it enters the step."""
+        """Whether a value is a state as it enters the step, after the choice at a reset."""
         return v.op is where and self._is_carried(v.args[2])
 
     def _unended(self, value: Expression) -> Expression:
-        """What a value is in sequences that have not ended; what is carried is there for the first stage alone."""
+        """The value in sequences that have not ended, without the choice at their end.
+
+        A choice of a carried value stays, as only the first stage has carried values.
+        """
         while value.op is where and value.args[0].args[0] == "valid" and not self._is_carried(value.args[1]):
             value = value.args[1]
         return value
@@ -355,7 +374,7 @@ class _Places:
         return value in self._slots and self._slots[value].where == "CARRIED"
 
     def _kept(self, gathers: list[Expression], blocks: list[list[Expression]]) -> list[Kept]:
-        """What a later stage reads of an earlier one, and what is reduced between stages."""
+        """The values that a later stage reads from an earlier stage, and the arguments of reductions."""
         reduced = dict.fromkeys(v.args[0] for v in gathers if not isinstance(v.op, Product))
         later: dict[Expression, bool] = {}
         plain: set[Expression] = {*reduced}

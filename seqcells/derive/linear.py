@@ -1,4 +1,4 @@
-"""Whether a cell's new state is linear in the old one, unit by unit: then chunks of a sequence can run side by side."""
+"""Whether a cell's new state is linear in the old one, unit by unit; then chunks of a sequence can run in parallel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INDEPENDENT, LINEAR, OTHERWISE = range(3)
 
 @constant
 def why_not_linear(cell: type[Cell]) -> str | None:
-    """Why s' = a s + b does not hold for the cell's one state, a and b being of the input alone, or None."""
+    """Why s' = a s + b does not hold for the cell's only state, or None; a and b depend on the input alone."""
     if len(cell.states) > 1:
         return "the cell has several states"
     try:
@@ -31,7 +31,7 @@ def why_not_linear(cell: type[Cell]) -> str | None:
 
 
 def _degree(value: Expression, inner: list[int]) -> int:
-    """How a value depends on the state, from how its arguments do."""
+    """How a value depends on the state, given how each of its arguments does."""
     if not any(inner):
         return INDEPENDENT
     if value.gathers or OTHERWISE in inner:

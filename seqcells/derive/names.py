@@ -1,4 +1,4 @@
-"""What printed functions call the values of a program."""
+"""Identifiers for the values of a program in printed functions."""
 
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -9,7 +9,7 @@ from .expressions import Expression
 def identifiers(
     values: Iterable[Expression], called: Callable[[Expression], str], reserved: Collection[str]
 ) -> dict[Expression, str]:
-    """A name for each, no two the same: what it is ``called``, as an identifier, and a number where that is taken."""
+    """A distinct identifier for each value: the name from ``called``, with a number appended if the name is taken."""
     names: dict[Expression, str] = {}
     taken, counts = set(reserved), dict[str, int]()
     for v in values:

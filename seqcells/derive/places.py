@@ -1,5 +1,7 @@
-"""Where each stage of a pass has its values, by the names and columns of arrays: a `Layout` for engines that address
-all memory alike, their own too."""
+"""The arrays and columns that each stage of a pass reads and writes.
+
+This is a `Layout` for engines that address their own memory in the same way as the caller's arrays.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,27 +11,28 @@ from .expressions import Expression
 from .layout import Layout, Slot
 
 Place = tuple[str, int, Expression]
-"""An array, a column of it, and the value that is there."""
+"""The name of an array, a column of the array, and the value that the column holds."""
 
 
 class Places:
-    """Besides the arrays of a `Layout` there are
+    """The places of all values of a pass. There are the arrays of a `Layout`, and also:
 
     * ``carried``: the states, or their gradients, that pass from step to step, in the order of the cell's states;
-    * ``before.<state>``: the array ``after.<state>``, a step earlier;
+    * ``before.<state>``: the array ``after.<state>``, one step earlier;
     * ``units``: the number of units;
-    * ``kept``, and of numbers of a row ``kept_numbers``: what a later stage of the step reads;
-    * ``operand.<k>``: what products read, once for each number of heads; ``product.<k>``: what the k-th one gives;
-    * ``sums``, ``sums_numbers``: what is added up over all steps.
+    * ``kept``: values that a later stage of the same step reads; ``kept_numbers``: such values without units;
+    * ``operand.<k>``: the k-th operand of products, one array for each number of heads; ``product.<k>``: the result of
+      the k-th product;
+    * ``sums``, ``sums_numbers``: values that are summed over all steps.
 
-    A value that is summed up and in the history of all steps, too, is summed up from there. The gradient of what
-    is the same for all sequences of a step, or for all units too, is there for each of them.
+    A summed value that an array also holds for all steps is summed from that array. A parameter may be shared by all
+    sequences of a step, or by all units too; its gradient is stored for each sequence and unit.
 
     Attributes:
-        reads, writes: of each stage, by array.
-        arrays: axes and number of columns of each.
-        operand_of: of each product the number of its operand.
-        sums: array, column, and the parameters' columns that get the sum of it, with their axes.
+        reads, writes: the places that each stage reads and writes, grouped by array.
+        arrays: the axes and the number of columns of each array.
+        operand_of: the number of each product's operand.
+        sums: for each sum the array and column of its terms, and the parameters' columns that get it, with their axes.
     """
 
     layout: Layout
@@ -60,7 +63,7 @@ class Places:
         self.arrays = self._arrays(cell)
 
     def _summed(self, k: int) -> tuple[str, int]:
-        """Where a sum's terms are: in a history, or added up already."""
+        """The place of a sum's terms: an array of all steps, or an array into which each step adds."""
         value = self.layout.sums[k].value
         for results in self.layout.results:
             for each in results:
@@ -91,7 +94,7 @@ class Places:
                         yield f"operand.{operand}", column, value
 
     def _reads(self, k: int) -> Iterable[Place]:
-        made = {*self.layout.blocks[k], *(v for _, v in self.layout.reductions)}  # the latter in no array
+        made = {*self.layout.blocks[k], *(v for _, v in self.layout.reductions)}  # reductions are in no array
         needed = [arg for v in self.layout.blocks[k] for arg in v.inner] + [v for _, _, v in self.writes[k]]
         for v in dict.fromkeys(needed):
             if v not in made and v.op != "constant" and not (v.op == "leaf" and v.args[0] in ("valid", "reset")):
@@ -141,7 +144,7 @@ class Places:
 
 
 def columns(places: Iterable[Place]) -> dict[str, tuple[int, ...]]:
-    """The columns of each array that some places have."""
+    """The columns of each array that occur among the places."""
     found: dict[str, tuple[int, ...]] = {}
     for array, column, _ in places:
         found[array] = (*found.get(array, ()), column)
@@ -149,7 +152,7 @@ def columns(places: Iterable[Place]) -> dict[str, tuple[int, ...]]:
 
 
 def _by_array(places: Iterable[Place]) -> list[Place]:
-    """Those of one array together, in the order in which arrays are met first."""
+    """The places grouped by array, in the order in which arrays occur first, and sorted by column."""
     found: dict[str, list[Place]] = {}
     for place in places:
         found.setdefault(place[0], []).append(place)

@@ -1,4 +1,4 @@
-"""Third: what forward saves, what backward computes again, and both as named assignments in order."""
+"""Plan, for cells of one stage: the saved values, the recomputed values, and both passes as assignments in order."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -9,12 +9,15 @@ from .differentiate import gradients
 from .expressions import DerivationError, Expression, Graph, reachable
 from .trace import equations
 
-# What the printed functions call their own arguments and results.
+# Names that the printed functions use for their own arguments and results.
 RESERVED = {*ACTIVATIONS, "x", "r", "s", "p", "n", "d", "saved", "dx", "dr", "ds", "dp", "zero", "tl", "T", "V"}
 
 
 class Block(NamedTuple):
-    """The body of a function: everything in it in order, what is assigned to a name, all names; None is zero."""
+    """The body of a function: its values in order, the values assigned to a name, all names, and the results by record.
+
+    A result of None is zero.
+    """
 
     values: list[Expression]
     assigned: list[Expression]
@@ -23,7 +26,11 @@ class Block(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A cell's two functions, what the records hold that they are given, and what the printed files explain."""
+    """A cell's forward and backward function, the fields of their records, and facts for the printed table.
+
+    * ``shared``: for each recurrent gate, the input's gate with the same gradient, or -1;
+    * ``previous``, ``next``: which states before and after the step the backward function reads.
+    """
 
     cell: type[Cell]
     fields: dict[str, tuple[str, ...]]
@@ -35,10 +42,10 @@ class Plan(NamedTuple):
 
 
 def plan(cell: type[Cell]) -> Plan:
-    """Derive a cell's kernels.
+    """Derive the forward and backward functions of a cell of one stage.
 
     Raises:
-        DerivationError: its `step` cannot be derived.
+        DerivationError: the cell's `step` cannot be derived, or has a further product or a reduction.
     """
     graph, _, states = equations(cell)
     if any(value.gathers for value in reachable(states)):
@@ -48,13 +55,13 @@ def plan(cell: type[Cell]) -> Plan:
     fields = {"x": cell.gates, "r": cell.recurrent_gates, "s": cell.states, "p": cell.P._fields}
     wanted = {f"d{k}": tuple(total.get(_leaf(graph, k, f)) for f in names) for k, names in fields.items()}
 
-    # The first state of a projected cell is kept only after its projection.
+    # The first state of a projected cell is available only after its projection, so backward cannot read it.
     given = {v: _leaf(graph, "n", state) for v, state in new.items() if state in cell.states[cell.projection :]}
     saved = _to_save(_present(wanted), reachable(states), given)
     called = {value: state for value, state in new.items() if value.inner} | graph.names()
     forward = _block({"n": states, "saved": tuple(saved)}, called)
 
-    # Backward in terms of what it is given.
+    # Rewrites the gradients in terms of the leaves that the backward function is given.
     given |= {value: _leaf(graph, "saved", forward.names[value]) for value in saved}
     for value in reachable(_present(wanted)):
         if value not in given:
@@ -77,13 +84,13 @@ def plan(cell: type[Cell]) -> Plan:
 
 
 def _leaf(graph: Graph, record: str, field: str) -> Expression:
-    """What a printed function is given."""
+    """The leaf for a field of a record, which a printed function takes as an argument."""
     axes = {"x": "TBH", "p": "H"}.get(record, "BH")
     return graph.leaf(f"{record}.{field}", axes)
 
 
 def _record(value: Expression) -> str:
-    """What a leaf is a field of; of any other value ""."""
+    """The record that a leaf is a field of; "" for a value that is no leaf."""
     return value.args[0].partition(".")[0] if value.op == "leaf" else ""
 
 
@@ -92,7 +99,7 @@ def _present(results: dict[str, tuple]) -> list[Expression]:
 
 
 def _to_save(roots: list[Expression], forward: list[Expression], given: Mapping) -> list[Expression]:
-    """The values of forward that backward mentions and that do not follow from the states, in order."""
+    """The forward values that the backward pass uses and that cannot be recomputed from the states, in order."""
 
     def follow(mentioned: Collection[Expression]) -> tuple[set[Expression], list[Expression]]:
         known, saved = set(), []
@@ -117,7 +124,10 @@ def _to_save(roots: list[Expression], forward: list[Expression], given: Mapping)
 
 
 def _block(results: dict[str, tuple], names: Mapping[Expression, str]) -> Block:
-    """Assign what has a name, is a result, or is used more than once; the rest is written where it is used."""
+    """The body of a function. A value is assigned if it has a name, or is used more than once (a result is a use).
+
+    All other values are printed inside the expression that uses them.
+    """
     values = reachable(_present(results))
     used = _present(results) + [arg for value in values for arg in value.inner]
     assigned = [value for value in values if value.inner and (value in names or used.count(value) > 1)]
@@ -131,7 +141,7 @@ def _block(results: dict[str, tuple], names: Mapping[Expression, str]) -> Block:
 
 
 def _made_up(value: Expression, names: Mapping[Expression, str]) -> str:
-    """A name from the parts of a value that the source gives none."""
+    """A name for a value without a name in the source, from the names of its parts."""
     if not value.inner:
         record, _, field = value.args[0].partition(".")
         return field if record == "saved" else f"{record}_{field}"

@@ -1,4 +1,4 @@
-"""Last: the plans as source text in Triton, and how both languages write an expression."""
+"""Print: the plans of cells of one stage as Triton source, and the text of an expression in Triton and in C++."""
 
 import ast
 import inspect
@@ -30,15 +30,15 @@ CELLS = {{
 }}
 """
 
-# What each function is given.
+# The arguments of each printed function.
 SIGNATURES = {"forward": "x r s p", "backward": "saved s n p d"}
 
-# How tightly each operator binds; the right operand of a binary one has to bind more tightly.
+# Precedence of the operators. The right operand of a binary operator needs a higher precedence, or parentheses.
 BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
 
 def triton(plans: Sequence[Plan]) -> str:
-    """The text of kernels/triton/device/cells.py, below its head."""
+    """The text of kernels/triton/device/cells.py below its hand-written head."""
     values = [value for plan in plans for block in (plan.forward, plan.backward) for value in block.values]
     return TRITON.format(
         activations=", ".join(sorted({value.op.name for value in values if isinstance(value.op, Activation)})),
@@ -70,30 +70,35 @@ def _tuple(*items: str) -> str:
 
 
 def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
-    """For each record that is read: the leaves' names and where they are."""
+    """For each record that a function reads: the leaves' names, and the place of each leaf in the record."""
     read = {v.args[0]: name for v, name in block.names.items() if v.op == "leaf"}
     places = ({f"{k}.{f}": f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in plan.fields.items())
     return [loads for at in places if (loads := {read[leaf]: place for leaf, place in at.items() if leaf in read})]
 
 
 def _spelled(block: Block) -> Block:
-    """The block with its numbers as they are written."""
+    """The block with the text of each constant among its names."""
     numbers = {v: number_in_python(v.args[0]) for v in block.values if v.op == "constant"}
     return block._replace(names=block.names | numbers)
 
 
 def number_in_python(value: float) -> str:
-    """A number as Triton reads it."""
+    """The text of a number in Triton source."""
     return repr(value).replace("e+", "e") if math.isfinite(value) else f'float("{value}")'
 
 
 def formula(value: Expression, names: Mapping[Expression, str], whole: bool = False, number: str = "{}") -> str:
-    """An expression as both languages write it; ``whole`` spells it out though it has a name. ``number`` is how an
-    argument of a function is written that is a constant."""
+    """The text of an expression, in Triton and in C++.
+
+    Args:
+        names: the names of values, which are printed in place of the values' own formulas.
+        whole: whether the formula of ``value`` itself is printed although it has a name. Default: False
+        number: the format of a constant that is an argument of a function. Default: the constant's name
+    """
     if value in names and not whole:
         return names[value]
     if isinstance(value.op, Activation):
-        # What boundaries choose may be a number.
+        # A boundary's `where` also takes plain numbers, so its constants are not written in the format `number`.
         chosen = value.op is where and value.args[0].args[0] in ("valid", "reset")
         texts = [(arg.op == "constant" and not chosen, formula(arg, names, number=number)) for arg in value.args]
         return f"{value.op.name}({', '.join(number.format(text) if wide else text for wide, text in texts)})"
@@ -109,22 +114,22 @@ def formula(value: Expression, names: Mapping[Expression, str], whole: bool = Fa
 
 
 def _about(plan: Plan, kind: str) -> str:
-    """A printed function's documentation."""
+    """The docstring of a printed function."""
     if kind == "backward":
         return f"Gradients of {plan.cell.name}_forward, which saved {', '.join(plan.fields['saved']) or 'nothing'}."
     return equations_of(plan.cell)
 
 
 def equations_of(cell: type[Cell]) -> str:
-    """What a cell is, and its equations as their author wrote them."""
+    """The first line of a cell's docstring, and the body of its `step` as source."""
     title = (inspect.getdoc(cell) or cell.__name__).splitlines()[0]
     try:
         source = textwrap.dedent(inspect.getsource(cell.step))
         body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)).body
-    except (OSError, SyntaxError, StopIteration):  # typed into an interpreter, or no function of its own
+    except (OSError, SyntaxError, StopIteration):  # the source is not in a file, or `step` is no `def`
         return title
     lines = source.splitlines()[body[0].lineno - 1 : body[-1].end_lineno]
-    # What stands before the first statement is its indentation, or a `def` on the same line.
+    # The text before the first statement is indentation, or a `def` on the same line, which is replaced by spaces.
     lines[0] = " " * body[0].col_offset + lines[0][body[0].col_offset :]
     equations = textwrap.dedent("\n".join(lines))
     return f"{title}\n\n{equations.rstrip()}\n"

@@ -1,4 +1,4 @@
-"""Last, in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
+"""Print in C++: a cell's two passes as structs, for the loop of kernels/cpu."""
 
 import math
 import re
@@ -14,18 +14,18 @@ from .layout import Kept, Layout, Slot, layouts, refuse
 from .names import identifiers
 from .print import equations_of, formula
 
-# Names that C++ keeps to itself and Python does not.
+# Keywords of C++ that are valid names in Python.
 CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
 friend goto inline int long mutable namespace new operator private protected public register short signed sizeof
 static struct switch template this throw true typedef typename union unsigned using virtual void volatile"""
 RESERVED = {*ACTIVATIONS, *CPP_WORDS.split(), "v", "T", "V", "valid", "reset"}
-"""Names that the printed functions use, and those that they cannot."""
+"""Names that values cannot have: names that the printed functions use themselves, and keywords of C++."""
 ARGUMENTS = "[[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset"
 AXES = {"TBH": "TBH", "BH": "BH", "H": "H", "TB": "TB", "B": "B", "": "NONE"}
 
 
 STRUCT = "Equations"
-"""The name of any cell's struct: a cell's own may be anything, even what the headers call something else."""
+"""The name of every cell's struct. A cell's own name could collide with a name of the headers."""
 
 
 CELLS = """
@@ -40,7 +40,7 @@ SEQCELLS_UNIT_END
 
 
 def cpp_cells(cells: Sequence[type[Cell]]) -> str:
-    """The text of kernels/cpu/cells.h, below its head: each cell's struct in a namespace, and a list of them all."""
+    """The text of kernels/cpu/cells.h below its head: each cell's struct in a namespace, and a list of all structs."""
     structs, rows = [], []
     for cell in cells:
         text = cpp_struct(cell, layouts(cell, derive(cell, reset=True, lengths=True, kept=())))
@@ -55,7 +55,7 @@ def cpp_struct(cell: type[Cell], both: tuple[Layout, Layout]) -> str:
     """The text of a cell's struct: ``Forward`` and ``Backward``, laid out with all boundaries.
 
     Raises:
-        DerivationError: the loop of kernels/cpu does not read what the cell does.
+        DerivationError: the cell has a stream that all sequences of a step share, which the CPU's loop cannot read.
     """
     of_steps = any(slot.axes not in AXES for layout in both for slot in layout.slots.values())
     refuse(cell, {"streams that all sequences of a step share": of_steps}, "no loop on the CPU runs that yet")
@@ -65,7 +65,7 @@ def cpp_struct(cell: type[Cell], both: tuple[Layout, Layout]) -> str:
 
 
 class _Printed:
-    """One pass."""
+    """The C++ text of one pass."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.program, self.sizes = layout, layout.program, layout.stages
@@ -75,7 +75,7 @@ class _Printed:
         written += [each.value for each in layout.kept] + [v for each in layout.operands for v in each.values]
         gathers = [v for stage in self.program.stages for v in stage.gathers]
         leaves = [v for v in layout.slots if v.op == "leaf"]
-        # A condition is no number: whatever needs it compares once more.
+        # A condition is not stored as a number: each value that needs it repeats the comparison.
         numbers = [v for block in self.stages for v in block if not v.unit_axis and v.op != ">"]
         numbered = dict.fromkeys(v for v in [*leaves, *gathers, *written, *numbers] if v.op != "constant")
         self.number = {v: k for k, v in enumerate(numbered)}
@@ -89,7 +89,7 @@ class _Printed:
         self._gathered()
 
     def _names(self) -> dict[Expression, str]:
-        """Of all that is in memory, has a name in the cell's source, or is used more than once."""
+        """The names of all values that are in memory, have a name in the cell's source, or are used more than once."""
         values = dict.fromkeys([*self.number, *(v for block in self.stages for v in block)])
         used = [arg for v in values for arg in v.inner]
         named = [v for v in values if v in self.number or v in self.program.names or used.count(v) > 1]
@@ -112,7 +112,7 @@ class _Printed:
             self.slots[v] = Slot("NUMBER", "B", column=k)
 
     def struct(self, kind: str, gates: int) -> str:
-        """Its text."""
+        """The text of the pass's struct."""
         layout = self.layout
         kept = ", ".join(
             f"{{{_bool(k.twice)}, {_bool(k.bounded)}, {', '.join(map(str, self._operand_of(k)))}}}" for k in layout.kept
@@ -171,14 +171,14 @@ class _Printed:
         return f"struct {kind} {{\n{textwrap.indent(chr(10).join(lines), '    ')}\n}};"
 
     def _mean_of(self, reduction: Expression) -> int:
-        """The mean that a variance needs not find once more; -1 where there is none."""
+        """The number of the reduction that is the mean of the same values, which a variance reuses; -1 if none is."""
         if reduction.op.name != "variance":
             return -1
         others = enumerate(v for _, v in self.layout.reductions)
         return next((k for k, v in others if v.op.name == "mean" and v.args == reduction.args), -1)
 
     def _operand_of(self, kept: Kept) -> tuple[int, int]:
-        """The operand, and its block, that is the same value and lives as long; -1 where there is none."""
+        """The operand and its block with the same value and lifetime as a kept value; the operand is -1 if none has."""
         for k, operand in enumerate(self.layout.operands):
             first = not self.sizes.before[self.sizes.making(kept.value)]
             if operand.twice and first and kept.value in operand.values and kept.value.unit_axis == operand.letter:
@@ -186,11 +186,11 @@ class _Printed:
         return -1, 0
 
     def _letter(self, letter: str) -> int:
-        """The number of a size."""
+        """The number of the size that a letter names."""
         return self.sizes.letters.index(letter)
 
     def _onward(self) -> list[tuple[int, int, int]]:
-        """What becomes what is carried: values of the last stage, and those that the first one reads."""
+        """For each carried value: the last stage's value, the first stage's value that it becomes, the size number."""
         pairs = []
         for leaf, slot in self.slots.items():
             if slot.where == "CARRIED":
@@ -199,10 +199,10 @@ class _Printed:
         return pairs
 
     def _places(self, k: int) -> tuple[list[str], list[str]]:
-        """What a stage reads and writes."""
+        """The slots that a stage reads, and the slots that it writes."""
         made = set(self.stages[k])
         needed = [v for v in self.stages[k] for v in v.inner] + [r.value for r in self.layout.results[k]]
-        # What is only passed on: to a later stage, or to products.
+        # A value may only be passed on, to a later stage or to products.
         needed += [each.value for each in self.layout.kept if self.sizes.making(each.value) == k]
         for each in self.layout.operands:
             needed += [v for v, stage in zip(each.values, each.stages, strict=True) if stage == k]
@@ -213,7 +213,7 @@ class _Printed:
         reads = [v for v in reads if v.op != "leaf" or v.args[0] not in ("valid", "reset")]
         results = [self._slot(r.value, r.slot, r.adds) for r in self.layout.results[k]]
         results += [self._slot(each.value) for each in self.layout.kept if self.sizes.making(each.value) == k]
-        # A product that is kept is there as it is made.
+        # The stage that makes a kept product reads it as the product, not from the memory of kept values.
         here = {v: slot for v, slot in self.products.items() if self.sizes.making(v) == k}
         return [self._slot(v, here.get(v)) for v in reads], results
 
@@ -230,7 +230,7 @@ class _Printed:
         return f"{{{', '.join(map(str, parts))}, {_bool(slot.working)}, {_bool(adds)}}}"
 
     def _functions(self, k: int, block: Sequence[Expression]) -> list[str]:
-        """A stage's values: those of a row, then those of each unit."""
+        """Two functions for a stage: one for the values of a row (one number each), one for the values of each unit."""
         row = [v for v in block if not v.unit_axis]
         units = [v for v in block if v.unit_axis or v.op == ">"]
         return [self._function(f"row{k}", row), self._function(f"units{k}", units)]

@@ -1,5 +1,7 @@
-"""Last, for programs of stages in Triton: a function for each stage of each pass, and tables of what it reads and
-writes. Stages are cut at products alone: a function has whole rows, and reduces them where it is."""
+"""Print in Triton, for cells of several stages: a function for each stage, and tables of the arrays that it uses.
+
+Stages are cut at products alone. A function has whole rows, so it computes reductions itself.
+"""
 
 import json
 import keyword
@@ -37,23 +39,25 @@ CELLS = {{
 
 RESERVED = {*ACTIVATIONS, *keyword.kwlist, "reduced", "stage", "read", "valid", "boundary", "row", "numbers"}
 RESERVED |= {"tl", "triton", "CELLS", "Multiplied", "Pass", "Stage", "Staged", "Sum", "Term"}
-"""Names that the printed functions use, and those that they cannot."""
+"""Names that values cannot have: names that the printed text uses itself, and keywords of Python."""
 MASKS = {"valid": "valid", "reset": "boundary"}
 ARGUMENTS = "read, valid, boundary, row"
 WIDTH = 116
-"""Of a line of a function's body."""
+"""The most characters of a line in a function's body, indentation aside."""
 PASS_WIDTH, STAGE_WIDTH = 107, 99
-"""Of what the table says of a pass, and of a stage."""
+"""The most characters of a line about a pass, and about a stage, in the printed table, indentation aside."""
 
 
 def triton_stages(cells: Sequence[type[Cell]], kept: Sequence[str] = ()) -> str:
-    """The text of kernels/triton/device/staged_cells.py, below its head; of any cells it can be imported from any file.
+    """The text of kernels/triton/device/staged_cells.py below its head.
+
+    The text imports by absolute names, so with any cells it can also be a file elsewhere.
 
     Args:
-        kept: the results of the cells that forward leaves of all steps, by name.
+        kept: names of the kept values that the forward pass returns for all steps. Default: none
 
     Raises:
-        DerivationError: a cell's `step` cannot be derived, or is what `layouts` does not lay out.
+        DerivationError: a cell's `step` cannot be derived or laid out, or no Triton plan runs such a cell.
     """
     passes = [_passes(cell, kept) for cell in cells]
     values = [v for both in passes for each in both for block in each.blocks for v in block]
@@ -84,7 +88,7 @@ def _row(cell: type[Cell], both: "Sequence[_Printed]") -> str:
 
 
 class _Printed:
-    """One pass."""
+    """The Triton text of one pass."""
 
     def __init__(self, cell: type[Cell], kind: str, places: Places) -> None:
         self.cell, self.kind, self.places = cell, kind, places
@@ -95,8 +99,11 @@ class _Printed:
         self.names = self._names()
 
     def _names(self) -> dict[Expression, str]:
-        """Of what is read, written or reduced, has a name in the cell's source, is used more than once, or would make
-        a line too long."""
+        """The names of values that get a line of their own.
+
+        They are read, written or reduced, have a name in the cell's source, or are used more than once. Further parts
+        of expressions are named until no line is too long.
+        """
         called, places = self._called(), self.places
         written = places.layout.program.names
         values = dict.fromkeys(v for block in self.blocks for u in block for v in (*u.inner, u))
@@ -106,7 +113,7 @@ class _Printed:
         used = [arg for v in values for arg in v.inner]
         spelled = {v: number_in_python(v.args[0]) for v in values if v.op == "constant"}
         spelled |= {v: MASKS[v.args[0]] for v in values if v.op == "leaf" and v.args[0] in MASKS}
-        # Leaves may be read by stages that print nothing made of them.
+        # A stage may read a leaf, and only pass it on.
         leaves = dict.fromkeys(v for reads in places.reads for _, _, v in reads)
         values = [v for v in dict.fromkeys([*leaves, *values]) if v not in spelled]
 
@@ -124,7 +131,7 @@ class _Printed:
             wanted = [v for v in values if v in longest or v in wanted]
 
     def _called(self) -> dict[Expression, str]:
-        """What the cell's author called values, what the parts of the program are for, and what they are made of."""
+        """Candidate names of values: from the cell's source, else from the output, else from the parts of the value."""
         program, names = self.places.layout.program, {}
         leaving = "leaving_" if self.kind == "forward" else "d_before_"
         for name, output in program.carried.items():
@@ -154,7 +161,7 @@ class _Printed:
         return f"{v.op.name}_{of or 'of'}" if isinstance(v.op, Activation) else "t"
 
     def functions(self) -> list[str]:
-        """Their text: that of each stage, and one that has them all."""
+        """The text of each stage's function, and of one function that calls the function of a given stage."""
         each = [self._function(k) for k in range(len(self.blocks))]
         cases = [f"if stage == {k}:\n    return {self.name}_{k}({ARGUMENTS})" for k in range(len(self.blocks))]
         about = _quoted(equations_of(self.cell)) if self.kind == "forward" else f"Gradients of {self.of}_forward."
@@ -176,7 +183,7 @@ class _Printed:
         return f"@triton.jit\ndef {self.name}_{k}({ARGUMENTS}):\n" + _indented(lines)
 
     def _loads(self, k: int) -> list[str]:
-        """In lines of which each has some of one array."""
+        """Lines that assign the values that stage k reads, each line from one array."""
         lines: list[str] = []
         for array in dict.fromkeys(array for array, *_ in self.places.reads[k]):
             here = [(self.names[v], place) for place, (a, _, v) in enumerate(self.places.reads[k]) if a == array]
@@ -184,7 +191,7 @@ class _Printed:
         return lines
 
     def _reduced(self, level: int, values: Sequence[Expression]) -> list[str]:
-        """What a row's reductions of one level give, all at once."""
+        """Lines that compute all reductions of one level together."""
         kinds = [f'"{v.op.name}"' for v in values]
         of = [self.names[v.args[0]] for v in values]
         both = ("\n".join(_wrapped("(", some, ")", WIDTH - 5)) for some in (kinds, of))
@@ -192,7 +199,7 @@ class _Printed:
         return lines + _unpacked("numbers", [(self.names[v], place) for place, v in enumerate(values)])
 
     def row(self) -> str:
-        """Its row of the table."""
+        """The pass's row of the printed table."""
         places, products = self.places, self.places.layout.products
         stages = []
         for k, (reads, writes) in enumerate(zip(places.reads, places.writes, strict=True)):
@@ -222,7 +229,7 @@ class _Printed:
 
 
 def _levels(block: Sequence[Expression]) -> tuple[dict[Expression, int], list[list[Expression]]]:
-    """How many reductions in a row lead to each value of a block, and the reductions of each number of them."""
+    """The number of successive reductions that lead to each value of a block, and the reductions of each such level."""
     level: dict[Expression, int] = {}
     reductions: list[list[Expression]] = []
     for v in block:
@@ -235,7 +242,7 @@ def _levels(block: Sequence[Expression]) -> tuple[dict[Expression, int], list[li
 
 
 def _quoted(text: str) -> str:
-    """As it is written between three quotation marks."""
+    """The text, escaped for a string in three quotation marks."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
@@ -244,7 +251,7 @@ def _line(v: Expression, names: dict[Expression, str]) -> str:
 
 
 def _unpacked(record: str, names: Sequence[tuple[str, int]]) -> list[str]:
-    """Names for parts of a record, as many a line as there is room for."""
+    """Lines that assign parts of a record to names, with as many names in a line as fit."""
     lines, left, right = [], [], []
     for name, place in names:
         if len(", ".join([*left, name, *right, f"{record}[{place}]"])) > WIDTH - 3:
@@ -256,7 +263,7 @@ def _unpacked(record: str, names: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def _columns(name: str, places: Iterable[Place]) -> str:
-    """The columns of each array, as a dict of that name."""
+    """The columns of each array, as a keyword argument of this name whose value is a dict."""
     items = [f'"{array}": {_tuple([*map(str, some)])}' for array, some in columns(places).items()]
     return "\n".join(_wrapped(f"{name}={{", items, "}", STAGE_WIDTH))
 
@@ -266,14 +273,14 @@ def _tuple(items: Sequence[str]) -> str:
 
 
 def _exploded(head: str, items: Sequence[str], tail: str, alone: int = 0) -> list[str]:
-    """An item a line; without any, or with one that leaves room in so many characters, one line."""
+    """One item in each line. No item, or a single item that fits into ``alone`` characters, takes one line in all."""
     if not items or (len(items) == 1 and len(head + items[0] + tail) <= alone):
         return [head + "".join(f"{item}," for item in items) + tail]
     return [head, *(textwrap.indent(f"{item},", "    ") for item in items), tail]
 
 
 def _wrapped(head: str, items: Sequence[str], tail: str, width: int = WIDTH) -> list[str]:
-    """In one line where they fit, else an item a line, as the formatter has it."""
+    """All items in one line if they fit, else one item in each line, as the formatter does it."""
     line = f"{head}{', '.join(items)}{tail}"
     if len(items) == 1 and head in ("(", "return ("):
         line = f"{head}{items[0]},{tail}"

@@ -1,4 +1,7 @@
-"""What an engine runs: a loop over time whose step is a list of stages. Forward and backward are such loops alike."""
+"""Cut: a program, which an engine runs, is a loop over time whose step is a list of stages.
+
+The forward pass and the backward pass are both such programs.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -8,27 +11,30 @@ from .expressions import Expression, Product, reachable
 
 
 class Stage(NamedTuple):
-    """Gather, then go on without looking at other units: products and reductions, then elementwise values in order."""
+    """First gathers, which are products and reductions; then elementwise values in order, which need no other units."""
 
     gathers: list[Expression]
     block: list[Expression]
 
 
 class Output(NamedTuple):
-    """A value and the axes of what is made of it: along those that the value has beyond them (T too) it is summed up,
-    along those that it lacks repeated."""
+    """A value and the axes of the result that is made of it.
+
+    Along an axis that only the value has, T too, the value is summed. Along an axis that only the result has, the value
+    is repeated.
+    """
 
     axes: str
     value: Expression
 
 
 class Program(NamedTuple):
-    """A loop over time. In each step: stage after stage; then outputs and outer products; then what is carried on.
+    """A loop over time. A step runs its stages, then writes outputs and outer products, then carries values onward.
 
-    * ``stages``: before the first nothing is gathered, before each later one something is;
-    * ``carried``: of each leaf that is carried its value in the next step; what is left at the end is a result, too;
-    * ``outputs``: the other results by name; ``outers``: the weights' gradients;
-    * ``names``: what the cell's author called the values.
+    * ``stages``: the first stage gathers nothing, each later stage does;
+    * ``carried``: for each carried leaf its value in the next step; the values after the last step are results, too;
+    * ``outputs``: the other results by name; ``outers``: the terms of the weights' gradients;
+    * ``names``: the names of values in the cell's source.
     """
 
     stages: list[Stage]
@@ -39,12 +45,12 @@ class Program(NamedTuple):
 
     @property
     def leaves(self) -> dict[str, str]:
-        """The axes of all that is read, by name."""
+        """The axes of all leaves that the program reads, by name."""
         return dict(v.args for v in reachable(self.roots) if v.op == "leaf")
 
     @property
     def roots(self) -> list[Expression]:
-        """The values that a step is computed for."""
+        """The values that are the purpose of a step: its results and the operands of outer products."""
         return roots_of(self.carried, self.outputs, self.outers)
 
 
@@ -55,10 +61,10 @@ def program(
     names: dict[Expression, str],
     cuts: Callable[[Expression], bool] = lambda value: value.gathers,
 ) -> Program:
-    """Cut wherever a value is gathered: its stage is the largest number of gathers in a row that lead to it.
+    """Cut a step into stages. The stage of a value is the largest number of successive gathers that lead to it.
 
     Args:
-        cuts: whether a value is gathered between stages. Default: all that needs other units
+        cuts: whether a new stage begins at a value. Default: at every product and reduction
     """
     stages, stage_of = [Stage([], [])], {}
     for value in reachable(roots_of(carried, outputs, outers)):
@@ -67,19 +73,19 @@ def program(
             stages.append(Stage([], []))
         if value.inner:
             (stages[stage].gathers if cuts(value) else stages[stage].block).append(value)
-    if len(stages) == 1:  # a step is followed by the next one's first stage, and so has at least one more
+    if len(stages) == 1:  # a program has at least two stages, as the first stage runs right after the last of a step
         stages.append(Stage([], []))
     return Program(stages, carried, outputs, outers, names)
 
 
 def cut_at_products(whole: Program) -> Program:
-    """The same, cut at products alone: for an engine whose blocks see whole rows, and so have reductions in them."""
+    """The program cut at products alone, for an engine whose blocks have whole rows and so compute reductions."""
     parts = whole.carried, whole.outputs, whole.outers, whole.names
     return program(*parts, cuts=lambda value: isinstance(value.op, Product))
 
 
 def rebuilt(roots: Sequence[Expression], given: Mapping[Expression, Expression]) -> dict[Expression, Expression]:
-    """All that roots are made of, in terms of what is given in the place of some of it."""
+    """The roots and all expressions that they depend on, rebuilt with the expressions in ``given`` replaced."""
     found = dict(given)
     for v in reachable(roots):
         if v not in found:
@@ -88,11 +94,11 @@ def rebuilt(roots: Sequence[Expression], given: Mapping[Expression, Expression])
 
 
 def roots_of(carried: Mapping[str, Output], outputs: Mapping[str, Output], outers: Sequence[Outer]) -> list[Expression]:
-    """The values that a step is computed for."""
+    """The values that are the purpose of a step: its results and the operands of outer products."""
     accumulated = [v for outer in outers for v in (outer.d, outer.operand)]
     return [*(output.value for output in (*carried.values(), *outputs.values())), *accumulated]
 
 
 def replaced(outputs: Mapping[str, Output], given: Mapping[Expression, Expression]) -> dict[str, Output]:
-    """The same, of what is given in the place of their values."""
+    """The outputs with their values replaced as ``given`` says."""
     return {name: output._replace(value=given[output.value]) for name, output in outputs.items()}

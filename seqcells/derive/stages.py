@@ -1,4 +1,4 @@
-"""Between programs and layouts: a program's stages, each divided by the size of the units that it is for."""
+"""Divide: each stage of a program, split into one stage for each size of units (hidden size, projection size, …)."""
 
 from typing import NamedTuple
 
@@ -7,36 +7,40 @@ from .program import Program
 
 
 class Stages(NamedTuple):
-    """The stages of a program for the units of each size, by number: the first one for each of the ``letters`` is 0 or,
-    of all but the first letter, from ``count`` on; the others go from 1 to ``count``.
+    """The stages of a program, one for each size of units, by number.
 
-    * ``letter``: of each stage; ``before``: how many stages of the program come before it;
-    * ``follows``: the stage of the next step that comes after it, or -1;
+    A letter names a size. Stage 0 is the first stage of the first letter. The first stages of the other letters are
+    numbered from ``count`` on. All later stages have the numbers from 1 to ``count`` - 1.
+
+    * ``letter``: the letter of each stage;
+    * ``before``: how many stages of the undivided program come before each stage;
+    * ``follows``: for a letter's last stage the letter's first stage, which runs next in the next step; else -1;
     * ``of``: the stage that makes each value.
     """
 
     letters: tuple[str, ...]
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody counts in this tuple
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  # tuple.count is not called
     letter: list[str]
     before: list[int]
     follows: list[int]
     of: dict[Expression, int]
 
     def first(self, letter: str) -> int:
-        """The one that nothing is gathered before."""
+        """The first stage of a letter, before which nothing is gathered."""
         place = self.letters.index(letter)
         return place and self.count + place - 1
 
     def last(self, letter: str) -> int:
-        """The one that the next step's first one follows."""
+        """The last stage of a letter, which is followed by the letter's first stage in the next step."""
         return self.follows.index(self.first(letter))
 
     def making(self, value: Expression, letter: str = "") -> int:
-        """The stage that makes a value, for the units of that size where it has none itself; leaves are there before
-        all others.
+        """The stage that makes a value; for a leaf the first stage.
+
+        A value without units is attributed to a stage of ``letter``: the stage that makes the value, or the last one.
 
         Raises:
-            DerivationError: a number of a row is made after the last stage of that size.
+            DerivationError: a value without units is made after the last stage of ``letter``.
         """
         letter = value.unit_axis or letter
         if value in self.of and self.letter[self.of[value]] == (letter or self.letter[self.of[value]]):
@@ -50,7 +54,7 @@ class Stages(NamedTuple):
 
 
 def stages_of(program: Program, letters: tuple[str, ...]) -> Stages:
-    """The stages of a program."""
+    """The stages of a program, divided by the sizes that ``letters`` name."""
     found = [(0, letters[0])]
     for n, stage in enumerate(program.stages[1:], 1):
         there = {v.unit_axis for v in (*stage.gathers, *stage.block)}

@@ -1,4 +1,4 @@
-"""First: run a cell's `step` on symbols. What comes back is one step as a graph, its boundaries included."""
+"""Trace: run a cell's `step` on symbols. The result is a graph of one step, with its boundaries."""
 
 import inspect
 import traceback
@@ -12,9 +12,10 @@ from .expressions import DerivationError, Expression, Graph, Product, reachable,
 
 
 class Equations(NamedTuple):
-    """What a cell's `step` makes of the states ``before`` it: its results, the new states first.
+    """A cell's `step` as a graph: the states ``before`` it, and ``new``, its results with the new states first.
 
-    Leaves are ``x.<gate>``, ``x.<stream>``, ``p.<row>``, ``p.<scalar>`` and ``bias_<product>.<row block>``.
+    Other leaves are ``x.<gate>``, ``x.<stream>``, ``r.<recurrent gate>``, ``p.<row>``, ``p.<scalar>`` and
+    ``bias_<product>.<row block>``.
     """
 
     graph: Graph
@@ -23,9 +24,14 @@ class Equations(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """One step. States are ``carried`` to it and ``entering`` it; `step` makes ``new`` ones, which are ``leaving`` it.
+    """The graph of one step with its boundaries.
 
-    ``outputs`` are what is returned for all steps; ``valid`` says which sequences have not ended, None if none ends.
+    * ``carried``: the states that the previous step left;
+    * ``entering``: the states after a reset, which `step` reads;
+    * ``new``: the states that `step` returns;
+    * ``leaving``: the states that go on to the next step;
+    * ``outputs``: the values that a call returns for all steps;
+    * ``valid``: the condition that holds in sequences that have not ended; None if no sequence ends.
     """
 
     graph: Graph
@@ -38,13 +44,15 @@ class Traced(NamedTuple):
 
 
 def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None) -> Traced:
-    """One step of a cell, with the boundaries that there may be: they are `where`s, and differentiated like the rest.
+    """The graph of one step of a cell. Boundaries are `where`s, and are differentiated like all other expressions.
 
-    A state enters as ``fresh`` where ``reset`` holds. In a sequence that has ended, where ``valid`` does not hold,
-    states leave as they entered, and outputs are zero.
+    Where ``reset`` holds, the state that enters the step is ``fresh.<state>``. In a sequence that has ended, where
+    ``valid`` does not hold, states leave the step as they entered it, and outputs are zero.
 
     Args:
-        kept: which of the cell's kept values are asked for. Default: all
+        reset: whether the call has resets. Default: False
+        lengths: whether the call has sequences that end early. Default: False
+        kept: names of the cell's kept values that the call asks for. Default: all
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
@@ -69,11 +77,11 @@ def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Se
 
 
 def equations(cell: type[Cell], biases: bool = True) -> Equations:
-    """A cell's `step` alone, in which the recurrent product's row blocks are leaves: ``r.<recurrent gate>``.
+    """A cell's `step` without boundaries. The recurrent product's row blocks are leaves, ``r.<recurrent gate>``.
 
     Args:
-        biases: whether those of the other products are added to them, as leaves. Default: True; else a product is
-            what `step` is given as ``p.<product>``, biases included
+        biases: whether the biases of further products are leaves that are added to the products. Otherwise a product
+            stands for all of ``p.<product>``, bias included. Default: True
 
     Raises:
         DerivationError: `step` cannot be run on symbols.
@@ -91,23 +99,23 @@ def equations(cell: type[Cell], biases: bool = True) -> Equations:
 
 
 def fed_back(cell: type[Cell], made: Equations) -> Expression:
-    """What the recurrent product is applied to, beside a cell's equations."""
+    """The operand of the recurrent product, in the graph of a cell's equations."""
     return cell.fed_back(_x(cell, made.graph), made.before)
 
 
 def code_of(cell: type[Cell]) -> CodeType:
-    """That of `step` as its author wrote it."""
+    """The code object of `step` as the cell's author wrote it, without the wrappers of transformed cells."""
     return inspect.unwrap(cell.step).__code__
 
 
 def _products(cell: type[Cell], graph: Graph, biases: bool = True) -> Any:
-    """What makes a product's row blocks, biases added if they are to be."""
+    """A function (product's name, operand) → the product's row blocks, with biases added if ``biases``."""
 
     def multiply(name: str, operand: Any) -> list[Expression]:
         rows, (axis, of), bias, heads = cell.every_product[name]
         if not isinstance(operand, Expression) or not operand.unit_axis:
             raise DerivationError(f"the product {name} of what is no vector of units")
-        # All row blocks before what is made of them: they are differentiated together.
+        # All row blocks are made before any value that uses one, so that they can be differentiated together.
         ops = [Product(f"weight_{name}", (block,), heads, axis=axis, of=of) for block in range(len(rows))]
         products = [graph.make(op, operand) for op in ops]
         if not (bias and biases):
@@ -119,13 +127,13 @@ def _products(cell: type[Cell], graph: Graph, biases: bool = True) -> Any:
 
 
 def _x(cell: type[Cell], graph: Graph) -> list[Expression]:
-    """What a step is given of the outside."""
+    """The leaves for the argument ``x`` of `step`: the input's gates, then the streams."""
     gates = [graph.leaf(f"x.{gate}", "TBH") for gate in cell.gates]
     return gates + [graph.leaf(f"x.{name}", axes) for name, axes in cell.streams.items()]
 
 
 def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply: Any) -> tuple[Expression, ...]:
-    """The results of `step`; DerivationError where there are none."""
+    """The results of `step` on symbols, checked; a `DerivationError` names the line where `step` fails."""
     code = code_of(cell)
 
     def error(line: int, words: object) -> DerivationError:
@@ -161,5 +169,5 @@ def _run(cell: type[Cell], graph: Graph, before: Sequence[Expression], multiply:
 
 
 def _only_multiplied(state: Expression, new: Sequence[Expression]) -> bool:
-    """Whether nothing but a product reads a state."""
+    """Whether only products read a state."""
     return all(isinstance(v.op, Product) for v in reachable(new) if state in v.inner) and state not in new

@@ -1,7 +1,7 @@
-"""Cells made of other cells: the same equations around which something is done to states, by streams of their own.
+"""Cells made from other cells: the same equations, with changed states or inputs, by additional streams.
 
-Each takes any cell and gives one whose name says how it was made, so that a graph finds it in another process. Whatever
-runs a cell of streams runs these too.
+Each transformation takes any cell and returns a cell whose name says how it was made. A graph finds the cell by this
+name in another process. A backend that runs cells with streams also runs transformed cells.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from ..cells import Cell
 from ..cells.declared import expanded, grouped
 
 WITH = " with "
-"""Between the names of a cell and of what was done to it."""
+"""The separator between the name of a cell and the name of a transformation."""
 MASK = "recurrent_mask"
 """The stream of `recurrent_dropout`."""
 ZONEOUT = "zoneout_{}"
-"""The streams of `zoneout`, by state."""
+"""The name of `zoneout`'s stream for a state."""
 
 
 def projection(cell: type[Cell], size: str) -> type[Cell]:
-    """The cell whose hidden state is projected to so many units: see `Cell.projected`."""
+    """The cell whose hidden state is projected to ``size`` units: see `Cell.projected`."""
     return _derived(cell.projected().configured(proj_size=int(size)), {})
 
 
 def recurrent_dropout(cell: type[Cell]) -> type[Cell]:
-    """The cell whose products read the hidden state multiplied by a mask, one for each sequence (Gal & Ghahramani 2016,
-    arXiv:1512.05287).
+    """The cell whose products read the hidden state multiplied by a mask, one mask for each sequence.
 
-    Those products are the recurrent one, and each further one whose operand is made of the hidden state without another
-    product between, such as the candidate of a GRU that is reset before the product. What else reads the state sees all
-    of it.
+    The source is Gal & Ghahramani 2016, arXiv:1512.05287. The masked products are the recurrent product, and each
+    further product whose operand depends on the hidden state without another product between. An example is the
+    candidate of a GRU that is reset before the product. All other expressions read the unmasked state.
 
     Raises:
         ValueError: the cell has no such product.
@@ -57,8 +56,9 @@ def recurrent_dropout(cell: type[Cell]) -> type[Cell]:
 
 
 def zoneout(cell: type[Cell], *states: str) -> type[Cell]:
-    """The cell whose states stay as they were, unit by unit, where a mask says so (Krueger et al. 2017,
-    arXiv:1606.01305): new states are mask · old + (1 - mask) · new.
+    """The cell whose new states are mask · old + (1 - mask) · new, with one mask for each state in ``states``.
+
+    The source is zoneout (Krueger et al. 2017, arXiv:1606.01305).
 
     Raises:
         ValueError: the cell has no such state.
@@ -81,8 +81,9 @@ def zoneout(cell: type[Cell], *states: str) -> type[Cell]:
 
 
 def weights_made(cell: type[Cell]) -> type[Cell]:
-    """The cell that is given the weights which it multiplies by: made of the learnt ones before the loop, by autograd's
-    operators.
+    """The cell that is given the weights of its products ready-made, instead of the learnt parameters.
+
+    The caller computes the weights from the parameters before the loop, by operators that autograd knows.
 
     Raises:
         ValueError: the cell multiplies by the learnt weights.
@@ -93,10 +94,10 @@ def weights_made(cell: type[Cell]) -> type[Cell]:
 
 
 def streams_of_rows(cell: type[Cell]) -> type[Cell]:
-    """The cell that is given for each sequence what all sequences of a step share.
+    """The cell whose shared streams have a batch axis: a value for each sequence, instead of one for all of a step.
 
     Raises:
-        ValueError: they share nothing.
+        ValueError: the cell has no stream that all sequences of a step share.
     """
     if not cell.shared:
         raise ValueError(f"the {cell.name} cell has no streams that all sequences of a step share")
@@ -105,7 +106,7 @@ def streams_of_rows(cell: type[Cell]) -> type[Cell]:
 
 
 def for_engines(cell: type[Cell]) -> type[Cell]:
-    """The cell as engines and operators take it: given what `weights_made` and `streams_of_rows` say."""
+    """The cell in the form that engines and operators take: with `weights_made` and `streams_of_rows` where needed."""
     words = ["weights_made"] * (cell.weights is not Cell.weights) + ["streams_of_rows"] * bool(cell.shared)
     return transformed(cell, *words) if words else cell
 
@@ -120,10 +121,12 @@ TRANSFORMATIONS: dict[str, Callable[..., type[Cell]]] = {
 
 
 def transformed(cell: type[Cell], *words: str) -> type[Cell]:
-    """The cell, transformed in one way after the other, such as ``zoneout(h,c)``; always one class for the same words.
+    """The cell after the transformations that ``words`` name in order, such as ``zoneout(h,c)``.
+
+    The same words always give the same class.
 
     Raises:
-        ValueError: there is no such way, or it is none for the cell.
+        ValueError: there is no such transformation, or it does not apply to the cell.
     """
     for way in words:
         there = cell.transformations
@@ -133,13 +136,13 @@ def transformed(cell: type[Cell], *words: str) -> type[Cell]:
                 raise ValueError(f"nothing transforms a cell by {way!r}: there are {', '.join(TRANSFORMATIONS)}")
             made = TRANSFORMATIONS[kind](cell, *filter(None, arguments.split(",")))
             made.name, made.base, made.words = f"{cell.name}{WITH}{way}", cell.base, cell.words
-            there.setdefault(way, made)  # another thread may have been quicker
+            there.setdefault(way, made)  # another thread may have made the class meanwhile
         cell = there[way]
     return cell
 
 
 def cell_of(name: str) -> type[Cell]:
-    """The cell of that name: one of `seqcells.cells.named`, or made of such a one as the name says.
+    """The cell of this name: a cell that `seqcells.cells.named` finds, transformed as the name says.
 
     Raises:
         ValueError: there is no such cell.
@@ -149,25 +152,25 @@ def cell_of(name: str) -> type[Cell]:
 
 
 def cells_of(name: str) -> Iterator[type[Cell]]:
-    """`cell_of` that name, and then those that were defined under it before: see `seqcells.cells.versions`."""
+    """The cell of this name, then earlier cells that were defined under the name: see `seqcells.cells.versions`."""
     base, *words = name.split(WITH)
     for cell in cells.versions(base):
         try:
             yield transformed(cell, *words)
         except ValueError:
-            continue  # what is done to the cell could not be done to that one
+            continue  # a transformation does not apply to this version
 
 
 def _derived(cell: type[Cell], own: dict[str, Any]) -> type[Cell]:
-    """A class above a cell that is another in some of its attributes."""
-    if "step" in own:  # so that whoever looks for its lines finds the author's
+    """A subclass of a cell with some attributes replaced."""
+    if "step" in own:  # so that tracebacks and printed equations refer to the author's source
         own["step"].__func__.__wrapped__ = cell.step
     own = {"projection": False, **own, "name": cell.name, "base": cell.base, "__module__": cell.__module__}
     return type(cell.__name__, (cell,), own)
 
 
 def _products_of(cell: type[Cell], state: str) -> set[str]:
-    """The products, by name, whose operands are made of a state without another product or reduction between."""
+    """The names of the products whose operands depend on a state without another product or reduction between."""
     from .expressions import DerivationError
     from .keeping import operands
 
@@ -178,7 +181,7 @@ def _products_of(cell: type[Cell], state: str) -> set[str]:
 
 
 def _own(cell: type[Cell], x: Any) -> Any:
-    """Of what a step is given of the outside the part that the cell itself reads: streams are added after it."""
+    """The part of the argument ``x`` that the original cell reads; a transformation's streams come after it."""
     return cell.X(*x[: len(cell.X._fields)])
 
 
@@ -187,5 +190,5 @@ def _applied_to(product: Callable[[Any], Any], mask: Any) -> Callable[[Any], Any
 
 
 def _flat(values: Sequence[Any]) -> list[Any]:
-    """Those that there are several of one by one."""
+    """The values with nested tuples flattened by one level."""
     return [each for value in values for each in (value if isinstance(value, tuple) else (value,))]

@@ -1,1 +1,1 @@
-"""Models of torch.nn and of other packages on the layers and engines of seqcells."""
+"""Run models of torch.nn and of other packages on the layers and engines of seqcells."""

@@ -1,4 +1,4 @@
-"""Exported programs without the package's operator, for where there is no seqcells."""
+"""Exported programs without the package's operator, which run where seqcells is not installed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .steps import parts, stepper
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """The same program of torch's own operators: each layer a loop over the cell's step, slower than ours.
+    """The same program with torch's own operators only: each layer becomes a loop over the cell's step.
 
-    It is saved, loaded and run without seqcells, with as dynamic time steps and sequences as before. For inference:
-    torch's `scan`, which it is made of, has gradients of its own.
+    The result can be saved, loaded and run without seqcells, but is slower than our operator. Dynamic numbers of time
+    steps and sequences stay dynamic. The result is for inference: gradients would be those of torch's `scan`.
 
     Args:
-        program: of torch.export.export.
+        program: a result of torch.export.export.
 
     Raises:
-        TypeError: it is none.
+        TypeError: ``program`` is no ExportedProgram.
     """
     if not isinstance(program, ExportedProgram):
         raise TypeError(f"program should be a torch.export.ExportedProgram, got: {type(program).__name__}")
@@ -45,7 +45,7 @@ def _recurrence(
 
 
 def _direction(cell: type[Cell], given: dict[str, Any], d: int, backwards: bool, kept: tuple[str, ...]) -> list[Tensor]:
-    """Final states, outputs and what is kept of all steps."""
+    """The final states of one direction, then the outputs and the kept values of all time steps."""
     masks = {}
     if "lengths" in given:
         masks["valid"] = valid_steps(given["lengths"], given["gates_x"].shape[0])
@@ -57,9 +57,10 @@ def _direction(cell: type[Cell], given: dict[str, Any], d: int, backwards: bool,
     def combine(*tensors: Tensor) -> list[Tensor]:
         before, now, own = tensors[:count], tensors[count : count + len(steps)], tensors[count + len(steps) :]
         new, found = stepper(layout, own)(before, now)
-        return [value.clone() for value in (*new, *found)]  # none may be another, or an input
+        return [value.clone() for value in (*new, *found)]  # results must not alias each other or an argument
 
-    # The operator knows one direction. It is called as it is: torch's function would have dynamo read `stepper`.
+    # The operator runs in one direction only, so reversed sequences are flipped. It is called directly, since torch's
+    # function `scan` would let dynamo trace `stepper`.
     scanned = [value.flip(0) if backwards else value for value in steps.values()]
     found = scan_op(combine, begin, scanned, tuple(others.values()))
     outputs = [value.flip(0) if backwards else value for value in found[count:]]

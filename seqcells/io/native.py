@@ -1,8 +1,8 @@
 """Programs that run without Python: a library with the layers of programs, for AOTInductor's packages in C++.
 
 ``torch._inductor.aoti_compile_and_package`` makes a package in which each layer is a call of our operator. A C++
-program loads the library before the package, and needs neither Python nor seqcells. `library` makes it, and so does
-``python -m seqcells.io.native program.pt2 libprogram.so``, of a file of torch.export.save.
+program loads the library before the package, and needs neither Python nor seqcells. `library` makes the library, and so
+does ``python -m seqcells.io.native program.pt2 libprogram.so`` from a file of torch.export.save.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from ..derive.expressions import DerivationError
 from ..kernels import cpu
 
 _ANY = 2
-"""A size in the place of one that is known when a program runs."""
+"""A placeholder for sizes that are known only when a program runs."""
 
 
 def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: Sequence[str] | None = None) -> Path:
-    """A shared library of torch's operator ``seqcells::recurrence``, with the layers of some programs.
+    """Make a shared library of torch's operator ``seqcells::recurrence``, with the layers of some programs.
 
-    A process loads one such library before any package, and none where seqcells is imported: torch knows an operator
-    once. The layers run forward alone, on the CPU, for any number of time steps and sequences, in float32, float64 and
-    bfloat16. The C++ compiler makes the library, which takes some ten seconds.
+    A process may load one such library, before any package, and only if it does not import seqcells: torch registers an
+    operator once. The layers run forward only, on the CPU, for any number of time steps and sequences. Dtypes are
+    float32, float64 and bfloat16. The C++ compiler makes the library, which takes some ten seconds.
 
     Args:
-        programs: of torch.export.export, those that packages are made of.
-        path: the library's.
-        targets: the instruction sets that it has kernels for; it takes the best one that a processor has. Default: the
-            best one of this processor, and ``"portable"``, which any has.
+        programs: results of torch.export.export, from which the packages are made.
+        path: the path of the library.
+        targets: names of the instruction sets for which the library has kernels. The library uses the best one that a
+            processor has. Default: the best instruction set of this processor, and ``"portable"``, which any processor
+            runs
 
     Returns:
         The path.
 
     Raises:
-        TypeError: a program is none, or targets are no sequence of names.
-        ValueError: programs have no layers of ours, or one of another dtype or that no kernels run; a target is
-            unknown, or there is none.
-        RuntimeError: the engine is not built, or the compiler is lacking or fails.
+        TypeError: a program is no ExportedProgram, or ``targets`` is no sequence of names.
+        ValueError: the programs have no layers of seqcells. Or a layer has another dtype, is not on the CPU or has no
+            kernels. Or a target is unknown, or ``targets`` is empty.
+        RuntimeError: the engine is not built, or the compiler is missing or fails.
         OSError: the library cannot be written.
     """
     for program in programs:
@@ -55,7 +56,7 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
             raise TypeError(f"programs should be torch.export.ExportedProgram, got: {type(program).__name__}")
     if cpu.unavailable():
         raise RuntimeError(cpu.unavailable())
-    from ..kernels.cpu import library as engine  # not before the extension is known to be there
+    from ..kernels.cpu import library as engine  # imported late, as the import needs the extension
     from ..kernels.cpu import operator
     from ..kernels.cpu.compiled import BASES, CannotCompileError
 
@@ -84,7 +85,7 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
 
 
 def _nodes(program: ExportedProgram) -> Iterator[Any]:
-    """The layers of a program, as `seqcells.kernels.cpu.operator` has them."""
+    """The layers of a program, as records of `seqcells.kernels.cpu.operator`."""
     from ..kernels.cpu.operator import Node
 
     graphs = [each for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
@@ -101,7 +102,7 @@ def _nodes(program: ExportedProgram) -> Iterator[Any]:
 
 
 def _compiled(texts: dict[str, str], shared: Sequence[str], path: Path) -> Path:
-    """Files of C++ made a library, all at once, and put in its place as a whole."""
+    """Compile the C++ files in parallel, link the library, and move it to its path by one rename."""
     from ..kernels.cpu.compiled import HEADERS, command, run_compilers
 
     torch_folder, compiler = Path(torch.__file__).parent, command()
@@ -113,7 +114,7 @@ def _compiled(texts: dict[str, str], shared: Sequence[str], path: Path) -> Path:
         objects = [f"{Path(file).stem}.o" for file in files]
         each = zip(files, objects, strict=True)
         run_compilers([[*compiler, *includes, "-c", file, "-o", made] for file, made in each], folder)
-        # torch's own library is the one that the program has.
+        # At run time the program's own copy of libtorch is used.
         torchs = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-pthread", "-ldl"]
         run_compilers([[*compiler, *objects, *torchs, "-o", path.name]], folder)
         os.replace(Path(folder, path.name), path)
@@ -121,7 +122,7 @@ def _compiled(texts: dict[str, str], shared: Sequence[str], path: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the library of a saved program; 1 where it cannot be made."""
+    """Make the library of saved programs. Returns the exit status: 0, or 1 if the library cannot be made."""
     parser = argparse.ArgumentParser(
         prog="python -m seqcells.io.native", description=(__doc__ or "").partition("\n\n")[0]
     )

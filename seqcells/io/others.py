@@ -1,7 +1,9 @@
-"""What is said once of other packages' classes."""
+"""The base of the adapters to other packages' classes."""
 
 from typing import Any
 
 Theirs: Any = object
-"""The base of a class that `seqcells.io.owners` puts before one of another package: a type checker takes what it has
-from there for granted."""
+"""The base of a mixin that `seqcells.io.owners` puts before a class of another package.
+
+The type is Any, so a type checker accepts attributes that the mixin has from the other class.
+"""

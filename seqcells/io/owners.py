@@ -1,7 +1,8 @@
-"""Modules of other packages that hold a recurrent layer: where ours takes in one call what torch.nn's takes in several.
+"""Owners: modules of other packages that hold a recurrent layer, and for which our layers need other methods.
 
-An adapter is a mixin of methods, in a module of its own (`ADAPTERS`). An owner's class becomes one of both, and the
-owner stays the object that it is. A subclass that has those methods for itself keeps them.
+Where torch.nn's layer needs several calls, for instance one for each time step, our layer needs one call. An adapter is
+a mixin of methods, in a module of its own (`ADAPTERS`). An owner gets a class made of the mixin and its former class,
+and stays the same object. An owner is not adapted if a subclass of the known class overrides one of these methods.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ ADAPTERS = {
     "sb3_contrib.common.recurrent.policies.RecurrentActorCriticPolicy": "sb3_contrib.RecurrentActorCriticPolicy",
     "pfrl.nn.recurrent_sequential.RecurrentSequential": "pfrl.RecurrentSequential",
 }
-"""By an owner's class: the mixin, in this folder. No package is imported for it."""
+"""The mixin (module of this folder, class) for each owner's class. Classes are found by name, without an import."""
 GO_BY_TYPE = "torchrl", "pfrl"
-"""The packages whose own methods go by torch.nn's types: without an adapter they do not take our layers."""
+"""The packages whose own methods check for torch.nn's types, and so do not work with our layers without an adapter."""
 
 
 def refused(model: nn.Module) -> dict[nn.Module, str]:
-    """Layers in a model that must stay torch.nn's, since their owner can neither be adapted nor take ours."""
+    """The layers in a model that must stay torch.nn's, with reasons.
+
+    Their owner cannot be adapted, and does not work with our layers without an adapter.
+    """
     found: dict[nn.Module, str] = {}
     for owner in model.modules():
         reason = _why_not(owner)
@@ -39,7 +43,7 @@ def refused(model: nn.Module) -> dict[nn.Module, str]:
 
 
 def mixed(model: nn.Module) -> set[nn.Module]:
-    """Layers of ours in a model whose owner has also some of torch.nn's, and takes no mixture."""
+    """Our layers in a model whose owner also holds layers of torch.nn, and does not work with a mixture of both."""
     found: set[nn.Module] = set()
     for owner in filter(_goes_by_type, model.modules()):
         ours = {layer for layer in _layers(owner) if isinstance(layer, RecurrentLayer)}
@@ -49,7 +53,7 @@ def mixed(model: nn.Module) -> set[nn.Module]:
 
 
 def settle(model: nn.Module) -> dict[str, nn.Module]:
-    """Give owners in a model the methods that their layers want; those that changed, by name."""
+    """Adapt the owners in a model to the layers that they hold now, or undo it; returns the changed owners by name."""
     return {name: owner for name, owner in model.named_modules() if _settle(owner)}
 
 
@@ -68,7 +72,10 @@ def _settle(owner: nn.Module) -> bool:
 
 
 def _why_not(owner: nn.Module) -> str | None:
-    """Why an owner has methods that an adapter's cannot replace; None also for what is no owner, or adapted."""
+    """Why an adapter cannot replace an owner's methods, or None.
+
+    The result is also None for a module that is no owner, and for an owner that is already adapted.
+    """
     kind = type(owner)
     base, mixin = _found(kind)
     if mixin is None or "adapted_class" in vars(kind):
@@ -86,11 +93,11 @@ def _why_not(owner: nn.Module) -> str | None:
 
 def _parameters(method: Any) -> list[str]:
     names = inspect.signature(getattr(method, "__func__", method)).parameters
-    return [name for name in names if name != "self"]  # theirs may be static
+    return [name for name in names if name != "self"]  # the other package's method may be static
 
 
 def _layers(owner: nn.Module) -> list[nn.Module]:
-    """The layers that an owner calls: all in it, or those that the adapter names."""
+    """The recurrent layers that an owner calls: all its children, or the children that the adapter names."""
     _, mixin = _found(type(owner))
     names = getattr(mixin, "__layers__", None)
     children = owner._modules.values() if names is None else (owner._modules.get(name) for name in names)
@@ -103,7 +110,7 @@ def _goes_by_type(owner: nn.Module) -> bool:
 
 
 def _found(kind: type) -> tuple[type, type | None]:
-    """The class that there is an adapter for, and the adapter."""
+    """The base class of ``kind`` that has an adapter, and the adapter; ``kind`` and None if there is none."""
     for base in kind.__mro__:
         place = ADAPTERS.get(f"{base.__module__}.{base.__qualname__}")
         if place and "adapted_class" not in vars(base):
@@ -123,11 +130,11 @@ def _both(kind: type, mixin: type) -> Any:
     return next(made, None) or types.new_class(kind.__name__, (mixin, kind), {}, lambda space: space.update(body))
 
 
-_NEW = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]  # which pickle knows by this name
+_NEW = copyreg.__newobj__  # pyright: ignore[reportAttributeAccessIssue]  # pickle uses this function
 
 
 def _reduced(owner: Any, protocol: Any) -> tuple[Any, ...]:
-    """For copies and files: the class has no name of its own that they could find it by."""
+    """The `__reduce_ex__` of an adapted owner: pickle cannot find the made class by name, so `_blank` makes it."""
     made, given, *rest = super(type(owner), owner).__reduce_ex__(2)
     return (_blank, (type(owner).adapted_class,), *rest) if made is _NEW else (made, given, *rest)
 

@@ -1,4 +1,4 @@
-"""pfrl's `RecurrentSequential`, which finds recurrent layers by torch.nn's types."""
+"""Adapter for pfrl's `RecurrentSequential`, which recognizes recurrent layers by torch.nn's types."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from .others import Theirs
 
 
 class RecurrentSequential(Theirs):
-    """For the module of that name: packed sequences go through recurrent layers, and their data through others."""
+    """A mixin for pfrl's module: recurrent layers get packed sequences, all other layers get the sequences' data."""
 
     @property
     def recurrent_children(self) -> tuple[Any, ...]:
-        """The layers that have states."""
+        """The recurrent layers."""
         return tuple(layer for layer in self if isinstance(layer, RecurrentLayer) or recurrent.is_recurrent(layer))
 
     def forward(self, sequences: Any, recurrent_state: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Sequences and the layers' states, or None for zeros → outputs, the layers' new states."""
+        """Sequences and the recurrent layers' states, or None for zeros → outputs, the recurrent layers' new states."""
         layers, new = self.recurrent_children, []
         states = [None] * len(layers) if recurrent_state is None else [*recurrent_state]
         assert len(states) == len(layers)

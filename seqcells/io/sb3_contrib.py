@@ -1,4 +1,7 @@
-"""sb3-contrib's RecurrentPPO: a batch of sequences with its episode starts in one call of a layer, without a loop."""
+"""Adapter for sb3-contrib's RecurrentPPO: one call of a layer takes a batch of sequences with episode starts.
+
+Without the adapter, sb3-contrib loops over the time steps.
+"""
 
 from typing import Any
 
@@ -9,14 +12,14 @@ from .others import Theirs
 
 
 class RecurrentActorCriticPolicy(Theirs):
-    """For the policy of that name, after sb3-contrib 2: `_process_sequence` is what loops over steps there."""
+    """A mixin for the policy of sb3-contrib 2, whose own `_process_sequence` loops over time steps."""
 
     __layers__: tuple[str, ...] = "lstm_actor", "lstm_critic"
 
     def _process_sequence(self, features: Tensor, lstm_states: Any, episode_starts: Tensor, lstm: Any) -> Any:
         """Features (N·T, F) of N sequences, states (L, N, H) each, starts (N·T,) → outputs (N·T, H), states.
 
-        A start is a reset before its step: the states become zeros. Torch's operators have none.
+        An episode start is a reset before its time step: the states become zeros. Torch's operators have no resets.
         """
         if not isinstance(lstm, RecurrentLayer) or lstm.backend == "torch":
             return super()._process_sequence(features, lstm_states, episode_starts, lstm)

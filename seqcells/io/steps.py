@@ -1,4 +1,4 @@
-"""A layer's step by itself, for graphs that loop over it without the package: ONNX' Scan, and torch's."""
+"""A layer's step by itself, for graphs that loop over it without the package: ONNX' Scan, and torch's scan."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MASKS = "valid", "boundary"
 
 
 class Layout(NamedTuple):
-    """What the step of one direction is given, by name and in this order."""
+    """The arguments of the step of one direction, by name: states, then ``steps``, then ``others``."""
 
     cell: type[Cell]
     states: tuple[str, ...]
     steps: tuple[str, ...]
-    """What has a value for each time step: the gates' parts, streams, `MASKS`."""
+    """The arguments with a value for each time step: the input's gates, streams, `MASKS`."""
     others: tuple[str, ...]
-    """What is the same for all: weights, states after a reset, streams of a sequence."""
+    """The arguments that are the same for all time steps: weights, states after a reset, streams of a sequence."""
     kept: tuple[str, ...]
     hidden: int
 
@@ -34,8 +34,11 @@ class Layout(NamedTuple):
 def stepper(
     layout: Layout, others: Sequence[Tensor]
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], list[Tensor]]]:
-    """One step, of what is the same for all: states and values of the time step, each (N, ·), → the new states; the
-    output and what is kept."""
+    """A function that runs one step, given the arguments that are the same for all time steps.
+
+    The function takes the states and the values of the time step, each (N, ·). It returns the new states, and a list
+    of the output and the kept values.
+    """
     cell, given = layout.cell, dict(zip(layout.others, others, strict=True))
     own = tuple(given[name] for name in cell.own_names() if name in given)
     common = {"hh": given.get("weight_hh"), "bias_hh": given.get("bias_hh"), "hr": given.get("weight_hr")}
@@ -44,7 +47,8 @@ def stepper(
     fresh = [given.get(f"reset_state_{name}") for name in states]
     place = {name: k for k, name in enumerate(layout.steps)}
     valid, boundary = (place.get(name) for name in MASKS)
-    # A stream's place among the step's values, or the stream; and whether it is one number of each sequence.
+    # Each stream has a place among the step's values, or is the same for all steps; the absent one is None. The third
+    # item is whether the stream is one number of each sequence.
     streams = [
         (place.get(f"stream_{name}"), given.get(f"stream_{name}"), not axes.strip("TB"))
         for name, axes in cell.streams.items()
@@ -76,7 +80,7 @@ def stepper(
 
 
 class Parts(NamedTuple):
-    """What one direction of a layer is given, by name."""
+    """The arguments of one direction of a layer, by name."""
 
     states: dict[str, Any]
     steps: dict[str, Any]
@@ -93,13 +97,15 @@ def parts(
     at: Callable[[Any, int], Any],
     columns: Callable[[Any, int, int], Any],
 ) -> Parts:
-    """A direction's part of the operator's tensors.
+    """One direction's part of the operator's tensors, which may be torch's tensors or values of an ONNX graph.
 
     Args:
-        given: by the operator's names.
-        masks: those of `MASKS` that count.
-        at: a value's part at a place of its first axis.
-        columns: a value's part between two places of its last.
+        given: the tensors by the operator's names.
+        d: the direction.
+        kept: names of the values to keep.
+        masks: the masks of `MASKS` that the call has.
+        at: a function (value, index) → the value at an index of its first axis.
+        columns: a function (value, start, end) → the slice of a value's last axis.
     """
     hidden = hidden_units(cell, given)
     states = {f"state_{name}": at(given[f"state_{name}"], d) for name in cell.states}
@@ -121,7 +127,7 @@ def parts(
 
 
 def hidden_units(cell: type[Cell], given: Mapping[str, Any]) -> int:
-    """H, by the sizes of the operator's tensors."""
+    """The number of hidden units, from the sizes of the operator's tensors."""
     if cell.gates:
         return given["gates_x"].shape[2] // (len(cell.gates) * given[f"state_{cell.states[0]}"].shape[0])
     name = next(name for name, letter in cell.state_sizes.items() if letter == "H")

@@ -26,19 +26,19 @@ OURS: dict[type[nn.Module], type[RecurrentLayer | RecurrentCell]] = {
 
 class _Report(NamedTuple):
     replaced: dict[str, nn.Module]
-    """The modules that changed their class."""
+    """The replaced modules, by name."""
     left: dict[str, str]
-    """Those that stayed, and why."""
+    """Why each recurrent module was left that was not replaced, by the module's name."""
 
 
 class Swapped(_Report):
-    """What `swap` or `unswap` did, by the modules' names in the model."""
+    """The report of `swap` or `unswap`, by the modules' names in the model."""
 
     adapted: dict[str, nn.Module]
-    """Modules that hold such layers, and call them otherwise now: see `seqcells.io.owners`."""
+    """Modules that hold replaced layers and now call these in another way: see `seqcells.io.owners`."""
     _described: dict[str, str]
     times: timing.Times | None = None
-    """The seconds of the model and of its replaced modules, before and after, where `swap` was given an example."""
+    """The seconds of the model and of its replaced modules, before and after; None if `swap` was given no example."""
     nothing = "no recurrent module of torch.nn in this model"
     called = "calls its layers as ours are called, once for a batch"
     way_back = "Tools that go by torch.nn's types do not find these modules: seqcells.unswap(model) is the way back."
@@ -48,7 +48,7 @@ class Swapped(_Report):
     ) -> Self:
         self = super().__new__(cls, replaced, left)
         self.adapted = adapted or {}
-        # As they are now: they may change their class again.
+        # Describes the modules now, as they may change their class again later.
         self._described = {name: _described(module) for name, module in replaced.items()}
         return self
 
@@ -70,7 +70,7 @@ class Swapped(_Report):
 
 
 class Unswapped(Swapped):
-    """What `unswap` did."""
+    """The report of `unswap`."""
 
     nothing = "no recurrent module of seqcells in this model"
     called = "calls its layers as torch.nn's are called"
@@ -156,11 +156,11 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
 
 
 def unswap(model: nn.Module) -> Unswapped:
-    """Let every recurrent layer and cell of seqcells inside ``model`` be torch.nn's, in place: `swap`'s way back.
+    """Undo `swap`: turn every recurrent layer and cell of seqcells inside ``model`` into torch.nn's, in place.
 
-    All that is on a module stays on it, as with `swap`; a subclass of torch.nn's that was swapped is itself again.
-    The round trip leaves state_dict and outputs the same. Left are cells that torch.nn has not, subclasses of ours, and
-    what a `Stack` is made of.
+    Parameters, buffers, hooks and attributes stay on a module, as with `swap`. A swapped subclass of a torch.nn module
+    gets its own class again. After `swap` and `unswap`, state_dict and outputs are the same as before. Three kinds of
+    modules are left: cells that torch.nn does not have, subclasses of our classes, and the layers of a `Stack`.
 
     Returns:
         What was replaced, and what was left and why.
@@ -182,7 +182,7 @@ def unswap(model: nn.Module) -> Unswapped:
 def _change(
     model: nn.Module, wanted: Callable[[nn.Module], bool], change: Callable[[nn.Module], Any], instead: str
 ) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """What was changed of the wanted modules, and why others were not."""
+    """Change the wanted modules. Returns the changed modules, and the reasons why a module was not changed."""
     if wanted(model):
         raise TypeError(f"the model is itself a {type(model).__name__}: {instead}, which returns a new one")
     replaced, left, reasons = {}, {}, {}
@@ -211,7 +211,7 @@ def _is_torchs(module: nn.Module) -> bool:
 
 
 def _described(module: nn.Module) -> str:
-    """Its class, for who reads a report."""
+    """A module's class, as a report names it."""
     plain = type_before_parametrizations(module)
     parametrized = ", parametrized" if is_parametrized(module) else ""
     if not _is_ours(module):

@@ -1,4 +1,4 @@
-"""The time of a model before and after its recurrent modules were replaced, with nothing left changed by measuring."""
+"""Time a model before and after its recurrent modules were replaced, without lasting effects on the model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BUDGET = 2.0
 """Seconds after which no further round begins."""
 ROUNDS = 9
 BLOCK = BUDGET / ROUNDS / 4
-"""Seconds after which a block's last call ends: each round has four."""
+"""Seconds after which a block begins no further call; each round has four blocks."""
 WARM_UP = 3
-"""Calls: the third alike of a module is the first that is prepared."""
+"""The number of warm-up calls; a module's third call of a kind is its first prepared call."""
 
 
 class Pair(NamedTuple):
-    """Medians in seconds, each of one call of the model."""
+    """Median seconds of one call, before and after."""
 
     before: float
     after: float
@@ -36,30 +36,30 @@ class Pair(NamedTuple):
 
 
 class Times(NamedTuple):
-    """What one call with the example takes, in eval mode and under no_grad."""
+    """The times of one call with the example, in eval mode and under no_grad."""
 
     model: Pair
     layers: dict[nn.Module, Pair]
-    """The replaced modules that the example reaches, all calls of each added up."""
+    """The times of the replaced modules that the example reaches, with all calls of a module added up."""
 
     def of(self, module: nn.Module) -> str:
         return str(self.layers.get(module, "not called with this example"))
 
 
 def arguments(example: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """Positional and keyword arguments: a tuple is the former, a dict the latter, all else one positional argument."""
+    """The positional and keyword arguments of a call: from a tuple, from a dict, or one positional argument."""
     if isinstance(example, dict):
         return (), example
     return (example if type(example) is tuple else (example,)), {}
 
 
 def compare(call: Callable[[], Any], modules: Sequence[nn.Module], sides: Sequence[Callable[[], Any]]) -> Times:
-    """The times of both sides, by turns.
+    """The times of both sides, measured in turns.
 
     Args:
-        call: calls the model.
-        modules: whose own time is asked for.
-        sides: what makes the model what it is before, and after. It is left as the last makes it.
+        call: a function that calls the model.
+        modules: the modules whose own times are measured.
+        sides: two functions that put the model into its state before, and after. The model is left in the latter.
     """
     synchronize = _synchronize(modules)
     whole: list[list[float]] = [[], []]
@@ -79,7 +79,7 @@ def compare(call: Callable[[], Any], modules: Sequence[nn.Module], sides: Sequen
                     spent.clear()
                     call()
                     single[side].append(spent.copy())
-    # A call need not reach each module.
+    # A call need not reach every module.
     times = {module: [[each[module] for each in side if module in each] for side in single] for module in modules}
     layers = {module: _pair(both) for module, both in times.items() if all(both)}
     return Times(_pair(whole), layers)
@@ -98,7 +98,7 @@ def _seconds(call: Callable[[], Any], synchronize: Callable[[], Any]) -> float:
 
 
 def _block() -> Iterator[int]:
-    """As many turns as fit in a block, one at the least."""
+    """The turns of a block: as many as fit into its seconds, at least 1, at most 100."""
     end = time.perf_counter() + BLOCK
     for turn in range(100):
         if turn and time.perf_counter() > end:
@@ -108,7 +108,7 @@ def _block() -> Iterator[int]:
 
 @contextmanager
 def _watched(modules: Sequence[nn.Module], synchronize: Callable[[], Any]) -> Iterator[dict[nn.Module, float]]:
-    """The seconds that each module spends in `forward`, its hooks not counted."""
+    """Measure the seconds that each module spends in `forward`, without its hooks."""
     spent: dict[nn.Module, float] = {}
     begun: dict[nn.Module, float] = {}
 
@@ -136,12 +136,14 @@ def _synchronize(modules: Sequence[nn.Module]) -> Callable[[], Any]:
 
 @contextmanager
 def inference(model: nn.Module, example: Any) -> Iterator[None]:
-    """Eval mode under no_grad. Afterwards all is as it was that a call may change: modes, buffers and attributes of the
-    modules, the example's own tensors, and random numbers. Parameters, and what a list or dict holds, are not looked
-    at."""
+    """Put a model into eval mode under no_grad, and restore afterwards what its calls may change.
+
+    Modes, buffers and attributes of the modules, the example's tensors, and the states of random number generators are
+    restored. The values of parameters, and the contents of list and dict attributes, are not.
+    """
     modules = list(model.modules())
     modes = [module.training for module in modules]
-    # Modules that change their class have attributes of their own besides.
+    # Modules that change their class get further attributes, which `_is_plain` leaves alone.
     kept = [(module, _attributes(module)) for module in modules]
     own: list[dict[str, Any]] = [table for module in modules for table in (module._buffers, module._parameters)]
     tables = [(table, table.copy()) for table in own]
@@ -181,7 +183,7 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def _random_numbers() -> Iterator[None]:
-    """They go on afterwards as if none had been drawn: torch's, numpy's and Python's."""
+    """Restore the random number generators of torch, numpy and Python afterwards."""
     numpy = sys.modules.get("numpy")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     own, theirs = random.getstate(), numpy and numpy.random.get_state()

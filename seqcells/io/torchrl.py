@@ -1,6 +1,7 @@
-"""TorchRL's recurrent modules: trajectories one after the other in a batch run in one call, ``is_init`` as ``reset=``.
+"""Adapters for TorchRL's recurrent modules: trajectories that follow each other in a batch run in one call.
 
-TorchRL pads each trajectory to a row of its own, but for its backend "triton", whose methods are those replaced here.
+TorchRL's ``is_init`` becomes ``reset=``. TorchRL itself pads each trajectory to a row of its own, except in its backend
+"triton". The adapters replace the methods of that backend.
 """
 
 from typing import Any
@@ -13,13 +14,16 @@ from .others import Theirs
 
 
 class LSTMModule(Theirs):
-    """For the module of that name, after TorchRL 0.14. Its states are (B, T, L, H)."""
+    """A mixin for TorchRL's module, modelled on TorchRL 0.14. The module's states are (B, T, L, H)."""
 
     __layers__: tuple[str, ...] = ("lstm",)
 
     @property
     def recurrent_backend(self) -> str:
-        """That of the methods below, while the layer is ours."""
+        """TorchRL's name of its backend: "triton" while the layer is ours, else the module's own value.
+
+        The adapters replace the methods of "triton".
+        """
         layer = self._modules.get("lstm", self._modules.get("gru"))
         return "triton" if isinstance(layer, RecurrentLayer) else vars(self)["recurrent_backend"]
 
@@ -34,7 +38,7 @@ class LSTMModule(Theirs):
 
 
 class GRUModule(Theirs):
-    """For the module of that name."""
+    """A mixin for TorchRL's module, whose state is (B, T, L, H)."""
 
     __layers__: tuple[str, ...] = ("gru",)
     recurrent_backend: Any = LSTMModule.recurrent_backend

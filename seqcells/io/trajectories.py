@@ -1,4 +1,4 @@
-"""Trajectories one after the other in a batch, each of which begins with a state of its own: in one call of a layer."""
+"""Run the trajectories that follow each other in the rows of a batch, each with its own initial state, in one call."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ def run(layer: Any, x: Tensor, states: list[Tensor], is_first: Tensor) -> tuple[
     """The outputs of all time steps, and the states where trajectories end.
 
     Args:
-        layer: one of ours, ``batch_first``.
-        x: (B, T, features).
-        states: (B, T, L, H) each, of which those count where trajectories begin.
-        is_first: bool (B, T), where a trajectory begins; at the first time step one does in any case.
+        layer: a layer of seqcells with ``batch_first``.
+        x: the input (B, T, features).
+        states: (B, T, L, H) each, of which only the time steps are read at which trajectories begin.
+        is_first: bool (B, T), True where a trajectory begins. The first time step always begins a trajectory.
 
     Returns:
-        The output (B, T, ·), and states (B, T, L, H), zeros but where a trajectory ends.
+        The output (B, T, ·), and states (B, T, L, H), which are zeros except where a trajectory ends.
     """
     at_zero = torch.arange(x.shape[1], device=x.device) == 0
     starts, inner = is_first | at_zero, is_first & ~at_zero
@@ -35,7 +35,7 @@ def run(layer: Any, x: Tensor, states: list[Tensor], is_first: Tensor) -> tuple[
 
 
 def _keeps(layer: Any, x: Tensor, given: dict[str, Any]) -> bool:
-    """Whether an engine keeps the values: where nothing compiles its kernels, it keeps none."""
+    """Whether an engine runs the call and keeps the values; False if only the reference can, as without a compiler."""
     try:
         return layer.plan(x, **given).backend != "reference"
     except RuntimeError:
@@ -43,11 +43,11 @@ def _keeps(layer: Any, x: Tensor, given: dict[str, Any]) -> bool:
 
 
 def _run_in_rows(layer: Any, x: Tensor, states: list[Tensor], starts: Tensor) -> tuple[Tensor, ...]:
-    """Trajectories that begin with states of their own or are read from both ends, each padded to a row."""
+    """Run trajectories with initial states other than zeros, or in two directions, each padded to a row of its own."""
     first, row = starts.flatten().nonzero().squeeze(1), starts.flatten().cumsum(0) - 1
     place, lengths = torch.arange(len(row), device=x.device) - first[row], row.bincount()
     padded = x.new_zeros(len(first), int(lengths.max()), x.shape[2]).index_put((row, place), x.flatten(0, 1))
-    packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)  # any backend's
+    packed = pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)  # for any backend
     hx = tuple(state.flatten(0, 1)[first].transpose(0, 1) for state in states)
     output, final = layer(packed, hx[0] if len(hx) == 1 else hx)
     output, _ = pad_packed_sequence(output, batch_first=True)

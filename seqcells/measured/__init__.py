@@ -1,1 +1,1 @@
-"""Estimates of seconds: tables that were measured on classes of machines, and what they say of a call."""
+"""Estimates: tables of seconds measured on classes of machines, and the seconds that they predict for a call."""

@@ -1,7 +1,8 @@
-"""How long a call would take by torch's own operator and by ours, from tables of measured seconds.
+"""Estimates of how long a call takes by torch's own operator and by our kernels, from tables of measured seconds.
 
-A table is kept for a class of machines (`seqcells.system.machine`), of CPUs or of GPUs. Tables that ``python -m
-seqcells.tune`` measured here lie in the cache (`seqcells.system.cache`) and go before those that come with the package.
+A table belongs to a class of machines (`seqcells.system.machine`), either CPUs or GPUs. Tables that ``python -m
+seqcells.tune`` measured on this machine are in the cache (`seqcells.system.cache`). They have priority over the tables
+that come with the package.
 """
 
 import math
@@ -23,33 +24,36 @@ from .table import KERNELS, Table, backends
 SHIPPED = Path(__file__).parent / "tables"
 CPU = torch.device("cpu")
 UNKNOWN = "-unknown"
-"""The end of a machine class whose second-level cache was not recorded."""
+"""The end of the name of a machine class whose second-level cache was not recorded."""
 MARGIN = 1.25
-"""A machine without a table takes our kernels where they are so many times as fast in every shipped one."""
+"""A machine without a table takes our kernels if they are this many times as fast in every shipped table."""
 LEAD = 1.03
-"""Torch's operator is taken where it is so many times as fast as ours: below that a measurement cannot tell, and its
-threads wait for one another where other processes want the processors too."""
+"""Torch's operator is taken if it is this many times as fast as our kernels.
+
+A measurement cannot show smaller differences. Besides, the threads of torch's operator wait for one another when other
+processes use the processors too.
+"""
 KIN_MARGIN = 1.05
-"""The same where shipped tables are of the same instruction set: those alone count."""
+"""As `MARGIN`, if there are shipped tables of the same instruction set; then these alone count."""
 
 
 def own_folder() -> Path:
-    """Where tables measured on this machine are kept."""
+    """The folder for tables that were measured on this machine."""
     return folder("tables")
 
 
 def instruction_set() -> str:
-    """The one that our CPU kernels run with, which must exist here."""
+    """The instruction set of our CPU kernels, which must be available on this machine."""
     return _library().target
 
 
 @cache
 def _library() -> ModuleType:
-    return import_module("seqcells.kernels.cpu.library")  # not before it is wanted: the extension is loaded
+    return import_module("seqcells.kernels.cpu.library")  # imported late, as the import loads the extension
 
 
 def class_of(device: torch.device) -> str:
-    """The class of machines that a device is of; our kernels for it must exist here."""
+    """The machine class of a device; our kernels for the device must be available on this machine."""
     return _gpu_class(device) if device.type == "cuda" else _cpu_class(instruction_set())
 
 
@@ -65,11 +69,10 @@ def _gpu_class(device: torch.device) -> str:
 
 
 def of_class(machine_class: str, threads: int) -> list[Table]:
-    """The tables for machines of a class, the first to be asked first: an own one, then a shipped one, each of the
-    nearest number of threads.
+    """The tables for a class of machines, in the order of priority: an own table, then a shipped table.
 
-    A shipped table whose second-level cache is unknown is nobody's: such a table counts in `leader` where there is no
-    other.
+    Each is the table with the nearest number of threads. A shipped table with an unknown second-level cache belongs to
+    no class; `leader` uses such a table only if no other table covers the call.
     """
     shipped = [table for table in shipped_tables() if not table.machine_class.endswith(UNKNOWN)]
     found = []
@@ -81,14 +84,18 @@ def of_class(machine_class: str, threads: int) -> list[Table]:
 
 
 def here(device: torch.device = CPU) -> Table | None:
-    """The table that is asked first on a device of this machine, with torch's present number of threads, or None."""
+    """The table of highest priority for a device of this machine and torch's present number of threads, or None."""
     return next(iter(of_class(class_of(device), torch.get_num_threads())), None)
 
 
 def seconds(backend: str, call: Call) -> float | None:
-    """What a call would take here by ``"torch"`` or our kernels; None where no table of this machine's class tells.
+    """Estimated seconds of a call on this machine, by ``"torch"`` or by the backend of our kernels.
 
-    With grad mode on, the seconds are those of forward and backward.
+    The estimate is None if no table of this machine's class covers the call. With grad mode on, the seconds are those
+    of forward and backward.
+
+    Raises:
+        ValueError: tables have no seconds of the backend.
     """
     known = backends(call.device.type)
     if backend not in known:
@@ -99,14 +106,15 @@ def seconds(backend: str, call: Call) -> float | None:
 
 
 def leader(call: Call) -> Choice:
-    """Which of torch's operator and our kernels runs a call that both can run, and why; the same answer is found once.
+    """Whether torch's operator or our kernels run a call that both can run, and why. Answers are cached.
 
-    The tables of this machine's class decide by their estimates, the first that covers the call: torch's operator must
-    lead by `LEAD`. Where there is none, ours must lead by `MARGIN` in every shipped table that covers the call. Where
-    none does, ours is taken for what torch has no fused kernel for.
+    * The first table of this machine's class that covers the call decides: torch's operator must lead by `LEAD`.
+    * If there is none, our kernels must lead by `MARGIN` in every shipped table that covers the call. Shipped tables of
+      the same instruction set go first, with `KIN_MARGIN`.
+    * If no table covers the call, our kernels are taken where torch has no fused kernel.
     """
     if not (type(call.rows) is type(call.steps) is type(call.hidden) is int):
-        call = call._replace(rows=0, steps=0, hidden=0, width=0)  # symbols of a traced graph, of no size
+        call = call._replace(rows=0, steps=0, hidden=0, width=0)  # sizes are symbols of a traced graph
     if call.device.type == "cpu":
         where = _cpu_class(instruction_set()), torch.get_num_threads(), None
     else:
@@ -118,10 +126,10 @@ def leader(call: Call) -> Choice:
 
 
 def _numbers(call: Call) -> str | None:
-    """What a call is computed in, as a `seqcells.measured.table.Point` has it, where that is not the dtype's name."""
+    """The ``dtype`` of a `seqcells.measured.table.Point` for a call, if it is not the name of the call's dtype."""
     if call.dtype != torch.float32 or call.device.type == "cpu":
         return None
-    from ..kernels.triton.host import precision  # not before triton is wanted
+    from ..kernels.triton.host import precision  # imported late, as the import loads triton
 
     mode = precision.mode(call.dtype)
     return None if mode == "ieee" else mode
@@ -139,7 +147,7 @@ def _leader(call: Call, training: bool, machine_class: str, threads: int, number
 
 
 def _by(table: Table, call: Call, training: bool, numbers: str | None) -> Choice | None:
-    """What a table of this machine's class says; None where it does not cover the call."""
+    """The choice by a table of this machine's class; None if the table does not cover the call."""
     kernels = KERNELS[call.device.type]
     theirs, ours = _both(table, call, training, numbers)
     if theirs and ours:
@@ -152,10 +160,14 @@ def _by(table: Table, call: Call, training: bool, numbers: str | None) -> Choice
 
 
 def _cautious(call: Call, training: bool, numbers: str | None, machine_class: str) -> Choice | None:
-    """What shipped tables that cover a call agree upon, those of the instruction set first; else None."""
+    """The choice by shipped tables of other machine classes, tables of the same instruction set first.
+
+    Our kernels are chosen only if all tables that cover the call agree. None if no table covers the call.
+    """
     if unmeasured.is_unlike_others(call, training):
         return None
-    # What `auto` gave to torch's operator is missing in tables of results: no such table speaks beyond its sizes.
+    # Tables from benchmark results lack the points that `auto` gave to torch's operator. So no estimate is taken beyond
+    # the sizes of a table.
     others = [table for table in shipped_tables() if table.device_type == call.device.type]
     kin = [table for table in others if machine.are_kin(table.machine_class, machine_class)]
     for tables, margin in ((kin, KIN_MARGIN), (others, MARGIN)):
@@ -173,8 +185,11 @@ def _cautious(call: Call, training: bool, numbers: str | None, machine_class: st
 def _both(
     table: Table, call: Call, training: bool, numbers: str | None, beyond: bool | None = None
 ) -> list[float | None]:
-    """The seconds by torch's operator and by ours. Default of ``beyond``: of CPUs alone, for on a GPU layers of other
-    sizes have other kernels: torch's persistent ones up to some sizes, and our plans."""
+    """The seconds by torch's operator and by our kernels.
+
+    ``beyond`` says whether sizes beyond the measured ones are estimated. Default: only for CPUs. On a GPU the kernels
+    depend on the size: torch has persistent kernels up to some sizes, and our engine has several plans.
+    """
     beyond = table.device_type == "cpu" if beyond is None else beyond
     return [table.seconds(each, call, training, beyond, numbers) for each in backends(table.device_type)]
 
@@ -187,35 +202,35 @@ def _in_words(seconds: float) -> str:
 
 
 def described(table: Table) -> str:
-    """Whose table it is, and from when, for reasons and reports."""
+    """A description of a table for reasons and reports: own or shipped, its name and its date."""
     whose = "own" if any(table is each for each in own_tables()) else "shipped"
     return f"{whose} table {table.name} of {table.date[:10]}"
 
 
 @cache
 def own_tables() -> tuple[Table, ...]:
-    """Those that were measured on this machine, read once."""
+    """The tables that were measured on this machine, read once."""
     return tuple(_tables(own_folder()))
 
 
 @cache
 def shipped_tables() -> tuple[Table, ...]:
-    """Those that come with the package, read once."""
+    """The tables that come with the package, read once."""
     return tuple(_tables(SHIPPED))
 
 
 def reload() -> None:
-    """Read all tables anew, and choose anew: for whoever has written one."""
+    """Forget all tables and choices, so that they are read and made again; to be called after a table was written."""
     for cached in (own_tables, shipped_tables, _leader, _cpu_class, _gpu_class):
         cached.cache_clear()
 
 
 def _tables(where: Path) -> Iterator[Table]:
-    """Those of a folder, in the order of their names; what is none is left out, with a warning."""
+    """The tables in a folder, in the order of their names; a file that is no table is skipped, with a warning."""
     try:
         paths = sorted(where.glob("*.json"))
     except OSError:
-        return  # a folder that cannot be read has nothing to find
+        return  # a folder that cannot be read counts as empty
     for path in paths:
         try:
             yield Table.load(path)

@@ -1,6 +1,7 @@
-"""A table of estimates from a result file of the benchmark (`benchmarks/schema.py`), as far as its rows tell.
+"""A table of estimates, made from the rows of a benchmark's result file (`benchmarks/schema.py`).
 
-Torch's own operator is timed there as torch.nn's module, ours by name, or as ``auto`` where that took it.
+The result file has torch's own operator as torch.nn's module. It has our kernels by the backend's name, or as ``auto``
+where ``auto`` chose them.
 """
 
 import json
@@ -17,20 +18,25 @@ INSTRUCTION_SETS = {
     "avx512f": "avx512",
     "avx2": "avx2",
 }
-"""Flags of processors, and the instruction set that the CPU engine takes for the first of them that there is: older
-result files have not its name."""
+"""Processor flags, and the instruction set that the CPU engine takes for the first flag that a processor has.
+
+Older result files do not have the name of the instruction set.
+"""
 THEIRS = {"torch.nn": "layers", "torch.nn cell loop": "step"}
 OURS = {"seqcells {}": "layers", "seqcells auto": "layers", "seqcells auto cell": "step"}
-"""Providers, and the forms of their calls, the backend of our kernels left open; cells are read of streaming alone."""
+"""Providers, and the forms of their calls; ``{}`` is the backend of our kernels. Only streaming has the form "step"."""
 SUITES = {"sequence": False, "training": True, "streaming": False}
-"""The suites whose rows are read, and whether they make gradients. Streaming's figure is a single step's. In the packed
-suite ours is given lengths, which is another call than torch.nn's."""
+"""The suites whose rows are read, and whether they compute gradients.
+
+A figure of streaming is the time of a single step. The packed suite is not read: it gives our kernels lengths, which is
+another call than torch.nn's.
+"""
 VERSIONS: dict[str, tuple[str, ...]] = {"cpu": ("python", "torch"), "cuda": ("python", "torch", "triton")}
-"""What counts for seconds on a type of device."""
+"""The packages whose versions matter for the seconds, by type of device."""
 
 
 def table(path: str | Path) -> Table:
-    """The table of all points that both torch's operator and our kernels were measured at.
+    """The table of all points at which both torch's operator and our kernels were measured.
 
     Raises:
         OSError: the file cannot be read.
@@ -72,7 +78,7 @@ def _gpu_class(described: dict[str, Any]) -> str:
 
 
 def _rows(given: dict[str, Any], providers: dict[str, str], ours: str) -> Iterator[tuple[Point, float]]:
-    """The points of those providers and their seconds; what ``auto`` gave to torch's operator is not ours."""
+    """The points of the providers and their seconds, without the rows in which ``auto`` chose torch's operator."""
     for row in given["rows"]:
         form = providers.get(row["provider"])
         single = row["suite"] == "streaming"

@@ -1,4 +1,4 @@
-"""A table of the seconds that calls took on one machine, a CPU or a GPU, by torch's own operator and by ours."""
+"""A table of the seconds that calls took on one machine, a CPU or a GPU, by torch's own operator and our kernels."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ KERNELS = {"cpu": "cpu", "cuda": "triton"}
 
 
 def backends(device_type: str) -> tuple[str, str]:
-    """The backends that a table has seconds of, for a type of device: torch's operator and our kernels."""
+    """The backends whose seconds a table has, for a type of device: torch's operator and our kernels."""
     return "torch", KERNELS[device_type]
 
 
 class Point(NamedTuple):
-    """A call that was measured: one layer in one direction with as many features as hidden units, or a cell."""
+    """A measured call: one layer in one direction with as many features as hidden units, or a single step."""
 
     cell: str
     form: str
-    """``"layers"``, ``"packed"`` (the same of a PackedSequence, lengths from a tenth of the steps up) or ``"step"``."""
+    """``"layers"``, ``"packed"`` (a layer of a PackedSequence, lengths from a tenth of the steps up) or ``"step"``."""
     training: bool
-    """Whether gradients were made too."""
+    """Whether gradients were computed too."""
     dtype: str
-    """torch's name of it; ``"tf32"`` for float32 whose products may be rounded to that."""
+    """torch's name of the dtype; ``"tf32"`` for float32 whose products may be rounded to tf32."""
     steps: int
     rows: int
     hidden: int
 
     @property
     def kind(self) -> tuple[str, str, bool, str]:
-        """What is never interpolated: cell, form, training and dtype."""
+        """The properties that are never interpolated: cell, form, training and dtype."""
         return self[:4]
 
 
@@ -51,32 +51,34 @@ class Table:
     """Seconds by `Point` and backend; None for a backend that could not run the point."""
 
     machine_class: str
-    """As `seqcells.system.machine` names it."""
+    """The machine class, as `seqcells.system.machine` names it."""
     processor: str
     threads: int
-    """torch's, when it was measured."""
+    """The number of torch's threads during the measurement."""
     versions: dict[str, str]
     date: str
     commit: str
-    """``unknown`` outside of a checkout."""
+    """The commit of the checkout; ``unknown`` outside of a checkout."""
     source: str
-    """What measured it: ``seqcells.tune``, or a result file of the benchmark."""
+    """Where the seconds come from: ``seqcells.tune``, or a result file of the benchmark."""
     complete: bool
-    """Whether all points of the grid were measured, or time ran out."""
+    """Whether all points of the grid were measured; False if time ran out."""
     points: dict[Point, dict[str, float | None]]
     name: str = field(default="", compare=False)
-    """The file's, without its ending."""
+    """The name of the file, without its ending."""
     host: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By backend, for ``"inference"`` and ``"training"``: seconds that Python takes for a call of a layer, whatever its
-    size. No call takes less. Where single steps were measured, it is in what those took."""
+    """Seconds that Python takes for a call of a layer of any size, by backend, for ``"inference"`` and ``"training"``.
+
+    No call of a layer takes less. The seconds of measured single steps include Python's.
+    """
     origins: dict[str, str] = field(default_factory=dict)
-    """By name, where the points come from that are not of ``source``, and ``host``."""
+    """By name, the origin of the points that do not come from ``source``, and of ``host``."""
     origin_of: dict[Point, str] = field(default_factory=dict)
-    """The name of the origin of each such point."""
+    """The name of the origin of each point that does not come from ``source``."""
 
     @classmethod
     def load(cls, path: str | Path) -> Table:
-        """From a file.
+        """Read a table from a file.
 
         Raises:
             OSError: the file cannot be read.
@@ -106,7 +108,7 @@ class Table:
             raise ValueError(f"{path} is no table of estimates: {problem}") from None
 
     def to_json(self) -> str:
-        """The text of a file that `load` reads, a point a line."""
+        """The text of a file that `load` can read, with one point in each line."""
         elsewhere = {"points", "origin_of", "name"} | {name for name in ("host", "origins") if not getattr(self, name)}
         head = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in elsewhere}
         points = ",\n  ".join(map(self._line, self.points))
@@ -117,7 +119,13 @@ class Table:
         return json.dumps(point._asdict() | {"seconds": _rounded(self.points[point])} | origin)
 
     def beside(self, other: Table) -> Table:
-        """This table, and what another of the same class has of origins that are none of ``source``."""
+        """This table, with the points of another table of the same class that come from elsewhere than its ``source``.
+
+        Points of this table have priority. ``host`` and ``origins`` are the other table's.
+
+        Raises:
+            ValueError: the other table is of another machine class.
+        """
         if self.machine_class != other.machine_class:
             raise ValueError(f"a table of {other.machine_class} is no place for points of {self.machine_class}")
         origin_of = {point: name for point, name in other.origin_of.items() if point not in self.points}
@@ -126,21 +134,22 @@ class Table:
 
     @property
     def device_type(self) -> str:
-        """The type of the device that was measured."""
+        """The type of the measured device, ``"cpu"`` or ``"cuda"``."""
         return machine.device_type(self.machine_class)
 
     def seconds(
         self, backend: str, call: Call, training: bool, beyond: bool = True, dtype: str | None = None
     ) -> float | None:
-        """What a call would take by a backend, or None where the table does not cover it.
+        """Estimated seconds of a call by a backend, or None if the table does not cover the call.
 
-        Calls with options are not covered, but for a packed input alone. Layers and directions multiply. Single steps
-        stand for single steps alone, one other number of steps for any; between two, and beyond them, seconds are a
-        line over steps.
+        Calls with options are not covered, except for a packed input as the only option. The seconds of one layer and
+        direction are multiplied by the numbers of layers and directions. Points of one time step are used for calls of
+        one step alone. If points of one other number of steps were measured, seconds are proportional to the steps. If
+        points of several were measured, seconds are a linear function of the steps, between and beyond them.
 
         Args:
-            beyond: whether rows and hidden units that lie beyond the measured ones are covered. Default: True
-            dtype: as a `Point` has it. Default: that of the call's dtype
+            beyond: whether rows and hidden units beyond the measured ones are covered. Default: True
+            dtype: a `Point`'s ``dtype``. Default: the name of the call's dtype
         """
         dtype = dtype or str(call.dtype).removeprefix("torch.")
         packed = call.options == ("packed",)
@@ -170,11 +179,11 @@ class Table:
 
 
 class Grid:
-    """Seconds over rows and hidden units: exact at the points, between them linear in the logarithms of all three.
+    """Seconds as a function of rows and hidden units, linear in the logarithms of all three between measured points.
 
     The points need not be a full grid: each number of rows has a line over hidden units, and rows are interpolated
-    between lines. Beyond the points seconds grow with the work, rows × hidden², and below the smallest they stay. The
-    ratio of two backends that were measured at the same points is thus the nearest edge's.
+    between lines. Beyond the points, seconds grow with the work, rows × hidden². Below the smallest sizes, seconds are
+    constant. So beyond the points the ratio of two backends, measured at the same points, is that at the nearest edge.
     """
 
     def __init__(self, points: Mapping[tuple[int, int], float]) -> None:
@@ -186,11 +195,11 @@ class Grid:
         self._lines = [(math.log(rows), line) for rows, line in sorted(lines.items())]
 
     def spans(self, rows: int, hidden: int) -> bool:
-        """Whether both numbers lie between those of the points."""
+        """Whether both numbers are within the range of the measured points."""
         return self._rows[0] <= rows <= self._rows[1] and self._hidden[0] <= hidden <= self._hidden[1]
 
     def seconds(self, rows: int, hidden: int) -> float:
-        """The seconds for so many rows and hidden units."""
+        """The estimated seconds for these numbers of rows and hidden units."""
         rows, hidden = max(rows, self._rows[0]), max(hidden, self._hidden[0])
         place = math.log(hidden)
         across = [(at, _on_line(line, place)) for at, line in self._lines]
@@ -198,7 +207,7 @@ class Grid:
 
 
 def _rounded(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
-    """To four digits: no measurement has more."""
+    """Seconds rounded to four digits, as no measurement is more precise."""
     return {backend: None if value is None else float(f"{value:.4g}") for backend, value in seconds.items()}
 
 
@@ -207,7 +216,7 @@ def _work(rows: int, hidden: int) -> int:
 
 
 def _on_line(points: Sequence[tuple[float, float]], x: float) -> float:
-    """The height at ``x`` of straight lines through points in the order of their places; the ends' beyond them."""
+    """The value at ``x`` of the piecewise linear function through points sorted by x; constant beyond the points."""
     above = bisect_left(points, (x,))
     if above == 0 or above == len(points):
         return points[min(above, len(points) - 1)][1]
@@ -226,6 +235,6 @@ def _over_steps(grids: Mapping[int, Grid], steps: int, rows: int, hidden: int) -
     above = min(max(bisect_left(counts, steps), 1), len(counts) - 1)
     low, high = counts[above - 1 : above + 1]
     first, second = grids[low].seconds(rows, hidden), grids[high].seconds(rows, hidden)
-    # A noisy measurement must not make more steps take less.
+    # The slope is at least 0, since after a noisy measurement more steps could otherwise take less time.
     line = first + max(0.0, second - first) / (high - low) * (steps - low)
     return max(line, first * steps / low) if steps < low else line

@@ -1,4 +1,4 @@
-"""What is taken for calls that no table of measured seconds tells of, and what makes tables tell nothing."""
+"""The choice for calls that no table of measured seconds covers, and the reasons why a table does not apply."""
 
 import torch
 
@@ -9,17 +9,20 @@ from ..system.settings import current_settings
 
 
 def switched_off() -> str | None:
-    """Why on no GPU what was measured is what would run, or None: this may change from call to call."""
+    """Why tables of GPUs do not apply at present, since other kernels would run than were measured, or None.
+
+    The answer may change from call to call.
+    """
     if triton.interpreted():
         return "Triton's interpreter runs our kernels in Python"
     return None if current_settings().meeting else "settings(meeting=False), and the kernels measured were with it"
 
 
 def is_unlike_others(call: Call, training: bool) -> bool:
-    """Whether other machines' tables tell nothing of a call on this one.
+    """Whether tables of other machine classes do not apply to a call on this machine.
 
-    Of GPUs those before Ampere were not measured, and of a GPU with fewer multiprocessors our kernels may launch every
-    step, where on a larger one a layer's weights fit on the chip and all steps are one launch.
+    GPUs before Ampere were not measured. A larger GPU may hold a layer's weights on the chip and run all steps in one
+    launch. Then a GPU with fewer multiprocessors may still need a launch for every step.
     """
     if call.device.type == "cpu":
         return call.dtype == torch.bfloat16 and refusals.lacks_bfloat16_unit()
@@ -33,8 +36,11 @@ def is_unlike_others(call: Call, training: bool) -> bool:
 
 
 def choice(call: Call, training: bool) -> Choice:
-    """By what torch has kernels for, where no table covers the call: on a GPU for all layers, and on a CPU a fused one,
-    oneDNN's, for padded LSTM layers alone."""
+    """The choice if no table covers the call: torch's operator where torch has a fused kernel.
+
+    On a GPU torch has kernels for all layers, on a CPU only for padded LSTM layers (oneDNN's). Our kernels run single
+    steps on a CPU without gradients, and torch's operators run those with gradients.
+    """
     if call.device.type != "cpu":
         return Choice("torch", "no table covers the call")
     if call.form == "step" or call.steps == 1:

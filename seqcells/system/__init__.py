@@ -1,1 +1,1 @@
-"""What the process and the machine are: processors, folders on disk, settings of the engines."""
+"""The process and the machine: processors, folders on disk, settings of the engines."""

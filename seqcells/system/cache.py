@@ -1,6 +1,6 @@
-"""The package's folder on disk: tables measured on this machine lie there. Nothing is created before it is written.
+"""The package's cache folder on disk, for measured tables and compiled kernels. It is created at the first write.
 
-The folder is ``SEQCELLS_CACHE``, else ``$XDG_CACHE_HOME/seqcells``, else the system's place for such things.
+The folder is ``SEQCELLS_CACHE``, else ``$XDG_CACHE_HOME/seqcells``, else the system's usual place for caches.
 """
 
 import os
@@ -12,15 +12,15 @@ from pathlib import Path
 
 
 def folder(*parts: str) -> Path:
-    """The folder, or one inside it. The path exists only once something was written there.
+    """The path of the cache folder, or of a folder inside it. The folder exists only after something was written there.
 
-    Where the home is unknown the path begins with ``~``: nothing can be read there, and `write` says so.
+    If the home directory is unknown, the path begins with ``~``. Then nothing can be read, and `write` raises an error.
     """
     own = os.environ.get("SEQCELLS_CACHE")
     if own:
         return _absolute(own).joinpath(*parts)
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(xdg):  # its specification has relative ones ignored
+    if os.path.isabs(xdg):  # the XDG specification says that relative paths are ignored
         return Path(xdg, "seqcells", *parts)
     if sys.platform == "win32":
         return _absolute(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").joinpath("seqcells", "cache", *parts)
@@ -28,7 +28,7 @@ def folder(*parts: str) -> Path:
 
 
 def write(path: str | Path, content: str | bytes) -> None:
-    """A file, whole or not at all: written aside in its folder, then moved in by one rename.
+    """Write a file atomically: the content goes to a temporary file in the same folder, which is then renamed.
 
     Raises:
         OSError: the file cannot be written; the error names its folder, and ``SEQCELLS_CACHE`` if that is the cache.
@@ -47,17 +47,17 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 @contextmanager
 def lock(name: str, timeout: float) -> Iterator[None]:
-    """Hold the lock of that name against other processes. A lock is let go when the process that holds it dies.
+    """Hold the lock of this name against other processes. A lock is released when the process that holds it dies.
 
     Args:
-        name: the lock's, a file's name without its ending.
-        timeout: seconds to wait for it.
+        name: the name of the lock's file, without its ending.
+        timeout: the most seconds to wait for the lock.
 
     Raises:
-        TimeoutError: another process kept it for longer; the error names the file.
+        TimeoutError: another process held the lock for longer; the error names the lock's file.
         OSError: the file cannot be written.
     """
-    from filelock import FileLock, Timeout  # not at import, which would be longer by it
+    from filelock import FileLock, Timeout  # imported late, to keep the import of seqcells short
 
     path = folder("locks", f"{name}.lock")
     held = FileLock(path)
@@ -74,7 +74,10 @@ def lock(name: str, timeout: float) -> Iterator[None]:
 
 @contextmanager
 def _explained(parent: Path) -> Iterator[None]:
-    """The folder is made; an OSError inside says which folder it was, and of the cache how to have it elsewhere."""
+    """Make a folder; an OSError inside the block is raised again with the folder's name.
+
+    If the folder is in the cache, the message also says how to place the cache elsewhere.
+    """
     try:
         if str(parent).startswith("~"):
             raise FileNotFoundError("the home directory is unknown")
@@ -90,6 +93,6 @@ def _explained(parent: Path) -> Iterator[None]:
 
 
 def _absolute(path: str) -> Path:
-    """The path from the root on, unless it begins with a home that is unknown."""
+    """The absolute path, with ``~`` expanded; a path whose home directory is unknown stays as it is."""
     path = os.path.expanduser(path)
     return Path(path) if path.startswith("~") else Path(path).absolute()

@@ -1,4 +1,4 @@
-"""What torch.compile need not trace."""
+"""Decorators for functions that torch.compile does not trace."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,12 +9,15 @@ R = TypeVar("R")
 
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
-    """Called once for each argument; torch.compile takes what it returns instead of following it into imports."""
-    return untraced(cast("Callable[P, R]", cache(function)))  # which is called as the function is
+    """Decorate a function that is called once for each argument and cached.
+
+    torch.compile takes the result as a constant, instead of tracing the function and its imports.
+    """
+    return untraced(cast("Callable[P, R]", cache(function)))  # the cached function has the same signature
 
 
 def untraced(function: Callable[P, R]) -> Callable[P, R]:
-    """Called as often as it is asked; torch.compile takes what it returned when the graph was made."""
+    """Decorate a function without a cache; torch.compile keeps the result of the call that was made while tracing."""
 
     called: Callable[..., R] = function
 
@@ -23,4 +26,4 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
 
     constant.__doc__ = function.__doc__
     vars(constant)["_dynamo_marked_constant"] = True
-    return cast("Callable[P, R]", constant)  # all arguments are given by their places
+    return cast("Callable[P, R]", constant)  # all callers give arguments by position

@@ -1,7 +1,7 @@
-"""Settings of the engines, which hold for what runs inside a ``with`` block, or for the whole process.
+"""Settings of the engines, for the calls inside a ``with`` block, or for the whole process.
 
-Each thread has its own, as it has torch's grad mode. What they are when a call runs forward counts for its backward
-too, wherever autograd runs that. The Triton engines obey them; for the others there is nothing to set.
+Each thread has its own settings, as it has its own grad mode of torch. The settings of a forward pass also hold for its
+backward pass, in whichever thread autograd runs it. Only the Triton engines have settings.
 """
 
 from __future__ import annotations
@@ -22,43 +22,58 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": (None, "ieee", "tf32", "tf32x3"),
     "flags": (False, True),
 }
-"""What each setting may be; the first is the default."""
+"""The allowed values of each setting; the first value is the default."""
 
 
 class Settings(NamedTuple):
-    """What holds for a call; a record that never changes."""
+    """The settings of a call, as an immutable record."""
 
     recompute: bool = False
-    """Whether forward keeps no more than the states, and backward computes once more, by large products over many
-    steps, what the cells gave. It takes about half of the memory, and more time."""
+    """Whether the forward pass keeps only the states, and the backward pass recomputes the cells' other values.
+
+    The recomputation uses large products over many steps. It takes about half of the memory, and more time.
+    """
     meeting: bool = True
-    """Whether ``backend="triton"`` may take the persistent plan where its programs meet, or the backend
-    ``"triton-persistent"`` alone. For who must not launch cooperatively, as programs that wait for each other are."""
+    """Whether ``backend="triton"`` may take the persistent plan where programs of a kernel wait for each other.
+
+    With False only the backend ``"triton-persistent"`` may. Programs that wait for each other are launched
+    cooperatively, which is not possible everywhere.
+    """
     precision: str | None = None
-    """Of float32 products, whatever torch's switches say: ``"ieee"``, ``"tf32"``, or ``"tf32x3"``, three products
-    in place of one and about as near as float32's own. None: ``torch.backends.cudnn.rnn.fp32_precision`` decides."""
+    """The precision of float32 products, whatever torch's switches say: ``"ieee"``, ``"tf32"`` or ``"tf32x3"``.
+
+    ``"tf32x3"`` computes three products in place of one, and is about as precise as float32. With None,
+    ``torch.backends.cudnn.rnn.fp32_precision`` decides.
+    """
     flags: bool = False
-    """Whether programs of the persistent plan have a flag each and wait for those alone whose units they read next, in
-    place of a barrier for all."""
+    """Whether programs of the persistent plan have a flag each, instead of one barrier for all programs.
+
+    With flags a program waits only for the programs whose units it reads next.
+    """
 
     def words(self) -> list[str]:
-        """Those that are not the defaults, each as ``name=value``."""
+        """The settings that differ from the defaults, each as ``name=value``."""
         pairs = zip(self._fields, self, Settings(), strict=True)
         return [f"{name}={value}" for name, value, default in pairs if value != default]
 
     @staticmethod
     @lru_cache(64)
     def of(*words: str) -> Settings:
-        """From what `words` gave; ValueError or TypeError for other text."""
+        """The settings from the result of `words`.
+
+        Raises:
+            TypeError: there is no setting of a name.
+            ValueError: a setting cannot have the value.
+        """
         values = {str(value): value for values in CHOICES.values() for value in values}
         named = {name: value for name, _, value in (word.partition("=") for word in words)}
         return Settings()._replace(**_checked({name: values.get(value, value) for name, value in named.items()}))
 
 
 class _Thread(threading.local):
-    # Set in each thread, for torch.compile to find it: it guards what lies on a thread's object, and a ContextVar not.
+    # A thread-local object, since torch.compile guards its attributes, but does not guard a ContextVar.
     def __init__(self) -> None:
-        self.held: tuple[Settings, Any] | None = None  # the innermost block's, and what was held around it
+        self.held: tuple[Settings, Any] | None = None  # the innermost block's settings, and `held` outside of the block
 
 
 _thread = _Thread()
@@ -66,18 +81,18 @@ _default = Settings()
 
 
 def current_settings() -> Settings:
-    """What holds here: of the innermost `settings` block that this thread is in, else the process's."""
+    """The current settings: those of the innermost `settings` block of this thread, else the process's."""
     held = _thread.held
     return _default if held is None else held[0]
 
 
 def set_default_settings(**named: Any) -> Settings:
-    """Set what holds in the process, in all threads, wherever they are in no `settings` block.
+    """Set the process's settings, which hold in all threads outside of `settings` blocks.
 
-    Args, errors: as `settings`; what is not named stays.
+    Arguments and errors are those of `settings`; a setting that is not named does not change.
 
     Returns:
-        What held before: ``set_default_settings(**before._asdict())`` is the way back.
+        The previous settings: ``set_default_settings(**before._asdict())`` restores them.
     """
     global _default
     before, _default = _default, _default._replace(**_checked(named))
@@ -85,27 +100,27 @@ def set_default_settings(**named: Any) -> Settings:
 
 
 class settings:
-    """Inside a ``with`` block, or inside the function that it decorates, these settings hold.
+    """A context manager and decorator: the given settings hold inside the ``with`` block or the decorated function.
 
-    What is not named is as it was when the block was entered. Blocks may lie inside each other, and the same object
-    may be entered any number of times, by several threads too. A thread that is started inside begins with the
-    process's. Tasks of asyncio share their thread's, as they share its grad mode: await nothing inside a block, and
-    yield nothing.
+    A setting that is not named keeps its value. Blocks may be nested, and the same object may be entered any number of
+    times, also by several threads. A thread that is started inside a block begins with the process's settings. Tasks of
+    asyncio share their thread's settings, as they share its grad mode: do not ``await`` or ``yield`` inside a block.
 
-    A compiled call is compiled once more under other settings; a block may be inside of what is compiled. A graph that
-    was exported or traced holds the settings in which it was made. A prepared call is not taken under others.
+    A compiled call is compiled again under other settings, and a block may be inside the compiled function. An exported
+    or traced graph keeps the settings under which it was made. A prepared call is used only under its own settings.
 
     Args:
-        recompute: backward computes once more what forward then does not keep: half of the memory, more time.
-            Default: False
-        meeting: the plan may be one whose programs wait for each other, launched cooperatively. Default: True
-        precision: of float32 products, ``"ieee"``, ``"tf32"`` or ``"tf32x3"``. Default: None, as torch's switches say
-        flags: those programs wait for each other by a flag each, in place of a barrier. Default: False
+        recompute: the backward pass recomputes values that the forward pass does not keep then: half of the memory,
+            more time. Default: False
+        meeting: the plan may have programs that wait for each other, which are launched cooperatively. Default: True
+        precision: the precision of float32 products, ``"ieee"``, ``"tf32"`` or ``"tf32x3"``. Default: None, as torch's
+            switches say
+        flags: programs that wait for each other use one flag each, instead of a barrier. Default: False
 
     Raises:
-        TypeError: there is no setting of that name; or what is decorated is a generator or a coroutine function, whose
-            body runs outside of the call.
-        ValueError: a setting cannot have that value.
+        TypeError: there is no setting of a name, or the decorated function is a generator or coroutine function, whose
+            body runs after the call.
+        ValueError: a setting cannot have the value.
     """
 
     def __init__(self, **named: Any) -> None:
@@ -136,7 +151,7 @@ _RUN_LATER = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.
 
 @contextmanager
 def holding(those: Settings) -> Iterator[None]:
-    """Inside, all settings are those of a record: what forward ran under, for its backward."""
+    """Set all settings from a record inside the block; a backward pass runs with its forward pass's settings so."""
     _thread.held = those, _thread.held
     try:
         yield
@@ -145,17 +160,17 @@ def holding(those: Settings) -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Let hold again what held around the innermost block."""
+    """Leave the innermost block: the settings outside of it hold again."""
     held = _thread.held
     _thread.held = None if held is None else held[1]
 
 
 def _checked(named: dict[str, Any]) -> dict[str, Any]:
-    """The same; TypeError for a name, ValueError for a value that there is not."""
+    """The given settings; raises a TypeError for an unknown name, a ValueError for a value that is not allowed."""
     for name, value in named.items():
         if name not in CHOICES:
             raise TypeError(f"there is no setting {name!r}: choose among {', '.join(CHOICES)}")
-        # 1 is True to Python, and nothing that anybody meant here.
+        # The type is compared too, as 1 == True in Python.
         if not any(type(value) is type(choice) and value == choice for choice in CHOICES[name]):
             raise ValueError(f"{name} should be one of {', '.join(map(repr, CHOICES[name]))}, got {value!r}")
     return named

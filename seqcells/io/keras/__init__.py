@@ -1,8 +1,8 @@
 """Keras' recurrent layers on the engines of seqcells, where Keras' backend is torch: `pip install keras`.
 
-``enable()`` puts them there, ``disable()`` takes them away again, and ``with enabled():`` does both. Models, layers,
-configurations, weights and saved files remain Keras'. What the engines cannot run Keras runs as before; ``plan(layer)``
-tells which it is, and why.
+``enable()`` lets Keras' layers call the engines, ``disable()`` undoes that, and ``with enabled():`` does both. Models,
+layers, configurations, weights and saved files remain Keras'. Calls that the engines cannot run are run by Keras as
+before. ``plan(layer)`` says who runs a layer's calls, and why.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .weights import assign, to_layer
 __all__ = ["RNNCell", "assign", "calls", "disable", "enable", "enabled", "plan", "to_layer"]
 
 calls: Counter[str] = Counter()
-"""How many calls of layers the engines have run, under ``"seqcells"``, and how many Keras has, for each reason."""
+"""The number of calls of layers that the engines have run (``"seqcells"``), and that Keras has run, for each reason."""
 OURS = "seqcells"
 KINDS: tuple[Any, ...] = layers.RNN, layers.LSTM, layers.GRU
-"""The classes that have a loop of their own; SimpleRNN has RNN's."""
+"""The classes with a loop of their own; SimpleRNN uses RNN's loop."""
 _theirs: dict[type, Callable[..., Any]] = {}
 _backend = "auto"
 _switching = threading.RLock()
 _falling_back = threading.local()
-"""The layer whose own loop runs: that of a subclass runs its base's."""
+"""The layer whose own loop runs in this thread. A subclass's loop may call its base's loop, which is no new call."""
 
 
 def enable(backend: str = "auto") -> None:
-    """Let Keras' recurrent layers run on the engines from now on, those that are made already, too.
+    """Let Keras' recurrent layers run on the engines from now on, including existing layers.
 
     Args:
         backend: see `seqcells.call.choose`. Default: ``"auto"``
@@ -69,7 +69,7 @@ def disable() -> None:
 
 @contextmanager
 def enabled(backend: str = "auto") -> Iterator[None]:
-    """`enable` for a block, or for a function that it decorates; for all threads, as `enable` is."""
+    """A context manager and decorator: `enable` for a block or a function, in all threads."""
     before = bool(_theirs), _backend
     enable(backend)
     try:
@@ -82,11 +82,11 @@ def enabled(backend: str = "auto") -> Iterator[None]:
 
 
 def plan(layer: Any, training: bool = False) -> str:
-    """Who would run a layer's calls, and why, were the engines enabled: ``"seqcells: lstm"`` or ``"keras: …"``.
+    """Who would run a layer's calls if the engines were enabled, and why: ``"seqcells: lstm"`` or ``"keras: …"``.
 
     Args:
-        layer: a recurrent one, or Bidirectional, whose two are told one after the other.
-        training: whether dropout counts. Default: False
+        layer: a recurrent layer, or Bidirectional; then the text describes both of its layers.
+        training: whether dropout is active. Default: False
 
     Raises:
         TypeError: the layer is of another kind.
@@ -108,7 +108,7 @@ def _check_torch() -> None:
 
 
 def _stack(cell: Any) -> list[Any]:
-    """The cells that run one upon the other."""
+    """The cells of a stack, from the first to the last."""
     return [each for own in cell.cells for each in _stack(own)] if type(cell) is layers.StackedRNNCells else [cell]
 
 
@@ -159,8 +159,8 @@ def _replacing(theirs: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, training: bool) -> tuple[Tensor, Tensor, Any]:
-    """As `keras.layers.RNN.inner_loop`: the last output, the outputs in the order of travel, the final states."""
-    if layer.stateful:  # what Keras writes to them afterwards must not reach what backward reads
+    """The results of `keras.layers.RNN.inner_loop`: last output, outputs in the order of computation, final states."""
+    if layer.stateful:  # Keras overwrites the states after the call, but the backward pass reads them
         states = tree.map_structure(torch.clone, states)
     x = x.to(equations.dtype(_stack(layer.cell)[0]))
     if layer.go_backwards:
@@ -168,7 +168,8 @@ def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, trainin
     if mask is None:
         outputs, states = _run(layer.cell, x, states, None, training)
         return outputs[:, -1], outputs, states
-    # A masked step changes nothing. So the others run one after the other, and each output goes where Keras has it.
+    # A masked step does not change the states. So the unmasked steps are moved together and run as a shorter sequence.
+    # Their outputs are then moved to the places that Keras expects.
     mask = mask.bool()
     count = mask.cumsum(1)
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
@@ -184,12 +185,12 @@ def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, trainin
 
 
 def _of_batch(state: Tensor, batch: int, size: int) -> Tensor:
-    """A state of one row, which counts for all in Keras, as one of each row."""
+    """A state for each sequence; Keras allows a state of one row for all sequences."""
     return state.expand(batch, size) if state.shape in ((size,), (1, size)) else state
 
 
 def _run(cell: Any, x: Tensor, states: Any, lengths: Tensor | None, training: bool) -> tuple[Tensor, Any]:
-    """A cell, or one upon the other, over all steps → output (B, T, ·), final states nested as the initial ones."""
+    """Run a cell or a stack over all time steps → output (B, T, ·), final states nested like the initial states."""
     if type(cell) is layers.StackedRNNCells:
         finals = []
         for own, own_states in zip(cell.cells, states, strict=True):

@@ -1,7 +1,7 @@
 """The equations of Keras' recurrent cells, with any activations and with a mask of the hidden state for each gate.
 
 Keras 3's own code is the source (keras/src/layers/rnn). Gates here are in torch.nn's order. With the default
-activations and without dropout of the hidden state they are cells that `seqcells.cells` has by other names.
+activations and without dropout of the hidden state, these cells equal cells of `seqcells.cells` with other names.
 """
 
 from ...cells import Cell, Product
@@ -9,7 +9,7 @@ from ...cells.activations import sigmoid, tanh
 
 
 class KerasRNN(Cell):
-    """Keras' SimpleRNN: h' = f(W x + b + U h), f being ``activation`` (tanh), or none with ``linear`` (False)."""
+    """Keras' SimpleRNN: h' = f(W x + b + U h), f is ``activation`` (tanh), or the identity with ``linear`` (False)."""
 
     name = "keras_rnn"
     gates, states = ("h",), ("h",)
@@ -21,7 +21,7 @@ class KerasRNN(Cell):
 
 
 class KerasLSTM(Cell):
-    """Keras' LSTM, ``recurrent_activation`` (sigmoid) the gates' function and ``activation`` (tanh) the other."""
+    """Keras' LSTM. Gates use ``recurrent_activation`` (sigmoid), candidate and output ``activation`` (tanh)."""
 
     name = "keras_lstm"
     gates, states = ("i", "f", "g", "o"), ("h", "c")
@@ -33,7 +33,7 @@ class KerasLSTM(Cell):
 
 
 class KerasDropoutLSTM(Cell):
-    """`KerasLSTM` with masks of the hidden state, a stream (N, H) for each gate."""
+    """`KerasLSTM` whose hidden state is multiplied by a mask for each gate, a stream (N, H)."""
 
     name = "keras_dropout_lstm"
     gates, recurrent_gates, states = ("i", "f", "g", "o"), (), ("h", "c")
@@ -49,14 +49,14 @@ class KerasDropoutLSTM(Cell):
 
 
 def lstm(i, f, g, o, s, p):
-    """The states of an LSTM from the sums of its gates."""
+    """The new states of an LSTM from the pre-activations of its gates."""
     input, forget, output = p.recurrent_activation(i), p.recurrent_activation(f), p.recurrent_activation(o)
     cell = forget * s.c + input * p.activation(g)
     return output * p.activation(cell), cell
 
 
 class KerasGRU(Cell):
-    """Keras' GRU with ``reset_after``; its functions as in `KerasLSTM`."""
+    """Keras' GRU with ``reset_after``; its activations are those of `KerasLSTM`."""
 
     name = "keras_gru"
     gates, states = ("r", "z", "n"), ("h",)
@@ -70,7 +70,7 @@ class KerasGRU(Cell):
 
 
 class KerasGRUBefore(Cell):
-    """Keras' GRU without ``reset_after``: the reset gate before the candidate's product."""
+    """Keras' GRU without ``reset_after``: the reset gate is applied before the candidate's product."""
 
     name = "keras_gru_before"
     gates, recurrent_gates, states = ("r", "z", "n"), ("r", "z"), ("h",)
@@ -85,7 +85,10 @@ class KerasGRUBefore(Cell):
 
 
 class KerasDropoutGRU(Cell):
-    """`KerasGRU`, or with ``before`` (False) `KerasGRUBefore`, with masks of the hidden state, (N, H) for each gate."""
+    """`KerasGRU` whose hidden state is multiplied by a mask for each gate, a stream (N, H).
+
+    With ``before`` (False) the cell is `KerasGRUBefore` with such masks.
+    """
 
     name = "keras_dropout_gru"
     gates, recurrent_gates, states = ("r", "z", "n"), (), ("h",)

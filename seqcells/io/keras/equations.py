@@ -1,4 +1,4 @@
-"""Which cell of ours has the equations of a cell of Keras, and its weights; and cells of ours as cells of Keras."""
+"""The cell of seqcells with the equations and weights of a Keras cell, and cells of seqcells as Keras cells."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ ACTIVATIONS: dict[Any, ours.Activation] = {
     activations.exponential: ours.exp,
     activations.log_sigmoid: ours.log_sigmoid,
 }
-"""Keras' functions, as layers have them by default, and ours."""
+"""Keras' activations with their default arguments, and the activations of seqcells that equal them."""
 DEFAULTS: dict[str, ours.Activation] = {"activation": ours.tanh, "recurrent_activation": ours.sigmoid}
 
 
 def why_not(cell: Any) -> str | None:
-    """Why there is no cell of ours with a Keras cell's equations, or None."""
+    """Why no cell of seqcells has a Keras cell's equations, or None."""
     if type(cell) is RNNCell:
         return None
     if type(cell) not in MADE:
@@ -52,9 +52,9 @@ def why_not(cell: Any) -> str | None:
 
 
 def of(cell: Any, training: bool) -> Equations:
-    """A Keras cell as the engines take it, in its mode."""
+    """A Keras cell in the form for the engines, with or without the dropout of training."""
     made = MADE[type(cell)](cell, training)
-    cells.register(made.cell)  # graphs find it by its name
+    cells.register(made.cell)  # graphs find the cell by its name
     return made
 
 
@@ -64,15 +64,15 @@ def dtype(cell: Any) -> torch.dtype:
 
 
 def _tensor(variable: Any) -> Tensor:
-    """torch's, which a variable of Keras is here; in the graph that leads to it."""
+    """The torch tensor of a Keras variable; gradients of the tensor reach the variable."""
     return cast(Tensor, ops.convert_to_tensor(variable))
 
 
 class Equations:
-    """A Keras cell as the engines take it. Each kind of cell has a class.
+    """A Keras cell in the form for the engines. Each kind of Keras cell has a subclass.
 
-    * ``cell``: ours;
-    * ``gates``: the places of Keras' gates in our order.
+    * ``cell``: the cell of seqcells with the same equations;
+    * ``gates``: for each of our gates in order, the place of the gate in Keras' order.
     """
 
     cell: type[Cell]
@@ -84,7 +84,7 @@ class Equations:
         self.drops_hidden = training and 0 < theirs.recurrent_dropout < 1
 
     def options(self) -> dict[str, Any]:
-        """The activations."""
+        """The activations of the Keras cell, as options of the cells in `seqcells.io.keras.cells`."""
         found = {name: getattr(self.theirs, name, None) for name in DEFAULTS}
         return {name: ACTIVATIONS[each] for name, each in found.items() if each in ACTIVATIONS}
 
@@ -94,23 +94,26 @@ class Equations:
         return rows if [*self.gates] == sorted(self.gates) else torch.cat([parts[k] for k in self.gates])
 
     def values(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Kernel (G·H, features), recurrent kernel (G·H, H) and bias, in the graph that leads to Keras' variables."""
+        """Kernel (G·H, features), recurrent kernel (G·H, H) and bias; gradients reach Keras' variables.
+
+        The kernels are in our order of gates, the bias is in Keras' order and shape.
+        """
         kernel, recurrent = (_tensor(v).to(dtype) for v in (self.theirs.kernel, self.theirs.recurrent_kernel))
         bias = None if self.theirs.bias is None else _tensor(self.theirs.bias).to(dtype)
         return self.ordered(kernel.mT), self.ordered(recurrent.mT), bias
 
     def weights(self, dtype: torch.dtype) -> Weights:
-        """Ours."""
+        """The weights in the form of seqcells."""
         kernel, recurrent, bias = self.values(dtype)
         bias = None if bias is None else self.ordered(bias)
         return Weights(kernel, recurrent, bias, None if bias is None else torch.zeros_like(bias))
 
     def input(self, x: Tensor) -> Tensor:
-        """The input (B, T, features), with dropout."""
+        """The input (B, T, features), multiplied by the dropout mask in training."""
         return x * self.theirs.get_dropout_mask(x[:, 0]).unsqueeze(1) if self.drops else x
 
     def gates_x(self, x: Tensor) -> Tensor | None:
-        """The input's part of the gates (B, T, G·H), where each gate has a mask of its own; else None."""
+        """The projected input (B, T, G·H) if the input has a dropout mask for each gate, else None."""
         if not self.drops or getattr(self.theirs, "implementation", 2) != 1:
             return None
         weights = self.weights(x.dtype)
@@ -193,7 +196,8 @@ class GRU(Equations):
         if self.drops_hidden:
             if of_input is None or of_hidden is None:
                 return Weights(kernel, bias_ih=of_input, own=(r, z, n))
-            # The gates' two biases are added up; the candidate's own is inside the reset gate's product.
+            # The two biases of r and z are added. The candidate's recurrent bias stays separate, as the reset gate
+            # multiplies it.
             units = len(n)
             both = torch.cat([of_input[: 2 * units] + of_hidden[: 2 * units], of_input[2 * units :]])
             return Weights(kernel, bias_ih=both, own=(r, z, n, of_hidden[2 * units :]))
@@ -208,17 +212,19 @@ class RNNCell(layers.Layer):
     """A cell of seqcells as a cell of Keras: ``keras.layers.RNN(RNNCell("LEM", 32, dt=0.5))``.
 
     Args:
-        cell: the class, or its name in `seqcells.cells` or in the registry.
-        units: hidden units.
+        cell: the class of the cell, or its name in `seqcells.cells` or in the registry.
+        units: the number of hidden units.
         use_bias: whether there are biases. Default: True
-        kernel_initializer, recurrent_initializer, bias_initializer: of weights of the input, of all other products'
-            weights, and of biases, but for those that the cell gives initial values. Default: Keras' own for its cells
-        options: those of the cell, and of `keras.layers.Layer`.
+        kernel_initializer, recurrent_initializer, bias_initializer: the initializers of the input's weights, of all
+            other products' weights, and of biases. Initial values that the cell declares have priority. Default: those
+            of Keras' own cells
+        options: the options of the cell, and of `keras.layers.Layer`.
 
     The weights have the names and shapes of `seqcells.RecurrentCell`.
 
     Raises:
-        ValueError: there is no such cell, or it reads streams, which Keras has not.
+        ValueError: there is no such cell, it reads streams, which Keras does not have, or a state is as large as the
+            input.
     """
 
     dropout: float = 0.0
@@ -263,7 +269,7 @@ class RNNCell(layers.Layer):
         self.output_size = output_units(self.cell, units, 0)
 
     def build(self, input_shape: Sequence[int]) -> None:
-        """Make the weights, for an input of (…, features)."""
+        """Make the weights for an input (…, features)."""
         checks.features(self.cell, self.units, [input_shape[-1]])
         self._roles = Weights.roles(self.cell, self.use_bias, False)
         initial = self.cell.initial_values()
@@ -282,7 +288,7 @@ class RNNCell(layers.Layer):
                 variable.assign(value)
 
     def call(self, inputs: Tensor, states: Any, training: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """One step: (B, features) and states (B, ·) each → the output and the new states."""
+        """One time step: input (B, features), states (B, ·) each → the output and the new states."""
         weights = MADE[RNNCell](self, training).weights(inputs.dtype)
         states = states if isinstance(states, (list, tuple)) else [states]
         name = self.cell.output or self.cell.states[0]
@@ -291,7 +297,7 @@ class RNNCell(layers.Layer):
         return kept[name] if keep else new[self.cell.states.index(name)], [*new]
 
     def get_config(self) -> dict[str, Any]:
-        """What Keras saves."""
+        """The configuration that Keras saves."""
         kernel, recurrent, bias = self._initializers
         own = {k: v.name if isinstance(v, ours.Activation) else v for k, v in self._own.items()}
         own |= {"cell": _name(self.cell.base), "units": self.units, "use_bias": self.use_bias}
@@ -311,7 +317,7 @@ def _name(cell: type[Cell]) -> str:
 
 
 class OfOurs(Equations):
-    """A cell of ours, with its own weights."""
+    """The form for the engines of an `RNNCell`, which has the weights of its cell."""
 
     cell: type[Cell]
 
@@ -330,4 +336,4 @@ MADE: dict[type, Callable[[Any, bool], Equations]] = {
     layers.GRUCell: GRU,
     RNNCell: OfOurs,
 }
-"""By the exact class of a Keras cell: a subclass may do something else."""
+"""The form for each exact class of a Keras cell, since a subclass may have other equations."""

@@ -1,4 +1,4 @@
-"""The weights of Keras' recurrent layers in layers of ours, and the way back."""
+"""Copy the weights of Keras' recurrent layers into layers of seqcells, and back."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from .equations import Equations
 
 
 def to_layer(layer: Any) -> RecurrentLayer:
-    """A layer of seqcells that computes what a layer of Keras does, with copies of its weights, ``batch_first``.
+    """A layer of seqcells with the equations of a layer of Keras and copies of its weights, ``batch_first``.
 
     Args:
-        layer: keras.layers.LSTM, GRU, SimpleRNN or RNN of one cell, or Bidirectional of such with
-            ``merge_mode="concat"``, built. What its calls are asked for is not copied: ``return_sequences``,
+        layer: a built keras.layers.LSTM, GRU, SimpleRNN or RNN of one cell, or a Bidirectional of such a layer with
+            ``merge_mode="concat"``. Options that only affect calls are not copied: ``return_sequences``,
             ``go_backwards``, masks, dropout.
 
     Raises:
         TypeError: the layer is of another kind.
-        ValueError: it is not built, or no cell of ours has its equations.
+        ValueError: the layer is not built, no cell of seqcells has its equations, or the two directions of a
+            Bidirectional layer cannot be one layer.
     """
     parts = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
     if len(parts) == 2 and layer.merge_mode != "concat":
@@ -66,7 +67,7 @@ def _equations(layer: Any) -> Equations:
 
 
 def _cell(module: Any) -> type[cells.Cell] | None:
-    """The cell of a layer of ours, or of torch.nn; None for another module."""
+    """The cell of a layer of seqcells or torch.nn; None for another module."""
     if isinstance(module, RecurrentLayer):
         return module.cell
     if isinstance(module, nn.RNN):
@@ -77,16 +78,17 @@ def _cell(module: Any) -> type[cells.Cell] | None:
 
 
 def assign(layer: Any, module: nn.Module) -> None:
-    """Give a layer of Keras the weights of a layer of torch.nn or of seqcells: an LSTM, GRU or RNN of one layer.
+    """Copy the weights of a layer of torch.nn or seqcells (an LSTM, GRU or RNN of one layer) into a layer of Keras.
 
     Args:
-        layer: built, with the same sizes and equations, or Bidirectional of such. Where Keras has one bias it gets the
-            sum of the two.
-        module: its weights are copied.
+        layer: a built layer of Keras with the same sizes and equations, or a Bidirectional of such a layer. If Keras
+            has one bias, it gets the sum of the module's two biases.
+        module: the module whose weights are copied.
 
     Raises:
-        TypeError: the module is no such layer, or the layer none of Keras'.
-        ValueError: equations, sizes, the number of directions or having biases differ.
+        TypeError: the module is no such layer, or the layer is no recurrent layer of Keras.
+        ValueError: the layer is not built; or equations, sizes, or numbers of layers or directions differ; or only one
+            of both has biases.
     """
     cell = _cell(module)
     if cell is None or not isinstance(module, (RecurrentLayer, nn.RNNBase)):
@@ -111,7 +113,7 @@ def assign(layer: Any, module: nn.Module) -> None:
 
 
 def _same(theirs: type[cells.Cell], ours: type[cells.Cell]) -> bool:
-    """Whether two cells have the same equations, of which one may have another name."""
+    """Whether two cells have the same equations, possibly under different names."""
     return ours is theirs or (ours is cells.GRUResetBefore and theirs is KerasGRUBefore)
 
 
@@ -124,7 +126,7 @@ def _assign(made: Equations, own: dict[str, Tensor], name: str) -> None:
         reversed(theirs.recurrent_kernel.shape)
     ):
         raise ValueError(f"{name} has weights of other sizes than {type(theirs).__name__}")
-    # The orders of gates are their own reverse.
+    # Both permutations of gates are their own inverses, so `ordered` works in this direction too.
     theirs.kernel.assign(made.ordered(kernel).mT)
     theirs.recurrent_kernel.assign(made.ordered(recurrent).mT)
     if theirs.bias is None:

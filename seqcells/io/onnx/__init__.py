@@ -1,7 +1,7 @@
 """ONNX graphs and the layers of seqcells: `pip install seqcells[onnx]`.
 
-``load(path)`` makes modules of a graph's recurrent nodes. The other way is torch's: ``torch.onnx.export(model, args,
-dynamo=True, custom_translation_table=seqcells.io.onnx.translations())``.
+``load(path)`` turns a graph's recurrent nodes into modules. The other direction is torch's exporter:
+``torch.onnx.export(model, args, dynamo=True, custom_translation_table=seqcells.io.onnx.translations())``.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def load(
     *,
     backend: str = "auto",
 ) -> dict[str, Node]:
-    """The LSTM, GRU and RNN nodes of a graph, and of the graphs in it, as modules with copies of their weights.
+    """The LSTM, GRU and RNN nodes of a graph and its subgraphs, as modules with copies of their weights.
 
-    Weights that the graph computes of constants are computed. Nodes in the model's functions are found, too, once for
-    each call.
+    Weights that the graph computes from constants are computed. Nodes in the model's functions are found too, once for
+    each call of the function.
 
     Args:
-        model: a file, its bytes, or a model.
-        values: weights that are the graph's inputs, tensors or arrays by name; they count before an initializer of
-            that name. Default: none
-        backend: of the layers, see `seqcells.call.choose`. Default: ``"auto"``
+        model: the path of a file, the bytes of a file, or a model.
+        values: weights that are inputs of the graph, tensors or arrays by name; they have priority over an initializer
+            with the same name. Default: none
+        backend: the backend of the layers, see `seqcells.call.choose`. Default: ``"auto"``
 
     Returns:
-        The modules by the nodes' names, or by their first outputs where they have none; a second of one name is
+        The modules by the nodes' names, or by their first outputs if they have no names. A second module of one name is
         ``name_2``.
 
     Raises:
-        ValueError: a weight is no constant, or a node does not fit to its operator.
+        ValueError: a weight is no constant, or a node does not match its operator's specification.
     """
     if isinstance(model, bytes):
         model = onnx.load_model_from_string(model)
@@ -52,10 +52,10 @@ def load(
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What torch.onnx.export is to make of the package's operator, for its ``custom_translation_table``.
+    """How torch.onnx.export translates the package's operator: a ``custom_translation_table``.
 
-    Layers of the cells that ONNX has nodes for become LSTM, GRU and RNN nodes, with ``lengths`` as ``sequence_lens``;
-    everything else becomes a Scan over the cell's step. Time steps and sequences may be dynamic.
+    Layers become LSTM, GRU and RNN nodes if ONNX has a node for the cell, with ``lengths`` as ``sequence_lens``. All
+    other layers become a Scan over the cell's step. The numbers of time steps and sequences may be dynamic.
 
     Raises:
         ImportError: onnxscript, which torch's exporter needs, is not installed.
@@ -64,5 +64,5 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     return {
         torch.ops.seqcells.recurrence.default: recurrence,
-        torch.ops.aten.nonzero_static.default: nonzero_static,  # of packed inputs, which torch's exporter has not
+        torch.ops.aten.nonzero_static.default: nonzero_static,  # for packed inputs; torch's exporter lacks it
     }

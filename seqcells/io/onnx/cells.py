@@ -1,8 +1,8 @@
 """The equations of ONNX's LSTM, GRU and RNN with any attributes (operators of version 22, onnx.ai/onnx/operators).
 
-With the default attributes they are cells that `seqcells.cells` has by other names. Gates are in torch.nn's order. The
-option ``f_function`` is a function's place in `FUNCTIONS`, ``f_alpha`` and ``f_beta`` are its numbers; a ``clip`` of 0
-is none.
+With the default attributes these cells equal cells of `seqcells.cells` with other names. Gates are in torch.nn's order.
+The option ``f_function`` is the place of the function f in `FUNCTIONS`, ``f_alpha`` and ``f_beta`` are its numbers. A
+``clip`` of 0 means no clipping.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ...cells.activations import exp, maximum, relu, sigmoid, softplus, softsign
 
 
 class Function(NamedTuple):
-    """An activation of ONNX."""
+    """An activation of ONNX, with its default numbers."""
 
     formula: Callable[[Any, float, float], Any]
-    """Of the argument, alpha and beta."""
+    """A function of the argument, alpha and beta."""
     alpha: float = 0.0
     beta: float = 0.0
 
@@ -36,7 +36,7 @@ FUNCTIONS = {
     "Softsign": Function(lambda x, a, b: softsign(x)),
     "Softplus": Function(lambda x, a, b: softplus(x)),
 }
-"""By ONNX' names, with its default numbers."""
+"""The activations by ONNX' names."""
 _BY_PLACE = [*FUNCTIONS.values()]
 PLACES = {name: place for place, name in enumerate(FUNCTIONS)}
 
@@ -54,7 +54,7 @@ def _options(**functions: str) -> dict[str, Any]:
 
 
 def _apply(p: Any, letter: str, x: Any) -> Any:
-    """One of a cell's functions, of a sum that is clipped."""
+    """Apply the function of a letter (f, g or h) to a sum, which is clipped before."""
     if p.clip:
         x = maximum(-maximum(-x, -p.clip), -p.clip)
     place, alpha, beta = (getattr(p, f"{letter}{end}") for end in ("_function", "_alpha", "_beta"))
@@ -74,7 +74,7 @@ class OnnxRNN(Cell):
 
 
 class OnnxGRU(Cell):
-    """GRU with ``linear_before_reset``: r and z by f, the candidate by g."""
+    """GRU with ``linear_before_reset``: f is the function of r and z, g the function of the candidate."""
 
     name = "onnx_gru"
     gates, states = ("r", "z", "n"), ("h",)
@@ -88,7 +88,7 @@ class OnnxGRU(Cell):
 
 
 class OnnxGRUBefore(Cell):
-    """GRU without ``linear_before_reset``: the reset gate before the candidate's product."""
+    """GRU without ``linear_before_reset``: the reset gate is applied before the candidate's product."""
 
     name = "onnx_gru_before"
     gates, recurrent_gates, states = ("r", "z", "n"), ("r", "z"), ("h",)
@@ -103,7 +103,10 @@ class OnnxGRUBefore(Cell):
 
 
 class OnnxLSTM(Cell):
-    """LSTM: gates by f, the candidate by g, the new cell state by h; with ``input_forget`` the forget gate is 1 - i."""
+    """LSTM: f is the function of the gates, g of the candidate, h of the new cell state.
+
+    With ``input_forget`` the forget gate is 1 - i.
+    """
 
     name = "onnx_lstm"
     gates, states = ("i", "f", "g", "o"), ("h", "c")
@@ -115,7 +118,7 @@ class OnnxLSTM(Cell):
 
 
 class OnnxPeepholeLSTM(Cell):
-    """`OnnxLSTM` with peepholes: i and f see the old cell state, o the new one."""
+    """`OnnxLSTM` with peepholes: i and f read the old cell state, o reads the new cell state."""
 
     name = "onnx_peephole_lstm"
     gates, states = ("i", "f", "g", "o"), ("h", "c")

@@ -1,4 +1,4 @@
-"""Layers of ours as nodes of ONNX: what torch.onnx.export makes of the package's operator."""
+"""Layers of seqcells as ONNX nodes: how torch.onnx.export translates the package's operator."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KINDS: dict[type[Cell], str] = {
 
 
 class Native(NamedTuple):
-    """A node of ONNX for a cell."""
+    """The ONNX node for a cell: the operator's name and its attributes."""
 
     kind: str
     attributes: dict[str, Any]
 
     @classmethod
     def of(cls, cell: type[Cell], directions: int) -> Native | None:
-        """None where ONNX has no node."""
+        """The node for a cell, or None if ONNX has none."""
         same = next((theirs for theirs, ours in KNOWN.items() if ours is cell), cell)
         kind = KINDS.get(same.base)
         if kind is None:
@@ -62,18 +62,18 @@ def _activations(options: Mapping[str, Any], letters: str, directions: int) -> d
     return found
 
 
-def nonzero_static(mask, size, fill_value=-1):  # no annotations: the exporter would take them for ONNX' own
-    """The places (size, axes) of a mask's true elements, of which there are so many."""
+def nonzero_static(mask, size, fill_value=-1):  # no annotations, which the exporter would take for ONNX' types
+    """The indices (size, axes) of a mask's true elements, whose number is ``size``."""
     return op.Transpose(op.NonZero(mask), perm=[1, 0])
 
 
-def recurrence(cell, program, tensors, names, reverse, backend, kept=""):  # likewise
-    """The operator's results, of its arguments: the output, the final states and what is kept."""
+def recurrence(cell, program, tensors, names, reverse, backend, kept=""):  # no annotations, as above
+    """The operator's results from its arguments: the output, the final states and the kept values."""
     given = dict(zip(names.split(), tensors, strict=True))
     like = given["gates_x"]
     if like.dtype != ir.DataType.BFLOAT16:
         return _results(cell, program, given, reverse, kept)
-    # Runtimes have no such node, and hardly a Scan's body: they compute in float32.
+    # ONNX runtimes lack recurrent nodes in bfloat16, and most operators of a Scan's body. So the graph is in float32.
     wide = {name: _wide(value) if value.dtype == like.dtype else value for name, value in given.items()}
     return [op.Cast(value, to=like.dtype) for value in _results(cell, program, wide, reverse, kept)]
 
@@ -89,7 +89,7 @@ def _results(cell: str, program: str, given: Mapping[str, Value], reverse: bool,
     order = [ORDERS[native.kind].index(k) for k in range(gates)]
 
     def ordered(rows: Value, *size: int) -> Value:
-        """(D·G·H, …) in ONNX' order of gates: (D, G·H, …)."""
+        """Rows (D·G·H, …) → (D, G·H, …) in ONNX' order of gates."""
         blocks = op.Gather(op.Reshape(rows, _integers(directions, gates, hidden, *size)), _integers(*order), axis=1)
         return op.Reshape(blocks, _integers(directions, gates * hidden, *size))
 
@@ -111,7 +111,8 @@ def _results(cell: str, program: str, given: Mapping[str, Value], reverse: bool,
     node = getattr(op, native.kind)
     output, *finals = node(*inputs, hidden_size=hidden, direction=direction, **native.attributes)
     if "lengths" in given:
-        # The operator does not say what the states of an empty sequence are, and runtimes give zeros.
+        # ONNX does not specify the final states of an empty sequence, and runtimes return zeros. The layer's own final
+        # states are the initial states then.
         empty = op.Unsqueeze(
             op.Equal(given["lengths"], op.CastLike(op.Constant(value_int=0), given["lengths"])), [0, 2]
         )
@@ -122,14 +123,17 @@ def _results(cell: str, program: str, given: Mapping[str, Value], reverse: bool,
 
 
 def _rows(given: Mapping[str, Value], what: str, d: int) -> Value | None:
-    """The recurrent weights or biases of a direction, with the candidate's product after the others."""
+    """The recurrent weights or biases of a direction, with the rows of the candidate's product last."""
     first = given.get(f"{'weight_hh' if what == 'weight' else 'bias_hh'}_{d}")
     candidate = given.get(f"{what}_candidate_{d}")
     return first if candidate is None else op.Concat(first, candidate, axis=0)
 
 
 def _projection(gates_x: Value, width: int) -> tuple[Value, Value, Value | None]:
-    """The layer's input, its weights (D·G·H, features) and its biases, where a product made the gates of them."""
+    """The layer's input, its weights (D·G·H, features) and its biases, found from the product that made ``gates_x``.
+
+    If there is no such product, the results are ``gates_x`` itself, a unit matrix and None.
+    """
     bias, producer = None, gates_x.producer()
     if producer is not None and producer.op_type == "Add" and len(producer.inputs[1].shape or ()) == 1:
         product, bias = producer.inputs
@@ -141,14 +145,17 @@ def _projection(gates_x: Value, width: int) -> tuple[Value, Value, Value | None]
 
 
 def _wide(value: Value) -> Value:
-    """In float32."""
+    """The value in float32."""
     made = op.Cast(value, to=ir.DataType.FLOAT)
-    made.shape, made.dtype = value.shape, ir.DataType.FLOAT  # a Cast's are not known yet
+    made.shape, made.dtype = value.shape, ir.DataType.FLOAT  # the exporter has not inferred these for the Cast yet
     return made
 
 
 def _fits(weight: Value, bias: Value | None, width: int) -> bool:
-    """Whether they may be a matrix and a number for each of so many gates; not all shapes are known by now."""
+    """Whether ``weight`` may be a matrix with ``width`` columns, and ``bias`` have ``width`` numbers.
+
+    A weight whose shape is not known yet is accepted.
+    """
     shape = weight.shape
     is_matrix = shape is None or (len(shape) == 2 and shape[1] == width)
     return is_matrix and (bias is None or bias.shape[0] == width)

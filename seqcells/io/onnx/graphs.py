@@ -1,4 +1,4 @@
-"""The recurrent nodes of an ONNX graph, and the graph's constants: what no input of the graph changes."""
+"""The recurrent nodes of an ONNX graph, and the graph's constants, which no input of the graph changes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch import Tensor
 from .nodes import ORDERS, WEIGHTS
 
 Lookup = Callable[[str], np.ndarray | None]
-"""The value of a name, None where it is no constant."""
+"""A function: name → the constant of that name, or None if it is no constant."""
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-"""Operators whose results are no constants, whatever they are given."""
+"""Operators whose results are not constant even if their inputs are."""
 
 
 def recurrent_nodes(
     model: onnx.ModelProto, given: Mapping[str, Any]
 ) -> Iterator[tuple[str, onnx.NodeProto, dict[str, Tensor]]]:
-    """The nodes, in the model's graph and those in it, with names of their own and those weights that are constants.
+    """The recurrent nodes of a model's graph and its subgraphs: a unique name, the node, and its constant weights.
 
     Args:
-        given: values of the graph's inputs, by name, as `torch.as_tensor` takes them.
+        given: values of the graph's inputs, by name, in any form that `torch.as_tensor` takes.
 
     Raises:
-        ValueError: a function of the model is of another opset, which ONNX does not put in the place of its calls.
+        ValueError: a function of the model is of another opset, so ONNX cannot inline it.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -54,7 +54,7 @@ def recurrent_nodes(
 def _nodes(
     graph: onnx.GraphProto, opsets: list[Any], outer: Lookup, given: Mapping[str, Tensor]
 ) -> Iterator[tuple[onnx.NodeProto, Lookup]]:
-    """The nodes, each with what looks up constants where it is."""
+    """The recurrent nodes, each with a function that looks up constants in the scope of the node's graph."""
     stored = {each.name: each for each in graph.initializer}
     sparse = {each.values.name: each for each in graph.sparse_initializer}
     producers = {name: node for node in graph.node for name in node.output if name}
@@ -82,23 +82,23 @@ def _nodes(
 
 
 def _computed(node: onnx.NodeProto, name: str, value: Lookup, opsets: list[Any]) -> np.ndarray | None:
-    """One of a node's results, where all that it reads is constant."""
+    """The result of a node with this name if all its inputs are constants, else None."""
     if node.op_type in RANDOM | {*ORDERS} or any(each.HasField("g") or each.graphs for each in node.attribute):
         return None
     feeds = {each: value(each) for each in node.input if each}
     if any(each is None for each in feeds.values()):
         return None
-    # A model of this node alone; its inputs' types are those of what they are fed.
+    # Runs a model of this node alone. Its inputs have the types of the arrays that they are fed with.
     infos = [onnx.helper.make_value_info(each, onnx.TypeProto()) for each in feeds]
     result = onnx.helper.make_value_info(name, onnx.TypeProto())
     alone = onnx.helper.make_graph([node], "constant", infos, [result])
     evaluator = ReferenceEvaluator(onnx.helper.make_model(alone, opset_imports=opsets))
-    (found,) = cast("list[Any]", evaluator.run([name], feeds))  # of one name
+    (found,) = cast("list[Any]", evaluator.run([name], feeds))  # one result, as one name is asked for
     return np.asarray(found)
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
-    """A sparse initializer as it counts: indices are flat, or one row each."""
+    """The dense array of a sparse initializer, whose indices are flat, or one row for each element."""
     values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
     dense = np.zeros([*sparse.dims], values.dtype)
     if places.ndim == 1:
@@ -111,6 +111,6 @@ def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
 def _tensor(value: np.ndarray | None) -> Tensor | None:
     if value is None:
         return None
-    if value.dtype.name == "bfloat16":  # which torch does not take from numpy
+    if value.dtype.name == "bfloat16":  # torch cannot convert this dtype from numpy
         return torch.from_numpy(value.astype("float32")).bfloat16()
     return torch.from_numpy(np.array(value))

@@ -1,4 +1,4 @@
-"""A recurrent node of an ONNX graph as a module, with layers of ours in it."""
+"""A recurrent node of an ONNX graph as a module that holds layers of seqcells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...modules.typed import Modules
 
 ORDERS: dict[str, tuple[int, ...]] = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
-"""The places of ONNX' gates (i o f c, z r h) in our order."""
+"""For each of our gates in order, the place of the gate in ONNX' order (i o f c, z r h)."""
 LETTERS = {"LSTM": "fgh", "GRU": "fg", "RNN": "f"}
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "LSTM": ("Sigmoid", "Tanh", "Tanh"),
@@ -33,25 +33,28 @@ WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 """The places of a node's weights among its inputs."""
 ATTRIBUTES = {
     *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout"),
-    "output_sequence",  # of the first versions, which say by it whether there is Y
+    "output_sequence",  # in the operators' first versions: whether there is an output Y
 }
 OWN_ATTRIBUTES: dict[str, set[str]] = {"LSTM": {"input_forget"}, "GRU": {"linear_before_reset"}, "RNN": set()}
 
 
 class Node(nn.Module):
-    """An LSTM, GRU or RNN of ONNX, called as the node is: T time steps, N sequences, F features, H hidden units.
+    """An LSTM, GRU or RNN of ONNX as a module with the node's arguments and results.
+
+    Sizes are T time steps, N sequences, F features, H hidden units, D directions and G gates.
 
     Args:
         kind: the operator's name.
-        attributes: the node's, by name; those that are absent have ONNX' defaults.
-        tensors: W (D, G·H, F), R (D, G·H, H) and, where there are any, B (D, 2·G·H) and P (D, 3·H), D directions.
+        attributes: the node's attributes by name; absent attributes have ONNX' defaults.
+        tensors: W (D, G·H, F) and R (D, G·H, H), optionally B (D, 2·G·H) and P (D, 3·H).
         backend: see `seqcells.call.choose`. Default: ``"auto"``
 
-    `layers` has one layer of ours, of two directions where both have the same equations, otherwise a layer for each.
-    With the default attributes they are `seqcells.LSTM`, `GRU` and `RNN`, or a layer of a cell in `seqcells.cells`.
+    `layers` has one layer, of two directions if both have the same equations, otherwise a layer for each direction.
+    With the default attributes the layers are `seqcells.LSTM`, `GRU` and `RNN`, or a layer of a cell in
+    `seqcells.cells`.
 
     Raises:
-        ValueError: the node has attributes or tensors that its operator has not.
+        ValueError: attributes or tensors do not match the operator's specification.
     """
 
     kind: str
@@ -81,13 +84,16 @@ class Node(nn.Module):
             self.layers.append(_layer(kind, cell, own, backend))
 
     def _cells(self) -> list[type[Cell]]:
-        """Those of the layers: one for both directions where they have the same equations."""
+        """The cells of the layers: one for both directions if they have the same equations."""
         count = DIRECTIONS[self.direction]
         found = [_cell(self.kind, self.attributes, self._peepholes, k, count) for k in range(count)]
         return [found[0]] if len({*found}) == 1 else found
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the layers' states alone: their classes are made here, and pickle would find them nowhere."""
+        """The state for pickle, with the layers' states in place of the layers.
+
+        The layers' classes are made at run time, so pickle could not find them.
+        """
         modules = {**self._modules, "layers": [layer.__getstate__() for layer in self.layers]}
         return {**self.__dict__, "_modules": modules}
 
@@ -113,14 +119,15 @@ class Node(nn.Module):
 
         Args:
             input: X (T, N, F), or (N, T, F) with layout 1.
-            sequence_lens: (N,) integers. Default: T for each
+            sequence_lens: (N,) integers. Default: T for each sequence
             initial_h, initial_c: (D, N, H), or (N, D, H) with layout 1. Default: zeros
 
         Returns:
-            Y (T, D, N, H) and Y_h (D, N, H), of an LSTM Y_c (D, N, H), too; (N, T, D, H) and (N, D, H) with layout 1.
+            Y (T, D, N, H) and Y_h (D, N, H), for an LSTM also Y_c (D, N, H). With layout 1 the shapes are (N, T, D, H)
+            and (N, D, H).
 
         Raises:
-            TypeError, ValueError, RuntimeError: for what the node does not take, and as `RecurrentLayer.forward`.
+            TypeError, ValueError, RuntimeError: the node does not take an argument, or as `RecurrentLayer.forward`.
         """
         if initial_c is not None and self.kind != "LSTM":
             raise TypeError(f"{self.kind} has no initial_c")
@@ -151,7 +158,7 @@ class Node(nn.Module):
         return tuple(found)
 
     def extra_repr(self) -> str:
-        """What the layers do not say."""
+        """The properties of the node that the layers' own representations lack."""
         return f"{self.kind}, direction={self.direction}, layout={self.layout}"
 
 
@@ -160,10 +167,14 @@ def _blank(kind: Any) -> Any:
 
 
 def of_node(node: onnx.NodeProto, values: Mapping[str, Tensor], backend: str = "auto") -> Node:
-    """The module of a node, whose weights are among ``values`` by their names in the graph.
+    """The module of a node.
+
+    Args:
+        values: the constants, at least the node's weights, by their names in the graph.
+        backend: see `seqcells.call.choose`. Default: ``"auto"``
 
     Raises:
-        ValueError: a weight is none of the values; or see `Node`.
+        ValueError: ``values`` lacks a weight; or as `Node`.
     """
     names: dict[str, str] = dict(
         zip(("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"), node.input, strict=False)
@@ -191,7 +202,7 @@ def _cell(kind: str, attributes: Mapping[str, Any], peepholes: bool, k: int, cou
     names = attributes.get("activations") or DEFAULTS[kind] * count
     if len(names) != len(letters) * count:
         raise ValueError(f"{kind} should have {len(letters) * count} activations, got {len(names)}")
-    # Numbers are in the order of the activations, but only those have some whose function has.
+    # Alpha and beta are listed in the order of the activations, only for functions that have such a number.
     numbers = {name: list(attributes.get(f"activation_{name}") or []) for name in ("alpha", "beta")}
     options: dict[str, Any] = {"clip": float(attributes.get("clip", 0.0))}
     if options["clip"] < 0:
@@ -223,7 +234,7 @@ HAS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Affine", "ScaledTanh", "HardSigmoid"), ("alpha", "beta")),
     **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu"), ("alpha",)),
 }
-"""The numbers of the functions that have some."""
+"""The names of the numbers of the functions that have any."""
 KNOWN: dict[type[Cell], type[Cell]] = {
     OnnxRNN: cells.RNNTanh,
     OnnxRNN.configured(f_function=PLACES["Relu"]): cells.RNNReLU,
@@ -232,11 +243,11 @@ KNOWN: dict[type[Cell], type[Cell]] = {
     OnnxLSTM: cells.LSTM,
     OnnxPeepholeLSTM: cells.PeepholeLSTM,
 }
-"""Cells of ours with the same equations."""
+"""Cells of `seqcells.cells` with the same equations."""
 
 
 def _check(kind: str, hidden: int | None, tensors: Mapping[str, Tensor], count: int) -> None:
-    """ValueError where tensors do not fit to the operator or to each other."""
+    """Raise a ValueError if tensors do not match the operator or each other."""
     missing = [name for name in ("W", "R") if name not in tensors]
     if missing:
         raise ValueError(f"{kind} should have {missing[0]}, got {', '.join(tensors) or 'no tensors'}")
@@ -258,7 +269,7 @@ def _check(kind: str, hidden: int | None, tensors: Mapping[str, Tensor], count: 
 
 
 def _layer(kind: str, cell: type[Cell], tensors: Mapping[str, Tensor], backend: str) -> RecurrentLayer:
-    """A layer of ours with the weights of one direction, or of both."""
+    """A layer of seqcells with copies of the weights of one direction, or of both."""
     w, r, b, p = tensors["W"], tensors["R"], tensors.get("B"), tensors.get("P")
     options = {"bias": b is not None, "bidirectional": len(w) == 2, "device": w.device, "dtype": w.dtype}
     made = layer_of(cell)(w.shape[-1], r.shape[-1], backend=backend, **options)
@@ -286,7 +297,10 @@ def _ordered(kind: str, rows: Tensor) -> Tensor:
 
 
 def _reversed(x: Tensor, lengths: Tensor | None, batch: int = 1) -> Tensor:
-    """(T, …) read from each sequence's end, what lies past a length where it was; ``batch`` is the sequences' axis."""
+    """The value (T, …) with each sequence reversed up to its length; ``batch`` is the axis of the sequences.
+
+    Time steps beyond a sequence's length stay in place.
+    """
     if lengths is None:
         return x.flip(0)
     steps = torch.arange(len(x), device=x.device).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""What onnxscript's types are said to be, once."""
+"""onnxscript's operators and values, with types that a type checker accepts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any, TypeAlias
 from onnxscript.onnx_opset import opset18
 
 op: Any = opset18
-"""The operators. To a type checker they take and give ONNX' tensors; while a graph is made these are values of it."""
+"""The operators. Their annotations name ONNX' tensors, but while a graph is made they take and return its values."""
 Value: TypeAlias = Any
-"""onnxscript.ir.Value, whose shape and dtype are optional to a type checker; the exporter gives both."""
+"""onnxscript.ir.Value. Its shape and dtype are annotated as optional, but the exporter sets both."""

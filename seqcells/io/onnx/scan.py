@@ -1,4 +1,4 @@
-"""A layer as ONNX' Scan, for the cells and arguments that ONNX has no node for: its body is the cell's step."""
+"""A layer as ONNX' Scan whose body is the cell's step, for cells and arguments for which ONNX has no node."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..steps import MASKS, Layout, parts, stepper
 from .opset import Value, op
 
 SAMPLE = 3
-"""Sequences with which the step is exported."""
+"""The number of sequences of the sample with which the step is exported."""
 
 
 class Step(nn.Module):
-    """The step, of all its tensors in the layout's order."""
+    """The step as a module that takes all tensors of the layout, in the layout's order."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
 
     def forward(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The new states, the output and what is kept."""
+        """The new states, the output and the kept values."""
         states, steps = len(self.layout.states), len(self.layout.steps)
         step = stepper(self.layout, tensors[states + steps :])
         new, found = step(tensors[:states], tensors[states : states + steps])
@@ -36,7 +36,7 @@ class Step(nn.Module):
 def scan(
     cell: type[Cell], given: Mapping[str, Value], directions: int, reverse: bool, kept: tuple[str, ...]
 ) -> list[Value]:
-    """The operator's results, of tensors by the operator's names."""
+    """The operator's results, from its tensors by name."""
     sides = [_direction(cell, given, d, reverse or d == 1, kept) for d in range(directions)]
     count = len(cell.states)
     finals = [_stacked([side[k] for side in sides]) for k in range(count)]
@@ -47,21 +47,21 @@ def scan(
 def _direction(
     cell: type[Cell], given: Mapping[str, Value], d: int, backwards: bool, kept: tuple[str, ...]
 ) -> list[Value]:
-    """Final states, outputs and what is kept of all steps."""
+    """The final states of one direction, then the outputs and the kept values of all time steps."""
     states, steps, others, layout = parts(cell, given, d, kept, _masks(given, backwards), _at, _columns)
     body = _body(layout, _samples(layout, given), [*others.values()], f"step_{d}")
     count, ways = len(cell.states) + 1 + len(kept), [int(backwards)]
     attributes = {"body": body, "num_scan_inputs": len(steps), "scan_input_directions": ways * len(steps)}
     attributes["scan_output_directions"] = ways * (1 + len(kept))
-    # The opset's function has one output for what the operator has any number of.
+    # onnxscript's function for Scan returns one output, so the node is made directly.
     node = ir.node("Scan", [*states.values(), *steps.values()], attributes, num_outputs=count)
-    recorder: Any = evaluator.default()  # torch's, while a graph is made
+    recorder: Any = evaluator.default()  # the evaluator of torch's exporter
     recorder.nodes.append(node)
     return [*node.outputs]
 
 
 def _masks(given: Mapping[str, Value], backwards: bool) -> dict[str, Value]:
-    """`seqcells.request.boundaries` in ONNX: (T, N) each."""
+    """The masks of `seqcells.request.boundaries` in ONNX, (T, N) each."""
     found, steps = {}, op.Shape(given["gates_x"], start=0, end=1)
     if "lengths" in given:
         zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
@@ -77,7 +77,7 @@ def _masks(given: Mapping[str, Value], backwards: bool) -> dict[str, Value]:
 
 
 def _at(value: Value, d: int) -> Value:
-    """A direction's part of what has an axis of directions first."""
+    """The part of direction ``d`` of a value whose first axis is the directions."""
     return op.Gather(value, op.Constant(value_int=d), axis=0)
 
 
@@ -90,7 +90,7 @@ def _stacked(values: Sequence[Value]) -> Value:
 
 
 def _samples(layout: Layout, given: Mapping[str, Value]) -> list[Tensor]:
-    """Tensors as the step is given them, of `SAMPLE` sequences."""
+    """Sample tensors for the step, of `SAMPLE` sequences."""
     like, axes = given["weight_hh_0"] if "weight_hh_0" in given else given["gates_x"], {}
     axes |= {f"stream_{name}": letters for name, letters in layout.cell.streams.items()}
     found = []
@@ -102,7 +102,7 @@ def _samples(layout: Layout, given: Mapping[str, Value]) -> list[Tensor]:
         elif name.startswith(("weight_", "bias_")):
             value = given[f"{name}_0"]
             found.append(torch.zeros([int(size) for size in value.shape], dtype=_dtype(value)))
-        else:  # with an axis of directions first, and one of time steps or none
+        else:  # a state or stream: the first axis is the directions, a second one may be the time steps
             value = given[name]
             last = value.shape[-1] if axes.get(name, "BH").strip("TB") else None
             sizes = [SAMPLE] if last is None else [SAMPLE, int(last)]
@@ -115,7 +115,7 @@ def _dtype(value: Value) -> torch.dtype:
 
 
 def _body(layout: Layout, samples: list[Tensor], others: Sequence[Value], name: str) -> ir.Graph:
-    """The step as a graph of ONNX, which reads what is the same for all time steps from the graph around it."""
+    """The step as an ONNX graph, which reads values that are the same for all steps from the surrounding graph."""
     batch = torch.export.Dim("batch", min=1)
     names = (*layout.states, *layout.steps, *layout.others)
     shapes = [None if each.startswith(("weight_", "bias_")) else {0: batch} for each in names]
@@ -129,7 +129,7 @@ def _body(layout: Layout, samples: list[Tensor], others: Sequence[Value], name: 
     for inner, outer in zip(graph.inputs[first:], others, strict=True):
         ir.convenience.replace_all_uses_with(inner, outer)
     del graph.inputs[first:]
-    # No name may be one of the graph around.
+    # All names must differ from the names in the surrounding graph.
     graph.name = name
     for node in graph:
         node.name = f"{name}_{node.name}"
