@@ -182,6 +182,7 @@ def test_a_report_survives_its_file_and_only_a_report_does(measured: schema.Repo
 def test_results_of_every_version_are_read(path: Path) -> None:
     read = schema.Report.load(path)
     assert read.rows and read.schema == schema.VERSION
+    assert any(row.roofline for row in read.rows) and read.aa["cases"] and any(row.provider == AA for row in read.rows)
     assert f"| {read.rows[0].suite} |" in report.markdown({read.device: read})
 
 
