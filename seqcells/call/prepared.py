@@ -104,8 +104,8 @@ class Inference(NamedTuple):
 
     @staticmethod
     def of(module: CellModule, example: Example) -> Inference | None:
-        """The prepared inference. None if the engine has no ``Inference`` or cannot read the tensors in place. None also
-        if the order of the weights is unknown, or if a gradient is wanted."""
+        """The prepared inference. None if the engine has no ``Inference``, or cannot read the tensors in place. None
+        also if the order of the weights is unknown, or if a gradient is wanted."""
         engine, order = _engine(example, "Inference"), example.order
         tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
         if engine is None or order is None or context.is_differentiated(tensors):
