@@ -188,10 +188,10 @@ class RecurrentLayer(Stateful):
                 past a length are ignored.
             reset_state: shaped like hx. Gradients flow to it. Default: zeros, or the learnt states
             keep: names of values that are also returned for all steps, such as an LSTM's cell states,
-                ``keep=("c",)``. It holds for this call only. A name is a state (after the step), a value that the
-                cell's `step` returns or names (``"forget"``), or a gate that goes through one activation (``"f"``: the
-                same value). ``"c"`` is the value of the last layer, whose output is returned. ``"c_l0"`` is the value
-                of the first layer, as parameters are named. Default: none
+                ``keep=("c",)``. It holds for this call only. A name may be a state (after the step), or a value that
+                the cell's `step` returns or names (``"forget"``). It may also be a gate that goes through one
+                activation (``"f"``: the same value). ``"c"`` is the value of the last layer, whose output is returned.
+                ``"c_l0"`` is the value of the first layer, as parameters are named. Default: none
             streams: further inputs of the cell by name: floating-point numbers of the input's dtype, bools or
                 integers. The cell declares the axes: "TBH" (T, N, H), "TB" (T, N), "BH" (N, H). With ``batch_first``
                 N comes before T. Unbatched streams lack N. For a PackedSequence they are padded. All layers and
