@@ -148,7 +148,7 @@ def _results(
 
 
 def _distance(found: Tensor, truth: Tensor) -> float:
-    """The largest difference, relative to the largest true value."""
+    """The largest difference, relative to the largest true value, or to 1e-3 if that is larger."""
     if not truth.numel():
         return 0.0
     worst = float((found - truth).abs().max()) / max(float(truth.abs().max()), 1e-3)
@@ -156,7 +156,7 @@ def _distance(found: Tensor, truth: Tensor) -> float:
 
 
 def _distance_as_a_whole(found: Tensor, truth: Tensor) -> float:
-    """The norm of the difference, relative to the norm of the true values."""
+    """The norm of the difference, relative to the norm of the true values, or to 1e-3 if that is larger."""
     whole = float((found - truth).norm()) / max(float(truth.norm()), 1e-3)
     return whole if whole == whole else float("inf")
 

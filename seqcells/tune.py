@@ -256,7 +256,7 @@ def _commit() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line ``python -m seqcells.tune``."""
     parser = argparse.ArgumentParser("python -m seqcells.tune", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="the limit of time; default: %(default)s")
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")

@@ -253,7 +253,7 @@ class _Differentiated(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-        ctx.set_materialize_grads(False)  # zeros for what was saved would cost as much memory again
+        ctx.set_materialize_grads(False)  # zero gradients for saved tensors would cost their memory again
         ctx.others, *tensors = inputs
         ctx.inputs, ctx.results = len(tensors), _results(ctx.others)
         ctx.mark_non_differentiable(*output[ctx.results :])

@@ -217,7 +217,7 @@ class _Training(NamedTuple):
 
     @staticmethod
     def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
-        """Arguments as `_Inferring.of`."""
+        """The prepared call, or None if there can be none. Arguments: as in `_Inferring.of`."""
         engine, order = _engine(example, "Training"), example.order
         if engine is None or order is None:
             return None

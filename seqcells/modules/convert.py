@@ -117,7 +117,7 @@ def _twin(module: nn.Module) -> nn.Module:
 
 
 def _parametrized(target: type[nn.Module], module: nn.Module) -> type[nn.Module]:
-    """``target`` with the properties of a parametrized module, as torch.nn.utils.parametrize has made them."""
+    """``target`` with the properties that torch.nn.utils.parametrize added to the class of a parametrized module."""
     if not is_parametrized(module):
         return target
     kept = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}

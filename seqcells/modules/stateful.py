@@ -133,7 +133,7 @@ class Stateful(Regularised):
         if torch.compiler.is_compiling():
             self._carried = tuple(state.detach().clone() for state in given)
             return
-        with torch.inference_mode(False):  # a later call's gradients may need them
+        with torch.inference_mode(False):  # autograd cannot save inference tensors for a later call
             self._carried = tuple(state.detach().clone() for state in given)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
