@@ -12,7 +12,7 @@ from .freezing import Freezable, is_plain
 class Tracer(fx.Tracer):
     """A torch.fx tracer for which each layer and cell module of this package is a leaf: one node of the graph.
 
-    ``torch.fx.symbolic_trace`` makes leaves of most modules too. Use this tracer for subclasses with their own
+    ``torch.fx.symbolic_trace`` records most modules as one node too. Use this tracer for subclasses with their own
     ``forward``, and for modules with forward hooks: ``graph = seqcells.tracing.Tracer().trace(model)``.
     """
 
