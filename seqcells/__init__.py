@@ -1,8 +1,8 @@
-"""Recurrent layers in place of torch.nn's: same parameters, same numbers, and what users have asked for since.
+"""Replacements for torch.nn's recurrent layers: the same parameters, the same results, and features users asked for.
 
-``LSTM``, ``GRU``, ``RNN`` and their cells follow the contract of torch.nn; every other cell's modules the
-same one. ``swap(model)`` replaces torch's inside a model, ``unswap(model)`` puts them back. The parts, from the
-top down: `modules`, `functional`, `call`, the backends, `cells`.
+``LSTM``, ``GRU``, ``RNN`` and their cell modules have the interface of torch.nn's, and so have the modules of all other
+cells. ``swap(model)`` replaces torch.nn's modules inside a model, and ``unswap(model)`` restores them. The parts, from
+the top down: `modules`, `functional`, `call`, the backends, `cells`.
 """
 
 from . import cells, functional

@@ -1,7 +1,8 @@
-"""``python -m seqcells.check module:Cell``: what the author of a cell wants to know of it.
+"""``python -m seqcells.check module:Cell``: a report on a cell for its author.
 
-Its stages and what they keep for backward, whether its gradients are right, whether kernels compute what its equations
-say, what they take of a GPU, and how long calls take beside the nearest cell that torch.nn has.
+The report lists the cell's stages and the values they keep for backward. It tells whether the gradients are correct,
+and whether kernels compute what the equations say. It also has the registers that kernels use on a GPU, and the times
+of calls beside the most similar cell of torch.nn.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
 
 TIMED = (1, 128), (32, 256)
-"""Rows and hidden units of the calls that are timed."""
+"""Pairs of rows and hidden units of the timed calls."""
 STEPS = 100
 
 
 def stages(cell: type[Cell]) -> Iterator[str]:
-    """What a step gathers, stage by stage, and what forward keeps of it for backward.
+    """Lines on what each stage of a step gathers, and on the values that forward keeps for backward.
 
     Raises:
-        DerivationError: `step` has no graph; the error names its line.
+        DerivationError: `step` has no graph. The error names the line.
     """
     derived = derive(for_engines(cell))
     for name, one in (("forward", derived.forward), ("backward", derived.backward)):
@@ -63,7 +64,7 @@ def _in_words(value: Expression) -> str:
 
 
 def gradients(cell: type[Cell]) -> str:
-    """Whether the reference's gradients are those of finite differences, in float64."""
+    """A sentence on whether the reference's gradients equal finite differences, in float64."""
     hidden = 2 * cell.heads()
     case = case_of(cell, (3, 2, 3, hidden), torch.float64)
     module = selftest.layer_of(case)
@@ -83,7 +84,7 @@ def gradients(cell: type[Cell]) -> str:
 
 
 def case_of(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dtype, **more: Any) -> selftest.Case:
-    """A layer of the cell; a single one where sizes are the input's."""
+    """The case of a layer of the cell. If sizes of the cell depend on the input's size, it is a single layer."""
     steps, batch, features, hidden = sizes
     boundaries = more.pop("boundaries", False)
     if cell.streams.get("input") == "TBH":
@@ -94,7 +95,7 @@ def case_of(cell: type[Cell], sizes: tuple[int, int, int, int], dtype: torch.dty
 
 
 def agreement(cell: type[Cell]) -> Iterator[tuple[bool, str]]:
-    """By backend whether its results are the equations', and how far from them they are, in words."""
+    """For each backend: whether its results match the equations, and a line with the largest distance."""
     sizes = 5, 3, 4, 6 * cell.heads()
     here = [each for each in selftest.backends_here() if BACKENDS.get(each[0]) and BACKENDS[each[0]].engine]
     found: dict[tuple[str, str], list[selftest.Outcome]] = {each: [] for each in here}
@@ -125,12 +126,12 @@ def _why_not(cell: type[Cell], sizes: tuple[int, int, int, int], backend: str, d
 
 
 def nearest(cell: type[Cell]) -> type[RecurrentLayer]:
-    """The layer of torch.nn's that is most like a cell's: by the number of states and of gates."""
+    """Our counterpart of the torch.nn layer most similar to the cell, by the numbers of states and gates."""
     return LSTM if len(cell.states) > 1 else GRU if len(cell.gates) > 1 else RNN
 
 
 def times(cell: type[Cell], device: str) -> Iterator[str]:
-    """The times of calls beside those of the nearest cell's layer, by turns."""
+    """Lines with the times of calls, and of calls of the `nearest` layer, measured in turns."""
     other = nearest(cell)
     for (rows, hidden), training in itertools.product(TIMED, (False, True)):
         case = case_of(cell, (STEPS, rows, hidden, -(-hidden // cell.heads()) * cell.heads()), torch.float32)
@@ -167,7 +168,7 @@ def _runner(layer: RecurrentLayer, input: Tensor, streams: dict[str, Any], train
 
 
 def of_a_gpu() -> Iterator[str]:
-    """The registers and spills of all kernels that have been launched here."""
+    """Lines with the registers and spills of all kernels that this process has launched."""
     for name, module in [*sys.modules.items()]:
         if not name.startswith("seqcells.kernels.triton.device"):
             continue
@@ -178,7 +179,7 @@ def of_a_gpu() -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what is known of a cell; 1 where it has no graph, or kernels compute something else."""
+    """Print the report. Returns 1 if the cell has no graph, or if kernels give wrong results; else 0."""
     parser = argparse.ArgumentParser(prog="python -m seqcells.check", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("cell", type=cell_named, metavar="module:Cell", help=SPELLING)
     parser.add_argument("--no-times", action="store_true", help="measure no times")

@@ -1,4 +1,4 @@
-"""What the commands that are about a cell have in common: the cell, as a command line names it."""
+"""The common part of commands about a cell: finding the cell that a command line names."""
 
 import argparse
 import sys
@@ -12,10 +12,11 @@ SPELLING = "module:Cell, or module:Cell[depth=5] with options; a layer's or a mo
 
 
 def cell_named(spelled: str) -> type[Cell]:
-    """The cell of ``module:Cell``, imported from the folder that one is in or from an installed package.
+    """The cell of ``module:Cell``, imported from the current folder or from an installed package.
 
     Raises:
-        argparse.ArgumentTypeError: there is no such module, or it has no such cell.
+        argparse.ArgumentTypeError: there is no such module, the module has no such cell, or an option is wrong or
+            missing.
     """
     module, colon, name = spelled.partition(":")
     name, _, words = name.partition("[")
@@ -24,7 +25,7 @@ def cell_named(spelled: str) -> type[Cell]:
     sys.path[:0] = [] if "" in sys.path else [""]
     try:
         imported = import_module(module)
-    except Exception as problem:  # the author's own code runs
+    except Exception as problem:  # the import runs the author's own code
         words = f"{module} cannot be imported: {type(problem).__name__}: {problem}"
         raise argparse.ArgumentTypeError(words) from None
     if not hasattr(imported, name):

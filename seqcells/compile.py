@@ -1,7 +1,7 @@
-"""``python -m seqcells.compile module:Cell``: the kernels of a cell, made before its first use.
+"""``python -m seqcells.compile module:Cell``: makes the kernels of a cell before its first use.
 
-They go into the cache (``SEQCELLS_CACHE``). Machines that have no compiler may be given a copy of it, with the same
-version of this package. The cell is a class of your own or one of ``seqcells.cells``.
+The kernels go into the cache (``SEQCELLS_CACHE``). A machine without a compiler can use a copy of the cache, with the
+same version of this package. The cell is your own class or one of ``seqcells.cells``.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from .derive.transformed import for_engines, transformed
 from .kernels import cpu, triton
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-"""What is computed in; layers of float16 and bfloat16 compute in float32."""
+"""The dtypes of computations. Layers of float16 and bfloat16 compute in float32."""
 TARGETS = *cpu.SETS, "triton"
 
 
 def made(cell: type[Cell], target: str, dtype: str, kept: tuple[str, ...] = ()) -> str:
-    """What a cell's kernels for one target are, in words.
+    """Make a cell's kernels for one target. Returns in words what was made.
 
     Raises:
-        RuntimeError: they cannot be made here.
-        ValueError: the cell has no such value to be kept.
+        RuntimeError: the kernels cannot be made here.
+        ValueError: the cell has no value with a name in ``kept``.
     """
     cell = for_engines(cell)
     if target == "triton":
         return _printed(cell, kept)
     if cpu.unavailable():
         raise RuntimeError(cpu.unavailable())
-    from .kernels.cpu import compiled  # not before the extension is known to be there
+    from .kernels.cpu import compiled  # this import needs the extension
 
     try:
         paths = compiled.ahead(keeping(cell, kept) if kept else cell, DTYPES[dtype], target, kept)
@@ -60,7 +60,7 @@ def _printed(cell: type[Cell], kept: tuple[str, ...]) -> str:
 
 
 def here() -> list[str]:
-    """The targets of this machine."""
+    """The targets for which this machine has an engine."""
     found = []
     if not cpu.unavailable():
         from .kernels.cpu import compiled, library
@@ -70,7 +70,7 @@ def here() -> list[str]:
 
 
 def _lines(options: argparse.Namespace) -> Iterator[tuple[bool, str]]:
-    """Whether something was made, and what, in words."""
+    """For each cell, target and dtype: whether kernels were made, and a line that says what was made."""
     for cell in options.cells:
         for target in options.target or here():
             for dtype in options.dtype if target != "triton" else ["all dtypes"]:
@@ -83,7 +83,7 @@ def _lines(options: argparse.Namespace) -> Iterator[tuple[bool, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make what is asked for, a line each; 1 where something could not be made."""
+    """Make the kernels that the arguments ask for. Returns 1 if some could not be made, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m seqcells.compile", description=(__doc__ or "").partition("\n\n")[0]
     )

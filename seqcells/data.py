@@ -1,8 +1,8 @@
-"""Batches for recurrent training, by one process or by many: long sequences window by window, and short ones by length.
+"""Batches for recurrent training by one or several processes: windows of a long sequence, or batches of near lengths.
 
-Both kinds say where in them training is (``state_dict()``) and go on from there (``load_state_dict()``), by as many
-processes as there are then. An iteration goes on behind the last batch that was taken. The end of an epoch begins the
-next.
+Both kinds save the position of training (``state_dict()``) and continue from it (``load_state_dict()``), even with
+another number of processes. An iteration continues after the last batch that was taken. After the end of an epoch the
+next epoch begins.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch.utils.data import Sampler, default_collate
 
 Batch = TypeVar("Batch")
 POOL = 50
-"""Batches whose sequences are sorted together by default: enough for near lengths, few enough for chance."""
+"""How many batches' sequences are sorted together by default. More give nearer lengths, fewer give more randomness."""
 
 
 class Resumable(ABC, Generic[Batch]):
-    """The batches of an epoch, one after the other, of which it is known how many were taken.
+    """An iteration over the batches of an epoch that counts the batches taken.
 
     Args:
-        rank, world_size: which of how many processes this one is. Default: as torch.distributed says, if it is
-            initialised, else the only one
+        rank, world_size: the number of this process, counted from 0, and the number of processes. Default: those of
+            torch.distributed if it is initialised, else 0 and 1
 
     Raises:
-        TypeError, ValueError: ``rank`` or ``world_size`` is none, or one is given without the other.
+        TypeError, ValueError: ``rank`` or ``world_size`` is no such number, or one is given without the other.
     """
 
     epoch: int = 0
-    """How many were finished, or what `set_epoch` said."""
+    """The number of finished epochs, or the number given to `set_epoch`."""
     position: int = 0
-    """How many batches of the epoch were taken."""
+    """The number of batches of the epoch that were taken."""
 
     world_size: int
     rank: int
@@ -53,41 +53,41 @@ class Resumable(ABC, Generic[Batch]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """The batches of the epoch, as many on every rank."""
+        """The number of batches in the epoch, the same on every rank."""
 
     @abstractmethod
     def batch(self, index: int) -> Batch:
-        """This rank's share of one of them."""
+        """This rank's share of the batch with the given index."""
 
     @abstractmethod
     def _settings(self) -> dict[str, Any]:
-        """What another must be like, to go on from this one's position."""
+        """Settings that must be the same to continue from this object's position."""
 
     def __iter__(self) -> Iterator[Batch]:
         while self.position < len(self):
-            self.position += 1  # what is yielded is taken when somebody asks where training is
+            self.position += 1  # a `state_dict` during the loop's body counts this batch
             yield self.batch(self.position - 1)
         self.epoch, self.position = self.epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; a position within that epoch stays, as when training goes on from a file."""
+        """Begin an epoch. If it is the current epoch, the position stays, for training that continues from a file."""
         if _number("epoch", epoch, 0) != self.epoch:
             self.epoch, self.position = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is, as numbers: the same on every rank.
+        """The position of training, as numbers. It is the same on every rank.
 
-        A DataLoader with workers asks for batches ahead of time. Who uses one puts the number of batches that were
-        trained on in the place of ``"position"``.
+        A DataLoader with workers asks for batches ahead of time. With one, replace ``"position"`` by the number of
+        batches that were trained on.
         """
         return {"epoch": self.epoch, "position": self.position, **self._settings()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`, which may be that of another number of processes.
+        """Continue from a `state_dict`, which may come from another number of processes.
 
         Raises:
-            TypeError: it is no mapping of numbers.
-            ValueError: it is that of other batches, or of no position in them.
+            TypeError: ``state`` is no mapping of numbers.
+            ValueError: ``state`` belongs to other batches, or its position is outside of the epoch.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state should be a mapping, got: {type(state).__name__}")
@@ -97,7 +97,7 @@ class Resumable(ABC, Generic[Batch]):
             if name not in ("epoch", "position") and state[name] != own:
                 raise ValueError(f"state is that of other batches: its {name} is {state[name]}, here it is {own}")
         epoch, position = (_number(name, state[name], 0) for name in ("epoch", "position"))
-        before, self.epoch = self.epoch, epoch  # of which the number of batches may depend
+        before, self.epoch = self.epoch, epoch  # the number of batches may depend on it
         if position > len(self):
             self.epoch = before
             raise ValueError(f"state has position {position} of an epoch that ends earlier")
@@ -105,24 +105,26 @@ class Resumable(ABC, Generic[Batch]):
 
 
 class ContiguousWindows(Resumable[tuple[Tensor, Tensor]]):
-    """A long sequence as rows beside each other, read window by window: truncated backpropagation through time.
+    """A long sequence divided into parallel rows, read window by window for truncated backpropagation through time.
 
-    Each row of a window goes on where that row of the window before ended. So a layer that is ``stateful``, or that is
-    given the states before, reads each row as one long sequence. Where `position` is 0 all rows begin anew. What does
-    not fill the rows, or a whole window, is left out.
+    Each row of a window continues the same row of the window before. So a layer that is ``stateful``, or that is given
+    the states before, reads each row as one long sequence. When `position` is 0, all rows are at their beginning. The
+    end of the sequence that does not fill the rows, or a whole window, is left out.
 
-    Iterating gives pairs (input, target) of shape (T, N, …), or (N, T, …) with ``batch_first``: the target is the input
-    one step later. N is this rank's share of the rows. Shares in the order of ranks are what one process reads.
+    An iteration gives pairs (input, target) of shape (T, N, …), or (N, T, …) with ``batch_first``. The target is the
+    input one step later. N is this rank's share of the rows. The shares of all ranks, in order, are the rows that a
+    single process reads.
 
     Args:
-        sequence: (length, …) of any dtype, on any device; it may be mapped from a file, for only windows are copied.
-        rows: how many lie beside each other, on all ranks together.
-        steps: T, the time steps of a window.
-        batch_first: whether rows come before steps. Default: False
-        rank, world_size: as `Resumable` has them.
+        sequence: (length, …) of any dtype, on any device. It may be mapped from a file, because only windows are
+            copied.
+        rows: number of parallel rows, on all ranks together.
+        steps: T, the number of time steps of a window.
+        batch_first: whether the axis of rows comes before the axis of steps. Default: False
+        rank, world_size: as in `Resumable`.
 
     Raises:
-        TypeError: ``sequence`` is no tensor, or a number is none.
+        TypeError: ``sequence`` is no tensor, or a number is no integer.
         ValueError: a number is below 1, rows are not divisible by the ranks, or the sequence fills no window.
     """
 
@@ -168,30 +170,35 @@ class ContiguousWindows(Resumable[tuple[Tensor, Tensor]]):
 
 
 class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
-    """Batches of sequences whose lengths are near each other, as a DataLoader's ``batch_sampler``: little is padded.
+    """Batches of sequences with near lengths, so that little is padded. It is a DataLoader's ``batch_sampler``.
 
-    Sequences are shuffled, so many of them at a time are sorted, cut into batches, and the batches are shuffled. All
-    of that is the same on every rank and depends on ``seed`` and epoch alone. Each batch is divided among the ranks,
-    long and short sequences alike. In an epoch every sequence comes once. A `state_dict` is for as many ranks, but for
-    those of a ``batch_size`` where both numbers of ranks divide the number of sequences.
+    Sequences are shuffled. Then ``pool`` sequences at a time are sorted by length and cut into batches, and the batches
+    are shuffled. The result is the same on every rank and depends only on ``seed`` and epoch. Each batch is divided
+    among the ranks, with long and short sequences for all. Every sequence comes once in an epoch.
 
-    All ranks have equally many sequences of a batch, but of one batch where their number is not divisible by the ranks:
-    there, shares differ by one. That batch may exceed the budget, where it has no room for two sequences a rank.
+    A `state_dict` fits only the same number of ranks. The exception is a ``batch_size``, if both numbers of ranks
+    divide the number of sequences.
+
+    All ranks have the same number of sequences of a batch. If the number of sequences is not divisible by the ranks,
+    shares of one batch differ by one. That batch may exceed the budget if the budget has no room for two sequences on
+    each rank.
 
     Args:
-        lengths: of all sequences, integers, as a list or a tensor (count,).
-        batch_size: sequences of a batch, on all ranks together.
-        time_steps: the budget of a batch instead: its sequences times the longest of them, on all ranks together.
-        shuffle: whether there is chance. Default: True
-        seed: of chance. Default: 0
-        pool: how many sequences are sorted together, rounded up to whole batches. Default: those of some 50 batches
-        rank, world_size: as `Resumable` has them.
+        lengths: the lengths of all sequences, integers in a list or a tensor (count,).
+        batch_size: number of sequences of a batch, on all ranks together.
+        time_steps: a budget for each batch instead of ``batch_size``: its number of sequences times its longest length,
+            on all ranks together.
+        shuffle: whether sequences and batches are shuffled. Default: True
+        seed: the seed of the shuffles. Default: 0
+        pool: number of sequences that are sorted together, rounded up to whole batches. Default: about 50 batches
+        rank, world_size: as in `Resumable`.
 
     Raises:
-        TypeError: lengths or a number are none.
-        ValueError: a length is negative, a number is too small, there is not exactly one of ``batch_size`` and
-            ``time_steps``, ``batch_size`` is not divisible by the ranks, the budget is too small for the longest
-            sequence on every rank, or there are fewer sequences than ranks.
+        TypeError: lengths or a number are no integers.
+        ValueError: a length is negative, or a number is too small.
+        ValueError: not exactly one of ``batch_size`` and ``time_steps`` is given.
+        ValueError: ``batch_size`` is not divisible by the ranks, or there are fewer sequences than ranks.
+        ValueError: the budget is too small for the longest sequence on every rank.
     """
 
     batch_size: int | None
@@ -242,7 +249,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         return self._batches()[index][self.rank :: self.world_size]
 
     def _settings(self) -> dict[str, Any]:
-        # Batches are the same for any number of ranks where each takes equally many of all sequences.
+        # With a batch_size, batches are the same for all numbers of ranks that divide the number of sequences.
         alike = self.time_steps is None and len(self._lengths) % self.world_size == 0
         unit = 1 if alike else self.world_size
         budget = {"batch_size": self.batch_size, "time_steps": self.time_steps}
@@ -250,7 +257,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         return {**numbers, "shuffle": self.shuffle, "seed": self.seed, "pool": self.pool, "divisible_by": unit}
 
     def _batches(self) -> list[list[int]]:
-        """Those of the epoch, of all ranks together."""
+        """The batches of the epoch, on all ranks together."""
         if self._made is None or self._made[0] != self.epoch:
             self._made = self.epoch, self._make()
         return self._made[1]
@@ -259,7 +266,7 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         chance, count = torch.Generator().manual_seed((self.seed + self.epoch) % 2**63), len(self._lengths)
         order = torch.randperm(count, generator=chance) if self.shuffle else torch.arange(count)
         batches: list[list[int]] = []
-        # What is not divisible by the ranks is left to one pool, the last, which is never smaller than the ranks.
+        # Only the last pool may have a size that the ranks do not divide. It has at least one sequence for each rank.
         starts = [*range(0, count - self.world_size + 1, self.pool)]
         for begin, end in zip(starts, [*starts[1:], count], strict=True):
             drawn = order[begin:end]
@@ -269,8 +276,8 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
         return [batches[k] for k in torch.randperm(len(batches), generator=chance).tolist()]
 
     def _cut(self, pool: Tensor) -> Iterator[list[int]]:
-        """A pool, short sequences first, as batches: each takes one sequence a rank for as long as the budget lets it,
-        and the first takes what is not divisible."""
+        """Cut a pool, short sequences first, into batches. A batch grows by one sequence for each rank while the budget
+        allows it. The first batch also takes the remainder of a division by the ranks."""
         indices, lengths, unit = pool.tolist(), self._lengths[pool].tolist(), self.world_size
         begin, end = 0, unit + len(indices) % unit
         while begin < len(indices):
@@ -282,24 +289,24 @@ class BucketBatchSampler(Resumable[list[int]], Sampler[list[int]]):
     def _allows(self, count: int, longest: int) -> bool:
         if self.time_steps is not None:
             return count * longest <= self.time_steps
-        return self.batch_size is None or count <= self.batch_size  # one of the two is given
+        return self.batch_size is None or count <= self.batch_size  # exactly one of the two is given
 
 
 def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[Any, ...]:
-    """A batch of sequences, zeros behind their ends, for ``layer(input, lengths=lengths)``: a DataLoader's collate_fn.
+    """A batch of sequences padded with zeros, for ``layer(input, lengths=lengths)``. It is a DataLoader's collate_fn.
 
     Args:
-        items: sequences (length, …), or tuples that begin with one. What else the tuples have is put together as torch
-            does, by `torch.utils.data.default_collate`.
+        items: sequences (length, …), or tuples that begin with a sequence. `torch.utils.data.default_collate` batches
+            the other entries of the tuples.
         batch_first: whether the padded tensor is (N, T, …) instead of (T, N, …). Default: False
 
     Returns:
-        The padded tensor, the lengths (N,) as int64, and the rest of the tuples, each as one batch.
+        The padded tensor, the lengths (N,) as int64, and the other entries of the tuples, each as one batch.
 
     Raises:
-        TypeError: an item neither is nor begins with a tensor, or sequences are of several dtypes.
-        ValueError: there is no item, a sequence has no time axis, others have other axes behind that, or tuples are not
-            equally long.
+        TypeError: an item neither is nor begins with a tensor, or sequences have several dtypes.
+        ValueError: there is no item, a sequence has no time axis, sequences differ in another axis, or tuples differ in
+            length.
     """
     if not items:
         raise ValueError("a batch should have a sequence at least, got none")
@@ -322,7 +329,7 @@ def collate_padded(items: Sequence[Any], *, batch_first: bool = False) -> tuple[
 
 
 def _number(name: str, value: Any, least: int) -> int:
-    """A whole number that is at least so large."""
+    """The value, checked to be an integer of at least ``least``. Raises TypeError or ValueError if it is not."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} should be of type int, got: {type(value).__name__}")
     if value < least:

@@ -1,10 +1,10 @@
-"""Recurrent layers as functions: what the modules call, for those who hold the weights themselves.
+"""Recurrent layers as functions, for callers that hold the weights themselves. The modules call these functions.
 
-Three forms of the same thing, each with the one knob ``backend`` (see `seqcells.call.choose`):
+There are three functions, each with the option ``backend`` (see `seqcells.call.choose`):
 
-* `layers`: a stack of layers, one or two directions, from input to output;
-* `recurrence`: one layer in one direction, the input already projected;
-* `step`: one step of a cell.
+* `layers`: a stack of layers, in one or two directions, from input to output;
+* `recurrence`: one layer in one direction, from the projected input;
+* `step`: one time step of a cell.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 Results = tuple[Tensor, tuple[Tensor, ...]]
 """Output and final states."""
 Kept = dict[str, Tensor]
-"""What is kept, by name."""
+"""Kept values, by name."""
 WithKept = tuple[Tensor, tuple[Tensor, ...], Kept]
 
 
@@ -96,38 +96,43 @@ def layers(
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> Results | WithKept:
-    """A stack of recurrent layers; T steps, N sequences, D directions, L layers, H hidden units.
+    """Run a stack of recurrent layers; T steps, N sequences, D directions, L layers, H hidden units.
 
     Args:
         cell: the cell's class, from `seqcells.cells`.
-        input: (T, N, input size); (N, T, input size) with ``batch_first``; the data of a PackedSequence
-            (sum of lengths, input size) with ``batch_sizes``.
-        states: the initial states in the order of ``cell.states``, each (L·D, N, H, proj_size or what the cell says).
-        weights: L·D of them, a layer's directions side by side.
-        batch_sizes: as in PackedSequence.
-        dropout: probability of zeroing an output of any layer but the last, where ``training``.
-        lengths: (N,) integers, a tensor of any dtype of them, an array or a list: steps past a sequence's length leave
-            its state alone and give zeros.
-        reset: (T, N) bool, whatever ``batch_first``: a boundary between t-1 and t that nothing crosses.
-        reset_states: what the states become at a boundary, shaped as ``states``. Default: zeros.
-        streams: by name, what the cell reads besides its input, whatever ``batch_first``: as their axes say, (T, N, ·)
-            for "TB…", the same for all layers and directions, or after one axis more of these, (L·D, T, N, ·).
-        keep: the names of values of all steps that are wanted besides, see `seqcells.request.kept`. Default: none.
-        backend: see `seqcells.call.choose`.
+        input: (T, N, input size); (N, T, input size) with ``batch_first``; with ``batch_sizes`` the data of a
+            PackedSequence, (sum of lengths, input size).
+        states: the initial states in the order of ``cell.states``, (L·D, N, size) each. The size is H, or proj_size for
+            the first state, or as the cell declares.
+        weights: L·D records, first all directions of the lowest layer.
+        batch_sizes: as in PackedSequence. Default: None, the input is not packed
+        bidirectional: whether D is 2, with a second direction that reads backwards. Default: False
+        batch_first: whether input and output are (N, T, ·). Default: False
+        dropout: probability of zeroing an output of any layer but the last, if ``training``. Default: 0
+        training: whether ``dropout`` is applied. Default: False
+        lengths: (N,) integers, as a tensor of any integer dtype, an array or a list. Steps past a sequence's length do
+            not change its state and give zeros. Default: all sequences have T steps
+        reset: (T, N) bool, also with ``batch_first``: a boundary between t-1 and t that nothing crosses. Default: none
+        reset_states: the states after a boundary, shaped as ``states``. Default: zeros.
+        streams: further inputs of the cell by name, in the axes that the cell declares, also with ``batch_first``:
+            (T, N, ·) for "TB…". All layers and directions share them, unless one more axis comes first,
+            (L·D, T, N, ·).
+        keep: names of values that are also returned for all steps, see `seqcells.request.kept`. Default: none.
+        backend: see `seqcells.call.choose`. Default: ``"auto"``
 
     Returns:
-        The output, in the input's layout, and the final states. Under autocast their dtypes are those that torch.nn's
-        layer gives, whichever backend runs and whatever torch.nn has no argument for. With ``keep`` also a dict of
-        those values, each in the output's layout and dtype.
+        The output, in the input's layout, and the final states. Under autocast their dtypes are the dtypes of
+        torch.nn's layer, for every backend, and also with arguments that torch.nn does not have. With ``keep`` also a
+        dict of the kept values by name, each in the output's layout and dtype.
 
     Raises:
-        RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
+        RuntimeError, TypeError, ValueError: for tensors that do not match, and for invalid lengths.
     """
     written = cell
     if not cell.direct:
         cell, weights = for_engines(cell), [w.made(cell) for w in weights]
     directions = 2 if bidirectional else 1
-    # Most calls keep nothing, and are called for nothing besides.
+    # Most calls keep nothing, and need no search for names.
     wanted = ((),) * (len(weights) // directions) if keep == () else by_layer(cell, keep, len(weights) // directions)
     sizes = {"packed": batch_sizes, "batch_first": batch_first, "directions": directions}
     stack = {"layers": len(weights) // directions, "dropout": bool(dropout and training)}
@@ -170,7 +175,7 @@ def layers(
         streams = of_rows(written, streams, input.shape[1])
     valid = None
     if lengths is not None:
-        # What lies past a length may be anything, NaN included: it must not reach the weights' gradients.
+        # Values past a length may be NaN. They must not reach the weights' gradients.
         valid = valid_steps(lengths, input.shape[0])
         input = torch.where(valid.unsqueeze(-1), input, 0)
         streams = without_padding(cell, streams, valid)
@@ -200,16 +205,16 @@ def layers(
             finals.append(others[: len(states)])
             kept |= by_name(wanted[first // directions], others[len(states) :])
             if dropout and training and place.stop < len(weights):
-                # Of a packed input as many numbers are drawn as torch.nn draws, for the steps that exist.
+                # For a packed input, draw only for the steps within sequences, as torch.nn does.
                 if batch_sizes is None:
                     input = dropout_(input, dropout)
                 else:
                     input = torch.zeros_like(input).index_put((valid,), dropout_(input[valid], dropout))
 
     def as_input(values: Tensor) -> Tensor:
-        """In the input's layout."""
+        """The values in the input's layout."""
         if batch_sizes is not None:
-            # In time order the steps that exist are exactly the packed ones: rows are sorted by length.
+            # Rows are sorted by length, so the mask selects steps in the order of packed data.
             values = values[valid]
         elif batch_first:
             values = values.transpose(0, 1)
@@ -223,7 +228,7 @@ def layers(
 def _layout(
     cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Sequence[Weights], directions: int
 ) -> Layout:
-    """How streams lie for an input of (T, N, ·)."""
+    """The layout of streams for an input (T, N, ·)."""
     if not cell.streams:
         return Layout({})
     lowest = Recurrence(cell, None, [state[:directions] for state in states], weights[:directions], input=input)
@@ -261,28 +266,29 @@ def recurrence(
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> Results | WithKept:
-    """One layer in one direction, the input's part of the gates given; G gates, H hidden units.
+    """Run one layer in one direction, from the projected input; T steps, N sequences, G gates, H hidden units.
 
     Args:
         cell: the cell's class, from `seqcells.cells`.
         gates_x: (T, N, G·H): W_ih x_t + b_ih for all steps.
         states: the initial states in the order of ``cell.states``, each (N, H), the first (N, P) with a
             projection ``weights.hr``.
-        weights: only what the time loop uses is read: ``hh``, ``bias_hh``, ``hr`` and ``own``.
-        lengths: (N,) integers, as for `layers`, 0 allowed.
+        weights: one record. Only the weights of the time loop are read: ``hh``, ``bias_hh``, ``hr`` and ``own``.
+        lengths: (N,) integers, as for `layers`, 0 allowed. Default: all sequences have T steps
         reset: (T, N) bool. ``reset[t]`` is a boundary between t-1 and t: before step t the states become
-            ``reset_states``; with ``reverse``, before step t-1.
-        reset_states: each shaped as its state. Default: zeros.
-        reverse: whether to go from the last step to the first.
-        streams: by name, each as its axes say; the layer's ``input`` too, of a cell that reads it.
-        keep: the names of values of all steps that are wanted besides, as for `layers`. Default: none.
-        backend: see `seqcells.call.choose`; ``"torch"`` has no such operator.
+            ``reset_states``. With ``reverse``, it is before step t-1. Default: none
+        reset_states: the states after a boundary, shaped as ``states``. Default: zeros.
+        reverse: whether to go from the last step to the first. Default: False
+        streams: further inputs of the cell by name, with the axes that the cell declares. If the cell reads the layer's
+            ``input``, it is one of them.
+        keep: names of values that are also returned for all steps, as for `layers`. Default: none.
+        backend: see `seqcells.call.choose`; ``"torch"`` has no such operator. Default: ``"auto"``
 
     Returns:
-        The output (T, N, H or P) and the final states; with ``keep`` also a dict of those values, (T, N, ·) each.
+        The output (T, N, H or P) and the final states. With ``keep`` also a dict of the kept values, (T, N, ·) each.
 
     Raises:
-        RuntimeError, TypeError, ValueError: for tensors that do not fit together, and lengths that are none.
+        RuntimeError, TypeError, ValueError: for tensors that do not match, and for invalid lengths.
     """
     if not cell.direct:
         streams = of_rows(cell, streams, gates_x.shape[1])
@@ -330,10 +336,10 @@ def step(
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], Kept]:
-    """One step: input (N, input size) and states (N, H) each → the new states.
+    """Compute one time step: input (N, input size) and states (N, H) each → the new states.
 
-    ``streams`` have the axes that the cell says, but for T. With ``keep`` there is also a dict of values of the step by
-    name, (N, ·) each.
+    ``streams`` have the axes that the cell declares, without T. With ``keep``, a dict of the kept values by name,
+    (N, ·) each, is also returned.
     """
     final, kept = step_and_kept(cell, input, states, weights, streams, keep, backend)
     return (final, kept) if keep else final
@@ -348,7 +354,7 @@ def step_and_kept(
     keep: Sequence[str] = (),
     backend: str = "auto",
 ) -> tuple[tuple[Tensor, ...], Kept]:
-    """As `step`, with the dict whatever a call keeps."""
+    """As `step`, but the dict of kept values is always returned. It may be empty."""
     written = cell
     if not cell.direct:
         cell, weights = for_engines(cell), weights.made(cell)
@@ -370,7 +376,7 @@ def step_and_kept(
     q = Recurrence(cell, None, one, (weights,), input=input.unsqueeze(0), streams=streams, kept=values(wanted))
     with precision.without_autocast(input.device):
         _, others = run.layer(q, choice, backend)
-    # No views, whose `detach_` autograd forbids: nothing else reads the memory that these lie in.
+    # `_unsafe_view` makes no views, for which autograd forbids `detach_`. Nothing else reads their memory.
     others = tuple(torch.ops.aten._unsafe_view.default(each, each.shape[1:]) for each in others)
     final, kept = others[: len(one)], by_name(wanted, others[len(one) :])
     if dtypes is not None:
@@ -379,5 +385,5 @@ def step_and_kept(
 
 
 def _in(dtypes: Sequence[torch.dtype], states: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Each state in its dtype."""
+    """The states, each converted to its dtype."""
     return tuple(state.to(dtype) for state, dtype in zip(states, dtypes, strict=True))

@@ -1,5 +1,5 @@
-"""``python -m seqcells.info``: versions, devices, which backends exist here and why others do not, which table of
-estimates is in use, and which settings there are and hold."""
+"""``python -m seqcells.info``: versions, devices, backends and why a backend is missing, the tables of estimates in
+use, and the settings with their current values."""
 
 import importlib.metadata
 import platform
@@ -64,7 +64,7 @@ def _cpu_estimates() -> list[str]:
 def _compiling() -> list[str]:
     if cpu.unavailable():
         return []
-    from .kernels.cpu import compiled  # not before the extension is known to be there
+    from .kernels.cpu import compiled  # this import needs the extension
 
     return ["", "cells that the CPU engine was built without, which it compiles at first use"] + [
         f"  {line}" for line in compiled.report()
@@ -74,7 +74,7 @@ def _compiling() -> list[str]:
 def _printing() -> list[str]:
     if triton.unavailable():
         return []
-    from .kernels.triton.host import printed  # not before triton is known to be there
+    from .kernels.triton.host import printed  # this import needs triton
 
     return ["", "cells that the package has no Triton kernels for, which are printed at first use"] + [
         f"  {line}" for line in printed.report()
@@ -94,7 +94,7 @@ def _in_use(device: torch.device) -> list[str]:
 
 
 def report() -> str:
-    """All of it, as text."""
+    """The whole report, as text."""
     lines = [f"seqcells {__version__}"]
     lines += [f"python {platform.python_version()} on {sys.platform}"]
     lines += [f"{package} {_version(package)}" for package in ("torch", "triton", "numpy")]

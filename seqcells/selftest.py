@@ -1,8 +1,8 @@
-"""``python -m seqcells.selftest``: whether the backends that exist here compute what the equations say.
+"""``python -m seqcells.selftest``: checks that the backends on this machine compute what the equations say.
 
-Each layer runs forward and backward by each backend, and all results are compared with the reference's in float64. They
-may be twice as far from it as the reference is in their own dtype. Two minutes at most; what it prints belongs into a
-report of a bug.
+Each layer runs forward and backward by each backend. All results are compared with the reference's in float64. Their
+distance may be twice the distance of the reference in their own dtype. It takes two minutes at most. Please add its
+output to a bug report.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
 
 SECONDS = 110.0
-"""After which no further layer begins."""
+"""The time after which no further layer begins."""
 DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
 SIZES = (5, 3, 4, 6), (7, 17, 33, 100), (1, 2, 8, 1)
-"""Steps, sequences, features, hidden units."""
+"""Numbers of steps, sequences, features and hidden units."""
 
 
 class Case(NamedTuple):
-    """A layer, and how it is called."""
+    """A layer, and the kind of its call."""
 
     cell: str
     sizes: tuple[int, int, int, int]
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How far a backend's results were from the reference's in float64, in units of what they may be."""
+    """The largest distance of a backend's results from the reference's in float64, in units of the allowed distance."""
 
     case: Case
     backend: str
@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """The most telling first."""
+    """The layers to check, the most informative first."""
     several = {"num_layers": 2, "bidirectional": True}
     for dtype, sizes in itertools.product(DTYPES, SIZES):
         for name in ("lstm", "gru"):
@@ -78,14 +78,14 @@ def cases() -> Iterator[Case]:
 
 
 def check(case: Case, backends: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
-    """The outcomes of backends, each with its device."""
+    """The outcome of a case for each pair of a backend and a device. Backends that refuse the call are left out."""
     torch.manual_seed(0)
     layer = layer_of(case)
     inputs = given(case, layer)
     truth = _results(layer, inputs, case, torch.float64, "cpu", "reference")
     own = _results(layer, inputs, case, case.dtype, "cpu", "reference")
-    # Where the reference happens to hit the mark, others need not. In float64 it is the mark, with roundings of its
-    # own, which show where a sum comes near zero: there what all tests ask is asked.
+    # A reference that is exact by chance must not demand the same of other backends. In float64 the reference is the
+    # standard, but has rounding errors itself, visible in sums near zero: the tolerance is then that of the tests.
     least = 1e-12 if case.dtype == torch.float64 else 8 * torch.finfo(case.dtype).eps
     distance = _distance_as_a_whole if has_jumps(REGISTRY[case.cell]) else _distance
     allowed = [2 * distance(a, b) + least for a, b in zip(own, truth, strict=True)]
@@ -102,7 +102,7 @@ def check(case: Case, backends: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
 
 
 def layer_of(case: Case) -> RecurrentLayer:
-    """A case's layer, in float64, by the registry."""
+    """The layer of a case, in float64. Its cell is found in the registry."""
     named = {"lstm": LSTM, "gru": GRU}
     if case.cell.startswith("rnn_"):
         kind, options = RNN, {"nonlinearity": case.cell.removeprefix("rnn_")}
@@ -113,7 +113,7 @@ def layer_of(case: Case) -> RecurrentLayer:
 
 
 def given(case: Case, layer: RecurrentLayer) -> tuple[Tensor, dict[str, Tensor]]:
-    """The input, and what a call is given by name: boundaries, and streams, which are positive as times are."""
+    """The input and the keyword arguments of a call: boundaries, and streams, which are positive like times."""
     steps, batch, features, hidden = case.sizes
     input = torch.randn(steps, batch, features, dtype=torch.float64)
     sizes = {"T": steps, "B": batch, "F": features, "N": layer.cell.heads(), **layer.cell.sizes_by_letter(hidden)}
@@ -132,7 +132,8 @@ def _results(
     device: str,
     backend: str,
 ) -> list[Tensor]:
-    """Output, final states and all gradients, in float64, of weights and an input as the case's dtype rounds them."""
+    """Output, final states and all gradients, returned in float64. Weights and input are first rounded to the case's
+    dtype."""
     input, others = given
     parameters = [p.detach().to(case.dtype).to(device, dtype).requires_grad_() for p in layer.parameters()]
     input = input.to(case.dtype).to(device, dtype).requires_grad_()
@@ -147,7 +148,7 @@ def _results(
 
 
 def _distance(found: Tensor, truth: Tensor) -> float:
-    """The largest difference, relative to the largest true value."""
+    """The largest difference, relative to the largest true value, or to 1e-3 if that is larger."""
     if not truth.numel():
         return 0.0
     worst = float((found - truth).abs().max()) / max(float(truth.abs().max()), 1e-3)
@@ -155,29 +156,29 @@ def _distance(found: Tensor, truth: Tensor) -> float:
 
 
 def _distance_as_a_whole(found: Tensor, truth: Tensor) -> float:
-    """The norm of the difference, relative to that of the true values."""
+    """The norm of the difference, relative to the norm of the true values, or to 1e-3 if that is larger."""
     whole = float((found - truth).norm()) / max(float(truth.norm()), 1e-3)
     return whole if whole == whole else float("inf")
 
 
 def has_jumps(cell: type[Cell]) -> bool:
-    """Whether a cell's gradients jump at a kink, as ReLU's do.
+    """Whether a cell's gradients jump at a kink, as those of ReLU do.
 
-    On which side of it a sum near zero lies is a matter of rounding. One of them among many makes the largest
-    difference, whoever computed it; it does not make that of all numbers together.
+    Rounding decides on which side of the kink a sum near zero lies. One such sum among many determines the largest
+    difference, for every backend, but not the norm of all differences.
     """
     return any(value.op in (activations.relu, activations.leaky_relu) for value in reachable(equations(cell).new))
 
 
 def backends_here() -> list[tuple[str, str]]:
-    """The backends that exist on this machine, each with the device that it is tried on."""
+    """Pairs of each backend that exists on this machine and each device on which it is tried."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     here = [name for name, backend in BACKENDS.items() if not backend.unavailable()]
     return [(name, device) for device in devices for name in (*here, "auto")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what holds and what does not; 1 where something does not."""
+    """Run the checks and print their results. Returns 1 if a check fails, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m seqcells.selftest", description=(__doc__ or "").partition("\n\n")[0]
     )

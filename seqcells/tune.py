@@ -1,7 +1,7 @@
-"""``python -m seqcells.tune``: measures on this machine what `seqcells.measured` chooses by, and keeps the table.
+"""``python -m seqcells.tune``: measures backends on this machine, and keeps the table that `seqcells.measured` reads.
 
-A coarse grid comes first, then a finer one, as far as time allows: a run that is cut short keeps a table that tells
-something of every kind of call.
+A coarse grid comes first, then a finer one, as far as time allows. So a run that is cut short keeps a table with some
+points for every kind of call.
 """
 
 import argparse
@@ -35,19 +35,19 @@ MODULES: dict[str, tuple[type[RecurrentLayer], type[RecurrentCell]]] = {"lstm": 
 
 
 class Grid(NamedTuple):
-    """What is measured on a type of device."""
+    """The grid of points that are measured on a type of device."""
 
     kinds: tuple[tuple[str, int], ...]
-    """Forms, and steps of each."""
+    """Pairs of a form of calls and a number of steps."""
     rows: tuple[int, ...]
     hidden: tuple[int, ...]
     coarse: list[tuple[int, int]]
-    """Rows and hidden units that are measured first."""
+    """Pairs of rows and hidden units that are measured first."""
     passes: tuple[tuple[str, str], ...]
-    """Dtypes as a `Point` has them, and whether ``"coarse"`` or ``"fine"``, in the order of measuring."""
+    """Pairs of a `Point`'s dtype and ``"coarse"`` or ``"fine"``, in the order of measurement."""
 
     def points(self) -> Iterator[Point]:
-        """All of them, the most telling first."""
+        """All points of the grid, the most informative first."""
         fine = [each for each in product(self.rows, self.hidden) if each not in self.coarse]
         for dtype, places in self.passes:
             sizes = self.coarse if places == "coarse" else fine
@@ -63,7 +63,7 @@ GRIDS = {
         coarse=[(rows, hidden) for rows in (1, 64, 16) for hidden in (128, 512)],
         passes=tuple(product(("float32", "bfloat16"), ("coarse", "fine"))),
     ),
-    # A GPU's table tells nothing beyond its sizes, so the corners come first, and every dtype's before the rest.
+    # A GPU's table says nothing beyond its sizes. So the corners are measured first, for all dtypes.
     "cuda": Grid(
         kinds=(("layers", 256), ("layers", 32), ("layers", 1), ("packed", 256), ("step", 1)),
         rows=(1, 16, 64, 256),
@@ -74,15 +74,15 @@ GRIDS = {
         ),
     ),
 }
-"""By type of device."""
+"""The grid of each type of device."""
 ENGINES = {"cpu": cpu, "cuda": triton}
 
 POINT_SECONDS = 0.1
-"""What the timing of a point should take, if two rounds do not take longer."""
+"""The time for the rounds of a point. At least two rounds are measured, even if they take longer."""
 TURN_SECONDS = 0.005
 MOST_CALLS, MOST_ROUNDS = 5, 9
 SETTLE_SECONDS = 0.002
-"""Between two backends: the threads of torch's OpenMP go on spinning for a while after a call."""
+"""The pause between two backends, because the threads of torch's OpenMP spin for a while after a call."""
 
 Run = Callable[[], object]
 
@@ -90,13 +90,13 @@ Run = Callable[[], object]
 def measure(
     wanted: Sequence[Point], seconds: float, tell: Callable[[str], None], device: torch.device = estimates.CPU
 ) -> Table:
-    """A table of as many of the points as the time allows, in their order, at least of one.
+    """Measure points in their order, as many as the time allows, but at least one. Returns the table.
 
     Args:
         wanted: the points.
-        seconds: the limit; the point that is being measured when it is reached is finished.
-        tell: is given a line for each point.
-        device: what is measured. Default: the CPU
+        seconds: the time limit. The point that is being measured at the limit is finished.
+        tell: a function that is called with a line of text for each point.
+        device: the device that is measured. Default: the CPU
     """
     synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
     found: dict[Point, dict[str, float | None]] = {}
@@ -124,7 +124,7 @@ def measure(
 
 
 def in_words(point: Point) -> str:
-    """The point as a line names it."""
+    """The point's name in a printed line."""
     kind = f"{point.dtype} {'training' if point.training else 'inference'} {point.cell} {point.form}"
     return f"{kind} B{point.rows} H{point.hidden} T{point.steps}"
 
@@ -136,13 +136,16 @@ def _kind(point: Point) -> Callable[..., Any]:
 
 
 def runner(point: Point, backend: str, device: torch.device = estimates.CPU) -> Run:
-    """What makes one call of the point by a backend, forward or forward and backward, its input and weights random."""
+    """A function that makes one call of the point by a backend, with random input and weights.
+
+    For training points the call includes backward.
+    """
     like = {"dtype": torch.float32 if point.dtype == "tf32" else getattr(torch, point.dtype), "device": device}
     rows, hidden, steps = point.rows, point.hidden, point.steps
     module = _kind(point)(hidden, hidden, backend=backend, **like)
     shape = (rows, hidden) if point.form == "step" else (steps, rows, hidden)
     input, hx = torch.randn(shape, **like), None
-    if steps == 1:  # whoever makes single steps carries the states
+    if steps == 1:  # a caller of single steps passes the states on
         states = [torch.randn(shape, **like) for _ in module.cell.states]
         hx = states[0] if len(states) == 1 else tuple(states)
     if point.form == "packed":
@@ -166,20 +169,20 @@ def _data(given: torch.Tensor | PackedSequence) -> torch.Tensor:
 
 
 def timed(runs: dict[str, Run], synchronize: Callable[[], object] | None = None) -> dict[str, float | None]:
-    """The median seconds of each, None for one that cannot run. They are timed in turns.
+    """The median seconds of each function, or None for a function that fails. The functions are timed in turns.
 
     Args:
-        runs: what is timed, by name.
-        synchronize: waits until the device has done all that it was given. Calls one behind the other are then waited
-            for together, as those of a model are: Python prepares a call while the device runs the one before.
-            Default: calls return when they are done, and each is timed
+        runs: the functions to time, by name.
+        synchronize: waits until the device has done all its work. Several calls in a row are then timed together, as in
+            a model: Python prepares a call while the device runs the one before. Default: None, a call returns when its
+            work is done, and each call is timed
     """
-    failures = RuntimeError if synchronize is None else Exception  # a compiler's errors are of any type
+    failures = RuntimeError if synchronize is None else Exception  # a compiler may raise errors of any type
     times: dict[str, list[float]] = {}
     calls = {}
     for name, run in runs.items():
         try:
-            # What is prepared for calls like one is so at the third.
+            # The third call with the same signature is prepared, so three calls come first.
             first = [_seconds(run, synchronize) for _ in range(3)]
         except failures:
             continue
@@ -189,7 +192,7 @@ def timed(runs: dict[str, Run], synchronize: Callable[[], object] | None = None)
         rounds += 1
         for name, found in times.items():
             time.sleep(SETTLE_SECONDS)
-            _seconds(runs[name], synchronize)  # the first call after another's finds the caches full of that
+            _seconds(runs[name], synchronize)  # the call before by another backend has filled the caches
             if synchronize:
                 found.append(_seconds(runs[name], synchronize, calls[name]))
             else:
@@ -198,7 +201,7 @@ def timed(runs: dict[str, Run], synchronize: Callable[[], object] | None = None)
 
 
 def _seconds(run: Run, synchronize: Callable[[], object] | None = None, calls: int = 1) -> float:
-    """Of one call, the mean of several."""
+    """The seconds of one call, as the mean of several calls in a row."""
     start = time.perf_counter()
     for _ in range(calls):
         run()
@@ -208,13 +211,13 @@ def _seconds(run: Run, synchronize: Callable[[], object] | None = None, calls: i
 
 
 def _switch() -> Any:
-    """What has ``fp32_precision``; no module, as torch's stubs have it."""
+    """The torch object with ``fp32_precision``. torch's stubs wrongly declare a module."""
     return torch.backends.cudnn.rnn
 
 
 @contextmanager
 def _rounding(point: Point, device: torch.device) -> Iterator[None]:
-    """Inside, products of float32 on a GPU are rounded as the point says."""
+    """A context in which float32 products on a GPU are rounded as the point's dtype says: TF32 or IEEE."""
     if device.type != "cuda":
         yield
         return
@@ -239,7 +242,7 @@ def _versions(device: torch.device) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The checkout's commit, ``-dirty`` if a file of it was changed; ``unknown`` outside of a checkout."""
+    """The checkout's commit, with ``-dirty`` if a tracked file was changed; ``unknown`` outside of a checkout."""
     root = Path(__file__).parents[1]
     if not (root / "setup.py").exists():
         return "unknown"
@@ -253,7 +256,7 @@ def _commit() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line ``python -m seqcells.tune``."""
     parser = argparse.ArgumentParser("python -m seqcells.tune", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="the limit of time; default: %(default)s")
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
@@ -276,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _device(name: str) -> torch.device:
-    """torch's device of that name; ValueError where there are no kernels of ours for its type."""
+    """The torch device of that name. ValueError if this package has no kernels for its type."""
     if name.partition(":")[0] not in KERNELS:
         raise ValueError
     return torch.device(name)
@@ -297,13 +300,13 @@ def _tune(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(*map(in_words, wanted), sep="\n")
         return
-    # Two at once would measure each other.
+    # Two runs at the same time would disturb each other's times.
     with nullcontext() if options.json else cache.lock("tune", timeout=0):
         _keep(measure(wanted, options.seconds, lambda line: print(line, flush=True), device), path)
 
 
 def file_name(machine_class: str, threads: int) -> str:
-    """What a table's file is called. A GPU's is the same for any number of threads."""
+    """The file name of a table. A GPU's name does not depend on the number of threads."""
     return machine_class + (f"-{threads}t" if machine.device_type(machine_class) == "cpu" else "") + ".json"
 
 

@@ -1,3 +1,3 @@
-"""The version, read by setup.py too."""
+"""The version of the package. setup.py reads this file too."""
 
 __version__ = "0.2.0.dev0"

@@ -1,1 +1,1 @@
-"""A call on its way to a backend: the choice, the operators of graphs, and what calls that are alike skip."""
+"""The way of a call to a backend: the choice of a backend, torch operators for graphs, and prepared calls."""

@@ -1,4 +1,4 @@
-"""What a call asks for, told from its arguments."""
+"""Makes a `Call`, the record that the choice of a backend reads, from the arguments of a call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..request.call import Call
 from ..request.weights import Weights
 
 EXPANDED = "torch.nn.utils._expanded_weights.expanded_weights_impl"
-"""The module of expanded weights, loaded by those who use it."""
+"""torch's module of expanded weights. It is in ``sys.modules`` only if the process uses expanded weights."""
 
 
 def call_of(
@@ -33,7 +33,7 @@ def call_of(
     layers: int = 1,
     dropout: bool = False,
 ) -> Call:
-    """What `seqcells.call.choose` needs to know of a call."""
+    """The `Call` that `seqcells.call.choose` reads to choose a backend."""
     cell = cell if cell.direct else for_engines(cell)
     used = (
         ("lengths", lengths),

@@ -1,7 +1,8 @@
 """Which backend runs a call, and why.
 
-A backend named by the caller runs or raises; ``"auto"`` takes one that can, by estimated seconds where torch's operator
-and kernels of ours both can (`seqcells.measured.estimates`), and says why. There is one knob: the string ``backend``.
+A backend named by the caller runs or raises. ``"auto"`` takes a backend that can run the call, and says why. If torch's
+operator and our kernels both can, estimated seconds decide (`seqcells.measured.estimates`). The only option is the
+string ``backend``.
 """
 
 import torch
@@ -15,16 +16,16 @@ from ..request.recurrence import Recurrence
 from ..system.settings import current_settings
 
 WITHOUT_KERNELS = "torch's own operator for a plain call that it does not fail for, else the reference"
-"""What ``"auto"`` takes on all other types of devices."""
+"""What ``"auto"`` takes on types of devices for which this package has no kernels."""
 _WHERE_TORCHS_RUN = ("cuda", "meta")
-"""The types of devices where torch's own operators run whatever they do not refuse."""
+"""Device types without a trial call: there torch's operator runs every call that `torch_ops.refuses` lets through."""
 
 
 def choose(call: Call, backend: str = "auto") -> Choice:
     """The backend that runs ``call``.
 
     Raises:
-        ValueError: ``backend`` names none.
+        ValueError: no backend has the name ``backend``.
         RuntimeError: the named backend does not exist here or cannot do what the call asks.
     """
     check_name(backend)
@@ -41,8 +42,12 @@ def choose(call: Call, backend: str = "auto") -> Choice:
 
 
 def explain(call: Call, backend: str = "auto") -> Choice:
-    """What `choose` says, with the plan that the backend has for the call, and the settings that are not the defaults;
-    the same errors."""
+    """The result of `choose`, whose reason also names the backend's plan and the settings that are not the defaults.
+
+    Raises:
+        ValueError: as `choose`.
+        RuntimeError: as `choose`.
+    """
     choice = choose(call, backend)
     chosen, words = BACKENDS[choice.backend], " ".join(current_settings().words())
     how = chosen.planned(call) if chosen.planned else ""
@@ -51,7 +56,11 @@ def explain(call: Call, backend: str = "auto") -> Choice:
 
 
 def _expanded(call: Call, backend: str) -> Choice:
-    """torch's operator, the only one whose gradients of samples torch.nn.utils knows; RuntimeError if it cannot run."""
+    """The choice for a call with expanded weights, which torch.nn.utils supports for torch's operator alone.
+
+    Raises:
+        RuntimeError: torch's operator cannot run the call, or another backend is asked for.
+    """
     why_not = torch_ops.refuses(call)
     if call.form == "step":
         why_not = "torch has none for cells"
@@ -92,17 +101,20 @@ def _automatic(call: Call) -> Choice:
 
 
 def _kernels_for(call: Call) -> tuple[str, str | None]:
-    """The backend of our kernels for a call's device, or the reference and why none of them can run the call."""
+    """Our engine for the call's device and None; or ``"reference"`` and the reason why no engine can run the call."""
     kernels = KERNELS.get(call.device.type)
     why_not = why_not_for(call, kernels) if kernels else f"there are none for {call.device.type}"
     return "reference" if why_not or not kernels else kernels, why_not
 
 
 def backend_for(q: Recurrence, asked: str) -> str:
-    """The backend of an operator in a graph: as asked for, by ``"auto"`` the kernels for the tensors' device.
+    """The backend of an operator in a graph: the one asked for, or with ``"auto"`` the engine for the tensors' device.
+
+    With ``"auto"``, the reference runs a call that the engine cannot run.
 
     Raises:
-        RuntimeError: the named backend does not exist here, cannot do this, or has no operator.
+        ValueError: no backend has the name ``asked``.
+        RuntimeError: the named backend does not exist here, cannot run the call, or has no operator.
     """
     used = {"projection": q.weights[0].hr is not None, "keep": bool(q.kept)}
     options = tuple(name for name, uses in used.items() if uses)

@@ -1,4 +1,4 @@
-"""Calls of torch's operator like the one before."""
+"""Prepared calls of torch's own operator."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from ..request.call import Call
 from ..request.weights import Weights
 
 Order = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""What gives those of a module's parameters that a call reads, one after the other."""
+"""A function from a module's parameters to the tensors that a call reads as weights, in the order it reads them."""
 
 
 class Delegated(NamedTuple):
-    """How calls of a module are made by torch's operator that differ only in where their tensors lie, and what is in
-    them. Gradients are autograd's own."""
+    """A prepared call of torch's operator: later calls may differ only in the addresses and values of their tensors.
+
+    Autograd differentiates torch's operator itself.
+    """
 
     order: Order
     operator: torch_ops.Run
     zeros: Callable[[], Sequence[Tensor]]
-    """Makes the states of a call that comes without."""
+    """Makes the initial states of a call that is given none."""
     axes: tuple[int, int] | None
-    """Where a call of a single sequence has no axis of the batch: in its input, and in its states."""
+    """For unbatched calls, the places where the batch axis is missing in the input and in the states. Else None."""
     leading: Call | None
-    """What torch's operator runs because it is faster than our kernels; None where that is no question."""
+    """The call, if torch's operator was chosen because it is estimated faster than our kernels; else None."""
 
     @staticmethod
     def of(
@@ -44,20 +46,22 @@ class Delegated(NamedTuple):
         batch_first: bool,
         training: bool,
     ) -> Delegated | None:
-        """Of a call without dropout, in the grad mode that it was made in.
+        """The prepared call for a call without dropout, or None if the call cannot be prepared.
+
+        The grad mode must be the grad mode of the call.
 
         Args:
-            order: of the weights; of a call whose weights are parameters, and which nobody watches.
+            order: gives the call's weights. The weights must be parameters, and no transform or trace may be active.
             asked: the backend that the module asks for.
-            input, states: (T, B, features), (L·D, B, ·) each; of the tensors only sizes, dtypes and devices count.
-            weights: L·D of them.
-            final: final states as the module gives them, which lack the axis of the batch where its input does.
-            batch_first: whether the module's input lies as (B, T, features).
+            input, states: (T, B, features), and (L·D, B, ·) each. Only sizes, dtypes and devices of the tensors count.
+            weights: L·D records, one for each layer and direction.
+            final: final states as the module returns them, without a batch axis if its input has none.
+            batch_first: whether the layout of the module's input is (B, T, features).
             training: whether the module is in training mode.
         """
         step, first = call.form == "step", weights[0]
         if step and (first.bias_ih is None) != (first.bias_hh is None):
-            return None  # one bias alone would be taken for the other
+            return None  # the operator could not tell which of the two biases is given
         if step:
             operator, axes = torch_ops.step_like(call.cell), (0, 0)
         else:
@@ -70,13 +74,13 @@ class Delegated(NamedTuple):
         return Delegated(order, operator, _zeros_like(final), None if batched else axes, call if contested else None)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether torch's operator would be chosen now too: there may be new tables."""
+        """Whether torch's operator would still be chosen. New tables of seconds may have been loaded meanwhile."""
         return self.leading is None or estimates.leader(self.leading).backend == "torch"
 
     def __call__(
         self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], parameters: Sequence[Tensor]
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Output and final states. No ``states`` are zeros; torch's cells read no ``streams``."""
+        """Output and final states. Empty ``states`` stand for zeros; torch's cells read no ``streams``."""
         states, weights = states or self.zeros(), self.order(parameters)
         if self.axes is None:
             return self.operator(states, weights, input)
@@ -87,10 +91,10 @@ class Delegated(NamedTuple):
 
 
 def _zeros_like(states: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]]:
-    """What makes zeros of the states' sizes: on a CPU always the same, for nobody gets them who could write to them.
+    """A function that makes zeros of the states' sizes. On a CPU it returns the same tensors each time.
 
-    On other devices zeros are new at each call, as torch.nn's are: they are made on that call's stream, and a graph
-    that captures the call has them in memory of its own.
+    The CPU tensors never reach a caller who could write to them. On other devices each call makes new zeros, as
+    torch.nn does: on the CUDA stream of that call, or, in a captured graph, in the graph's own memory.
     """
     makers = [partial(torch.zeros, state.shape, dtype=state.dtype, device=state.device) for state in states]
 
@@ -99,6 +103,6 @@ def _zeros_like(states: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]]:
 
     if states[0].device.type != "cpu":
         return make
-    with torch.inference_mode(False):  # autograd saves no others
+    with torch.inference_mode(False):  # autograd cannot save inference tensors
         kept = make()
     return lambda: kept

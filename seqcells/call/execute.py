@@ -1,15 +1,15 @@
-"""A recurrence by the engine of a backend. Engines go by addresses: what they are given is checked here, and once.
+"""Runs a recurrence by the engine of a backend. Engines read raw addresses, so tensors are checked here, once.
 
-An engine is a module with three functions of a `Recurrence`, from its input or from ``gates_x``:
+An engine is a module with three functions of a `Recurrence`, which holds either the input or ``gates_x``:
 
-* ``forward(q, save)`` → output, the other results, and what backward needs besides those and ``q``, nothing unless
-  ``save``;
-* ``backward(q, given)``, a `Backward` → gradients of ``q.differentiable()``, in its order; None will do where it is
-  not wanted;
+* ``forward(q, save)`` → output, the other results, and the tensors that backward needs besides results and ``q``.
+  Without ``save``, this last list is empty;
+* ``backward(q, given)``, ``given`` a `Backward` → gradients of ``q.differentiable()``, in the same order. A gradient
+  that is not wanted may be None;
 * ``saved_like(q)`` → empty tensors of the shapes that forward saves.
 
-It may have ``at_once(call, gradients)`` besides: how many layers of a stack it takes together, in eager calls alone, as
-a `Recurrence` that is ``stacked``.
+An engine may also have ``at_once(call, gradients)``: how many layers of a stack it runs together. Only eager calls use
+it, with a `Recurrence` that is ``stacked``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from ..request.recurrence import Backward, Recurrence
 
 
 def forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Output, the other results, and what `backward` needs besides, nothing unless ``save``."""
+    """Output, the other results, and the tensors that `backward` needs besides. Without ``save`` the last is empty."""
     fits.check(q)
     if backend == "reference":
         output, others = reference.layer(q)
@@ -37,7 +37,7 @@ def forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tenso
 
 
 def backward(q: Recurrence, backend: str, given: Backward) -> Sequence[Tensor | None]:
-    """Gradients of ``q.differentiable()``; of an engine None where one is not wanted."""
+    """Gradients of ``q.differentiable()``. An engine may return None for a gradient that is not wanted."""
     with precision.without_autocast(given.output.device):
         if backend != "reference":
             return engine_of(backend).backward(q, given)
@@ -55,13 +55,13 @@ def saved_like(q: Recurrence, backend: str) -> list[Tensor]:
 
 
 def by_reference(q: Recurrence, *differentiable: Tensor) -> tuple[Tensor, ...]:
-    """The reference as a function of the differentiable tensors → the results."""
+    """The results of the reference, as a function of the differentiable tensors: output, final states, kept values."""
     output, others = reference.layer(q.replaced(differentiable))
     return (output, *others)
 
 
 def differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: Sequence[Tensor]) -> Sequence[Tensor]:
-    """A gradient that will itself be differentiated: the reference's, which is so any number of times."""
+    """Gradients by the reference, for a caller who differentiates them again, any number of times."""
     with precision.without_autocast(q.outside.device):
         pull = torch.func.vjp(partial(by_reference, q), *q.differentiable())[1]
         return pull((grad_output, *grad_final))
@@ -70,7 +70,7 @@ def differentiable_gradients(q: Recurrence, grad_output: Tensor, grad_final: Seq
 def gradients_given(
     q: Recurrence, output: Tensor, grad_output: Tensor | None, grad_final: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of the results, zeros for those that nothing was made of."""
+    """Gradients of the output and of the other results, with zeros for results that the loss does not depend on."""
     grad_output = torch.zeros_like(output) if grad_output is None else grad_output
     likes = [*q.states, *(q.shapes()[1 + len(q.states) :] if q.kept else ())]
     made = [g if g is not None else _zeros(like, output) for like, g in zip(likes, grad_final, strict=True)]
@@ -82,7 +82,7 @@ def _zeros(like: Tensor | Sequence[int], output: Tensor) -> Tensor:
 
 
 def projected(q: Recurrence) -> Recurrence:
-    """The same, with ``gates_x`` in the place of the input."""
+    """The recurrence with ``gates_x``, the projected input, in the place of the input."""
     if q.input is None:
         return q
     weight, bias = q.input_weights
@@ -90,7 +90,11 @@ def projected(q: Recurrence) -> Recurrence:
 
 
 def saved_tensors(ctx: Any) -> tuple[Any, ...]:
-    """What was saved, tensors and None; RuntimeError, in autograd's words and ours, where it has been changed since."""
+    """The saved tensors of an autograd node; None stands for an argument that was None.
+
+    Raises:
+        RuntimeError: a saved tensor was changed in place since forward. The message is autograd's, with advice.
+    """
     try:
         return ctx.saved_tensors
     except RuntimeError as error:
@@ -101,7 +105,7 @@ def saved_tensors(ctx: Any) -> tuple[Any, ...]:
 
 
 class Like(NamedTuple):
-    """What `as_left` holds a tensor to."""
+    """The shape, dtype and device that `as_left` requires of a tensor."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -113,16 +117,16 @@ class Like(NamedTuple):
 
 
 def as_left(tensor: Tensor, like: Like) -> Tensor:
-    """A tensor as forward left it. Whoever keeps it until backward may give it back in another layout or dtype.
+    """A tensor in the dtype and the contiguous layout of forward. Saved-tensor hooks may have changed both.
 
     Raises:
-        RuntimeError: it has another size, lies on another device, or is of no floating-point numbers.
+        RuntimeError: the tensor has another size, another device, or another dtype that is not floating-point.
     """
     if tensor.shape != like.shape or tensor.device != like.device:
         expected, found = f"{tuple(like.shape)} on {like.device}", f"{list(tensor.shape)} on {tensor.device}"
         raise RuntimeError(f"Expected what was saved or a gradient of size {expected}, got {found}")
     if tensor.dtype == like.dtype:
-        # Some say they are contiguous, and have no memory or another's.
+        # Some tensors call themselves contiguous, but their memory is missing (zero tensors) or not negated.
         whole = tensor.is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()
         return tensor if whole else tensor.clone(memory_format=torch.contiguous_format).resolve_neg()
     if not tensor.dtype.is_floating_point:
@@ -132,7 +136,10 @@ def as_left(tensor: Tensor, like: Like) -> Tensor:
 
 @contextmanager
 def _autograd_inside_operator() -> Iterator[None]:
-    """Autograd for the body of an operator, which may run below it (under a TorchDispatchMode it does)."""
+    """Enables autograd inside an operator, whose body may run below autograd's dispatch keys.
+
+    Under a TorchDispatchMode the body does run there.
+    """
     excluded = torch._C._dispatch_tls_local_exclude_set()
     for key in ("AutogradFunctionality", "AutogradOther", "ADInplaceOrView"):
         excluded = excluded.remove(getattr(torch._C.DispatchKey, key))

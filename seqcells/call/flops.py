@@ -1,4 +1,7 @@
-"""What the operators count for torch's FlopCounterMode: the products inside the time loop, a multiply-add as two."""
+"""FLOP formulas of the operators for torch's FlopCounterMode.
+
+They count the products inside the time loop; a multiply-add counts as two.
+"""
 
 import math
 import sys
@@ -9,14 +12,14 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 COUNTER = "torch.utils.flop_counter"
-"""Loaded by those who count, for it takes long."""
+"""torch's FLOP counter. Its import is slow, so this module uses it only if the process has already imported it."""
 
 
 def tell() -> None:
-    """Register the formulas with the counters that are at work, if there are any."""
+    """Register the formulas with torch's registry and all active counters, if torch's FLOP counter is imported."""
     if COUNTER not in sys.modules:
         return
-    # A counter copies the registry when it is made, which may have been before this.
+    # A counter copies the registry when it is created. Counters created earlier need the formulas in their copy.
     counters = (getattr(mode, "counter", None) for mode in _get_current_dispatch_mode_stack())
     registries = [
         sys.modules[COUNTER].flop_registry,
@@ -37,5 +40,5 @@ def _forward(cell: str, program: str, tensors: Sequence[torch.Tensor], names: st
 
 
 def _backward(*args: Any, **kwargs: Any) -> int:
-    """Each product has two factors, whose gradients are a product each."""
+    """Twice forward's count: a product has two factors, and the gradient of each factor is one product."""
     return 2 * _forward(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""How a graph names a cell: by its name, and by the hash of the equations that it was made with."""
+"""How a graph identifies a cell: by the cell's name, and by the hash of the cell's equations at that time."""
 
 from ..cells import Cell
 from ..derive.transformed import cells_of
@@ -7,7 +7,7 @@ from ..system.constant import constant
 
 @constant
 def program(cell: type[Cell]) -> str:
-    """The hash of a cell's equations; of one that cannot be derived, which runs by the reference alone, nothing."""
+    """The hash of a cell's equations. It is ``""`` for a cell that cannot be derived: only the reference runs it."""
     from ..derive.expressions import DerivationError
     from ..derive.identity import identity
 
@@ -18,7 +18,11 @@ def program(cell: type[Cell]) -> str:
 
 
 def cell_of(name: str, hash: str) -> type[Cell]:
-    """The cell that a graph was made with: of that name, or defined under it before. RuntimeError if there is none."""
+    """The cell with that name and that hash of equations. An earlier definition under this name counts too.
+
+    Raises:
+        RuntimeError: no cell of that name has or had these equations.
+    """
     found = next((cell for cell in cells_of(name) if program(cell) == hash), None)
     if found:
         return found

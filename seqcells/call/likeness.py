@@ -1,4 +1,4 @@
-"""Whether a call is like another one, so that what was checked and chosen for that one holds."""
+"""The signature of a call. Calls with equal signatures need the same checks and get the same backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..cells import Cell
 
 
 class CellModule(Protocol):
-    """A module of a cell, as far as calls that are alike look at it: `seqcells.modules.freezing.Freezable` is one."""
+    """The attributes of a layer or cell module that a signature reads. `modules.freezing.Freezable` has them."""
 
     backend: str
     batch_first: bool
@@ -28,8 +28,11 @@ class CellModule(Protocol):
 
 
 def guard(tensors: Sequence[Tensor]) -> Any:
-    """torch.compile's own check of tensors, in C++: ``guard.check(*others)`` is whether others have the same types,
-    shapes, strides, dtypes and devices. It wants each but once. None where torch has none: it is no public one."""
+    """torch.compile's check of tensors in C++, or None if this torch has no such check, which is not public.
+
+    ``guard.check(*others)`` tells whether other tensors have the same types, shapes, strides, dtypes and devices. No
+    tensor may occur twice.
+    """
     try:
         guards = torch._C._dynamo.guards  # pyright: ignore[reportAttributeAccessIssue]  # not in torch's stubs
         return guards.TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
@@ -38,24 +41,24 @@ def guard(tensors: Sequence[Tensor]) -> Any:
 
 
 class Likeness(NamedTuple):
-    """What calls of a module have in common whose checks and choice come out the same.
+    """The signature of a call of a module: calls with the same signature get the same checks and the same backend.
 
-    Their tensors have the same types, shapes, strides, dtypes and devices, none is transformed or traced in any way,
-    and nothing else has changed that a choice depends on. Where the tensors lie, and what is in them, may differ.
+    Their tensors have the same types, shapes, strides, dtypes and devices. No tensor is transformed or traced, and all
+    other facts that the choice depends on are unchanged. Addresses and values of the tensors may differ.
     """
 
     options: tuple[Any, ...]
     names: tuple[str, ...]
-    """Of all parameters: pruning leaves another under a new one."""
+    """The names of all parameters. They detect pruning, which renames a parameter."""
     tensor_count: int
     twins: tuple[tuple[int, int], ...]
-    """Of those that are one and the same, such as states that begin with the same zeros, the places."""
+    """Pairs of positions that hold the same tensor, such as two states given as one tensor of zeros."""
     guard: Any
-    """Of the tensors, each but once."""
+    """The check of `guard` for the distinct tensors."""
 
     @staticmethod
     def of(module: CellModule, tensors: Sequence[Tensor], *options: Any) -> Likeness | None:
-        """That of a call; None where torch cannot check tensors so, and nothing is prepared."""
+        """The signature of a call. None if torch lacks the check of tensors; then no call is prepared."""
         first: dict[int, int] = {}
         twins = [(k, first[id(t)]) for k, t in enumerate(tensors) if first.setdefault(id(t), k) != k]
         once = [tensors[k] for k in first.values()]

@@ -1,25 +1,26 @@
-"""The operators: one node each in a compiled, exported or traced graph, however long the sequence.
+"""The torch operators. Each is one node in a compiled, exported or traced graph, for any sequence length.
 
-* ``seqcells::recurrence`` runs one layer, all its directions → output, final states, and what is kept of all steps;
-* ``seqcells::recurrence_forward`` does the same, and returns after them what backward needs;
-* ``seqcells::recurrence_backward``, given output and what was saved, and the gradients of all results, returns those of
-  the tensors that have one, in their order.
+* ``seqcells::recurrence`` runs one layer with all its directions → output, final states, and values kept for all steps;
+* ``seqcells::recurrence_forward`` returns the same, followed by the tensors that backward needs;
+* ``seqcells::recurrence_backward`` is given output, saved tensors, and the gradients of all results. It returns the
+  gradients of the differentiable tensors, in the order of ``tensors``.
 
-Graphs hold the first, and what is saved is decided when one runs: where a gradient will be asked for, its autograd
-formula calls the second, and later the third. What a graph holds is good on any machine:
+Graphs hold only ``recurrence``. Whether tensors are saved is decided when the graph runs. If a gradient will be wanted,
+its autograd formula calls ``recurrence_forward``, and later ``recurrence_backward``. The arguments in a graph are valid
+on any machine:
 
 * ``cell`` and ``program``: the cell's name, and the hash of the equations that the cell of that name must have;
-* ``tensors`` and ``names``: what there is, and what each is (see `arguments`), the names with spaces between them:
-  ``gates_x``, the input projected, where compilers see it; ``state_h``; ``weight_hh_0``, of the first direction;
-  ``reset``; ``stream_elapsed``, a stream of that name. (torch.jit.trace takes no lists of optional tensors or strings,
-  AOTInductor none that is empty.)
-* ``backend``: what the caller asked for. By ``"auto"`` the tensors' device decides when the graph runs. After it, with
-  spaces between them, come the `seqcells.settings` that held and are not the defaults: shapes of what is saved depend
-  on them;
-* ``kept``, the last: the names of values that are kept, with spaces between them. Who keeps none leaves it out.
+* ``tensors`` and ``names``: the tensors, and their names with spaces between them (see `arguments`). Names are
+  ``gates_x`` (the input, projected where compilers see the projection), ``state_h``, ``weight_hh_0`` of the first
+  direction, ``reset``, or ``stream_elapsed`` for the stream ``elapsed``. (torch.jit.trace takes no lists of optional
+  tensors or strings, and AOTInductor takes no empty list.)
+* ``backend``: the backend that the caller asked for. With ``"auto"``, the tensors' device decides when the graph runs.
+  After it, with spaces between them, come the `seqcells.settings` that held and are not the defaults. The shapes of
+  saved tensors depend on them;
+* ``kept``, the last: the names of kept values, with spaces between them. It is left out if no value is kept.
 
-No transform passes them unseen: autograd differentiates by kernels, vmap makes rows of a batch; forward-mode AD and
-the gradients of torch.func go through the reference's own operators.
+The operators have a rule for every transform. Autograd differentiates by kernels, and vmap makes rows of a batch.
+Forward-mode AD and the gradients of torch.func use the reference's torch operators.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,9 +43,9 @@ from .graph_cells import cell_of, program
 
 _INPUTS = "str cell, str program, Tensor[] tensors, str names, bool reverse, str backend"
 _ROLES = {"hh": "weight_hh", "bias_hh": "bias_hh", "hr": "weight_hr"}
-"""The names of `Weights` that are used inside the time loop, and their tensors'."""
+"""The fields of `Weights` that the time loop reads, with the names of their tensors in the operators' arguments."""
 COMMON = 6
-"""The number of the arguments that all operators have first."""
+"""The number of leading arguments that all three operators share."""
 _library = torch.library.Library("seqcells", "DEF")
 _KEPT = 'str kept=""'
 SCHEMA = f"recurrence({_INPUTS}, {_KEPT}) -> Tensor[]"
@@ -54,7 +55,7 @@ _library.define(f"recurrence_backward({_INPUTS}, Tensor[] saved, Tensor[] gradie
 
 
 def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output and the other results by the operator; ``backend`` as asked for."""
+    """Output and the other results, by the operator. ``backend`` is the backend asked for, which may be ``"auto"``."""
     output, *others = torch.ops.seqcells.recurrence(*arguments(q, backend), *_kept(q))
     return output, tuple(others)
 
@@ -62,12 +63,12 @@ def recurrence(q: Recurrence, backend: str) -> tuple[Tensor, tuple[Tensor, ...]]
 def recurrence_backward(
     q: Recurrence, backend: str, saved: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> Sequence[Tensor]:
-    """The gradients of ``q.differentiable()`` by the operator; ``q`` is given its ``gates_x``."""
+    """The gradients of ``q.differentiable()``, by the operator. ``q`` must hold ``gates_x`` and no input."""
     return torch.ops.seqcells.recurrence_backward(*arguments(q, backend), list(saved), list(gradients), *_kept(q))
 
 
 def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
-    """The operators' common arguments, in the order of their schema."""
+    """The leading arguments that all operators share, in the order of the schema."""
     named = dict(_named(execute.projected(q)))
     if not torch.compiler.is_compiling():
         flops.tell()
@@ -76,12 +77,12 @@ def arguments(q: Recurrence, backend: str) -> tuple[Any, ...]:
 
 
 def _kept(q: Recurrence) -> tuple[str, ...]:
-    """The operators' last argument, where it is needed."""
+    """The operators' last argument ``kept``, as a tuple. The tuple is empty if no value is kept."""
     return (" ".join(q.kept),) if q.kept else ()
 
 
 def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that there are, those that have gradients first and in the order of ``q.differentiable()``."""
+    """Names and tensors, without None. Differentiable tensors come first, in the order of ``q.differentiable()``."""
     states = q.cell.states
     named = [("gates_x", q.gates_x), *((f"state_{name}", s) for name, s in zip(states, q.states, strict=True))]
     for d, w in enumerate(q.weights):
@@ -94,12 +95,12 @@ def _named(q: Recurrence) -> Iterator[tuple[str, Tensor]]:
 
 
 def recurrence_of(*arguments: Any) -> Recurrence:
-    """The layer that the arguments of ``seqcells::recurrence`` are, which need not run here."""
+    """The layer that the arguments of ``seqcells::recurrence`` describe. Its backend need not exist on this machine."""
     return _Call(*arguments, runs=False).q
 
 
 class _Call:
-    """The operators' common arguments: a `Recurrence`, the backend that runs it if it runs, and what settings hold."""
+    """A `Recurrence`, its backend and settings, from the operators' arguments. Without ``runs``, ``"auto"`` stays."""
 
     def __init__(
         self,
@@ -120,14 +121,14 @@ class _Call:
         if len(named) != len(tensors):
             raise RuntimeError(f"Expected each name once, got {names!r}")
         first = named.get(f"state_{kind.states[0]}")
-        # More than two, or none, is left to the checks of the whole.
+        # Other numbers of directions are bad input, which `fits.check` reports.
         directions = 2 if first is not None and first.dim() == 3 and first.shape[0] == 2 else 1
         _on_one_device(tensors)
         self.q: Recurrence = self._recurrence(kind, named, directions, reverse, tuple(kept.split()))
         numbered = {name: place for place, name in enumerate(self.names)}
         places = self._recurrence(kind, numbered, directions, reverse)
         self.places: list[int] = places.differentiable()
-        """Of the tensors that have gradients, in the order of ``q.differentiable()``."""
+        """The places of the differentiable tensors among the tensors, in the order of ``q.differentiable()``."""
         backend, *words = asked.split(" ")
         self.backend = choose.backend_for(self.q, backend) if runs else backend
         self.settings = Settings.of(*words)
@@ -136,7 +137,7 @@ class _Call:
     def _recurrence(
         cell: type[Cell], named: dict[str, Any], directions: int, reverse: bool, kept: tuple[str, ...] = ()
     ) -> Recurrence[Any]:
-        """Of tensors, or of what else is there by their names."""
+        """The recurrence whose fields are the values of ``named``: tensors, or other values under the same names."""
         rest = named.copy()
 
         def needed(name: str) -> Any:
@@ -169,12 +170,12 @@ class _Call:
         )
 
     def saved_like(self, gates_x: Tensor) -> list[Tensor]:
-        """Empty tensors of the shapes that forward saves, where such ``gates_x`` lies."""
+        """Empty tensors of the shapes that forward saves for this ``gates_x``, on its device."""
         with holding(self.settings):
             return execute.saved_like(self.q._replace(gates_x=gates_x), self.backend)
 
     def by_tensor(self, flat: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Gradients of ``q.differentiable()`` in the order of the operators' tensors, None of those that have none."""
+        """Gradients of ``q.differentiable()``, in the order of the operators' tensors. Other tensors have None."""
         gradients: list[Tensor | None] = [None] * len(self.names)
         for place, gradient in zip(self.places, flat, strict=True):
             gradients[place] = gradient
@@ -182,7 +183,7 @@ class _Call:
 
 
 def _on_one_device(tensors: Sequence[Tensor]) -> None:
-    """RuntimeError where they are not: whatever lies on no device makes torch run the fake, which has no numbers."""
+    """RuntimeError for several devices: one meta tensor would make torch run the fake, whose results have no values."""
     devices = {str(tensor.device) for tensor in tensors}
     if len(devices) > 1:
         raise RuntimeError(f"Expected all tensors on one device, got {' and '.join(sorted(devices))}")
@@ -217,7 +218,7 @@ def _backward(*args: Any) -> list[Tensor]:
 
 
 def _as_promised(results: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Tensor]:
-    """Results in the dtypes and layouts that compilers were told, who read what they find by those."""
+    """Results in the dtypes and layouts of the fake implementation. Compiled code reads memory by these."""
     return [
         t if t.dtype == like.dtype and t.is_contiguous() else t.to(like.dtype).contiguous()
         for t, like in zip(results, likes, strict=True)
@@ -244,7 +245,7 @@ def _backward_fake(*args: Any) -> list[Tensor]:
 
 
 class _Differentiated(torch.autograd.Function):
-    """The operator where a gradient will be asked for. A Function is given its tensors one by one, last."""
+    """The operator if gradients will be wanted. autograd.Function sees no tensors in lists, so they come unpacked."""
 
     @staticmethod
     def forward(others: tuple, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -252,7 +253,7 @@ class _Differentiated(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-        ctx.set_materialize_grads(False)  # zeros for what was saved would cost as much memory again
+        ctx.set_materialize_grads(False)  # zero gradients for saved tensors would cost their memory again
         ctx.others, *tensors = inputs
         ctx.inputs, ctx.results = len(tensors), _results(ctx.others)
         ctx.mark_non_differentiable(*output[ctx.results :])
@@ -275,17 +276,17 @@ class _Differentiated(torch.autograd.Function):
 
 
 def _results(others: tuple) -> int:
-    """Their number, from the arguments but for the tensors."""
+    """The number of results, from the operator's arguments without the tensors."""
     return 1 + len(cell_of(*others[:2]).states) + sum(len(kept.split()) for kept in others[COMMON - 1 :])
 
 
 def _with_kept(args: tuple) -> tuple[Any, ...]:
-    """The arguments of `recurrence_backward`, the last one too where it is none."""
+    """The arguments of ``recurrence_backward``, with ``""`` for ``kept`` if it was left out."""
     return args if len(args) > COMMON + 2 else (*args, "")
 
 
 def _with(others: tuple, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """The common arguments, of the tensors and the rest."""
+    """The operator's arguments: ``others`` with the list of tensors put back in its place."""
     return *others[:2], list(tensors), *others[2:]
 
 
@@ -322,7 +323,7 @@ def _autograd_of_backward(*args: Any) -> list[Tensor]:
 
 
 def _is_transformed(tensors: Sequence[Tensor]) -> bool:
-    """Whether something else than autograd itself asks for more than the result."""
+    """Whether a torch.func transform other than functionalization, or forward-mode AD, acts on the tensors."""
     kinds = {interpreter.key() for interpreter in get_interpreter_stack() or ()}
     if kinds - {TransformType.Functionalize}:
         return True
@@ -338,7 +339,7 @@ def _by_reference(*args: Any) -> list[Tensor]:
 def _vmap(
     info: Any, in_dims: tuple, cell: str, hash: str, tensors: Sequence[Tensor], names: str, *rest: Any
 ) -> tuple[list[Tensor], int | list[int]]:
-    """Rows of one batch where all share their weights, else one call after another."""
+    """vmap's rule: one call with more rows in the batch. If weights are batched too, one call for each item."""
     count, dims, names_of = info.batch_size, in_dims[2], names.split()
     tensors = [t if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)]
     kind = cell_of(cell, hash)
@@ -359,7 +360,7 @@ def _vmap(
 
 
 def _batch_axis(cell: type[Cell], name: str) -> int | None:
-    """Which axis of a tensor by name has the sequences; None of one that all of them share."""
+    """The axis of sequences of the named tensor, or None for a tensor that all sequences share."""
     if name.startswith("stream_"):
         axes = cell.streams[name.removeprefix("stream_")]
         return 1 + axes.index("B") if "B" in axes else None
@@ -369,7 +370,7 @@ def _batch_axis(cell: type[Cell], name: str) -> int | None:
 
 
 def _vmap_of_backward(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tensor], list[int]]:
-    """One call after another: the gradients of weights are each call's own."""
+    """vmap's rule for backward: one call for each item, because each has its own gradients of the weights."""
 
     def of(k: int) -> list[Any]:
         return [

@@ -1,4 +1,4 @@
-"""Calls like the one before, which need be neither checked nor chosen for once more."""
+"""The fast path: calls with the signature of an earlier call skip checks and the choice of a backend."""
 
 from __future__ import annotations
 
@@ -31,36 +31,35 @@ Results = tuple[Tensor, Sequence[Tensor]]
 
 
 def parameters(module: CellModule) -> list[Tensor]:
-    """Its own, in the order of registration, then what was assigned instead of them."""
+    """The module's own parameters in the order of registration, then the tensors that were assigned instead of them."""
     own: list[Tensor] = [parameter for parameter in module._parameters.values() if parameter is not None]
     assigned = module._assigned()
     return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
 
 
 def is_frozen(module: CellModule) -> bool:
-    """Whether packed copies of its weights may be kept: not of those that FSDP2 gathers before each call, which torch
-    counts as no write. FSDP2 leaves a hook in each module whose parameters it shards."""
+    """Whether packed copies of the module's weights may be kept. Under FSDP2 they may not: it gathers weights before
+    each call, and torch counts no write. FSDP2 leaves a hook in each module whose parameters it shards."""
     hooks = module._load_state_dict_post_hooks.values() if module._frozen else ()
     gathered = any(getattr(hook, "__module__", "").startswith("torch.distributed.fsdp") for hook in hooks)
     return bool(module._frozen) and not gathered
 
 
 def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
-    """Where each tensor lies, and how often torch has counted a write to it; None if it does not, as with inference
-    tensors."""
+    """Address and version counter (torch's count of writes) of each tensor; None if an inference tensor has none."""
     return None if any(t.is_inference() for t in tensors) else [(t.data_ptr(), t._version) for t in tensors]
 
 
 class Example(NamedTuple):
-    """A call of a module that others will be like.
+    """The call of a module from which later calls with the same signature are prepared.
 
-    * ``cell``: as engines take it;
-    * ``input``: (T, B, features), ``states``: (L·D, B, ·) each; of both only shapes and dtypes count;
-    * ``weights``: L·D of them, as engines take them; ``layers``: L;
-    * ``streams``: by name, each (T, B, ·) or as its axes say, of which only shapes count;
-    * ``order``: of a call's weights among the `parameters`, or made of them; None where that cannot be told;
-    * ``zeros``: whether the states are those of a call that came without;
-    * ``turned``: whether a call's input lies as (B, T, features).
+    * ``cell``: in the form that engines take;
+    * ``input``: (T, B, features), ``states``: (L·D, B, ·) each. Only shapes and dtypes of both count;
+    * ``weights``: L·D records, in the form that engines take; ``layers``: L;
+    * ``streams``: by name, each (T, B, ·) or with the axes that the cell declares. Only their shapes count;
+    * ``order``: gives a call's weights from the `parameters`, by selection or by `Cell.weights`. None if unknown;
+    * ``zeros``: whether the call was given no states;
+    * ``turned``: whether the layout of a call's input is (B, T, features).
     """
 
     choice: Choice
@@ -85,7 +84,7 @@ class Example(NamedTuple):
         zeros: bool = False,
         streams: Mapping[str, Tensor] = NONE,
     ) -> Example:
-        """With the module's ``weights``."""
+        """The example for a module and its ``weights``. Cell, weights and order are changed to what engines take."""
         cell, order = module.cell, _order(module, input, weights)
         if cell.weights is not Cell.weights:
             order = None if order is None else _Made(cell, weights, order)
@@ -96,16 +95,17 @@ class Example(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """An engine's ``Inference`` of a stack, for a module's parameters."""
+    """An engine's ``Inference`` of a stack, called with a module's parameters."""
 
     engine: Any
     call: Any
     order: Order
-    """Of the weights that it takes."""
+    """Gives the weights that ``call`` takes."""
 
     @staticmethod
     def of(module: CellModule, example: Example) -> Inference | None:
-        """None where no engine has it, or where the weights are no parameters, but made of them at each call."""
+        """The prepared inference. None if the engine has no ``Inference``, or cannot read the tensors in place. None
+        also if the order of the weights is unknown, or if a gradient is wanted."""
         engine, order = _engine(example, "Inference"), example.order
         tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
         if engine is None or order is None or context.is_differentiated(tensors):
@@ -118,7 +118,7 @@ class Inference(NamedTuple):
         return self.call.holds() and (not self.call.keeps or self.call.versions == versions(parameters))
 
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
-        """Of the tensors that the engine's takes those before the weights."""
+        """Run the engine's ``Inference`` on the given tensors, followed by the weights."""
         if not _profiler_enabled():
             self.call(*tensors, *self.order(parameters))
             return
@@ -127,14 +127,15 @@ class Inference(NamedTuple):
 
 
 def _engine(example: Example, kind: str) -> Any:
-    """The engine that prepares calls of a kind; None where there is none."""
+    """The engine of the example's backend if it has a class named ``kind``, else None."""
     backend = example.choice.backend
     engine = engine_of(backend) if BACKENDS[backend].engine else None
     return engine if hasattr(engine, kind) else None
 
 
 def _order(module: CellModule, input: Tensor, weights: Sequence[Weights]) -> Order | None:
-    """That of a call's weights among the `parameters`; None where they are none, or the call is not of numbers."""
+    """The order that selects a call's weights from the `parameters`. None if a weight is not among them, if the input
+    is empty, or if a transform or trace is active."""
     own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
     place = {id(parameter): k for k, parameter in enumerate(own)}
     ids = [id(tensor) for tensor in read]
@@ -147,7 +148,7 @@ def _order(module: CellModule, input: Tensor, weights: Sequence[Weights]) -> Ord
 
 
 class _Made:
-    """Weights that a cell makes of those that are learnt: at each call, by autograd's operators."""
+    """The order for a cell with `Cell.weights`: each call makes weights from the learnt ones, by torch operators."""
 
     def __init__(self, cell: type[Cell], weights: Sequence[Weights], order: Order) -> None:
         self._cell, self._order = cell, order
@@ -162,7 +163,7 @@ class _Made:
 
 
 def _stack(example: Example) -> list[Recurrence]:
-    """The layers, of no tensor of the caller's but the lowest input and the weights."""
+    """The layers as recurrences. Only the lowest layer's input and the weights are the caller's own tensors."""
     _, cell, input, states, weights, _, layers, *_ = example
     directions, stack = len(weights) // layers, []
     for first in range(0, len(weights), directions):
@@ -175,18 +176,18 @@ def _stack(example: Example) -> list[Recurrence]:
 
 
 class _Inferring(NamedTuple):
-    """How to make calls without gradients like one."""
+    """A prepared call without gradients."""
 
     inference: Inference
     empty_final: Sequence[Callable[[], Tensor]]
     empty_outputs: Sequence[Callable[[], Tensor]]
-    """Of each layer; none where the output is the first final state."""
+    """Makes each layer's output. Empty if the output is the first final state."""
     turned: bool
-    """Whether the input lies as (B, T, features), and the output seems to."""
+    """Whether the input's layout is (B, T, features). The output is then a transposed view of a (T, B, ·) tensor."""
 
     @staticmethod
     def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Inferring | None:
-        """Of an example and its results, the output (T, B, ·)."""
+        """The prepared call, or None if there can be none. ``output``: (T, B, ·), or None if it is ``final[0]``."""
         inference = Inference.of(module, example)
         if inference is None:
             return None
@@ -209,21 +210,21 @@ class _Inferring(NamedTuple):
 
 
 class _Training(NamedTuple):
-    """The same with gradients."""
+    """A prepared call with gradients."""
 
     training: Training
     order: Order
 
     @staticmethod
     def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
-        """Arguments as `_Inferring.of`."""
+        """The prepared call, or None if there can be none. Arguments: as in `_Inferring.of`."""
         engine, order = _engine(example, "Training"), example.order
         if engine is None or order is None:
             return None
         stack = _stack(example)
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
         if not any(wanted[0].differentiable()):
-            return None  # a layer without gradients runs as in inference, which rounds otherwise
+            return None  # the lowest layer needs no gradient: it runs as in inference, which rounds differently
         empties = [*map(engine.maker, final)]
         of_output = None if output is None else engine.output_maker(output, len(stack[0].outside))
         training = Training(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
@@ -242,9 +243,10 @@ class _Training(NamedTuple):
 def _by_engine(
     module: CellModule, example: Example, output: Tensor, final: Sequence[Tensor]
 ) -> _Inferring | _Training | None:
-    """Of an example, its tensors the caller's, and its results; None where that cannot be prepared."""
+    """The prepared call for an example and its results, or None if the call cannot be prepared. The example holds the
+    caller's own tensors."""
     kind = _Training if output.requires_grad else _Inferring
-    wanted = example.input.requires_grad  # a view that is made here would take it from what the input is a view of
+    wanted = example.input.requires_grad  # read before the transpose: a view of a view has the base's requires_grad
     turned = output.dim() == 3 and module.batch_first and not example.input.is_contiguous()
     input, of_output = (t.transpose(0, 1) if turned else t for t in (example.input, output))
     read = [tensor for w in example.weights for tensor in w.present()]
@@ -257,7 +259,7 @@ def _by_engine(
         as_it_lies = stream.transpose(0, 1) if turned and axes.startswith("TB") else stream
         if stream.dim() > len(axes) or stream.requires_grad or not as_it_lies.is_contiguous():
             return None
-    # What is prepared keeps no tensor of the caller's.
+    # A prepared call must not keep the caller's tensors alive.
     size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
     input = input.new_empty(size).requires_grad_(wanted)
     example = example._replace(input=input, turned=turned)
@@ -265,37 +267,37 @@ def _by_engine(
 
 
 class _Known(NamedTuple):
-    """A call that was seen, and how to make calls like it. Never changed, only replaced as a whole: threads may call a
-    module at once."""
+    """A signature that was seen, and its prepared call if there is one. It is immutable, and only replaced as a whole:
+    several threads may call a module at once."""
 
     like: Likeness
     call: _Inferring | _Training | Delegated | None = None
     in_vain: bool = False
-    """Whether it cannot be prepared."""
+    """Whether calls of this signature cannot be prepared."""
 
 
 MOST = 4
-"""Calls that a module knows with gradients, and without: the first of a chain of cells is not like the next ones, nor
-is a last batch like the others."""
+"""How many signatures a module remembers for each grad mode. One is too few: the first call of a cell in a loop differs
+from the next calls, and so does a smaller last batch."""
 
 
 class Prepared:
-    """The last few kinds of calls of a module: what was checked and chosen for one holds for every call like it."""
+    """The last few signatures of a module's calls, with their prepared calls."""
 
     def __init__(self) -> None:
         self._known: dict[bool, tuple[_Known, ...]] = {False: (), True: ()}
 
     def has(self, gradients: bool) -> bool:
-        """Whether calls are prepared that are made with, or without, grad mode."""
+        """Whether a prepared call exists for grad mode on (``gradients``), or off."""
         return any(known.call for known in self._known[gradients])
 
     def run(
         self, module: CellModule, input: Any, hx: Any, streams: Mapping[str, Tensor] = NONE
     ) -> tuple[Results | None, Likeness | None]:
-        """Output and final states, shaped as those of a call like this one; None where none is prepared.
+        """The results of the prepared call, or None if there is none; and a signature for `remember`, or None.
 
-        Then also what this call has in common with an earlier one, if it has: only then it is worth while to
-        `remember` it. None where no earlier one is like it, the call is for others to see, or that was tried in vain.
+        The signature is returned if this call repeats the signature of an earlier call that is not prepared yet. It is
+        None for a new signature, for a call under a transform or trace, and if preparing the signature failed before.
         """
         states = _plain_states(input, hx)
         if states is None or not _undisturbed():
@@ -305,12 +307,12 @@ class Prepared:
         if streams:
             given = [*streams.values()]
             if not all(type(each) is Tensor and each.dtype == input.dtype for each in given):
-                return None, None  # they are no numbers of the input's kind, but may become some
+                return None, None  # not tensors of the input's dtype; the slow path converts or rejects them
             options = *options, *streams
         all_known, tensors = self._known[mode], (input, *states, *given, *weights)
         for known in all_known:
             if known.like.fits(module, tensors, *options):
-                if known is not all_known[0]:  # the next call will probably be like this one
+                if known is not all_known[0]:  # to the front: the next call probably has the same signature
                     self._known[mode] = (known, *(other for other in all_known if other is not known))
                 if known.call and known.call.holds(weights):
                     read = [streams[name] for name in names(module.cell)] if streams else ()
@@ -334,15 +336,14 @@ class Prepared:
         final: Sequence[Tensor],
         streams: Mapping[str, Tensor] = NONE,
     ) -> None:
-        """Prepare for calls like one that was made.
+        """Prepare the calls that have the signature of a call just made.
 
         Args:
-            like: of that call.
-            call: what its backend was chosen for.
-            input, states, weights, zeros: as `Example` has them; the input may be a view of one that lies as
-                (B, T, features).
-            output, final: the call's results, whose shapes and layouts the next ones will have. They may be the same.
-            streams: as `seqcells.request.streams.laid_out` has them.
+            like: the call's signature.
+            call: the record for which its backend was chosen.
+            input, states, weights, zeros: as in `Example`. The input may be a view of a (B, T, features) tensor.
+            output, final: the call's results, the model of later results. The output may be the first final state.
+            streams: as `seqcells.request.streams.laid_out` returns them.
         """
         mode, choice = torch.is_grad_enabled(), choose.choose(call, module.backend)
         if choice.backend == "torch":
@@ -358,8 +359,8 @@ class Prepared:
 
 
 def _plain_states(input: Any, hx: Any) -> Sequence[Tensor] | None:
-    """Those of hx; None where they, or the input, are not what the check can be asked about: of nested tensors it does
-    not return."""
+    """The states in ``hx`` as a sequence. None if a state or the input is no plain tensor. A nested tensor is not
+    plain: torch's check of tensors does not return for one."""
     if not (hx is None or isinstance(hx, (Tensor, tuple, list))):
         return None
     states = () if hx is None else (hx,) if isinstance(hx, Tensor) else hx
@@ -370,30 +371,30 @@ def _plain_states(input: Any, hx: Any) -> Sequence[Tensor] | None:
 
 
 _ATTRIBUTES = "input_size", "hidden_size", "bias", "num_layers", "batch_first", "bidirectional", "proj_size"
-"""Those of layers, or cells, that torch.nn reads at each call: they may be assigned at any time."""
+"""Attributes of layers and cells that torch.nn reads at each call. A user may assign them at any time."""
 
 
 def _options(module: CellModule, hx: Any) -> tuple[Any, ...]:
     own = module.cell, module.backend, module._frozen, module.training
-    # The choice of a backend depends on torch's threads, and on whether it may use oneDNN.
+    # The choice of a backend depends on torch's number of threads, and on whether torch may use oneDNN.
     switches = torch.get_num_threads(), torch._C._get_mkldnn_enabled(), current_settings()
     return type(module), *own, *map(module.__dict__.get, _ATTRIBUTES), type(hx), *switches
 
 
 def _undisturbed() -> bool:
-    """Whether what runs here is for nobody but the caller, and in its tensors' dtypes."""
+    """Whether the fast path may run: no compilation, autocast, transform, trace, or hook on saved tensors is active."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._is_any_autocast_enabled()
         or context.is_watched()
-        # Checkpoints count what is saved: a call and its repetition must go the same way.
+        # Activation checkpoints count saved tensors, so a call and its recomputation must take the same path.
         or (torch.is_grad_enabled() and _are_hooks_there())
     )
 
 
 def _are_hooks_there() -> bool:
-    """Whether somebody is given what autograd saves."""
+    """Whether default hooks on autograd's saved tensors are set."""
     try:
         return _autograd._top_saved_tensors_default_hooks(True) is not None
     except (AttributeError, TypeError):
-        return True  # no public function tells
+        return True  # this private function is missing, and no public one exists: take the slow path

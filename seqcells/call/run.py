@@ -1,4 +1,4 @@
-"""A layer by a backend: by the operators where somebody traces or watches, else by a shorter way that does the same."""
+"""Runs a layer by a backend: by the torch operators under a trace or transform, else by a faster equivalent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from . import choose, execute, operators
 
 def layer(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All directions of a layer by a backend → output, final states."""
-    if not q.outside.is_complex():  # which the reference follows as torch's operators do
+    if not q.outside.is_complex():  # the reference runs complex dtypes, as torch's own operators do
         checks.dtype(q.outside.dtype)
     if not torch.compiler.is_compiling() and _profiler_enabled():
         with record_function("seqcells::layer"):
@@ -30,14 +30,14 @@ def layer(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tens
 
 def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
-        if not (is_tracing() or q.outside.is_complex()):  # sizes are tensors there
+        if not (is_tracing() or q.outside.is_complex()):  # under torch.jit.trace sizes are tensors
             fits.check(q)
         return reference.layer(q)
     return recurrence(q, choice.backend, asked)
 
 
 def layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weights: Sequence[Weights]) -> int:
-    """How many layers the engine takes together: 1 unless it has a way to, and nobody traces or watches."""
+    """How many layers the engine runs together. 1 if the engine has no ``at_once``, or under a trace or transform."""
     if call.layers == 1 or BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
         return 1
     engine = engine_of(choice.backend)
@@ -52,7 +52,10 @@ def layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weight
 
 
 def recurrence(q: Recurrence, backend: str, asked: str | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Output and the other results of a layer. Graphs hold the backend that was ``asked`` for. Default: ``backend``"""
+    """Output and the other results of a layer by ``backend``.
+
+    Graphs hold the backend that was ``asked`` for. Default: ``backend``
+    """
     if torch.compiler.is_compiling() or context.is_observed(q.differentiable()):
         return operators.recurrence(q, asked or backend)
     if context.is_differentiated(q.differentiable()):
@@ -63,14 +66,16 @@ def recurrence(q: Recurrence, backend: str, asked: str | None = None) -> tuple[T
 
 
 class _Eager(torch.autograd.Function):
-    """The operator and its gradients without the operator: to be called from Python alone costs it a quarter of a
-    millisecond, more than a short sequence takes."""
+    """The same forward and backward as the torch operator, for eager calls.
+
+    A call of the operator from Python costs a quarter of a millisecond, more than a short sequence takes.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Recurrence, backend: str, *differentiable: Tensor) -> tuple[Tensor, ...]:
         output, others, saved = execute.forward(q, backend, save=True)
         ctx.set_materialize_grads(False)
-        # Of q only the form: its tensors are saved where hooks see them, and autograd whether they were changed.
+        # ctx.q holds no tensors: autograd saves them, so that hooks see them and changes in place are detected.
         form, ctx.backend, ctx.inputs = q.replaced(range(len(differentiable))), backend, len(differentiable)
         ctx.q, ctx.settings = form._replace(lengths=None, reset=None), current_settings()
         kept = *differentiable, q.lengths, q.reset, output, *saved
@@ -89,7 +94,7 @@ class _Eager(torch.autograd.Function):
         grad_output, given = execute.gradients_given(q, output, gradients[0], gradients[1:])
         present = [tensor for tensor in tensors if tensor is not None]
         observed = torch.compiler.is_compiling() or context.is_observed([grad_output, *given, *present])
-        # There is no operator for a stack: who watches its backward sees the reference's.
+        # No operator exists for a stack, so under a trace or transform its backward is the reference's.
         if torch.is_grad_enabled() or context.are_batched([grad_output, *given]) or (observed and q.stacked):
             found = execute.differentiable_gradients(q, grad_output, given)
         elif observed:
@@ -97,20 +102,23 @@ class _Eager(torch.autograd.Function):
                 found = _gradients_from_input(q, ctx.backend, [output, *saved], [grad_output, *given])
         else:
             wanted = q.replaced(ctx.needs_input_grad[2:])
-            with holding(ctx.settings):  # autograd may run this in a thread of its own
+            with holding(ctx.settings):  # settings are per thread, and autograd may run this in another thread
                 found = execute.backward(q, ctx.backend, Backward(output, saved, grad_output, given, wanted))
         return None, None, *found
 
 
 def _gradients_from_input(q: Recurrence, backend: str, *given: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The operator of gradients, and what the projection has of torch's, for a layer that may be given its input."""
+    """Gradients by the backward operator, for a layer that may hold its input.
+
+    torch operators compute the gradients of the input's projection.
+    """
     projected = execute.projected(q)
     asked = "auto" if choose.backend_for(projected, "auto") == backend else backend
     flat = operators.recurrence_backward(projected, asked, *given)
     if q.input is None:
         return flat
     g, (weight, bias) = projected.replaced(flat), q.input_weights
-    # A stream that is the input is none of the given ones.
+    # `projected` may have added the input as a stream, which is none of the caller's streams.
     of_input = g.streams["input"].sum(0) if "input" in g.streams else torch.zeros_like(q.input)
     g = g._replace(streams={name: g.streams[name] for name in q.streams})
     if weight is None:

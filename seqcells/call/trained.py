@@ -1,5 +1,4 @@
-"""Calls with gradients like the one before: one node of autograd for a whole stack, and one call of its engine for each
-pass."""
+"""Prepared calls with gradients: one autograd node for a whole stack, and one call of its engine for each pass."""
 
 from __future__ import annotations
 
@@ -19,19 +18,19 @@ from .execute import Like, as_left
 from .likeness import guard
 
 SMALL = 1 << 16
-"""Bytes: tensors below are kept, as zeros or as what others are made like."""
+"""Bytes. CPU tensors smaller than this are kept for reuse, as zeros or as models for ``torch.empty_like``."""
 
 
 class Training:
-    """An engine's ``Training`` of a stack, and what autograd needs besides.
+    """A prepared call with gradients of a stack: an engine's ``Training``, and the tensors that autograd needs besides.
 
     Args:
-        engine: the module that has it.
-        stack: the layers, one below the other, each from its input; of all tensors only shapes and dtypes count.
-        wanted: the same of bools: whether a tensor's gradient is wanted.
-        zeros: whether calls come without states.
-        turned: whether the input lies as (B, T, features). Its gradient will too, but not the output.
-        empty_output, empty_final: make the results; no output where it is the first final state.
+        engine: the module that defines the class ``Training``.
+        stack: the layers from the lowest to the highest, each with its input. Only shapes and dtypes count.
+        wanted: records shaped as ``stack``, with bools in the place of tensors: whether a gradient is wanted.
+        turned: whether the layout of the input and of its gradient is (B, T, features). The output's is (T, B, ·).
+        zeros: whether calls are given no states.
+        empty_output, empty_final: make the results. No ``empty_output`` if the output is the first final state.
     """
 
     call: Any
@@ -56,26 +55,29 @@ class Training:
         self.empty_output, self.empty_final = empty_output, empty_final
         self.states, self._turned = len(empty_final), turned
         self._names = names(stack[0].cell)
-        # What is prepared keeps no tensor of the caller's.
+        # A prepared call must not keep the caller's tensors alive.
         flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
         self._stack = flat
         self._likes: Sequence[Like | None] = ()
-        # What tells at once that all that was saved, and given, is as backward reads it; by which of these there were.
+        # Checks that saved tensors and gradients are as kernels read them. The key: which of these are not None.
         self._guards: dict[tuple[bool, ...], Any] = {}
         weights = [want for q in wanted for w in q.weights for want in w.present()]
         self._wanted, self.weights = (wanted[0].input, *wanted[0].states, *weights), len(weights)
-        self._empty: Sequence[Callable[[], Tensor] | None] = ()  # make the gradients that are wanted
+        self._empty: Sequence[Callable[[], Tensor] | None] = ()  # makers of the wanted gradients
         final = [empty() for empty in empty_final]
         output = empty_output() if empty_output else final[0]
         self._given = Like.of(output), *map(Like.of, final)
-        # On a GPU a captured graph might read them when they are gone.
+        # None on a GPU, where a captured graph might read the zeros after they were freed.
         self._zeros = [_kept_zeros(tensor) for tensor in (output, *final)]
 
     def __call__(
         self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """Output and final states. No ``states`` are zeros; weights are those of all layers. Nobody may transform or
-        watch the call, or have wrapped its tensors; streams require no gradient."""
+        """Output and final states.
+
+        Empty ``states`` stand for zeros; ``weights`` holds the weights of all layers. No transform or trace may be
+        active, no tensor may be wrapped, and no stream may require a gradient.
+        """
         results = _apply(self, input, *streams, *(states or [None] * self.states), *weights)
         if self.empty_output is None:
             return results[0], list(results)
@@ -83,32 +85,32 @@ class Training:
         return output.transpose(0, 1) if self._turned else output, final
 
     def remember(self, tensors: Sequence[Any]) -> None:
-        """What is saved for backward, of whichever call: it is alike in all."""
+        """Keep the shapes and dtypes of the tensors saved for backward. They are the same in all calls."""
         if self._likes:
             return
         input, *others = tensors[:-2]
         _, states, weights = self.parts(others)
         differentiable = input, *states, *weights
         pairs = zip(differentiable, self._wanted, strict=True)
-        # Not of the pool: they become ``.grad``, stay, and may be resized.
+        # Not from the engine's pool of memory: gradients become ``.grad``, live long, and may be resized.
         self._empty = [_maker(t) if want else None for t, want in pairs]
         self._likes = [None if tensor is None else Like.of(tensor) for tensor in tensors]
 
     def are_as_before(self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> bool:
-        """Whether all are like those of an earlier backward, which were fit for kernels."""
+        """Whether all tensors match the tensors of an earlier backward that kernels could read."""
         every = *saved, *gradients
         check = self._guards.get(tuple([tensor is not None for tensor in every]))
         return check is not None and check.check(*[tensor for tensor in every if tensor is not None])
 
     def as_forward_left(self, saved: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """What was saved: hooks may have given it back in another form."""
+        """The saved tensors in forward's dtypes and layouts, which saved-tensor hooks may have changed."""
         pairs = zip(saved, self._likes, strict=True)
         return [t if t is None or like is None else as_left(t, like) for t, like in pairs]
 
     def as_read(
         self, saved: Sequence[Tensor | None], gradients: Sequence[Tensor | None]
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-        """What was saved, and the gradients of output and final states, as kernels read them."""
+        """The saved tensors, and the gradients of output and final states, in the form that kernels read."""
         left = self.as_forward_left(saved)
         read = [g if g is None else as_left(g, like) for g, like in zip(gradients, self._given, strict=True)]
         every = *saved, *gradients
@@ -119,13 +121,13 @@ class Training:
         return left, read
 
     def parts(self, others: Sequence[Any]) -> tuple[Sequence[Tensor], list[Tensor], Sequence[Tensor]]:
-        """What comes after the input: streams; initial states, with zeros for those that are None; weights."""
+        """Streams, initial states and weights, from the arguments after the input. Zeros replace a state of None."""
         first, last = len(self._names), len(self._names) + self.states
         states = [self.zeros(k) if state is None else state for k, state in enumerate(others[first:last], start=1)]
         return others[:first], states, others[last:]
 
     def zeros(self, k: int) -> Tensor:
-        """Like the output, or like a state, the first of which is 1."""
+        """Zeros shaped as the output (``k`` = 0), or as state number ``k``, counted from 1."""
         kept, like = self._zeros[k], self._given[k]
         return torch.zeros(like.shape, dtype=like.dtype, device=like.device) if kept is None else kept
 
@@ -139,12 +141,12 @@ class Training:
         gradients: Sequence[Tensor | None],
         as_made: bool,
     ) -> list[Tensor | None]:
-        """Of input, states and weights, those that are wanted, by the engine, from those of output and final states, of
-        these None for zeros.
+        """The wanted gradients of input, states and weights, by the engine.
 
         Args:
-            kept: the output, None where it is not read, and what the engine's forward returned.
-            as_made: whether the output lies where it was made.
+            kept: the output, or None if backward does not read it, and the result of the engine's forward.
+            gradients: of the output and the final states. None stands for zeros.
+            as_made: whether the output is still at the address where forward made it.
         """
         return self.call.backward((input, *streams, *states, *kept, *gradients, *weights), self._empty, as_made)
 
@@ -156,7 +158,7 @@ class Training:
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor],
     ) -> Sequence[Tensor]:
-        """Those that will themselves be differentiated, or that somebody watches: the reference's."""
+        """The same gradients by the reference, if they are differentiated again or a transform or trace is active."""
         with precision.without_autocast(input.device):
             pull = torch.func.vjp(partial(self._by_reference, streams), input, *states, *weights)[1]
             return pull((gradients[0], *gradients[1:]))
@@ -179,7 +181,7 @@ class Training:
         return tuple(result.view(like.shape) for result, like in zip((x, *final), self._given, strict=True))
 
     def _as_read(self, name: str, stream: Tensor) -> Tensor:
-        """A stream as the reference reads it, (D, T, B, ·)."""
+        """A stream in the layout that the reference reads, (D, T, B, ·)."""
         like = self._stack[0].streams[name]
         if self._turned and self._stack[0].cell.streams[name].startswith("TB"):
             stream = stream.transpose(0, 1)
@@ -197,7 +199,10 @@ def _kept_zeros(like: Tensor) -> Tensor | None:
 
 
 class _Stack(torch.autograd.Function):
-    """The node. Of what backward needs autograd keeps all, so that hooks see it and changes are found out."""
+    """The autograd node of a stack.
+
+    Autograd saves all tensors that backward needs, so that hooks see them and changes in place are detected.
+    """
 
     @staticmethod
     def forward(ctx: Any, training: Training, input: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
@@ -207,7 +212,7 @@ class _Stack(torch.autograd.Function):
         kept = training.call.forward(input, *others[:first], *final, output, *others[first:])
         ctx.set_materialize_grads(False)
         ctx.training, ctx.address = training, output.data_ptr()
-        # A cell's output is its state, which callers may change in place: backward does not read it.
+        # The output of a cell's step is its state. Callers may change it in place, so backward does not read it.
         tensors = input, *others, output if training.empty_output else None, kept
         training.remember(tensors)
         ctx.save_for_backward(*tensors)
@@ -239,6 +244,7 @@ class _Stack(torch.autograd.Function):
         return None, of_input, *[g if t is not None else None for g, t in zip(of_others, others, strict=True)]
 
 
-# Of C++, and not in torch's stubs.
+# A C++ method, which torch's stubs lack.
 _apply = super(torch.autograd.Function, _Stack).apply  # pyright: ignore[reportAttributeAccessIssue]
-"""Without what torch.autograd.Function does for transforms and wrapped tensors, which takes as long as a small cell."""
+"""``apply`` of the C++ base class. It skips ``torch.autograd.Function``'s handling of transforms and wrapped tensors,
+which takes as long as a small cell."""

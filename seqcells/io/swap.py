@@ -78,30 +78,29 @@ class Unswapped(Swapped):
 
 
 def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swapped:
-    """Let every recurrent layer and cell of torch.nn inside ``model`` be one of ours, in place.
+    """Convert every recurrent layer and cell of torch.nn inside ``model`` to one of ours, in place.
 
-    A module changes its class and stays the object that it is, for all who hold it: its Parameter objects (an
-    optimizer made before goes on working), buffers, submodules, hooks, attributes, parametrizations and training mode
-    are as they were. A subclass that does nothing else in its calls becomes one of ours with its methods. What cannot
-    be carried over is left as it is. `unswap` is the way back.
+    A module changes its class and stays the same object, so all references to it stay valid. It keeps its Parameter
+    objects (an optimizer made before still works), buffers, submodules, hooks, attributes, parametrizations and
+    training mode. A subclass that does nothing else in its calls becomes one of ours with its methods. Modules that
+    cannot be converted are left unchanged. `unswap` is the way back.
 
     Args:
         model: the model.
-        backend: of the modules, see `seqcells.call.choose`. Default: ``"auto"``
-        example: an input of the model: a tensor, a tuple of arguments or a dict of keyword arguments. With it the
-            report also tells the time of the model before and after, and of each replaced module: medians of
-            interleaved calls in eval mode, under no_grad, for some two seconds (longer where a few calls take longer).
-            The model's hooks run; its mode, buffers and attributes, and torch's, numpy's and Python's random numbers,
-            are afterwards what they were, but not what a list or dict attribute holds. Default: None, nothing is
-            called.
+        backend: the modules' backend, see `seqcells.call.choose`. Default: ``"auto"``
+        example: an input of the model: a tensor, a tuple of arguments or a dict of keyword arguments. With it, the
+            report also has the times of the model and of each replaced module, before and after. They are medians of
+            interleaved calls in eval mode, under no_grad, for about two seconds (longer if a few calls take longer).
+            The model's hooks run. Its mode, buffers and attributes, and the states of torch's, numpy's and Python's
+            random generators, are restored. The contents of list and dict attributes are not. Default: None, no call
 
     Returns:
-        What was replaced, and what was left and why.
+        The replaced modules, and the modules that were left, with the reasons.
 
     Raises:
         TypeError: ``model`` is itself such a module; use ``seqcells.LSTM.from_torch``.
         ValueError: for an unknown backend, or an example for a compiled model, whose time is its compiler's.
-        Whatever the model raises for the example; it is then left as it was.
+        Exception: any error that the model raises for the example. The model is then left unchanged.
     """
     check_name(backend)
 

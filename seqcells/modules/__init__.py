@@ -1,1 +1,1 @@
-"""What users hold: layers, cell modules, streams, and the way from torch.nn's modules to these and back."""
+"""The modules that users hold: layers, cell modules and streams, and the conversion from and to torch.nn's modules."""

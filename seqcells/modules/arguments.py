@@ -1,4 +1,4 @@
-"""What a call of a layer is given: checked as torch.nn checks it, laid out as `seqcells.functional` takes it."""
+"""The arguments of a layer's call: checked as in torch.nn, and laid out as `seqcells.functional` takes them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .typed import OfStates, S_co
 
 X = TypeVar("X", bound=Tensor | PackedSequence)
-"""The form of a call's input, which its output has too."""
+"""The type of a call's input and of its output: a tensor or a PackedSequence."""
 
 
 class Arguments(Flattened):
-    """The part of a layer that looks at its call's arguments."""
+    """The part of a layer that checks and lays out the arguments of a call."""
 
     learn_hx: bool = False
     """Whether the initial states are parameters."""
@@ -79,7 +79,7 @@ class Arguments(Flattened):
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
-        """Raise as torch.nn does where the input has the wrong dtype or sizes."""
+        """Raise torch.nn's errors if the input has a wrong dtype or size."""
         first = (self._assigned() or [None])[0]
         if first is None:
             name = self._all_weights[0][0]
@@ -91,7 +91,7 @@ class Arguments(Flattened):
     check_hidden_size: Callable[..., None] = nn.RNNBase.check_hidden_size
 
     def check_forward_args(self, input: Tensor, hidden: Any, batch_sizes: Tensor | None) -> None:
-        """Raise as torch.nn does where input or hidden states have the wrong sizes."""
+        """Raise torch.nn's errors if the input or the states have wrong sizes."""
         self.check_input(input, batch_sizes)
         sizes = self._expected_sizes(input, batch_sizes)
         if len(sizes) == 1:
@@ -101,7 +101,7 @@ class Arguments(Flattened):
             self.check_hidden_size(state, size, f"Expected hidden[{index}] size {{}}, got {{}}")
 
     def permute_hidden(self, hx: States, permutation: Tensor | None) -> States:
-        """Reorder the sequences of the states."""
+        """Reorder the sequences of the states by ``permutation``, or return the states unchanged for None."""
         if permutation is None:
             return hx
         if isinstance(hx, Tensor):
@@ -109,7 +109,7 @@ class Arguments(Flattened):
         return tuple(state.index_select(1, permutation) for state in hx)
 
     def _initial_states(self, input: Tensor, batch_sizes: Tensor | None) -> States:
-        """The states of a call that is given none: zeros, or what is learnt."""
+        """The initial states of a call that is given none: the learnt ones with ``learn_hx``, else zeros."""
         sizes = self._expected_sizes(input, batch_sizes)
         if self.learn_hx:
             learnt = [getattr(self, name) for name in self._learnt_names()]
@@ -119,11 +119,11 @@ class Arguments(Flattened):
         return tuple(states) if len(states) > 1 else states[0]
 
     def _learnt_names(self) -> list[str]:
-        """The parameters that are initial states."""
+        """The names of the parameters that are initial states."""
         return [f"initial_{name}" for name in self.cell.states] if self.learn_hx else []
 
     def _learn_states(self, learn: bool, device: Any, dtype: Any) -> None:
-        """Let initial states be parameters, if they are to be; TypeError for what is neither true nor false."""
+        """Register parameters for the initial states if ``learn``. Raises TypeError if ``learn`` is no bool."""
         if not isinstance(learn, bool):
             raise TypeError(f"learn_hx should be of type bool, got: {type(learn).__name__}")
         if learn:
@@ -133,22 +133,22 @@ class Arguments(Flattened):
                 setattr(self, name, nn.Parameter(torch.empty((paths, size), device=device, dtype=dtype)))
 
     def _expected_sizes(self, input: Tensor, batch_sizes: Tensor | None) -> list[tuple[int, int, int]]:
-        """Those of the states."""
+        """The expected size of each state."""
         size = self.get_expected_hidden_size(input, batch_sizes)
         return [(*size[:2], units) for units in self._state_sizes()]
 
     def _state_sizes(self) -> list[int]:
-        """The units of each state."""
+        """The number of units of each state."""
         sizes = self._sizes_by_letter(self.input_size)
         first, *others = (sizes[letter] for letter in self.cell.state_sizes.values())
         return [self.proj_size or first, *others]
 
     def _sizes_by_letter(self, features: int) -> dict[str, int]:
-        """Those of a layer whose input has so many features."""
+        """The cell's sizes by letter, for a layer whose input has the given number of features."""
         return self.cell.sizes_by_letter(self.hidden_size) | {"F": features, "": 1}
 
     def _features(self) -> list[int]:
-        """Those of each layer's input."""
+        """The number of input features of each layer."""
         found = [self.input_size]
         for _ in range(self.num_layers - 1):
             found.append(self._output_units(found[-1]))
@@ -156,37 +156,37 @@ class Arguments(Flattened):
 
     @property
     def output_size(self) -> int:
-        """The features of the output: D·H or D·P, or as large as the cell says."""
+        """The number of features of the output: D·H or D·P, or as the cell declares."""
         return self._output_units(self._features()[-1])
 
     def _output_units(self, features: int) -> int:
-        """Those of the output of a layer whose input has so many features, of both directions."""
+        """The number of output units of one layer, all directions together, for the given number of input features."""
         units = self.proj_size or output_units(self.cell, self.hidden_size, features)
         return units * (2 if self.bidirectional else 1)
 
     def _layout(
         self, input: Tensor, batch_sizes: Tensor | None, sorted_indices: Tensor | None, batched: bool
     ) -> Layout:
-        """How streams lie beside an input."""
+        """The layout that streams have for the given input."""
         sizes = self._sizes_by_letter(self.input_size) | dict(zip("TB", self._extent(input, batch_sizes), strict=True))
         paths = self.num_layers * (2 if self.bidirectional else 1)
         return Layout(sizes, paths, self.batch_first, batched, order=sorted_indices)
 
     def _batch(self, input: Tensor | PackedSequence) -> int | None:
-        """Sequences of a call's input, None where it has no axis for them."""
+        """The number of sequences of a call's input, or None for an unbatched input."""
         if isinstance(input, PackedSequence):
             return int(input.batch_sizes[0])
         return None if input.dim() < 3 else input.shape[0 if self.batch_first else 1]
 
     def _extent(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
-        """Steps and sequences of an input, of a packed one those of the padded."""
+        """The numbers of steps and sequences of an input. For a packed input: of its padded form."""
         if batch_sizes is not None:
             return batch_sizes.shape[0], int(batch_sizes[0])
         steps, batch = input.shape[:2]
         return (batch, steps) if self.batch_first else (steps, batch)
 
     def _batched_states(self, hx: Any, batched: bool) -> States:
-        """hx with its batch axis, its rank checked in torch.nn's words."""
+        """``hx`` with a batch axis. The rank is checked, with torch.nn's error messages."""
         rank = 3 if batched else 2
         kind = "batched" if batched else "unbatched"
         if len(self.cell.states) == 1:
@@ -201,7 +201,7 @@ class Arguments(Flattened):
         return hx if batched else tuple(state.unsqueeze(1) for state in states)
 
     def _states(self, hx: Any) -> tuple[Tensor, ...]:
-        """hx, its sizes checked, as a tuple: what torch's operators would say of another number of states."""
+        """``hx``, whose sizes are checked before, as a tuple. For a wrong number of states the errors are torch's."""
         count = len(self.cell.states)
         if count == 1:
             return (hx,)
@@ -221,7 +221,7 @@ class Arguments(Flattened):
         reset: Tensor | None,
         reset_state: States | None,
     ) -> tuple[Tensor | None, Tensor | None, States | None]:
-        """lengths, which it checks, reset and reset_state, checked, in the layout of `functional.layers`."""
+        """lengths, reset and reset_state in the layout of `functional.layers`, which checks the lengths itself."""
         if reset is None and reset_state is not None:
             raise ValueError("reset_state should only be given with reset")
         if lengths is None and reset is None:

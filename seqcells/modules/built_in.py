@@ -1,4 +1,4 @@
-"""Layers and cell modules of the built-in cells that torch.nn has not: what `define` makes, as classes to name."""
+"""Layers and cell modules of built-in cells that torch.nn lacks, as named classes. `define` would make the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells as modules: one step per call, drop-in replacements of torch.nn's."""
+"""Cells as modules that compute one time step per call: drop-in replacements for torch.nn's cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..request.streams import of_one_sequence
 from ..request.weights import Weights
 from . import convert, tracing
 from .freezing import Freezable
-from .typed import States as States  # of layers too
+from .typed import States as States  # layers import it from here
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,24 +29,25 @@ if TYPE_CHECKING:
 
 
 class RecurrentCell(Freezable):
-    """One step of a cell, to the contract of torch.nn's `RNNCellBase`.
+    """One time step of a cell, with the interface of torch.nn's `RNNCellBase`.
 
     Args:
-        input_size: features of the input.
-        hidden_size: hidden units H.
-        bias: whether there are ``bias_ih`` and ``bias_hh``; otherwise they are None. Default: True
-        device, dtype: of the parameters.
+        input_size: number of features of the input.
+        hidden_size: number of hidden units H.
+        bias: whether the module has ``bias_ih`` and ``bias_hh``. Without, both are None. Default: True
+        device, dtype: device and dtype of the parameters. Default: torch's
         backend: see `seqcells.call.choose`. Default: ``"auto"``
-        initial: initial values of rows, scalars and biases, as of `RecurrentLayer`. Default: none
-        options: those of the cell, by name.
+        initial: initial values of rows, scalars and biases, as in `RecurrentLayer`. Default: none
+        options: the cell's options, by name.
 
-    Parameters are ``weight_ih`` (G·H, input_size), ``weight_hh`` (R·H, H), ``bias_ih``, ``bias_hh`` and the
-    cell's own parameters, all drawn from U(-1/√H, 1/√H), but for those that the cell gives initial values.
+    With G gates and R recurrent gates, the parameters are ``weight_ih`` (G·H, input_size), ``weight_hh`` (R·H, H),
+    ``bias_ih`` (G·H,), ``bias_hh`` (R·H,) and the cell's own parameters. All are drawn from U(-1/√H, 1/√H), except
+    parameters that have initial values.
 
     Raises:
         ValueError: for an unknown backend.
-        ValueError: for a cell that the input does not fit to.
-        TypeError: for options that the cell has not.
+        ValueError: for an ``input_size`` that the cell does not allow.
+        TypeError: for options that the cell does not have.
     """
 
     torch_class: ClassVar[type[nn.Module] | None] = None
@@ -108,7 +109,7 @@ class RecurrentCell(Freezable):
         }
 
     def reset_parameters(self) -> None:
-        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration; then set what the cell says."""
+        """Draw all parameters from U(-1/√H, 1/√H), in the order of registration. Then set the initial values."""
         stdv = 1.0 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
         for weight in self.parameters():
             nn.init.uniform_(weight, -stdv, stdv)
@@ -121,28 +122,28 @@ class RecurrentCell(Freezable):
         return self._sizes_in_words() + self._told_options() + chosen
 
     def forward(self, input: Tensor, hx: States | None = None, *, keep: Sequence[str] = (), **streams: Tensor) -> Any:
-        """One step.
+        """Compute one time step.
 
         Args:
             input: (N, input_size), or (input_size,) unbatched.
-            hx: the states, a tensor or, for cells of several states, a tuple: (N, H) each, or as large as the cell
-                says, or (H,). Default: zeros
-            keep: names of values of the step that are returned besides, as of `RecurrentLayer`. Default: none
-            streams: by name what the cell reads besides its input, as of `RecurrentLayer`, but for the axis T:
-                (N, H) for "TBH" and "BH", (N,) for "TB"
+            hx: the states, a tensor or, for cells of several states, a tuple: (N, H) each, or (H,) unbatched. The cell
+                may declare other sizes than H. Default: zeros
+            keep: names of the step's values that are also returned, as in `RecurrentLayer`. Default: none
+            streams: further inputs of the cell by name, as in `RecurrentLayer`, without the axis T: (N, H) for "TBH"
+                and "BH", (N,) for "TB".
 
         Returns:
-            The new states, in the form of hx; before them the output, if it is no state: (output, states). With
-            ``keep`` there comes also a dict of the values by name, (N, ·) each.
+            The new states, in the form of hx. If the cell's output is not a state: (output, states). With ``keep``, a
+            dict of the kept values by name, (N, ·) each, follows.
 
         Raises:
             ValueError, RuntimeError: as torch.nn.
-            RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
-            TypeError, ValueError, RuntimeError: for ``keep`` that names no value, and for streams that are missing, or
-                of the wrong dtype or size.
+            RuntimeError: a backend that was asked for by name cannot run here, or cannot run this call.
+            TypeError, ValueError, RuntimeError: for a name in ``keep`` that is no value, and for streams that are
+                missing, or of the wrong dtype or size.
         """
         like, beside = None, self.cell.output not in ("", *self.cell.states)
-        # What is prepared returns states alone, the first of them as the output.
+        # A prepared call returns states only, so it needs a cell whose output is its first state.
         if self.cell.returns_first and isinstance(keep, tuple) and not (keep or streams):
             found, like = self._prepared.run(self, input, hx)
             if found:
@@ -179,7 +180,7 @@ class RecurrentCell(Freezable):
         weights = self._weights()
         output = (self.cell.output,) if beside else ()
         if output:
-            by_layer(self.cell, keep, 1)  # before anything is added to it
+            by_layer(self.cell, keep, 1)  # check the caller's names before the output is added to them
         wanted = (*keep, *output) if output else keep
         new, kept = functional.step_and_kept(self.cell, input, states, weights, streams, wanted, self.backend)
         if not batched:
@@ -200,16 +201,16 @@ class RecurrentCell(Freezable):
         return tuple([zeros[letter] for letter in letters])
 
     _forward = forward
-    """What `forward` is for as long as nobody has put another in its place."""
+    """This class's `forward`. `is_plain` compares it to find an override."""
 
     __prepare_scriptable__: Callable[..., NoReturn] = tracing.refuse_script
 
     def plan(self, input: Tensor, *, keep: Sequence[str] = ()) -> Choice:
-        """The backend that ``forward`` would run for such arguments, and why."""
+        """The backend that ``forward`` would run for these arguments, and why."""
         return choose.explain(self._call(input, self._weights(), keep=keep), self.backend)
 
     def _call(self, input: Tensor, weights: Weights, **given: Any) -> Call:
-        """What `seqcells.call.choose` needs to know of such arguments."""
+        """The `Call` that `seqcells.call.choose` reads for these arguments."""
         return call_of(self.cell, "step", input, weights, **given)
 
     def _weights(self) -> Weights:
@@ -220,20 +221,20 @@ class RecurrentCell(Freezable):
 
     @classmethod
     def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> Self:
-        """This class in place of torch.nn's, with the same parameters, not copies. Errors: `convert`."""
+        """A module of this class that shares the Parameter objects of torch.nn's ``module``. Errors: `convert`."""
         return convert.from_torch(module, cls, backend=backend)
 
     def to_torch(self) -> nn.Module:
-        """torch.nn's module with the same parameters, not copies. Errors: `convert`."""
+        """A torch.nn module that shares this module's Parameter objects. Errors: `convert`."""
         return convert.as_torch(self)
 
 
 COUNT = {2: "two"}
-"""Numbers that torch.nn spells out."""
+"""Numbers that torch.nn's error messages spell out."""
 
 
 class LSTMCell(RecurrentCell):
-    """A long short-term memory cell, in place of `torch.nn.LSTMCell`; arguments as `RecurrentCell`.
+    """A long short-term memory cell, a replacement for `torch.nn.LSTMCell`. Arguments: see `RecurrentCell`.
 
     Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
     """
@@ -248,7 +249,7 @@ class LSTMCell(RecurrentCell):
 
 
 class GRUCell(RecurrentCell):
-    """A gated recurrent unit, in place of `torch.nn.GRUCell`; arguments as `RecurrentCell`.
+    """A gated recurrent unit, a replacement for `torch.nn.GRUCell`. Arguments: see `RecurrentCell`.
 
     Equations and sources: `seqcells.cells.GRU`.
     """
@@ -263,11 +264,11 @@ class GRUCell(RecurrentCell):
 
 
 class RNNCell(RecurrentCell):
-    """An Elman cell, in place of `torch.nn.RNNCell`; arguments as `RecurrentCell`, and:
+    """An Elman cell, a replacement for `torch.nn.RNNCell`. Arguments: see `RecurrentCell`, and:
 
     Args:
-        nonlinearity: ``"tanh"`` or ``"relu"``, the fourth argument; as in torch.nn any other is met with a
-            RuntimeError by ``forward``. Default: ``"tanh"``
+        nonlinearity: ``"tanh"`` or ``"relu"``, the fourth argument. As in torch.nn, ``forward`` raises a RuntimeError
+            for any other value. Default: ``"tanh"``
 
     Equations and sources: `seqcells.cells.RNNTanh`, `seqcells.cells.RNNReLU`.
     """
@@ -291,7 +292,7 @@ class RNNCell(RecurrentCell):
         backend: str = "auto",
         initial: Mapping[str, float] | None = None,
     ) -> None:
-        # Before the rest, which asks for the cell.
+        # Set first: the base class's constructor reads `cell`.
         self.nonlinearity = nonlinearity
         super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend, initial=initial)
 

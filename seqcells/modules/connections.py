@@ -1,4 +1,4 @@
-"""What lies between the layers of a stack: residual and highway connections, the sum of two directions."""
+"""Modules and functions between the layers of a stack: residual and highway connections, merges of two directions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """Output plus input of a layer (He et al. 2015, arXiv:1512.03385); between layers of different sizes the input
-    times a learnt matrix, ``carry.weight`` (units, features).
+    """A layer's output plus its input (He et al. 2015, arXiv:1512.03385).
+
+    If input and output differ in size, the input is multiplied by a learnt matrix, ``carry.weight`` (units, features).
 
     Args:
-        features: those of the layer's input.
-        units: those of its output.
-        device, dtype: of the parameters.
+        features: number of features of the layer's input.
+        units: number of units of the layer's output.
+        device, dtype: device and dtype of the parameters.
     """
 
     def __init__(self, features: int, units: int, device: Any = None, dtype: Any = None) -> None:
@@ -31,10 +32,12 @@ class Residual(nn.Module):
 
 
 class Highway(Residual):
-    """A learnt mixture of output and input of a layer, t·output + (1 - t)·input with t = σ(W·input + b) (Srivastava et
-    al. 2015, arXiv:1505.00387); arguments as `Residual`.
+    """A learnt mixture of a layer's output and input (Srivastava et al. 2015, arXiv:1505.00387).
 
-    ``gate.weight`` is W (units, features). b begins at -1, so that at first more of the input is carried.
+        t·output + (1 - t)·input with t = σ(W·input + b)
+
+    Arguments: see `Residual`. ``gate.weight`` is W (units, features), ``gate.bias`` is b (units,). b is initialised to
+    -1, so that at first the input has more weight than the output.
     """
 
     def __init__(self, features: int, units: int, device: Any = None, dtype: Any = None) -> None:
@@ -55,9 +58,9 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mul": torch.mul,
     "average": lambda forward, backward: (forward + backward) / 2,
 }
-"""What may be made of the outputs of two directions besides their concatenation, by name."""
+"""Functions that merge the outputs of two directions, by name. Concatenation is not among them."""
 
 
 def merged(way: str, output: Tensor) -> Tensor:
-    """One output (…, units) of the two directions' (…, 2·units); ``"concat"`` leaves them as they are."""
+    """The merged output (…, units) of two directions' output (…, 2·units). ``"concat"`` returns it unchanged."""
     return output if way == "concat" else MERGES[way](*output.chunk(2, -1))

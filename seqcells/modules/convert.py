@@ -1,7 +1,7 @@
-"""From torch.nn's modules to ours and back: a module changes its class, and keeps all that is on it.
+"""Conversion of torch.nn's modules to ours and back, by a change of the module's class.
 
-The object stays, as it does when torch.nn.utils.parametrize changes a module's class: with its Parameter objects,
-buffers, submodules, hooks, attributes and mode, and for all who hold it.
+The object stays the same, as when torch.nn.utils.parametrize changes a module's class. It keeps its Parameter objects,
+buffers, submodules, hooks, attributes and mode, and all references to it stay valid.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from .flat_weights import FlatWeights
 from .freezing import Freezable
 
 LISTS = ("_flat_weights_names", "_flat_weights", "_flat_weight_refs")
-"""What torch.nn's layers keep beside their parameters."""
+"""Attributes in which torch.nn's layers keep lists of their weights, beside the parameters."""
 
 
 def from_torch(module: nn.Module, ours: type[Freezable], *, backend: str = "auto") -> Any:
-    """Another module, of ours, with all that is on ``module``, which stays. Errors: `to_ours`."""
+    """A new module of the class ``ours`` that shares parameters and attributes with ``module``. Errors: `to_ours`."""
     return to_ours(_twin(module), ours, backend=backend, old=module)
 
 
 def as_torch(module: Freezable) -> nn.Module:
-    """Another module, of torch.nn, with all that is on ``module``, which stays. Errors: `to_torch`."""
+    """A new torch.nn module that shares parameters and attributes with ``module``. Errors: `to_torch`."""
     return to_torch(_twin(module), old=module)
 
 
 def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: nn.Module | None = None) -> Any:
-    """Let a module of torch.nn be one of ours, in place.
+    """Convert a module of torch.nn to a class of ours, in place.
 
     Args:
-        module: of exactly ``ours.torch_class``, or of a subclass that does nothing else in its calls.
-        ours: the class.
-        old: the module whose attributes it was given. Default: itself
+        module: an instance of exactly ``ours.torch_class``, or of a subclass whose calls do nothing else.
+        ours: our class.
+        backend: see `seqcells.call.choose`. Default: ``"auto"``
+        old: the module whose attributes ``module`` was given. Default: ``module`` itself
 
     Returns:
         The module.
 
     Raises:
-        TypeError, ValueError: it must stay as it is, and why.
+        TypeError, ValueError: the module cannot be converted. The message says why.
     """
     made_of: nn.Module = module if old is None else old
     theirs, kind, plain = ours.torch_class, type(module), type_before_parametrizations(module)
@@ -71,7 +72,9 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
 
 
 def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
-    """Let a module of ours be torch.nn's, or of its subclass that it was, in place; arguments as `to_ours`.
+    """Convert a module of ours to torch.nn's class, or to the subclass of it that it was, in place.
+
+    Arguments: see `to_ours`.
 
     Returns:
         The module.
@@ -79,7 +82,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     Raises:
         TypeError: torch.nn has no such module or not its options, a method was replaced on the instance, or a weight
             is missing.
-        RuntimeError: a weight has another size.
+        RuntimeError: a weight has a wrong size.
     """
     made_of: nn.Module = module if old is None else old
     kind, plain = type(module), type_before_parametrizations(module)
@@ -105,16 +108,16 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """Another module with the same Parameters, buffers, submodules, hooks and attributes; none are copied."""
+    """A new module with the same Parameters, buffers, submodules, hooks and attributes, which are not copied."""
     new = type(module).__new__(type(module))
     own = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
-    # The dictionaries of hooks themselves: handles that remove a hook go on working.
+    # Both modules share the dictionaries of hooks, so that handles can still remove a hook.
     vars(new).update({name: value.copy() if name in own else value for name, value in vars(module).items()})
     return new
 
 
 def _parametrized(target: type[nn.Module], module: nn.Module) -> type[nn.Module]:
-    """``target`` with the properties of a parametrized module, as torch.nn.utils.parametrize has made them."""
+    """``target`` with the properties that torch.nn.utils.parametrize added to the class of a parametrized module."""
     if not is_parametrized(module):
         return target
     kept = {name: value for name, value in vars(type(module)).items() if name not in ("__dict__", "__weakref__")}
@@ -122,7 +125,7 @@ def _parametrized(target: type[nn.Module], module: nn.Module) -> type[nn.Module]
 
 
 def _take_assigned(module: Any, names: list[str], weights: list[Tensor | None], refs: list[Any]) -> None:
-    """Keep the entries that somebody assigned to a layer's flat weights, while torch.nn would multiply them."""
+    """Keep entries that a user assigned to a layer's ``_flat_weights``, as long as torch.nn would use them."""
     stored = [flat_weights.stored(module, name) for name in names]
     if is_parametrized(module) or (len(weights) == len(names) and all(map(operator.is_, weights, stored))):
         return
@@ -131,7 +134,7 @@ def _take_assigned(module: Any, names: list[str], weights: list[Tensor | None], 
 
 
 def _check_weights(module: Freezable) -> None:
-    """Raise as ``forward`` does for a weight that is lost. A parametrized one is not evaluated."""
+    """Raise as ``forward`` does if a weight is missing or of a wrong size. Parametrized weights are not evaluated."""
     sizes = module._sizes()
     tensors = module._assigned()
     if tensors is None:
@@ -142,7 +145,10 @@ def _check_weights(module: Freezable) -> None:
 
 
 def _lists(module: Any) -> dict[str, Any]:
-    """The lists of torch.nn's layer. A parametrized weight is none of its tensors: it is read at the next call."""
+    """The lists of weights for a torch.nn layer.
+
+    For a parametrized weight they hold a stand-in tensor, so that torch.nn reads the weight again at the next call.
+    """
     names = module._flat_weights_names
     stored = [flat_weights.stored(module, name) for name in names]
     parametrized = [is_parametrized(module, name) for name in names]

@@ -1,4 +1,4 @@
-"""From a cell's equations to its modules."""
+"""Makes the layer class and the cell module class of a cell."""
 
 import sys
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from .recurrent_layer import RecurrentLayer
 def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]:
     """The layer and the cell module of a cell: ``PeepholeLSTM, PeepholeLSTMCell = define(cells.PeepholeLSTM)``.
 
-    They have the cell's name, less ``Step`` at its end: ``Leaky, LeakyCell = define(LeakyStep)``. It is short for two
-    classes, which a type checker follows better::
+    The classes get the cell's name without a final ``Step``: ``Leaky, LeakyCell = define(LeakyStep)``. A call replaces
+    two class statements, which type checkers understand better::
 
         class PeepholeLSTM(RecurrentLayer):
             cell = cells.PeepholeLSTM
@@ -23,11 +23,11 @@ def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]
         class PeepholeLSTMCell(RecurrentCell):
             cell = cells.PeepholeLSTM
 
-    The cell may be one of yours. Its kernels are compiled at first use. The modules are named after it and belong to
-    the calling module, where pickle looks for them.
+    The cell may be your own. Its kernels are compiled at first use. The classes' ``__module__`` is the calling module,
+    where pickle looks for them.
 
     Raises:
-        ValueError: the cell's name is another's.
+        ValueError: another cell has the cell's name.
     """
     base = RecurrentLayer if cell.projection else UnprojectedLayer
     module = sys._getframe(1).f_globals.get("__name__", __name__)
@@ -39,7 +39,7 @@ def define(cell: type[Cell]) -> tuple[type[RecurrentLayer], type[RecurrentCell]]
 
 
 def layer_of(cell: type[Cell]) -> Callable[..., RecurrentLayer]:
-    """What makes layers of a cell: torch.nn's counterparts where it has the cell, otherwise a defined class."""
+    """A function that makes layers of a cell: our `LSTM`, `GRU` or `RNN` for torch.nn's cells, else a new class."""
     if cell is cells.RNNReLU:
         return partial(RNN, nonlinearity="relu")
     return {cells.LSTM: LSTM, cells.GRU: GRU, cells.RNNTanh: RNN}.get(cell) or define(cell)[0]

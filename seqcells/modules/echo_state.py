@@ -1,4 +1,4 @@
-"""The echo state network: a fixed random reservoir, and a read-out that is fitted in one call."""
+"""The echo state network: a fixed random reservoir, and a readout that is fitted in one call."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .layers import UnprojectedLayer
 class Reservoir(UnprojectedLayer):
     """Layers of `seqcells.cells.EchoState`; arguments as `RecurrentLayer`."""
 
-    # A property is not registered when the class is made: the registry has what a process uses.
-    _declared = cast("type[cells.Cell]", property(lambda layer: cells.EchoState))  # importing seqcells need not read it
+    # A property keeps the cell out of the registry, and its file unread, until a process makes such a layer.
+    _declared = cast("type[cells.Cell]", property(lambda layer: cells.EchoState))
     cell: type[cells.Cell] = cast(
         "type[cells.Cell]", property(lambda layer: cells.EchoState.configurations[layer._options])
     )
@@ -45,23 +45,24 @@ class EchoStateNetwork(nn.Module):
 
         h' = (1 - a) h + a tanh(W x + b + U h),  y = V [x; h'] + c
 
-    W, b and U are drawn once and not trained. `fit` makes V and c by ridge regression.
+    W, b and U are drawn once and are not trained. `fit` computes V and c by ridge regression.
 
     Args:
-        input_size: features of the input x.
-        hidden_size: units H of the reservoir.
-        output_size: features of the output y.
+        input_size: number of features of the input x.
+        hidden_size: number of units H of the reservoir.
+        output_size: number of features of the output y.
         leak: the leaking rate a, above 0 and up to 1. Default: 0.3
         spectral_radius: the largest absolute value of an eigenvalue of U. Default: 0.9
-        density: the share of each unit's weights in U that are not zero; at least one is not. Default: 0.1
+        density: the share of nonzero weights in each row of U, above 0 and up to 1. Each row has at least one.
+            Default: 0.1
         input_scale: W and b are drawn from U(-input_scale, input_scale). Default: 1
         batch_first: whether input and output are (N, T, features) instead of (T, N, features). Default: False
-        device, dtype: of the parameters.
+        device, dtype: device and dtype of the parameters. Default: torch's
         backend: see `seqcells.call.choose`. Default: ``"auto"``
 
     Attributes:
-        reservoir: a `RecurrentLayer`, whose parameters require no gradient.
-        readout: a `torch.nn.Linear` of the input and the hidden state, one after the other.
+        reservoir: a `RecurrentLayer` whose parameters require no gradient.
+        readout: a `torch.nn.Linear` that reads the input concatenated with the hidden state.
 
     Raises:
         ValueError, TypeError: as `RecurrentLayer`; ValueError for a leak, radius, density or scale out of range.
@@ -108,7 +109,7 @@ class EchoStateNetwork(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw another reservoir, by torch's generator, and let the read-out be as torch.nn draws it."""
+        """Draw the reservoir anew from torch's default generator. The readout is initialised as a `torch.nn.Linear`."""
         layer = self.reservoir
         for weight in (layer.weight_ih_l0, layer.bias_ih_l0):
             nn.init.uniform_(weight, -self.input_scale, self.input_scale)
@@ -117,7 +118,7 @@ class EchoStateNetwork(nn.Module):
         self.readout.reset_parameters()
 
     def _recurrent(self, units: int) -> Tensor:
-        """A sparse matrix (H, H) of the spectral radius."""
+        """A random sparse matrix U (H, H) with the network's spectral radius."""
         kept = max(1, round(self.density * units))
         while True:
             like = {"dtype": torch.float64, "device": "cpu"}
@@ -125,19 +126,19 @@ class EchoStateNetwork(nn.Module):
             weight = torch.zeros(units, units, **like)
             weight.scatter_(1, places, torch.rand(units, kept, **like) * 2 - 1)
             radius = torch.linalg.eigvals(weight).abs().max()
-            if radius > 1e-6:  # a few units may be drawn without a cycle, and then all eigenvalues are zero
+            if radius > 1e-6:  # with few units the graph of U may have no cycle: all eigenvalues are zero then
                 return weight * (self.spectral_radius / radius)
 
     def forward(
         self, input: Tensor, hx: Tensor | None = None, *, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Run the sequences through the reservoir, and read it out.
+        """Run the sequences through the reservoir and the readout.
 
         Args:
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, or (T, input_size) unbatched.
             hx: the initial state of the reservoir, (1, N, H), or (1, H) unbatched. Default: zeros
-            lengths: as of `RecurrentLayer`, but past a sequence's length the output is the read-out of zeros. Default:
-                all
+            lengths: as in `RecurrentLayer`, but past a sequence's length the output is the readout of zeros, which is
+                c. Default: all sequences have T steps
 
         Returns:
             The output (…, output_size) in the form of the input, and the reservoir's final state in the form of hx.
@@ -146,8 +147,8 @@ class EchoStateNetwork(nn.Module):
         return self.readout(states), final
 
     def _states(self, input: Tensor, hx: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the read-out reads (…, input_size + H), zeros past a sequence's length; the final state; which steps lie
-        within the lengths, if there are any."""
+        """The readout's input (…, input_size + H), with zeros past a sequence's length; the final state; and the mask
+        of the steps within the lengths, or None without lengths."""
         if not isinstance(input, Tensor):
             raise TypeError(f"input should be a Tensor, got {type(input).__name__}: sequences may have lengths=")
         hidden, final = self.reservoir(input, hx, lengths=lengths)
@@ -155,7 +156,7 @@ class EchoStateNetwork(nn.Module):
         if lengths is not None:
             lengths = checks.as_tensor("lengths", lengths).to(input.device)
             within = valid_places(lengths, input, self.reservoir.batch_first)
-            input = input.masked_fill(~within.unsqueeze(-1), 0)  # or gradients meet what lies there
+            input = input.masked_fill(~within.unsqueeze(-1), 0)  # NaN in the padding would reach gradients
         return torch.cat([input, hidden], -1), final, within
 
     @torch.no_grad()
@@ -169,23 +170,24 @@ class EchoStateNetwork(nn.Module):
         lengths: Tensor | None = None,
         hx: Tensor | None = None,
     ) -> EchoStateNetwork:
-        """Fit the read-out by ridge regression: V and c of the least Σ |y - target|² + ridge |V|².
+        """Fit the readout by ridge regression: V and c minimise Σ |y - target|² + ridge |V|².
 
         Args:
-            input: as of a call.
-            target: what the output should be (…, output_size), in the form of the input.
+            input: as for a call.
+            target: the wanted output (…, output_size), in the form of the input.
             ridge: the weight of |V|², greater than zero. Default: 1e-6
-            washout: time steps at the beginning of each sequence that are left out, while the reservoir forgets its
-                initial state. Default: 0
-            lengths: as of a call; steps past a sequence's length are left out. Default: all
-            hx: as of a call. Default: zeros
+            washout: number of time steps at the beginning of each sequence that the fit ignores, while the reservoir
+                forgets its initial state. Default: 0
+            lengths: as for a call. The fit ignores steps past a sequence's length. Default: all sequences have T steps
+            hx: as for a call. Default: zeros
 
         Returns:
             The network itself.
 
         Raises:
-            ValueError: for ``ridge`` that is not greater than zero, a negative ``washout``, and where no step is left.
-            ValueError: for values that are not finite.
+            ValueError: for a ``ridge`` that is not positive and finite, and for a ``washout`` that is negative or no
+                integer.
+            ValueError: if no step is left to fit, and for values that are not finite.
             RuntimeError, TypeError: for a target of another size, or of complex numbers.
         """
         if not 0 < ridge < float("inf"):
@@ -206,7 +208,8 @@ class EchoStateNetwork(nn.Module):
             raise ValueError("no time step is left to be fitted")
         if not (states.isfinite().all() and wanted.isfinite().all()):
             raise ValueError("input and target should be finite where they are fitted")
-        # Centred, so that c is not in the penalty; least squares of both terms at once, which squares no condition.
+        # Centring keeps c out of the penalty. Solving both terms as one least-squares problem, instead of the normal
+        # equations, does not square the condition number.
         centre, mean = states.mean(0), wanted.mean(0)
         size = states.shape[1]
         rows = torch.cat([states - centre, ridge**0.5 * torch.eye(size, dtype=states.dtype, device=states.device)])
@@ -217,18 +220,18 @@ class EchoStateNetwork(nn.Module):
 
     @torch.no_grad()
     def generate(self, input: Tensor, steps: int, hx: Tensor | None = None) -> Tensor:
-        """Run freely: each output is the next input.
+        """Generate a sequence: each output is the next input. Input and output must have the same size.
 
         Args:
-            input: (N, input_size), the first one; input and output have one size.
-            steps: the number of outputs.
-            hx: the reservoir's state before, (1, N, H), as a call returns it. Default: zeros
+            input: (N, input_size), the first input.
+            steps: the number T of outputs.
+            hx: the reservoir's state before the first step, (1, N, H), as a call returns it. Default: zeros
 
         Returns:
-            The outputs (T, N, output_size), (N, T, output_size) with ``batch_first``.
+            The outputs (T, N, output_size), or (N, T, output_size) with ``batch_first``.
 
         Raises:
-            ValueError: where the output is of another size than the input, and for an input that is not 2D.
+            ValueError: if ``output_size`` is not ``input_size``, and for an input that is not 2D.
         """
         if input.dim() != 2:
             raise ValueError(f"input should be (N, input_size), got {list(input.shape)}")

@@ -1,4 +1,4 @@
-"""The list of weights that torch.nn's layers keep beside their parameters, and that some of their users write to."""
+"""The list ``_flat_weights`` that torch.nn's layers keep beside their parameters, and that some users write to."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from torch import Tensor, nn
 
 
 class FlatWeights(NamedTuple):
-    """A layer's ``_flat_weights`` from the moment that somebody looks at it or assigns it.
+    """A layer's ``_flat_weights``, which exists from the first time that a user reads or assigns it.
 
-    As in torch.nn its entries, not the parameters, are what the layer multiplies: until a parameter's place is taken
-    by another tensor, when all entries are read anew.
+    As in torch.nn, the layer then multiplies by the list's entries instead of the parameters. When another tensor
+    replaces a parameter, all entries are read from the parameters again.
     """
 
     weights: list[Tensor | None]
     attributes: Sequence[Tensor | None]
-    """What the layer's attributes were then, in the same order; None for those that there were not."""
+    """The layer's weight attributes at that time, in the same order. None stands for a missing attribute."""
 
     @staticmethod
     def of(attributes: Sequence[Tensor | None], weights: list[Tensor | None] | None = None) -> FlatWeights:
-        """The list of a layer with such attributes. ``weights`` are what was assigned. Default: the attributes"""
+        """The list for a layer with these attributes. ``weights``: the assigned list. Default: the attributes"""
         return FlatWeights(list(attributes) if weights is None else weights, tuple(attributes))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy takes the entries for its attributes, as torch.nn's does: where they are not, they are read anew.
+        # A copy takes the entries as its attributes, as in torch.nn. If they are not, `hold` has them read again.
         return FlatWeights.of, (self.weights,)
 
     def hold(self, attributes: Sequence[Tensor | None]) -> bool:
-        """Whether no attribute's place was taken by another. One that was deleted leaves its entry in use."""
+        """Whether no attribute was replaced by another tensor. The entry of a deleted attribute stays in use."""
         pairs = zip(self.attributes, attributes, strict=True)
         return all(now is None or now is before for before, now in pairs)
 
 
 def attributes(module: nn.Module, names: Sequence[str]) -> list[Tensor | None]:
-    """The module's, by name, None for those that there are not."""
+    """The module's attributes with the given names, with None for a missing attribute."""
     return [getattr(module, name, None) for name in names]
 
 
 def read(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
-    """The module's weights, by name.
+    """The module's weights with the given names.
 
-    A parametrization with buffers may take a step whenever it is read in training, as spectral_norm does. It is read
-    as often as torch.nn's layers read it: all twice, and the first of them twice more.
+    A parametrization with buffers, such as spectral_norm, may change its buffers at each read in training. So each one
+    is read as often as in torch.nn's layers: all twice, and the first of them twice more.
 
     Raises:
-        AttributeError: for a weight that there is not.
+        AttributeError: a weight is missing.
     """
     own = module._modules.get("parametrizations") if module.training else None
     if isinstance(own, nn.ModuleDict):
@@ -59,7 +59,7 @@ def read(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
 
 
 def stored(module: nn.Module, name: str) -> Tensor | None:
-    """A weight where it is stored: of a parametrized one a tensor that it is made of. Nothing is evaluated."""
+    """The stored tensor of a weight. For a parametrized weight: the first tensor it is made from, unevaluated."""
     own = module._modules.get("parametrizations")
     if isinstance(own, nn.ModuleDict) and name in own:
         return next(itertools.chain(own[name].parameters(), own[name].buffers()))

@@ -1,4 +1,4 @@
-"""What torch.nn's layers have for their weights besides the parameters: a list of them, and one chunk of memory."""
+"""torch.nn's interface to a layer's weights besides the parameters: lists of weights, and one chunk of memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Flattened(Freezable):
-    """A layer's weights by name, as a list that may be written to, and where they lie."""
+    """The part of a layer that lists its weights by name, in a writable list, and keeps them in one chunk of memory."""
 
     input_size: int
     hidden_size: int
@@ -26,18 +26,18 @@ class Flattened(Freezable):
     bias: bool
     bidirectional: bool
     _all_weights: list[list[str]]
-    """The names of the parameters, a list for each layer and direction."""
+    """The names of the parameters, one list for each layer and direction."""
     _own_state = (*Freezable._own_state, "_flat")
 
-    # What users of torch.nn reach for. Parameters are read by name at each call: nothing is cached that a
-    # parametrization, an optimizer or functional_call could leave stale. Only the list of flat weights is kept, once
-    # it was looked at: who has it may write to it.
+    # Users of torch.nn use these private attributes. Parameters are read by name at each call, because a cache could
+    # become stale by a parametrization, an optimizer or functional_call. Only the list of flat weights is kept after
+    # its first use, because its user may write to it.
 
     _flat: FlatWeights | None = None
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        """The parameters, a list for each layer and direction."""
+        """The parameters, one list for each layer and direction."""
         return [[getattr(self, name) for name in names] for names in self._all_weights]
 
     @property
@@ -46,7 +46,8 @@ class Flattened(Freezable):
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:
-        """What the layer multiplies, in the order of `_flat_weights_names`. Entries and list may be assigned."""
+        """The weights that the layer multiplies by, in the order of `_flat_weights_names`. Users may assign the list or
+        its entries."""
         assigned = self._assigned()
         if assigned is None:
             self._flat = FlatWeights.of(flat_weights.attributes(self, self._flat_weights_names))
@@ -63,17 +64,18 @@ class Flattened(Freezable):
         return None if self._flat is None else self._flat.weights
 
     def _init_flat_weights(self) -> None:
-        """Forget what was assigned to the flat weights."""
+        """Forget assignments to the flat weights."""
         self._flat = None
 
     def _update_flat_weights(self) -> None:
         """Does nothing: the flat weights are up to date whenever they are read."""
 
     def flatten_parameters(self) -> None:
-        """Let the parameters lie in one chunk of memory, where cuDNN would copy them at every call: see `chunk`.
+        """Move the parameters into one chunk of memory. Otherwise cuDNN copies them at every call: see `chunk`.
 
-        The Parameter objects stay. It is done when the layer is made, moved, converted, copied or loaded, so that there
-        is no need to call it but after a write to ``.data`` or another Parameter; without, calls are slower and right.
+        The Parameter objects stay the same. The layer does this itself when it is made, moved, converted, copied or
+        loaded. Call it after a write to ``.data`` or after a Parameter was replaced. Without it, calls are slower, but
+        their results are correct.
         """
         if self.cell.name in torch_ops.OPERATORS:
             sizes = self.input_size, self.hidden_size, self.proj_size, self.num_layers
@@ -88,7 +90,7 @@ class Flattened(Freezable):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.flatten_parameters()  # which ``assign=True`` has replaced
+        self.flatten_parameters()  # ``assign=True`` replaces the parameters
 
     def _begin_from_state(self) -> None:
         super()._begin_from_state()

@@ -1,4 +1,4 @@
-"""What this package's modules have in common: weights that may be kept as kernels multiply them, and prepared calls."""
+"""The base of this package's modules: options of the cell, initial values, `freeze`, and prepared calls."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CALL = nn.Module.__call__
 
 
 def is_plain(module: Freezable, call: Callable[..., Any] = _CALL) -> bool:
-    """Whether a call of the module is a call of this package's ``forward`` and of nothing besides.
+    """Whether a call of the module runs this package's ``forward`` only: no hooks, and no override.
 
     Args:
-        call: what torch's modules have as ``__call__``, which torch.fx replaces. Default: what torch came with
+        call: the ``__call__`` that the class must have. torch.fx replaces nn.Module's. Default: nn.Module's original
     """
     kind, own = type(module), module.__dict__
     hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or _global_forward_hooks or _global_forward_pre_hooks
@@ -34,7 +34,7 @@ def is_plain(module: Freezable, call: Callable[..., Any] = _CALL) -> bool:
 
 
 class Freezable(nn.Module):
-    """A module of a cell, whose weights may be kept in the form that its kernels multiply."""
+    """The base class of layers and cell modules. With `freeze`, engines may keep packed copies of the weights."""
 
     cell: type[cells.Cell]
     torch_class: ClassVar[type[nn.Module] | None]
@@ -46,16 +46,16 @@ class Freezable(nn.Module):
     _roles: tuple[str, ...]
 
     _frozen = 0
-    """How often the module was frozen, 0 while it is not."""
+    """The number of calls of `freeze` so far if the module is frozen, else 0."""
     _freezings = 0
     _own_state: ClassVar = ("_freezings", "_frozen", "_prepared", "_roles", "backend", "initial")
-    """The names of those that `_settle` sets, and of what comes to them later."""
+    """The attributes of an instance that torch.nn's module for the same cell does not have."""
     initial: Mapping[str, float] = MappingProxyType({})
-    """Initial values of the module's own, by the names that `Cell.initial` has."""
+    """The module's own initial values, by the names that `Cell.initial` uses. They override the cell's."""
     _options: str = ""
-    """The cell's options as its name spells them: a file names no class that is made as a program runs."""
+    """The cell's options as words. Files hold these, because the configured cell is a class made at run time."""
     _declared: type[cells.Cell]
-    """The cell as the class states it, where it has options."""
+    """The cell as the class declares it, before options are applied."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,18 +64,19 @@ class Freezable(nn.Module):
             return
         if not (isinstance(cell, type) and issubclass(cell, cells.Cell)):
             raise TypeError(f"cell of {cls.__name__} should be a class of seqcells.cells.Cell, got {cell!r}")
-        cells.register(cell)  # graphs find it by its name
+        cells.register(cell)  # graphs find the cell by its name
         cls._options, cls._declared = cell.words, cell
         if cell.options:
-            # Of the class it is the cell, of a module what its options make of that.
+            # A module's cell is the class's cell configured with the module's options.
             cls.cell = cast("type[cells.Cell]", property(lambda module: cell.configurations[module._options]))
 
     def _configure(self, options: dict[str, Any], hidden_size: int) -> None:
-        """Take the cell with such options.
+        """Configure the module's cell with the given options.
 
         Raises:
-            TypeError: it has no such option, or none of such a kind; or an option without a default is not given.
-            ValueError: a size is none, or heads do not divide the hidden units.
+            TypeError: the cell has no such option, the value has a wrong type, or an option without a default is not
+                given.
+            ValueError: a size is not positive, or heads do not divide the hidden units.
         """
         for name in options:
             if name not in self.cell.options:
@@ -86,8 +87,7 @@ class Freezable(nn.Module):
         checks.sizes(self.cell, hidden_size)
 
     def _initialise(self, names: Iterable[tuple[str, str]]) -> None:
-        """Set the initial values that the cell says, and the module's own; ``names`` are roles and the parameters that
-        are in them."""
+        """Set the cell's and the module's initial values. ``names`` are pairs of a role and a parameter's name."""
         initial = {**self.cell.initial_values(), **self.initial}
         if initial:
             for role, name in names:
@@ -96,11 +96,11 @@ class Freezable(nn.Module):
                     Weights.initialise(role, self.cell, parameter, initial)
 
     def _take_initial(self, initial: Mapping[str, float] | None, roles: Iterable[str]) -> None:
-        """Take initial values of rows, scalars and biases; ``roles`` are those of the parameters that there are.
+        """Store initial values of rows, scalars and biases. ``roles`` are the roles of the module's parameters.
 
         Raises:
-            ValueError: there is no such row, scalar or bias.
-            TypeError: a value is no number.
+            ValueError: the parameters have no such row, scalar or bias.
+            TypeError: a value is no real number.
         """
         known = [row for role in roles for row in self.cell.rows_of(role)]
         for name, value in (initial or {}).items():
@@ -112,31 +112,31 @@ class Freezable(nn.Module):
             self.initial = dict(initial)
 
     def _beyond_torch(self) -> list[str]:
-        """The names of options in use that torch.nn's module for the same cell has not."""
+        """The names of options in use that torch.nn's module for the same cell does not have."""
         return []
 
     def _told_options(self) -> str:
-        """For a module's representation."""
+        """The cell's options, for the module's ``repr``."""
         return "".join(f", {word}" for word in self._options.split(",") if word)
 
     def _settle(self, backend: str) -> None:
-        """Set the attributes that torch.nn's module for the same cell has not; it has all others."""
+        """Set the attributes that torch.nn's module for the same cell does not have. Needs the other attributes set."""
         self.backend = check_name(backend)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """Forget what is prepared."""
+        """Forget the prepared calls."""
         self._prepared = Prepared()
 
     def _sizes(self) -> dict[str, tuple[int, ...]]:
-        """Of the weights that it must have, by name, in the order of registration."""
+        """The shapes of the weights that the module must have, by name, in the order of registration."""
         raise NotImplementedError
 
     def _assigned(self) -> list[Tensor | None] | None:
-        """What is multiplied instead of the parameters, in their order, if anything is."""
+        """The tensors that a user assigned in the place of the parameters, in their order. None if there are none."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is prepared is for this process and these parameters: copies begin anew, and files are of torch's types.
+        # Prepared calls belong to this process and these parameters. Files hold only types of torch.
         return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -144,21 +144,21 @@ class Freezable(nn.Module):
         self._begin_from_state()
 
     def _begin_from_state(self) -> None:
-        """What is to be done once a copy, or a module of a file, has its attributes."""
+        """Finish a copied or loaded module, whose attributes are set."""
         if self._options:
             self._declared.with_words(self._options)
         self._begin_anew()
 
     def freeze(self) -> Self:
-        """Promise that the weights stay as they are, so that inference calls need not pack them each time.
+        """Promise that the weights do not change, so that inference calls need not pack them each time.
 
-        The CPU engine then keeps packed copies: a second copy of the weights in memory. They are made at the third
-        alike call of the module, or at a stream's first step. Training and other backends are as before. FSDP2 gathers
-        weights anew for each call, so that of those that it shards no copies are kept.
+        The CPU engine then keeps packed copies, a second copy of the weights in memory. It makes them at the third call
+        with the same signature, or at a stream's first step. Training and other backends do not change. FSDP2 gathers
+        weights for each call, so the engine keeps no copies of weights that FSDP2 shards.
 
-        A change that torch counts makes the engine pack anew: an optimizer's step, ``load_state_dict``, an in-place
-        operation, another parameter. A write that torch does not count is excluded by this promise: through ``.data``,
-        through numpy or DLPack memory. After such a write call `freeze` again, or `unfreeze` before.
+        The engine packs again after a change that torch counts: an optimizer's step, ``load_state_dict``, an in-place
+        operation, a replaced parameter. The promise excludes writes that torch does not count: through ``.data``, or
+        through memory shared with numpy or DLPack. After such a write call `freeze` again, or call `unfreeze` before.
 
         Returns:
             The module itself.
@@ -168,6 +168,6 @@ class Freezable(nn.Module):
         return self
 
     def unfreeze(self) -> Self:
-        """Take the promise of `freeze` back: weights are read where they lie, at every call. Returns the module."""
+        """Withdraw the promise of `freeze`: every call reads the weights themselves. Returns the module."""
         self._frozen = 0
         return self

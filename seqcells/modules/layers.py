@@ -1,4 +1,4 @@
-"""The layers that torch.nn has, in their place."""
+"""The layers LSTM, GRU and RNN: drop-in replacements for torch.nn's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .recurrent_layer import RecurrentLayer
 
 
 class UnprojectedLayer(RecurrentLayer):
-    """A `RecurrentLayer` of a cell that allows no projection: no ``proj_size``."""
+    """A `RecurrentLayer` of a cell that allows no projection. It rejects ``proj_size``."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class UnprojectedLayer(RecurrentLayer):
 
 
 class LSTM(RecurrentLayer):
-    """A multi-layer long short-term memory, in place of `torch.nn.LSTM`; arguments as `RecurrentLayer`.
+    """A multi-layer long short-term memory, a replacement for `torch.nn.LSTM`. Arguments: see `RecurrentLayer`.
 
     Equations and sources: `seqcells.cells.LSTM`. ``hx`` is (h_0, c_0).
     """
@@ -66,7 +66,7 @@ class LSTM(RecurrentLayer):
 
 
 class GRU(UnprojectedLayer):
-    """A multi-layer gated recurrent unit, in place of `torch.nn.GRU`; arguments as `RecurrentLayer`.
+    """A multi-layer gated recurrent unit, a replacement for `torch.nn.GRU`. Arguments: see `RecurrentLayer`.
 
     Equations and sources: `seqcells.cells.GRU`.
     """
@@ -81,7 +81,7 @@ class GRU(UnprojectedLayer):
 
 
 class RNN(UnprojectedLayer):
-    """A multi-layer Elman network, in place of `torch.nn.RNN`; arguments as `RecurrentLayer`, and:
+    """A multi-layer Elman network, a replacement for `torch.nn.RNN`. Arguments: see `RecurrentLayer`, and:
 
     Args:
         nonlinearity: ``"tanh"`` or ``"relu"``, the fourth argument. Default: ``"tanh"``
@@ -109,12 +109,12 @@ class RNN(UnprojectedLayer):
     ) -> None:
         if nonlinearity not in cells.RNN_BY_NONLINEARITY:
             raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
-        # Before the rest, which asks for the cell.
+        # Set first: the base class's constructor reads `cell`.
         self.mode = cells.RNN_BY_NONLINEARITY[nonlinearity].name.upper()
         super().__init__(input_size, hidden_size, num_layers, *args, **kwargs)
         self.nonlinearity = nonlinearity
 
     @property
     def cell(self) -> type[cells.Cell]:  # pyright: ignore[reportIncompatibleVariableOverride]  # nobody assigns it
-        # As in torch.nn, where the mode decides; no class, which a file would name, lies in the module's dictionary.
+        # As in torch.nn, the mode decides. The module stores no class, because a file would then name it.
         return cells.REGISTRY[self.mode.lower()]

@@ -1,4 +1,4 @@
-"""What was set on a module's instance in the place of its class's methods, `forward` above all."""
+"""Methods that were replaced on a module's instance, such as `forward`: whether a conversion can keep them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from .subclasses import above_module
 
 
 def why_not(module: nn.Module, kind: type[nn.Module]) -> str | None:
-    """Why a method of ``kind`` that was replaced on the instance keeps it from another class, or None."""
+    """Why a method of ``kind`` that was replaced on the instance prevents a conversion, or None."""
     methods = {name for base in above_module(kind) for name, value in vars(base).items() if callable(value)}
-    # No call of ours goes through flatten_parameters.
+    # Our calls do not use flatten_parameters, so its replacement is harmless.
     for name in sorted(methods & vars(module).keys() - {"flatten_parameters", "forward"}):
         return f"its {name} was replaced on the instance"
     if "forward" not in vars(module):
         return None
     if any(_is_own(each, module, "forward") for each in _inside(vars(module)["forward"])):
         return "its forward was replaced on the instance by a function that holds its class's: replace it after"
-    # As accelerate's hooks do it: what was put in place of `forward` finds it in another attribute.
+    # accelerate's hooks keep the original `forward` in another attribute, where `rebind` can replace it.
     if not any(_is_own(each, module, "forward") for value in vars(module).values() for each in _outside(value)):
         return "its forward was replaced on the instance by another"
     return None
 
 
 def rebind(module: nn.Module, old: nn.Module, kind: type[nn.Module]) -> None:
-    """Let methods of ``old``, as a ``kind``, which the instance's attributes hold be those of ``module``.
+    """Bind methods of ``old`` that are held in the attributes of ``module`` to ``module``.
 
     Args:
-        module: as it is now.
-        old: what it was made of: itself, or the module that it has the attributes of.
+        module: the module after the conversion.
+        old: the module before the conversion: the same object, or the module whose attributes ``module`` got.
         kind: the class that ``old`` had.
     """
     for name, value in vars(module).items():
@@ -61,7 +61,7 @@ def _rebound(value: Any, module: nn.Module, old: nn.Module, kind: type[nn.Module
 
 
 def _is_own(value: Any, module: nn.Module, name: str) -> bool:
-    """Whether it is the class's own method of the instance, or that method's function."""
+    """Whether a value is the method of the module's class, bound to the module, or that method's function."""
     function = getattr(type(module), name)
     return value is function or (
         isinstance(value, types.MethodType) and value.__self__ is module and value.__func__ is function
@@ -69,7 +69,7 @@ def _is_own(value: Any, module: nn.Module, name: str) -> bool:
 
 
 def _outside(value: Any) -> Iterator[Any]:
-    """A value, and what a partial of it is made of: what `rebind` reaches."""
+    """A value and, for a partial, its parts: the values that `rebind` can replace."""
     yield value
     if type(value) is functools.partial:
         for part in (value.func, *value.args, *value.keywords.values()):
@@ -77,7 +77,7 @@ def _outside(value: Any) -> Iterator[Any]:
 
 
 def _inside(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    """What functions in a value have kept for themselves."""
+    """Values that functions hold in closures and default arguments, where `rebind` cannot replace them."""
     seen = set() if seen is None else seen
     for part in _outside(value):
         function = getattr(part, "__func__", part)

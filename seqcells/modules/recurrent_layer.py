@@ -1,4 +1,4 @@
-"""The layer of any cell: a module to the contract of torch.nn's recurrent layers."""
+"""The layer of any cell: a module with the interface of torch.nn's recurrent layers."""
 
 from __future__ import annotations
 
@@ -30,45 +30,46 @@ Kept = dict[str, Tensor | PackedSequence]
 
 
 class RecurrentLayer(Stateful):
-    """A stack of recurrent layers of one cell, to the contract of torch.nn's `RNNBase`.
+    """A stack of recurrent layers of one cell, with the interface of torch.nn's `RNNBase`.
 
     Args:
-        input_size: features of the input.
-        hidden_size: hidden units H.
-        num_layers: layers L. Default: 1
-        bias: whether there are ``bias_ih`` and ``bias_hh``. Default: True
-        batch_first: whether input and output are (N, T, features) instead of (T, N, features); states are
-            not concerned. Default: False
+        input_size: number of features of the input.
+        hidden_size: number of hidden units H.
+        num_layers: number of layers L. Default: 1
+        bias: whether layers have ``bias_ih`` and ``bias_hh``. Default: True
+        batch_first: whether input and output are (N, T, features) instead of (T, N, features). States keep their
+            layout. Default: False
         dropout: probability of zeroing an output of any layer but the last, in training. Default: 0
         bidirectional: whether a second direction reads the sequence backwards. Default: False
-        proj_size: size P of a projection of the hidden state, 0 for none (cells that allow one). Default: 0
-        device, dtype: of the parameters.
+        proj_size: size P of a projection of the hidden state, for cells that allow one; 0 for none. Default: 0
+        device, dtype: device and dtype of the parameters. Default: torch's
         backend: see `seqcells.call.choose`. Default: ``"auto"``
         recurrent_dropout: probability of zeroing a unit of the hidden state that the recurrent product reads, in
-            training, by one mask for all steps of a sequence; the rest is scaled (Gal & Ghahramani 2016). Default: 0
-        zoneout: probability that a unit of a state stays as it was in a step; in evaluation the expectation of that
-            (Krueger et al. 2017). A number for all states, or one for each by name, ``{"h": 0.05, "c": 0.5}``.
-            Default: 0
-        learn_hx: whether the initial states are parameters, which count where a call gives no ``hx`` and, without a
-            ``reset_state``, at each reset: ``initial_h`` (L·D, H or P), ``initial_c`` (L·D, H) and so on by the states'
-            names, zeros at first. Default: False
-        stateful: whether a call without ``hx`` begins with the states that the call before ended with, detached:
-            truncated backpropagation through time. `reset_states` begins anew, ``states`` are those kept; neither is in
-            the `state_dict`. Not for two directions, and not inside of torch.utils.checkpoint, which calls twice.
-            Default: False
-        initial: initial values, of a forget gate's bias for instance: ``{"bias_ih.f": 1.0, "bias_hh.f": 0.0}``. Names
-            are those of biases with a gate, and of the cell's own rows and scalars; see `Cell.initial`, before which
-            they go. Default: none
-        options: those of the cell, by name.
+            training. One mask holds for all steps of a sequence, and the other units are scaled (Gal & Ghahramani
+            2016). Default: 0
+        zoneout: probability that a unit of a state keeps its value in a step. In evaluation the states are the
+            expectation (Krueger et al. 2017). It is a number for all states, or one for each state by name,
+            ``{"h": 0.05, "c": 0.5}``. Default: 0
+        learn_hx: whether the initial states are parameters, zeros at first: ``initial_h`` (L·D, H or P), ``initial_c``
+            (L·D, H) and so on by the states' names. They are used if a call gives no ``hx``, and at each reset without
+            a ``reset_state``. Default: False
+        stateful: whether a call without ``hx`` begins with the final states of the call before, detached: truncated
+            backpropagation through time. `reset_states` forgets the kept states, and ``states`` reads or assigns them.
+            The `state_dict` does not have them. Not for two directions, and not inside of torch.utils.checkpoint, which
+            calls the layer twice. Default: False
+        initial: initial values, for instance of a forget gate's bias: ``{"bias_ih.f": 1.0, "bias_hh.f": 0.0}``. Names
+            are a bias with a gate, or one of the cell's own rows and scalars. They override `Cell.initial`.
+            Default: none
+        options: the cell's options, by name.
 
-    Shapes are those of torch.nn: parameters ``weight_ih_l{k}{_reverse}`` (G·H, features), ``weight_hh_…``
-    (R·H, P or H), ``bias_ih_…``, ``bias_hh_…``, ``weight_hr_…`` (P, H), then the cell's own parameters;
-    all drawn from U(-1/√H, 1/√H), in that order, but for those that the cell gives initial values.
+    Shapes are torch.nn's, with D directions, G gates and R recurrent gates: parameters ``weight_ih_l{k}{_reverse}``
+    (G·H, features), ``weight_hh_…`` (R·H, P or H), ``bias_ih_…``, ``bias_hh_…``, ``weight_hr_…`` (P, H), then the
+    cell's own parameters. All are drawn from U(-1/√H, 1/√H) in this order, except parameters with initial values.
 
     Raises:
-        ValueError, TypeError: as torch.nn, for the constructor's arguments; ValueError for an unknown backend;
-            ValueError for a cell that the layers' inputs do not fit to, for what is no probability, and for states,
-            products and rows that the cell has not; TypeError for options that it has not.
+        ValueError, TypeError: as torch.nn, for the constructor's arguments. ValueError for an unknown backend, for
+            layers' inputs that the cell does not allow, and for a number that is no probability. ValueError for states,
+            products and rows that the cell does not have; TypeError for options that it does not have.
     """
 
     mode: str
@@ -98,7 +99,7 @@ class RecurrentLayer(Stateful):
     ) -> None:
         nn.Module.__init__(self)
         self.dropout = float(dropout)
-        if proj_size and "proj_size" in self.cell.options:  # a size of the cell's own
+        if proj_size and "proj_size" in self.cell.options:  # the cell itself has a size of this name
             options["proj_size"], proj_size = proj_size, 0
         if proj_size and not self.cell.projection:
             raise ValueError(f"proj_size argument is not supported for the {self.cell.name} cell")
@@ -140,8 +141,8 @@ class RecurrentLayer(Stateful):
         return sizes
 
     def reset_parameters(self) -> None:
-        """Draw all weights and biases from U(-1/√H, 1/√H), in the order of registration; then set what the cell and
-        ``initial`` say. Learnt initial states become zeros."""
+        """Draw all weights and biases from U(-1/√H, 1/√H), in the order of registration. Then set the initial values of
+        the cell and of ``initial``. Learnt initial states become zeros."""
         stdv, learnt = 1.0 / math.sqrt(self.hidden_size), self._learnt_names()
         for name, weight in self.named_parameters():
             if name.removeprefix("parametrizations.").partition(".")[0] in learnt:
@@ -174,41 +175,40 @@ class RecurrentLayer(Stateful):
         Args:
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or
                 a PackedSequence.
-            hx: the initial states, a tensor or, for cells of several states, a tuple: (L·D, N, H or P), the
-                others (L·D, N, H), or as large as the cell says; without N if unbatched. Default: zeros, or what
-                is learnt, or for a stateful layer what the call before ended with
-            lengths: (N,) integers on any device, in any order, 0 allowed: the output is zero past a
-                sequence's length, the final state is the one at it, and the backward direction starts there.
-                What the input holds past it does not matter. Not with a PackedSequence, which has its own.
-            reset: bool, the time and batch axes of the input (of the padded one for a PackedSequence):
-                ``reset[t]`` is a boundary between t-1 and t, an episode that ended there. Nothing crosses
-                it, no value and no gradient, in any layer or direction: the state becomes zeros, or
-                ``reset_state``, before step t, in the backward direction before step t-1. ``hx`` counts up
-                to the first boundary; flags past a length count for nothing.
-            reset_state: shaped like hx, gradient flows to it. Default: zeros, or what is learnt
-            keep: names of values of all steps that are returned besides, such as an LSTM's cell states,
-                ``keep=("c",)``. Each call says what it keeps: the next one is again as torch.nn has it. A name is
-                that of a state (after the step), of a value that the cell's `step` returns or names
-                (``"forget"``), or of a gate that it puts through one activation (``"f"``: the same). It means
-                the last layer, whose output is returned; ``"c_l0"`` means the first, as parameters are named.
-                Default: none
-            streams: by name what the cell reads besides its input, floating-point numbers of the input's dtype, or
-                truths or integers. Axes are as the cell says: "TBH" (T, N, H), "TB" (T, N), "BH" (N, H); with
-                ``batch_first`` N before T, without N if unbatched, padded for a PackedSequence. All layers and
-                directions read the same, unless one axis more comes first: (L·D, T, N, H). What they hold past a
-                sequence's length does not matter. Gradients flow to them
+            hx: the initial states, a tensor or, for cells of several states, a tuple. The first state is
+                (L·D, N, H or P), the next are (L·D, N, H), or as the cell declares; without N if unbatched.
+                Default: zeros, or the learnt states, or for a stateful layer the final states of the call before
+            lengths: (N,) integers on any device, in any order, 0 allowed. The output is zero past a sequence's
+                length, and the final state is the state at the length. The backward direction starts there. Input past
+                the length does not matter. Not allowed with a PackedSequence, which has its own lengths.
+            reset: bool, with the time and batch axes of the input (of the padded input for a PackedSequence).
+                ``reset[t]`` is a boundary between t-1 and t, for instance the end of an episode. No value and no
+                gradient crosses it, in any layer or direction. The state becomes zeros, or ``reset_state``, before
+                step t, in the backward direction before step t-1. ``hx`` holds up to the first boundary. Flags
+                past a length are ignored.
+            reset_state: shaped like hx. Gradients flow to it. Default: zeros, or the learnt states
+            keep: names of values that are also returned for all steps, such as an LSTM's cell states,
+                ``keep=("c",)``. It holds for this call only. A name may be a state (after the step), or a value that
+                the cell's `step` returns or names (``"forget"``). It may also be a gate that goes through one
+                activation (``"f"``: the same value). ``"c"`` is the value of the last layer, whose output is returned.
+                ``"c_l0"`` is the value of the first layer, as parameters are named. Default: none
+            streams: further inputs of the cell by name: floating-point numbers of the input's dtype, bools or
+                integers. The cell declares the axes: "TBH" (T, N, H), "TB" (T, N), "BH" (N, H). With ``batch_first``
+                N comes before T. Unbatched streams lack N. For a PackedSequence they are padded. All layers and
+                directions read the same values, unless one more axis comes first: (L·D, T, N, H). Values past a
+                sequence's length do not matter. Gradients flow to streams.
 
         Returns:
-            The output (…, D·H or D·P, or as large as the cell says), in the form of the input, and the final
-            states, in the form of hx. With
-            ``keep`` also a dict of the values by name, each in the form of the output: (…, D·size), zero past a
-            sequence's length; a number of each sequence or head counts as one unit of each.
+            The output (…, D·H or D·P, or as the cell declares), in the form of the input; and the final states, in
+            the form of hx. With ``keep`` also a dict of the kept values by name, each in the form of the output:
+            (…, D·size), zero past a sequence's length. A value that is one number for each sequence or head has one
+            unit for each.
 
         Raises:
             ValueError, RuntimeError: as torch.nn.
             TypeError, ValueError, RuntimeError: for ``lengths``, ``reset``, ``reset_state`` or streams of the
-                wrong dtype, value or size; for a stream that is missing; for ``keep`` that names no value.
-            RuntimeError: a backend that was asked for by name cannot run here, or cannot do this.
+                wrong dtype, value or size; for a missing stream; for a name in ``keep`` that is no value.
+            RuntimeError: a backend that was asked for by name cannot run here, or cannot run this call.
         """
         like = None
         if isinstance(input, PackedSequence) and torch.compiler.is_exporting():
@@ -273,7 +273,7 @@ class RecurrentLayer(Stateful):
         )
 
         def in_form(values: Tensor) -> Tensor | PackedSequence:
-            """In that of the input."""
+            """The values in the form of the layer's input."""
             if batch_sizes is not None:
                 return PackedSequence(values, batch_sizes, sorted_indices, unsorted_indices)
             return values if batched else values.squeeze(0 if self.batch_first else 1)
@@ -281,7 +281,7 @@ class RecurrentLayer(Stateful):
         output = in_form(found)
         if not batched:
             final = tuple(state.squeeze(1) for state in final)
-        if like and isinstance(output, Tensor):  # only calls of tensors are like others
+        if like and isinstance(output, Tensor):  # only calls with tensors are prepared
             steps_first = x.transpose(0, 1) if self.batch_first else x
             given = self._call(x, weights), steps_first, self._states(hx), weights, zeros
             self._prepared.remember(like, self, *given, output, final, streams)
@@ -293,16 +293,16 @@ class RecurrentLayer(Stateful):
         return output, new
 
     _forward = forward
-    """What `forward` is for as long as nobody has put another in its place."""
+    """This class's `forward`. `is_plain` compares it to find an override."""
 
     def plan(
         self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None, keep: Sequence[str] = ()
     ) -> Choice:
-        """The backend that ``forward`` would run for such arguments, and why."""
+        """The backend that ``forward`` would run for these arguments, and why."""
         return choose.explain(self._call(input, self._weights(), lengths=lengths, reset=reset, keep=keep), self.backend)
 
     def _call(self, input: Tensor | PackedSequence, weights: list[Weights], **given: Any) -> Call:
-        """What `seqcells.call.choose` needs to know of such arguments."""
+        """The `Call` that `seqcells.call.choose` reads for these arguments."""
         packed, like, batch_first = None, input, False
         if isinstance(like, PackedSequence):
             like, packed, *_ = like
@@ -316,16 +316,16 @@ class RecurrentLayer(Stateful):
         return call_of(self._cell_of_call(), "layers", like, weights[0], **options)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """The layer one step per call, the stream holding the states: ``output = stream(input)``. See `Stream`."""
+        """A `Stream` of the layer: it holds the states and computes one step per call, ``output = stream(input)``."""
         return Stream(self, batch_size)
 
     @classmethod
     def from_torch(cls, module: nn.Module, *, backend: str = "auto") -> Self:
-        """This class in place of torch.nn's, with the same parameters, not copies. Errors: `convert`."""
+        """A module of this class that shares the Parameter objects of torch.nn's ``module``. Errors: `convert`."""
         return convert.from_torch(module, cls, backend=backend)
 
     def to_torch(self) -> nn.Module:
-        """torch.nn's module with the same parameters, not copies. Errors: `convert`."""
+        """A torch.nn module that shares this module's Parameter objects. Errors: `convert`."""
         return convert.as_torch(self)
 
     def _weights(self) -> list[Weights]:

@@ -1,7 +1,7 @@
-"""What a layer does to its states against overfitting: recurrent dropout and zoneout, of any cell.
+"""Regularisation of a layer's states, for any cell: recurrent dropout and zoneout.
 
-Either is a transformation of the cell (`seqcells.derive.transformed`), and masks that are drawn here, by torch's
-generator. So they are the same whichever backend runs, and gradients of any order, graphs and transforms are those of
+Each option is a transformation of the cell (`seqcells.derive.transformed`) that reads masks. The masks are drawn here,
+by torch's generator, so they are the same for every backend. Gradients of any order, graphs and transforms work as for
 any cell.
 """
 
@@ -23,17 +23,17 @@ from .arguments import Arguments
 
 
 class Regularised(Arguments):
-    """The part of a layer that has these options. They may be assigned at any time, as torch's ``dropout``."""
+    """The part of a layer with these options. Users may assign them at any time, like torch.nn's ``dropout``."""
 
     recurrent_dropout: float = 0.0
     zoneout: float | Mapping[str, float] = 0.0
     _own_state = (*Arguments._own_state, "recurrent_dropout", "zoneout")
 
     def _regularise(self, recurrent_dropout: Any, zoneout: Any) -> None:
-        """Take these options.
+        """Check and set the options.
 
         Raises:
-            ValueError: one is no probability, the cell has no such state, or no product of its hidden state.
+            ValueError: a value is no probability, the cell has no such state, or no product of its hidden state.
         """
         _check("recurrent_dropout", recurrent_dropout)
         for probability in zoneout.values() if isinstance(zoneout, Mapping) else [zoneout]:
@@ -50,11 +50,11 @@ class Regularised(Arguments):
         return [name for name in ("recurrent_dropout", "zoneout", "learn_hx") if getattr(self, name)]
 
     def _is_regularised(self) -> bool:
-        """Whether a call has to do with these options in the module's mode."""
+        """Whether an option affects a call in the module's mode."""
         return bool((self.training and self.recurrent_dropout) or self.zoneout)
 
     def _zoned(self) -> dict[str, float]:
-        """The states that there is zoneout of, in the cell's order, and its probabilities."""
+        """The states with zoneout, in the cell's order, and their probabilities."""
         states = self.cell.states
         given = self.zoneout if isinstance(self.zoneout, Mapping) else dict.fromkeys(states, self.zoneout)
         order = *(name for name in states if name in given), *(name for name in given if name not in states)
@@ -68,14 +68,17 @@ class Regularised(Arguments):
         return _transformed(self.cell, self.proj_size, drops, self._zoned())
 
     def _weights_of_call(self, weights: Sequence[Weights]) -> Sequence[Weights]:
-        """The weights as the cell has them, a projection's among its own."""
+        """The weights for `_cell_of_call`. A transformed cell has the projection's weight among its own parameters."""
         if not self.proj_size or not self._is_regularised():
             return weights
         names = _transformed(self.cell, self.proj_size, False, ()).own_names()
         return [w.with_projection(self.cell, names) for w in weights]
 
     def _masks(self, input: Tensor, steps: int, batch: int) -> dict[str, Tensor]:
-        """The masks of all layers and directions by the streams' names: drawn in training, else their expectation."""
+        """The masks of all layers and directions, by their streams' names.
+
+        In training they are drawn. In evaluation a mask is its expectation, the probability.
+        """
         paths, sizes = self.num_layers * (2 if self.bidirectional else 1), self._state_sizes()
         found = {}
         if self.training and self.recurrent_dropout:
@@ -88,19 +91,19 @@ class Regularised(Arguments):
         return found
 
     def _told_others(self) -> str:
-        """For a module's representation."""
+        """The options in use, for the module's ``repr``."""
         return "".join(f", {name}={getattr(self, name)}" for name in self._beyond_torch())
 
 
 def _transformed(cell: type[Cell], proj_size: int, drops: bool, zoned: Iterable[str]) -> type[Cell]:
-    """The cell with the transformations that options ask for, ``zoned`` the states that there is zoneout of."""
+    """The cell with the transformations that the options ask for. ``zoned`` are the states with zoneout."""
     ways = [f"projection({proj_size})"] if proj_size else []
     ways += ["recurrent_dropout"] if drops else []
     names = ",".join(zoned)
     ways += [f"zoneout({names})"] if names else []
     if ways:
         _make(cell, WITH.join(ways))
-    for way in ways:  # a compiler follows this, not how classes are made
+    for way in ways:  # torch.compile can trace this loop, but not the creation of classes
         cell = cell.transformations[way]
     return cell
 

@@ -1,4 +1,4 @@
-"""Layers, or cell modules, of any sizes and cells, one upon the other."""
+"""Stacks of layers, or of cell modules, with different sizes and cells."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Connections = str | None | Sequence[str | None]
 EachStates = Sequence[States | None] | None
-"""The states of each layer, or None for those that it begins with by itself."""
+"""The states of each layer. None for a layer means the layer's own default."""
 
 
 class Stacked(nn.Module):
-    """The part that stacks of layers and of cell modules have in common: what lies between them."""
+    """The common part of stacks of layers and of cell modules: dropout, connections and norms between the modules."""
 
     input_size: int
     output_size: int
@@ -46,8 +46,10 @@ class Stacked(nn.Module):
         probability: float,
         layer_norm: bool,
     ) -> None:
-        """Make what lies between modules; ``sizes`` are the features of each one's input and of what is made of its
-        output."""
+        """Make the parts between modules.
+
+        ``sizes`` are pairs for each module: the features of its input, and of its output after the merge of directions.
+        """
         checks.probability(probability)
         for k, ((_, below), (features, _)) in enumerate(pairwise(sizes), start=1):
             if features != below:
@@ -74,7 +76,7 @@ class Stacked(nn.Module):
         self._last, self.input_size, self.output_size = count - 1, sizes[0][0], sizes[-1][1]
 
     def _connected(self, k: int, input: Tensor, output: Tensor) -> Tensor:
-        """What is made of the input (…, features) and the output (…, units) of module k."""
+        """Dropout, connection and norm after module k, for its input (…, features) and output (…, units)."""
         if self.dropout and self.training and k < self._last:
             output = dropout(output, self.dropout)
         if str(k) in self.connections:
@@ -83,28 +85,28 @@ class Stacked(nn.Module):
 
 
 class Stack(Stacked):
-    """Layers of different sizes and cells, one upon the other: each reads what is made of the output below it.
+    """A stack of layers with different sizes and cells. Each layer reads the output of the layer below.
 
     Args:
-        layers: `RecurrentLayer`, of one ``batch_first``, each with the ``input_size`` that the one below gives. They
-            may have several layers and two directions themselves.
-        connection: what is made of the input and the output of a layer: None for the output, ``"residual"`` for their
-            sum, ``"highway"`` for a learnt mixture; see `seqcells.modules.connections`. One name is for all layers but
-            the first, a sequence has an entry for each. Default: None
+        layers: `RecurrentLayer` modules with the same ``batch_first``. Each has the ``input_size`` that the layer below
+            gives. Each may itself have several layers and two directions.
+        connection: the combination of a layer's input and output: None for the output, ``"residual"`` for their sum,
+            ``"highway"`` for a learnt mixture; see `seqcells.modules.connections`. One name holds for all layers but
+            the first. A sequence has an entry for each layer. Default: None
         dropout: probability of zeroing an output of any layer but the last, before the connection, in training.
             Default: 0
-        layer_norm: whether what any layer but the last gives is normalised over its units, after the connection, by
-            torch.nn.LayerNorm. Default: False
-        merge: what is made of the outputs of two directions: ``"concat"``, ``"sum"``, ``"mul"`` or ``"average"``.
+        layer_norm: whether torch.nn.LayerNorm normalises the output of any layer but the last over its units, after
+            the connection. Default: False
+        merge: how the outputs of two directions are merged: ``"concat"``, ``"sum"``, ``"mul"`` or ``"average"``.
             Default: ``"concat"``
 
     Attributes:
-        layers, connections, norms: the parts, by their number from 0.
-        input_size, output_size: features of the input of the first and of what the last gives.
+        layers, connections, norms: the parts, by the layer's number, counted from 0.
+        input_size, output_size: numbers of features of the stack's input and output.
 
     Raises:
-        TypeError: for what is no `RecurrentLayer`.
-        ValueError: for sizes that do not fit together, an unknown connection or merge, no layers, and for what is no
+        TypeError: for a layer that is no `RecurrentLayer`.
+        ValueError: for sizes that do not match, an unknown connection or merge, no layers, and a ``dropout`` that is no
             probability.
     """
 
@@ -155,19 +157,19 @@ class Stack(Stacked):
         Args:
             input: (T, N, input_size), (N, T, input_size) with ``batch_first``, (T, input_size) unbatched, or a
                 PackedSequence.
-            hx: a sequence of each layer's initial states, in the form of its own ``hx`` or None. Default: those that
-                each layer begins with by itself
-            lengths, reset: as of `RecurrentLayer`.
-            reset_state: like hx. Default: those that each layer begins anew with by itself
-            streams: each goes to all layers whose cells read one of its name.
+            hx: a sequence of each layer's initial states, in the form of the layer's own ``hx`` or None. Default: each
+                layer's own default
+            lengths, reset: as in `RecurrentLayer`.
+            reset_state: like hx. Default: each layer's own default
+            streams: inputs by name. Each goes to all layers whose cells read a stream of this name.
 
         Returns:
-            What the last layer gives (…, output_size), in the form of the input, zero past a sequence's length; and a
-            tuple of the layers' final states.
+            The output of the last layer (…, output_size), in the form of the input, zero past a sequence's length; and
+            a tuple of the layers' final states.
 
         Raises:
             TypeError: for a stream that no layer's cell reads.
-            RuntimeError: for ``hx`` or ``reset_state`` of another number of layers.
+            RuntimeError: for ``hx`` or ``reset_state`` with another number of entries than layers.
             ValueError, RuntimeError, TypeError: as `RecurrentLayer`.
         """
         count = len(self.layers)
@@ -176,7 +178,7 @@ class Stack(Stacked):
         _check_streams(self.layers, streams)
         if lengths is not None:
             lengths = self._checked(lengths, input)
-            if lengths is not None and "0" in self.connections:  # what lies past a length must not reach its gradients
+            if lengths is not None and "0" in self.connections:  # padding must not reach the connection's gradients
                 input = self._within(lengths, input)
         finals: list[States] = []
         value = input
@@ -195,13 +197,13 @@ class Stack(Stacked):
         return value, tuple(finals)
 
     def _passed_on(self, k: int, input: Tensor, output: Tensor) -> Tensor:
-        """What layer k gives to the one above, or to the caller."""
+        """The output of layer k for the layer above, or for the caller: merged, then `_connected`."""
         if self.layers[k].bidirectional:
             output = merged(self.merge, output)
         return self._connected(k, input, output)
 
     def _checked(self, lengths: Any, input: Tensor | PackedSequence) -> Any:
-        """The lengths as a tensor on the input's device; those of a PackedSequence are refused by its first layer."""
+        """The lengths as a tensor on the input's device. With a PackedSequence the first layer rejects them later."""
         if isinstance(input, PackedSequence) or input.dim() not in (2, 3):
             return lengths
         batch, steps = (1, input.shape[0]) if input.dim() == 2 else input.shape[:2]
@@ -210,27 +212,27 @@ class Stack(Stacked):
         return checks.lengths(given.reshape(-1) if input.dim() == 2 else given, steps, batch, input.device)
 
     def _within(self, lengths: Tensor, value: Tensor | PackedSequence) -> Tensor | PackedSequence:
-        """Zeros past the ends of sequences."""
+        """The values, with zeros past the ends of sequences."""
         if isinstance(value, PackedSequence):
             return value
         return value.masked_fill(~valid_places(lengths, value, self.batch_first).unsqueeze(-1), 0)
 
     def reset_states(self, rows: Tensor | None = None) -> None:
-        """Let the layers that are stateful begin anew; see `RecurrentLayer.reset_states`."""
+        """Forget the kept states of stateful layers; see `RecurrentLayer.reset_states`."""
         for layer in self.layers:
             layer.reset_states(rows)
 
     def stream(self, batch_size: int = 1) -> StackStream:
-        """The stack one step per call, the stream holding the states: ``output = stream(input)``."""
+        """A stream of the stack: it holds the states and computes one step per call, ``output = stream(input)``."""
         return StackStream(self, batch_size)
 
 
 class StackStream:
-    """A stack's states, and the function that moves them on by one step; see `seqcells.modules.stream.Stream`.
+    """A stack's states, with a call that computes one time step; see `seqcells.modules.stream.Stream`.
 
     Args:
-        stack: of layers of one direction.
-        batch_size: rows N that are stepped together. Default: 1
+        stack: a stack whose layers have one direction.
+        batch_size: number of rows N that are stepped together. Default: 1
     """
 
     def __init__(self, stack: Stack, batch_size: int = 1) -> None:
@@ -239,7 +241,7 @@ class StackStream:
 
     @property
     def state(self) -> tuple[States, ...]:
-        """The states of all layers, as ``hx`` of the stack. They may be written to."""
+        """The states of all layers, in the form of the stack's ``hx``. Callers may write to them."""
         return tuple(stream.state for stream in self.streams)
 
     @state.setter
@@ -248,14 +250,16 @@ class StackStream:
             stream.state = state
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Begin anew in all rows, or where ``rows`` (N,) bool is set."""
+        """Set the initial states again, in all rows or in the rows where ``rows`` (N,) bool is set."""
         for stream in self.streams:
             stream.reset(rows)
 
     @torch.no_grad()
     def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
-        """One step: input (N, input_size) → what the last layer gives (N, output_size), good until the step after
-        next."""
+        """Compute one step: input (N, input_size) → the last layer's output (N, output_size).
+
+        The output is valid until the step after the next one, which may overwrite it.
+        """
         _check_streams(self.stack.layers, streams)
         value = input
         for k, stream in enumerate(self.streams):
@@ -264,14 +268,14 @@ class StackStream:
 
 
 class StackedCells(Stacked):
-    """Cell modules of different sizes and cells, one upon the other: one time step of all.
+    """A stack of cell modules with different sizes and cells. A call computes one time step of all.
 
     Args:
-        cells: `RecurrentCell`, each with the ``input_size`` that the one below gives.
-        connection, dropout, layer_norm: as of `Stack`.
+        cells: `RecurrentCell` modules. Each has the ``input_size`` that the module below gives.
+        connection, dropout, layer_norm: as in `Stack`.
 
     Raises:
-        TypeError: for what is no `RecurrentCell`.
+        TypeError: for a module that is no `RecurrentCell`.
         ValueError: as `Stack`.
     """
 
@@ -289,15 +293,15 @@ class StackedCells(Stacked):
         self._make_between(cells, sizes, connection, dropout, layer_norm)
 
     def forward(self, input: Tensor, hx: EachStates = None, **streams: Tensor) -> tuple[Tensor, tuple[States, ...]]:
-        """One step.
+        """Compute one time step.
 
         Args:
             input: (N, input_size), or (input_size,) unbatched.
-            hx: a sequence of each cell's states, in the form of its own ``hx`` or None. Default: zeros
-            streams: each goes to the cells that read it.
+            hx: a sequence of each cell's states, in the form of the cell's own ``hx`` or None. Default: zeros
+            streams: inputs by name. Each goes to the cells that read it.
 
         Returns:
-            What the last gives (N, output_size), and a tuple of the cells' new states.
+            The output of the last cell (N, output_size), and a tuple of the cells' new states.
         """
         count = len(self.cells)
         starts = [None] * count if hx is None else _each("hx", hx, count)
@@ -324,7 +328,7 @@ def _check(modules: Sequence[Any], kind: type[nn.Module]) -> None:
 
 
 def _each(name: str, given: Sequence[T], count: int) -> Sequence[T]:
-    """An entry for each module."""
+    """The given sequence. RuntimeError if it does not have one entry for each module."""
     if not isinstance(given, (tuple, list)) or len(given) != count:
         size = len(given) if isinstance(given, (tuple, list)) else f"one {type(given).__name__}"
         raise RuntimeError(f"Expected {name} of {count} entries, one for each module, got {size}")
@@ -332,7 +336,7 @@ def _each(name: str, given: Sequence[T], count: int) -> Sequence[T]:
 
 
 def _read(module: Any, streams: dict[str, Tensor]) -> dict[str, Any]:
-    """The streams that a module's cell reads."""
+    """The streams among ``streams`` that a module's cell reads."""
     return {name: stream for name, stream in streams.items() if name in names(module.cell)}
 
 

@@ -1,4 +1,4 @@
-"""Layers that keep their states from batch to batch, for truncated backpropagation through long sequences."""
+"""Layers that keep their states from batch to batch, for truncated backpropagation through time."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TWO_WAYS = "a bidirectional layer cannot be stateful: its second direction begin
 
 
 class Stateful(Regularised):
-    """The part of a layer that keeps states. The option may be assigned at any time, as torch's ``dropout``.
+    """The part of a layer that keeps states. Users may assign the option at any time, like torch.nn's ``dropout``.
 
-    States are no part of the `state_dict` and no buffers, so that files are those of torch.nn and no data-parallel
+    The kept states are not in the `state_dict`, so files match torch.nn's. They are no buffers, so no data-parallel
     wrapper sends one process's states to another.
     """
 
     stateful: bool = False
-    """Whether a call begins with the states that the call before it ended with."""
+    """Whether a call begins with the final states of the call before."""
     _carried: tuple[Tensor, ...] | None = None
     _anew: Tensor | None = None
-    """Which of the sequences begin anew with the next call, (N,) bool."""
+    """The mask of sequences that begin with initial states at the next call, (N,) bool."""
     _own_state = (*Regularised._own_state, "stateful", "_carried", "_anew")
 
     def _keep_states(self, stateful: bool, bidirectional: bool) -> None:
-        """Take the option.
+        """Check and set the option.
 
         Raises:
-            TypeError: it is neither true nor false.
+            TypeError: ``stateful`` is no bool.
             ValueError: the layer is bidirectional.
         """
         if not isinstance(stateful, bool):
@@ -50,8 +50,10 @@ class Stateful(Regularised):
 
     @property
     def states(self) -> States | None:
-        """The states that the next call of a stateful layer begins with, in the form of hx; None for those of a layer
-        that is called for the first time. They may be assigned, as when training goes on from a file."""
+        """The states that the next call of a stateful layer begins with, in the form of hx. None means initial states.
+
+        They may be assigned, for instance when training continues from a file.
+        """
         carried, anew = self._carried, self._anew
         if carried is None:
             return None
@@ -68,14 +70,14 @@ class Stateful(Regularised):
         self._carry(new)
 
     def reset_states(self, rows: Tensor | None = None) -> None:
-        """Let a stateful layer's next call begin anew, with zeros or what is learnt.
+        """Let a stateful layer's next call begin with its initial states, zeros or the learnt ones.
 
         Args:
-            rows: (N,) bool, the sequences of the batch that begin anew; the others go on. Default: all, and the next
-                batch may be of another size
+            rows: (N,) bool, the sequences of the batch that begin with initial states. The other sequences keep their
+                states. Default: all sequences, and the next batch may have another size
 
         Raises:
-            TypeError, RuntimeError: ``rows`` of another dtype or size.
+            TypeError, RuntimeError: for ``rows`` of another dtype or size.
         """
         carried, anew = self._carried, self._anew
         if rows is None:
@@ -85,7 +87,7 @@ class Stateful(Regularised):
             self._anew = chosen if anew is None else anew | chosen
 
     def _renewed(self, anew: Tensor, index: int, state: Tensor) -> Tensor:
-        """A state that has its initial value where sequences begin anew; what is learnt gets gradients."""
+        """The state with initial values in the sequences of the mask ``anew``. Learnt initial values get gradients."""
         batched = state if state.dim() == 3 else state.unsqueeze(1)
         initial = batched.new_zeros(())
         if self.learn_hx:
@@ -93,11 +95,11 @@ class Stateful(Regularised):
         return torch.where(anew.view(1, -1, 1), initial, batched).reshape(state.shape)
 
     def _begins_with(self, input: Tensor | PackedSequence) -> States | None:
-        """The states of a stateful layer's call that is given none.
+        """The initial states of a stateful layer's call without ``hx``. None if no states are kept.
 
         Raises:
             ValueError: the layer is bidirectional.
-            RuntimeError: the states are those of another number of sequences.
+            RuntimeError: the kept states have another number of sequences than the input.
         """
         if self.bidirectional:
             raise ValueError(TWO_WAYS)
@@ -110,15 +112,15 @@ class Stateful(Regularised):
             words = "reset_states() lets the next batch be of another size"
             raise RuntimeError(f"the layer keeps the states of {kept}, got an input of {given}: {words}")
         dtype = input.dtype if isinstance(input, Tensor) else input.data.dtype
-        if carried[0].dtype != dtype and dtype.is_floating_point:  # autocast left them in its own
+        if carried[0].dtype != dtype and dtype.is_floating_point:  # the last call ran under autocast, in its dtype
             self._carried = tuple(state.to(dtype) for state in carried)
         return self.states
 
     def _carry(self, states: States | None) -> None:
-        """Keep copies of states for the next call, without what led to them.
+        """Keep detached copies of the states for the next call.
 
         Raises:
-            RuntimeError: somebody transforms or traces the call, and the states would be of no use outside of that.
+            RuntimeError: a transform or trace is active, outside of which the states have no meaning.
         """
         self._anew = None
         if states is None:
@@ -131,7 +133,7 @@ class Stateful(Regularised):
         if torch.compiler.is_compiling():
             self._carried = tuple(state.detach().clone() for state in given)
             return
-        with torch.inference_mode(False):  # a later call's gradients may need them
+        with torch.inference_mode(False):  # autograd cannot save inference tensors for a later call
             self._carried = tuple(state.detach().clone() for state in given)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -144,12 +146,12 @@ class Stateful(Regularised):
 
 
 def _batch_of(states: tuple[Tensor, ...]) -> int | None:
-    """The number of sequences whose states they are, None for one without a batch axis."""
+    """The number of sequences of the states, or None for unbatched states."""
     return states[0].shape[1] if states[0].dim() == 3 else None
 
 
 def _are_anothers(states: tuple[Tensor, ...]) -> bool:
-    """Whether states are those of a transform or a trace, which outside of it are none."""
+    """Whether the states belong to a transform or trace, outside of which they have no meaning."""
     if context.in_transform() or is_tracing():
         return True
     return any(isinstance(state, torch._subclasses.FakeTensor) for state in states)

@@ -1,4 +1,4 @@
-"""A layer one step per call, for those who wait for each step: streaming speech, a policy in its environment."""
+"""A layer that computes one step per call, for uses that need each step at once: streaming speech, or a policy."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """A layer's states, and the function that moves them on by one step: ``output = stream(input)``.
+    """A layer's states, with a call that computes one time step: ``output = stream(input)``.
 
-    For inference: nothing is differentiated. Where the CPU engine runs the layer, memory is allocated once and a step
-    is one call of the engine. Elsewhere a step is a call of the layer with T = 1, as it is for a layer with hooks, with
-    a ``forward`` of somebody else's or with dropout or zoneout, under autocast, and where somebody traces or watches.
-    Weights are read at each step, so a change of them counts at once, as does one of the layer's class, mode, backend
-    or precision, or of `seqcells.settings`.
+    A stream is for inference, without gradients. If the backend's engine can prepare the call, as the CPU engine can, a
+    step is one call of the engine. It then works on memory that is allocated once. Otherwise a step is a call of the
+    layer with T = 1: with hooks, an overridden ``forward``, dropout or zoneout, and under autocast, a transform or a
+    trace. Each step reads the weights, so their changes take effect at once. So do changes of the layer's class, mode,
+    backend or precision, and of `seqcells.settings`.
 
     Args:
-        layer: not bidirectional; its dtype and device are the stream's.
-        batch_size: rows N that are stepped together. Default: 1
+        layer: a layer with one direction. The stream has its dtype and device.
+        batch_size: number of rows N that are stepped together. Default: 1
 
     Raises:
-        ValueError: for a bidirectional layer, whose second direction begins at the end; for a stateful one, which keeps
-            its states itself.
+        ValueError: for a bidirectional layer, whose second direction begins at the end; for a stateful layer, which
+            keeps its states itself.
     """
 
     def __init__(self, layer: RecurrentLayer, batch_size: int = 1) -> None:
@@ -47,18 +47,18 @@ class Stream:
         self.batch_size = batch_size
         weight = layer._weights()[0].first.detach()
         shapes = [(layer.num_layers, batch_size, size) for size in layer._state_sizes()]
-        # What is allocated in inference mode could not be written to outside of it.
+        # Tensors that are allocated in inference mode cannot be written to outside of it.
         with torch.inference_mode(False):
-            # Two of each: a step reads one and writes the other.
+            # Two sets of states: a step reads one set and writes the other.
             self._states = [[weight.new_zeros(shape) for shape in shapes] for _ in range(2)]
             self._input = weight.new_empty((batch_size, layer.input_size))
-        # Of each layer, where it writes its output too.
+        # Each layer's hidden state, where the layer also writes its output.
         self._hidden = [list(states[0]) for states in self._states]
         self._outputs = [hidden[-1] for hidden in self._hidden]
         self._extents = [[(s.data_ptr(), s.data_ptr() + s.nbytes) for s in states] for states in self._states]
         self._shape, self._dtype = self._input.shape, self._input.dtype
         self._now = 0
-        # What the kernels' call was prepared for, and the call, if they have one.
+        # The signature of the prepared call, and the prepared call, or None.
         self._like: Likeness | None = None
         self._inference: Inference | None = None
         if layer.learn_hx:
@@ -69,7 +69,10 @@ class Stream:
 
     @property
     def state(self) -> Tensor | tuple[Tensor, ...]:
-        """The states, as ``hx`` of the layer: (L, N, H or P), the others (L, N, H). They may be written to."""
+        """The states in the form of the layer's ``hx``: the first (L, N, H or P), the next (L, N, H).
+
+        Callers may write to them.
+        """
         states = self._states[self._now]
         return states[0] if len(states) == 1 else tuple(states)
 
@@ -84,11 +87,10 @@ class Stream:
             state.copy_(value.detach())
 
     def reset(self, rows: Tensor | None = None) -> None:
-        """Begin anew with zeros, or the initial states that the layer has learnt, in all rows or where ``rows`` (N,)
-        bool is set.
+        """Set the initial states again, zeros or the learnt ones, in all rows or where ``rows`` (N,) bool is set.
 
         Raises:
-            TypeError, RuntimeError: ``rows`` of another dtype or size.
+            TypeError, RuntimeError: for ``rows`` of another dtype or size.
         """
         if rows is not None:
             rows = checks.rows(rows, self.batch_size, self._input.device)
@@ -104,20 +106,22 @@ class Stream:
 
     @torch.no_grad()
     def _begin(self, states: Sequence[Tensor], chosen: Tensor | None) -> None:
-        """Write to states the initial ones that the layer has learnt."""
+        """Write the learnt initial states to the rows of ``states`` in the mask ``chosen``, or to all rows for None."""
         learnt = self.layer._states(self.layer._initial_states(self._batched(self._input), None))
         for state, initial in zip(states, learnt, strict=True):
             state.copy_(initial if chosen is None else torch.where(chosen, initial, state))
 
     def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
-        """One step: input (N, input_size) → the last layer's output (N, H or P), good until the step after next.
+        """Compute one step: input (N, input_size) → the last layer's output (N, H or P).
 
-        ``streams`` are those of the cell by name, with the axes that it says but for T, perhaps after one of layers.
+        The output is valid until the step after the next one, which may overwrite it. ``streams`` are the cell's
+        streams by name, with the axes that the cell declares, without T. An axis of layers may come first.
 
         Raises:
-            RuntimeError: for an input of another size or dtype; where a hook of the layer, or a ``forward`` of somebody
-                else's, gives something other than the output of one step and the states; in training with
-                ``recurrent_dropout``, whose masks are those of whole sequences.
+            RuntimeError: for an input of another size or dtype.
+            RuntimeError: if a hook or an overridden ``forward`` returns something else than one step's output and the
+                states.
+            RuntimeError: in training with ``recurrent_dropout``, whose masks hold for whole sequences.
         """
         if input.shape != self._shape or input.dtype != self._dtype:
             size, dtype = tuple(self._shape), self._dtype
@@ -135,7 +139,7 @@ class Stream:
     def _by_layer(
         self, input: Tensor, before: int, streams: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        """A call of the layer with T = 1 → the output of that step, the states."""
+        """A step by a call of the layer with T = 1 → the output of the step, and the states."""
         layer, states = self.layer, self._states[before]
         if layer.training and layer.recurrent_dropout:
             raise RuntimeError("recurrent_dropout has one mask for all steps of a sequence: call eval() to step it")
@@ -154,22 +158,22 @@ class Stream:
         return input.unsqueeze(1 if self.layer.batch_first else 0)
 
     def _by_kernels(self, input: Tensor, before: int, now: int) -> bool:
-        """A step of all layers, if it was prepared or can be; False where it is for the layer to do."""
+        """A step of all layers by the prepared call, which is prepared if needed. False if the layer must be called."""
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or context.is_watched():
             return False
         layer = self.layer
-        if not layer.cell.returns_first:  # the memory is the first states'
+        if not layer.cell.returns_first:  # the output's memory is the first state's
             return False
         if (layer.training and layer.dropout) or layer._is_regularised() or not is_plain(layer):
             return False
         own, weights = (layer.cell, layer.backend, layer._frozen), parameters(layer)
         options = type(layer), *own, current_settings()
         if not self._fits(input, weights, options) or self._is_written_to(input, now):
-            # However the input lies in memory, its copy is like any other's.
+            # The copy has the same layout at each step, whatever the layout of the input.
             self._input.copy_(input.detach())
             input = self._input
             if not self._fits(input, weights, options):
-                self._like = self._inference = None  # until it is prepared, should that fail
+                self._like = self._inference = None  # so that an exception below leaves no stale call
                 like = Likeness.of(layer, (input, *weights), *options)
                 self._inference = None if like is None else self._prepare()
                 self._like = like
@@ -184,7 +188,7 @@ class Stream:
         return self._like is not None and self._like.fits(self.layer, (input, *weights), *options)
 
     def _is_written_to(self, input: Tensor, now: int) -> bool:
-        """Whether it is an output or a state of the step before the last, whose places the new ones take."""
+        """Whether the input's memory is in the states that this step writes, such as an output of an earlier step."""
         address = input.data_ptr()
         return any(first <= address < end for first, end in self._extents[now])
 
@@ -198,7 +202,7 @@ class Stream:
 
 
 def _described(found: Any) -> str:
-    """The type of what was found, and of what is in it."""
+    """The type of a value and, for a tuple or list, the types of its entries, in words."""
     inside = f" of {', '.join(type(each).__name__ for each in found)}" if isinstance(found, (tuple, list)) else ""
     return type(found).__name__ + inside
 

@@ -1,4 +1,4 @@
-"""Subclasses of torch.nn's recurrent modules: the same methods, on a class of ours."""
+"""Conversion of subclasses of torch.nn's recurrent modules: classes with their methods that derive from ours."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ HARMLESS = {
     *("__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__", "__dict__"),
     *("__weakref__", "__constants__", "__jit_unused_properties__", "__firstlineno__", "__static_attributes__"),
 }
-"""What every class has, and what no call of a module depends on."""
+"""Attributes that every class has, or that no call of a module depends on. A subclass may define them."""
 CALLED = {
     *("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward"),
     *("__getattribute__", "__getattr__", "__setattr__", "__delattr__", "__new__", "__init_subclass__"),
     *("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"),
     *("__copy__", "__deepcopy__"),
 }
-"""What Python and nn.Module themselves go through to call, read and copy a module."""
+"""Methods that Python and nn.Module use to call, read and copy a module."""
 
 BY_SUPER = {"pytorch_forecasting.models.nn.rnn.RNN": {"forward"}}
-"""Overrides, by their class, of which it is known that ``super()`` does all that they do with weights."""
+"""Methods by class that may be overridden, because their use of weights goes through ``super()``."""
 
 
 def above_module(kind: type) -> Iterator[type]:
-    """The classes that ``kind`` is made of, before nn.Module."""
+    """The classes in the method resolution order of ``kind`` before nn.Module."""
     for base in kind.__mro__:
         if base is nn.Module:
             return
@@ -39,12 +39,12 @@ def above_module(kind: type) -> Iterator[type]:
 
 
 def only_ours(ours: type[Freezable], theirs: type[nn.Module]) -> set[str]:
-    """Attributes of our class and its instances that torch.nn's class has not."""
+    """Attributes of our class and its instances that torch.nn's class does not have."""
     return {*dir(ours), *ours._own_state} - {*dir(theirs)}
 
 
 def why_not(kind: type[nn.Module], ours: type[Freezable]) -> str | None:
-    """Why the methods of ``kind``, which torch.nn's counterpart of ``ours`` is a base of, cannot be had on ours."""
+    """Why ``kind``, a subclass of torch.nn's counterpart of ``ours``, cannot be combined with ``ours``; or None."""
     theirs = ours.torch_class
     if theirs is None:
         return f"torch.nn has no {ours.__name__}"
@@ -65,12 +65,13 @@ def why_not(kind: type[nn.Module], ours: type[Freezable]) -> str | None:
 
 
 def over(kind: type[nn.Module], ours: type[Freezable]) -> type[nn.Module]:
-    """``ours`` for exactly its counterpart in torch.nn; for a subclass of that a class of both, one for each subclass.
+    """The class to which a module of class ``kind`` is converted.
 
-    The methods come first, then ours, then torch.nn's: ``super()`` in a method finds ours.
+    It is ``ours`` if ``kind`` is exactly torch.nn's counterpart. For a subclass it is a class that derives from
+    ``kind``, then ours, then torch.nn's, so that ``super()`` in a method of ``kind`` finds ours. Each subclass has one.
 
     Raises:
-        TypeError: the subclass does something else in its calls, or Python has no class of such bases.
+        TypeError: the subclass does something else in its calls, or Python cannot make a class of these bases.
     """
     if kind is ours.torch_class:
         return ours
@@ -90,7 +91,7 @@ def _of(kind: type[nn.Module]) -> dict[str, Any]:
 
 @cache
 def _both(ours: type[Freezable]) -> type[nn.Module]:
-    """``ours`` before its counterpart in torch.nn, whose subclass comes before both."""
+    """A class that derives from ``ours``, then from torch.nn's counterpart. A user's subclass comes before both."""
     theirs = ours.torch_class
     if theirs is None:
         raise TypeError(f"torch.nn has no {ours.__name__}")
@@ -98,7 +99,7 @@ def _both(ours: type[Freezable]) -> type[nn.Module]:
     def reduced(module: Freezable, protocol: Any) -> tuple[Any, ...]:
         return _blank, (module.torch_class, ours), module.__getstate__()
 
-    # What torch.nn's recurrent modules do to nn.Module's own methods is for their list of weights, not ours.
+    # torch.nn's recurrent modules override these methods of nn.Module for their lists of weights, which ours lack.
     def state(module: nn.Module) -> dict[str, Any]:
         return {name: value for name, value in vars(module).items() if name != "_prepared"}
 

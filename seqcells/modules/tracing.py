@@ -1,4 +1,4 @@
-"""What is told to those who would read this package's code, torch.fx and TorchScript: its modules are to be called."""
+"""Support for torch.fx, which records a call of a module as one node, and an error message for torch.jit.script."""
 
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -10,10 +10,10 @@ from .freezing import Freezable, is_plain
 
 
 class Tracer(fx.Tracer):
-    """torch.fx's tracer, for which each layer and cell of this package is a leaf: one node of the graph.
+    """A torch.fx tracer for which each layer and cell module of this package is a leaf: one node of the graph.
 
-    ``torch.fx.symbolic_trace`` finds that too, but of subclasses with a ``forward`` of their own, and of modules with
-    forward hooks: ``graph = seqcells.tracing.Tracer().trace(model)``.
+    ``torch.fx.symbolic_trace`` records most modules as one node too. Use this tracer for subclasses with their own
+    ``forward``, and for modules with forward hooks: ``graph = seqcells.tracing.Tracer().trace(model)``.
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -21,13 +21,13 @@ class Tracer(fx.Tracer):
 
 
 def leaf(module: Freezable, *args: Any, streams: Mapping[str, Any] | Proxy, **kwargs: Any) -> Any:
-    """The node of a call whose arguments are torch.fx's, as a leaf has it; None where they are not.
+    """The graph node of a call that torch.fx traces. None if no argument is a torch.fx proxy.
 
     Args:
-        streams: further keyword arguments by name, where torch.fx does not trace the module itself.
+        streams: further keyword arguments by name. It is a proxy if torch.fx traces the module itself.
 
     Raises:
-        TraceError: the node would not stand for the whole call, or there is no place in the graph that it could name.
+        TraceError: the module has hooks or an overridden ``forward``, or torch.fx traces the module itself.
     """
     states = args[1] if isinstance(args[1], (tuple, list)) else args[1:]
     among = *states, *kwargs.values(), *([streams] if isinstance(streams, Proxy) else streams.values())
@@ -49,7 +49,7 @@ def leaf(module: Freezable, *args: Any, streams: Mapping[str, Any] | Proxy, **kw
 
 
 def refuse_script(module: Freezable) -> NoReturn:
-    """As ``__prepare_scriptable__``: raises RuntimeError, naming what there is in the place of torch.jit.script."""
+    """For ``__prepare_scriptable__``: raises a RuntimeError that names alternatives to torch.jit.script."""
     others = "torch.export or torch.jit.trace"
     if type(module).torch_class is not None:
         others += ", or the torch.nn module that its to_torch() returns, of the same parameters"

@@ -1,4 +1,4 @@
-"""The LSTM of trees: a node's state is made of its children's, all nodes of one depth at once."""
+"""The tree LSTM: a node's state is computed from its children's states, for all nodes of one depth at once."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -15,14 +15,15 @@ from ..request.weights import Weights
 
 
 class ChildSumTreeStep(cells.Cell):
-    """A node of `ChildSumTreeLSTM`, and what its parent's forget gate leaves of its cell state:
+    """The step of a node of `ChildSumTreeLSTM`.
 
         c' = i u + carried
         h' = o tanh(c')
         carried' = σ(x.f + W_forget h' + b_forget) c'
 
-    h and ``carried`` before the step are sums over the node's children, c is not read, and x.f is made of the parent's
-    input. So this is no cell of a sequence, and `seqcells.cells` does not name it.
+    ``carried'`` is the node's cell state after its parent's forget gate. Before the step, h and ``carried`` are sums
+    over the node's children. c is not read, and x.f is a projection of the parent's input. This is no cell for
+    sequences, so `seqcells.cells` does not name it.
     """
 
     name = "child_sum_tree_lstm"
@@ -39,11 +40,13 @@ class ChildSumTreeStep(cells.Cell):
 
 
 class Levels(NamedTuple):
-    """The nodes of a forest by their depth, the deepest first, so that all children of a level are the level before.
-    (By height they would come from all levels before, and their sums' gradients would cost depth times nodes.)
+    """The nodes of a forest by depth, the deepest level first, so that all children of a level are in the level before.
 
-    * ``order``: the nodes, level by level; ``sizes``: how many of them are on each level, at least one level;
-    * ``places``: of each node in that order, the place of its parent among the nodes of the next level.
+    (Levels by height would have children in all earlier levels, and the gradients of sums would cost depth times
+    nodes.)
+
+    * ``order``: the nodes, level by level; ``sizes``: the number of nodes on each level, at least one level;
+    * ``places``: for each node in that order, the place of its parent among the nodes of the next level.
     """
 
     order: Tensor
@@ -52,17 +55,22 @@ class Levels(NamedTuple):
 
     @classmethod
     def of(cls, parents: Tensor) -> "Levels":
-        """The levels by the parents of all nodes, (M,) int64; ValueError for a parent that there is not, or a cycle."""
+        """The levels of a forest, from the parents of all nodes, (M,) int64.
+
+        Raises:
+            ValueError: a parent is out of range, or the parents have a cycle.
+        """
         count = len(parents)
         if count and not -1 <= int(parents.min()) <= int(parents.max()) < count:
             words = f"from -1 to {count - 1}, the last of {count} nodes"
             raise ValueError(f"parents should be {words}, got: {int(parents.min())} to {int(parents.max())}")
-        # One more node at the end, which -1 finds too, is above all roots. Each turn looks twice as far up.
+        # An extra node at the end, which index -1 finds, is above all roots. Each round doubles the distance to the
+        # ancestor.
         ancestor = torch.cat([parents, parents.new_full((1,), -1)])
         depth = (ancestor >= 0).to(torch.int64)
         for _ in range(count.bit_length()):
             depth, ancestor = depth + depth[ancestor], ancestor[ancestor]
-        within = int(ancestor.max())  # who has gone so far and met no root goes round
+        within = int(ancestor.max())  # a node that has met no root after so many steps is in or below a cycle
         if within >= 0:
             raise ValueError(f"parents should be those of trees: node {within} is an ancestor of itself")
         depth = depth[:-1]
@@ -81,19 +89,19 @@ class ChildSumTreeLSTM(nn.Module):
         c_j = i u + Σ f_k c_k
         h_j = o tanh(c_j)
 
-    All nodes of one depth are one batch, whichever trees they are in. The deepest come first, and a call takes as many
-    steps as the deepest tree has levels. Kernels of the step are compiled at first use, as of any cell.
+    All nodes of one depth form one batch, whichever trees they are in. The deepest nodes come first, and a call takes
+    as many steps as the deepest tree has levels. The step's kernels are compiled at first use, as for any cell.
 
     Args:
-        input_size: features of a node.
-        hidden_size: hidden units H.
-        bias: whether there are ``bias_ih`` and ``bias_hh``; otherwise they are None. Default: True
-        device, dtype: of the parameters.
+        input_size: number of features of a node.
+        hidden_size: number of hidden units H.
+        bias: whether the module has ``bias_ih`` and ``bias_hh``. Without, both are None. Default: True
+        device, dtype: device and dtype of the parameters. Default: torch's
         backend: see `seqcells.call.choose`; ``"torch"`` has no such step. Default: ``"auto"``
 
-    Parameters are those of `torch.nn.LSTMCell`, the gates in its order i, f, g (the paper's u), o: ``weight_ih``
+    Parameters are those of `torch.nn.LSTMCell`, with gates in the order i, f, g (the paper's u), o. ``weight_ih`` is
     (4·H, input_size), ``weight_hh`` (4·H, H), ``bias_ih`` and ``bias_hh`` (4·H,), drawn from U(-1/√H, 1/√H). On a
-    chain, whose nodes have one child each, the module is that LSTM. The paper's biases are sums of the two.
+    chain, whose nodes have one child each, the module equals that LSTM. The paper's biases are ``bias_ih + bias_hh``.
 
     Raises:
         ValueError, TypeError: as torch.nn's LSTM, for the constructor's arguments; ValueError for an unknown backend.
@@ -138,15 +146,15 @@ class ChildSumTreeLSTM(nn.Module):
         return self._sizes_in_words() + chosen
 
     def forward(self, input: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
-        """The states of all nodes of a forest.
+        """Compute the states of all nodes of a forest.
 
         Args:
             input: (M, input_size), the features of the nodes of all trees, in any order.
-            parents: (M,) integers on any device, a tensor, an array or a list: the place of each node's parent
+            parents: (M,) integers on any device, a tensor, an array or a list: the index of each node's parent
                 among the nodes, -1 for a root.
 
         Returns:
-            h and c, (M, H) each, in the order of the nodes. Under autocast they have its dtype.
+            h and c, (M, H) each, in the order of the nodes. Under autocast they have autocast's dtype.
 
         Raises:
             ValueError: as torch.nn, for an input that is not 2D; for parents out of range, or in a cycle.
@@ -157,20 +165,20 @@ class ChildSumTreeLSTM(nn.Module):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D, got {input.dim()}D instead")
         checks.size("input", input, (len(input), self.input_size))
         parents = checks.as_tensor("parents", parents)
-        if parents.numel():  # an empty list is of no dtype
+        if parents.numel():  # an empty list has no integer dtype
             checks.integers("parents", parents)
         checks.size("parents", parents, (len(input),))
         parents = parents.to(torch.int64)
         levels = Levels.of(parents)
         order, places = levels.order.to(input.device), levels.places.to(input.device)
-        # A root's own input is in the place of its parent's: nobody reads what is made of it.
+        # A root has its own input in the place of its parent's. No node reads the resulting ``carried``.
         above = torch.where(parents < 0, torch.arange(len(parents), device=parents.device), parents).to(input.device)
 
-        # Rows by index_select: its gradient adds in one order, where indexing's does not.
+        # index_select instead of indexing: its gradient adds rows in a fixed order.
         i, f, g, o = linear(input, self.weight_ih, self.bias_ih).chunk(4, -1)
         gates = torch.cat([i, f.index_select(0, above), g, o], -1).index_select(0, order)
         weights = self._weights(gates.dtype)
-        cells.register(ChildSumTreeStep)  # graphs find it by its name
+        cells.register(ChildSumTreeStep)  # graphs find the cell by its name
         h = carried = gates.new_zeros(0, self.hidden_size)
         found = []
         to = [places[:0], *places.split(levels.sizes)]
@@ -186,7 +194,7 @@ class ChildSumTreeLSTM(nn.Module):
         return h, c
 
     def _weights(self, dtype: torch.dtype) -> Weights:
-        """What `ChildSumTreeStep` multiplies by: the forget gate's rows are a product of their own."""
+        """The weights of `ChildSumTreeStep`, in which the forget gate's rows are a separate product."""
 
         def parted(rows: Tensor) -> tuple[Tensor, Tensor]:
             i, f, g, o = rows.to(dtype).chunk(4)

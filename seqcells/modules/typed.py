@@ -1,4 +1,4 @@
-"""What type checkers are told of the modules, and nobody else is."""
+"""Types of the modules for type checkers. At run time only the aliases exist."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ M = TypeVar("M", bound=nn.Module)
 S_co = TypeVar("S_co", covariant=True)
 
 States = Tensor | tuple[Tensor, ...]
-"""A tensor or, of cells of several states, a tuple."""
+"""The states of a module: a tensor or, for cells of several states, a tuple of tensors."""
 
 if TYPE_CHECKING:
 
     class OfStates(Protocol[S_co]):
-        """A module whose class says of which form its states are, so that its calls are typed by it."""
+        """A module whose class declares the type of its states. The types of its calls follow from it."""
 
         @property
         def _form_of_states(self) -> S_co: ...

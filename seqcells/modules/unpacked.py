@@ -1,4 +1,7 @@
-"""Packed sequences in torch.export: padded inside of the program, as torch's own unpacking looks at their sizes."""
+"""Packed sequences in torch.export: padding by operators that can be exported.
+
+torch's own unpacking reads the values of batch sizes, which an exported program does not know.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,27 @@ if TYPE_CHECKING:
 
 
 def _number(tensor: Tensor) -> Any:
-    """The one that it holds: while a program is made, torch's word for it."""
+    """The tensor's only value. During export it is a symbolic number."""
     return tensor.item()
 
 
 def run(layer: RecurrentLayer, input: PackedSequence, hx: States | None, **given: Any) -> Results | tuple[Any, ...]:
     """A layer's call with ``lengths`` in the place of the packing; arguments and results as `RecurrentLayer.forward`.
 
-    The number of sequences is that of ``hx``, where there is any, else one that only the running program knows.
+    The number of sequences comes from ``hx``. Without ``hx`` only the running program knows it.
 
     Raises:
-        RuntimeError: the packing is a part of the program.
+        RuntimeError: the exported program itself calls pack_padded_sequence.
     """
     data, batch_sizes, sorted_indices, unsorted_indices = input
-    if batch_sizes.is_floating_point():  # what torch says of them there
+    if batch_sizes.is_floating_point():  # under export, torch's pack_padded_sequence gives such batch sizes
         raise RuntimeError(
             "torch.export cannot trace pack_padded_sequence: give the layer the padded input and lengths="
         )
     steps = batch_sizes.shape[0]
 
     def turned(values: Tensor) -> Tensor:
-        """From steps first to the layer's order, or back."""
+        """The values transposed from steps first to the layer's layout, or back."""
         return values.transpose(0, 1) if layer.batch_first else values
 
     if hx is None:
@@ -42,7 +45,7 @@ def run(layer: RecurrentLayer, input: PackedSequence, hx: States | None, **given
         torch._check(batch > 0)
     else:
         batch = (hx if isinstance(hx, Tensor) else hx[0]).shape[1]
-    # Packed steps lie one after the other, of each the sequences that go on: in the order of the mask's true elements.
+    # Packed data holds, step by step, the rows of the sequences that continue: the order of the mask's true elements.
     valid = torch.arange(batch, device=batch_sizes.device) < batch_sizes.unsqueeze(1)
     valid = valid.to(data.device)
     padded = data.new_zeros(steps, batch, data.shape[1]).masked_scatter(valid.unsqueeze(-1), data)

@@ -1,1 +1,1 @@
-"""What a call asks for: a recurrence over time, its weights, streams and boundaries, checked in torch.nn's words."""
+"""Records of what a call asks for: a recurrence, weights, streams and boundaries; and checks in torch.nn's words."""

@@ -1,4 +1,4 @@
-"""What the choice of a backend depends on, and what it comes to."""
+"""The record of a call that the choice of a backend reads, and the record of the choice."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """What a choice depends on."""
+    """The properties of a call that the choice of a backend depends on."""
 
     cell: type[Cell]
     form: str
-    """``"layers"`` (input to output), ``"recurrence"`` (gates_x given), ``"step"`` (a cell module) or ``"stream"``
+    """``"layers"`` (from the input), ``"recurrence"`` (from ``gates_x``), ``"step"`` (a cell module) or ``"stream"``
     (a step of a `RecurrentLayer.stream`)."""
     device: torch.device
     dtype: torch.dtype
-    """What the call is computed in: under autocast, autocast's."""
+    """The dtype of the computation. Under autocast it is autocast's dtype."""
     options: tuple[str, ...] = ()
-    """Which of ``lengths``, ``reset``, ``packed``, ``projection`` and ``keep`` the call uses, and ``expanded``: weights
-    for which torch.nn.utils gives the gradients of samples."""
+    """The options in use: ``lengths``, ``reset``, ``packed``, ``projection``, ``keep``, and ``expanded`` for weights
+    with which torch.nn.utils computes gradients of samples."""
     rows: int = 0
-    """Sequences side by side; 0 where they were not counted."""
+    """The number of sequences; 0 if unknown."""
     steps: int = 0
-    """Steps of the longest; 0 where they were not counted."""
+    """The number of time steps of the longest sequence; 0 if unknown."""
     directions: int = 1
     hidden: int = 0
-    """Hidden units; 0 where they were not counted."""
+    """The number of hidden units; 0 if unknown."""
     width: int = 0
-    """Units of the projected hidden state, or ``hidden``."""
+    """The number of units of the projected hidden state. Without a projection it equals ``hidden``."""
     layers: int = 1
-    """One upon the other."""
+    """The number of stacked layers."""
     dropout: bool = False
-    """Whether there is any between them."""
+    """Whether there is dropout between the layers."""
     input_dtype: torch.dtype | None = None
-    """The input's own dtype under autocast; None without autocast, where it is ``dtype``."""
+    """The input's own dtype under autocast. None without autocast, where the input has ``dtype``."""
     uniform: bool = False
     """Whether all sequences of a packed input have the same length."""
 
 
 class Choice(NamedTuple):
-    """A backend, and the reason for it."""
+    """The chosen backend, and the reason for the choice in words."""
 
     backend: str
     reason: str

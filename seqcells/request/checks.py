@@ -1,8 +1,8 @@
-"""What bad input is told, in torch.nn's words where it has any.
+"""Checks of a caller's input. They raise torch.nn's messages where torch.nn has one.
 
-Checks of sizes that torch.nn's `forward` makes in methods are borrowed from the installed torch by the modules
-themselves; these are the constructor's, the input's, those that torch's operators make, for backends that do not call
-them, and those of our own arguments.
+The modules borrow from the installed torch the checks of sizes that are methods of torch.nn's layers. This file has the
+other checks: of the constructor's arguments, of the input, and of our own arguments. It repeats the checks of torch's
+operators, because other backends do not call these operators.
 """
 
 import numbers
@@ -29,7 +29,7 @@ def probability(dropout: Any) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is one, and not merely true or false."""
+    """Whether a value is a number, and not a bool."""
     return isinstance(value, numbers.Number) and not isinstance(value, bool)
 
 
@@ -66,7 +66,7 @@ def constructor(
 
 
 def cell(kind: type[Cell]) -> None:
-    """TypeError for a cell of whose sizes one is not given, or cannot be told from its tensors."""
+    """TypeError if an option of the cell has no value, or if no tensor of the cell tells the number of hidden units."""
     for option, value in kind.options.items():
         if value is None:
             raise TypeError(f"the {kind.name} cell is missing a required keyword argument: {option!r}")
@@ -75,7 +75,7 @@ def cell(kind: type[Cell]) -> None:
 
 
 def features(kind: type[Cell], hidden_size: int, sizes: Sequence[int]) -> None:
-    """ValueError where a layer's cell cannot take an input of one of those sizes, each a layer's of the stack."""
+    """ValueError if the cell does not allow these numbers of input features, one for each layer of the stack."""
     letter = kind.streams.get("input", "F").removeprefix("TB")
     wanted = sizes[0] if letter == "F" else kind.sizes_by_letter(hidden_size)[letter]
     others = [name for name, size in kind.state_sizes.items() if size == "F"]
@@ -91,7 +91,7 @@ def features(kind: type[Cell], hidden_size: int, sizes: Sequence[int]) -> None:
 
 
 def sizes(kind: type[Cell], hidden_size: int) -> None:
-    """ValueError where the sizes that a cell's options say are none, or do not fit to its hidden units."""
+    """ValueError if a size among the cell's options is not positive, or if heads do not divide the hidden units."""
     for option in kind.sizes.values():
         if kind.options[option] <= 0:
             raise ValueError(f"{option} must be greater than zero")
@@ -103,7 +103,7 @@ def sizes(kind: type[Cell], hidden_size: int) -> None:
 
 
 def _outside() -> int:
-    """The ``stacklevel``, seen from the caller, of the first frame that is not this package's."""
+    """The ``stacklevel`` for `warnings.warn` in the caller that points to the first frame outside this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "seqcells":
         level, frame = level + 1, frame.f_back
@@ -111,7 +111,7 @@ def _outside() -> int:
 
 
 def input(input: Tensor, batch_sizes: Tensor | None, input_size: int, dtype: torch.dtype) -> None:
-    """torch.nn's checks of a layer's input, of ``dtype`` as the weights unless autocast says otherwise."""
+    """torch.nn's checks of a layer's input. Without autocast its dtype must be ``dtype``, the dtype of the weights."""
     if input.dtype != dtype and not torch._C._is_any_autocast_enabled():
         raise ValueError(
             f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
@@ -125,7 +125,7 @@ def input(input: Tensor, batch_sizes: Tensor | None, input_size: int, dtype: tor
 
 
 def weights(names: Iterable[str], tensors: Sequence[Tensor | None]) -> Sequence[Tensor]:
-    """The tensors; TypeError where one is None."""
+    """The same tensors. Raises TypeError if one is None."""
     there = [tensor for tensor in tensors if tensor is not None]
     if len(there) < len(tensors):
         missing = next(name for name, tensor in zip(names, tensors, strict=True) if tensor is None)
@@ -134,13 +134,13 @@ def weights(names: Iterable[str], tensors: Sequence[Tensor | None]) -> Sequence[
 
 
 def size(name: str, tensor: Tensor, size: Sequence[int]) -> None:
-    """RuntimeError for a tensor of another size."""
+    """RuntimeError if the tensor has another size than ``size``."""
     if tensor.shape != size:
         raise RuntimeError(f"Expected {name} of size {tuple(size)}, got {list(tensor.shape)}")
 
 
 def stream(name: str, tensor: Tensor, size: Sequence[int], paths: int) -> None:
-    """RuntimeError for a stream of another size, than which it may have one axis more, of layers and directions."""
+    """RuntimeError if the stream's size is neither ``size`` nor ``(paths, *size)``, with ``paths`` = L·D."""
     size = tuple(size)
     if tensor.shape != size and tensor.shape != (paths, *size):
         each = f", or {(paths, *size)} with one for each layer and direction" if paths > 1 else ""
@@ -148,13 +148,13 @@ def stream(name: str, tensor: Tensor, size: Sequence[int], paths: int) -> None:
 
 
 def has_steps(input: Tensor) -> None:
-    """RuntimeError for a sequence of no steps."""
+    """RuntimeError if the sequence has no time steps."""
     if input.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
 
 
 def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tensor | None) -> None:
-    """RuntimeError where the input, the states and the weights do not belong together."""
+    """RuntimeError if states or the weight differ from the input in device, or in dtype outside of autocast."""
     tensors = [("hidden", state) for state in states] + ([] if weight is None else [("parameter", weight)])
     autocast = precision.autocast_dtype(input.device) is not None
     for what, tensor in tensors:
@@ -171,11 +171,11 @@ def same_device_and_dtype(input: Tensor, states: Sequence[Tensor], weight: Tenso
 
 
 DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
-"""What layers compute in, or store."""
+"""The dtypes that layers accept."""
 
 
 def dtype(dtype: torch.dtype) -> None:
-    """NotImplementedError, in torch's words, for numbers that are not computed with."""
+    """NotImplementedError, in torch's words, for a dtype that layers do not accept."""
     if dtype not in DTYPES:
         kind = str(dtype).removeprefix("torch.")
         raise NotImplementedError(
@@ -184,7 +184,7 @@ def dtype(dtype: torch.dtype) -> None:
 
 
 def step_sizes(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weights: Weights) -> None:
-    """RuntimeError for a cell's input or states of the wrong size, or states of the wrong rank; in torch's order."""
+    """RuntimeError if a cell module's input or states have a wrong size, or states a wrong rank; in torch's order."""
     sizes = {"F": input.shape[1]}
     if weights.ih is not None:
         input_size, hidden_size = weights.ih.shape[1], weights.ih.shape[0] // len(cell.gates)
@@ -204,9 +204,13 @@ def step_sizes(cell: type[Cell], input: Tensor, states: Sequence[Tensor], weight
 
 
 def as_tensor(name: str, given: Any) -> Tensor:
-    """An argument that may also be an array or a list; TypeError for what no tensor can be made of."""
+    """The argument, which may also be an array or a list, as a tensor.
+
+    Raises:
+        TypeError: no tensor can be made of the argument, or the tensor is sparse or quantized.
+    """
     try:
-        # A tensor stays where it is, whatever the default device; all else has its values here.
+        # Arrays and lists go to the CPU, whatever torch's default device is. A tensor keeps its device.
         tensor = given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} should be a tensor, an array or a list, got {type(given).__name__}: {error}") from None
@@ -217,7 +221,12 @@ def as_tensor(name: str, given: Any) -> Tensor:
 
 
 def rows(given: Any, batch: int, device: torch.device) -> Tensor:
-    """The sequences of a batch that are chosen, (N,) bool, on a device; TypeError, RuntimeError for anything else."""
+    """The mask of the chosen sequences of a batch, (N,) bool, on a device.
+
+    Raises:
+        TypeError: the dtype is not bool, or no tensor can be made of ``given``.
+        RuntimeError: the size is not (N,).
+    """
     chosen = as_tensor("rows", given).to(device)
     if chosen.dtype != torch.bool:
         raise TypeError(f"rows should be of dtype torch.bool, got: {chosen.dtype}")
@@ -230,17 +239,17 @@ INTEGERS = {
     *(torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
 }
-"""What lengths may be. Torch has integers of fewer bits too, which nothing can be done with."""
+"""The dtypes that lengths may have. torch has integer dtypes of fewer bits too, but no operations for them."""
 
 
 def integers(name: str, tensor: Tensor) -> None:
-    """TypeError for other numbers."""
+    """TypeError if the tensor is not of an integer dtype."""
     if tensor.dtype not in INTEGERS:
         raise TypeError(f"{name} should be integers, got: {tensor.dtype}")
 
 
 def no_lengths_besides(lengths: Any) -> None:
-    """ValueError for those that are given with a packed input."""
+    """ValueError if ``lengths`` is given, for calls with a packed input."""
     if lengths is not None:
         raise ValueError("lengths should not be given with a PackedSequence, which has its own")
 
@@ -248,11 +257,12 @@ def no_lengths_besides(lengths: Any) -> None:
 def lengths(given: Any, steps: int, batch: int, device: torch.device) -> Tensor:
     """Lengths as (batch,) int64 on the input's device, without waiting for a GPU.
 
-    Values are checked where that costs nothing, on the CPU; elsewhere they count as if between 0 and T.
+    Values are checked only if ``given`` is on the CPU, where reading them needs no synchronisation. Elsewhere, values
+    outside of 0 to T act like the nearest of these two.
     """
     given = as_tensor("lengths", given)
     integers("lengths", given)
-    lengths = given.to(torch.int64)  # of most unsigned integers torch can tell neither the least nor the larger
+    lengths = given.to(torch.int64)  # torch has no minimum or comparison for most unsigned integer dtypes
     size("lengths", lengths, (batch,))
     if _readable(lengths) and batch and not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps:
         raise ValueError(f"lengths should be between 0 and the number of steps {steps}, got: {given.tolist()}")
@@ -260,7 +270,7 @@ def lengths(given: Any, steps: int, batch: int, device: torch.device) -> Tensor:
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Whether values may be looked at: on the CPU, outside of tracing and transforms."""
+    """Whether the tensor's values may be read: on the CPU, and outside of tracing and transforms."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -271,14 +281,19 @@ def _readable(tensor: Tensor) -> bool:
 
 
 def _makes_a_graph() -> bool:
-    """Whether inside make_fx, before autograd or after it."""
+    """Whether make_fx is tracing, before autograd or after it."""
     key = torch._C._TorchDispatchModeKey.PROXY
     modes = torch._C._get_dispatch_mode(key), torch._ops._get_dispatch_mode_pre_dispatch(key)
     return any(mode is not None for mode in modes)
 
 
 def reset(reset: Tensor, shape: tuple[int, int], batch_first: bool, device: torch.device) -> Tensor:
-    """``reset`` in the layout (T, batch); it comes in the input's layout, of ``shape``."""
+    """``reset``, given with the input's layout and ``shape``, in the layout (T, batch) and on ``device``.
+
+    Raises:
+        TypeError: the dtype is not bool.
+        RuntimeError: the size is not ``shape``.
+    """
     if reset.dtype != torch.bool:
         raise TypeError(f"reset should be of dtype torch.bool, got: {reset.dtype}")
     size("reset", reset, shape)

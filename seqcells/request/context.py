@@ -1,4 +1,4 @@
-"""Under what a call runs: transforms, traces, modes that watch, and whether autograd will ask for gradients."""
+"""The context of a call: transforms, traces, dispatch modes, and whether autograd will want gradients."""
 
 from collections.abc import Iterable
 
@@ -10,23 +10,25 @@ from torch.autograd import forward_ad
 
 
 def in_transform() -> bool:
-    """Whether inside a torch.func transform or forward-mode AD."""
+    """Whether a torch.func transform or forward-mode AD is active."""
     return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def are_batched(tensors: Iterable[Tensor]) -> bool:
-    """Whether there are many gradients in one, of ``is_grads_batched``, which no kernels can read."""
+    """Whether tensors hold a batch of gradients, as with ``is_grads_batched`` or vmap. Kernels cannot read these."""
     return in_transform() or any(map(is_legacy_batchedtensor, tensors))
 
 
 def is_watched() -> bool:
-    """Whether somebody transforms, traces or watches what runs."""
+    """Whether a transform, a trace, or a dispatch or function mode sees the operations that run."""
     return bool(in_transform() or _len_torch_dispatch_stack() or _len_torch_function_stack() or _get_tracing_state())
 
 
 def is_observed(tensors: Iterable[Tensor]) -> bool:
-    """Whether what runs `is_watched`, or one of the tensors is not what lies in memory (a FakeTensor, say, or one whose
-    negative lies there): then it must be operators, and nothing below them."""
+    """Whether the call `is_watched`, or one tensor's memory does not hold its values.
+
+    A FakeTensor and a negated view are such tensors. An observed call must use torch operators instead of kernels.
+    """
     return is_watched() or any(type(tensor) not in _PLAIN or tensor.is_neg() for tensor in tensors)
 
 
@@ -34,6 +36,8 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_differentiated(tensors: Iterable[Tensor]) -> bool:
-    """Whether autograd will ask for gradients of what is made of them: inside a Function it cannot be seen that grad
-    mode is off."""
+    """Whether autograd will want gradients of results made from these tensors.
+
+    Callers ask before ``autograd.Function.apply``: inside it, the caller's grad mode can no longer be seen.
+    """
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

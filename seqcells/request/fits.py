@@ -1,4 +1,4 @@
-"""Whether the tensors of a recurrence are those of its cell, and fit together."""
+"""The check that the tensors of a recurrence match its cell and each other."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,11 +11,13 @@ from .recurrence import Recurrence
 
 
 def check(q: Recurrence) -> None:
-    """Kernels go by addresses, and would read and write elsewhere.
+    """Check all tensors of a recurrence. Kernels read raw addresses: a wrong size would make them access other memory.
 
     Raises:
-        RuntimeError, TypeError, NotImplementedError: a tensor is missing or not the cell's, or of a size, device or
-            dtype that does not fit to the others'.
+        RuntimeError: a tensor is missing or unexpected, or its size, device or dtype does not match.
+        TypeError: ``reset`` is not bool, ``lengths`` are no integers, or the cell lacks an option.
+        NotImplementedError: layers do not accept the dtype.
+        ValueError: ``reset_states`` are given without ``reset``.
     """
     cell, x, directions = q.cell, q.outside, len(q.weights)
     checks.cell(cell)
@@ -90,7 +92,7 @@ def check(q: Recurrence) -> None:
 
 
 def _streams(q: Recurrence, batch: int) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
-    """What streams there must be: their names, tensors and shapes; RuntimeError where there are others."""
+    """The name, the tensor and the expected shape of each stream. RuntimeError if the names are not the cell's."""
     cell, given = q.cell, q.input
     sizes = q.sizes | {"T": q.outside.shape[0], "B": batch}
     wanted = {name: axes for name, axes in cell.streams.items() if given is None or name != "input"}

@@ -1,4 +1,4 @@
-"""Which values of which layer a call keeps, from the names that it gives."""
+"""Which values of which layer a call keeps, found from the names in its argument ``keep``."""
 
 import re
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 _OF_LAYER = re.compile(r"(\w+)_l(\d+)")
 
 Names: TypeAlias = "tuple[str, Unpack[tuple[str, ...]]] | list[str]"
-"""Of values that a call keeps, one at least."""
+"""Names of values that a call keeps, at least one."""
 Wanted = tuple[tuple[str, str], ...]
-"""Names that a call gives, each with the value's own name."""
+"""Pairs for one layer: the name that the call gives, such as ``c_l0``, and the value's own name, ``c``."""
 
 
 def by_layer(cell: type[Cell], keep: Sequence[str], layers: int) -> Sequence[Wanted]:
-    """For each layer what is wanted of it.
+    """The kept values of each layer.
 
-    ``c`` is a value of the last layer, ``c_l0`` that of the first, as its parameters are named.
+    ``c`` is the value c of the last layer. ``c_l0`` is the value c of the first layer, named like its parameters.
 
     Raises:
         TypeError: ``keep`` is no sequence of names.
-        ValueError: the cell has no such value, or the stack no such layer.
+        ValueError: the cell has no such value, or the stack has no such layer.
     """
     if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
         raise TypeError(f'keep should be a sequence of names, such as keep=("c",), got: {keep!r}')
@@ -59,11 +59,11 @@ def _by_layer(cell: type[Cell], names: str, layers: int) -> Sequence[Wanted]:
 
 
 def values(wanted: Wanted) -> tuple[str, ...]:
-    """The values' own names, each once."""
+    """The values' own names, without repeats."""
     return tuple(dict.fromkeys([value for _, value in wanted]))
 
 
 def by_name(wanted: Wanted, kept: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Under the names that were given what is kept, which has the order of `values`."""
+    """The tensors ``kept``, in the order of `values`, by the names that the call gives."""
     found = dict(zip(values(wanted), kept, strict=True))
     return {name: found[value] for name, value in wanted}

@@ -1,4 +1,4 @@
-"""What each dtype is computed in."""
+"""The dtypes of computations: working dtypes, bfloat16 products, and autocast."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,41 +10,41 @@ from torch import Tensor
 from ..system.constant import constant
 from .weights import Weights
 
-# float16 and bfloat16 are for storage: states and sums are float32.
+# float16 and bfloat16 are storage dtypes: states and sums are float32.
 WORKING_DTYPE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 def bfloat16_products_allowed() -> bool:
-    """Whether float32 layers on the CPU may round what they multiply to bfloat16; sums stay float32.
+    """Whether float32 layers on the CPU may round the operands of products to bfloat16. Sums stay float32.
 
-    The switches are torch's own: ``torch.backends.mkldnn.rnn.fp32_precision = "bf16"``, or the same on
-    ``torch.backends.mkldnn`` or ``torch.backends``, whose setting it takes on unless it has one; and where it has none,
-    ``torch.set_float32_matmul_precision("medium")``. (torch.nn heeds only
-    the first, and not on every processor.)
+    The switches are torch's own. ``torch.backends.mkldnn.rnn.fp32_precision = "bf16"`` allows it. If that attribute has
+    no setting, it inherits the setting of ``torch.backends.mkldnn`` or ``torch.backends``. If these have none either,
+    ``torch.set_float32_matmul_precision("medium")`` allows it. (torch.nn follows only the first switch, and not on
+    every processor.)
     """
     own = _setting("mkldnn", "rnn")
     return own == "bf16" or (own == "none" and _setting("mkldnn", "matmul") == "bf16")
 
 
-# What the properties of `torch.backends` ask, at a seventh of their time: single steps ask before each.
+# The getter behind the properties of `torch.backends`, in a seventh of their time: a single step asks at each call.
 _setting = torch._C._get_fp32_precision_getter
 
 
 @constant
 def _has_autocast(device: str) -> bool:
-    """Whether there is any on devices of a type. (torch.compile does not follow the question in every version.)"""
+    """Whether autocast exists for a device type. (torch.compile cannot trace this question in every version.)"""
     return torch.amp.is_autocast_available(device)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What autocast computes in on a device; None where it is off, or unknown there, as on meta."""
+    """The dtype of autocast on a device. None if autocast is off, or if the device has none, as meta."""
     if not _has_autocast(device.type) or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """What runs inside chooses its own precisions; entered only where needed, since it marks exported graphs."""
+    """A context without autocast. It does nothing if autocast is off, because it would mark exported graphs."""
     return nullcontext() if autocast_dtype(device) is None else torch.autocast(device.type, enabled=False)
 
 
@@ -54,7 +54,8 @@ def under_autocast(
     weights: Sequence[Weights],
     reset_states: Sequence[Tensor] | None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Weights], Sequence[Tensor] | None]:
-    """Under autocast, everything in its dtype, as cuDNN's recurrent layers are given it."""
+    """All tensors in autocast's dtype, as cuDNN's recurrent layers get them. Without autocast, and for float64 input,
+    the tensors are unchanged."""
     dtype = autocast_dtype(input.device)
     if dtype is None or input.dtype == torch.float64:
         return input, states, weights, reset_states

@@ -1,4 +1,4 @@
-"""One recurrent layer as the operators and engines take it, or several where an engine runs them at once."""
+"""The record of a recurrent layer that operators and engines take, or of several layers that an engine runs at once."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from .weights import Other, T, Weights
 
 
 class Recurrence(NamedTuple, Generic[T]):
-    """A layer; T steps, B sequences, D directions (one or two), G gates, H hidden units, P of the hidden state that is
-    carried (H without a projection).
+    """A recurrent layer with its tensors.
 
-    * ``gates_x``: (T, B, D·G·H), the input projected;
-    * ``input``: (T, B, features), or None: in the place of ``gates_x``, which is then to be made of it by the weights;
-    * ``states``: in the order of ``cell.states``: (D, B, P), the others (D, B, H), or as large as the cell says;
-    * ``weights``: those of each direction;
-    * ``lengths``: (B,) integers, ``reset``: (T, B) bool, or None: the same for both directions;
+    Letters: T time steps, B sequences, D directions (one or two), G gates, H hidden units. P is the number of units of
+    the carried hidden state, which is H without a projection.
+
+    * ``gates_x``: (T, B, D·G·H), the projected input, or None;
+    * ``input``: (T, B, features), or None. It replaces ``gates_x``, which the engine then makes by the weights;
+    * ``states``: in the order of ``cell.states``. The first is (D, B, P), the next are (D, B, H), or as the cell says;
+    * ``weights``: one record for each direction;
+    * ``lengths``: (B,) integers, ``reset``: (T, B) bool, or None. Both directions share them;
     * ``reset_states``: shaped as ``states``, or None for zeros;
     * ``reverse``: whether the only direction, or the first of two, goes from the last step to the first;
-    * ``streams``: what `step` is given besides the gates, by name, each (D, ·) and then as its axes say. The one called
-      ``input`` is there only beside a given ``gates_x``;
-    * ``kept``: the names of values of each step that are wanted, see `seqcells.derive.keeping`.
+    * ``streams``: further inputs of `step` by name: (D, …), where … are the axes that the cell declares. A stream named
+      ``input`` exists only beside ``gates_x``;
+    * ``kept``: the names of values that are kept for each step, see `seqcells.derive.keeping`.
 
-    Its results are the output (T, B, D·P), the final states, shaped as ``states``, and after these what is kept, each
-    (T, B, D·size), zero past a sequence's end.
+    The results are the output (T, B, D·P), the final states, shaped as ``states``, and the kept values, (T, B, D·size)
+    each. Output and kept values are zero past a sequence's end.
 
-    With ``stacked`` there are layers, one upon the other, in the place of directions; none is projected or goes
-    backwards. ``gates_x`` (T, B, G·H) or ``input`` is the lowest one's, the output the highest one's, and of the
-    weights of all but the lowest those of the input are used in any case.
+    With ``stacked``, the axis D counts stacked layers instead of directions. No layer is projected or goes backwards.
+    ``gates_x`` (T, B, G·H) or ``input`` belongs to the lowest layer, the output to the highest. All layers but the
+    lowest use their input weights in any case.
     """
 
     cell: type[Cell]
@@ -53,13 +55,13 @@ class Recurrence(NamedTuple, Generic[T]):
 
     @property
     def outside(self) -> T:
-        """What comes from outside: the input, or its projection."""
-        # One of the two is there, which no type says.
+        """The input, or ``gates_x`` if the layer has no input."""
+        # Exactly one of the two is a tensor, which the types do not express.
         return self.gates_x if self.input is None else self.input  # pyright: ignore[reportReturnType]
 
     @property
     def hidden(self: Recurrence) -> int:
-        """H: of the last state of that size, else of the gates."""
+        """H, from the last state of size H, else from the size of the gates."""
         first = self.weights[0]
         if first.hr is not None:
             return first.hr.shape[-1]
@@ -73,7 +75,7 @@ class Recurrence(NamedTuple, Generic[T]):
 
     @property
     def sizes(self: Recurrence) -> dict[str, int]:
-        """By letter; ``""`` stands for the one number of a sequence. F is there where anything given has that size."""
+        """Sizes by letter. ``""`` has size 1, one number for each sequence. F is missing if no tensor has that size."""
         return self.cell.sizes_by_letter(self.hidden) | self._features() | {"": 1}
 
     def _features(self: Recurrence) -> dict[str, int]:
@@ -85,17 +87,17 @@ class Recurrence(NamedTuple, Generic[T]):
 
     @property
     def output(self) -> str:
-        """The name of what is returned for all steps."""
+        """The name of the value that is returned for all time steps."""
         return self.cell.output or self.cell.states[0]
 
     def width(self: Recurrence, name: str) -> int:
-        """The units of a value by name, in one direction."""
+        """The number of units of the named value, in one direction."""
         if name == self.cell.states[0]:
             return self.states[0].shape[-1]
         return self.sizes[letters_of(self.cell, name)[name]]
 
     def shapes(self: Recurrence) -> list[tuple[int, ...]]:
-        """Those of the results."""
+        """The shapes of the results: output, final states, kept values."""
         (steps, batch), sides = self.outside.shape[:2], 1 if self.stacked else len(self.weights)
         output, *kept = ((steps, batch, sides * self.width(name)) for name in (self.output, *self.kept))
         return [output, *(tuple(state.shape) for state in self.states), *kept]
@@ -107,8 +109,10 @@ class Recurrence(NamedTuple, Generic[T]):
 
     @property
     def input_weights(self: Recurrence) -> tuple[Tensor | None, Tensor | None]:
-        """What makes ``gates_x`` of the input: weight_ih and bias_ih of all directions, one below the other; of a cell
-        without gates nothing."""
+        """The weight and bias of the projection to ``gates_x``: weight_ih and bias_ih of all directions, concatenated.
+
+        Both are None for a cell without gates. For stacked layers they are the lowest layer's.
+        """
         first, *others = self.weights[:1] if self.stacked else self.weights
         if not others or first.ih is None:
             return first.ih, first.bias_ih
@@ -117,7 +121,7 @@ class Recurrence(NamedTuple, Generic[T]):
         return torch.cat(weights), torch.cat(biases) if biases else None
 
     def projected(self: Recurrence, gates_x: Tensor) -> Recurrence:
-        """The same, with the input's projection in the place of the input, which may stay as a stream."""
+        """The recurrence with ``gates_x`` in the place of the input, which becomes a stream if the cell reads it."""
         streams = {"input": self.outside.expand(len(self.weights), *self.outside.shape), **self.streams}
         streams = {name: streams[name] for name in self.cell.streams}
         return self._replace(gates_x=gates_x, input=None, streams=streams)
@@ -128,17 +132,17 @@ class Recurrence(NamedTuple, Generic[T]):
 
     @property
     def used(self) -> list[Weights[T]]:
-        """The weights, without those that would make a ``gates_x`` which is given."""
+        """The weights in use. Input weights are left out if ``gates_x`` is given."""
         given = self.input is None
         return [w.recurrent if given and not (self.stacked and k) else w for k, w in enumerate(self.weights)]
 
     def differentiable(self) -> list[T]:
-        """The tensors that have gradients, in the order of an engine's ``backward``."""
+        """The tensors that can have gradients, in the order that an engine's ``backward`` returns them."""
         weights = [w for each in self.used for w in each.present()]
         return [self.outside, *self.states, *weights, *(self.reset_states or ()), *self.streams.values()]
 
     def replaced(self, flat: Sequence[Other]) -> Recurrence[Other]:
-        """The same, with others in the places of the differentiable tensors."""
+        """The recurrence with other values in the places of the differentiable tensors."""
         rest = iter(flat)
         outside, states = next(rest), [next(rest) for _ in self.states]
         weights = tuple(w.replaced([next(rest) for _ in w.present()]) for w in self.used)
@@ -151,13 +155,13 @@ class Recurrence(NamedTuple, Generic[T]):
 
 @constant
 def letters_of(cell: type[Cell], names: str) -> dict[str, str]:
-    """The letters of the sizes of values of a step, of names with spaces between them; see `seqcells.derive.keeping`.
+    """The letters of the sizes of a step's values. ``names`` has spaces between names; see `seqcells.derive.keeping`.
 
     Raises:
         ValueError: the cell has no such value.
     """
     wanted = names.split()
-    if all(name in cell.state_sizes for name in wanted):  # so that nothing need be derived
+    if all(name in cell.state_sizes for name in wanted):  # sizes of states are known without a derivation
         return cell.state_sizes
     from ..derive.keeping import sizes_of
 
@@ -165,17 +169,17 @@ def letters_of(cell: type[Cell], names: str) -> dict[str, str]:
 
 
 def output_units(cell: type[Cell], hidden_size: int, features: int) -> int:
-    """The units of a step's output, of a cell with so many hidden units and features of its input."""
+    """The number of units of a cell's output, for the given numbers of hidden units and input features."""
     output = cell.output or cell.states[0]
     return (cell.sizes_by_letter(hidden_size) | {"F": features, "": 1})[letters_of(cell, output)[output]]
 
 
 class Backward(NamedTuple):
-    """What the backward of a `Recurrence` is given besides it.
+    """The arguments of an engine's backward besides the `Recurrence`.
 
-    * ``output``, ``saved``: forward's, as an engine returned them;
+    * ``output``, ``saved``: the tensors that the engine's forward returned;
     * ``grad_output``, ``grad_final``: the gradients of the output, and of the other results;
-    * ``wanted``: a `Recurrence` of bools in the places of the differentiable tensors: whether a gradient is wanted.
+    * ``wanted``: a `Recurrence` with bools in the places of the differentiable tensors: whether a gradient is wanted.
     """
 
     output: Tensor

@@ -1,4 +1,4 @@
-"""What a cell's step is given of the outside besides the gates: from a call's arguments, as its axes say."""
+"""Streams: inputs of a cell's step besides its gates. They are checked and laid out with the axes the cell declares."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -15,13 +15,13 @@ NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Layout(NamedTuple):
-    """How the streams of a call lie.
+    """The layout of a call's streams.
 
-    * ``sizes``: of the axes T and B and of units, by letter;
-    * ``paths``: the number of layers and directions;
-    * ``batch_first``: whether sequences come before steps;
-    * ``batched``: whether there is an axis of sequences; ``steps``: whether there is one of steps;
-    * ``order``: how the rows of a packed input are sorted, None for no change.
+    * ``sizes``: the sizes of the axes T and B and of units, by letter;
+    * ``paths``: L·D, the number of layers times the number of directions;
+    * ``batch_first``: whether the axis of sequences comes before the axis of steps;
+    * ``batched``: whether there is an axis of sequences; ``steps``: whether there is an axis of steps;
+    * ``order``: the indices that sort the sequences of a packed input, or None to keep their order.
     """
 
     sizes: Mapping[str, int]
@@ -33,20 +33,20 @@ class Layout(NamedTuple):
 
 
 def names(cell: type[Cell]) -> list[str]:
-    """Those that a call gives by name: all but the layer's own input."""
+    """The streams that a call gives by name. The layer's own input is not among them."""
     return [name for name in cell.streams if name != "input"]
 
 
 def laid_out(cell: type[Cell], given: Mapping[str, Any], input: Tensor, layout: Layout) -> dict[str, Tensor]:
-    """The streams of a call by name, each with the axes that the cell says, perhaps after one of layers and directions.
+    """The streams of a call by name, with the axes that the cell declares. An axis of size L·D may come before these.
 
     Args:
-        given: by name, tensors, arrays or lists. Truths and integers count as the input's kind of numbers.
-        input: whose device and dtype they must have, the dtype but under autocast.
+        given: tensors, arrays or lists by name. Bools and integers are converted to the input's dtype.
+        input: the tensor whose device and dtype streams must have. Under autocast the dtype may differ.
 
     Raises:
-        TypeError: one is missing, is none of the cell's, or is no tensor.
-        RuntimeError: one has the wrong size, dtype or device.
+        TypeError: a stream is missing, unknown to the cell, or no tensor can be made of it.
+        RuntimeError: a stream has the wrong size, dtype or device.
     """
     check_names(cell, given)
     found = {}
@@ -71,7 +71,7 @@ def laid_out(cell: type[Cell], given: Mapping[str, Any], input: Tensor, layout: 
 
 
 def of_one_step(cell: type[Cell], given: Mapping[str, Any], batch_first: bool) -> dict[str, Any]:
-    """The streams of one step as a call of one step is given them, which has an axis of steps."""
+    """The streams of one step with an axis of steps of size 1, for a call of a layer with T = 1."""
     found = dict(given)
     for name, stream in given.items():
         axes = cell.streams.get(name, "")
@@ -83,7 +83,7 @@ def of_one_step(cell: type[Cell], given: Mapping[str, Any], batch_first: bool) -
 
 
 def of_one_sequence(cell: type[Cell], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The streams of one step, without an axis of sequences, as a step of sequences is given them."""
+    """The streams of an unbatched step with an axis of sequences of size 1."""
     found = dict(given)
     for name, stream in given.items():
         if "B" in cell.streams.get(name, ""):
@@ -92,7 +92,7 @@ def of_one_sequence(cell: type[Cell], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def of_rows(cell: type[Cell], streams: Mapping[str, Tensor], batch: int) -> dict[str, Tensor]:
-    """Laid-out streams, those that all sequences of a step share repeated for each; as `for_engines` reads them."""
+    """Laid-out streams in the form that `for_engines` reads: streams that all sequences share get an axis B."""
     found = dict(streams)
     for name in cell.shared:
         if name in streams:
@@ -103,12 +103,12 @@ def of_rows(cell: type[Cell], streams: Mapping[str, Tensor], batch: int) -> dict
 
 
 def of_paths(axes: str, stream: Tensor, place: slice) -> Tensor:
-    """A laid-out stream for some of all layers and directions, first of all the axis of these."""
+    """A laid-out stream for the layers and directions in ``place``, which are its first axis."""
     return stream[place] if stream.dim() > len(axes) else stream.expand(place.stop - place.start, *stream.shape)
 
 
 def without_padding(cell: type[Cell], streams: Mapping[str, Tensor], valid: Tensor) -> dict[str, Tensor]:
-    """Zeros past the ends of sequences, where laid-out streams may hold anything; ``valid``: (T, B) bool."""
+    """Laid-out streams with zeros past the ends of sequences. ``valid``: (T, B) bool, the steps within sequences."""
     found = dict(streams)
     for name, stream in streams.items():
         axes = cell.streams[name]
@@ -118,7 +118,7 @@ def without_padding(cell: type[Cell], streams: Mapping[str, Tensor], valid: Tens
 
 
 def check_names(cell: type[Cell], given: Mapping[str, Any]) -> None:
-    """TypeError where a call gives other streams than the cell's `names`."""
+    """TypeError if the streams that a call gives are not exactly the cell's `names`."""
     wanted = names(cell)
     check_known(cell, given, wanted)
     for name in wanted:
@@ -127,14 +127,18 @@ def check_names(cell: type[Cell], given: Mapping[str, Any]) -> None:
 
 
 def check_known(cell: type[Cell], given: Mapping[str, Any], known: Collection[str]) -> None:
-    """TypeError where a call gives a stream that is not among the known ones."""
+    """TypeError if a call gives a stream whose name is not in ``known``."""
     for name in given:
         if name not in known:
             raise TypeError(f"the {cell.name} cell got an unexpected keyword argument {name!r}")
 
 
 def _numbers(name: str, given: Any, input: Tensor) -> Tensor:
-    """A tensor of the input's dtype; RuntimeError for one of other numbers, or on another device."""
+    """A stream as a tensor of the input's dtype.
+
+    Raises:
+        RuntimeError: the tensor is on another device, or has another floating-point dtype without autocast.
+    """
     stream = checks.as_tensor(name, given)
     if not isinstance(given, Tensor):
         stream = stream.to(input.device)

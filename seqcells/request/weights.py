@@ -12,20 +12,20 @@ from typing_extensions import NamedTuple, TypeVar  # Python 3.10 has neither gen
 from ..cells import Cell
 
 T = TypeVar("T", default=Tensor)
-"""What a record holds: tensors, or of each tensor whether its gradient is wanted, or its place."""
+"""The type of a record's entries: tensors, bools (whether a gradient is wanted), or places in a list."""
 Other = TypeVar("Other")
 
 
 class Weights(NamedTuple, Generic[T]):
-    """The weights of one layer in one direction; G gates, R recurrent gates, H hidden units, P projected ones.
+    """The weights of one layer in one direction; G gates, R recurrent gates, H hidden units, P projected units.
 
-    * ``ih``: (G·H, input size), or None where the input is already projected, and for a cell without gates;
+    * ``ih``: (G·H, input size), or None if the input is already projected or the cell has no gates;
     * ``hh``: (R·H, H or P), or None for a cell without a recurrent product;
     * ``bias_ih``, ``bias_hh``: (G·H,), (R·H,), or None;
     * ``hr``: (P, H), the projection of the hidden state, or None;
-    * ``own``: the cell's own parameters in the order of `Cell.own_names`: of each unit (rows, H), of products
-      (row blocks · H, H / heads) and their biases (row blocks · H,) if there are any, numbers (1,). In the place of H
-      may be what the cell's sizes say.
+    * ``own``: the cell's own parameters in the order of `Cell.own_names`. Parameters of each unit are (rows, H).
+      Weights of products are (row blocks · H, H / heads), and their biases, if any, (row blocks · H,). Scalars are
+      (1,). Other sizes that the cell declares may replace H.
     """
 
     ih: T | None = None
@@ -37,7 +37,7 @@ class Weights(NamedTuple, Generic[T]):
 
     @staticmethod
     def roles(cell: type[Cell], bias: bool, projection: bool) -> tuple[str, ...]:
-        """What a layer of ``cell`` has, in the order its module registers them (torch.nn's, then the cell's own)."""
+        """The roles of a layer's parameters in the order of registration: torch.nn's roles, then the cell's own."""
         roles = ["weight_ih"] if cell.gates else []
         if cell.recurrent_gates:
             roles.append("weight_hh")
@@ -51,7 +51,7 @@ class Weights(NamedTuple, Generic[T]):
 
     @staticmethod
     def shape(role: str, cell: type[Cell], input_size: int, hidden_size: int, proj_size: int) -> tuple[int, ...]:
-        """The shape of the parameter in that role."""
+        """The shape of the parameter with the given role."""
         first = (cell.sizes_by_letter(hidden_size) | {"F": input_size})[cell.state_sizes[cell.states[0]]]
         heads = cell.every_product["hh"].heads if cell.recurrent_gates else 1
         shapes = cell.own_shapes(hidden_size, input_size) | {
@@ -65,7 +65,7 @@ class Weights(NamedTuple, Generic[T]):
 
     @staticmethod
     def initialise(role: str, cell: type[Cell], parameter: Tensor, initial: Mapping[str, float]) -> None:
-        """Give the row blocks of the parameter in that role their initial values by name, where there are any."""
+        """Fill the parameter's row blocks that ``initial`` names with their initial values."""
         rows = cell.rows_of(role)
         with torch.no_grad():
             for row, block in zip(rows, parameter.unflatten(0, (len(rows), -1)) if rows else (), strict=True):
@@ -74,13 +74,13 @@ class Weights(NamedTuple, Generic[T]):
 
     @classmethod
     def of(cls, roles: Sequence[str], tensors: Sequence[Tensor | None]) -> Weights:
-        """From tensors in the order of ``roles``."""
+        """The record of tensors given in the order of ``roles``."""
         fields = {role.removeprefix("weight_"): tensor for role, tensor in zip(roles, tensors, strict=True)}
         known = {name: fields.pop(name) for name in ("ih", "hh", "bias_ih", "bias_hh", "hr") if name in fields}
         return Weights(**known, own=tuple(tensor for tensor in fields.values() if tensor is not None))
 
     def named(self, cell: type[Cell]) -> dict[str, T]:
-        """The cell's own parameters by name: those of `Cell.own_names`, but for biases where there are none."""
+        """The cell's own parameters by name, in the order of `Cell.own_names`. Biases may be missing."""
         names = [*cell.own_names()]
         if len(self.own) < len(names):
             names = [name for name in names if not name.startswith("bias")]
@@ -88,34 +88,34 @@ class Weights(NamedTuple, Generic[T]):
 
     @property
     def first(self) -> T:
-        """One that there is."""
+        """The first entry that is not None."""
         return self.present()[0] if self.ih is None else self.ih
 
     def with_projection(self, cell: type[Cell], names: Sequence[str]) -> Weights[T]:
-        """The same, ``weight_hr`` among the cell's own parameters, which have these names then."""
+        """The record with ``weight_hr`` moved to the cell's own parameters, which get the order of ``names``."""
         own = self.named(cell) | {"weight_hr": self.hr}
         return self._replace(hr=None, own=tuple(own[name] for name in names if name in own))
 
     def present(self) -> list[T]:
-        """The tensors that there are, in the order of ``roles``."""
+        """The entries that are not None, in the order of ``roles``."""
         return [w for w in (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr) if w is not None] + list(self.own)
 
     def replaced(self, others: Sequence[Other]) -> Weights[Other]:
-        """The same, with others in the places of the present tensors."""
+        """The record with other values in the places of the entries that are not None."""
         rest = iter(others)
         fixed = [None if w is None else next(rest) for w in self[:5]]
         return Weights(*fixed, own=tuple(rest))
 
     def matching(self, other: Weights[Other]) -> list[Other | None]:
-        """What another has in the places of the present tensors."""
+        """The entries of ``other`` in the places where this record is not None."""
         both = zip([*self[:5], *self.own], [*other[:5], *other.own], strict=True)
         return [theirs for own, theirs in both if own is not None]
 
     def made(self: Weights, cell: type[Cell]) -> Weights:
-        """Those that the cell's `step` multiplies by: these, but for what `Cell.weights` makes of them.
+        """The weights that the cell's `step` multiplies by: these, with the results of `Cell.weights` in their places.
 
         Raises:
-            RuntimeError: it makes one that there is not, or in another size.
+            RuntimeError: `Cell.weights` returns an unknown weight, or a weight of another size.
         """
         if cell.weights is Cell.weights:
             return self
@@ -133,12 +133,12 @@ class Weights(NamedTuple, Generic[T]):
 
     @property
     def recurrent(self) -> Weights[T]:
-        """Only what is used inside the time loop."""
+        """The record without the input weights ``ih`` and ``bias_ih``, as the time loop uses it."""
         return self._replace(ih=None, bias_ih=None)
 
 
 class _Parts:
-    """Weights as attributes; torch.compile follows no SimpleNamespace."""
+    """Weights as attributes. torch.compile cannot trace a SimpleNamespace."""
 
     def __init__(self, named: Mapping[str, Tensor]) -> None:
         for name, weight in named.items():
