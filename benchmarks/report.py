@@ -118,13 +118,12 @@ def write(paths: Iterable[Path], readme: Path, page: Path, plots_folder: Path | 
 
 
 def _links(pictures: Iterable[Path], page: Path) -> list[str]:
-    return [f"![{path.stem}]({os.path.relpath(path, page.parent)})" for path in pictures]
+    return [f"![{path.stem.replace('-', ' ')}]({os.path.relpath(path, page.parent)})" for path in pictures]
 
 
 def headlines(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
     """The README's table: a row for each of `HEADLINES` that was measured."""
-    lines = ["| LSTM | device | sizes | × torch.nn | × best rival |", "|---|---|---:|---:|---:|"]
-    rivals: set[str] = set()
+    lines = ["| LSTM | device | B × H × T | × torch.nn | × best rival |", "|---|---|---|---:|---:|"]
     for each in HEADLINES:
         its = (
             [case for case in cases(reports[each.device]) if _tells(each, case.ours)] if each.device in reports else []
@@ -132,15 +131,21 @@ def headlines(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
         dtype = its[0].ours.dtype if its else ""
         its = [case for case in its if case.ours.dtype == dtype]
         if its:
-            ratios = _spread(case.ours.ratio for case in its), _spread(case.to_rival for case in its)
-            rivals |= {case.rival.provider for case in its if case.rival}
-            lines.append(f"| {each.words} | {each.device}, {dtype} | {len(its)} | {ratios[0]} | {ratios[1]} |")
+            doubt = "~ " if any(case.doubtful for case in its) else ""
+            rivals = ", ".join(dict.fromkeys(case.rival.provider for case in its if case.rival))
+            sizes = ", ".join(f"{row.batch} × {row.hidden} × {row.steps}" for row in (case.ours for case in its))
+            ratios = doubt + _spread(case.ours.ratio for case in its), _spread(case.to_rival for case in its)
+            to_rival = f"{ratios[1]} {rivals}" if rivals else ratios[1]
+            lines.append(f"| {each.words} | {each.device}, {dtype} | {sizes} | {ratios[0]} | {to_rival} |")
     machines = (
         f"{device}: {machine.title(report.machine)}, {report.date[:10]}, commit {report.commit}"
         for device, report in reports.items()
     )
-    where = "Ratios of medians: above 1 seqcells is faster, below 1 slower."
-    where += f" Best rivals: {', '.join(sorted(rivals)) or 'none'}. {'; '.join(sorted(machines))}."
+    where = (
+        "Ratios of medians: above 1 seqcells is faster, below 1 slower. With two sizes: the mean (least to greatest)."
+    )
+    where += " `~`: torch.nn differed from itself by more than 10 % in that case."
+    where += f" {'; '.join(sorted(machines))}."
     return "\n\n".join([*links, "\n".join(lines), where])
 
 

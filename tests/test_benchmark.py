@@ -224,7 +224,7 @@ def test_the_readme_is_rewritten_between_its_markers(measured: schema.Report, tm
         assert report.write([path], readme, page, None) == 0
         text = readme.read_text()
         assert text.startswith(f"before\n{report.BEGIN}\n|") and text.endswith(f"{report.END}\nafter\n")
-        assert "old" not in text and "| training step | cpu, float32 | 1 |" in text
+        assert "old" not in text and "| training step | cpu, float32 | 3 × 8 × 20 |" in text
         text = page.read_text()
         assert text.startswith("# Results") and "| training | lstm | float32 | 3 × 8 × 20 |" in text
         assert "| suite | cell | by | sizes | float32 × torch.nn |" in text and "| training | lstm | auto | 1 |" in text

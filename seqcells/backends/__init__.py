@@ -80,7 +80,7 @@ BACKENDS: dict[str, Backend] = {
     "cuda-cluster": Backend(
         "CUDA C++: one launch for all steps, by thread-block clusters",
         "seqcells.kernels.triton.plans.cluster",
-        triton.unavailable,
+        triton.clusters_unavailable,
         triton_refusals.refuses_by_clusters,
         triton_refusals.clusters_in_words,
     ),
