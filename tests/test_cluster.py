@@ -314,7 +314,7 @@ def test_what_cannot_go_back_does_not_go_forward(monkeypatch):
     with emulated(forced=SMALL):
         output, _ = run.recurrence(q, BACKEND)
         monkeypatch.setattr(cluster.precision, "mode", lambda dtype: "ieee")
-        with pytest.raises(RuntimeError, match="cannot run this layer backward: .*TF32, which the settings"):
+        with pytest.raises(RuntimeError, match=r"cannot run this layer backward: .*TF32, which the settings"):
             output.sum().backward()
         monkeypatch.setattr(cluster, "refuses", lambda shape: None)
         with torch.no_grad():
