@@ -151,7 +151,7 @@ def headlines(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
 
 def _tells(headline: Headline, row: Row) -> bool:
     it = headline.suite, headline.cell, headline.provider, headline.load
-    return it == (row.suite, row.cell, row.provider, row.load or 0.0)
+    return it == (row.suite, row.cell, row.provider, row.load)
 
 
 def newest(reports: Iterable[Report]) -> dict[str, Report]:

@@ -76,7 +76,7 @@ struct Cluster {
                     value = is_in_tile(n) ? own.template from_ring<ring_column_of<Form>(slot)>(from) : 0.0f;
                 else if constexpr (slot.where == Where::PRODUCT)
                     value = is_in_tile(n) ? sum_of<slot.array, slot.column>(own, j) : 0.0f;
-                else if constexpr (is_reduced_before<K>(slot))
+                else if constexpr (Reduced<K>::gives(slot))
                     value = is_in_tile(n) ? Reduced<K>::template number<slot.column>(shared, own.local_row) : 0.0f;
                 else if constexpr (slot.where == Where::GIVEN && slot.axes == Axes::TB)
                     value = own.template load<Of>(time);
@@ -136,12 +136,6 @@ struct Cluster {
             for (int part = 0; part < Form::product[P].parts; ++part) total += from[Weights<Program, Form, P>::place(COLUMN * Form::UNITS + own.local_unit, own.local_row, part)];
         }
         return total;
-    }
-
-    // Whether a slot is the result of a reduction just before stage K. Later stages have that result in a register.
-    template <int K>
-    static constexpr bool is_reduced_before(const Slot slot) {
-        return slot.where == Where::NUMBER && Program::reductions[slot.where == Where::NUMBER ? slot.column : 0].stage == K;
     }
 
     SEQCELLS_INLINE void announce(int j) const {

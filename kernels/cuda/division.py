@@ -233,8 +233,9 @@ def _placed(wanted: Wanted, divided: Division, products: list[ProductForm], scat
     ring_bytes = len(columns) * rows * units * bytes
     ring = tuple(column._replace(at=k * rows * units * bytes) for k, column in enumerate(columns))
     ring_at = take(divided.steps * ring_bytes)
-    counts = [len(each) for each in _reduced(layout)]
-    sources = max((len({v.args[0] for v in each}) for each in _reduced(layout)), default=0)
+    reduced = _reduced(layout)
+    counts = [len(each) for each in reduced]
+    sources = max(len({v.args[0] for v in each}) for each in reduced)
     reduced_at, partial_at, numbers_at = (
         take(-(-bytes // 16) * 16)
         for bytes in (4 * sources * rows * (units + 1), PARTIAL * rows * max(counts), 4 * rows * max(counts))

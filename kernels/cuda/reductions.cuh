@@ -72,6 +72,8 @@ struct Reductions {
     }
     static constexpr int COUNT = place(ALL), BYTES = COUNT * Form::ROWS * int(sizeof(Partial));
     static constexpr int EXCHANGE = Z::OPERANDS + Z::PRODUCTS + STAGE;
+    // Whether a slot is the result of one of these reductions. Later stages have that result in a register.
+    static constexpr bool gives(const Slot slot) { return slot.where == Where::NUMBER && Program::reductions[slot.column].stage == STAGE; }
     // The first reduction of the stage that reads the same value.
     static constexpr int like(int r) {
         for (int k = 0; k < r; ++k)

@@ -45,7 +45,7 @@ def in_words(shape: Shape) -> str:
     """How clusters divide a layer, in each pass that a call is likely to need."""
     words = []
     for which in ("forward", "backward") if torch.is_grad_enabled() else ("forward",):
-        found = division_of(shape, which)
+        found = _why_no_clusters(shape) or division_of(shape, which)
         if isinstance(found, str):
             words.append(f"{which} it cannot: {found}")
         else:
@@ -64,25 +64,26 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
     why_not = refuses(shape)
     if why_not:
         raise RuntimeError(f"the cluster plan cannot run this layer: {why_not}")
-    if save and refuses_backward(shape):
-        raise RuntimeError(f"the cluster plan cannot run this layer backward: {refuses_backward(shape)}")
+    if save:
+        _check_backward(shape)
     return staged.forward(q, save, partial(_run, shape, "forward"), _passes(q))
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
     shape = Shape.of(q)
+    _check_backward(shape)
+    return staged.backward(q, given, partial(_run, shape, "backward"), _passes(q))
+
+
+def _check_backward(shape: Shape) -> None:
     why_not = refuses_backward(shape)
     if why_not:
         raise RuntimeError(f"the cluster plan cannot run this layer backward: {why_not}")
-    return staged.backward(q, given, partial(_run, shape, "backward"), _passes(q))
 
 
 def division_of(shape: Shape, which: str) -> Division | str:
     """How clusters divide a layer in a pass, or why they cannot."""
-    why_not = source.why_not(shape.cell, shape.kept)
-    if why_not:
-        return why_not
     sizes = shape.hidden, shape.batch, shape.directions
     try:
         device = device_of(shape)
