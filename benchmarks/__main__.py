@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from . import files, presets
+from . import presets, result_files
 from .case import DTYPES
 from .providers import PROVIDERS
 from .suites import SUITES
@@ -48,9 +48,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--wheels", type=Path, metavar="FOLDER", help="take rivals' wheels from there")
     write = commands.add_parser("report", help="rewrite RESULTS.md and the README's table from result files")
     write.add_argument("results", nargs="*", type=Path, help="default: all in benchmarks/results")
-    write.add_argument("--readme", type=Path, default=files.RESULTS.parents[1] / "README.md")
-    write.add_argument("--page", type=Path, default=files.RESULTS.parent / "RESULTS.md")
-    write.add_argument("--plots", type=Path, default=files.RESULTS, help="draw them there")
+    write.add_argument("--readme", type=Path, default=result_files.RESULTS.parents[1] / "README.md")
+    write.add_argument("--page", type=Path, default=result_files.RESULTS.parent / "RESULTS.md")
+    write.add_argument("--plots", type=Path, default=result_files.RESULTS, help="draw them there")
     two = commands.add_parser("compare", help="two runs side by side")
     two.add_argument("before", type=Path)
     two.add_argument("after", type=Path)
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "report":
         from . import report
 
-        return report.write(options.results or files.reports(), options.readme, options.page, options.plots)
+        return report.write(options.results or result_files.reports(), options.readme, options.page, options.plots)
     if options.command == "compare":
         from . import compare
 
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> int:
     report = run.start(options.device, options.threads, words, measured)
     path = options.json
     if options.save:
-        path = files.named(options.device, report.date, report.commit)
+        path = result_files.named(options.device, report.date, report.commit)
     plan.timer.deadline = began + plan.budget if plan.budget else None
     with plan.timer as timer, progress.bar() as advance:
         run.run(report, timer, plan.cases, path, advance)

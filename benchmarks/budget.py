@@ -49,7 +49,7 @@ def expected(case: Case, providers: Iterable[Provider], effort: Effort) -> float
         # Busy processes take their part of the processor's time.
         slowed = call * (1 + case.load)
         one += effort.turns(slowed, sampling) * sampling.turn(slowed)
-    return 2 * call + one * sum(provider.refuses(case) is None for provider in providers)
+    return 2 * call + one * sum(provider.why_not(case) is None for provider in providers)
 
 
 class Budget:

@@ -136,7 +136,7 @@ def _git(*arguments: str) -> str:
 
 def _instruction_set() -> str | None:
     """The instruction set that the CPU engine uses, or None where the engine is not built."""
-    return None if BACKENDS["cpu"].unavailable() else estimates.instruction_set()
+    return None if BACKENDS["cpu"].why_not_available() else estimates.instruction_set()
 
 
 def _processor() -> tuple[str, list[str]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seqcells import functional
+from seqcells.backends.torch_ops import OPERATORS
 
 from .case import Case
 
@@ -27,21 +28,16 @@ def truth(case: Case) -> dict[str, Tensor]:
     reference."""
     stack = case.stack()
     (given,) = case.inputs(stack[0])
-    known = {
-        "lstm": torch._VF.lstm,
-        "gru": torch._VF.gru,
-        "rnn_tanh": torch._VF.rnn_tanh,
-        "rnn_relu": torch._VF.rnn_relu,
-    }
     with torch.enable_grad() if case.suite.gradients else torch.no_grad():
         wide = [each.replaced([w.detach().double().requires_grad_() for w in each.present()]) for each in stack]
         parameters = [parameter for each in wide for parameter in each.present()]
         x = given.x.double().requires_grad_(case.suite.gradients)
         layers, both = case.suite.layers, case.suite.directions == 2
         states = [s.double().expand(len(stack), *s.shape).contiguous() for s in case.zero_states()]
-        if case.cell_name in known and given.lengths is None:
+        if case.cell_name in OPERATORS and given.lengths is None:
             hx = tuple(states) if len(states) > 1 else states[0]
-            output, *final = known[case.cell_name](x, hx, parameters, True, layers, 0.0, True, both, False)
+            by_torch, _ = OPERATORS[case.cell_name]
+            output, *final = by_torch(x, hx, parameters, True, layers, 0.0, True, both, False)
         else:
             lengths = None if given.lengths is None else given.lengths.to(x.device)
             given_as = {"bidirectional": both, "lengths": lengths, "backend": "reference"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import result_files
 
 VERSION = 3
 OLDER = (1, 2)
@@ -210,7 +210,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Check the report and write the file in one atomic step."""
-        files.write(self.check(), path)
+        result_files.write(self.check(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

@@ -35,8 +35,8 @@ def made(cell: type[Cell], target: str, dtype: str, kept: tuple[str, ...] = ()) 
     cell = for_engines(cell)
     if target == "triton":
         return _printed(cell, kept)
-    if cpu.unavailable():
-        raise RuntimeError(cpu.unavailable())
+    if cpu.why_not_available():
+        raise RuntimeError(cpu.why_not_available())
     from .kernels.cpu import compiled  # this import needs the extension
 
     try:
@@ -62,11 +62,11 @@ def _printed(cell: type[Cell], kept: tuple[str, ...]) -> str:
 def here() -> list[str]:
     """The targets for which this machine has an engine."""
     found = []
-    if not cpu.unavailable():
+    if not cpu.why_not_available():
         from .kernels.cpu import compiled, library
 
         found.append(compiled.BASES.get(library.target, library.target))
-    return [*found, *(["triton"] if not triton.unavailable() else [])]
+    return [*found, *(["triton"] if not triton.why_not_available() else [])]
 
 
 def _lines(options: argparse.Namespace) -> Iterator[tuple[bool, str]]:

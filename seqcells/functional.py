@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .backends import torch_ops
 from .call import choose, run
-from .call.called import call_of
+from .call.describe import call_of
 from .cells import Cell
 from .derive.transformed import for_engines
 from .request import checks, precision

@@ -37,7 +37,7 @@ def _devices() -> list[str]:
 
 
 def _gpu_estimates() -> list[str]:
-    why_not = triton.unavailable()
+    why_not = triton.why_not_available()
     return (
         []
         if why_not
@@ -56,13 +56,13 @@ def _cpu_estimates() -> list[str]:
         f"cores for this process: {machine.cores()}",
         f"caches: {', '.join(sizes)}",
     ]
-    if cpu.unavailable():
+    if cpu.why_not_available():
         return [*lines, "table in use: none, for there is nothing to compare torch's operators with"]
     return [*lines, *_in_use(estimates.CPU)]
 
 
 def _compiling() -> list[str]:
-    if cpu.unavailable():
+    if cpu.why_not_available():
         return []
     from .kernels.cpu import compiled  # this import needs the extension
 
@@ -72,7 +72,7 @@ def _compiling() -> list[str]:
 
 
 def _printing() -> list[str]:
-    if triton.unavailable():
+    if triton.why_not_available():
         return []
     from .kernels.triton.host import printed  # this import needs triton
 
@@ -101,7 +101,7 @@ def report() -> str:
     lines += ["", "devices", *(f"  {device}" for device in _devices()), "", "backends"]
     width = max(map(len, BACKENDS))
     for name, backend in BACKENDS.items():
-        why_not = backend.unavailable()
+        why_not = backend.why_not_available()
         lines.append(f"  {name:{width}}  {'no ' if why_not else 'yes'}  {backend.description}")
         if why_not:
             lines.append(f"  {'':{width}}       {why_not}")

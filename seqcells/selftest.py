@@ -173,7 +173,7 @@ def has_jumps(cell: type[Cell]) -> bool:
 def backends_here() -> list[tuple[str, str]]:
     """Pairs of each backend that exists on this machine and each device on which it is tried."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    here = [name for name, backend in BACKENDS.items() if not backend.unavailable()]
+    here = [name for name, backend in BACKENDS.items() if not backend.why_not_available()]
     return [(name, device) for device in devices for name in (*here, "auto")]
 
 

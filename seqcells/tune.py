@@ -287,7 +287,7 @@ def _device(name: str) -> torch.device:
 
 def _tune(options: argparse.Namespace) -> None:
     device = options.device
-    why_not = ENGINES[device.type].unavailable()
+    why_not = ENGINES[device.type].why_not_available()
     if not why_not and device.type == "cuda" and triton.interpreted():
         why_not = "Triton's interpreter runs our kernels in Python"
     if why_not:

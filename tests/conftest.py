@@ -26,7 +26,7 @@ from seqcells.system import machine
 # Many tests of one process compile a layer's `forward`, and each one counts as a recompilation.
 torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
 
-if not cpu.unavailable():
+if not cpu.why_not_available():
     from seqcells.kernels.cpu import compiled, library
 
 if triton.INSTALLED and triton.interpreted():
@@ -60,7 +60,7 @@ def pytest_configure(config):
         shared.mkdir(parents=True, exist_ok=True)
         Path(own.name, folder).symlink_to(shared)
     os.environ |= {"SEQCELLS_CACHE": own.name, "CXXFLAGS": "-O1 -DSEQCELLS_WHOLE_VECTORS=false"}
-    if not hasattr(config, "workerinput") and not cpu.unavailable():
+    if not hasattr(config, "workerinput") and not cpu.why_not_available():
         compile_cells()
     os.environ["SEQCELLS_COMPILE"] = "never"
 
@@ -119,7 +119,7 @@ def tables(tmp_path):
 def kernels_of_a_gpu(monkeypatch):
     """Pretend that Triton's kernels run here on an NVIDIA GPU: backends are chosen, but nothing can run."""
     pytest.importorskip("triton")
-    possible = BACKENDS["triton"]._replace(unavailable=lambda: None, refuses=lambda call: None)
+    possible = BACKENDS["triton"]._replace(why_not_available=lambda: None, why_not=lambda call: None)
     monkeypatch.setitem(BACKENDS, "triton", possible)
     monkeypatch.setattr("seqcells.kernels.triton.host.configurations.nvidia", lambda: True)
 
@@ -144,7 +144,7 @@ def gpu(tables, kernels_of_a_gpu, monkeypatch):
     return use
 
 
-@pytest.fixture(params=[] if cpu.unavailable() else library.TARGETS)
+@pytest.fixture(params=[] if cpu.why_not_available() else library.TARGETS)
 def target(request, monkeypatch, compiling):
     """Each instruction set that this machine has."""
     monkeypatch.setattr(library, "target", request.param)

@@ -49,7 +49,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 import seqcells
-from seqcells.call import prepared
+from seqcells.call import fast_path
 from seqcells.data import ContiguousWindows
 
 OURS = "LSTM", "GRU", "PeepholeLSTM"
@@ -134,7 +134,7 @@ def frozen_weights_are_new(name: str, wrap: Callable[[Model], nn.Module]) -> Non
             optimizer.zero_grad()
             read.loss(each).backward()
             optimizer.step()
-        with torch.no_grad(), patch.object(prepared, "versions", lambda tensors: [each._version for each in tensors]):
+        with torch.no_grad(), patch.object(fast_path, "versions", lambda tensors: [each._version for each in tensors]):
             for _ in range(4):  # more calls than a prepared call needs
                 close(mean([own.loss(model)])[0], batch.loss(one))
 

@@ -16,7 +16,8 @@ from seqcells.kernels import cpu
 from seqcells.request.call import Call
 
 needs_compiler = pytest.mark.skipif(
-    cpu.unavailable() is not None or shutil.which("c++") is None, reason="no C++ compiler, or no engine to go with it"
+    cpu.why_not_available() is not None or shutil.which("c++") is None,
+    reason="no C++ compiler, or no engine to go with it",
 )
 
 TORCH_LAYERS = {
@@ -77,7 +78,7 @@ def backends(name, form="layers", options=(), devices=DEVICES, dtype=torch.float
     return [
         backend
         for backend, entry in BACKENDS.items()
-        if entry.unavailable() is None and any(entry.refuses(call) is None for call in calls)
+        if entry.why_not_available() is None and any(entry.why_not(call) is None for call in calls)
     ]
 
 

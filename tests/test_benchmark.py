@@ -12,7 +12,20 @@ import torch
 from support import own_signal_stack
 
 from benchmarks import case as cases
-from benchmarks import compare, files, machine, parity, plots, report, rooflines, run, schema, tables, units, wheels
+from benchmarks import (
+    compare,
+    machine,
+    parity,
+    plots,
+    report,
+    result_files,
+    rooflines,
+    run,
+    schema,
+    tables,
+    units,
+    wheels,
+)
 from benchmarks.case import Case
 from benchmarks.providers import AA, BASELINE, ONE_THREAD, PROVIDERS, TWICE, Prepared, Provider
 from benchmarks.providers.torch_nn import TorchNN
@@ -92,13 +105,13 @@ def test_those_that_compile_for_long_agree_too(name: str) -> None:
 
 
 def _check(provider: Provider, suite: str) -> None:
-    absent = provider.unavailable("cpu")
+    absent = provider.why_not_available("cpu")
     if absent:
         pytest.skip(absent)
     wrong, refused, right = {}, {}, []
     for cell in CELLS:
         case = Case(suite, cell, TINY._replace(steps=16))
-        refused[cell] = provider.refuses(case)
+        refused[cell] = provider.why_not(case)
         if refused[cell]:
             continue
         weights = case.weights()
@@ -178,7 +191,7 @@ def test_a_report_survives_its_file_and_only_a_report_does(measured: schema.Repo
         schema.Report.load(path)
 
 
-@pytest.mark.parametrize("path", files.reports(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", result_files.reports(), ids=lambda path: path.stem)
 def test_results_of_every_version_are_read(path: Path) -> None:
     read = schema.Report.load(path)
     assert read.rows and read.schema == schema.VERSION
@@ -188,7 +201,7 @@ def test_results_of_every_version_are_read(path: Path) -> None:
 
 def test_the_machine_is_described(measured: schema.Report) -> None:
     assert set(schema.MACHINE) - set(measured.machine) == set() and measured.machine["usable_cores"] >= 1
-    if not PROVIDERS["seqcells cpu"].unavailable("cpu"):
+    if not PROVIDERS["seqcells cpu"].why_not_available("cpu"):
         assert measured.machine["class"].startswith(measured.machine["instruction_set"])
     title, details = machine.title(measured.machine), machine.details(measured.machine)
     assert title.endswith(f"1 thread, {measured.machine['capability']}") and "usable cores" in details

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support import needs_compiler
 
-from benchmarks import files
+from benchmarks import result_files
 from benchmarks.cells import __main__ as command
 from benchmarks.cells import modules, page
 from benchmarks.cells.report import Report
@@ -65,5 +65,5 @@ def test_ours_and_the_loop_are_alike(name):
 
 def test_the_page_is_current():
     """`python -m benchmarks.cells page` has written the page since the last change of a cell or of a result."""
-    last = files.last(files.CELLS)
+    last = result_files.last(result_files.CELLS)
     assert page.PAGE.read_text() == page.page(None if last is None else Report.load(last))

@@ -142,9 +142,9 @@ def test_flags_have_a_row_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
     provider = PROVIDERS["seqcells triton-persistent flags"]
     monkeypatch.setattr(Seqcells, "prepare", lambda *_: Prepared(lambda index: seqcells.current_settings().flags, dict))
-    monkeypatch.setattr(Seqcells, "refuses", lambda *_: None)
+    monkeypatch.setattr(Seqcells, "why_not", lambda *_: None)
     cases = [Case("sequence", "lstm", Shape(16, hidden, 100), "bfloat16", "cuda") for hidden in (64, 512)]
-    assert [provider.refuses(case) for case in cases] == ["a program that has all units waits for nobody", None]
+    assert [provider.why_not(case) for case in cases] == ["a program that has all units waits for nobody", None]
     assert provider.prepare(cases[1], None, []).run(0) and not seqcells.current_settings().flags
 
 

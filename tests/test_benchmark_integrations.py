@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import seqcells
-from benchmarks import files
+from benchmarks import result_files
 from benchmarks.integrations import __main__ as command
 from benchmarks.integrations import measure, page
 from benchmarks.integrations.case import Case, descent
@@ -15,7 +15,7 @@ from benchmarks.integrations.report import Report
 def test_the_page_is_current():
     """`python -m benchmarks.integrations page` has written the page since the last change of its text or of a
     result."""
-    last = files.last(files.INTEGRATIONS)
+    last = result_files.last(result_files.INTEGRATIONS)
     assert page.PAGE.read_text() == page.page(None if last is None else Report.load(last))
 
 

@@ -83,10 +83,10 @@ def test_cases_of_suites_under_load() -> None:
         *(f"{name} × 2" for name in under_load),
     ]
     for name in (ONE_THREAD, TWICE):
-        refuses = PROVIDERS[name].refuses
-        assert refuses(Case("training", "lstm", TINY)) == "other numbers of threads are for suites under load"
-        if not PROVIDERS[name].unavailable("cpu"):
-            assert [refuses(Case(suite, "lstm", TINY)) for suite in under_load] == [None] * len(under_load)
+        why_not = PROVIDERS[name].why_not
+        assert why_not(Case("training", "lstm", TINY)) == "other numbers of threads are for suites under load"
+        if not PROVIDERS[name].why_not_available("cpu"):
+            assert [why_not(Case(suite, "lstm", TINY)) for suite in under_load] == [None] * len(under_load)
 
 
 def test_under_load_a_sample_goes_by_the_clock() -> None:

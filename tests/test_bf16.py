@@ -7,8 +7,8 @@ from support import TORCH_LAYERS, assert_equal_to, distance, gradients, layer, r
 from seqcells.kernels import cpu
 from seqcells.request.precision import bfloat16_products_allowed
 
-if cpu.unavailable():
-    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+if cpu.why_not_available():
+    pytest.skip(f"the CPU engine is not here: {cpu.why_not_available()}", allow_module_level=True)
 
 from seqcells.kernels.cpu import library, linear
 

@@ -12,7 +12,7 @@ from seqcells import cells
 from seqcells.call import run
 from seqcells.cells import REGISTRY, Cell
 from seqcells.cells.activations import sigmoid, tanh
-from seqcells.derive.plan import plan
+from seqcells.derive.one_stage import one_stage
 from seqcells.derive.print import triton
 from seqcells.derive.print_loop import cpp_cells
 from seqcells.derive.transformed import cell_of
@@ -221,7 +221,7 @@ def test_own_cell_reaches_the_operators_and_the_derivation(defined):
     q = Recurrence(Leaky, torch.randn(T, B, H), [torch.zeros(1, B, H)], (weights,))
     output, (final,) = run.recurrence(q, "reference")
     torch.testing.assert_close(output[-1], final[0])
-    made = plan(Leaky)
+    made = one_stage(Leaky)
     assert made.fields["saved"] == ("t1",)
     assert "leaky_backward" in triton([made])
     assert "namespace leaky {" in cpp_cells([Leaky])

@@ -55,7 +55,7 @@ SMALL = 2, 8, 4
 @pytest.fixture(autouse=True)
 def there(monkeypatch):
     """Pretend that torch has found a GPU."""
-    monkeypatch.setitem(BACKENDS, BACKEND, BACKENDS[BACKEND]._replace(unavailable=lambda: None))
+    monkeypatch.setitem(BACKENDS, BACKEND, BACKENDS[BACKEND]._replace(why_not_available=lambda: None))
 
 
 def found(q, seed=0, broken="", forced=SMALL):
@@ -216,7 +216,7 @@ def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
     return min(found, key=lambda code: code.stack_bytes)
 
 
-needs_nvrtc = pytest.mark.skipif(nvrtc.unavailable() is not None, reason=f"{nvrtc.unavailable()}")
+needs_nvrtc = pytest.mark.skipif(nvrtc.why_not_available() is not None, reason=f"{nvrtc.why_not_available()}")
 
 
 @needs_nvrtc
@@ -259,8 +259,8 @@ def test_every_cell_compiled_without_a_spill(name):
 def test_what_it_refuses_by_name(changed, words):
     shape = Shape(EVERY["lstm"], torch.device("cpu"), torch.bfloat16, 10, 4, 1, 64, 64)
     with emulated():
-        assert cluster.refuses(shape) is None
-        assert words in cluster.refuses(shape._replace(**changed))
+        assert cluster.why_not(shape) is None
+        assert words in cluster.why_not(shape._replace(**changed))
 
 
 def test_a_device_without_clusters():
@@ -316,7 +316,7 @@ def test_what_cannot_go_back_does_not_go_forward(monkeypatch):
         monkeypatch.setattr(cluster.precision, "mode", lambda dtype: "ieee")
         with pytest.raises(RuntimeError, match=r"cannot run this layer backward: .*TF32, which the settings"):
             output.sum().backward()
-        monkeypatch.setattr(cluster, "refuses", lambda shape: None)
+        monkeypatch.setattr(cluster, "why_not", lambda shape: None)
         with torch.no_grad():
             run.recurrence(q, BACKEND)
         with pytest.raises(RuntimeError, match="cannot run this layer backward"):

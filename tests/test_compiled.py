@@ -18,7 +18,7 @@ from seqcells.cells.activations import sigmoid, tanh
 from seqcells.derive import build
 from seqcells.kernels import cpu
 
-if not cpu.unavailable():
+if not cpu.why_not_available():
     from seqcells.kernels.cpu import compiled, library
 
 ROOT = Path(__file__).parents[1]

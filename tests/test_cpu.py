@@ -16,8 +16,8 @@ from seqcells.backends import BACKENDS
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
 
-if cpu.unavailable():
-    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+if cpu.why_not_available():
+    pytest.skip(f"the CPU engine is not here: {cpu.why_not_available()}", allow_module_level=True)
 
 from seqcells.kernels.cpu import library, linear
 
@@ -324,7 +324,7 @@ def test_large_memory_is_used_again_and_poisoned_in_tests():
 
 
 def test_plan_without_the_extension(monkeypatch):
-    without = BACKENDS["cpu"]._replace(unavailable=lambda: "its extension is not built")
+    without = BACKENDS["cpu"]._replace(why_not_available=lambda: "its extension is not built")
     monkeypatch.setitem(BACKENDS, "cpu", without)
     module = seqcells.GRU(4, 6, backend="cpu")
     with pytest.raises(RuntimeError, match="its extension is not built"):

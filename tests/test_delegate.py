@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import seqcells
 from seqcells import functional
 from seqcells.backends import BACKENDS, torch_ops, trial
-from seqcells.call.called import EXPANDED
+from seqcells.call.describe import EXPANDED
 from seqcells.kernels import cpu
 
 # The default backend where torch's operator cannot run.
-OURS = "reference" if BACKENDS["cpu"].unavailable() else "cpu"
+OURS = "reference" if BACKENDS["cpu"].why_not_available() else "cpu"
 INPUT = torch.randn(3, 2, 4)
 
 
@@ -64,7 +64,7 @@ def test_what_torchs_operator_cannot_run_is_ours(settings, input, half, training
         choice = layer.plan(input)
         assert choice.backend == OURS
         assert choice.reason == "torch's own operator fails here: could not create a primitive" + (
-            "" if OURS == "cpu" else f"; no kernels of ours: {cpu.unavailable()}"
+            "" if OURS == "cpu" else f"; no kernels of ours: {cpu.why_not_available()}"
         )
         asked = len(failing)
         output = data(layer(input)[0])

@@ -20,7 +20,7 @@ from seqcells.kernels import cpu
 from seqcells.measured import estimates
 from seqcells.measured.table import Point, Table
 
-needs_engine = pytest.mark.skipif(bool(cpu.unavailable()), reason="the CPU engine is not here")
+needs_engine = pytest.mark.skipif(bool(cpu.why_not_available()), reason="the CPU engine is not here")
 
 
 def _hook(module):
@@ -291,7 +291,7 @@ def test_torchs_switch_for_one_dnn_counts_at_once(monkeypatch, tables):
             raise RuntimeError("could not create a primitive")
         return operator(*arguments)
 
-    gone = BACKENDS["cpu"]._replace(unavailable=lambda: "not built")
+    gone = BACKENDS["cpu"]._replace(why_not_available=lambda: "not built")
     monkeypatch.setitem(BACKENDS, "cpu", gone)
     monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lstm, step))
     trial._failure.cache_clear()

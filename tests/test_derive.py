@@ -12,7 +12,7 @@ from seqcells.cells import BUILT_IN, Cell
 from seqcells.cells.activations import ACTIVATIONS, Activation, maximum, sigmoid, stop, tanh, where
 from seqcells.derive.__main__ import printed
 from seqcells.derive.expressions import DerivationError
-from seqcells.derive.plan import plan
+from seqcells.derive.one_stage import one_stage
 from seqcells.derive.print import triton
 from seqcells.derive.print_loop import cpp_cells
 
@@ -75,7 +75,7 @@ def by_triton() -> dict:
     keys = [(name, dtype) for dtype in DTYPES for name in BUILT_IN]
     results = interpreted([("cell", name, case(name, dtype)[0]) for name, dtype in keys])
     others = [(name, dtype) for dtype in DTYPES for name in OTHERS]
-    printed = triton([plan(cell) for cell in OTHERS.values()])
+    printed = triton([one_stage(cell) for cell in OTHERS.values()])
     results += interpreted([("cell", name, case(name, dtype)[0]) for name, dtype in others], printed)
     return dict(zip(keys + others, results, strict=True))
 
@@ -94,12 +94,12 @@ def test_printed_files_are_up_to_date():
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_shared_gradients_are_said_to_be(name):
-    made = plan(BUILT_IN[name])
+    made = one_stage(BUILT_IN[name])
     assert made.shared == {"lstm": (0, 1, 2, 3), "gru": (0, 1, -1)}[name]
 
 
 def test_little_is_saved():
-    saved = {name: plan(cell).fields["saved"] for name, cell in BUILT_IN.items()}
+    saved = {name: one_stage(cell).fields["saved"] for name, cell in BUILT_IN.items()}
     assert saved["lstm"] == ("input", "forget", "candidate", "output")
     assert saved["gru"] == ("r_n", "reset", "update", "new")
     assert saved["rnn_tanh"] == saved["rnn_relu"] == ()
@@ -114,13 +114,13 @@ GRU_BY_HAND = 2 + 2 + 1 + 3 + 1 + 1 + 3 + 2
 
 @pytest.mark.parametrize(("name", "by_hand"), [("lstm", LSTM_BY_HAND), ("gru", GRU_BY_HAND)])
 def test_backward_is_no_longer_than_by_hand(name, by_hand):
-    assert sum(bool(value.inner) for value in plan(BUILT_IN[name]).backward.values) <= by_hand
+    assert sum(bool(value.inner) for value in one_stage(BUILT_IN[name]).backward.values) <= by_hand
 
 
 @pytest.mark.parametrize(("name", "own"), [("lstm", 0), ("gru", 1)])
 def test_no_subtraction_that_the_equations_do_not_have(name, own):
     """Except for the 1 - y of sigmoid and tanh; GRU's own subtraction is h - n."""
-    values = plan(BUILT_IN[name]).backward.values
+    values = one_stage(BUILT_IN[name]).backward.values
     assert sum(value.op == "-" and value.args[0].args != (1,) for value in values) == own
 
 
@@ -161,7 +161,7 @@ def names_no_gate(x, r, s, p):
 @pytest.mark.parametrize("step", [branches, calls_torch, calls_a_method, adds_text, takes_a_root, names_no_gate])
 def test_what_cannot_be_derived_is_named_with_its_line(step):
     with pytest.raises(DerivationError) as error:
-        plan(cell_of(step))
+        one_stage(cell_of(step))
     line = step.__code__.co_firstlineno + 1
     assert f"test_derive.py:{line}: step of Odd" in str(error.value)
 
@@ -189,7 +189,7 @@ def reads_the_hidden_state(x, r, s, p):
 )
 def test_states_are_checked(step, words, how):
     with pytest.raises(DerivationError, match=r"test_derive.py:\d+: step of Odd: ") as error:
-        plan(cell_of(step, **how))
+        one_stage(cell_of(step, **how))
     assert words in str(error.value)
 
 
@@ -201,7 +201,7 @@ def test_names_that_a_language_keeps_to_itself():
 
     cell = cell_of(step)
     assert "const auto new_2 = tanh(x_a + " in cpp_cells([cell])
-    assert "tl_ = new * new\n" in triton([plan(cell)])
+    assert "tl_ = new * new\n" in triton([one_stage(cell)])
 
 
 def test_importing_the_package_derives_nothing():

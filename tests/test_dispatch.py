@@ -14,8 +14,8 @@ from seqcells.measured.table import Point, Table
 from seqcells.request.weights import Weights
 
 # The default backend where torch has no operator.
-OURS = "reference" if BACKENDS["cpu"].unavailable() else "cpu"
-TO_COME = [name for name, entry in BACKENDS.items() if entry.unavailable()]
+OURS = "reference" if BACKENDS["cpu"].why_not_available() else "cpu"
+TO_COME = [name for name, entry in BACKENDS.items() if entry.why_not_available()]
 INPUT = torch.randn(3, 2, 4)
 
 

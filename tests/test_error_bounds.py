@@ -10,8 +10,8 @@ from support import distance
 import seqcells
 from seqcells.kernels import cpu
 
-if cpu.unavailable():
-    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+if cpu.why_not_available():
+    pytest.skip(f"the CPU engine is not here: {cpu.why_not_available()}", allow_module_level=True)
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)

@@ -300,14 +300,14 @@ def test_an_unknown_backend_is_told_which_there_are(name, make):
         getattr(seqcells, make)(IN, H, backend=name)
 
 
-UNAVAILABLE = [name for name, backend in BACKENDS.items() if backend.unavailable()]
+UNAVAILABLE = [name for name, backend in BACKENDS.items() if backend.why_not_available()]
 
 
 @pytest.mark.parametrize("backend", UNAVAILABLE)
 @each_kind
 def test_a_backend_that_does_not_exist_here_says_why(backend, kind):
     maker = Maker(kind, backend)
-    words = f"backend='{backend}' cannot run this call: " + re.escape(BACKENDS[backend].unavailable())
+    words = f"backend='{backend}' cannot run this call: " + re.escape(BACKENDS[backend].why_not_available())
     for call in (lambda: maker.layer()(x()), lambda: maker.layer().plan(x()), lambda: maker.cell()(x(N, IN))):
         with pytest.raises(RuntimeError, match=words):
             call()

@@ -211,7 +211,7 @@ def test_tables_of_cpus_tell_nothing_of_gpus(gpu, tables):
 
 
 def test_a_gpu_is_measured_by_the_same_command_and_its_table_is_used(gpu, tables, monkeypatch, capsys):
-    monkeypatch.setattr(triton, "unavailable", lambda: None)
+    monkeypatch.setattr(triton, "why_not_available", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     monkeypatch.setattr(tune, "runner", lambda point, backend, device: (point, backend, device))
     modes = {}
@@ -241,7 +241,7 @@ def test_a_gpu_is_measured_by_the_same_command_and_its_table_is_used(gpu, tables
 
 @pytest.mark.parametrize("name", ("cuda", "cuda:1"))
 def test_what_is_not_there_is_not_measured(name, monkeypatch):
-    monkeypatch.setattr(triton, "unavailable", lambda: "torch finds no GPU")
+    monkeypatch.setattr(triton, "why_not_available", lambda: "torch finds no GPU")
     with pytest.raises(SystemExit, match="nothing to compare torch's operators with: torch finds no GPU"):
         tune.main(["--device", name])
 
@@ -255,7 +255,7 @@ def test_devices_without_kernels_are_not_measured(name, capsys):
 
 def test_info_tells_which_table_a_gpu_has(gpu, tables, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(triton, "unavailable", lambda: None)
+    monkeypatch.setattr(triton, "why_not_available", lambda: None)
     monkeypatch.setattr(info, "_devices", list)
     assert "cuda:0: machine class: cuda-h200-132sm" in info.report()
     assert "`python -m seqcells.tune --device cuda:0` measures one" in info.report()

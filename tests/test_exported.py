@@ -11,7 +11,7 @@ from seqcells.io.decompose import decompose
 from seqcells.kernels import cpu
 
 pytestmark = pytest.mark.usefixtures("own_registry")
-ENGINE = "reference" if cpu.unavailable() else "cpu"
+ENGINE = "reference" if cpu.why_not_available() else "cpu"
 LAYERS = {
     "lstm": lambda **options: seqcells.LSTM(F, H, **options),
     "gru": lambda **options: seqcells.GRU(F, H, **options),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import files
+from benchmarks import result_files
 from benchmarks.host.calls import CELLS, KINDS, STUB
 from benchmarks.host.report import Report
 from seqcells.kernels import cpu, triton
@@ -45,7 +45,7 @@ def report(tmp_path_factory):
     return Report.load(path)
 
 
-ENGINES = {CPU: cpu.unavailable() is None, TRITON: triton.INSTALLED}
+ENGINES = {CPU: cpu.why_not_available() is None, TRITON: triton.INSTALLED}
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
@@ -75,8 +75,8 @@ def test_all_are_timed_beside_the_stub(report):
 
 
 def test_results_of_the_host_are_read_and_are_none_of_the_benchmarks_own():
-    kept = sorted(files.RESULTS.glob(f"{files.HOST}-*.json"))
-    assert kept and not {*kept} & {*files.reports()}
+    kept = sorted(result_files.RESULTS.glob(f"{result_files.HOST}-*.json"))
+    assert kept and not {*kept} & {*result_files.reports()}
     for path in kept:
         read = Report.load(path)
         assert read.complete and {(row.kind, row.cell) for row in read.rows} == {*COUNTS}

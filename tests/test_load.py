@@ -11,8 +11,8 @@ from support import layer
 
 from seqcells.kernels import cpu
 
-if cpu.unavailable():
-    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+if cpu.why_not_available():
+    pytest.skip(f"the CPU engine is not here: {cpu.why_not_available()}", allow_module_level=True)
 
 from seqcells.kernels.cpu import library
 from seqcells.system.machine import cores

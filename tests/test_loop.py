@@ -17,7 +17,7 @@ from seqcells.kernels import cpu
 from seqcells.request.recurrence import Backward, Recurrence
 from seqcells.request.weights import Weights
 
-if not cpu.unavailable():
+if not cpu.why_not_available():
     from seqcells.kernels.cpu import engine, library
 
 OTHERS = (
@@ -46,7 +46,7 @@ every_cell = pytest.mark.parametrize(
 
 def best():
     """The instruction set in use; compiling for all sets takes many minutes."""
-    return [] if cpu.unavailable() else library.TARGETS[:1]
+    return [] if cpu.why_not_available() else library.TARGETS[:1]
 
 
 def problem(name, size, lengths, resets, reverse, dtype=torch.float64):

@@ -19,10 +19,12 @@ from seqcells.kernels import cpu
 pytestmark = [
     pytest.mark.usefixtures("own_registry", "compiling"),
     needs_compiler,
-    pytest.mark.skipif(bool(cpu.unavailable()), reason="the CPU engine, of which libraries are made, is not built"),
+    pytest.mark.skipif(
+        bool(cpu.why_not_available()), reason="the CPU engine, of which libraries are made, is not built"
+    ),
 ]
 ROOT = Path(__file__).parents[1]
-HERE = None if cpu.unavailable() else compile.here()[0]
+HERE = None if cpu.why_not_available() else compile.here()[0]
 """The best instruction set of this processor."""
 
 

@@ -48,7 +48,7 @@ def test_kernels_refuse_the_device_by_its_name(told):
     assert [name for name, error in told["names"].items() if error] == kernels
     for name in kernels:
         assert told["names"][name].startswith(f"backend='{name}' cannot run this call: ")
-    assert BACKENDS["cpu"].unavailable() or "elsewhere" in told["names"]["cpu"]
+    assert BACKENDS["cpu"].why_not_available() or "elsewhere" in told["names"]["cpu"]
 
 
 def test_info_says_what_auto_takes_there(told):

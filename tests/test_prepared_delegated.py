@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 import seqcells
 from seqcells import functional
 from seqcells.backends import torch_ops
-from seqcells.call.likeness import Likeness
+from seqcells.call.signature import Signature
 
 PACKAGE = str(Path(seqcells.__file__).parent)
 
@@ -355,7 +355,7 @@ def test_what_was_tried_in_vain_is_told_at_one_look(monkeypatch):
     for _ in range(3):
         module(example(module))
     assert not module._prepared.has(gradients=True)
-    monkeypatch.setattr(Likeness, "of", lambda *a: pytest.fail("noted once more"))
+    monkeypatch.setattr(Signature, "of", lambda *a: pytest.fail("noted once more"))
     monkeypatch.setattr("seqcells.request.context.is_observed", lambda *a: pytest.fail("asked once more"))
     called = functions_of_ours(lambda: module._prepared.run(module, example(module), None))
     assert len(called) <= 12, called

@@ -13,8 +13,8 @@ import seqcells
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
 
-if cpu.unavailable():
-    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+if cpu.why_not_available():
+    pytest.skip(f"the CPU engine is not here: {cpu.why_not_available()}", allow_module_level=True)
 
 DEEP = {"num_layers": 3, "bidirectional": True, "batch_first": True}
 CELLS = {"lstm": seqcells.LSTMCell, "gru": seqcells.GRUCell, "rnn_tanh": seqcells.RNNCell}

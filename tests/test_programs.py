@@ -11,7 +11,7 @@ from seqcells.cells import REGISTRY, Cell
 from seqcells.derive.derivation import derive
 from seqcells.derive.expressions import Product
 from seqcells.derive.interpret import interpret
-from seqcells.derive.plan import plan
+from seqcells.derive.one_stage import one_stage
 
 PUBLIC = [getattr(cells, name) for name in cells.__all__]
 PUBLIC = [cell for cell in PUBLIC if isinstance(cell, type) and issubclass(cell, Cell) and cell is not Cell]
@@ -60,7 +60,7 @@ def test_nothing_leaves_sequences_that_have_ended():
 @pytest.mark.parametrize("name", [name for name in REGISTRY if name != "jordan"])
 def test_keeps_what_the_printed_kernels_keep(name):
     """The same number of vectors, and the same states before and after each step."""
-    cell, printed = REGISTRY[name], plan(REGISTRY[name])
+    cell, printed = REGISTRY[name], one_stage(REGISTRY[name])
     derived = derive(cell)
     assert len(derived.saved) == len(printed.fields["saved"])
     found = {a.args[0] for stage in derived.backward.stages for v in stage.block for a in v.inner if a.op == "leaf"}

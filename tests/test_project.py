@@ -95,7 +95,7 @@ def test_info_tells_versions_devices_and_backends():
     lines = lines[lines.index("backends") :]
     for name, backend in BACKENDS.items():
         row = next(index for index, line in enumerate(lines) if line.split()[:1] == [name])
-        reason = backend.unavailable()
+        reason = backend.why_not_available()
         assert lines[row].split()[1] == ("no" if reason else "yes")
         assert backend.description in lines[row]
         if reason:
@@ -107,7 +107,7 @@ def test_info_without_triton():
     assert "reference" in python("-c", code)
 
 
-@pytest.mark.skipif(BACKENDS["cpu"].unavailable() is not None, reason="the CPU engine is not built")
+@pytest.mark.skipif(BACKENDS["cpu"].why_not_available() is not None, reason="the CPU engine is not built")
 def test_info_tells_the_machine_and_which_table_is_in_use(tables):
     def told():
         return [line.strip() for line in info.report().splitlines()]

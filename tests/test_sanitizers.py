@@ -55,7 +55,7 @@ THREADS_MEET = cells.LSTM, cells.GRU, cells.IndRNN, cells.LayerNormLSTM
 def drive(folder, sanitizers, driven, *options):
     """Compile the driver of some cells with the sanitizers, and run it."""
     program = folder / "driver"
-    (folder / "driven.h").write_text(f'#include "unit.h"\n{cpp_cells(driven)}')
+    (folder / "driven.h").write_text(f'#include "cell_library.h"\n{cpp_cells(driven)}')
     # These checks would triple the compile time. Except for a use after scope, the address sanitizer finds the same
     # errors.
     dropped = ["-fno-sanitize=null,object-size,vptr", "-fno-sanitize-address-use-after-scope"]
@@ -125,8 +125,8 @@ def library_path(name):
 def extension(tmp_path_factory):
     """The engine with the kernels of one instruction set, under sanitizers: pytest's arguments that use it in place of
     the package's."""
-    if cpu.unavailable():
-        pytest.skip(cpu.unavailable())
+    if cpu.why_not_available():
+        pytest.skip(cpu.why_not_available())
     from seqcells.kernels.cpu.library import TARGETS
 
     # The best instruction set whose tables do not extend another set's.

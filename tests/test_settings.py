@@ -23,7 +23,7 @@ from seqcells.system.settings import Settings
 
 DEFAULTS = (False, True, None, False)
 T, B, F, H = 4, 2, 3, 5
-needs_engine = pytest.mark.skipif(cpu.unavailable() is not None, reason="the CPU engine is not built")
+needs_engine = pytest.mark.skipif(cpu.why_not_available() is not None, reason="the CPU engine is not built")
 TRITON = [name for name in ENGINES if name.startswith("triton")]
 
 
@@ -182,10 +182,10 @@ def test_words_and_back():
 
 
 def test_plan_and_info_tell_what_is_not_the_default(monkeypatch):
-    monkeypatch.setattr("seqcells.kernels.triton.unavailable", lambda: None)
+    monkeypatch.setattr("seqcells.kernels.triton.why_not_available", lambda: None)
     call = Call(layer("gru", F, H).cell, "layers", torch.device("cuda"), torch.float32)
     for name, backend in BACKENDS.items():
-        monkeypatch.setitem(BACKENDS, name, backend._replace(unavailable=lambda: None))
+        monkeypatch.setitem(BACKENDS, name, backend._replace(why_not_available=lambda: None))
     assert choose.explain(call, "triton-stepwise").reason == "asked for by name"
     with settings(recompute=True, precision="ieee"):
         reason = choose.explain(call, "triton-stepwise").reason

@@ -14,8 +14,8 @@ import seqcells
 from seqcells.cells import REGISTRY
 from seqcells.kernels import cpu
 
-if cpu.unavailable():
-    pytest.skip(f"the CPU engine is not here: {cpu.unavailable()}", allow_module_level=True)
+if cpu.why_not_available():
+    pytest.skip(f"the CPU engine is not here: {cpu.why_not_available()}", allow_module_level=True)
 
 LIKE = {"dtype": torch.float64}
 

@@ -22,11 +22,11 @@ if find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED)
     pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 
 from seqcells.kernels.triton.host import configurations, precision, products, recomputed  # noqa: E402
-from seqcells.kernels.triton.plans import fused, plan, single, single_step, stepwise  # noqa: E402
+from seqcells.kernels.triton.plans import fused_step, plan, single_launch, single_step, stepwise  # noqa: E402
 from seqcells.kernels.triton.plans.shape import Shape  # noqa: E402
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
-PLANS = {"stepwise": stepwise, "fused": fused, "single": single, "single step": single_step}
+PLANS = {"stepwise": stepwise, "fused step": fused_step, "single launch": single_launch, "single step": single_step}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 STEPS, BATCH, HIDDEN = 3, 5, 21
 
@@ -84,7 +84,7 @@ def check(q, chosen):
 
 
 def plans_of(name):
-    return ("stepwise", "fused", "single") if REGISTRY[name].recurrent_gates else ("stepwise",)
+    return ("stepwise", "fused step", "single launch") if REGISTRY[name].recurrent_gates else ("stepwise",)
 
 
 CASES = [(name, chosen) for name in REGISTRY for chosen in plans_of(name)]
@@ -98,7 +98,7 @@ def test_both_directions_with_all_options(name, chosen, dtype):
         check(problem(name, dtype), chosen)
 
 
-@heavy_if(lambda chosen, **_: chosen == "fused")
+@heavy_if(lambda chosen, **_: chosen == "fused step")
 @pytest.mark.parametrize("chosen", PLANS)
 def test_more_tiles_than_one(chosen):
     """Several tiles of units and of the batch, the last of which is not full."""
@@ -133,7 +133,7 @@ def test_fused_step_of_any_batch(batch, mode):
         pytest.skip("rounds more than the reference does")
     for dtype, directions in itertools.product((torch.float32, torch.float16), (1, 2)):
         with seqcells.settings(precision=mode):
-            check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused")
+            check(problem("gru", dtype, directions, batch, 9, boundaries=False), "fused step")
 
 
 @heavy_if(lambda name, boundaries, **_: name in ("lstm", "gru") or (name in UNLIKE and boundaries))

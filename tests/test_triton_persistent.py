@@ -361,7 +361,7 @@ def test_where_other_plans_are_faster(steps, batch, hidden, slower, monkeypatch)
 
     monkeypatch.setattr("seqcells.kernels.triton.host.configurations.processors", lambda device: (132, 227 << 10))
     shape = Shape(REGISTRY["lstm"], torch.device("cuda"), torch.bfloat16, steps, batch, 1, hidden, hidden)
-    assert bool(persistent.slower(shape)) == slower
+    assert bool(persistent.why_not_faster(shape)) == slower
 
 
 def test_its_model_of_time(monkeypatch):

@@ -144,7 +144,7 @@ def test_programs_that_meet(monkeypatch):
         return configurations.division(hidden, recurrent, planes, storage, **size)
 
     monkeypatch.setattr(configurations, "persistent", division)
-    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.slower", lambda shape: None)
+    monkeypatch.setattr("seqcells.kernels.triton.plans.persistent.why_not_faster", lambda shape: None)
     module = seqcells.LSTM(5, 37, bidirectional=True, backend="triton", dtype=torch.float64)
     input = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
@@ -167,7 +167,7 @@ def test_an_output_that_came_back_in_other_memory():
     output, _ = module(input, like_module(states))
     assert output.storage_offset() > 0 and output._base is None, "nobody's view"
     saved = torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t)
-    with mock.patch("seqcells.call.prepared._are_hooks_there", lambda: False), saved:
+    with mock.patch("seqcells.call.fast_path._are_hooks_there", lambda: False), saved:
         again = everything(module, input, states)
     assert_equal_to(again, first)
 

@@ -75,7 +75,7 @@ def scanned(monkeypatch, compiling, own_registry):
         return carried(self, *arguments, **options)
 
     monkeypatch.setattr(scan, "chunks", lambda shape: 3)
-    monkeypatch.setattr(scan, "slower", lambda shape: None)
+    monkeypatch.setattr(scan, "why_not_faster", lambda shape: None)
     monkeypatch.setattr(scan.Chunks, "carried", noted)
     return seen
 

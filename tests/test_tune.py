@@ -14,7 +14,7 @@ from seqcells.measured import estimates
 from seqcells.measured.table import KERNELS, Point, Table
 from seqcells.system import machine
 
-needs_engine = pytest.mark.skipif(cpu.unavailable() is not None, reason="the CPU engine is not built")
+needs_engine = pytest.mark.skipif(cpu.why_not_available() is not None, reason="the CPU engine is not built")
 
 
 def test_the_grid_is_measured_once_and_the_most_telling_points_first():
@@ -126,7 +126,7 @@ def quick(monkeypatch, clock):
         return {name: 0.5 if name == "torch" else 0.25 for name in runs}
 
     monkeypatch.setattr(tune, "timed", timed)
-    monkeypatch.setattr(cpu, "unavailable", lambda: None)
+    monkeypatch.setattr(cpu, "why_not_available", lambda: None)
 
 
 def kept():
@@ -168,7 +168,7 @@ def test_a_table_may_be_written_elsewhere(quick, tables, tmp_path, capsys):
 
 def test_a_dry_run_measures_and_writes_nothing(tables, monkeypatch, capsys):
     monkeypatch.setattr(tune, "timed", None)
-    monkeypatch.setattr(cpu, "unavailable", lambda: None)
+    monkeypatch.setattr(cpu, "why_not_available", lambda: None)
     tune.main(["--dry-run"])
     lines = capsys.readouterr().out.splitlines()
     assert "class avx2-l2-512k" in lines[0] and str(estimates.own_folder()) in lines[1] and len(lines) == 2 + 384
@@ -189,7 +189,7 @@ def test_what_cannot_be_done_is_said(quick, tables, tmp_path, monkeypatch, capsy
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "taken"))
     with pytest.raises(SystemExit, match="set SEQCELLS_CACHE"):
         tune.main(["--seconds", "1"])
-    monkeypatch.setattr(cpu, "unavailable", lambda: "its extension is not built")
+    monkeypatch.setattr(cpu, "why_not_available", lambda: "its extension is not built")
     with pytest.raises(SystemExit, match="its extension is not built"):
         tune.main([])
 

@@ -43,7 +43,7 @@ def test_how_many_at_once_and_why(given, expected, hopper):
     from seqcells.kernels.triton.plans import wavefront
 
     found = wavefront.at_once(call(**given), False)
-    why_not = wavefront.wavefront_refuses(call(**given), False)
+    why_not = wavefront.why_not_wavefront(call(**given), False)
     if isinstance(expected, int):
         assert found == expected and why_not is None
         assert f"{expected} layers at once" in wavefront.in_words(call(**given))
@@ -56,8 +56,8 @@ def test_what_is_computed_once_more_is_so_layer_by_layer(hopper):
     from seqcells.kernels.triton.plans import wavefront
 
     with seqcells.settings(recompute=True):
-        assert "recomputes" in wavefront.wavefront_refuses(call(), True)
-        assert wavefront.wavefront_refuses(call(), False) is None
+        assert "recomputes" in wavefront.why_not_wavefront(call(), True)
+        assert wavefront.why_not_wavefront(call(), False) is None
 
 
 def test_its_model_of_time(hopper):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .. import files, run
+from .. import result_files, run
 from ..host import measure
 from ..shapes import Shape
 from . import page
@@ -45,12 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = parser().parse_args(arguments)
     if options.command == "page":
-        page.write(files.last(files.CELLS))
+        page.write(result_files.last(result_files.CELLS))
         return 0
     torch.set_num_threads(options.threads)
     words = " ".join(["python -m benchmarks.cells", *(sys.argv[1:] if arguments is None else arguments)])
     report = Report.made_here("cpu", options.threads, words)
-    path = files.named(files.CELLS, report.date, report.commit) if options.save else options.json
+    path = result_files.named(result_files.CELLS, report.date, report.commit) if options.save else options.json
     for name in options.cells:
         for shape in options.shapes:
             measure_case(report, name, shape, options.samples)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .. import machine, schema, tables, units
-from ..record import Record
+from ..suite_results import Record
 
 TARGETS = {1: 20.0, 8: 5.0, 32: 2.0}
 """The aim for each batch: how many times as fast as a loop in torch a layer should be."""

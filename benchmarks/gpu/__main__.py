@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from .. import wheels
-from ..files import RESULTS
+from ..result_files import RESULTS
 from . import merge, tasks
 from .session import RESULT, Session, cores
 from .stages import STAGES, run

@@ -126,12 +126,12 @@ class Watched(Provider):
         self.code: str | None = None
         self.kernels = 0
 
-    def unavailable(self, device: str) -> str | None:
-        return self.provider.unavailable(device)
+    def why_not_available(self, device: str) -> str | None:
+        return self.provider.why_not_available(device)
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         self.code = None
-        return self.provider.refuses(case)
+        return self.provider.why_not(case)
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         prepared = self.provider.prepare(case, weights, inputs)

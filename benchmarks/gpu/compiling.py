@@ -24,7 +24,7 @@ def compiled(rehearsal: bool, first: int, every: int) -> Iterator[dict[str, Any]
         case = planned[index]
         allow_tf32(case)
         for provider in map(Watched, cases.providers(case, rehearsal)):
-            if provider.name in (BASELINE, AA) or provider.unavailable(case.device) or provider.refuses(case):
+            if provider.name in (BASELINE, AA) or provider.why_not_available(case.device) or provider.why_not(case):
                 continue
             began = time.monotonic()
             event: dict[str, Any] = {"case": index, "provider": provider.name}

@@ -177,7 +177,7 @@ def engine(session: Session, seconds: float) -> Result:
     """Build the CPU engine in place where it is missing. Only the CPU tests need it."""
     from seqcells.kernels import cpu
 
-    if not cpu.unavailable():
+    if not cpu.why_not_available():
         return True, "it is there"
     if not any(map(shutil.which, ("c++", "g++", "clang++"))) or importlib.util.find_spec("setuptools") is None:
         return False, "left out: no C++ compiler, or no setuptools"

@@ -15,7 +15,7 @@ import torch
 
 from seqcells.backends import BACKENDS
 
-from .. import files, run
+from .. import result_files, run
 from . import absent, extension, measure
 from .calls import CELLS, KINDS, STUB, TORCH, Kind, call
 from .report import Report, Row, show
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = " ".join(["python -m benchmarks.host", *(sys.argv[1:] if arguments is None else arguments)])
     report = Report.begun("cuda" if here else "cpu", words, absent=not here)
     providers, launches = _providers(here, report.notes)
-    path = files.named(files.HOST, report.date, report.commit) if options.save else options.json
+    path = result_files.named(result_files.HOST, report.date, report.commit) if options.save else options.json
     for kind in (kind for kind in KINDS if kind.name in options.kinds):
         for cell in options.cells:
             for device, names in providers.items():
@@ -72,8 +72,8 @@ def _providers(here: bool, notes: list[str]) -> tuple[dict[str, list[str]], list
         devices["cpu"].append("triton")
         notes.append("no GPU is here: the Triton engine's launches do nothing, and its products are the CPU's")
     for backends in devices.values():
-        for backend in [each for each in backends if BACKENDS[each].unavailable()]:
-            notes.append(f"no backend {backend!r}: {BACKENDS[backend].unavailable()}")
+        for backend in [each for each in backends if BACKENDS[each].why_not_available()]:
+            notes.append(f"no backend {backend!r}: {BACKENDS[backend].why_not_available()}")
             backends.remove(backend)
     return {device: [*backends, *RIVALS] for device, backends in devices.items()}, launches
 

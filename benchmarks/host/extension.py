@@ -63,7 +63,7 @@ def _do_nothing(*arguments: Any) -> None:
 def _replaced(by: Callable[[ModuleType], Any]) -> Iterator[None]:
     """Replace the extension in all modules that call it. Without a built extension, nothing is replaced."""
     with ExitStack() as stack:
-        for module in () if cpu.unavailable() else _callers():
+        for module in () if cpu.why_not_available() else _callers():
             stack.enter_context(mock.patch.object(module, "_engine", by(module._engine)))
         yield
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from .. import machine, schema, tables, units
-from ..record import Record
+from ..suite_results import Record
 from .calls import BATCH, FEATURES, HIDDEN, KINDS, STEPS
 from .measure import IN_A_ROW
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .. import files
+from .. import result_files
 from .case import PACKAGES, cases
 from .measure import learn, row
 from .page import write
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     top.add_argument("--save", action="store_true", help="write them to benchmarks/results")
     options = top.parse_args(arguments)
     if options.command == "page":
-        write(files.last(files.INTEGRATIONS))
+        write(result_files.last(result_files.INTEGRATIONS))
         return 0
     torch.set_num_threads(options.threads)
     words = " ".join(["python -m benchmarks.integrations", *(sys.argv[1:] if arguments is None else arguments)])
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in range(options.seeds if options.frames else 0):
         learn(report, options.frames, seed)
     show(report)
-    path = files.named(files.INTEGRATIONS, report.date, report.commit) if options.save else options.json
+    path = result_files.named(result_files.INTEGRATIONS, report.date, report.commit) if options.save else options.json
     if path:
         report.save(path)
         print(f"written to {path}")

@@ -11,7 +11,7 @@ BEGIN = """# Models of other packages
 
 `seqcells.swap(model)` is all that a model of these packages needs; its report names what was replaced, and what was
 left and why. Where a package takes several calls of torch.nn's layers for what ours does in one, `swap` also gives its
-module an adapter's methods (`seqcells/io/owners.py`), and `seqcells.unswap(model)` takes them away again.
+module an adapter's methods (`seqcells/io/adapters/owners.py`), and `seqcells.unswap(model)` takes them away again.
 
 {packages}
 
@@ -22,14 +22,17 @@ HOLDERS = {
     "TorchRL": (
         "`LSTMModule`, `GRUModule`",
         "a batch with episode ends is one call, `is_init` as `reset=`, where TorchRL pads each trajectory to a row "
-        "(`io/torchrl.py`). Swap before a loss module takes the policy's parameters",
+        "(`io/adapters/torchrl.py`). Swap before a loss module takes the policy's parameters",
     ),
     "sb3-contrib": (
         "`RecurrentActorCriticPolicy`",
         "`swap(model.policy)`: an update is one call, episode starts as `reset=`, where sb3-contrib loops over steps "
-        "(`io/sb3_contrib.py`)",
+        "(`io/adapters/sb3_contrib.py`)",
     ),
-    "pfrl": ("`RecurrentSequential`", "finds our layers, which it looks for by torch.nn's types (`io/pfrl.py`)"),
+    "pfrl": (
+        "`RecurrentSequential`",
+        "finds our layers, which it looks for by torch.nn's types (`io/adapters/pfrl.py`)",
+    ),
     "pytorch-forecasting": ("`LSTM`, `GRU`, with lengths of zero", "their methods go on, and go through our layers"),
     "speechbrain": (
         "`LSTM`, `GRU`, `RNN`, decoders",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from .. import machine, schema, tables, units
-from ..record import Record
+from ..suite_results import Record
 
 THEIRS, OURS = "torch.nn", "seqcells"
 HEADER = ("package", "model", "torch.nn", "seqcells", "×", "loss differs by")

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from .. import files, machine, run, schema, tables, units
-from ..record import Record
+from .. import machine, result_files, run, schema, tables, units
 from ..shapes import Shape
+from ..suite_results import Record
 from .worker import JAX, LAYERS, MODES, OURS, TORCH, serve
 
 SAMPLE = 0.1
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     for connection in connections.values():
         connection.send(None)
     _show(report)
-    path = files.named(files.KERAS, report.date, report.commit) if options.save else options.json
+    path = result_files.named(result_files.KERAS, report.date, report.commit) if options.save else options.json
     if path:
         report.save(path)
         print(f"written to {path}")

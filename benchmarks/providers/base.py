@@ -38,12 +38,12 @@ class Provider:
     environment: dict[str, str] = {}
     """Environment variables of the provider's process, set after torch is imported and before anything else."""
 
-    def unavailable(self, device: str) -> str | None:
+    def why_not_available(self, device: str) -> str | None:
         """Why the provider cannot run on this machine and device, or None."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"not installed: {', '.join(missing)}" if missing else None
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         """Why the provider cannot run this case, or None."""
         raise NotImplementedError
 

@@ -24,10 +24,10 @@ class FlashRNN(Provider):
         self.backend = backend
         self.name = f"flashrnn {backend}"
 
-    def unavailable(self, device: str) -> str | None:
+    def why_not_available(self, device: str) -> str | None:
         if device != "cuda":
             return "CUDA only"
-        return super().unavailable(device) or self._no_compiler()
+        return super().why_not_available(device) or self._no_compiler()
 
     def _no_compiler(self) -> str | None:
         from torch.utils.cpp_extension import CUDA_HOME  # it prints a message of its own where there is no GPU
@@ -36,7 +36,7 @@ class FlashRNN(Provider):
             return None
         return "it compiles with nvcc, which is not here"
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         if case.cell_name not in FUNCTIONS:
             return f"FlashRNN has no {case.cell_name}"
         if self.backend == "cuda_fused" and case.cell_name == "gru":

@@ -26,7 +26,7 @@ class Keras(Provider):
     name = "keras"
     packages = ("keras",)
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         if case.suite.lengths:
             return "a Keras mask repeats the last output, here it is zero past a length"
         if case.suite.layers > 1:

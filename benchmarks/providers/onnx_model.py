@@ -21,7 +21,7 @@ OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-def refuses(case: Case) -> str | None:
+def why_not(case: Case) -> str | None:
     """Why no ONNX runtime can run the case, or None."""
     if case.suite.gradients:
         return "ONNX runtimes do inference only"

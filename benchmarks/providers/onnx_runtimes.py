@@ -19,11 +19,11 @@ Infer = Callable[[list[np.ndarray]], list[np.ndarray]]
 class OnnxProvider(Provider):
     """What both runtimes share; a subclass compiles the model."""
 
-    def unavailable(self, device: str) -> str | None:
-        return super().unavailable(device) if device == "cpu" else "measured on the CPU only"
+    def why_not_available(self, device: str) -> str | None:
+        return super().why_not_available(device) if device == "cpu" else "measured on the CPU only"
 
-    def refuses(self, case: Case) -> str | None:
-        return onnx_model.refuses(case)
+    def why_not(self, case: Case) -> str | None:
+        return onnx_model.why_not(case)
 
     def compiled(self, model: bytes, names: list[str]) -> Infer:
         """A function from the inputs, in the order of ``names``, to all outputs."""

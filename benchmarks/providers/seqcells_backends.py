@@ -52,10 +52,10 @@ class Seqcells(Provider):
         self.backend = backend
         self.name = f"seqcells {backend}"
 
-    def unavailable(self, device: str) -> str | None:
-        return None if self.backend == "auto" else BACKENDS[self.backend].unavailable()
+    def why_not_available(self, device: str) -> str | None:
+        return None if self.backend == "auto" else BACKENDS[self.backend].why_not_available()
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         form = "recurrence" if case.suite.projected else self._form
         options = ("lengths",) if case.suite.lengths else ()
         call = Call(case.cell, form, torch.device(case.device), case.dtype, options)
@@ -117,8 +117,8 @@ class SeqcellsFlags(Seqcells):
         super().__init__("triton-persistent")
         self.name += " flags"
 
-    def refuses(self, case: Case) -> str | None:
-        return super().refuses(case) or self._alone(case)
+    def why_not(self, case: Case) -> str | None:
+        return super().why_not(case) or self._alone(case)
 
     def _alone(self, case: Case) -> str | None:
         from seqcells.kernels.triton.host import configurations, precision
@@ -145,8 +145,8 @@ class SeqcellsCell(Seqcells):
         super().__init__(backend)
         self.name = f"seqcells {backend} cell"
 
-    def refuses(self, case: Case) -> str | None:
-        return super().refuses(case) if case.suite.streaming else "a cell is for streaming"
+    def why_not(self, case: Case) -> str | None:
+        return super().why_not(case) if case.suite.streaming else "a cell is for streaming"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         cell = loaded_cell(module_class(case, seqcells.RecurrentCell), case, weights, backend=self.backend)
@@ -171,13 +171,13 @@ class SeqcellsStream(Seqcells):
     def _layers(device: str) -> Seqcells:
         return Seqcells("cpu" if device == "cpu" else "auto")
 
-    def unavailable(self, device: str) -> str | None:
-        return self._layers(device).unavailable(device)
+    def why_not_available(self, device: str) -> str | None:
+        return self._layers(device).why_not_available(device)
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         if case.suite.gradients or not case.suite.streaming:
             return "a stream is for streaming, without gradients"
-        return self._layers(case.device).refuses(case)
+        return self._layers(case.device).why_not(case)
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
         backend = self._layers(case.device).backend

@@ -20,11 +20,11 @@ class _Threads(Seqcells):
         super().__init__(backend)
         self.name = name
 
-    def unavailable(self, device: str) -> str | None:
-        return super().unavailable(device) if device == "cpu" else "CPU only"
+    def why_not_available(self, device: str) -> str | None:
+        return super().why_not_available(device) if device == "cpu" else "CPU only"
 
-    def refuses(self, case: Case) -> str | None:
-        return super().refuses(case) if case.suite.loads else "other numbers of threads are for suites under load"
+    def why_not(self, case: Case) -> str | None:
+        return super().why_not(case) if case.suite.loads else "other numbers of threads are for suites under load"
 
 
 class SeqcellsOneThread(_Threads):

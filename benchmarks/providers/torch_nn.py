@@ -67,7 +67,7 @@ class TorchNN(Provider):
     def __init__(self, name: str = "torch.nn") -> None:
         self.name = name
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         return None if case.cell_name in LAYERS else f"torch.nn has no {case.cell_name}"
 
     def prepare(self, case: Case, weights: Weights, inputs: list[Inputs]) -> Prepared:
@@ -106,7 +106,7 @@ class TorchCellLoop(Provider):
 
     name = "torch.nn cell loop"
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         if case.suite.lengths:
             return "the loop has no lengths"
         if case.suite.layers > 1:
@@ -154,17 +154,17 @@ class CompiledCellLoop(TorchCellLoop):
     PIECE = 10
     notes = [f"compiled in pieces of {PIECE} steps"]
 
-    def unavailable(self, device: str) -> str | None:
+    def why_not_available(self, device: str) -> str | None:
         if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             return "torch.compile needs a C++ compiler"
         return None
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         if case.suite.streaming:
             return "one step is no loop"
         if case.suite.projected:
             return "it cannot take gates_x: see the sequence suite"
-        return super().refuses(case)
+        return super().why_not(case)
 
     def loop(self, step: Step) -> Callable[[Tensor, States], tuple[Tensor, States]]:
         torch._dynamo.reset()

@@ -22,10 +22,10 @@ class TorchRL(Provider):
     name = "torchrl triton"
     packages = ("torchrl", "triton")
 
-    def unavailable(self, device: str) -> str | None:
-        return super().unavailable(device) if device == "cuda" else "CUDA only"
+    def why_not_available(self, device: str) -> str | None:
+        return super().why_not_available(device) if device == "cuda" else "CUDA only"
 
-    def refuses(self, case: Case) -> str | None:
+    def why_not(self, case: Case) -> str | None:
         if case.cell_name not in ("lstm", "gru"):
             return f"TorchRL has no {case.cell_name}"
         if case.suite.layers > 1:

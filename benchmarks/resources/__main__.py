@@ -79,7 +79,7 @@ def kernels(cases: "Sequence[Case]", targets: Sequence[str]) -> list[Kernel]:
     found = {}
     for target in targets:
         for case in cases:
-            if case.refused(TARGETS[target]):
+            if case.why_not(TARGETS[target]):
                 continue
             for during, launched in case.launches(TARGETS[target]):
                 found.setdefault((target, launched.function, launched.key), Kernel(target, case, during, launched))

@@ -58,7 +58,7 @@ class Case:
     def options(self) -> frozenset[str]:
         return frozenset(self.variant.split("+")) - {"plain"}
 
-    def refused(self, target: Target) -> str | None:
+    def why_not(self, target: Target) -> str | None:
         """Why there are no kernels for the case on ``target``, or None."""
         if "projection" in self.options and not self.cell.projection:
             return f"the {self.cell_name} cell reads its hidden state other than through the product"
@@ -66,12 +66,12 @@ class Case:
             return "it takes one layer at a time, or several as triton-persistent does"
         chosen = BACKENDS[self.backend]
         if not hasattr(engine_of(self.backend), "forward"):
-            return chosen.unavailable()
+            return chosen.why_not_available()
         asked = [("boundaries", "lengths"), ("boundaries", "reset"), ("projection", "projection")]
         options = tuple(name for option, name in asked if option in self.options)
         call = Call(self.cell, "recurrence", torch.device("cuda"), DTYPES[self.dtype_name], options)
         with recorded(target):
-            return chosen.refuses(call)
+            return chosen.why_not(call)
 
     def launches(self, target: Target, steps: int = 3, batch: int = 16) -> list[tuple[str, Launched]]:
         """The engine's launches for the case on ``target``, in order, each with one of `PASSES`; empty if the engine
@@ -95,7 +95,7 @@ class Case:
                 asked["precision"] = "ieee"
             stack.enter_context(seqcells.settings(**asked))
             q = self._recurrence(steps, next((BATCHES[name] for name in BATCHES if name in self.options), batch))
-            if hasattr(engine, "refuses") and engine.refuses(Shape.of(q)):
+            if hasattr(engine, "why_not") and engine.why_not(Shape.of(q)):
                 return
             engine.forward(q, False)
             yield "inference"

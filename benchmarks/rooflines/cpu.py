@@ -71,7 +71,7 @@ def _products(dtype: torch.dtype) -> list[Callable[[torch.Tensor, torch.Tensor],
     products: list[Callable] = [torch.mm]
     if hasattr(torch.ops.mkldnn, "_linear_pointwise") and dtype != torch.float64:
         products.append(lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
-    if not BACKENDS["cpu"].unavailable() and dtype in (torch.float32, torch.float64):
+    if not BACKENDS["cpu"].why_not_available() and dtype in (torch.float32, torch.float64):
         products.append(importlib.import_module("seqcells.kernels.cpu.linear").gemm)
     return products
 

@@ -94,7 +94,7 @@ def why_not_measured(
     """The status and the reason, if a provider is not to be measured in a case. The deadline never excludes the
     baseline."""
     late = None if provider.name in (BASELINE, AA) else out_of_time(deadline)
-    ladder = ("unavailable", unavailable), ("refused", provider.refuses(case)), ("refused", late)
+    ladder = ("unavailable", unavailable), ("refused", provider.why_not(case)), ("refused", late)
     return next(((status, reason) for status, reason in ladder if reason), None)
 
 

@@ -37,7 +37,7 @@ class Events:
         self.providers, self.effort = {provider.name: provider for provider in providers}, effort
         self.deadline: float | None = None
         self.others: list[float] = []
-        self._unavailable = {name: provider.unavailable(device) for name, provider in self.providers.items()}
+        self._unavailable = {name: provider.why_not_available(device) for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Events":
         self._tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

@@ -91,7 +91,7 @@ class Processes:
         self._folder = tempfile.TemporaryDirectory()
         self.deadline: float | None = None
         self.others: list[float] = []
-        self._unavailable = {name: provider.unavailable("cpu") for name, provider in self.providers.items()}
+        self._unavailable = {name: provider.why_not_available("cpu") for name, provider in self.providers.items()}
 
     def __enter__(self) -> "Processes":
         return self

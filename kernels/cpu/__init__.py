@@ -5,14 +5,14 @@ The operators call `engine`. This module does not load the extension when it is 
 
 from __future__ import annotations
 
-from ...system.constant import constant
+from ...system.untraced import constant
 
 SETS = "portable", "avx2", "avx512"
 """Instruction sets that cells are compiled for, the best one last."""
 
 
 @constant
-def unavailable() -> str | None:
+def why_not_available() -> str | None:
     """Why no kernel can run here, or None."""
     try:
         from . import _engine  # noqa: F401
@@ -27,7 +27,7 @@ def empty_cache() -> int:
     Returns:
         How many bytes were given back.
     """
-    if unavailable():
+    if why_not_available():
         return 0
     from . import _engine
 

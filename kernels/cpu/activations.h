@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "several.h"
+#include "vector_group.h"
 
 namespace seqcells {
 // Internal linkage: the linker must not merge copies from objects that are built for different targets.
@@ -102,8 +102,8 @@ SEQCELLS_INLINE V square_root(V x) {
     return x;
 }
 template <class V, int N>
-SEQCELLS_INLINE Several<V, N> square_root(const Several<V, N>& x) {
-    return Several<V, N>::each([&](int n) { return square_root(x.part[n]); });
+SEQCELLS_INLINE VectorGroup<V, N> square_root(const VectorGroup<V, N>& x) {
+    return VectorGroup<V, N>::each([&](int n) { return square_root(x.part[n]); });
 }
 
 template <class V>

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "call.h"
+#include "layer_call.h"
 #include "vector.h"
 
 namespace seqcells {
@@ -56,7 +56,7 @@ class Array {
 
 // The order of time steps in one direction, and where a row's sequence ends or is reset.
 struct TimeOrder {
-    const Call& p;
+    const LayerCall& p;
 
     int64_t at(int64_t index) const { return p.reverse ? p.steps - 1 - index : index; }
     bool valid(int64_t t, int64_t row) const { return !p.lengths || t < p.lengths[row]; }

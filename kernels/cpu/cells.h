@@ -8,9 +8,9 @@
 
 #pragma once
 
-#include "unit.h"
+#include "cell_library.h"
 
-SEQCELLS_UNIT_BEGIN
+SEQCELLS_CELL_BEGIN
 
 // Long short-term memory with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000), as torch.nn.
 //
@@ -1934,6 +1934,6 @@ struct Equations {
 };
 }
 
-SEQCELLS_UNIT_END
+SEQCELLS_CELL_END
 
 #define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("2bf3018c674a474f435d4790", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)

@@ -72,10 +72,10 @@ def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def unable() -> str | None:
+def why_not_compile() -> str | None:
     """Why nothing can be compiled here, or None."""
-    if build.forbidden():
-        return build.forbidden()
+    if build.why_not_allowed():
+        return build.why_not_allowed()
     if _engine.headers != _stamp():
         return "the extension was built from other headers: rebuild it"
     if _compiler():
@@ -86,7 +86,7 @@ def unable() -> str | None:
 
 def report() -> list[str]:
     """Lines for `seqcells.info`: which compiler compiles cells, and which libraries exist."""
-    compiler, why_not = _compiler(), unable()
+    compiler, why_not = _compiler(), why_not_compile()
     if why_not or compiler is None:
         lines = [f"compiler: none in use, {why_not}"]
     else:
@@ -109,7 +109,7 @@ def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
 
 
 def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | str:
-    may_compile = build.forbidden() is None
+    may_compile = build.why_not_allowed() is None
     return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target), kept, may_compile)
 
 
@@ -157,13 +157,13 @@ def _compiled(cell: type[Cell], struct: str, dtype: torch.dtype, target: str, ke
 
 def _text(struct: str, target: str, program: str, type: str) -> str:
     """The source of a library."""
-    lines = [f'#include "target_{target}.h"', '#include "unit.h"', "SEQCELLS_UNIT_BEGIN", struct]
-    return "\n\n".join([*lines, "SEQCELLS_UNIT_END", f"SEQCELLS_PASS({program}, {type})", ""])
+    lines = [f'#include "target_{target}.h"', '#include "cell_library.h"', "SEQCELLS_CELL_BEGIN", struct]
+    return "\n\n".join([*lines, "SEQCELLS_CELL_END", f"SEQCELLS_PASS({program}, {type})", ""])
 
 
 def _compiler() -> tuple[str, ...] | None:
     """The command of the C++ compiler, or None if none may run or none exists."""
-    return None if build.forbidden() else _systems_compiler()
+    return None if build.why_not_allowed() else _systems_compiler()
 
 
 @cache
@@ -188,8 +188,8 @@ def command() -> tuple[str, ...]:
         CannotCompileError: there is no compiler, or the headers here are not the extension's.
     """
     compiler = _compiler()
-    if compiler is None or unable():
-        raise CannotCompileError(unable())
+    if compiler is None or why_not_compile():
+        raise CannotCompileError(why_not_compile())
     return *compiler, *_flags()
 
 
@@ -208,7 +208,7 @@ def _stamp() -> str:
 def _libraries(texts: Sequence[str], what: str) -> list[Path]:
     """The libraries of some sources; missing libraries are compiled."""
     if _engine.headers != _stamp():
-        raise CannotCompileError(unable())
+        raise CannotCompileError(why_not_compile())
     compiler, flags = _compiler(), _flags()
     keys = [build.key(text, _engine.headers, *flags) for text in texts]
     if compiler is None:
@@ -216,7 +216,7 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
         _, there = build.kept(".so")
         found = [next((path for path in there if path.name.startswith(f"{key}-")), None) for key in keys]
         if None in found:
-            raise CannotCompileError(unable())
+            raise CannotCompileError(why_not_compile())
         return found
     names = [f"{key}-{build.key(*compiler, _version(compiler))}.so" for key in keys]
     try:

@@ -2,9 +2,9 @@
 
 #pragma once
 
-#include "call.h"
+#include "layer_call.h"
 #include "team.h"
-#include "work.h"
+#include "work_sizes.h"
 
 namespace seqcells {
 namespace {
@@ -15,10 +15,10 @@ namespace {
 template <class Over>
 class Directions : public Job {
   public:
-    Directions(const Pass& pass, const Call* directions, int count) : calls_(directions, directions + count) {
+    Directions(const Pass& pass, const LayerCall* directions, int count) : calls_(directions, directions + count) {
         passes_.reserve(count);
         int64_t threads = 0;
-        for (const Call& call : calls_) threads += passes_.emplace_back(pass, call).threads();
+        for (const LayerCall& call : calls_) threads += passes_.emplace_back(pass, call).threads();
         if (threads > directions->threads) threads = directions->threads;
         size_ = int(threads < 1 ? 1 : threads);
         at_once_ = passes_[0].weight_bytes() <= cache_bytes() && size_ >= count;
@@ -53,7 +53,7 @@ class Directions : public Job {
     }
 
   private:
-    const std::vector<Call> calls_;  // copies: a late thread may read them when the caller's are gone
+    const std::vector<LayerCall> calls_;  // copies: a late thread may read them when the caller's are gone
     std::vector<Over> passes_;
     std::vector<std::unique_ptr<team::Progress>> progress_;
     int size_ = 1;
@@ -62,7 +62,7 @@ class Directions : public Job {
 
 // Returns 0, or -1 when memory runs out.
 template <class Over>
-int run_directions(const Pass& pass, const Call* directions, int count) {
+int run_directions(const Pass& pass, const LayerCall* directions, int count) {
     const auto job = std::make_shared<Directions<Over>>(pass, directions, count);
     if (!job->allocate()) return -1;
     team::run(job, job->size());

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...request.recurrence import Backward, Recurrence
 from ...request.weights import Weights
-from .call import Arrays, LayerCall, kernels_of, named, row_blocks, several_steps
 from .gradients import gradient
+from .layer_call import Arrays, LayerCall, kernels_of, named, row_blocks, several_steps
 from .library import maker, pooled
 from .linear import linear, linear_gradients
 from .prepared import Inference, Training

@@ -3,13 +3,13 @@
 
 #pragma once
 
-#include "call.h"
+#include "layer_call.h"
 
 namespace seqcells {
 
 // A cell's forward pass for one instruction set, and the loop that runs it. The loop returns 0, or -1 when memory runs out.
 struct Forward {
-    int (*run)(const Pass&, const Call* directions, int count);
+    int (*run)(const Pass&, const LayerCall* directions, int count);
     Pass pass;
 };
 

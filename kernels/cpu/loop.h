@@ -20,7 +20,7 @@ class Loop {
     static constexpr bool rounds = !std::is_same_v<Compute, Operand>;  // whether products read a rounded copy
 
     const Pass& pass;
-    const Call& p;
+    const LayerCall& p;
     const TimeOrder times;
     const int64_t B, H;  // H: the units of the widest letter
     const unsigned turn = passes.fetch_add(1, std::memory_order_relaxed);
@@ -33,7 +33,7 @@ class Loop {
     int64_t kept_width, operand_width[MAX_PRODUCTS], operands_before[MAX_PRODUCTS + 1] = {};  // read for every block
 
   public:
-    Loop(const Pass& of, const Call& call)
+    Loop(const Pass& of, const LayerCall& call)
         : pass(of), p(call), times{p}, B(p.batch), H(widest(of, call)),
           group(B < BATCH ? BATCH / (B ? B : 1) : 1), multiplied(of, call), lots(0, 1), kept_width(padded<Compute>((H + L - 1) / L * L)) {
         for (int k = 0; k < pass.operands; ++k) {
@@ -123,7 +123,7 @@ class Loop {
     const Blocks& all(int stage) const { return of_letter(pass.letter[stage]); }
     // Whether stages gather values, so that threads meet between stages.
     bool gathers() const { return pass.products || pass.reductions || pass.stages > 2; }
-    static int64_t widest(const Pass& pass, const Call& call) {
+    static int64_t widest(const Pass& pass, const LayerCall& call) {
         int64_t most = 0;
         for (int letter = 0; letter < pass.letters; ++letter) most = call.sizes[letter] > most ? call.sizes[letter] : most;
         return most;
@@ -188,14 +188,14 @@ class Loop {
     // A thread's own data: the arguments of its stage, and the reductions of the rows that it needs.
     struct Own {
         const Loop& loop;
-        Stage<Compute> given;
+        StageBlock<Compute> given;
         std::vector<Compute> numbers;       // (reductions, B)
         std::vector<int64_t> known;   // for each row, the step and stage up to which its reductions are known
         int64_t step = -1;            // the step of `given`
 
         explicit Own(const Loop& of) : loop(of), numbers(of.pass.reductions * of.B), known(of.pass.reductions ? of.B : 0, -1) {}
 
-        Stage<Compute>& at(int64_t of_step) {
+        StageBlock<Compute>& at(int64_t of_step) {
             if (step != of_step) loop.give(given, step = of_step, numbers.data());
             return given;
         }
@@ -238,7 +238,7 @@ class Loop {
 
     // Sets the arguments that all blocks of a step share. Steps count in the order of the pass. Array entries that the pass
     // does not use are not set.
-    void give(Stage<Compute>& s, int64_t step, const Compute* numbers) const {
+    void give(StageBlock<Compute>& s, int64_t step, const Compute* numbers) const {
         s.p = &p, s.index = index(step), s.pairs = rounds, s.last = step + 1 == p.steps;
         s.kept = kept.get(), s.kept_width = kept_width, s.kept_by_array = kept_by_array();
         for (int ahead = 0; ahead < 2; ++ahead) {
@@ -251,7 +251,7 @@ class Loop {
         s.next_unit = -1, s.next_vectors = 0, s.next_index = s.index;
     }
     // Sets the arguments of one block of units and some rows.
-    void narrow(Stage<Compute>& s, int64_t step, WorkRange units, WorkRange rows, int64_t part) const {
+    void narrow(StageBlock<Compute>& s, int64_t step, WorkRange units, WorkRange rows, int64_t part) const {
         s.row0 = rows.first, s.row1 = rows.last, s.unit = units.first * L, s.vectors = int(units.count());
         s.sums = sums.get() + part * pass.sums * H, s.totals = totals.get() + part * pass.sums * H;
         s.sums_width = H, s.terms = step * rows.count();
@@ -260,7 +260,7 @@ class Loop {
     // Runs a letter's first stage of the first step.
     void begin(int letter, WorkRange units, WorkRange rows) const {
         if (!p.steps) return;
-        Stage<Compute> s;
+        StageBlock<Compute> s;
         give(s, 0, nullptr), narrow(s, 0, units, rows, 0);
         for (int ahead = 0; ahead < 2; ++ahead) {  // a first stage writes to the next step's buffers; here these are step 0's
             s.kept_twice[ahead] = kept.get();
@@ -272,7 +272,7 @@ class Loop {
     void stage(Own& own, int64_t step, int k, int64_t block, WorkRange rows, int64_t part) const {
         alignas(64) Compute products[BATCH * MAX_BLOCKS * L];
         const WorkRange units = all(k).of(block);
-        Stage<Compute>& s = own.at(step);
+        StageBlock<Compute>& s = own.at(step);
         narrow(s, step, units, rows, part);
         if (p.input && !pass.letter[k]) gather_inputs(s, step, k, units, rows);
         int64_t last = rows.last;  // rows after the last one that has not ended need no products
@@ -298,7 +298,7 @@ class Loop {
         multiplied.multiply(m, units, operand_of(step % 2, k) + row * operand_width[k], operand_width[k], count, to);
     }
 
-    void gather_inputs(Stage<Compute>& s, int64_t step, int k, WorkRange units, WorkRange rows) const {
+    void gather_inputs(StageBlock<Compute>& s, int64_t step, int k, WorkRange units, WorkRange rows) const {
         const int64_t width = pass.gates * units.count() * L;
         Compute* to = inputs.get() + units.first * L * pass.gates * group * B;
         // Projects the whole group with its first step, or without groups each step's own rows.

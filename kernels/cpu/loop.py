@@ -1,4 +1,4 @@
-"""A cell's two passes as the loop takes them, and the fields of ``Call`` in call.h."""
+"""A cell's two passes as the loop takes them, and the fields of ``Call`` in layer_call.h."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .compiled import Pass, Passes, passes
 from .gradients import Columns, Run, runs
 
 if TYPE_CHECKING:
-    from .call import LayerCall
+    from .layer_call import LayerCall
 
 _LETTERS = [f"size.{k}" for k in range(_engine.MAX_LETTERS)]
 _SIZES = ["steps", "batch", *_LETTERS, "reverse", "threads", "halves", "features"]

@@ -98,7 +98,7 @@ struct Looped {
     const Precision& precision;
     const Pass& pass;
 
-    int operator()(const Call* directions, int count) const { return precision.loop(pass, directions, count); }
+    int operator()(const LayerCall* directions, int count) const { return precision.loop(pass, directions, count); }
 };
 
 // find_loop(handle of a precision, address of a pass) -> a handle for loop and pack. Handles are few, and never freed.
@@ -110,24 +110,24 @@ PyObject* find_loop(PyObject*, PyObject* args) {
     return PyErr_Occurred() ? nullptr : PyLong_FromVoidPtr(new Looped{*tables, *own});
 }
 
-// loop(handle, *fields of each direction's Call)
+// loop(handle, *fields of each direction's LayerCall)
 PyObject* loop(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count < 1) return PyErr_Format(PyExc_TypeError, "loop takes a handle and the fields");
     const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));
-    Call directions[2];
+    LayerCall directions[2];
     if (PyErr_Occurred()) return nullptr;
     const int given = fill(directions, 2, args + 1, count - 1);
     if (!given) return nullptr;
     return unlocked([&] { return (*looped)(directions, given); });
 }
 
-// pack(handle, address, *fields of a direction's Call) -> the bytes that the direction's packed weights take. They are written
+// pack(handle, address, *fields of a direction's LayerCall) -> the bytes that the direction's packed weights take. They are written
 // to the address unless that is 0.
 PyObject* pack(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count < 2) return PyErr_Format(PyExc_TypeError, "pack takes a handle, an address and the fields");
     const auto* looped = static_cast<const Looped*>(PyLong_AsVoidPtr(args[0]));
     void* memory = PyLong_AsVoidPtr(args[1]);
-    Call direction;
+    LayerCall direction;
     if (PyErr_Occurred() || !fill(&direction, 1, args + 2, count - 2)) return nullptr;
     return PyLong_FromLongLong(looped->precision.pack(looped->pass, direction, memory));
 }
@@ -235,7 +235,7 @@ struct Run {
     const void* handle;
     int directions;
     union {
-        Call calls[2];
+        LayerCall calls[2];
         Gemm gemm;
         Copy copy;
         Add add;
@@ -255,7 +255,7 @@ struct Run {
 
   private:
     struct Both {
-        Call of[2];
+        LayerCall of[2];
     };
     template <class Struct>
     Struct filled(Struct fields, const std::vector<int64_t>& addresses) const {

@@ -50,13 +50,13 @@ struct Layer {
     bool reverse;
     int forward;  // its cell's index among the forward passes
     std::vector<Operand> given, made;
-    std::vector<Call> directions;
+    std::vector<LayerCall> directions;
     std::vector<Address> addresses;
 };
 
 // A direction's call, from its first fields; the remaining fields are 0.
-inline Call call_of(std::initializer_list<int64_t> fields) {
-    Call call{};
+inline LayerCall call_of(std::initializer_list<int64_t> fields) {
+    LayerCall call{};
     std::memcpy(static_cast<void*>(&call), fields.begin(), std::min(sizeof call, fields.size() * sizeof(int64_t)));
     return call;
 }
@@ -79,9 +79,9 @@ class Operator {
             for (int64_t& size : sizes) size = size == STEPS ? steps : size == BATCH_SIZE ? batch : size;
             tensors.push_back(torch::stable::new_empty(tensors[0], sizes));
         }
-        std::vector<Call> calls = layer.directions;
+        std::vector<LayerCall> calls = layer.directions;
         const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), std::max(1u, std::thread::hardware_concurrency()));
-        for (Call& call : calls) call.steps = steps, call.batch = batch, call.threads = threads;
+        for (LayerCall& call : calls) call.steps = steps, call.batch = batch, call.threads = threads;
         for (const Address& each : layer.addresses) {
             const Tensor& tensor = tensors[each.tensor];
             const int64_t part = tensor.numel() / int64_t(calls.size()) * each.direction;

@@ -14,8 +14,8 @@ from ...cells import Cell
 from ...derive.keeping import keeping
 from ...derive.print_loop import STRUCT
 from ...request.recurrence import Recurrence
-from .call import LayerCall, cell_of_loop, named
 from .compiled import TYPES, Pass, Passes, printed
+from .layer_call import LayerCall, cell_of_loop, named
 from .loop import Compiled
 
 SHARED = "pool.cpp", "team.cpp", "openmp.cpp"
@@ -69,14 +69,14 @@ def _forwards(target: str, passes: Sequence[tuple[str, str]]) -> str:
         f"    {{run_directions<Loop<{type}>>, pass_of<cell_{k}::{STRUCT}::Forward, {type}>()}},"
         for k, (_, type) in enumerate(passes)
     ]
-    heads = f"target_{target}.h", "directions.h", "forward.h", "loop.h", "unit.h"
+    heads = f"target_{target}.h", "directions.h", "forward.h", "loop.h", "cell_library.h"
     table = ["extern const Forward forwards[];", "const Forward forwards[] = {", *rows, "};"]
     return "\n\n".join(
         [
             "\n".join(f'#include "{head}"' for head in heads),
-            "SEQCELLS_UNIT_BEGIN",
+            "SEQCELLS_CELL_BEGIN",
             *structs,
-            "SEQCELLS_UNIT_END",
+            "SEQCELLS_CELL_END",
             "\n".join([f"namespace seqcells {{\nnamespace {target} {{", *table, "}\n}\n"]),
         ]
     )

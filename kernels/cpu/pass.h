@@ -97,7 +97,7 @@ struct Pass {
     const Multiplied* product;
     const Reduction* reduction;
     const Total* total;
-    void (*run[MAX_STAGES])(const void* stage);  // the elementwise part of each stage; takes a `Stage` of the working type
+    void (*run[MAX_STAGES])(const void* stage);  // the elementwise part of each stage; takes a `StageBlock` of the working type
     void (*begin[MAX_LETTERS])(const void* stage);  // each letter's first stage, for the first step
 };
 

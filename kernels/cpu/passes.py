@@ -8,7 +8,7 @@ from torch import Tensor
 from ...request import fits
 from ...request.recurrence import Recurrence
 from ...request.streams import names
-from .call import LayerCall, kernels_of, named, row_blocks, several_steps
+from .layer_call import LayerCall, kernels_of, named, row_blocks, several_steps
 from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
 
 AGAIN = "output once more"

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "call.h"
+#include "layer_call.h"
 
 namespace seqcells {
 
@@ -25,10 +25,10 @@ struct Precision {
     const char* name;
     int (*gemm)(const Gemm&);
     // Runs a pass over one or two directions.
-    int (*loop)(const Pass&, const Call* directions, int count);
-    // Packs one direction's weights into `memory`, for Call::packed of many calls; null memory packs nothing. Returns the bytes
+    int (*loop)(const Pass&, const LayerCall* directions, int count);
+    // Packs one direction's weights into `memory`, for LayerCall::packed of many calls; null memory packs nothing. Returns the bytes
     // that the packed weights take.
-    int64_t (*pack)(const Pass&, const Call&, void* memory);
+    int64_t (*pack)(const Pass&, const LayerCall&, void* memory);
 };
 
 // Both passes of a cell that is built into the extension, for one instruction set, in float32 (single) and in float64 (wide).

@@ -10,7 +10,7 @@ from ...request import fits
 from ...request.recurrence import Recurrence
 from ...request.streams import names
 from . import library
-from .call import LayerCall, kernels_of, named
+from .layer_call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads
 from .passes import Passes
 from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of

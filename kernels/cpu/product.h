@@ -8,7 +8,7 @@
 #pragma once
 
 #include "pass.h"
-#include "share.h"
+#include "ranges.h"
 #include "amx.h"
 
 namespace seqcells {

@@ -4,8 +4,8 @@
 
 #include "arrays.h"
 #include "buffer.h"
-#include "call.h"
-#include "work.h"
+#include "layer_call.h"
+#include "work_sizes.h"
 
 namespace seqcells {
 namespace {
@@ -17,13 +17,13 @@ class Products {
     static constexpr int64_t HEAD = 64;  // bytes before the words in weights packed for other calls: each letter's number of blocks
 
     const Pass& pass;
-    const Call& p;
+    const LayerCall& p;
     std::vector<Blocks> all;  // one for each letter
     Buffer<Word<Operand>> own;
     Word<Operand>* weights[MAX_PRODUCTS + 1] = {};  // packed: for each product, then for the input's projection
 
   public:
-    Products(const Pass& of, const Call& call) : pass(of), p(call) {
+    Products(const Pass& of, const LayerCall& call) : pass(of), p(call) {
         for (int letter = 0; letter < pass.letters; ++letter) all.push_back(Blocks(p.sizes[letter], L, 1));
     }
 
@@ -48,7 +48,7 @@ class Products {
 
     // Packs weights into `memory` for other calls, with the numbers of blocks; null memory packs nothing. Returns the bytes
     // that they take.
-    static int64_t pack(const Pass& of, const Call& call, void* memory) {
+    static int64_t pack(const Pass& of, const LayerCall& call, void* memory) {
         Products products(of, call);
         products.share_among(call.threads);
         const int64_t bytes = HEAD + products.layout(nullptr) * int64_t(sizeof(Word<Operand>));

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...request.recurrence import Recurrence
 from ...request.streams import names
 from . import _engine
-from .call import LayerCall, named
+from .layer_call import LayerCall, named
 from .library import precision_handle, threads
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...derive.transformed import transformed
-from ...system.constant import untraced
+from ...system.untraced import untraced
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,8 @@ def _why_not(cell: type[Cell], dtype: torch.dtype, options: tuple[str, ...]) -> 
     if "keep" not in options or reason:
         return reason
     # A cell with kept values is another program, which is compiled when the layer runs.
-    return compiled.unable() and f"its kernels keep no values of steps, and it compiles none: {compiled.unable()}"
+    reason = compiled.why_not_compile()
+    return reason and f"its kernels keep no values of steps, and it compiles none: {reason}"
 
 
 def lacks_bfloat16_unit() -> bool:
@@ -36,7 +37,7 @@ def lacks_bfloat16_unit() -> bool:
     return library.target in ("avx512", "avx2")
 
 
-def refuses(call: Call) -> str | None:
+def why_not(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
     if call.device.type != "cpu":
         return f"its kernels run on a CPU, and the input is on {call.device}"

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "place.h"
+#include "stage_block.h"
 
 namespace seqcells {
 namespace {
@@ -37,7 +37,7 @@ constexpr bool is_needed(const Slot slot) {
 
 // Reads the slots of a stage: with OF_ROW the slots with one number for a row, else the slots that differ from unit to unit.
 template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool BEGINS, class Compute, class V>
-SEQCELLS_INLINE void read_all(const Place<Pass, Compute>& row, V* v, int sub, int64_t count, bool halves) {
+SEQCELLS_INLINE void read_all(const StageRow<Pass, Compute>& row, V* v, int sub, int64_t count, bool halves) {
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Read<Pass, K, k>;
         constexpr Slot slot = Of::slot;
@@ -58,7 +58,7 @@ SEQCELLS_INLINE void read_all(const Place<Pass, Compute>& row, V* v, int sub, in
 }
 
 template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool LAST, class Compute, class V>
-SEQCELLS_INLINE void write_all(const Place<Pass, Compute>& row, const V* v, int sub, int64_t count, bool halves) {
+SEQCELLS_INLINE void write_all(const StageRow<Pass, Compute>& row, const V* v, int sub, int64_t count, bool halves) {
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Written<Pass, K, k>;
         constexpr Slot slot = Of::slot;
@@ -82,29 +82,29 @@ SEQCELLS_INLINE void write_all(const Place<Pass, Compute>& row, const V* v, int 
 
 // Computes N whole vectors of units of one row, where no array is bfloat16. N = 0 stands for one vector of any kind.
 template <class Pass, int K, bool BOUNDED, class Compute, int N, bool BEGINS>
-SEQCELLS_INLINE void stage_units(const Stage<Compute>& s, int64_t of_row, bool full, int sub) {
-    // A single vector has the same type Several as vectors side by side, where a pass computes these. The compiler then fuses
+SEQCELLS_INLINE void stage_units(const StageBlock<Compute>& s, int64_t of_row, bool full, int sub) {
+    // A single vector has the type VectorGroup, as vectors side by side, where a pass computes these. The compiler then fuses
     // the same products and sums to one rounding.
-    using V = std::conditional_t<Pass::side_by_side, Several<Vector<Compute>, N ? N : 1>, Vector<Compute>>;
+    using V = std::conditional_t<Pass::side_by_side, VectorGroup<Vector<Compute>, N ? N : 1>, Vector<Compute>>;
     using Valid = std::conditional_t<BOUNDED, Whether, Always>;
     using Reset = std::conditional_t<BOUNDED, Whether, Never>;
     constexpr int L = LANES<Compute>;
     constexpr int NEXT = BEGINS ? K : Pass::follows[K];  // the next step's first stage, or -1
-    const Call& p = *s.p;
+    const LayerCall& p = *s.p;
     const int64_t units = p.sizes[Pass::letter[K]];
     // Only the code for a vector of any kind (N = 0) reads bfloat16 arrays, and computes their values in float.
     constexpr bool MAY_BE_HALVES = N == 0 && std::is_same_v<Compute, float>;
     const bool halves = MAY_BE_HALVES && p.halves, pairs = MAY_BE_HALVES && s.pairs;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
-    const Place<Pass, Compute> now{s, p, units, s.index, of_row, TimeOrder{p}.at(s.index), false, full, pairs},
+    const StageRow<Pass, Compute> now{s, p, units, s.index, of_row, TimeOrder{p}.at(s.index), false, full, pairs},
         next{s, p, units, after, of_row, TimeOrder{p}.at(after), true, full, pairs};
     const int64_t count = N ? L : units - (s.unit + sub * L);
     const TimeOrder times{p};
-    const auto valid = [&](const Place<Pass, Compute>& row) {
+    const auto valid = [&](const StageRow<Pass, Compute>& row) {
         if constexpr (BOUNDED) return Valid{times.valid(times.at(row.index), row.row)};
         else return Valid{};
     };
-    const auto reset = [&](const Place<Pass, Compute>& row) {
+    const auto reset = [&](const StageRow<Pass, Compute>& row) {
         if constexpr (BOUNDED) return Reset{times.boundary(times.at(row.index), row.row)};
         else return Reset{};
     };
@@ -135,14 +135,14 @@ SEQCELLS_INLINE void stage_units(const Stage<Compute>& s, int64_t of_row, bool f
 // One vector of any kind, with or without boundaries. This code takes half of the compile time, so there is only one version
 // for both.
 template <class Pass, int K, class Compute, bool BEGINS>
-__attribute__((noinline)) void any_units(const Stage<Compute>& s, int64_t row, bool full, int sub) {
+__attribute__((noinline)) void any_units(const StageBlock<Compute>& s, int64_t row, bool full, int sub) {
     stage_units<Pass, K, true, Compute, 0, BEGINS>(s, row, full, sub);
 }
 
 // Rows past the last one stand for the first rows of the block that is likely to come next. Returns whether there is such a
 // row.
 template <class Compute>
-SEQCELLS_INLINE bool looks_ahead(const Stage<Compute>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
+SEQCELLS_INLINE bool looks_ahead(const StageBlock<Compute>& s, int64_t& row, int64_t& unit, int64_t& vectors, int64_t& index) {
     if (row < s.row1) return true;
     unit = s.next_unit, vectors = s.next_vectors, index = s.next_index;
     return unit >= 0 && (row += s.row0 - s.row1) < s.row1;
@@ -151,7 +151,7 @@ SEQCELLS_INLINE bool looks_ahead(const Stage<Compute>& s, int64_t& row, int64_t&
 // Prefetches the units of a row that a stage will read and write in a step. It must be inlined: to compilers, a function that
 // only prefetches has no effects.
 template <class Pass, int K, class Compute>
-SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
+SEQCELLS_INLINE void expect_units(const LayerCall& p, int64_t index, int64_t row, int64_t unit, int64_t count) {
     const int64_t units = p.sizes[Pass::letter[K]];
     const int64_t place = TimeOrder{p}.at(index) * p.batch + row;
     const auto ask = [&](auto of, auto writes) SEQCELLS_LAMBDA {
@@ -166,8 +166,8 @@ SEQCELLS_INLINE void expect_units(const Call& p, int64_t index, int64_t row, int
 
 // Prefetches what a row of a block will read and write.
 template <class Pass, int K, class Compute>
-SEQCELLS_INLINE void prefetch(const Stage<Compute>& s, int64_t row) {
-    const Call& p = *s.p;
+SEQCELLS_INLINE void prefetch(const StageBlock<Compute>& s, int64_t row) {
+    const LayerCall& p = *s.p;
     int64_t unit = s.unit, vectors = s.vectors, index = s.index;
     if (!looks_ahead(s, row, unit, vectors, index)) return;
     const int64_t rest = p.sizes[Pass::letter[K]] - unit, count = rest < vectors * LANES<Compute> ? rest : vectors * LANES<Compute>;
@@ -182,8 +182,8 @@ SEQCELLS_INLINE void prefetch(const Stage<Compute>& s, int64_t row) {
 #endif
 
 template <class Pass, int K, bool BOUNDED, class Compute, bool BEGINS>
-SEQCELLS_INLINE void stage_rows(const Stage<Compute>& s) {
-    const Call& p = *s.p;
+SEQCELLS_INLINE void stage_rows(const StageBlock<Compute>& s) {
+    const LayerCall& p = *s.p;
     const int64_t whole = p.halves || s.pairs ? 0 : (p.sizes[Pass::letter[K]] - s.unit) / LANES<Compute>;
     const int wide = whole < s.vectors ? int(whole) : s.vectors;
     for (int64_t row = s.row0; row < s.row1; ++row) {
@@ -208,7 +208,7 @@ SEQCELLS_INLINE void stage_rows(const Stage<Compute>& s) {
 
 template <class Pass, int K, class Compute, bool BEGINS = false>
 void run_stage(const void* stage) {
-    const auto& s = *static_cast<const Stage<Compute>*>(stage);
+    const auto& s = *static_cast<const StageBlock<Compute>*>(stage);
     if (s.p->lengths || s.p->reset)
         stage_rows<Pass, K, true, Compute, BEGINS>(s);
     else

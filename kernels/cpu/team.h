@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "share.h"
+#include "ranges.h"
 
 namespace seqcells {
 

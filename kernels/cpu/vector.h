@@ -141,11 +141,11 @@ SEQCELLS_INLINE void store(T* to, Vector<T> v, int64_t n = LANES<T>) {
 
 // Load and store N adjacent vectors, all of them whole. Only when N is 1 does `count` limit the lanes.
 template <class T, class V, int N>
-SEQCELLS_INLINE void load(const T* from, Several<V, N>& v, int64_t count) {
+SEQCELLS_INLINE void load(const T* from, VectorGroup<V, N>& v, int64_t count) {
     if constexpr (N == 1)
         v.part[0] = load(from, count);
     else
-        v = Several<V, N>::each([&](int n) { return load(from + n * LANES<T>); });
+        v = VectorGroup<V, N>::each([&](int n) { return load(from + n * LANES<T>); });
 }
 template <class T>
 SEQCELLS_INLINE void load(const T* from, Vector<T>& v, int64_t count) {
@@ -158,7 +158,7 @@ SEQCELLS_INLINE V load_as(const T* from, int64_t count) {
     return v;
 }
 template <class T, class V, int N>
-SEQCELLS_INLINE void store(T* to, const Several<V, N>& v, int64_t count) {
+SEQCELLS_INLINE void store(T* to, const VectorGroup<V, N>& v, int64_t count) {
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) store(to + n * LANES<T>, v.part[n], N == 1 ? count : LANES<T>);
 }

@@ -72,7 +72,7 @@ def code(text: str, architecture: str) -> Code:
 
 
 def _compile(text: str, headers: dict[str, str], architecture: str, name: str, folder: Path) -> None:
-    if build.forbidden():
-        raise CannotCompileError(f"the kernel was not compiled before, and {build.forbidden()}")
+    if build.why_not_allowed():
+        raise CannotCompileError(f"the kernel was not compiled before, and {build.why_not_allowed()}")
     made = nvrtc.compiled(text, headers, architecture)
     files.write(folder / name, f"{made.registers} {made.stack_bytes}\n".encode() + made.binary)

@@ -18,7 +18,7 @@ class CannotCompileError(RuntimeError):
     """The reason why there is no code."""
 
 
-def unavailable() -> str | None:
+def why_not_available() -> str | None:
     """Why there is no compiler here, or None."""
     try:
         _library()

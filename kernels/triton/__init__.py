@@ -29,14 +29,14 @@ def since_ampere(device: torch.device | None = None) -> bool:
     return all(torch.cuda.get_device_capability(each) >= (8, 0) for each in devices)
 
 
-def clusters_unavailable() -> str | None:
+def why_not_clusters_available() -> str | None:
     """Why the cluster plan, whose kernels no interpreter runs, cannot run on this machine, or None."""
     if not INSTALLED:
         return "triton is not installed, whose plans have its host side"
     return None if torch.cuda.is_available() else "torch finds no GPU"
 
 
-def unavailable() -> str | None:
+def why_not_available() -> str | None:
     """Why no kernel can run on this machine, or None."""
     if not INSTALLED:
         return "triton is not installed"

@@ -22,10 +22,10 @@ __all__ = [
     "forward",
     "maker",
     "output_maker",
-    "refuses",
-    "refuses_backward",
     "saved_like",
     "seconds",
+    "why_not",
+    "why_not_backward",
 ]
 
 
@@ -33,14 +33,14 @@ def _plan(layer: Shape | Recurrence) -> ModuleType:
     return staged_persistent if printed.runs(layer.cell, layer.kept) else wavefront
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why the persistent plan cannot run a layer, or None."""
-    return _plan(shape).refuses(shape)
+    return _plan(shape).why_not(shape)
 
 
-def refuses_backward(shape: Shape) -> str | None:
+def why_not_backward(shape: Shape) -> str | None:
     """Why the persistent plan cannot run a layer's backward, which the stepwise plan then runs, or None."""
-    return _plan(shape).refuses_backward(shape)
+    return _plan(shape).why_not_backward(shape)
 
 
 def seconds(shape: Shape, gradients: bool = False) -> float | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...system.constant import untraced
+from ...system.untraced import untraced
 from . import DTYPES, interpreted
 from .plans.shape import Shape, kept_by
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...request.call import Call
 
 
-def refuses(call: Call) -> str | None:
+def why_not(call: Call) -> str | None:
     """Why the kernels cannot run a call, or None."""
     if call.device.type != "cuda" and not (interpreted() and call.device.type == "cpu"):
         return f"its kernels run on a GPU, and the input is on {call.device}"
@@ -38,22 +38,22 @@ def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.
     return printed.why_not(cell, kept) or staged_stepwise.why_not_rows(cell, kept, dtype, hidden)
 
 
-def refuses_persistently(call: Call) -> str | None:
+def why_not_persistent(call: Call) -> str | None:
     """Why the persistent plan cannot run a call, whatever its sizes, or None."""
     if "projection" in call.options:
         return "a projection is a product of its own in each step, which the persistent plan does not do"
     if call.dtype == torch.float64 and not interpreted():
         return "its float64 kernels spill, or do not compile"
-    return refuses(call)
+    return why_not(call)
 
 
-def refuses_by_clusters(call: Call) -> str | None:
+def why_not_clusters(call: Call) -> str | None:
     """Why the cluster plan cannot run a call, or None."""
     from .plans import cluster
 
     if not call.rows:
         return cluster.why_not_on(call.device)
-    return cluster.refuses(Shape.called(call))
+    return cluster.why_not(Shape.called(call))
 
 
 def clusters_in_words(call: Call) -> str:
@@ -71,7 +71,7 @@ def persistently_in_words(call: Call) -> str:
     if not call.rows:
         return wavefront.in_words(call)
     shape = Shape.called(call)
-    why_not = by_name.refuses(shape)
+    why_not = by_name.why_not(shape)
     words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
     words += plan.backward_in_words(by_name, shape) + plan.idle_settings_in_words(shape)
     return "; ".join(filter(None, words))

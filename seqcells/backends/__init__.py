@@ -23,9 +23,9 @@ class Backend(NamedTuple):
     description: str
     engine: str | None
     """The name of the module that `seqcells.call.execute` runs; None if the backend takes whole stacks of layers."""
-    unavailable: Callable[[], str | None]
+    why_not_available: Callable[[], str | None]
     """Returns why the backend cannot be used on this machine, or None."""
-    refuses: Callable[[Call], str | None]
+    why_not: Callable[[Call], str | None]
     """Returns why the backend cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
     """Returns which plan the backend takes for a call and why; "" if there is no choice. None: it has no plans."""
@@ -46,42 +46,42 @@ BACKENDS: dict[str, Backend] = {
         "a loop of the cell's step in torch: any device, dtype and transform", None, _there, _refuses_nothing
     ),
     "torch": Backend(
-        "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls", None, _there, torch_ops.refuses
+        "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls", None, _there, torch_ops.why_not
     ),
     "cpu": Backend(
         "C++ kernels, for the machine's instruction set",
         "seqcells.kernels.cpu.engine",
-        cpu.unavailable,
-        cpu_refusals.refuses,
+        cpu.why_not_available,
+        cpu_refusals.why_not,
     ),
     "triton": Backend(
         "Triton kernels, the plan chosen by size",
         "seqcells.kernels.triton.engine",
-        triton.unavailable,
-        triton_refusals.refuses,
+        triton.why_not_available,
+        triton_refusals.why_not,
         plan.in_words,
         obeys=True,
     ),
     "triton-stepwise": Backend(
         "Triton: a GEMM and a fused kernel per step",
         "seqcells.kernels.triton.plans.stepwise",
-        triton.unavailable,
-        triton_refusals.refuses,
+        triton.why_not_available,
+        triton_refusals.why_not,
         obeys=True,
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps, of several layers where they fit",
         "seqcells.kernels.triton.by_name",
-        triton.unavailable,
-        triton_refusals.refuses_persistently,
+        triton.why_not_available,
+        triton_refusals.why_not_persistent,
         triton_refusals.persistently_in_words,
         obeys=True,
     ),
     "cuda-cluster": Backend(
         "CUDA C++: one launch for all steps, by thread-block clusters",
         "seqcells.kernels.triton.plans.cluster",
-        triton.clusters_unavailable,
-        triton_refusals.refuses_by_clusters,
+        triton.why_not_clusters_available,
+        triton_refusals.why_not_clusters,
         triton_refusals.clusters_in_words,
     ),
 }
@@ -101,7 +101,7 @@ def check_name(backend: str) -> str:
 
 def why_not_for(call: Call, backend: str) -> str | None:
     """Why a backend cannot run a call on this machine, or None."""
-    return BACKENDS[backend].unavailable() or BACKENDS[backend].refuses(call)
+    return BACKENDS[backend].why_not_available() or BACKENDS[backend].why_not(call)
 
 
 @cache

@@ -16,7 +16,7 @@ from torch.jit._trace import is_tracing
 
 from ..request import checks, precision
 from ..request.weights import Weights
-from ..system.constant import constant
+from ..system.untraced import constant
 from . import chunk
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def refuses(call: Call) -> str | None:
+def why_not(call: Call) -> str | None:
     """Why torch's operators cannot run a call, or None."""
     if call.cell.name not in OPERATORS:
         return f"torch has no operator for the {call.cell.name} cell"

@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     """Whether torch may use oneDNN."""
 
 
-def failure(call: Call) -> str | None:
+def why_not_run(call: Call) -> str | None:
     """The error message of torch's operator for such a call on its device; None if the call works or is not tried.
 
     The call must be one that `seqcells.backends.torch_ops` does not refuse.

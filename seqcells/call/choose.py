@@ -18,7 +18,7 @@ from ..system.settings import current_settings
 WITHOUT_KERNELS = "torch's own operator for a plain call that it does not fail for, else the reference"
 """What ``"auto"`` takes on types of devices for which this package has no kernels."""
 _WHERE_TORCHS_RUN = ("cuda", "meta")
-"""Device types without a trial call: there torch's operator runs every call that `torch_ops.refuses` lets through."""
+"""Device types without a trial call: there torch's operator runs every call that `torch_ops.why_not` lets through."""
 
 
 def choose(call: Call, backend: str = "auto") -> Choice:
@@ -61,7 +61,7 @@ def _expanded(call: Call, backend: str) -> Choice:
     Raises:
         RuntimeError: torch's operator cannot run the call, or another backend is asked for.
     """
-    why_not = torch_ops.refuses(call)
+    why_not = torch_ops.why_not(call)
     if call.form == "step":
         why_not = "torch has none for cells"
     elif backend not in ("auto", "torch"):
@@ -82,11 +82,11 @@ def _automatic(call: Call) -> Choice:
     note = f"; no kernels of ours: {why_no_kernels}" if why_no_kernels else ""
     if compiling:
         return Choice(best, "torch.compile: one operator in the graph, torch's own would be unrolled over time" + note)
-    why_not_torch = torch_ops.refuses(call)
+    why_not_torch = torch_ops.why_not(call)
     if why_not_torch:
         return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
     if call.device.type not in _WHERE_TORCHS_RUN:
-        why_not_torch = trial.failure(call)
+        why_not_torch = trial.why_not_run(call)
         if why_not_torch:
             return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
     if not why_no_kernels:

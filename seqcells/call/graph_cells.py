@@ -2,7 +2,7 @@
 
 from ..cells import Cell
 from ..derive.transformed import cells_of
-from ..system.constant import constant
+from ..system.untraced import constant
 
 
 @constant

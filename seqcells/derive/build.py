@@ -19,7 +19,7 @@ PATIENCE = 600.0
 """Seconds to wait for another process that makes the same kernels."""
 
 
-def forbidden() -> str | None:
+def why_not_allowed() -> str | None:
     """Why no kernels may be made, or None."""
     return "SEQCELLS_COMPILE=never" if os.environ.get("SEQCELLS_COMPILE") == "never" else None
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..cells import Cell
 from ..cells.activations import where
-from .columns import Slot, columns_of, general, of_size
+from .caller_arrays import Slot, columns_of, general, of_size
 from .derivation import Derivation
 from .differentiate import Outer
 from .expressions import DerivationError, Expression, Product, reachable

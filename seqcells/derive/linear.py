@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..cells import Cell
 from ..cells.activations import where
-from ..system.constant import constant
+from ..system.untraced import constant
 from .expressions import DerivationError, Expression, reachable
 from .trace import equations
 

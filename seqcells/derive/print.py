@@ -1,4 +1,4 @@
-"""Print: the plans of cells of one stage as Triton source, and the text of an expression in Triton and in C++."""
+"""Print: the functions of cells of one stage as Triton source, and the text of an expression in Triton and in C++."""
 
 import ast
 import inspect
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from ..cells import Cell
 from ..cells.activations import Activation, where
 from .expressions import Expression
-from .plan import Block, Plan
+from .one_stage import Block, OneStage
 
 TRITON = """
 from collections import namedtuple
@@ -37,31 +37,31 @@ SIGNATURES = {"forward": "x r s p", "backward": "saved s n p d"}
 BINDS = {">": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3}
 
 
-def triton(plans: Sequence[Plan]) -> str:
+def triton(derived: Sequence[OneStage]) -> str:
     """The text of kernels/triton/device/cells.py below its hand-written head."""
-    values = [value for plan in plans for block in (plan.forward, plan.backward) for value in block.values]
+    values = [value for one in derived for block in (one.forward, one.backward) for value in block.values]
     return TRITON.format(
         activations=", ".join(sorted({value.op.name for value in values if isinstance(value.op, Activation)})),
-        functions="\n\n\n".join(_triton_function(plan, kind) for plan in plans for kind in SIGNATURES),
-        rows="\n".join(_triton_row(plan) for plan in plans),
+        functions="\n\n\n".join(_triton_function(one, kind) for one in derived for kind in SIGNATURES),
+        rows="\n".join(_triton_row(one) for one in derived),
     )
 
 
-def _triton_function(plan: Plan, kind: str) -> str:
-    block, about = _spelled(getattr(plan, kind)), _about(plan, kind)
-    lines = [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(plan, block)]
+def _triton_function(one: OneStage, kind: str) -> str:
+    block, about = _spelled(getattr(one, kind)), _about(one, kind)
+    lines = [f"{', '.join(loads)} = {', '.join(loads.values())}" for loads in _loads(one, block)]
     lines += [f"{block.names[v]} = {formula(v, block.names, whole=True)}" for v in block.assigned]
     results = [_tuple(*("zero" if v is None else block.names[v] for v in vs)) for vs in block.results.values()]
     if any("zero" in result for result in results):
         lines.append("zero = tl.zeros_like(d[0])")
-    head = f"@triton.jit\ndef {plan.cell.name}_{kind}({SIGNATURES[kind].replace(' ', ', ')}):\n"
+    head = f"@triton.jit\ndef {one.cell.name}_{kind}({SIGNATURES[kind].replace(' ', ', ')}):\n"
     return head + textwrap.indent("\n".join([f'"""{about}"""', *lines, f"return {', '.join(results)}"]), "    ")
 
 
-def _triton_row(plan: Plan) -> str:
-    name, saved = plan.cell.name, _tuple(*(f'"{field}"' for field in plan.fields["saved"]))
+def _triton_row(one: OneStage) -> str:
+    name, saved = one.cell.name, _tuple(*(f'"{field}"' for field in one.fields["saved"]))
     values = [f"forward={name}_forward", f"backward={name}_backward", f"saved={saved}"]
-    values += [f"{k}={_tuple(*map(str, getattr(plan, k)))}" for k in ("shared", "previous", "next")]
+    values += [f"{k}={_tuple(*map(str, getattr(one, k)))}" for k in ("shared", "previous", "next")]
     return "\n".join([f'    "{name}": Kernels(', *(f"        {value}," for value in values), "    ),"])
 
 
@@ -69,10 +69,10 @@ def _tuple(*items: str) -> str:
     return f"({', '.join(items)}{',' * (len(items) == 1)})"
 
 
-def _loads(plan: Plan, block: Block) -> list[dict[str, str]]:
+def _loads(one: OneStage, block: Block) -> list[dict[str, str]]:
     """For each record that a function reads: the leaves' names, and the place of each leaf in the record."""
     read = {v.args[0]: name for v, name in block.names.items() if v.op == "leaf"}
-    places = ({f"{k}.{f}": f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in plan.fields.items())
+    places = ({f"{k}.{f}": f"{k}[{i}]" for i, f in enumerate(fields)} for k, fields in one.fields.items())
     return [loads for at in places if (loads := {read[leaf]: place for leaf, place in at.items() if leaf in read})]
 
 
@@ -113,11 +113,11 @@ def formula(value: Expression, names: Mapping[Expression, str], whole: bool = Fa
     return f"{operand(value.args[0], level)} {value.op} {operand(value.args[1], level + 1)}"
 
 
-def _about(plan: Plan, kind: str) -> str:
+def _about(one: OneStage, kind: str) -> str:
     """The docstring of a printed function."""
     if kind == "backward":
-        return f"Gradients of {plan.cell.name}_forward, which saved {', '.join(plan.fields['saved']) or 'nothing'}."
-    return equations_of(plan.cell)
+        return f"Gradients of {one.cell.name}_forward, which saved {', '.join(one.fields['saved']) or 'nothing'}."
+    return equations_of(one.cell)
 
 
 def equations_of(cell: type[Cell]) -> str:

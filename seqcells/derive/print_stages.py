@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation, where
 from ..cells.units import Reduction
+from .array_layout import ArrayLayout, Place, columns
 from .derivation import derive
 from .expressions import Expression, Product
 from .layout import layouts, refuse
 from .names import identifiers
-from .places import Place, Places, columns
 from .print import equations_of, formula, number_in_python
 from .program import cut_at_products
 
@@ -79,7 +79,8 @@ def _passes(cell: type[Cell], kept: Sequence[str]) -> "tuple[_Printed, _Printed]
         "an output that is not its first state": cell.output not in ("", cell.states[0]),
     }
     refuse(cell, lacking, "no plan of Triton's runs that yet")
-    return _Printed(cell, "forward", Places(cell, forward)), _Printed(cell, "backward", Places(cell, backward))
+    of_forward, of_backward = ArrayLayout(cell, forward), ArrayLayout(cell, backward)
+    return _Printed(cell, "forward", of_forward), _Printed(cell, "backward", of_backward)
 
 
 def _row(cell: type[Cell], both: "Sequence[_Printed]") -> str:
@@ -90,7 +91,7 @@ def _row(cell: type[Cell], both: "Sequence[_Printed]") -> str:
 class _Printed:
     """The Triton text of one pass."""
 
-    def __init__(self, cell: type[Cell], kind: str, places: Places) -> None:
+    def __init__(self, cell: type[Cell], kind: str, places: ArrayLayout) -> None:
         self.cell, self.kind, self.places = cell, kind, places
         self.of = re.sub(r"\W|^(?=\d)", "_", cell.name)
         self.name = f"{self.of}_{kind}"

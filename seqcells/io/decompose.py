@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from ..call.graph_cells import cell_of
 from ..cells import Cell
 from ..request.boundaries import boundaries, valid_steps
-from .steps import parts, stepper
+from .single_step import parts, stepper
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:

@@ -54,8 +54,8 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
     for program in programs:
         if not isinstance(program, ExportedProgram):
             raise TypeError(f"programs should be torch.export.ExportedProgram, got: {type(program).__name__}")
-    if cpu.unavailable():
-        raise RuntimeError(cpu.unavailable())
+    if cpu.why_not_available():
+        raise RuntimeError(cpu.why_not_available())
     from ..kernels.cpu import library as engine  # imported late, as the import needs the extension
     from ..kernels.cpu import operator
     from ..kernels.cpu.compiled import BASES, CannotCompileError

@@ -14,7 +14,8 @@ from ..modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from ..modules.layers import GRU, LSTM, RNN
 from ..modules.recurrent_layer import RecurrentLayer
 from ..modules.stack import Stacked
-from . import owners, timing
+from . import timing
+from .adapters import owners
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,7 +36,7 @@ class Swapped(_Report):
     """The report of `swap` or `unswap`, by the modules' names in the model."""
 
     adapted: dict[str, nn.Module]
-    """Modules that hold replaced layers and now call these in another way: see `seqcells.io.owners`."""
+    """Modules that hold replaced layers and now call these in another way: see `seqcells.io.adapters.owners`."""
     _described: dict[str, str]
     times: timing.Times | None = None
     """The seconds of the model and of its replaced modules, before and after; None if `swap` was given no example."""
@@ -104,7 +105,7 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
     """
     check_name(backend)
 
-    refused = owners.refused(model)
+    refused = owners.why_not(model)
 
     def to_ours(module: nn.Module) -> None:
         if module in refused:

@@ -118,7 +118,7 @@ def leader(call: Call) -> Choice:
     if call.device.type == "cpu":
         where = _cpu_class(instruction_set()), torch.get_num_threads(), None
     else:
-        why_not = unmeasured.switched_off()
+        why_not = unmeasured.why_not_tables()
         if why_not:
             return Choice("torch", why_not)
         where = _gpu_class(call.device), 1, _numbers(call)

@@ -8,7 +8,7 @@ from ..request.call import Call, Choice
 from ..system.settings import current_settings
 
 
-def switched_off() -> str | None:
+def why_not_tables() -> str | None:
     """Why tables of GPUs do not apply at present, since other kernels would run than were measured, or None.
 
     The answer may change from call to call.

@@ -14,11 +14,11 @@ from ..request.recurrence import output_units
 from ..request.streams import Layout
 from . import flat_weights
 from .cell_modules import COUNT, States
-from .flattened import Flattened
+from .weight_lists import Flattened
 
 if TYPE_CHECKING:
     from ..request.kept import Names
-    from .typed import OfStates, S_co
+    from .static_types import OfStates, S_co
 
 X = TypeVar("X", bound=Tensor | PackedSequence)
 """The type of a call's input and of its output: a tensor or a PackedSequence."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import cells, functional
 from ..call import choose
-from ..call.called import call_of
+from ..call.describe import call_of
 from ..request import checks
 from ..request.call import Call, Choice
 from ..request.kept import by_layer
@@ -19,13 +19,13 @@ from ..request.streams import of_one_sequence
 from ..request.weights import Weights
 from . import convert, tracing
 from .freezing import Freezable
-from .typed import States as States  # layers import it from here
+from .static_types import States as States  # layers import it from here
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..request.kept import Names
-    from .typed import OfStates, S_co
+    from .static_types import OfStates, S_co
 
 
 class RecurrentCell(Freezable):
@@ -142,10 +142,10 @@ class RecurrentCell(Freezable):
             TypeError, ValueError, RuntimeError: for a name in ``keep`` that is no value, and for streams that are
                 missing, or of the wrong dtype or size.
         """
-        like, beside = None, self.cell.output not in ("", *self.cell.states)
+        signature, beside = None, self.cell.output not in ("", *self.cell.states)
         # A prepared call returns states only, so it needs a cell whose output is its first state.
         if self.cell.returns_first and isinstance(keep, tuple) and not (keep or streams):
-            found, like = self._prepared.run(self, input, hx)
+            found, signature = self._prepared.run(self, input, hx)
             if found:
                 return tuple(found[1]) if len(found[1]) > 1 else found[1][0]
         node = tracing.leaf(self, input, hx, streams=streams, keep=keep)
@@ -186,10 +186,10 @@ class RecurrentCell(Freezable):
         if not batched:
             new = tuple(state.squeeze(0) for state in new)
             kept = {name: value.squeeze(0) for name, value in kept.items()}
-        if like:
+        if signature:
             before = [state.unsqueeze(0) for state in states]
             given = self._call(input, weights), input.unsqueeze(0), before, [weights], zeros
-            self._prepared.remember(like, self, *given, new[0], new)
+            self._prepared.remember(signature, self, *given, new[0], new)
         final = new if count > 1 else new[0]
         results = *(kept[name] for name in output), final, *([{name: kept[name] for name in keep}] if keep else ())
         return results if len(results) > 1 else final

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from ..request import checks
-from . import flat_weights, patches, subclasses
+from . import flat_weights, replaced_methods, subclasses
 from .flat_weights import FlatWeights
 from .freezing import Freezable
 
@@ -53,7 +53,7 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
         wanted = "a module torch.nn has" if theirs is None else theirs.__name__
         raise TypeError(f"expected exactly {wanted}, got {plain.__name__}")
     target = _parametrized(subclasses.over(plain, ours), module)
-    reason = patches.why_not(made_of, theirs)
+    reason = replaced_methods.why_not(made_of, theirs)
     if reason:
         raise TypeError(reason)
     state = vars(module)
@@ -67,7 +67,7 @@ def to_ours(module: Any, ours: type[Freezable], *, backend: str = "auto", old: n
     if issubclass(theirs, nn.RNNBase):
         _take_assigned(module, *lists)
         module.flatten_parameters()
-    patches.rebind(module, made_of, kind)
+    replaced_methods.rebind(module, made_of, kind)
     return module
 
 
@@ -92,7 +92,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     beyond = module._beyond_torch()
     if beyond:
         raise TypeError(f"torch.nn has no {' and no '.join(beyond)}, which this {plain.__name__} has")
-    reason = patches.why_not(made_of, plain)
+    reason = replaced_methods.why_not(made_of, plain)
     if reason:
         raise TypeError(reason)
     _check_weights(module)
@@ -101,7 +101,7 @@ def to_torch(module: Any, *, old: nn.Module | None = None) -> Any:
     for name in kind._own_state:
         vars(module).pop(name, None)
     vars(module).update(lists)
-    patches.rebind(module, made_of, kind)
+    replaced_methods.rebind(module, made_of, kind)
     if lists:
         nn.RNNBase.flatten_parameters(module)
     return module

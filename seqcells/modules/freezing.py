@@ -12,7 +12,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 
 from .. import cells
 from ..backends import check_name
-from ..call.prepared import Prepared
+from ..call.fast_path import Prepared
 from ..request import checks
 from ..request.weights import Weights
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .. import functional
 from ..call import choose
-from ..call.called import call_of
+from ..call.describe import call_of
 from ..request import checks
 from ..request.call import Call, Choice
 from ..request.streams import laid_out
@@ -210,7 +210,7 @@ class RecurrentLayer(Stateful):
                 wrong dtype, value or size; for a missing stream; for a name in ``keep`` that is no value.
             RuntimeError: a backend that was asked for by name cannot run here, or cannot run this call.
         """
-        like = None
+        signature = None
         if isinstance(input, PackedSequence) and torch.compiler.is_exporting():
             checks.no_lengths_besides(lengths)
             return unpacked.run(self, input, hx, reset=reset, reset_state=reset_state, keep=keep, **streams)
@@ -219,7 +219,7 @@ class RecurrentLayer(Stateful):
         plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)
         plain = plain and not (keep or self.zoneout or (hx is None and self.learn_hx))
         if plain and not (self.training and (self.dropout or self.recurrent_dropout)):
-            found, like = self._prepared.run(self, input, hx, streams)
+            found, signature = self._prepared.run(self, input, hx, streams)
             if found:
                 new = tuple(found[1]) if len(found[1]) > 1 else found[1][0]
                 if self.stateful:
@@ -281,10 +281,10 @@ class RecurrentLayer(Stateful):
         output = in_form(found)
         if not batched:
             final = tuple(state.squeeze(1) for state in final)
-        if like and isinstance(output, Tensor):  # only calls with tensors are prepared
+        if signature and isinstance(output, Tensor):  # only calls with tensors are prepared
             steps_first = x.transpose(0, 1) if self.batch_first else x
             given = self._call(x, weights), steps_first, self._states(hx), weights, zeros
-            self._prepared.remember(like, self, *given, output, final, streams)
+            self._prepared.remember(signature, self, *given, output, final, streams)
         new = self.permute_hidden(final[0] if len(final) == 1 else final, unsorted_indices)
         if self.stateful:
             self._carry(new)

@@ -18,7 +18,7 @@ from ..cells import Cell
 from ..derive.transformed import MASK, WITH, ZONEOUT, transformed
 from ..request import checks
 from ..request.weights import Weights
-from ..system.constant import constant
+from ..system.untraced import constant
 from .arguments import Arguments
 
 

@@ -21,7 +21,7 @@ from .recurrent_layer import RecurrentLayer
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from .typed import Modules
+    from .static_types import Modules
 
 T = TypeVar("T")
 Connections = str | None | Sequence[str | None]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..call import choose
-from ..call.likeness import Likeness
-from ..call.prepared import Example, Inference, parameters
+from ..call.fast_path import Example, Inference, parameters
+from ..call.signature import Signature
 from ..request import checks, context
 from ..request.streams import names, of_one_step
 from ..system.settings import current_settings
@@ -59,7 +59,7 @@ class Stream:
         self._shape, self._dtype = self._input.shape, self._input.dtype
         self._now = 0
         # The signature of the prepared call, and the prepared call, or None.
-        self._like: Likeness | None = None
+        self._signature: Signature | None = None
         self._inference: Inference | None = None
         if layer.learn_hx:
             self.reset()
@@ -173,10 +173,10 @@ class Stream:
             self._input.copy_(input.detach())
             input = self._input
             if not self._fits(input, weights, options):
-                self._like = self._inference = None  # so that an exception below leaves no stale call
-                like = Likeness.of(layer, (input, *weights), *options)
-                self._inference = None if like is None else self._prepare()
-                self._like = like
+                self._signature = self._inference = None  # so that an exception below leaves no stale call
+                signature = Signature.of(layer, (input, *weights), *options)
+                self._inference = None if signature is None else self._prepare()
+                self._signature = signature
         if self._inference is not None and not self._inference.holds(weights):
             self._inference = self._prepare()
         if self._inference is None:
@@ -185,7 +185,7 @@ class Stream:
         return True
 
     def _fits(self, input: Tensor, weights: Sequence[Tensor], options: tuple[Any, ...]) -> bool:
-        return self._like is not None and self._like.fits(self.layer, (input, *weights), *options)
+        return self._signature is not None and self._signature.fits(self.layer, (input, *weights), *options)
 
     def _is_written_to(self, input: Tensor, now: int) -> bool:
         """Whether the input's memory is in the states that this step writes, such as an output of an earlier step."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import Tensor
 
 from ..cells import Cell
-from ..system.constant import constant
+from ..system.untraced import constant
 from .recurrence import letters_of
 
 if TYPE_CHECKING:

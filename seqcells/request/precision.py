@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..system.constant import constant
+from ..system.untraced import constant
 from .weights import Weights
 
 # float16 and bfloat16 are storage dtypes: states and sums are float32.

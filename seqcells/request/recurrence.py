@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import NamedTuple
 
 from ..cells import Cell
-from ..system.constant import constant
+from ..system.untraced import constant
 from .weights import Other, T, Weights
 
 

@@ -18,7 +18,7 @@ from seqcells.request.weights import Weights
 
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.skipif(bool(BACKENDS["cpu"].unavailable()), reason="the CPU engine is not built"),
+    pytest.mark.skipif(bool(BACKENDS["cpu"].why_not_available()), reason="the CPU engine is not built"),
 ]
 ERRORS = RuntimeError, TypeError, ValueError, IndexError
 

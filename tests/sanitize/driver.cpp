@@ -122,8 +122,8 @@ class Layer {
         run(0, calls(0), "forward");
         std::vector<double> outputs = output();
         run(1, calls(1), "backward");
-        std::vector<Call> inference = calls(0);
-        for (Call& call : inference) forget(call);
+        std::vector<LayerCall> inference = calls(0);
+        for (LayerCall& call : inference) forget(call);
         if (projects<typename Cell::Forward>())
             for (int d = 0; d < is_.directions; ++d) project(inference[d], memory_[d]);
         run(0, inference, "inference");
@@ -131,7 +131,7 @@ class Layer {
         outputs.insert(outputs.end(), expected.begin(), expected.end());
         // The same inference with weights that were packed before.
         std::vector<std::vector<char>> packed;
-        for (Call& call : inference) {
+        for (LayerCall& call : inference) {
             packed.emplace_back(Products<T, O>::pack(PASSES[0], call, nullptr));
             Products<T, O>::pack(PASSES[0], call, packed.back().data());
             call.packed = packed.back().data();
@@ -169,10 +169,10 @@ class Layer {
     int home(const std::string& array, int d) const { return is_shared(array) ? 0 : d; }
     int64_t width(const std::string& array) const { return all_.at(array).width * (is_shared(array) ? is_.directions : 1); }
 
-    std::vector<Call> calls(int pass) {
-        std::vector<Call> calls(is_.directions);
+    std::vector<LayerCall> calls(int pass) {
+        std::vector<LayerCall> calls(is_.directions);
         for (int d = 0; d < is_.directions; ++d) {
-            Call& call = calls[d];
+            LayerCall& call = calls[d];
             call.steps = steps_, call.batch = batch_, call.reverse = is_.reverse != bool(d), call.threads = THREADS, call.halves = halves_;
             std::copy(sizes_.begin(), sizes_.end(), call.sizes);
             if (is_.lengths) call.lengths = lengths_.data();
@@ -189,14 +189,14 @@ class Layer {
     }
 
     // Leaves out the arrays over all steps that only training needs.
-    void forget(Call& call) const {
+    void forget(LayerCall& call) const {
         for (int k = 0; k < PASSES[0].arrays; ++k) {
             const auto wanted = used_[0].find(PASSES[0].names[k]);
             if (wanted != used_[0].end() && wanted->second.over_time() && wanted->second.working) call.arrays[k] = nullptr;
         }
     }
     // Makes the pass compute gates_x from the input itself.
-    void project(Call& call, Memory& own) {
+    void project(LayerCall& call, Memory& own) {
         const auto make = [&](const char* array, int64_t count) { return (own[array] = Numbers<T>(count, halves_)).at(); };
         const int64_t rows = PASSES[0].gates * sizes_[0];
         call.features = FEATURES, call.input = make("input", steps_ * batch_ * FEATURES);
@@ -206,7 +206,7 @@ class Layer {
     }
 
     // Runs a pass, and checks that it writes finite numbers to all its arrays.
-    void run(int pass, const std::vector<Call>& calls, const char* what) {
+    void run(int pass, const std::vector<LayerCall>& calls, const char* what) {
         const auto each = [&](auto f) {
             for (int d = 0; d < is_.directions; ++d)
                 for (int k = 0; k < PASSES[pass].arrays; ++k)

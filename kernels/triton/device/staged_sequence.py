@@ -24,7 +24,7 @@ blocks · H / heads, H / heads) for each product.
 import triton
 import triton.language as tl
 
-from . import barrier, places, resident
+from . import access, barrier, resident
 from .tiles import is_boundary, is_valid, load_states, place_of_tile, store_each, time
 
 # A new value of these causes no recompilation.
@@ -79,7 +79,7 @@ def run(
             for k in tl.static_range(len(reads)):
                 met = step * meetings[len(reads)] + meetings[k]
                 # Reads that depend on no other program come first, to overlap the wait.
-                read = places.loaded(
+                read = access.loaded(
                     reads[k], arrays, first, i, t, earlier, rows, units, present, batch, size,
                     directions, direction, work,
                 )  # fmt: skip
@@ -90,19 +90,19 @@ def run(
                             precision, work, ROWS, UNITS, FLAGS,
                         )  # fmt: skip
                         held = held + found
-                read = places.completed(reads[k], read, held)
+                read = access.completed(reads[k], read, held)
                 row = inside, size, partials + rounds[k] * apart, apart, counter, met, patience, blocks
                 made = function(k, read, valid, boundary, row)
                 if k + 1 < len(reads):
                     _publish(writes[k], made, ring, step, group, groups, units, inside, size, precision, ROWS, UNITS)
                     barrier.arrive(counter)
-                places.write(
+                access.write(
                     writes[k], adds[k], made, arrays, t, rows, units, present, batch, size, directions, direction
                 )
                 if k + 1 < len(reads):
                     held = held + made
                 else:
-                    carried = _whole(places.carried_on(writes[k], made), inside, work)
+                    carried = _whole(access.carried_on(writes[k], made), inside, work)
             step += 1
     store_each(left, carried, at, inside)
     barrier.tell(patience)

@@ -67,14 +67,14 @@ def why_not(cell: type[Cell], kept: Kept = ()) -> str | None:
 def report() -> list[str]:
     """For `seqcells.info`: the cells that were printed at first use."""
     folder, there = build.kept(".py")
-    never = build.forbidden()
+    never = build.why_not_allowed()
     return [*([f"none is printed now, {never}"] if never else []), f"kept in {folder}: {len(there)} printed cells"]
 
 
 def _found(cell: type[Cell], kept: Kept) -> Staged | str:
     there = None if kept else _in_package(cell)
-    if there is None and build.forbidden():
-        return f"no kernels have been derived for the {cell.name} cell, and {build.forbidden()}"
+    if there is None and build.why_not_allowed():
+        return f"no kernels have been derived for the {cell.name} cell, and {build.why_not_allowed()}"
     return there or _passes_or_reason(cell, kept)
 
 

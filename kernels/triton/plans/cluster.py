@@ -19,33 +19,33 @@ from ...cuda.nvrtc import CannotCompileError
 from ...cuda.source import Given, How
 from ..device.tables import Pass, Staged
 from ..host import precision
-from ..host.laid_out import laid_out
+from ..host.cluster_tables import cluster_tables
 from ..host.passes import StagedLayer, Steps
 from . import staged
 from .shape import Shape
 
-__all__ = ["backward", "forward", "in_words", "refuses", "refuses_backward", "saved_like"]
+__all__ = ["backward", "forward", "in_words", "saved_like", "why_not", "why_not_backward"]
 
 SPARE = -24, -12, 0, 16, 32, 64
 """Registers to spare: a kernel that spills is tried again with more. Weights that get no registers are in shared
 memory."""
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why the plan cannot run a layer forward, or None."""
-    return _why_no_clusters(shape) or _reason(division_of(shape, "forward"))
+    return _why_not_by_clusters(shape) or _reason(division_of(shape, "forward"))
 
 
-def refuses_backward(shape: Shape) -> str | None:
+def why_not_backward(shape: Shape) -> str | None:
     """Why the plan cannot run a layer's backward, which then raises, or None."""
-    return _why_no_clusters(shape) or _reason(division_of(shape, "backward"))
+    return _why_not_by_clusters(shape) or _reason(division_of(shape, "backward"))
 
 
 def in_words(shape: Shape) -> str:
     """How clusters divide a layer, in each pass that a call is likely to need."""
     words = []
     for which in ("forward", "backward") if torch.is_grad_enabled() else ("forward",):
-        found = _why_no_clusters(shape) or division_of(shape, which)
+        found = _why_not_by_clusters(shape) or division_of(shape, which)
         if isinstance(found, str):
             words.append(f"{which} it cannot: {found}")
         else:
@@ -61,9 +61,9 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run a layer. Returns output (T, B, D·H), final states, tensors that backward needs."""
     shape = Shape.of(q)
-    why_not = refuses(shape)
-    if why_not:
-        raise RuntimeError(f"the cluster plan cannot run this layer: {why_not}")
+    reason = why_not(shape)
+    if reason:
+        raise RuntimeError(f"the cluster plan cannot run this layer: {reason}")
     if save:
         _check_backward(shape)
     return staged.forward(q, save, partial(_run, shape, "forward"), _passes(q))
@@ -77,9 +77,9 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
 
 
 def _check_backward(shape: Shape) -> None:
-    why_not = refuses_backward(shape)
-    if why_not:
-        raise RuntimeError(f"the cluster plan cannot run this layer backward: {why_not}")
+    reason = why_not_backward(shape)
+    if reason:
+        raise RuntimeError(f"the cluster plan cannot run this layer backward: {reason}")
 
 
 def division_of(shape: Shape, which: str) -> Division | str:
@@ -112,7 +112,7 @@ def _division(
     return division.divide(Wanted(layout, *sizes, dtype.itemsize, spare), device)
 
 
-def _why_no_clusters(shape: Shape) -> str | None:
+def _why_not_by_clusters(shape: Shape) -> str | None:
     """Why clusters cannot run such a layer on its device, in its dtype or for its cell, whatever its sizes, or None."""
     if shape.dtype not in source.STORAGE:
         return f"its kernels take {', '.join(map(str, source.STORAGE))}, not {shape.dtype}"
@@ -133,7 +133,7 @@ def why_not_on(device: torch.device) -> str | None:
         return "torch finds no GPU"
     if torch.cuda.get_device_capability(device) < (9, 0):
         return "thread-block clusters need compute capability 9.0"
-    return nvrtc.unavailable()
+    return nvrtc.why_not_available()
 
 
 def _reason(found: Division | str) -> str | None:
@@ -141,7 +141,7 @@ def _reason(found: Division | str) -> str | None:
 
 
 def _passes(q: Recurrence) -> Staged:
-    return laid_out(q.cell, q.kept)
+    return cluster_tables(q.cell, q.kept)
 
 
 def _run(shape: Shape, which: str, steps: Steps) -> None:

@@ -35,16 +35,16 @@ from .stepwise import saved_like
 __all__ = [
     "backward",
     "forward",
-    "nobody_to_meet",
-    "refuses",
-    "refuses_backward",
     "saved_like",
     "seconds",
-    "slower",
+    "why_not",
+    "why_not_backward",
+    "why_not_faster",
+    "why_not_several_programs",
 ]
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None."""
     if shape.layers > 1 and not shape.recurrent:
         # A layer of a stack waits for the sum of its neighbour's steps over all programs. That sum tells how far each
@@ -53,10 +53,10 @@ def refuses(shape: Shape) -> str | None:
     if shape.projected:
         return "a projection is a product of its own in each step"
     found = division_of(shape, 1)
-    return why_no_programs_meet(shape) or (found if isinstance(found, str) else None)
+    return why_not_cooperative(shape) or (found if isinstance(found, str) else None)
 
 
-def why_no_programs_meet(shape: Shape) -> str | None:
+def why_not_cooperative(shape: Shape) -> str | None:
     """Why programs cannot meet on that device in that dtype, whatever the layer, or None."""
     if not (interpreted() or configurations.nvidia()):
         return "its grid barrier is written in the assembly of NVIDIA's GPUs"
@@ -65,13 +65,13 @@ def why_no_programs_meet(shape: Shape) -> str | None:
     return None
 
 
-def refuses_backward(shape: Shape) -> str | None:
+def why_not_backward(shape: Shape) -> str | None:
     """Why the plan cannot run a layer's backward, which `stepwise` then runs, or None."""
     found = division_of(shape, shape.recurrent, len(shape.cell.gates))
     return found if isinstance(found, str) else None
 
 
-def nobody_to_meet(shape: Shape) -> str | None:
+def why_not_several_programs(shape: Shape) -> str | None:
     """Why a layer does not need several programs, or None."""
     found = division_of(shape, 1)
     return None if isinstance(found, str) or found.meet else "a single program has all of its units"
@@ -91,7 +91,7 @@ def seconds(shape: Shape, gradients: bool = False) -> float | None:
     return total
 
 
-def slower(shape: Shape) -> str | None:
+def why_not_faster(shape: Shape) -> str | None:
     """Why the stepwise plan is likely faster, by the model of `seconds`, or None."""
     flops = 2 * shape.batch * shape.directions * shape.recurrent * shape.hidden**2
     step = max(configurations.STEP_SECONDS, flops / configurations.PRODUCT_RATE[shape.dtype.itemsize])
@@ -104,9 +104,9 @@ def slower(shape: Shape) -> str | None:
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run a layer or a stack. Returns output (T, B, D·H), final states, tensors that backward needs."""
     shape = Shape.of(q)
-    why_not = refuses(shape)
-    if why_not:
-        raise RuntimeError(f"the persistent plan cannot run this layer: {why_not}")
+    reason = why_not(shape)
+    if reason:
+        raise RuntimeError(f"the persistent plan cannot run this layer: {reason}")
     with torch.cuda.device_of(q.outside):
         return _forward(Problem(q), division_of(shape, 1), save)
 

@@ -1,6 +1,6 @@
 """Which of the Triton engine's plans runs a layer, and why. A plan's module is imported only when it is needed.
 
-A plan is a module with an engine's functions and ``refuses(shape)``, which takes a `Shape` or a `Problem`. It returns
+A plan is a module with an engine's functions and ``why_not(shape)``, which takes a `Shape` or a `Problem`. It returns
 why the plan does not take the layer, or None. It returns "" where the reason would interest nobody.
 """
 
@@ -24,19 +24,22 @@ SCAN = {"scan": ("scan", "a state that is linear in the one before, few sequence
 # Each plan's module, and a description. The first plan that takes a layer runs it.
 PLANS = SCAN | {
     "single step": ("single_step", "one step: both products, the gates and the states in one launch"),
-    "single launch": ("single", "small layers of some length: all steps in one launch, each on one multiprocessor"),
+    "single launch": (
+        "single_launch",
+        "small layers of some length: all steps in one launch, each on one multiprocessor",
+    ),
     "persistent": (
-        "meeting",
+        "auto_persistent",
         "layers of some length that fit on the chip: all steps in one launch, by programs that meet at each",
     ),
-    "fused step": ("fused", "few sequences: one launch a step, which makes the product too"),
+    "fused step": ("fused_step", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
 }
 # The same for cells that run by stages. A cell does not if the package has printed kernels of one stage for it. Any
 # cell runs by stages when values of its steps are kept.
 STAGED_PLANS = SCAN | {
     "persistent": (
-        "staged_meeting",
+        "auto_staged_persistent",
         "several stages that fit on the chip: all steps in one launch, by programs that meet before each stage",
     ),
     "stepwise": ("staged_stepwise", "several stages: of each its products by the GEMM library and one launch, a step"),
@@ -66,7 +69,7 @@ def plan(shape: Shape, without: Container[str] = ()) -> Plan:
         if name in without:
             continue
         chosen = Plan(name, "; ".join(against), shape.staged)
-        why_not = chosen.module.refuses(shape)
+        why_not = chosen.module.why_not(shape)
         if why_not is None:
             return chosen
         against += [f"not {name}: {why_not}"] if why_not else []
@@ -75,7 +78,7 @@ def plan(shape: Shape, without: Container[str] = ()) -> Plan:
 
 def backward_in_words(module: ModuleType, shape: Shape) -> list[str]:
     """A phrase that says why backward runs by the stepwise plan; none where backward runs by the plan of forward."""
-    why_not = getattr(module, "refuses_backward", lambda shape: None)(shape) if torch.is_grad_enabled() else None
+    why_not = getattr(module, "why_not_backward", lambda shape: None)(shape) if torch.is_grad_enabled() else None
     return [f"backward by stepwise: {why_not}"] if why_not else []
 
 

@@ -32,7 +32,7 @@ from . import stepwise
 from .shape import Shape
 from .stepwise import saved_like
 
-__all__ = ["backward", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "saved_like", "why_not"]
 
 LEAST = 16
 """The least number of time steps of a chunk."""
@@ -46,14 +46,14 @@ BLOCK = 256
 """The units of a program of `carry`."""
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why a layer is not for a scan, or None."""
     if shape.recurrent or shape.projected or shape.kept or shape.cell.streams or not shape.cell.returns_first:
         return ""
-    return why_not_linear(shape.cell) or slower(shape)
+    return why_not_linear(shape.cell) or why_not_faster(shape)
 
 
-def slower(shape: Shape) -> str | None:
+def why_not_faster(shape: Shape) -> str | None:
     """Why going through the steps one by one is likely faster, or None. Both ways are estimated from the seconds of a
     step and of a start."""
     count = chunks(shape)

@@ -19,10 +19,10 @@ from .stepwise import backward, saved_like
 if TYPE_CHECKING:
     from .shape import Shape
 
-__all__ = ["backward", "fixed", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "fixed", "forward", "saved_like", "why_not"]
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why a layer is not for the kernel of a single step, or None."""
     if shape.steps != 1 or shape.layers > 1:
         return ""

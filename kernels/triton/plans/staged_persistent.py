@@ -23,20 +23,20 @@ from . import persistent, staged, staged_stepwise
 from .shape import Shape
 from .staged import saved_like
 
-__all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like", "seconds", "slower"]
+__all__ = ["backward", "forward", "saved_like", "seconds", "why_not", "why_not_backward", "why_not_faster"]
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why the plan cannot run a layer forward, or None."""
-    return persistent.why_no_programs_meet(shape) or _reason(division_of(shape, "forward"))
+    return persistent.why_not_cooperative(shape) or _reason(division_of(shape, "forward"))
 
 
-def refuses_backward(shape: Shape) -> str | None:
+def why_not_backward(shape: Shape) -> str | None:
     """Why the plan cannot run a layer's backward, which `staged_stepwise` then runs, or None."""
     return _reason(division_of(shape, "backward"))
 
 
-def slower(shape: Shape) -> str | None:
+def why_not_faster(shape: Shape) -> str | None:
     """Why launching each stage is likely faster, or None."""
     stages = len(passes(shape.cell, shape.kept).forward.stages) - 1
     found = seconds(shape)
@@ -60,9 +60,9 @@ def seconds(shape: Shape, gradients: bool = False) -> float | None:
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run a layer. Returns output (T, B, D·H), final states, tensors that backward needs."""
     shape = Shape.of(q)
-    why_not = refuses(shape)
-    if why_not:
-        raise RuntimeError(f"the persistent plan cannot run this layer: {why_not}")
+    reason = why_not(shape)
+    if reason:
+        raise RuntimeError(f"the persistent plan cannot run this layer: {reason}")
     return staged.forward(q, save, partial(_run, division_of(shape, "forward")))
 
 

@@ -24,12 +24,12 @@ from . import staged
 from .shape import Shape
 from .staged import saved_like
 
-__all__ = ["backward", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "saved_like", "why_not"]
 
 WORK = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why the plan cannot run a layer, or None."""
     return why_not_rows(shape.cell, shape.kept, shape.dtype, shape.hidden)
 

@@ -25,10 +25,10 @@ from ..host.recomputed import Window
 from . import staged_stepwise
 from .shape import Shape
 
-__all__ = ["backward", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "saved_like", "why_not"]
 
 
-def refuses(shape: Shape) -> None:
+def why_not(shape: Shape) -> None:
     """Always None: this plan takes any size."""
 
 

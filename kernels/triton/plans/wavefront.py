@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ....system.settings import current_settings
-from .persistent import backward, forward, refuses, refuses_backward, saved_like, seconds
+from .persistent import backward, forward, saved_like, seconds, why_not, why_not_backward
 from .shape import Shape
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ __all__ = [
     "backward",
     "forward",
     "in_words",
-    "refuses",
-    "refuses_backward",
     "saved_like",
     "seconds",
-    "wavefront_refuses",
+    "why_not",
+    "why_not_backward",
+    "why_not_wavefront",
 ]
 
 
@@ -38,7 +38,7 @@ def at_once(call: Call, gradients: bool) -> int:
     return 1 if isinstance(found, str) else found
 
 
-def wavefront_refuses(call: Call, gradients: bool) -> str | None:
+def why_not_wavefront(call: Call, gradients: bool) -> str | None:
     """Why a stack runs layer by layer, or None. ``gradients``: whether gradients are wanted."""
     found = _found(call, gradients)
     return found if isinstance(found, str) else None
@@ -68,7 +68,7 @@ def _found(call: Call, gradients: bool) -> int | str:
     if shape.staged:
         return "its cell runs by stages"
     if not shape.recurrent:
-        return refuses(shape._replace(layers=2))
+        return why_not(shape._replace(layers=2))
     times = {n: time for n in range(1, call.layers + 1) if (time := _seconds(shape, call.layers, n, gradients))}
     if not {*times} - {1}:
         return "the weights of two do not fit on the chip together"

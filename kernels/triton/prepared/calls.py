@@ -116,7 +116,7 @@ class _Prepared:
             return "its cell has parameters of each unit, or no recurrent product"
         if current_settings().recompute or torch.version.hip:
             return "backward computes values once more, or addresses are of two kinds"
-        if persistent.refuses(shape) if self.by_name else plan(shape).name not in PLANS:
+        if persistent.why_not(shape) if self.by_name else plan(shape).name not in PLANS:
             return "its steps are launched one by one"
         alone = shape.steps == 1 and not self.by_name
         if trains and not alone and isinstance(division_of(shape, shape.recurrent, len(q.cell.gates)), str):

@@ -18,7 +18,7 @@ from ...request import checks
 from .cells import FUNCTIONS, PLACES, OnnxGRU, OnnxGRUBefore, OnnxLSTM, OnnxPeepholeLSTM, OnnxRNN
 
 if TYPE_CHECKING:
-    from ...modules.typed import Modules
+    from ...modules.static_types import Modules
 
 ORDERS: dict[str, tuple[int, ...]] = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 """For each of our gates in order, the place of the gate in ONNX' order (i o f c, z r h)."""

@@ -11,7 +11,7 @@ from onnxscript import evaluator, ir
 from torch import Tensor, nn
 
 from ...cells import Cell
-from ..steps import MASKS, Layout, parts, stepper
+from ..single_step import MASKS, Layout, parts, stepper
 from .opset import Value, op
 
 SAMPLE = 3

@@ -10,7 +10,7 @@ namespace seqcells {
 
 // T steps, B rows, F features, and the number of units of each letter, H first. Arrays are contiguous, or columns of wider
 // arrays. An array that a call does not have is null.
-struct Call {
+struct LayerCall {
     int64_t steps, batch, sizes[MAX_LETTERS];
     int64_t reverse, threads, halves;
     int64_t features;

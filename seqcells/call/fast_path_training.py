@@ -15,7 +15,7 @@ from ..request.recurrence import Recurrence
 from ..request.streams import names
 from . import execute
 from .execute import Like, as_left
-from .likeness import guard
+from .signature import guard
 
 SMALL = 1 << 16
 """Bytes. CPU tensors smaller than this are kept for reuse, as zeros or as models for ``torch.empty_like``."""

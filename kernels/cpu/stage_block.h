@@ -3,7 +3,7 @@
 #pragma once
 
 #include "arrays.h"
-#include "call.h"
+#include "layer_call.h"
 #include "sums.h"
 
 namespace seqcells {
@@ -12,8 +12,8 @@ namespace {
 // The arguments of a stage: rows [row0, row1), and `vectors` vectors of units from `unit` on. `products` and `inputs` begin at
 // row0.
 template <class Compute>
-struct Stage {
-    const Call* p;
+struct StageBlock {
+    const LayerCall* p;
     int64_t index;              // of the step, in the order of travel
     int64_t row0, row1, unit;
     int vectors;
@@ -84,7 +84,7 @@ SEQCELLS_INLINE V where(Whether w, scalar<V> a, V b) {
 }
 
 template <class Compute, class V, int N>
-SEQCELLS_INLINE void add_up(const Stage<Compute>& s, int64_t place, const Several<V, N>& value, bool full, int64_t count) {
+SEQCELLS_INLINE void add_up(const StageBlock<Compute>& s, int64_t place, const VectorGroup<V, N>& value, bool full, int64_t count) {
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n) add_up<Compute>(s, place + n * LANES<Compute>, value.part[n], full, N == 1 ? count : LANES<Compute>);
 }
@@ -93,9 +93,9 @@ constexpr bool is_of_row(Axes axes) { return axes == Axes::TB || axes == Axes::B
 
 // One row of a stage, or of the next step's first stage: where it reads and writes its values.
 template <class Pass, class Compute>
-struct Place {
-    const Stage<Compute>& s;
-    const Call& p;
+struct StageRow {
+    const StageBlock<Compute>& s;
+    const LayerCall& p;
     const int64_t units;  // units of the stage's letter
     const int64_t index, row, time;  // index: of the step that the values belong to
     bool ahead;           // whether that is the step after `s.index`
@@ -190,7 +190,7 @@ struct Place {
     }
     static Compute lane(const Vector<Compute>& value) { return value[0]; }
     template <class V, int N>
-    static Compute lane(const Several<V, N>& value) {
+    static Compute lane(const VectorGroup<V, N>& value) {
         return value.part[0][0];
     }
 };

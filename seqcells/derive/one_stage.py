@@ -1,4 +1,4 @@
-"""Plan, for cells of one stage: the saved values, the recomputed values, and both passes as assignments in order."""
+"""Cells of one stage: the saved values, the recomputed values, and both passes as assignments in order."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Block(NamedTuple):
     results: dict[str, tuple[Expression | None, ...]]
 
 
-class Plan(NamedTuple):
+class OneStage(NamedTuple):
     """A cell's forward and backward function, the fields of their records, and facts for the printed table.
 
     * ``shared``: for each recurrent gate, the input's gate with the same gradient, or -1;
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     next: tuple[bool, ...]
 
 
-def plan(cell: type[Cell]) -> Plan:
+def one_stage(cell: type[Cell]) -> OneStage:
     """Derive the forward and backward functions of a cell of one stage.
 
     Raises:
@@ -80,7 +80,7 @@ def plan(cell: type[Cell]) -> Plan:
     fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}
     shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
     reads = (tuple(_leaf(graph, k, state) in backward.values for state in cell.states) for k in ("s", "n"))
-    return Plan(cell, fields, forward, backward, shared, *reads)
+    return OneStage(cell, fields, forward, backward, shared, *reads)
 
 
 def _leaf(graph: Graph, record: str, field: str) -> Expression:

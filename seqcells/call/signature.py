@@ -40,7 +40,7 @@ def guard(tensors: Sequence[Tensor]) -> Any:
         return None
 
 
-class Likeness(NamedTuple):
+class Signature(NamedTuple):
     """The signature of a call of a module: calls with the same signature get the same checks and the same backend.
 
     Their tensors have the same types, shapes, strides, dtypes and devices. No tensor is transformed or traced, and all
@@ -57,7 +57,7 @@ class Likeness(NamedTuple):
     """The check of `guard` for the distinct tensors."""
 
     @staticmethod
-    def of(module: CellModule, tensors: Sequence[Tensor], *options: Any) -> Likeness | None:
+    def of(module: CellModule, tensors: Sequence[Tensor], *options: Any) -> Signature | None:
         """The signature of a call. None if torch lacks the check of tensors; then no call is prepared."""
         first: dict[int, int] = {}
         twins = [(k, first[id(t)]) for k, t in enumerate(tensors) if first.setdefault(id(t), k) != k]
@@ -65,7 +65,7 @@ class Likeness(NamedTuple):
         check = guard(once)
         if check is None:
             return None
-        return Likeness(options, tuple(module._parameters), len(tensors), tuple(twins), check)
+        return Signature(options, tuple(module._parameters), len(tensors), tuple(twins), check)
 
     def fits(self, module: CellModule, tensors: Sequence[Tensor], *options: Any) -> bool:
         if self.options != options or self.names != tuple(module._parameters) or self.tensor_count != len(tensors):

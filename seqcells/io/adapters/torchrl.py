@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..modules.recurrent_layer import RecurrentLayer
+from ...modules.recurrent_layer import RecurrentLayer
 from . import trajectories
-from .others import Theirs
+from .base import Theirs
 
 
 class LSTMModule(Theirs):

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from ..modules.recurrent_layer import RecurrentLayer
+from ...modules.recurrent_layer import RecurrentLayer
 
 ADAPTERS = {
     "torchrl.modules.tensordict_module.rnn.LSTMModule": "torchrl.LSTMModule",
@@ -29,7 +29,7 @@ GO_BY_TYPE = "torchrl", "pfrl"
 """The packages whose own methods check for torch.nn's types, and so do not work with our layers without an adapter."""
 
 
-def refused(model: nn.Module) -> dict[nn.Module, str]:
+def why_not(model: nn.Module) -> dict[nn.Module, str]:
     """The layers in a model that must stay torch.nn's, with reasons.
 
     Their owner cannot be adapted, and does not work with our layers without an adapter.

@@ -3,14 +3,14 @@
 from functools import cache
 
 from ....cells import Cell
+from ....derive.array_layout import ArrayLayout, columns
 from ....derive.layout import Layout
-from ....derive.places import Places, columns
 from ...cuda import source
 from ..device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
 
 @cache
-def laid_out(cell: type[Cell], kept: tuple[str, ...] = ()) -> Staged:
+def cluster_tables(cell: type[Cell], kept: tuple[str, ...] = ()) -> Staged:
     """The tables that say where the passes printed by kernels/cuda have their values.
 
     Raises:
@@ -20,7 +20,7 @@ def laid_out(cell: type[Cell], kept: tuple[str, ...] = ()) -> Staged:
 
 
 def _pass(cell: type[Cell], layout: Layout) -> Pass:
-    places = Places(cell, layout)
+    places = ArrayLayout(cell, layout)
     stages = zip(places.reads, places.writes, strict=True)
     products = zip(layout.products, places.operand_of, strict=True)
     return Pass(

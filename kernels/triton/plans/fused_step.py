@@ -12,12 +12,12 @@ from .stepwise import backward, saved_like
 if TYPE_CHECKING:
     from .shape import Shape
 
-__all__ = ["backward", "forward", "refuses", "saved_like"]
+__all__ = ["backward", "forward", "saved_like", "why_not"]
 
 forward = partial(stepwise.forward, fused=True)
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why a layer is not for fused steps, or None."""
     if not shape.recurrent:
         return "the cell has no recurrent product"

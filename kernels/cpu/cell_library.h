@@ -5,11 +5,11 @@
 
 #include "stage.h"
 
-// Printed structs go between SEQCELLS_UNIT_BEGIN and SEQCELLS_UNIT_END.
-#define SEQCELLS_UNIT_BEGIN \
+// Printed structs go between SEQCELLS_CELL_BEGIN and SEQCELLS_CELL_END.
+#define SEQCELLS_CELL_BEGIN \
     namespace seqcells {    \
     namespace {
-#define SEQCELLS_UNIT_END \
+#define SEQCELLS_CELL_END \
     }                     \
     }
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from ....system.settings import current_settings
 from . import staged_persistent
-from .staged_persistent import backward, forward, refuses_backward, saved_like
+from .staged_persistent import backward, forward, saved_like, why_not_backward
 
 if TYPE_CHECKING:
     from .shape import Shape
 
-__all__ = ["backward", "forward", "refuses", "refuses_backward", "saved_like"]
+__all__ = ["backward", "forward", "saved_like", "why_not", "why_not_backward"]
 
 
-def refuses(shape: Shape) -> str | None:
+def why_not(shape: Shape) -> str | None:
     """Why a layer is not for programs that meet, or None."""
     if not current_settings().meeting:
         return 'seqcells.settings(meeting=False) leaves cooperative launches to the name "triton-persistent"'
-    return staged_persistent.refuses(shape) or staged_persistent.slower(shape)
+    return staged_persistent.why_not(shape) or staged_persistent.why_not_faster(shape)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-from . import files, machine, schema
+from . import machine, result_files, schema
 
 
 @dataclass(kw_only=True)
@@ -45,4 +45,4 @@ class Record:
         return schema.read(cls, data, str(path))
 
     def save(self, path: str | Path) -> None:
-        files.write(self, path)
+        result_files.write(self, path)

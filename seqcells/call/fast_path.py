@@ -22,9 +22,9 @@ from ..request.streams import NONE, names, of_paths
 from ..request.weights import Weights
 from ..system.settings import current_settings
 from . import choose
-from .delegated import Delegated, Order
-from .likeness import CellModule, Likeness
-from .trained import Training
+from .fast_path_torch import Delegated, Order
+from .fast_path_training import Training
+from .signature import CellModule, Signature
 
 Results = tuple[Tensor, Sequence[Tensor]]
 """Output and final states."""
@@ -270,7 +270,7 @@ class _Known(NamedTuple):
     """A signature that was seen, and its prepared call if there is one. It is immutable, and only replaced as a whole:
     several threads may call a module at once."""
 
-    like: Likeness
+    signature: Signature
     call: _Inferring | _Training | Delegated | None = None
     in_vain: bool = False
     """Whether calls of this signature cannot be prepared."""
@@ -293,7 +293,7 @@ class Prepared:
 
     def run(
         self, module: CellModule, input: Any, hx: Any, streams: Mapping[str, Tensor] = NONE
-    ) -> tuple[Results | None, Likeness | None]:
+    ) -> tuple[Results | None, Signature | None]:
         """The results of the prepared call, or None if there is none; and a signature for `remember`, or None.
 
         The signature is returned if this call repeats the signature of an earlier call that is not prepared yet. It is
@@ -311,21 +311,21 @@ class Prepared:
             options = *options, *streams
         all_known, tensors = self._known[mode], (input, *states, *given, *weights)
         for known in all_known:
-            if known.like.fits(module, tensors, *options):
+            if known.signature.fits(module, tensors, *options):
                 if known is not all_known[0]:  # to the front: the next call probably has the same signature
                     self._known[mode] = (known, *(other for other in all_known if other is not known))
                 if known.call and known.call.holds(weights):
                     read = [streams[name] for name in names(module.cell)] if streams else ()
                     return known.call(input, states, read, weights), None
-                return None, None if known.in_vain else known.like
-        like = None if context.is_observed(tensors) else Likeness.of(module, tensors, *options)
-        if like is not None:
-            self._known[mode] = (_Known(like), *all_known[: MOST - 1])
+                return None, None if known.in_vain else known.signature
+        signature = None if context.is_observed(tensors) else Signature.of(module, tensors, *options)
+        if signature is not None:
+            self._known[mode] = (_Known(signature), *all_known[: MOST - 1])
         return None, None
 
     def remember(
         self,
-        like: Likeness,
+        signature: Signature,
         module: CellModule,
         call: Call,
         input: Tensor,
@@ -339,7 +339,7 @@ class Prepared:
         """Prepare the calls that have the signature of a call just made.
 
         Args:
-            like: the call's signature.
+            signature: the call's signature.
             call: the record for which its backend was chosen.
             input, states, weights, zeros: as in `Example`. The input may be a view of a (B, T, features) tensor.
             output, final: the call's results, the model of later results. The output may be the first final state.
@@ -354,8 +354,8 @@ class Prepared:
         else:
             example = Example.of(module, choice, input, states, weights, call.layers, zeros, streams)
             made = _by_engine(module, example, output, final)
-        others = [known for known in self._known[mode] if known.like is not like]
-        self._known[mode] = (_Known(like, made, in_vain=made is None), *others[: MOST - 1])
+        others = [known for known in self._known[mode] if known.signature is not signature]
+        self._known[mode] = (_Known(signature, made, in_vain=made is None), *others[: MOST - 1])
 
 
 def _plain_states(input: Any, hx: Any) -> Sequence[Tensor] | None:

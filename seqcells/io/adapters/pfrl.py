@@ -4,8 +4,8 @@ from typing import Any
 
 from pfrl.utils import recurrent  # pyright: ignore[reportMissingImports]  # not installed where types are checked
 
-from ..modules.recurrent_layer import RecurrentLayer
-from .others import Theirs
+from ...modules.recurrent_layer import RecurrentLayer
+from .base import Theirs
 
 
 class RecurrentSequential(Theirs):

@@ -13,14 +13,14 @@ namespace seqcells {
 namespace {
 
 template <class V, int N>
-struct Several {
+struct VectorGroup {
     using One = std::decay_t<decltype(std::declval<V&>()[0])>;
     V part[N];
 
     // Makes part n by f(n).
     template <class F>
-    SEQCELLS_INLINE static Several each(F f) {
-        Several all;
+    SEQCELLS_INLINE static VectorGroup each(F f) {
+        VectorGroup all;
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) all.part[n] = f(n);
         return all;
@@ -29,30 +29,30 @@ struct Several {
     One operator[](int lane) const { return part[0][lane]; }
     // The same bits, as vectors of another type.
     template <class U>
-    SEQCELLS_INLINE explicit operator Several<U, N>() const {
-        return Several<U, N>::each([&](int n) { return (U)part[n]; });
+    SEQCELLS_INLINE explicit operator VectorGroup<U, N>() const {
+        return VectorGroup<U, N>::each([&](int n) { return (U)part[n]; });
     }
-    SEQCELLS_INLINE Several operator-() const {
+    SEQCELLS_INLINE VectorGroup operator-() const {
         return each([&](int n) { return -part[n]; });
     }
     template <class B>
-    SEQCELLS_INLINE Several& operator+=(B b) {
+    SEQCELLS_INLINE VectorGroup& operator+=(B b) {
         return *this = *this + b;
     }
 };
 
 #define SEQCELLS_OPERATOR(op)                                                                          \
     template <class V, int N>                                                                          \
-    SEQCELLS_INLINE auto operator op(const Several<V, N>& a, const Several<V, N>& b) {                 \
-        return Several<decltype(a.part[0] op b.part[0]), N>::each([&](int n) { return a.part[n] op b.part[n]; }); \
+    SEQCELLS_INLINE auto operator op(const VectorGroup<V, N>& a, const VectorGroup<V, N>& b) {                 \
+        return VectorGroup<decltype(a.part[0] op b.part[0]), N>::each([&](int n) { return a.part[n] op b.part[n]; }); \
     }                                                                                                  \
     template <class V, int N>                                                                          \
-    SEQCELLS_INLINE auto operator op(const Several<V, N>& a, typename Several<V, N>::One b) {          \
-        return Several<decltype(a.part[0] op b), N>::each([&](int n) { return a.part[n] op b; });      \
+    SEQCELLS_INLINE auto operator op(const VectorGroup<V, N>& a, typename VectorGroup<V, N>::One b) {          \
+        return VectorGroup<decltype(a.part[0] op b), N>::each([&](int n) { return a.part[n] op b; });      \
     }                                                                                                  \
     template <class V, int N>                                                                          \
-    SEQCELLS_INLINE auto operator op(typename Several<V, N>::One a, const Several<V, N>& b) {          \
-        return Several<decltype(a op b.part[0]), N>::each([&](int n) { return a op b.part[n]; });      \
+    SEQCELLS_INLINE auto operator op(typename VectorGroup<V, N>::One a, const VectorGroup<V, N>& b) {          \
+        return VectorGroup<decltype(a op b.part[0]), N>::each([&](int n) { return a op b.part[n]; });      \
     }
 SEQCELLS_OPERATOR(+)
 SEQCELLS_OPERATOR(-)
@@ -76,8 +76,8 @@ SEQCELLS_INLINE V choose(M condition, V a, V b) {
     return condition ? a : b;
 }
 template <class M, class V, int N>
-SEQCELLS_INLINE Several<V, N> choose(const Several<M, N>& condition, const Several<V, N>& a, const Several<V, N>& b) {
-    return Several<V, N>::each([&](int n) { return condition.part[n] ? a.part[n] : b.part[n]; });
+SEQCELLS_INLINE VectorGroup<V, N> choose(const VectorGroup<M, N>& condition, const VectorGroup<V, N>& a, const VectorGroup<V, N>& b) {
+    return VectorGroup<V, N>::each([&](int n) { return condition.part[n] ? a.part[n] : b.part[n]; });
 }
 
 }  // namespace

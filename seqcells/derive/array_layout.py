@@ -14,7 +14,7 @@ Place = tuple[str, int, Expression]
 """The name of an array, a column of the array, and the value that the column holds."""
 
 
-class Places:
+class ArrayLayout:
     """The places of all values of a pass. There are the arrays of a `Layout`, and also:
 
     * ``carried``: the states, or their gradients, that pass from step to step, in the order of the cell's states;

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..modules.recurrent_layer import RecurrentLayer
-from .others import Theirs
+from ...modules.recurrent_layer import RecurrentLayer
+from .base import Theirs
 
 
 class RecurrentActorCriticPolicy(Theirs):
