@@ -31,6 +31,7 @@ from .tiles import (
     store,
     store_each,
     store_some,
+    tile_of_step,
     time,
     where,
     where_or_zero,
@@ -59,9 +60,8 @@ def forward(
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    size, rows, units, present, inside, at, plane, everywhere = tile_of_step(
+        batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     beside = direction * batch + rows
 
@@ -139,9 +139,8 @@ def backward(
     count: tl.constexpr = len(kept)
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    size, rows, units, present, inside, at, plane, everywhere = tile_of_step(
+        batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     beside = direction * batch + rows
 

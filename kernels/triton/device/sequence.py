@@ -35,11 +35,11 @@ from .tiles import (
     load_each,
     load_states,
     place_in_window,
-    place_of_tile,
     states_around,
     store,
     store_each,
     store_some,
+    tile_of_sequence,
     time,
     where,
     where_or_zero,
@@ -73,13 +73,10 @@ def forward(
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse if weight_ih is None else False
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    first_row = start + tl.program_id(1) * ROWS
-    rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    group, first_row, size, rows, units, present, inside, at, plane, everywhere = tile_of_sequence(
+        start, stop, batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     if not ALONE:
-        group = (start // ROWS + tl.program_id(1)) * directions + direction
         counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH
         here = tl.arange(0, ROWS)[:, None] * pitch + units
@@ -189,13 +186,10 @@ def backward(
     count: tl.constexpr = len(kept)
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse if weight_ih is None else False
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    first_row = start + tl.program_id(1) * ROWS
-    rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    group, first_row, size, rows, units, present, inside, at, plane, everywhere = tile_of_sequence(
+        start, stop, batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     if not ALONE:
-        group = (start // ROWS + tl.program_id(1)) * directions + direction
         counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH * recurrent
         here = tl.arange(0, ROWS)[:, None] * pitch + units

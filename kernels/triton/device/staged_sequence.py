@@ -25,7 +25,7 @@ import triton
 import triton.language as tl
 
 from . import access, barrier, resident
-from .tiles import is_boundary, is_valid, load_states, place_of_tile, store_each, time
+from .tiles import is_boundary, is_valid, load_states, store_each, tile_of_sequence, time
 
 # A new value of these causes no recompilation.
 VARYING = ["start", "stop", "first_direction", "steps", "batch", "groups", "patience"]
@@ -49,12 +49,9 @@ def run(
     """
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    first_row = start + tl.program_id(1) * ROWS
-    rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
-        first_row, stop, tl.program_id(0) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    group, _first_row, size, rows, units, present, inside, at, _plane, _everywhere = tile_of_sequence(
+        start, stop, batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
-    group = (start // ROWS + tl.program_id(1)) * directions + direction
     counter = arrived + group * barrier.APART
     blocks = tl.arange(0, BLOCKS)[None, :]
     apart = groups * (2 * MOST * BLOCKS * ROWS)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from . import access
-from .tiles import is_boundary, is_valid, load_each, place_of_tile, store_each, time
+from .tiles import is_boundary, is_valid, load_each, store_each, tile_of_step, time
 
 VARYING = ["start", "stop", "batch", "size"]  # a new value of these causes no recompilation
 
@@ -25,9 +25,8 @@ def begin(
 ):  # fmt: skip
     """Run stage 0 of step ``start``, from the states that are carried to it. ``stop`` is the number of steps."""
     direction = tl.program_id(2) if directions > 1 else 0
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
-        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    size, rows, units, present, inside, at, _plane, _everywhere = tile_of_step(
+        batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     carried = load_each(states, at, inside, work)
     _run(
@@ -49,9 +48,8 @@ def stage(
     to ``left``."""
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    rows, units, present, inside, at, _plane, _everywhere = place_of_tile(
-        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    size, rows, units, present, inside, at, _plane, _everywhere = tile_of_step(
+        batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     made = _run(
         function, number, reads, writes, adds, (), arrays, first, lengths, reset, start, stop, batch, size,

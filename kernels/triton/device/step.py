@@ -10,7 +10,7 @@ float64 where the states are float64.
 import triton
 import triton.language as tl
 
-from .tiles import add, load, load_states, place_of_tile, product_of_rows, store, store_each, store_some
+from .tiles import add, load, load_states, product_of_rows, store, store_each, store_some, tile_of_step
 
 
 @triton.jit(do_not_specialize=["batch", "size", "features"])
@@ -24,9 +24,8 @@ def forward(
     """Run the step. Optional outputs: output, a copy of the first state; saved and after, as in `gates.forward`."""
     work: tl.constexpr = tl.float64 if final[0].dtype.element_ty == tl.float64 else tl.float32
     direction = tl.program_id(2) if directions > 1 else 0
-    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        tl.program_id(0) * ROWS, batch, tl.program_id(1) * UNITS, batch, size, direction, directions, ROWS, UNITS
+    size, rows, units, present, inside, at, plane, everywhere = tile_of_step(
+        batch, size, direction, directions, ROWS, UNITS, DIVISOR
     )
     place = (rows * directions + direction) * size + units
     s = load_states(initial, len(kept), at, inside, work)

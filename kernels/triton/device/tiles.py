@@ -27,6 +27,41 @@ def place_of_tile(
 
 
 @triton.jit
+def tile_of_step(
+    batch, size, direction, directions: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr
+):
+    """The number of units, and the tile of a program of a step's kernel: `place_of_tile`.
+
+    The grid's first axis has the tiles of the batch, the second the tiles of units.
+    """
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
+    first_row, first_unit = tl.program_id(0) * ROWS, tl.program_id(1) * UNITS
+    rows, units, present, inside, at, plane, everywhere = place_of_tile(
+        first_row, batch, first_unit, batch, size, direction, directions, ROWS, UNITS
+    )
+    return size, rows, units, present, inside, at, plane, everywhere
+
+
+@triton.jit
+def tile_of_sequence(
+    start, stop, batch, size, direction, directions: tl.constexpr,
+    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+):  # fmt: skip
+    """The tile of a program of a kernel for all steps: its group of programs that meet, its first row, the number of
+    units, and `place_of_tile`.
+
+    The grid's first axis has the tiles of units, the second the tiles of the sequences from ``start`` to ``stop``.
+    """
+    size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
+    first_row, first_unit = start + tl.program_id(1) * ROWS, tl.program_id(0) * UNITS
+    group = (start // ROWS + tl.program_id(1)) * directions + direction
+    rows, units, present, inside, at, plane, everywhere = place_of_tile(
+        first_row, stop, first_unit, batch, size, direction, directions, ROWS, UNITS
+    )
+    return group, first_row, size, rows, units, present, inside, at, plane, everywhere
+
+
+@triton.jit
 def load(base, count: tl.constexpr, stride, at, inside, dtype: tl.constexpr):
     """Load ``count`` tiles, ``stride`` elements apart."""
     tiles = ()
