@@ -32,7 +32,7 @@ class Inference:
         versions: the weights' versions, which the caller compares; if given, packed copies of the weights are kept.
             Default: no copies are kept
         batch_first: whether the input, and streams with steps and sequences, lie as (B, T, ·). Default: False
-        zeros: whether initial states will be None. That may change from call to call
+        zeros: whether initial states will be None. This engine need not know: they may be None in any call
     """
 
     def __init__(

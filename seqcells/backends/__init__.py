@@ -6,8 +6,7 @@ A backend is torch's own operators (`torch_ops`), a loop over the cell's step (`
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ..kernels import cpu, triton
 from ..kernels.cpu import refusals as cpu_refusals
@@ -15,6 +14,7 @@ from ..kernels.triton import refusals as triton_refusals
 from ..kernels.triton.plans import plan
 from ..request.call import Call
 from . import torch_ops
+from .engine import Engine
 
 
 class Backend(NamedTuple):
@@ -105,7 +105,7 @@ def why_not_for(call: Call, backend: str) -> str | None:
 
 
 @cache
-def engine_of(backend: str) -> ModuleType:
+def engine_of(backend: str) -> Engine:
     """The module that runs a backend's kernels, imported at the first call.
 
     Raises:
@@ -115,4 +115,4 @@ def engine_of(backend: str) -> ModuleType:
     path = BACKENDS[check_name(backend)].engine
     if path is None:
         raise RuntimeError(f"backend {backend!r} has no engine for seqcells::recurrence")
-    return import_module(path)
+    return cast(Engine, import_module(path))

@@ -1,16 +1,5 @@
-"""Runs a recurrence by the engine of a backend. Engines read raw addresses, so tensors are checked here, once.
-
-An engine is a module with three functions of a `Recurrence`, which holds either the input or ``gates_x``:
-
-* ``forward(q, save)`` → output, the other results, and the tensors that backward needs besides results and ``q``.
-  Without ``save``, this last list is empty;
-* ``backward(q, given)``, ``given`` a `Backward` → gradients of ``q.differentiable()``, in the same order. A gradient
-  that is not wanted may be None;
-* ``saved_like(q)`` → empty tensors of the shapes that forward saves.
-
-An engine may also have ``at_once(call, gradients)``: how many layers of a stack it runs together. Only eager calls use
-it, with a `Recurrence` that is ``stacked``.
-"""
+"""Runs a recurrence by the engine of a backend, an `Engine`. Engines read raw addresses, so tensors are checked here,
+once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -13,106 +12,41 @@ from torch._C._autograd import _profiler_enabled
 from torch.autograd.profiler import record_function
 
 from ..backends import BACKENDS, engine_of
-from ..cells import Cell
-from ..derive.transformed import for_engines
+from ..backends.engine import PreparedInference, PreparingEngine
 from ..request import context
-from ..request.call import Call, Choice
-from ..request.recurrence import Recurrence
-from ..request.streams import NONE, names, of_paths
+from ..request.call import Call
+from ..request.streams import NONE, names
 from ..request.weights import Weights
 from ..system.settings import current_settings
 from . import choose
+from .example import Example, is_frozen, order_of, parameters, stack_of, versions
 from .fast_path_torch import Delegated, Order
-from .fast_path_training import Training
+from .fast_path_training import AutogradCall
 from .signature import CellModule, Signature
 
 Results = tuple[Tensor, Sequence[Tensor]]
 """Output and final states."""
 
 
-def parameters(module: CellModule) -> list[Tensor]:
-    """The module's own parameters in the order of registration, then the tensors that were assigned instead of them."""
-    own: list[Tensor] = [parameter for parameter in module._parameters.values() if parameter is not None]
-    assigned = module._assigned()
-    return own if assigned is None else own + [tensor for tensor in assigned if tensor is not None]
-
-
-def is_frozen(module: CellModule) -> bool:
-    """Whether packed copies of the module's weights may be kept. Under FSDP2 they may not: it gathers weights before
-    each call, and torch counts no write. FSDP2 leaves a hook in each module whose parameters it shards."""
-    hooks = module._load_state_dict_post_hooks.values() if module._frozen else ()
-    gathered = any(getattr(hook, "__module__", "").startswith("torch.distributed.fsdp") for hook in hooks)
-    return bool(module._frozen) and not gathered
-
-
-def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
-    """Address and version counter (torch's count of writes) of each tensor; None if an inference tensor has none."""
-    return None if any(t.is_inference() for t in tensors) else [(t.data_ptr(), t._version) for t in tensors]
-
-
-class Example(NamedTuple):
-    """The call of a module from which later calls with the same signature are prepared.
-
-    * ``cell``: in the form that engines take;
-    * ``input``: (T, B, features), ``states``: (L·D, B, ·) each. Only shapes and dtypes of both count;
-    * ``weights``: L·D records, in the form that engines take; ``layers``: L;
-    * ``streams``: by name, each (T, B, ·) or with the axes that the cell declares. Only their shapes count;
-    * ``order``: gives a call's weights from the `parameters`, by selection or by `Cell.weights`. None if unknown;
-    * ``zeros``: whether the call was given no states;
-    * ``turned``: whether the layout of a call's input is (B, T, features).
-    """
-
-    choice: Choice
-    cell: type[Cell]
-    input: Tensor
-    states: Sequence[Tensor]
-    weights: Sequence[Weights]
-    order: Order | None
-    layers: int
-    zeros: bool = False
-    streams: Mapping[str, Tensor] = NONE
-    turned: bool = False
-
-    @staticmethod
-    def of(
-        module: CellModule,
-        choice: Choice,
-        input: Tensor,
-        states: Sequence[Tensor],
-        weights: Sequence[Weights],
-        layers: int,
-        zeros: bool = False,
-        streams: Mapping[str, Tensor] = NONE,
-    ) -> Example:
-        """The example for a module and its ``weights``. Cell, weights and order are changed to what engines take."""
-        cell, order = module.cell, _order(module, input, weights)
-        if cell.weights is not Cell.weights:
-            order = None if order is None else _Made(cell, weights, order)
-            made = [w.made(cell) for w in weights]
-            weights = [w.replaced([tensor.contiguous() for tensor in w.present()]) for w in made]
-        cell = cell if cell.direct else for_engines(cell)
-        return Example(choice, cell, input, states, weights, order, layers, zeros, streams)
-
-
-class Inference(NamedTuple):
+class ModuleInference(NamedTuple):
     """An engine's ``Inference`` of a stack, called with a module's parameters."""
 
-    engine: Any
-    call: Any
+    engine: PreparingEngine
+    call: PreparedInference
     order: Order
     """Gives the weights that ``call`` takes."""
 
     @staticmethod
-    def of(module: CellModule, example: Example) -> Inference | None:
-        """The prepared inference. None if the engine has no ``Inference``, or cannot read the tensors in place. None
+    def of(module: CellModule, example: Example) -> ModuleInference | None:
+        """The prepared inference. None if the engine prepares no calls, or cannot read the tensors in place. None
         also if the order of the weights is unknown, or if a gradient is wanted."""
-        engine, order = _engine(example, "Inference"), example.order
+        engine, order = _engine(example), example.order
         tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
         if engine is None or order is None or context.is_differentiated(tensors):
             return None
         known = versions(parameters(module)) if is_frozen(module) else None
-        call = engine.Inference(_stack(example), known, example.turned, example.zeros)
-        return Inference(engine, call, order) if call.in_place else None
+        call = engine.Inference(stack_of(example), known, example.turned, example.zeros)
+        return ModuleInference(engine, call, order) if call.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.call.holds() and (not self.call.keeps or self.call.versions == versions(parameters))
@@ -126,59 +60,17 @@ class Inference(NamedTuple):
             self.call(*tensors, *self.order(parameters))
 
 
-def _engine(example: Example, kind: str) -> Any:
-    """The engine of the example's backend if it has a class named ``kind``, else None."""
+def _engine(example: Example) -> PreparingEngine | None:
+    """The engine of the example's backend if it can prepare calls, else None."""
     backend = example.choice.backend
     engine = engine_of(backend) if BACKENDS[backend].engine else None
-    return engine if hasattr(engine, kind) else None
+    return engine if isinstance(engine, PreparingEngine) else None
 
 
-def _order(module: CellModule, input: Tensor, weights: Sequence[Weights]) -> Order | None:
-    """The order that selects a call's weights from the `parameters`. None if a weight is not among them, if the input
-    is empty, or if a transform or trace is active."""
-    own, read = parameters(module), [tensor for w in weights for tensor in w.present()]
-    place = {id(parameter): k for k, parameter in enumerate(own)}
-    ids = [id(tensor) for tensor in read]
-    if context.is_observed([input, *read]) or not input.numel() or not place.keys() >= {*ids}:
-        return None
-    if ids == [id(parameter) for parameter in own]:
-        return itemgetter(slice(None))
-    places = [place[each] for each in ids]
-    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-
-
-class _Made:
-    """The order for a cell with `Cell.weights`: each call makes weights from the learnt ones, by torch operators."""
-
-    def __init__(self, cell: type[Cell], weights: Sequence[Weights], order: Order) -> None:
-        self._cell, self._order = cell, order
-        self._like = [w.replaced([torch.empty(0)] * len(w.present())) for w in weights]
-
-    def __call__(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        learnt, made = iter(self._order(parameters)), []
-        for like in self._like:
-            own = like.replaced([next(learnt) for _ in like.present()])
-            made += [tensor.contiguous() for tensor in own.made(self._cell).present()]
-        return made
-
-
-def _stack(example: Example) -> list[Recurrence]:
-    """The layers as recurrences. Only the lowest layer's input and the weights are the caller's own tensors."""
-    _, cell, input, states, weights, _, layers, *_ = example
-    directions, stack = len(weights) // layers, []
-    for first in range(0, len(weights), directions):
-        own = slice(first, first + directions)
-        like = [torch.empty_like(state[own]).requires_grad_(state.requires_grad) for state in states]
-        streams = {name: of_paths(cell.streams[name], each, own) for name, each in example.streams.items()}
-        stack.append(Recurrence(cell, None, like, weights[own], input=input, streams=streams))
-        input = input.new_empty(*input.shape[:2], directions * stack[-1].width(stack[-1].output))
-    return stack
-
-
-class _Inferring(NamedTuple):
+class _InferenceCall(NamedTuple):
     """A prepared call without gradients."""
 
-    inference: Inference
+    inference: ModuleInference
     empty_final: Sequence[Callable[[], Tensor]]
     empty_outputs: Sequence[Callable[[], Tensor]]
     """Makes each layer's output. Empty if the output is the first final state."""
@@ -186,16 +78,18 @@ class _Inferring(NamedTuple):
     """Whether the input's layout is (B, T, features). The output is then a transposed view of a (T, B, ·) tensor."""
 
     @staticmethod
-    def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Inferring | None:
+    def of(
+        module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]
+    ) -> _InferenceCall | None:
         """The prepared call, or None if there can be none. ``output``: (T, B, ·), or None if it is ``final[0]``."""
-        inference = Inference.of(module, example)
+        inference = ModuleInference.of(module, example)
         if inference is None:
             return None
         outputs: list[Tensor] = []
         if output is not None:
             outputs = [example.input.new_empty(output.shape)] * (example.layers - 1) + [output]
         of_final, of_outputs = ([*map(inference.engine.maker, tensors)] for tensors in (final, outputs))
-        return _Inferring(inference, of_final, of_outputs, example.turned)
+        return _InferenceCall(inference, of_final, of_outputs, example.turned)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.inference.holds(parameters)
@@ -209,26 +103,28 @@ class _Inferring(NamedTuple):
         return outputs[-1].transpose(0, 1) if self.turned else outputs[-1], final
 
 
-class _Training(NamedTuple):
+class _TrainingCall(NamedTuple):
     """A prepared call with gradients."""
 
-    training: Training
+    training: AutogradCall
     order: Order
 
     @staticmethod
-    def of(module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]) -> _Training | None:
-        """The prepared call, or None if there can be none. Arguments: as in `_Inferring.of`."""
-        engine, order = _engine(example, "Training"), example.order
+    def of(
+        module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]
+    ) -> _TrainingCall | None:
+        """The prepared call, or None if there can be none. Arguments: as in `_InferenceCall.of`."""
+        engine, order = _engine(example), example.order
         if engine is None or order is None:
             return None
-        stack = _stack(example)
+        stack = stack_of(example)
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
         if not any(wanted[0].differentiable()):
             return None  # the lowest layer needs no gradient: it runs as in inference, which rounds differently
         empties = [*map(engine.maker, final)]
         of_output = None if output is None else engine.output_maker(output, len(stack[0].outside))
-        training = Training(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
-        return _Training(training, order) if training.in_place else None
+        training = AutogradCall(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
+        return _TrainingCall(training, order) if training.in_place else None
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return self.training.call.holds()
@@ -242,10 +138,10 @@ class _Training(NamedTuple):
 @torch.no_grad()
 def _by_engine(
     module: CellModule, example: Example, output: Tensor, final: Sequence[Tensor]
-) -> _Inferring | _Training | None:
+) -> _InferenceCall | _TrainingCall | None:
     """The prepared call for an example and its results, or None if the call cannot be prepared. The example holds the
     caller's own tensors."""
-    kind = _Training if output.requires_grad else _Inferring
+    kind = _TrainingCall if output.requires_grad else _InferenceCall
     wanted = example.input.requires_grad  # read before the transpose: a view of a view has the base's requires_grad
     turned = output.dim() == 3 and module.batch_first and not example.input.is_contiguous()
     input, of_output = (t.transpose(0, 1) if turned else t for t in (example.input, output))
@@ -271,7 +167,7 @@ class _Known(NamedTuple):
     several threads may call a module at once."""
 
     signature: Signature
-    call: _Inferring | _Training | Delegated | None = None
+    call: _InferenceCall | _TrainingCall | Delegated | None = None
     in_vain: bool = False
     """Whether calls of this signature cannot be prepared."""
 
@@ -347,7 +243,7 @@ class Prepared:
         """
         mode, choice = torch.is_grad_enabled(), choose.choose(call, module.backend)
         if choice.backend == "torch":
-            order = _order(module, input, weights)
+            order = order_of(module, input, weights)
             batch_first = call.form == "layers" and module.batch_first
             given = input, states, weights, final, batch_first, module.training
             made = None if order is None else Delegated.of(order, call, module.backend, *given)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backends.engine import PreparingEngine
 from ..request import context, precision
 from ..request.recurrence import Recurrence
 from ..request.streams import names
@@ -21,11 +22,11 @@ SMALL = 1 << 16
 """Bytes. CPU tensors smaller than this are kept for reuse, as zeros or as models for ``torch.empty_like``."""
 
 
-class Training:
+class AutogradCall:
     """A prepared call with gradients of a stack: an engine's ``Training``, and the tensors that autograd needs besides.
 
     Args:
-        engine: the module that defines the class ``Training``.
+        engine: the engine, whose ``Training`` runs both passes.
         stack: the layers from the lowest to the highest, each with its input. Only shapes and dtypes count.
         wanted: records shaped as ``stack``, with bools in the place of tensors: whether a gradient is wanted.
         turned: whether the layout of the input and of its gradient is (B, T, features). The output's is (T, B, ·).
@@ -42,7 +43,7 @@ class Training:
 
     def __init__(
         self,
-        engine: Any,
+        engine: PreparingEngine,
         stack: Sequence[Recurrence],
         wanted: Sequence[Recurrence[bool]],
         turned: bool,
@@ -50,7 +51,7 @@ class Training:
         empty_output: Callable[[], Tensor] | None,
         empty_final: Sequence[Callable[[], Tensor]],
     ) -> None:
-        self.call = engine.Training(stack, wanted, turned, zeros, reads_output=empty_output is not None)
+        self.call = engine.Training(stack, wanted, turned, zeros, empty_output is not None)
         self.in_place = self.call.in_place
         self.empty_output, self.empty_final = empty_output, empty_final
         self.states, self._turned = len(empty_final), turned
@@ -205,7 +206,7 @@ class _Stack(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, training: Training, input: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, training: AutogradCall, input: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
         final = [empty() for empty in training.empty_final]
         output = training.empty_output() if training.empty_output else final[0]
         first = len(others) - training.weights

@@ -10,6 +10,7 @@ from torch.autograd.profiler import record_function
 from torch.jit._trace import is_tracing
 
 from ..backends import BACKENDS, engine_of, reference
+from ..backends.engine import StackingEngine
 from ..request import checks, context, fits
 from ..request.call import Call, Choice
 from ..request.recurrence import Backward, Recurrence
@@ -37,11 +38,11 @@ def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tenso
 
 
 def layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weights: Sequence[Weights]) -> int:
-    """How many layers the engine runs together. 1 if the engine has no ``at_once``, or under a trace or transform."""
+    """How many layers the engine runs together. 1 if it never runs several, or under a trace or transform."""
     if call.layers == 1 or BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
         return 1
     engine = engine_of(choice.backend)
-    if not hasattr(engine, "at_once"):
+    if not isinstance(engine, StackingEngine):
         return 1
     tensors = [*tensors, *(p for w in weights for p in w.present())]
     alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..call import choose
-from ..call.fast_path import Example, Inference, parameters
+from ..call.example import Example, parameters
+from ..call.fast_path import ModuleInference
 from ..call.signature import Signature
 from ..request import checks, context
 from ..request.streams import names, of_one_step
@@ -60,7 +61,7 @@ class Stream:
         self._now = 0
         # The signature of the prepared call, and the prepared call, or None.
         self._signature: Signature | None = None
-        self._inference: Inference | None = None
+        self._inference: ModuleInference | None = None
         if layer.learn_hx:
             self.reset()
 
@@ -193,12 +194,12 @@ class Stream:
         return any(first <= address < end for first, end in self._extents[now])
 
     @torch.no_grad()
-    def _prepare(self) -> Inference | None:
+    def _prepare(self) -> ModuleInference | None:
         layer, input = self.layer, self._batched(self._input)
         weights = layer._weights()
         choice = choose.choose(layer._call(input, weights)._replace(form="stream"), layer.backend)
         rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
-        return Inference.of(layer, Example.of(layer, choice, *rest))
+        return ModuleInference.of(layer, Example.of(layer, choice, *rest))
 
 
 def _described(found: Any) -> str:
