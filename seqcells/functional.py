@@ -187,7 +187,7 @@ def layers(
     with precision.without_autocast(input.device):
         for first in range(0, len(weights), directions * at_once):
             place = slice(first, min(first + directions * at_once, len(weights)))
-            fresh = None if reset_states is None else [state[place] for state in reset_states]
+            own_resets = None if reset_states is None else [state[place] for state in reset_states]
             q = Recurrence(
                 cell,
                 None,
@@ -195,7 +195,7 @@ def layers(
                 weights[place],
                 lengths,
                 reset,
-                fresh,
+                own_resets,
                 stacked=place.stop - first > directions,
                 input=input,
                 streams={name: of_paths(cell.streams[name], stream, place) for name, stream in streams.items()},
@@ -301,8 +301,8 @@ def recurrence(
     call = call_of(cell, "recurrence", gates_x, weights, lengths=lengths, reset=reset, keep=keep)
     choice = choose.choose(call, backend)
     one = [state.unsqueeze(0) for state in states]
-    fresh = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
-    q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, fresh, reverse, kept=values(wanted))
+    reset_states = None if reset_states is None else [state.unsqueeze(0) for state in reset_states]
+    q = Recurrence(cell, gates_x, one, (weights,), lengths, reset, reset_states, reverse, kept=values(wanted))
     q = q._replace(streams={name: streams[name].unsqueeze(0) for name in cell.streams if name in streams})
     output, others = run.layer(q, choice, backend)
     final = tuple(state.squeeze(0) for state in others[: len(one)])

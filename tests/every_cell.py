@@ -88,7 +88,7 @@ def looped(layer, x, hx, given, lengths=None, reset=None, fresh=None, keep=()):
         leaves["valid"] = valid
         if reset is not None:
             fresh = [torch.zeros_like(state) for state in hx] if fresh is None else fresh
-            leaves |= {f"fresh.{name}": state[d] for name, state in zip(cell.states, fresh, strict=True)}
+            leaves |= {f"reset_state.{name}": state[d] for name, state in zip(cell.states, fresh, strict=True)}
             met = reset & valid
             leaves["reset"] = torch.cat([met[1:], torch.zeros_like(met[:1])]) if d else met
         axes = sizes_of(cell, (cell.output or cell.states[0], *cell.kept))

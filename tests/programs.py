@@ -95,7 +95,7 @@ def loop(cell, axes_of, given, steps, reset, lengths):
         if reset:
             boundary = given["reset"][t].unsqueeze(-1)
             # A value that no step reads is not given.
-            fresh = [given.get(f"fresh.{name}", s) for name, s in zip(letters, states, strict=True)]
+            fresh = [given.get(f"reset_state.{name}", s) for name, s in zip(letters, states, strict=True)]
             states = [torch.where(boundary, f, s) for f, s in zip(fresh, states, strict=True)]
         x = [given[f"x.{gate}"][t] for gate in cell.gates]
         x += [read(f"x.{name}", axes, t) for name, axes in cell.streams.items()]
@@ -129,9 +129,9 @@ def make(cell, derived, seed=0):
         width = sizes[into] // heads
         given[f"weight_{name}"] = torch.randn(len(rows) * sizes[out], width, **like) / width**0.5
     if "carried.n" in given:  # a normaliser is positive
-        given |= {n: given[n].abs() + 0.5 for n in ("carried.n", "fresh.n") if n in given}
+        given |= {n: given[n].abs() + 0.5 for n in ("carried.n", "reset_state.n") if n in given}
     for name in given:
-        if name.startswith("fresh.") and name != "fresh.n":
+        if name.startswith("reset_state.") and name != "reset_state.n":
             given[name][0] = 0  # units that are all equal
     if "valid" in given:
         given["valid"] = torch.arange(T).unsqueeze(1) < torch.tensor([T, 2, 4])

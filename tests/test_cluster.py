@@ -206,8 +206,8 @@ def compiled(cell, which, hidden, batch, dtype, architecture, bounded):
         divided = division.divide(Wanted(layout, hidden, batch, 1, dtype.itemsize, spare), H200)
         if isinstance(divided, str):
             break
-        without = () if bounded else ("fresh.", "grad_fresh.")
-        arrays = [Given(a, a.startswith("grad_fresh."), 4, 0) for a in layout.arrays if not a.startswith(without)]
+        without = () if bounded else ("reset_state.", "grad_reset_state.")
+        arrays = [Given(a, a.startswith("grad_reset_state."), 4, 0) for a in layout.arrays if not a.startswith(without)]
         how = How(hidden, 1, dtype, tuple(arrays), bounded, (-1,) * len(layout.sums), 16, False)
         text = source.text(printed, which, divided, how)
         found.append(nvrtc.compiled(text, source.headers(), architecture))

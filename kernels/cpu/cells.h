@@ -33,8 +33,8 @@ struct Equations {
         static constexpr std::array<const char* const, 12> names{{
             "initial.h",
             "initial.c",
-            "fresh.h",
-            "fresh.c",
+            "reset_state.h",
+            "reset_state.c",
             "bias_hh",
             "gates_x",
             "output",
@@ -97,12 +97,12 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[2];
+            const V reset_state_h = v[2];
             const V carried_h = v[0];
-            const V fresh_c = v[3];
+            const V reset_state_c = v[3];
             const V carried_c = v[1];
-            const auto where_of_5 = where(reset, fresh_h, carried_h);
-            const auto where_of_4 = where(reset, fresh_c, carried_c);
+            const auto where_of_5 = where(reset, reset_state_h, carried_h);
+            const auto where_of_4 = where(reset, reset_state_c, carried_c);
             v[24] = where_of_5;
             v[23] = where_of_4;
         }
@@ -167,16 +167,16 @@ struct Equations {
             "grad_final.h",
             "grad_final.c",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
-            "fresh.c",
+            "reset_state.c",
             "after.c",
             "saved",
-            "grad_fresh.c",
+            "grad_reset_state.c",
             "grad_gates_x",
             "grad_initial.h",
             "grad_initial.c",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "weight_hh",
             "grad_bias_ih",
             "grad_bias_hh",
@@ -240,7 +240,7 @@ struct Equations {
             const V d_carried_c = v[1];
             const V d_carried_h = v[0];
             const V d_output = v[2];
-            const V fresh_c = v[5];
+            const V reset_state_c = v[5];
             const V before_c = v[6];
             const V after_c = v[7];
             const V saved_output = v[8];
@@ -255,7 +255,7 @@ struct Equations {
             const auto d_cell = where(valid, d_carried_c, T(0.0)) + d_h * saved_output * (T(1.0) - tanh_of * tanh_of);
             const auto d_input = d_cell * saved_candidate;
             const auto d_candidate = d_cell * saved_input;
-            const auto d_forget = d_cell * where(reset, fresh_c, before_c);
+            const auto d_forget = d_cell * where(reset, reset_state_c, before_c);
             const auto t = d_cell * saved_forget;
             const auto t_6 = where_of_3 + where(valid, t, T(0.0));
             const auto t_5 = d_output_2 * saved_output * (T(1.0) - saved_output);
@@ -266,7 +266,7 @@ struct Equations {
             const auto d_x_f = where(valid, t_3, T(0.0));
             const auto t_2 = d_input * saved_input * (T(1.0) - saved_input);
             const auto d_x_i = where(valid, t_2, T(0.0));
-            const auto d_fresh_c = where(reset, t_6, T(0.0));
+            const auto d_reset_state_c = where(reset, t_6, T(0.0));
             v[22] = where_of_3;
             v[23] = where_of_4;
             v[21] = t;
@@ -278,7 +278,7 @@ struct Equations {
             v[15] = d_x_f;
             v[24] = t_2;
             v[14] = d_x_i;
-            v[13] = d_fresh_c;
+            v[13] = d_reset_state_c;
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void row1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
@@ -294,10 +294,10 @@ struct Equations {
             const auto t_6 = where_of_3 + where(valid, t, T(0.0));
             const auto t_7 = where_of_4 + where(valid, back_hh, T(0.0));
             const auto where_of_2 = where(reset, T(0.0), t_6);
-            const auto d_fresh_h = where(reset, t_7, T(0.0));
+            const auto d_reset_state_h = where(reset, t_7, T(0.0));
             const auto where_of = where(reset, T(0.0), t_7);
             v[19] = where_of_2;
-            v[20] = d_fresh_h;
+            v[20] = d_reset_state_h;
             v[18] = where_of;
         }
         template <int K, class V, class Valid, class Reset>
@@ -332,7 +332,7 @@ struct Equations {
         static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 8> names{{
             "initial.h",
-            "fresh.h",
+            "reset_state.h",
             "bias_hh",
             "gates_x",
             "output",
@@ -383,9 +383,9 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[1];
+            const V reset_state_h = v[1];
             const V carried_h = v[0];
-            const auto where_of_3 = where(reset, fresh_h, carried_h);
+            const auto where_of_3 = where(reset, reset_state_h, carried_h);
             v[17] = where_of_3;
         }
         template <class V, class Valid, class Reset>
@@ -441,13 +441,13 @@ struct Equations {
         static constexpr std::array<const char* const, 12> names{{
             "grad_final.h",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
             "saved",
             "grad_gates_x",
             "grad_products",
             "grad_initial.h",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "weight_hh",
             "grad_bias_ih",
             "grad_bias_hh"
@@ -503,7 +503,7 @@ struct Equations {
             using T = scalar<V>;
             const V d_carried_h = v[0];
             const V d_output = v[1];
-            const V fresh_h = v[2];
+            const V reset_state_h = v[2];
             const V before_h = v[3];
             const V saved_new = v[4];
             const V saved_update = v[5];
@@ -512,7 +512,7 @@ struct Equations {
             const auto where_of_2 = where(valid, T(0.0), d_carried_h);
             const auto t = d_output + d_carried_h;
             const auto d_h = where(valid, t, T(0.0));
-            const auto d_update = d_h * (where(reset, fresh_h, before_h) - saved_new);
+            const auto d_update = d_h * (where(reset, reset_state_h, before_h) - saved_new);
             const auto t_5 = T(1.0) - saved_update;
             const auto d_new = d_h * t_5;
             const auto t_6 = d_new * (T(1.0) - saved_new * saved_new);
@@ -547,9 +547,9 @@ struct Equations {
             const V back_hh = v[8];
             const auto d_h = where(valid, t, T(0.0));
             const auto t_7 = where_of_2 + where(valid, d_h * saved_update, T(0.0)) + where(valid, back_hh, T(0.0));
-            const auto d_fresh_h = where(reset, t_7, T(0.0));
+            const auto d_reset_state_h = where(reset, t_7, T(0.0));
             const auto where_of = where(reset, T(0.0), t_7);
-            v[14] = d_fresh_h;
+            v[14] = d_reset_state_h;
             v[13] = where_of;
         }
         template <int K, class V, class Valid, class Reset>
@@ -581,7 +581,7 @@ struct Equations {
         static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 7> names{{
             "initial.h",
-            "fresh.h",
+            "reset_state.h",
             "bias_hh",
             "gates_x",
             "output",
@@ -621,9 +621,9 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[1];
+            const V reset_state_h = v[1];
             const V carried_h = v[0];
-            const auto where_of_3 = where(reset, fresh_h, carried_h);
+            const auto where_of_3 = where(reset, reset_state_h, carried_h);
             v[7] = where_of_3;
         }
         template <class V, class Valid, class Reset>
@@ -665,12 +665,12 @@ struct Equations {
         static constexpr std::array<const char* const, 11> names{{
             "grad_final.h",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
             "output",
             "grad_gates_x",
             "grad_initial.h",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "weight_hh",
             "grad_bias_ih",
             "grad_bias_hh"
@@ -731,9 +731,9 @@ struct Equations {
             const V back_hh = v[5];
             const V where_of_2 = v[9];
             const auto t_2 = where_of_2 + where(valid, back_hh, T(0.0));
-            const auto d_fresh_h = where(reset, t_2, T(0.0));
+            const auto d_reset_state_h = where(reset, t_2, T(0.0));
             const auto where_of = where(reset, T(0.0), t_2);
-            v[8] = d_fresh_h;
+            v[8] = d_reset_state_h;
             v[7] = where_of;
         }
         template <int K, class V, class Valid, class Reset>
@@ -765,7 +765,7 @@ struct Equations {
         static constexpr std::array<int, 2> follows{-1, 0};
         static constexpr std::array<const char* const, 7> names{{
             "initial.h",
-            "fresh.h",
+            "reset_state.h",
             "bias_hh",
             "gates_x",
             "output",
@@ -805,9 +805,9 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[1];
+            const V reset_state_h = v[1];
             const V carried_h = v[0];
-            const auto where_of_3 = where(reset, fresh_h, carried_h);
+            const auto where_of_3 = where(reset, reset_state_h, carried_h);
             v[7] = where_of_3;
         }
         template <class V, class Valid, class Reset>
@@ -849,12 +849,12 @@ struct Equations {
         static constexpr std::array<const char* const, 11> names{{
             "grad_final.h",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
             "output",
             "grad_gates_x",
             "grad_initial.h",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "weight_hh",
             "grad_bias_ih",
             "grad_bias_hh"
@@ -915,9 +915,9 @@ struct Equations {
             const V back_hh = v[5];
             const V where_of_2 = v[9];
             const auto t = where_of_2 + where(valid, back_hh, T(0.0));
-            const auto d_fresh_h = where(reset, t, T(0.0));
+            const auto d_reset_state_h = where(reset, t, T(0.0));
             const auto where_of = where(reset, T(0.0), t);
-            v[8] = d_fresh_h;
+            v[8] = d_reset_state_h;
             v[7] = where_of;
         }
         template <int K, class V, class Valid, class Reset>
@@ -955,8 +955,8 @@ struct Equations {
         static constexpr std::array<const char* const, 13> names{{
             "initial.h",
             "initial.c",
-            "fresh.h",
-            "fresh.c",
+            "reset_state.h",
+            "reset_state.c",
             "weight_peephole",
             "bias_hh",
             "gates_x",
@@ -1023,12 +1023,12 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[2];
+            const V reset_state_h = v[2];
             const V carried_h = v[0];
-            const V fresh_c = v[3];
+            const V reset_state_c = v[3];
             const V carried_c = v[1];
-            const auto where_of_5 = where(reset, fresh_h, carried_h);
-            const auto where_of_4 = where(reset, fresh_c, carried_c);
+            const auto where_of_5 = where(reset, reset_state_h, carried_h);
+            const auto where_of_4 = where(reset, reset_state_c, carried_c);
             v[27] = where_of_5;
             v[26] = where_of_4;
         }
@@ -1096,17 +1096,17 @@ struct Equations {
             "grad_final.h",
             "grad_final.c",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
-            "fresh.c",
+            "reset_state.c",
             "after.c",
             "saved",
             "weight_peephole",
-            "grad_fresh.c",
+            "grad_reset_state.c",
             "grad_gates_x",
             "grad_initial.h",
             "grad_initial.c",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "weight_hh",
             "grad_bias_ih",
             "grad_bias_hh",
@@ -1175,7 +1175,7 @@ struct Equations {
             const V d_carried_c = v[1];
             const V d_carried_h = v[0];
             const V d_output = v[2];
-            const V fresh_c = v[5];
+            const V reset_state_c = v[5];
             const V before_c = v[6];
             const V after_c = v[7];
             const V saved_output = v[8];
@@ -1187,7 +1187,7 @@ struct Equations {
             const V p_i = v[14];
             const auto where_of_3 = where(valid, T(0.0), d_carried_h);
             const auto d_h = where(valid, d_output + d_carried_h, T(0.0));
-            const auto where_of_4 = where(reset, fresh_c, before_c);
+            const auto where_of_4 = where(reset, reset_state_c, before_c);
             const auto tanh_of = tanh(after_c);
             const auto d_output_2 = d_h * tanh_of;
             const auto t_5 = d_output_2 * saved_output * (T(1.0) - saved_output);
@@ -1206,7 +1206,7 @@ struct Equations {
             const auto d_p_i = where(valid, t_2 * where_of_4, T(0.0));
             const auto t = where(valid, T(0.0), d_carried_c) + where(valid, d_cell * saved_forget, T(0.0)) + where(valid, t_3 * p_f, T(0.0)) + where(valid, t_2 * p_i, T(0.0));
             const auto d_x_i = where(valid, t_2, T(0.0));
-            const auto d_fresh_c = where(reset, t, T(0.0));
+            const auto d_reset_state_c = where(reset, t, T(0.0));
             v[27] = where_of_3;
             v[32] = t_5;
             v[23] = d_p_o;
@@ -1220,7 +1220,7 @@ struct Equations {
             v[21] = d_p_i;
             v[28] = t;
             v[17] = d_x_i;
-            v[16] = d_fresh_c;
+            v[16] = d_reset_state_c;
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void row1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
@@ -1234,10 +1234,10 @@ struct Equations {
             const V t = v[28];
             const auto t_6 = where_of_3 + where(valid, back_hh, T(0.0));
             const auto where_of_2 = where(reset, T(0.0), t);
-            const auto d_fresh_h = where(reset, t_6, T(0.0));
+            const auto d_reset_state_h = where(reset, t_6, T(0.0));
             const auto where_of = where(reset, T(0.0), t_6);
             v[25] = where_of_2;
-            v[26] = d_fresh_h;
+            v[26] = d_reset_state_h;
             v[24] = where_of;
         }
         template <int K, class V, class Valid, class Reset>
@@ -1275,8 +1275,8 @@ struct Equations {
         static constexpr std::array<const char* const, 13> names{{
             "initial.h",
             "initial.c",
-            "fresh.h",
-            "fresh.c",
+            "reset_state.h",
+            "reset_state.c",
             "bias_hh",
             "gates_x",
             "saved",
@@ -1349,9 +1349,9 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_c = v[3];
+            const V reset_state_c = v[3];
             const V carried_c = v[1];
-            const auto where_of_4 = where(reset, fresh_c, carried_c);
+            const auto where_of_4 = where(reset, reset_state_c, carried_c);
             v[24] = where_of_4;
         }
         template <class V, class Valid, class Reset>
@@ -1407,9 +1407,9 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units3([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[2];
+            const V reset_state_h = v[2];
             const V carried_h = v[0];
-            const auto where_of_5 = where(reset, fresh_h, carried_h);
+            const auto where_of_5 = where(reset, reset_state_h, carried_h);
             v[25] = where_of_5;
         }
         template <int K, class V, class Valid, class Reset>
@@ -1439,17 +1439,17 @@ struct Equations {
             "grad_final.h",
             "grad_final.c",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
-            "fresh.c",
+            "reset_state.c",
             "after.c",
             "saved",
             "multiplied",
             "grad_initial.c",
-            "grad_fresh.c",
+            "grad_reset_state.c",
             "grad_gates_x",
             "grad_initial.h",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "grad_products.P",
             "weight_hr",
             "weight_hh",
@@ -1549,7 +1549,7 @@ struct Equations {
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
             using T = scalar<V>;
-            const V fresh_c = v[5];
+            const V reset_state_c = v[5];
             const V before_c = v[6];
             const V back_hr = v[12];
             const V tanh_of = v[24];
@@ -1564,7 +1564,7 @@ struct Equations {
             const auto d_cell = where_of_5 + back_hr * saved_output * t;
             const auto d_input = d_cell * saved_candidate;
             const auto d_candidate = d_cell * saved_input;
-            const auto d_forget = d_cell * where(reset, fresh_c, before_c);
+            const auto d_forget = d_cell * where(reset, reset_state_c, before_c);
             const auto t_6 = where_of_6 + where(valid, d_cell * saved_forget, T(0.0));
             const auto t_5 = d_output_2 * saved_output * (T(1.0) - saved_output);
             const auto d_x_o = where(valid, t_5, T(0.0));
@@ -1574,7 +1574,7 @@ struct Equations {
             const auto d_x_f = where(valid, t_3, T(0.0));
             const auto t_2 = d_input * saved_input * (T(1.0) - saved_input);
             const auto d_x_i = where(valid, t_2, T(0.0));
-            const auto d_fresh_c = where(reset, t_6, T(0.0));
+            const auto d_reset_state_c = where(reset, t_6, T(0.0));
             const auto where_of_2 = where(reset, T(0.0), t_6);
             v[33] = t_5;
             v[20] = d_x_o;
@@ -1584,7 +1584,7 @@ struct Equations {
             v[18] = d_x_f;
             v[30] = t_2;
             v[17] = d_x_i;
-            v[16] = d_fresh_c;
+            v[16] = d_reset_state_c;
             v[15] = where_of_2;
         }
         template <class V, class Valid, class Reset>
@@ -1597,9 +1597,9 @@ struct Equations {
             const V back_hh = v[13];
             const V where_of_7 = v[28];
             const auto t_7 = where_of_7 + where(valid, back_hh, T(0.0));
-            const auto d_fresh_h = where(reset, t_7, T(0.0));
+            const auto d_reset_state_h = where(reset, t_7, T(0.0));
             const auto where_of_3 = where(reset, T(0.0), t_7);
-            v[22] = d_fresh_h;
+            v[22] = d_reset_state_h;
             v[21] = where_of_3;
         }
         template <class V, class Valid, class Reset>
@@ -1654,7 +1654,7 @@ struct Equations {
         static constexpr std::array<int, 3> follows{-1, -1, 0};
         static constexpr std::array<const char* const, 10> names{{
             "initial.h",
-            "fresh.h",
+            "reset_state.h",
             "bias_hh",
             "gates_x",
             "bias_candidate",
@@ -1713,9 +1713,9 @@ struct Equations {
         }
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units0([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
-            const V fresh_h = v[1];
+            const V reset_state_h = v[1];
             const V carried_h = v[0];
-            const auto where_of_3 = where(reset, fresh_h, carried_h);
+            const auto where_of_3 = where(reset, reset_state_h, carried_h);
             v[16] = where_of_3;
         }
         template <class V, class Valid, class Reset>
@@ -1782,13 +1782,13 @@ struct Equations {
         static constexpr std::array<const char* const, 14> names{{
             "grad_final.h",
             "grad_output",
-            "fresh.h",
+            "reset_state.h",
             "previous",
             "saved",
             "grad_gates_x",
             "multiplied",
             "grad_initial.h",
-            "grad_fresh.h",
+            "grad_reset_state.h",
             "weight_candidate",
             "weight_hh",
             "grad_bias_ih",
@@ -1854,7 +1854,7 @@ struct Equations {
             using T = scalar<V>;
             const V d_carried_h = v[0];
             const V d_output = v[1];
-            const V fresh_h = v[2];
+            const V reset_state_h = v[2];
             const V before_h = v[3];
             const V saved_reset = v[4];
             const V saved_new = v[5];
@@ -1862,7 +1862,7 @@ struct Equations {
             const auto where_of_3 = where(valid, T(0.0), d_carried_h);
             const auto t = d_output + d_carried_h;
             const auto d_h = where(valid, t, T(0.0));
-            const auto where_of_4 = where(reset, fresh_h, before_h);
+            const auto where_of_4 = where(reset, reset_state_h, before_h);
             const auto d_update = d_h * (where_of_4 - saved_new);
             const auto t_6 = T(1.0) - saved_update;
             const auto d_new = d_h * t_6;
@@ -1886,11 +1886,11 @@ struct Equations {
         template <class V, class Valid, class Reset>
         SEQCELLS_INLINE static void units1([[maybe_unused]] V* v, [[maybe_unused]] Valid valid, [[maybe_unused]] Reset reset) {
             using T = scalar<V>;
-            const V fresh_h = v[2];
+            const V reset_state_h = v[2];
             const V before_h = v[3];
             const V back_candidate = v[7];
             const V saved_reset = v[4];
-            const auto where_of_4 = where(reset, fresh_h, before_h);
+            const auto where_of_4 = where(reset, reset_state_h, before_h);
             const auto d_reset = back_candidate * where_of_4;
             const auto t_2 = back_candidate * saved_reset;
             const auto t_4 = d_reset * saved_reset * (T(1.0) - saved_reset);
@@ -1913,9 +1913,9 @@ struct Equations {
             const V back_hh = v[8];
             const auto d_h = where(valid, t, T(0.0));
             const auto t_7 = where_of_3 + where(valid, d_h * saved_update, T(0.0)) + where(valid, t_2, T(0.0)) + where(valid, back_hh, T(0.0));
-            const auto d_fresh_h = where(reset, t_7, T(0.0));
+            const auto d_reset_state_h = where(reset, t_7, T(0.0));
             const auto where_of_2 = where(reset, T(0.0), t_7);
-            v[14] = d_fresh_h;
+            v[14] = d_reset_state_h;
             v[13] = where_of_2;
         }
         template <int K, class V, class Valid, class Reset>
@@ -1936,4 +1936,4 @@ struct Equations {
 
 SEQCELLS_CELL_END
 
-#define SEQCELLS_CELLS(CELL) CELL("ecc41df34eb5a63d7fc20e8f", lstm::Equations) CELL("5af91ca9392f0385a56ac1c6", gru::Equations) CELL("0ec50cbd99f6f2d35cdf7e23", rnn_tanh::Equations) CELL("2bf3018c674a474f435d4790", rnn_relu::Equations) CELL("d02e7ea616f3a1347fbeba7b", peephole_lstm::Equations) CELL("ebee6c537d731e9d09a34abe", lstm_with_projection_1::Equations) CELL("39f1be5d4547caeeaf4ee22e", gru_reset_before::Equations)
+#define SEQCELLS_CELLS(CELL) CELL("e8e272a8145e51d48269516b", lstm::Equations) CELL("b5da0a16002728f7adcf6ac5", gru::Equations) CELL("974f4d57026f1e57f26fe91c", rnn_tanh::Equations) CELL("9943c06d5560ba54fd7899d6", rnn_relu::Equations) CELL("abe6eadb6e0f4dd7c1d7a2ca", peephole_lstm::Equations) CELL("01816efaab2fa278520bc2fc", lstm_with_projection_1::Equations) CELL("e373e8c8fb0a57069314660a", gru_reset_before::Equations)

@@ -61,12 +61,12 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
         grad_gates_x.zero_()
     grad_states = [call.working_like(state) for state in call.states]
     # Backward only adds to these gradients, so they start at zero.
-    fresh = None if q.reset_states is None else [torch.zeros_like(s, dtype=call.working) for s in call.states]
+    reset_states = None if q.reset_states is None else [torch.zeros_like(s, dtype=call.working) for s in call.states]
     streams = {name: _empty_gradient(call, name, stream) for name, stream in call.streams.items()}
     each_grad_gates, directions = call.each(grad_gates_x), []
     for d, part in enumerate(call.each(output)):
         arrays = {name: tensor[d] for name, tensor in saved.items()} | call.by_state("grad_final", grad_final, d)
-        arrays |= call.by_state("grad_initial", grad_states, d) | call.by_state("grad_fresh", fresh, d)
+        arrays |= call.by_state("grad_initial", grad_states, d) | call.by_state("grad_reset_state", reset_states, d)
         arrays |= {"output": part, "grad_output": grad_output[d]}
         if call.kernels.reads_previous:
             arrays["previous"] = call.hidden_before(part, d)
@@ -90,7 +90,7 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     flat = [outside, *grad_states]
     for d, arrays in enumerate(directions):
         flat += q.used[d].matching(_grad_weights(call, d, wanted.weights[d], arrays, grad_ih[d]))
-    return [g if g is None else call.stored(g) for g in [*flat, *(fresh or ()), *streams.values()]]
+    return [g if g is None else call.stored(g) for g in [*flat, *(reset_states or ()), *streams.values()]]
 
 
 def _empty_gradient(call: LayerCall, name: str, stream: Tensor) -> Tensor:

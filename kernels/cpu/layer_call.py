@@ -84,7 +84,7 @@ class LayerCall:
     def given(self, d: int) -> dict[str, Tensor | None]:
         """The arrays of a direction that both passes read."""
         found: dict[str, Tensor | None] = {"lengths": self.lengths, "reset": self.reset}
-        found |= self.by_state("initial", self.states, d) | self.by_state("fresh", self.reset_states, d)
+        found |= self.by_state("initial", self.states, d) | self.by_state("reset_state", self.reset_states, d)
         return found | named(self.cell, self.weights[d]) | {f"x.{k}": stream[d] for k, stream in self.streams.items()}
 
     def by_state(self, name: str, states: Sequence[Tensor] | None, d: int) -> dict[str, Tensor | None]:
@@ -173,8 +173,8 @@ class LayerCall:
             # Reversed rows begin at their last valid step; before that they have steps whose output is zero.
             before = torch.where(torch.cat([valid[1:], torch.zeros_like(valid[:1])]).unsqueeze(-1), before, hidden)
         if self.reset is not None:
-            fresh = torch.zeros_like(hidden) if self.reset_states is None else self.reset_states[0][d]
-            before = torch.where(boundaries(self.reset, valid, reverse).unsqueeze(-1), fresh, before)
+            reset_state = torch.zeros_like(hidden) if self.reset_states is None else self.reset_states[0][d]
+            before = torch.where(boundaries(self.reset, valid, reverse).unsqueeze(-1), reset_state, before)
         return before
 
 

@@ -164,7 +164,7 @@ def _array(cell: type[Cell], name: str, d: int) -> str | None:
     """The loop's array that one of the operator's tensors is in a direction, or None."""
     if name in ("gates_x", "lengths", "reset"):
         return name
-    for kind, array in (("reset_state_", "fresh."), ("state_", "initial."), ("stream_", "x.")):
+    for kind, array in (("reset_state_", "reset_state."), ("state_", "initial."), ("stream_", "x.")):
         if name.startswith(kind):
             return array + name.removeprefix(kind)
     role, _, direction = name.rpartition("_")

@@ -116,8 +116,8 @@ def _stack(q: Recurrence) -> list[Tensor]:
     for k, w in enumerate(q.weights):
         gates_x = q.outside if not k else output[..., :0] if w.ih is None else linear(output, w.ih, w.bias_ih)
         states = [state[k : k + 1] for state in q.states]
-        fresh = None if q.reset_states is None else [state[k : k + 1] for state in q.reset_states]
-        own = q._replace(gates_x=gates_x, states=states, weights=[w], reset_states=fresh, stacked=False)
+        reset_states = None if q.reset_states is None else [state[k : k + 1] for state in q.reset_states]
+        own = q._replace(gates_x=gates_x, states=states, weights=[w], reset_states=reset_states, stacked=False)
         output, *final = _directions(own)
         finals.append(final)
     return [output, *map(torch.cat, zip(*finals, strict=True))]
@@ -133,10 +133,12 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
     steps, batch = gates_x.shape[:2]
 
     valid = None if q.lengths is None else valid_steps(q.lengths, steps)
-    boundary, fresh = None, current
+    boundary, reset_states = None, current
     if q.reset is not None:
         boundary = boundaries(q.reset, valid, q.reversed(d)).unsqueeze(-1)
-        fresh = [torch.zeros_like(s) for s in current] if q.reset_states is None else [s[d] for s in q.reset_states]
+        reset_states = (
+            [torch.zeros_like(s) for s in current] if q.reset_states is None else [s[d] for s in q.reset_states]
+        )
     if valid is not None:
         valid = valid.unsqueeze(-1)
 
@@ -148,7 +150,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
     order = range(steps)[::-1] if q.reversed(d) else range(steps)
     for t in order:
         if boundary is not None:
-            current = tuple(torch.where(boundary[t], f, s) for f, s in zip(fresh, current, strict=True))
+            current = tuple(torch.where(boundary[t], f, s) for f, s in zip(reset_states, current, strict=True))
         results = step(inputs(t), current)
         new = tuple(results[name] for name in cell.states)
         if t == order[0] and not is_tracing():  # under torch.jit.trace sizes are tensors

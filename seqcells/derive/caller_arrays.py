@@ -54,7 +54,7 @@ def columns_of(cell: type[Cell], values: Sequence[Expression], derived: Derivati
     output = Slot("GIVEN", axes, "output")
     for k, state in enumerate(cell.states):
         there = not k and cell.returns_first
-        found[f"fresh.{state}"] = Slot("GIVEN", "BH", f"fresh.{state}")
+        found[f"reset_state.{state}"] = Slot("GIVEN", "BH", f"reset_state.{state}")
         found[f"after.{state}"] = output if there else Slot("GIVEN", "TBH", f"after.{state}", working=True)
         before = Slot("BEFORE", "TBH", f"after.{state}", working=True)
         found[f"before.{state}"] = Slot("GIVEN", "TBH", "previous") if there else before

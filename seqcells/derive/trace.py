@@ -46,8 +46,8 @@ class Traced(NamedTuple):
 def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Sequence[str] | None = None) -> Traced:
     """The graph of one step of a cell. Boundaries are `where`s, and are differentiated like all other expressions.
 
-    Where ``reset`` holds, the state that enters the step is ``fresh.<state>``. In a sequence that has ended, where
-    ``valid`` does not hold, states leave the step as they entered it, and outputs are zero.
+    Where ``reset`` holds, the state that enters the step is ``reset_state.<state>``. In a sequence that has ended,
+    where ``valid`` does not hold, states leave the step as they entered it, and outputs are zero.
 
     Args:
         reset: whether the call has resets. Default: False
@@ -62,8 +62,8 @@ def trace(cell: type[Cell], reset: bool = False, lengths: bool = False, kept: Se
     entering = carried
     if reset:
         boundary = graph.leaf("reset", "TB")
-        fresh = [graph.leaf(f"fresh.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
-        entering = [where(boundary, f, c) for f, c in zip(fresh, carried, strict=True)]
+        reset_states = [graph.leaf(f"reset_state.{state}", f"B{size}") for state, size in cell.state_sizes.items()]
+        entering = [where(boundary, f, c) for f, c in zip(reset_states, carried, strict=True)]
     results = dict(zip(cell.results, _run(cell, graph, entering, _products(cell, graph)), strict=True))
     new = [results[state] for state in cell.states]
     outputs = {"output": results[cell.output or cell.states[0]]}

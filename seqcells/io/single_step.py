@@ -44,7 +44,7 @@ def stepper(
     common = {"hh": given.get("weight_hh"), "bias_hh": given.get("bias_hh"), "hr": given.get("weight_hr")}
     advance = stepping(keeping(cell, layout.kept) if layout.kept else cell, Weights(**common, own=own), layout.hidden)
     results, states, gates = (cell.output or cell.states[0], *layout.kept), cell.states, len(cell.gates)
-    fresh = [given.get(f"reset_state_{name}") for name in states]
+    reset_states = [given.get(f"reset_state_{name}") for name in states]
     place = {name: k for k, name in enumerate(layout.steps)}
     valid, boundary = (place.get(name) for name in MASKS)
     # Each stream has a place among the step's values, or is the same for all steps; the absent one is None. The third
@@ -57,7 +57,7 @@ def stepper(
     def step(before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         if boundary is not None:
             mask = now[boundary].unsqueeze(1)
-            begin = [torch.zeros_like(s) if f is None else f for f, s in zip(fresh, before, strict=True)]
+            begin = [torch.zeros_like(s) if f is None else f for f, s in zip(reset_states, before, strict=True)]
             before = [torch.where(mask, f, s) for f, s in zip(begin, before, strict=True)]
         x = [*now[place["gates_x"]].chunk(gates, -1)] if gates else []
         for k, stream, is_number in streams:

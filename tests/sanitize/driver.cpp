@@ -180,7 +180,7 @@ class Layer {
             for (int k = 0; k < PASSES[pass].arrays; ++k) {
                 const std::string array = PASSES[pass].names[k];
                 if (!used_[pass].count(array)) continue;  // the name of an array that no stage reads
-                const bool absent = (!is_.fresh && array.find("fresh.") != std::string::npos) || (!is_.biases && array.find("grad_bias") == 0);
+                const bool absent = (!is_.fresh && array.find("reset_state.") != std::string::npos) || (!is_.biases && array.find("grad_bias") == 0);
                 call.arrays[k] = absent ? nullptr : memory_[home(array, d)].at(array).at(is_shared(array) ? d * all_.at(array).width : 0);
                 call.widths[k] = all_.at(array).over_time() ? width(array) : 0;
             }

@@ -7,7 +7,7 @@ forward, made by the kernel itself. A cell with neither a recurrent product nor 
 launch.
 
 Shapes: x, grad_x (T, B, D·G·H); product, grad_product (D, B, R·H); grad_r (T, B, D·R·H); weight (D, R·H, H); bias (D,
-R·H); parameters (D, rows, H). States and their gradients are (S, D, B, H), but first, fresh, grad_final and
+R·H); parameters (D, rows, H). States and their gradients are (S, D, B, H), but first, reset_states, grad_final and
 grad_initial are one tensor (D, B, H) per state. An array of all steps, such as output, is (T, B, D·H); several of them
 are (count, T, B, D·H). All arithmetic is in ``states.dtype``, float32 or float64; other tensors may be stored in a
 narrower dtype.
@@ -42,8 +42,8 @@ VARYING = ["start", "stop", "steps", "batch", "slots", "window", "size"]  # a ne
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
-    cell: tl.constexpr, x, product, weight, bias, states, parameters, fresh, lengths, reset, output, hidden, saved,
-    after, start, stop, steps, batch, size, slots,
+    cell: tl.constexpr, x, product, weight, bias, states, parameters, reset_states, lengths, reset, output, hidden,
+    saved, after, start, stop, steps, batch, size, slots,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
@@ -73,8 +73,8 @@ def forward(
         row = (t * batch + rows) * directions + direction
         place = row * size + units
         if reset is not None:
-            renewed = load_each(fresh, at, inside, work)
-            s = where(is_boundary(reset, lengths, i, steps, batch, rows, present, backwards), renewed, s)
+            reset_to = load_each(reset_states, at, inside, work)
+            s = where(is_boundary(reset, lengths, i, steps, batch, rows, present, backwards), reset_to, s)
         given = load(x, gates, size, row * (gates * size) + units, inside, work)
         r = ()
         if recurrent > 0:
@@ -100,9 +100,9 @@ def forward(
         if hidden is not None:
             h = n[0]
             if reset is not None:
-                renewed = load_each(fresh, at, inside, work)
+                reset_to = load_each(reset_states, at, inside, work)
                 flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
-                h = tl.where(flag, renewed[0], h)
+                h = tl.where(flag, reset_to[0], h)
             tl.store(hidden + ((i + 1) % slots) * plane + at, h, inside)
         if saved is not None:
             store(saved, values, steps * plane, place, inside)
@@ -115,9 +115,9 @@ def forward(
 
 @triton.jit(do_not_specialize=VARYING)
 def backward(
-    cell: tl.constexpr, again: tl.constexpr, x, product, bias, saved, before, first, after, result, parameters, fresh,
-    lengths, reset, grad_output, grad_read, grad_final, grad_states, grad_initial, grad_fresh, grad_parameters, grad_x,
-    grad_r, grad_product,
+    cell: tl.constexpr, again: tl.constexpr, x, product, bias, saved, before, first, after, result, parameters,
+    reset_states, lengths, reset, grad_output, grad_read, grad_final, grad_states, grad_initial, grad_reset_states,
+    grad_parameters, grad_x, grad_r, grad_product,
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
@@ -132,8 +132,8 @@ def backward(
     ``again`` is the cell's forward where its saved values are recomputed from x and product (D, window, B, R·H), else
     None. With ``window``, the arrays x, product, before, grad_x and grad_r hold that many steps: for each direction its
     own, in the order of time. ``previous`` and ``next`` flag the states that are read before and after a step.
-    grad_fresh and grad_parameters (rows, D, B, H) are added to. The first ``uncut`` states do not cross steps: no
-    boundary cuts them, and their part of grad_fresh is not used.
+    grad_reset_states and grad_parameters (rows, D, B, H) are added to. The first ``uncut`` states do not cross steps:
+    no boundary cuts them, and their part of grad_reset_states is not used.
     """
     work: tl.constexpr = tl.float64 if grad_x.dtype.element_ty == tl.float64 else tl.float32
     count: tl.constexpr = len(kept)
@@ -158,8 +158,8 @@ def backward(
             d = add(d, load(grad_read, 1, 0, at, inside, work))
         if reset is not None:
             flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
-            if grad_fresh is not None:
-                accumulate(grad_fresh, where_or_zero(flag, d), plane, at, inside)
+            if grad_reset_states is not None:
+                accumulate(grad_reset_states, where_or_zero(flag, d), plane, at, inside)
             d = where_or_zero(~flag, d, uncut)
         if lengths is not None:
             valid = is_valid(lengths, t, rows, present)
@@ -171,8 +171,8 @@ def backward(
         passed = d
 
         s, n = states_around(
-            i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
-            kept, previous, next, directions, direction, backwards, work,
+            i, window, before, first, after, result, reset_states, lengths, reset, steps, batch, size, rows, units,
+            present, kept, previous, next, directions, direction, backwards, work,
         )  # fmt: skip
         if again is None:
             v = load(saved, values, steps * plane, place, inside, work)
@@ -204,7 +204,7 @@ def backward(
 
 @triton.jit(do_not_specialize=VARYING)
 def values(
-    cell: tl.constexpr, x, product, bias, saved, before, first, after, parameters, fresh, lengths, reset,
+    cell: tl.constexpr, x, product, bias, saved, before, first, after, parameters, reset_states, lengths, reset,
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     previous: tl.constexpr, next: tl.constexpr, directions: tl.constexpr, reverse: tl.constexpr,
@@ -224,7 +224,7 @@ def values(
     )  # fmt: skip
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     s, _ = states_around(
-        i, window, before, first, after, None, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        i, window, before, first, after, None, reset_states, lengths, reset, steps, batch, size, rows, units, present,
         kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     v = _values(

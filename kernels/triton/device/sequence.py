@@ -51,8 +51,8 @@ VARYING = ["start", "stop", "first_direction", "begin", "end", "steps", "batch",
 
 @triton.jit(do_not_specialize=VARYING)
 def forward(
-    cell: tl.constexpr, x, weight, bias, weight_ih, bias_ih, initial, parameters, fresh, lengths, reset, output, final,
-    saved, after, ring, arrived, start, stop, first_direction, steps, batch, size, groups, patience,
+    cell: tl.constexpr, x, weight, bias, weight_ih, bias_ih, initial, parameters, reset_states, lengths, reset, output,
+    final, saved, after, ring, arrived, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, led: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
     FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
@@ -97,8 +97,8 @@ def forward(
         if bias_ih is not None:
             b_ih = load(bias_ih, gates, size, pair * (gates * size) + everywhere, inside & (rows < stop * there), work)
     if reset is not None:
-        renewed = load_each(fresh, at, inside, work)
-        s = where(is_boundary(reset, lengths, 0, steps, batch, rows, present, backwards), renewed, s)
+        reset_to = load_each(reset_states, at, inside, work)
+        s = where(is_boundary(reset, lengths, 0, steps, batch, rows, present, backwards), reset_to, s)
     if led:
         before = tl.where(backwards, steps, -1).to(tl.int64)
         tl.store(output + ((before * batch + rows) * directions + direction) * size + units, s[0], inside)
@@ -138,8 +138,8 @@ def forward(
                 h = tl.where(valid, h, 0.0)
             s = n
             if reset is not None:
-                renewed = load_each(fresh, at, inside, work)
-                s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), renewed, n)
+                reset_to = load_each(reset_states, at, inside, work)
+                s = where(is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards), reset_to, n)
             if weight_ih is not None:
                 tl.store(output + place, h, inside)
             if not ALONE:
@@ -161,9 +161,9 @@ def forward(
 
 @triton.jit(do_not_specialize=VARYING)
 def backward(
-    cell: tl.constexpr, weight, weight_ih, saved, before, first, after, result, parameters, fresh, lengths, reset,
-    grad_output, grad_final, grad_states, grad_initial, grad_fresh, grad_parameters, grad_x, grad_r, ring, arrived,
-    start, stop, first_direction, begin, end, steps, batch, size, groups, patience, window,
+    cell: tl.constexpr, weight, weight_ih, saved, before, first, after, result, parameters, reset_states, lengths,
+    reset, grad_output, grad_final, grad_states, grad_initial, grad_reset_states, grad_parameters, grad_x, grad_r, ring,
+    arrived, start, stop, first_direction, begin, end, steps, batch, size, groups, patience, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
@@ -179,7 +179,7 @@ def backward(
     ``saved`` is what `forward` wrote; before, first, after and result are as in `states_around`. With ``window``,
     saved, before, grad_x and grad_r hold that many steps, as in `gates.values`. ``previous`` and ``next`` flag the
     states that are read before and after a step. With ``shared`` grad_r equals grad_x, and is not written.
-    grad_parameters (rows, D, B, H) and grad_fresh are added to.
+    grad_parameters (rows, D, B, H) and grad_reset_states are added to.
     """
     work: tl.constexpr = tl.float64 if grad_output.dtype.element_ty == tl.float64 else tl.float32
     stored: tl.constexpr = grad_x.dtype.element_ty
@@ -209,7 +209,7 @@ def backward(
         held_ih = resident.hold(own_ih, 1, size, size, 1, units, BETWEEN, WIDTH, SPLIT, precision)
     i = end - 1
     s, n, v, g = _recall(
-        i, saved, window, before, first, after, result, fresh, lengths, reset,
+        i, saved, window, before, first, after, result, reset_states, lengths, reset,
         grad_output if weight_ih is None else None, steps, batch, size, rows, units, present,
         values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
@@ -228,8 +228,8 @@ def backward(
             row = (t * batch + rows) * directions + direction
             if reset is not None:
                 flag = is_boundary(reset, lengths, i + 1, steps, batch, rows, present, backwards)
-                if grad_fresh is not None:
-                    accumulate(grad_fresh, where_or_zero(flag, d), plane, at, inside)
+                if grad_reset_states is not None:
+                    accumulate(grad_reset_states, where_or_zero(flag, d), plane, at, inside)
                 d = where_or_zero(~flag, d)
             if lengths is not None:
                 valid = is_valid(lengths, t, rows, present)
@@ -256,7 +256,7 @@ def backward(
             sums = add(sums, dp)
             earlier = tl.maximum(i - 1, begin)
             s, n, v, g = _recall(
-                earlier, saved, window, before, first, after, result, fresh, lengths, reset,
+                earlier, saved, window, before, first, after, result, reset_states, lengths, reset,
                 grad_output if weight_ih is None else None, steps, batch, size, rows, units,
                 present, values, kept, previous, next, directions, direction, backwards, work,
             )  # fmt: skip
@@ -288,14 +288,14 @@ def backward(
 
 @triton.jit
 def _recall(
-    i, saved, window, before, first, after, result, fresh, lengths, reset, grad_output, steps, batch, size, rows,
+    i, saved, window, before, first, after, result, reset_states, lengths, reset, grad_output, steps, batch, size, rows,
     units, present, values: tl.constexpr, kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """What backward reads at step i: the states before and after it, the cell's saved values, and the output's gradient
     if that is given."""
     s, n = states_around(
-        i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+        i, window, before, first, after, result, reset_states, lengths, reset, steps, batch, size, rows, units, present,
         kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     t, _ = time(i, steps, backwards)

@@ -18,9 +18,9 @@ from seqcells.kernels.triton.device.tables import Multiplied, Pass, Stage, Stage
 @triton.jit
 def gru_reset_before_forward_0(read, valid, boundary, row):
     """The values of gru_reset_before_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h = read[1]
-    entering_h = where(boundary, fresh_h, carried_h)
+    entering_h = where(boundary, reset_state_h, carried_h)
     return (entering_h, entering_h)
 
 
@@ -73,13 +73,13 @@ def gru_reset_before_backward_0(read, valid, boundary, row):
     """The values of gru_reset_before_backward before the first product."""
     d_carried_h = read[0]
     d_output = read[1]
-    fresh_h = read[2]
+    reset_state_h = read[2]
     before_h = read[3]
     reset, update, new = read[4], read[5], read[6]
     valid_d_carried_h = where(valid, 0.0, d_carried_h)
     t = d_output + d_carried_h
     d_h = where(valid, t, 0.0)
-    entering_h = where(boundary, fresh_h, before_h)
+    entering_h = where(boundary, reset_state_h, before_h)
     d_update = d_h * (entering_h - new)
     one_minus_update = 1.0 - update
     d_new = d_h * one_minus_update
@@ -94,11 +94,11 @@ def gru_reset_before_backward_0(read, valid, boundary, row):
 @triton.jit
 def gru_reset_before_backward_1(read, valid, boundary, row):
     """The values of gru_reset_before_backward after the products with weight_candidate."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     before_h = read[1]
     back_candidate = read[2]
     reset = read[3]
-    entering_h = where(boundary, fresh_h, before_h)
+    entering_h = where(boundary, reset_state_h, before_h)
     d_reset = back_candidate * entering_h
     t_2 = back_candidate * reset
     t_5 = d_reset * reset * (1.0 - reset)
@@ -114,9 +114,9 @@ def gru_reset_before_backward_2(read, valid, boundary, row):
     back_hh = read[4]
     d_h = where(valid, t, 0.0)
     t_6 = valid_d_carried_h + where(valid, d_h * update, 0.0) + where(valid, t_2, 0.0) + where(valid, back_hh, 0.0)
-    d_fresh_h = where(boundary, t_6, 0.0)
+    d_reset_state_h = where(boundary, t_6, 0.0)
     d_before_h = where(boundary, 0.0, t_6)
-    return (d_before_h, d_fresh_h)
+    return (d_before_h, d_reset_state_h)
 
 
 @triton.jit
@@ -133,9 +133,9 @@ def gru_reset_before_backward(stage: tl.constexpr, read, valid, boundary, row):
 @triton.jit
 def mgu_forward_0(read, valid, boundary, row):
     """The values of mgu_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h = read[1]
-    entering_h = where(boundary, fresh_h, carried_h)
+    entering_h = where(boundary, reset_state_h, carried_h)
     return (entering_h, entering_h)
 
 
@@ -186,13 +186,13 @@ def mgu_backward_0(read, valid, boundary, row):
     """The values of mgu_backward before the first product."""
     d_carried_h = read[0]
     d_output = read[1]
-    fresh_h = read[2]
+    reset_state_h = read[2]
     before_h = read[3]
     forget, candidate = read[4], read[5]
     valid_d_carried_h = where(valid, 0.0, d_carried_h)
     t = d_output + d_carried_h
     d_h = where(valid, t, 0.0)
-    entering_h = where(boundary, fresh_h, before_h)
+    entering_h = where(boundary, reset_state_h, before_h)
     d_candidate = d_h * forget
     t_3 = d_candidate * (1.0 - candidate * candidate)
     d_x_h = where(valid, t_3, 0.0)
@@ -204,12 +204,12 @@ def mgu_backward_0(read, valid, boundary, row):
 def mgu_backward_1(read, valid, boundary, row):
     """The values of mgu_backward after the products with weight_candidate."""
     t, valid_d_carried_h = read[0], read[1]
-    fresh_h = read[2]
+    reset_state_h = read[2]
     before_h = read[3]
     forget, candidate = read[4], read[5]
     back_candidate = read[6]
     d_h = where(valid, t, 0.0)
-    entering_h = where(boundary, fresh_h, before_h)
+    entering_h = where(boundary, reset_state_h, before_h)
     d_candidate = d_h * forget
     t_4 = valid_d_carried_h + where(valid, d_h, 0.0) + where(valid, -d_candidate, 0.0)
     d_forget = d_h * (candidate - entering_h) + back_candidate * entering_h
@@ -225,9 +225,9 @@ def mgu_backward_2(read, valid, boundary, row):
     back_hh = read[0]
     t_2 = read[1]
     t_6 = t_2 + where(valid, back_hh, 0.0)
-    d_fresh_h = where(boundary, t_6, 0.0)
+    d_reset_state_h = where(boundary, t_6, 0.0)
     d_before_h = where(boundary, 0.0, t_6)
-    return (d_before_h, d_fresh_h)
+    return (d_before_h, d_reset_state_h)
 
 
 @triton.jit
@@ -244,12 +244,12 @@ def mgu_backward(stage: tl.constexpr, read, valid, boundary, row):
 @triton.jit
 def multiplicative_lstm_forward_0(read, valid, boundary, row):
     """The values of multiplicative_lstm_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h, carried_c = read[1], read[2]
-    fresh_c = read[3]
+    reset_state_c = read[3]
     x_m = read[4]
-    entering_h = where(boundary, fresh_h, carried_h)
-    entering_c = where(boundary, fresh_c, carried_c)
+    entering_h = where(boundary, reset_state_h, carried_h)
+    entering_c = where(boundary, reset_state_c, carried_c)
     return (x_m, entering_c, entering_h, entering_h)
 
 
@@ -309,7 +309,7 @@ def multiplicative_lstm_backward_0(read, valid, boundary, row):
     """The values of multiplicative_lstm_backward before the first product."""
     d_carried_h, d_carried_c = read[0], read[1]
     d_output = read[2]
-    fresh_c = read[3]
+    reset_state_c = read[3]
     before_c = read[4]
     x_m, hh_m, input, forget, candidate, output = read[5], read[6], read[7], read[8], read[9], read[10]
     after_c = read[11]
@@ -321,7 +321,7 @@ def multiplicative_lstm_backward_0(read, valid, boundary, row):
     d_cell = where(valid, d_carried_c, 0.0) + d_h * output * (1.0 - tanh_after_c * tanh_after_c)
     d_input = d_cell * candidate
     d_candidate = d_cell * input
-    d_forget = d_cell * where(boundary, fresh_c, before_c)
+    d_forget = d_cell * where(boundary, reset_state_c, before_c)
     t = d_cell * forget
     t_2 = valid_d_carried_c + where(valid, t, 0.0)
     t_3 = d_output_2 * output * (1.0 - output)
@@ -333,9 +333,9 @@ def multiplicative_lstm_backward_0(read, valid, boundary, row):
     t_6 = d_input * input * (1.0 - input)
     d_x_i = where(valid, t_6, 0.0)
     valid_part = where(valid, x_m * hh_m, 0.0)
-    d_fresh_c = where(boundary, t_2, 0.0)
+    d_reset_state_c = where(boundary, t_2, 0.0)
     return (
-        d_fresh_c,
+        d_reset_state_c,
         d_x_i,
         d_x_f,
         d_x_g,
@@ -370,9 +370,9 @@ def multiplicative_lstm_backward_2(read, valid, boundary, row):
     t_2 = valid_d_carried_c + where(valid, t, 0.0)
     t_8 = valid_d_carried_h + where(valid, back_hh, 0.0)
     d_before_c = where(boundary, 0.0, t_2)
-    d_fresh_h = where(boundary, t_8, 0.0)
+    d_reset_state_h = where(boundary, t_8, 0.0)
     d_before_h = where(boundary, 0.0, t_8)
-    return (d_before_h, d_before_c, d_fresh_h)
+    return (d_before_h, d_before_c, d_reset_state_h)
 
 
 @triton.jit
@@ -389,9 +389,9 @@ def multiplicative_lstm_backward(stage: tl.constexpr, read, valid, boundary, row
 @triton.jit
 def recurrent_highway_forward_0(read, valid, boundary, row):
     """The values of recurrent_highway_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h = read[1]
-    entering_h = where(boundary, fresh_h, carried_h)
+    entering_h = where(boundary, reset_state_h, carried_h)
     return (entering_h, entering_h)
 
 
@@ -459,13 +459,13 @@ def recurrent_highway_backward_0(read, valid, boundary, row):
     """The values of recurrent_highway_backward before the first product."""
     d_carried_h = read[0]
     d_output = read[1]
-    fresh_h = read[2]
+    reset_state_h = read[2]
     before_h = read[3]
     sigmoid0, tanh1, sigmoid2, tanh3, sigmoid4, tanh5 = read[4], read[5], read[6], read[7], read[8], read[9]
     valid_d_carried_h = where(valid, 0.0, d_carried_h)
     t = d_output + d_carried_h
     d_hidden = where(valid, t, 0.0)
-    entering_h = where(boundary, fresh_h, before_h)
+    entering_h = where(boundary, reset_state_h, before_h)
     t_6 = tanh1 - entering_h
     t_7 = entering_h + sigmoid0 * t_6
     t_2 = tanh3 - t_7
@@ -501,12 +501,12 @@ def recurrent_highway_backward_1(read, valid, boundary, row):
 @triton.jit
 def recurrent_highway_backward_2(read, valid, boundary, row):
     """The values of recurrent_highway_backward after the products with weight_deeper1."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     before_h = read[1]
     sigmoid0, tanh1 = read[2], read[3]
     t_3 = read[4]
     back_deeper1 = read[5]
-    entering_h = where(boundary, fresh_h, before_h)
+    entering_h = where(boundary, reset_state_h, before_h)
     t_6 = tanh1 - entering_h
     t_4 = t_3 + back_deeper1
     t_14 = t_4 * sigmoid0
@@ -524,9 +524,9 @@ def recurrent_highway_backward_3(read, valid, boundary, row):
     t_4, valid_d_carried_h, t_5 = read[0], read[1], read[2]
     back_hh = read[3]
     t_17 = valid_d_carried_h + where(valid, t_4, 0.0) + where(valid, t_5, 0.0) + where(valid, back_hh, 0.0)
-    d_fresh_h = where(boundary, t_17, 0.0)
+    d_reset_state_h = where(boundary, t_17, 0.0)
     d_before_h = where(boundary, 0.0, t_17)
-    return (d_before_h, d_fresh_h)
+    return (d_before_h, d_reset_state_h)
 
 
 @triton.jit
@@ -545,12 +545,12 @@ def recurrent_highway_backward(stage: tl.constexpr, read, valid, boundary, row):
 @triton.jit
 def layer_norm_lstm_forward_0(read, valid, boundary, row):
     """The values of layer_norm_lstm_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h, carried_c = read[1], read[2]
-    fresh_c = read[3]
+    reset_state_c = read[3]
     x_i, x_f, x_g, x_o = read[4], read[5], read[6], read[7]
-    entering_h = where(boundary, fresh_h, carried_h)
-    entering_c = where(boundary, fresh_c, carried_c)
+    entering_h = where(boundary, reset_state_h, carried_h)
+    entering_c = where(boundary, reset_state_c, carried_c)
     numbers = reduced(
         0,
         ("mean", "mean", "mean", "mean", "variance", "variance", "variance", "variance"),
@@ -710,7 +710,7 @@ def layer_norm_lstm_backward_0(read, valid, boundary, row):
     d_carried_h, d_carried_c = read[0], read[1]
     d_output = read[2]
     units = read[3]
-    fresh_c = read[4]
+    reset_state_c = read[4]
     before_c = read[5]
     x_i, x_f, x_g, x_o, hh_i, hh_f, hh_g = read[6], read[7], read[8], read[9], read[10], read[11], read[12]
     hh_o = read[13]
@@ -772,7 +772,7 @@ def layer_norm_lstm_backward_0(read, valid, boundary, row):
     d_cell = t_18 + sum_t_2 / units
     d_input = d_cell * candidate
     d_candidate = d_cell * input
-    d_forget = d_cell * where(boundary, fresh_c, before_c)
+    d_forget = d_cell * where(boundary, reset_state_c, before_c)
     t = d_cell * forget
     t_19 = valid_d_carried_c + where(valid, t, 0.0)
     t_21 = d_candidate * (1.0 - candidate * candidate)
@@ -803,7 +803,7 @@ def layer_norm_lstm_backward_0(read, valid, boundary, row):
     t_43 = d_xi * rsqrt17
     t_44 = d_xo * t_6 + d_xg * t_5 + d_xf * t_4 + d_xi * t_3
     t_45 = -t_41 - t_40 - t_42 - t_43
-    d_fresh_c = where(boundary, t_19, 0.0)
+    d_reset_state_c = where(boundary, t_19, 0.0)
     numbers = reduced(1, ("sum", "sum", "sum", "sum"), (t_28, t_29, t_44, t_45), row)
     sum_t_3, sum_t_4, sum_t_5, sum_t_6 = numbers[0], numbers[1], numbers[2], numbers[3]
     t_30 = -0.5 * sum_t_3 * rsqrt27 * rsqrt27 * rsqrt27 / 4.0
@@ -831,7 +831,7 @@ def layer_norm_lstm_backward_0(read, valid, boundary, row):
     d_bias_hh_f = where(valid, t_38, 0.0)
     d_bias_hh_i = where(valid, t_39, 0.0)
     return (
-        d_fresh_c,
+        d_reset_state_c,
         d_x_i,
         d_x_f,
         d_x_g,
@@ -872,9 +872,9 @@ def layer_norm_lstm_backward_1(read, valid, boundary, row):
     t_19 = valid_d_carried_c + where(valid, t, 0.0)
     t_52 = valid_d_carried_h + where(valid, back_hh, 0.0)
     d_before_c = where(boundary, 0.0, t_19)
-    d_fresh_h = where(boundary, t_52, 0.0)
+    d_reset_state_h = where(boundary, t_52, 0.0)
     d_before_h = where(boundary, 0.0, t_52)
-    return (d_before_h, d_before_c, d_fresh_h)
+    return (d_before_h, d_before_c, d_reset_state_h)
 
 
 @triton.jit
@@ -889,12 +889,12 @@ def layer_norm_lstm_backward(stage: tl.constexpr, read, valid, boundary, row):
 @triton.jit
 def layer_norm_gru_forward_0(read, valid, boundary, row):
     """The values of layer_norm_gru_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h = read[1]
     x_r, x_z, x_n = read[2], read[3], read[4]
     p_xn = read[5]
     p_bn = read[6]
-    entering_h = where(boundary, fresh_h, carried_h)
+    entering_h = where(boundary, reset_state_h, carried_h)
     numbers = reduced(
         0,
         ("mean", "mean", "variance", "variance", "mean", "variance"),
@@ -999,7 +999,7 @@ def layer_norm_gru_backward_0(read, valid, boundary, row):
     d_carried_h = read[0]
     d_output = read[1]
     units = read[2]
-    fresh_h = read[3]
+    reset_state_h = read[3]
     before_h = read[4]
     x_r, x_z, hh_r, hh_z, v16, v18 = read[5], read[6], read[7], read[8], read[9], read[10]
     mean4, mean5, v6, v7, v8, rsqrt9, mean10 = read[11], read[12], read[13], read[14], read[15], read[16], read[17]
@@ -1025,7 +1025,7 @@ def layer_norm_gru_backward_0(read, valid, boundary, row):
     t_8 = v18 * rsqrt19
     t_9 = t_8 * p_hn + p_cn
     new = tanh(t_7 * p_xn + p_bn + reset * t_9)
-    d_update = d_h * (where(boundary, fresh_h, before_h) - new)
+    d_update = d_h * (where(boundary, reset_state_h, before_h) - new)
     t = d_h * update
     one_minus_update = 1.0 - update
     d_new = d_h * one_minus_update
@@ -1120,9 +1120,9 @@ def layer_norm_gru_backward_1(read, valid, boundary, row):
     t, valid_d_carried_h = read[0], read[1]
     back_hh = read[2]
     t_41 = valid_d_carried_h + where(valid, t, 0.0) + where(valid, back_hh, 0.0)
-    d_fresh_h = where(boundary, t_41, 0.0)
+    d_reset_state_h = where(boundary, t_41, 0.0)
     d_before_h = where(boundary, 0.0, t_41)
-    return (d_before_h, d_fresh_h)
+    return (d_before_h, d_reset_state_h)
 
 
 @triton.jit
@@ -1137,9 +1137,9 @@ def layer_norm_gru_backward(stage: tl.constexpr, read, valid, boundary, row):
 @triton.jit
 def block_gru_forward_0(read, valid, boundary, row):
     """The values of block_gru_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h = read[1]
-    entering_h = where(boundary, fresh_h, carried_h)
+    entering_h = where(boundary, reset_state_h, carried_h)
     return (entering_h, entering_h)
 
 
@@ -1197,7 +1197,7 @@ def block_gru_backward_0(read, valid, boundary, row):
     d_carried_h = read[0]
     d_output = read[1]
     units = read[2]
-    fresh_h = read[3]
+    reset_state_h = read[3]
     before_h = read[4]
     v0, v1, v2 = read[5], read[6], read[7]
     mean3, mean4, mean5, v6, v7, v8, v9 = read[8], read[9], read[10], read[11], read[12], read[13], read[14]
@@ -1218,7 +1218,7 @@ def block_gru_backward_0(read, valid, boundary, row):
     t_7 = p_gn * gate_n + p_bn
     new = tanh(reset * t_7)
     update = sigmoid(p_gz * gate_z + p_bz - 1.0)
-    d_update = d_h * (new - where(boundary, fresh_h, before_h))
+    d_update = d_h * (new - where(boundary, reset_state_h, before_h))
     d_new = d_h * update
     t_2 = -d_new
     t_8 = d_update * update * (1.0 - update)
@@ -1279,9 +1279,9 @@ def block_gru_backward_1(read, valid, boundary, row):
     back_hh = read[3]
     d_h = where(valid, t, 0.0)
     t_25 = valid_d_carried_h + where(valid, d_h, 0.0) + where(valid, t_2, 0.0) + where(valid, back_hh, 0.0)
-    d_fresh_h = where(boundary, t_25, 0.0)
+    d_reset_state_h = where(boundary, t_25, 0.0)
     d_before_h = where(boundary, 0.0, t_25)
-    return (d_before_h, d_fresh_h)
+    return (d_before_h, d_reset_state_h)
 
 
 @triton.jit
@@ -1296,15 +1296,15 @@ def block_gru_backward(stage: tl.constexpr, read, valid, boundary, row):
 @triton.jit
 def multi_head_slstm_forward_0(read, valid, boundary, row):
     """The values of multi_head_slstm_forward before the first product."""
-    fresh_h = read[0]
+    reset_state_h = read[0]
     carried_h, carried_c, carried_n, carried_m = read[1], read[2], read[3], read[4]
-    fresh_c = read[5]
-    fresh_n = read[6]
-    fresh_m = read[7]
-    entering_h = where(boundary, fresh_h, carried_h)
-    entering_c = where(boundary, fresh_c, carried_c)
-    entering_n = where(boundary, fresh_n, carried_n)
-    entering_m = where(boundary, fresh_m, carried_m)
+    reset_state_c = read[5]
+    reset_state_n = read[6]
+    reset_state_m = read[7]
+    entering_h = where(boundary, reset_state_h, carried_h)
+    entering_c = where(boundary, reset_state_c, carried_c)
+    entering_n = where(boundary, reset_state_n, carried_n)
+    entering_m = where(boundary, reset_state_m, carried_m)
     return (entering_n, entering_m, entering_c, entering_h, entering_h)
 
 
@@ -1374,11 +1374,11 @@ def multi_head_slstm_backward_0(read, valid, boundary, row):
     """The values of multi_head_slstm_backward before the first product."""
     d_carried_h, d_carried_c, d_carried_n, d_carried_m = read[0], read[1], read[2], read[3]
     d_output = read[4]
-    fresh_c = read[5]
+    reset_state_c = read[5]
     before_c = read[6]
-    fresh_n = read[7]
+    reset_state_n = read[7]
     before_n = read[8]
-    fresh_m = read[9]
+    reset_state_m = read[9]
     before_m = read[10]
     log_input, log_forget, candidate, output = read[11], read[12], read[13], read[14]
     after_m = read[15]
@@ -1390,9 +1390,9 @@ def multi_head_slstm_backward_0(read, valid, boundary, row):
     valid_d_carried_c = where(valid, 0.0, d_carried_c)
     valid_d_carried_h = where(valid, 0.0, d_carried_h)
     d_h = where(valid, d_output + d_carried_h, 0.0)
-    entering_n = where(boundary, fresh_n, before_n)
+    entering_n = where(boundary, reset_state_n, before_n)
     t_3 = entering_n > 0.0
-    carried = where(t_3, log_forget + where(boundary, fresh_m, before_m), -1e30)
+    carried = where(t_3, log_forget + where(boundary, reset_state_m, before_m), -1e30)
     input = exp(log_input - after_m)
     forget = exp(carried - after_m)
     t_4 = d_h / after_n
@@ -1404,7 +1404,7 @@ def multi_head_slstm_backward_0(read, valid, boundary, row):
     d_candidate = d_cell * input
     d_input = d_normaliser + d_cell * candidate
     t_2 = d_cell * forget
-    d_forget = d_normaliser * entering_n + d_cell * where(boundary, fresh_c, before_c)
+    d_forget = d_normaliser * entering_n + d_cell * where(boundary, reset_state_c, before_c)
     t_6 = valid_d_carried_c + where(valid, t_2, 0.0)
     t_7 = d_output_2 * output * (1.0 - output)
     d_x_o = where(valid, t_7, 0.0)
@@ -1423,13 +1423,13 @@ def multi_head_slstm_backward_0(read, valid, boundary, row):
     t_15 = -(d_log_forget * expm1(log_forget))
     d_x_f = where(valid, t_15, 0.0)
     d_x_i = where(valid, d_log_input, 0.0)
-    d_fresh_m = where(boundary, t_14, 0.0)
-    d_fresh_n = where(boundary, t_5, 0.0)
-    d_fresh_c = where(boundary, t_6, 0.0)
+    d_reset_state_m = where(boundary, t_14, 0.0)
+    d_reset_state_n = where(boundary, t_5, 0.0)
+    d_reset_state_c = where(boundary, t_6, 0.0)
     return (
-        d_fresh_c,
-        d_fresh_n,
-        d_fresh_m,
+        d_reset_state_c,
+        d_reset_state_n,
+        d_reset_state_m,
         d_x_i,
         d_x_f,
         d_x_z,
@@ -1461,9 +1461,9 @@ def multi_head_slstm_backward_1(read, valid, boundary, row):
     d_before_m = where(boundary, 0.0, t_14)
     d_before_n = where(boundary, 0.0, t_5)
     d_before_c = where(boundary, 0.0, t_6)
-    d_fresh_h = where(boundary, t_16, 0.0)
+    d_reset_state_h = where(boundary, t_16, 0.0)
     d_before_h = where(boundary, 0.0, t_16)
-    return (d_before_h, d_before_c, d_before_n, d_before_m, d_fresh_h)
+    return (d_before_h, d_before_c, d_before_n, d_before_m, d_reset_state_h)
 
 
 @triton.jit
@@ -1480,7 +1480,7 @@ CELLS = {
         forward=Pass(
             function=gru_reset_before_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 1),
                 "product.0": ("BH", 2),
                 "bias_hh": ("H", 2),
@@ -1495,7 +1495,7 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0,)},
+                    reads={"reset_state.h": (0,), "carried": (0,)},
                     writes={"kept": (0,), "operand.0": (0,)},
                     reduced=(),
                 ),
@@ -1522,7 +1522,7 @@ CELLS = {
             arrays={
                 "carried": ("BH", 1),
                 "grad_output": ("TBH", 1),
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "previous": ("TBH", 1),
                 "saved": ("TBH", 3),
                 "product.0": ("BH", 1),
@@ -1532,11 +1532,17 @@ CELLS = {
                 "multiplied": ("TBH", 1),
                 "operand.0": ("BH", 1),
                 "operand.1": ("BH", 2),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
-                    reads={"carried": (0,), "grad_output": (0,), "fresh.h": (0,), "previous": (0,), "saved": (0, 1, 2)},
+                    reads={
+                        "carried": (0,),
+                        "grad_output": (0,),
+                        "reset_state.h": (0,),
+                        "previous": (0,),
+                        "saved": (0, 1, 2),
+                    },
                     writes={
                         "grad_gates_x": (1, 2),
                         "multiplied": (0,),
@@ -1547,13 +1553,13 @@ CELLS = {
                     reduced=(),
                 ),
                 Stage(
-                    reads={"fresh.h": (0,), "previous": (0,), "product.0": (0,), "saved": (0,)},
+                    reads={"reset_state.h": (0,), "previous": (0,), "product.0": (0,), "saved": (0,)},
                     writes={"grad_gates_x": (0,), "kept": (2,), "operand.1": (0,)},
                     reduced=(),
                 ),
                 Stage(
                     reads={"kept": (0, 1, 2), "saved": (1,), "product.1": (0,)},
-                    writes={"carried": (0,), "grad_fresh.h": (0,)},
+                    writes={"carried": (0,), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -1577,7 +1583,7 @@ CELLS = {
         forward=Pass(
             function=mgu_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 1),
                 "product.0": ("BH", 1),
                 "bias_hh": ("H", 1),
@@ -1592,7 +1598,7 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0,)},
+                    reads={"reset_state.h": (0,), "carried": (0,)},
                     writes={"kept": (0,), "operand.0": (0,)},
                     reduced=(),
                 ),
@@ -1619,7 +1625,7 @@ CELLS = {
             arrays={
                 "carried": ("BH", 1),
                 "grad_output": ("TBH", 1),
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "previous": ("TBH", 1),
                 "saved": ("TBH", 2),
                 "kept": ("BH", 3),
@@ -1629,22 +1635,28 @@ CELLS = {
                 "multiplied": ("TBH", 1),
                 "operand.0": ("BH", 1),
                 "operand.1": ("BH", 1),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
-                    reads={"carried": (0,), "grad_output": (0,), "fresh.h": (0,), "previous": (0,), "saved": (0, 1)},
+                    reads={
+                        "carried": (0,),
+                        "grad_output": (0,),
+                        "reset_state.h": (0,),
+                        "previous": (0,),
+                        "saved": (0, 1),
+                    },
                     writes={"grad_gates_x": (1,), "multiplied": (0,), "kept": (0, 1), "operand.0": (0,)},
                     reduced=(),
                 ),
                 Stage(
-                    reads={"kept": (0, 1), "fresh.h": (0,), "previous": (0,), "saved": (0, 1), "product.0": (0,)},
+                    reads={"kept": (0, 1), "reset_state.h": (0,), "previous": (0,), "saved": (0, 1), "product.0": (0,)},
                     writes={"grad_gates_x": (0,), "kept": (2,), "operand.1": (0,)},
                     reduced=(),
                 ),
                 Stage(
                     reads={"product.1": (0,), "kept": (2,)},
-                    writes={"carried": (0,), "grad_fresh.h": (0,)},
+                    writes={"carried": (0,), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -1666,9 +1678,9 @@ CELLS = {
         forward=Pass(
             function=multiplicative_lstm_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 2),
-                "fresh.c": ("BH", 1),
+                "reset_state.c": ("BH", 1),
                 "gates_x": ("TBH", 5),
                 "product.0": ("BH", 1),
                 "bias_hh": ("H", 1),
@@ -1683,7 +1695,7 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0, 1), "fresh.c": (0,), "gates_x": (0,)},
+                    reads={"reset_state.h": (0,), "carried": (0, 1), "reset_state.c": (0,), "gates_x": (0,)},
                     writes={"saved": (0,), "kept": (0, 1), "operand.0": (0,)},
                     reduced=(),
                 ),
@@ -1715,33 +1727,33 @@ CELLS = {
             arrays={
                 "carried": ("BH", 2),
                 "grad_output": ("TBH", 1),
-                "fresh.c": ("BH", 1),
+                "reset_state.c": ("BH", 1),
                 "before.c": ("TBH", 1),
                 "saved": ("TBH", 6),
                 "after.c": ("TBH", 1),
                 "product.0": ("BH", 1),
                 "kept": ("BH", 3),
                 "product.1": ("BH", 1),
-                "grad_fresh.c": ("BH", 1),
+                "grad_reset_state.c": ("BH", 1),
                 "grad_gates_x": ("TBH", 5),
                 "multiplied": ("TBH", 1),
                 "operand.0": ("BH", 4),
                 "grad_products": ("TBH", 1),
                 "operand.1": ("BH", 1),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
                     reads={
                         "carried": (0, 1),
                         "grad_output": (0,),
-                        "fresh.c": (0,),
+                        "reset_state.c": (0,),
                         "before.c": (0,),
                         "saved": (0, 1, 2, 3, 4, 5),
                         "after.c": (0,),
                     },
                     writes={
-                        "grad_fresh.c": (0,),
+                        "grad_reset_state.c": (0,),
                         "grad_gates_x": (1, 2, 3, 4),
                         "multiplied": (0,),
                         "kept": (0, 1, 2),
@@ -1756,7 +1768,7 @@ CELLS = {
                 ),
                 Stage(
                     reads={"kept": (0, 1, 2), "product.1": (0,)},
-                    writes={"carried": (0, 1), "grad_fresh.h": (0,)},
+                    writes={"carried": (0, 1), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -1785,7 +1797,7 @@ CELLS = {
         forward=Pass(
             function=recurrent_highway_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 1),
                 "product.0": ("BH", 2),
                 "bias_hh": ("H", 2),
@@ -1803,7 +1815,7 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0,)},
+                    reads={"reset_state.h": (0,), "carried": (0,)},
                     writes={"kept": (0,), "operand.0": (0,)},
                     reduced=(),
                 ),
@@ -1836,7 +1848,7 @@ CELLS = {
             arrays={
                 "carried": ("BH", 1),
                 "grad_output": ("TBH", 1),
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "previous": ("TBH", 1),
                 "saved": ("TBH", 6),
                 "kept": ("BH", 6),
@@ -1849,14 +1861,14 @@ CELLS = {
                 "operand.1": ("BH", 2),
                 "grad_gates_x": ("TBH", 2),
                 "operand.2": ("BH", 2),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
                     reads={
                         "carried": (0,),
                         "grad_output": (0,),
-                        "fresh.h": (0,),
+                        "reset_state.h": (0,),
                         "previous": (0,),
                         "saved": (0, 1, 2, 3, 4, 5),
                     },
@@ -1869,13 +1881,13 @@ CELLS = {
                     reduced=(),
                 ),
                 Stage(
-                    reads={"fresh.h": (0,), "previous": (0,), "saved": (0, 1), "kept": (2,), "product.1": (0,)},
+                    reads={"reset_state.h": (0,), "previous": (0,), "saved": (0, 1), "kept": (2,), "product.1": (0,)},
                     writes={"grad_gates_x": (0, 1), "kept": (3, 5), "operand.2": (0, 1)},
                     reduced=(),
                 ),
                 Stage(
                     reads={"kept": (3, 4, 5), "product.2": (0,)},
-                    writes={"carried": (0,), "grad_fresh.h": (0,)},
+                    writes={"carried": (0,), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -1906,9 +1918,9 @@ CELLS = {
         forward=Pass(
             function=layer_norm_lstm_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 2),
-                "fresh.c": ("BH", 1),
+                "reset_state.c": ("BH", 1),
                 "gates_x": ("TBH", 4),
                 "product.0": ("BH", 4),
                 "bias_hh": ("H", 4),
@@ -1926,7 +1938,7 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0, 1), "fresh.c": (0,), "gates_x": (0, 1, 2, 3)},
+                    reads={"reset_state.h": (0,), "carried": (0, 1), "reset_state.c": (0,), "gates_x": (0, 1, 2, 3)},
                     writes={
                         "saved": (0, 1, 2, 3),
                         "numbers": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9),
@@ -1968,7 +1980,7 @@ CELLS = {
                 "carried": ("BH", 2),
                 "grad_output": ("TBH", 1),
                 "units": ("", 1),
-                "fresh.c": ("BH", 1),
+                "reset_state.c": ("BH", 1),
                 "before.c": ("TBH", 1),
                 "saved": ("TBH", 8),
                 "numbers": ("TB", 22),
@@ -1979,12 +1991,12 @@ CELLS = {
                 "weight_norm_c": ("H", 2),
                 "kept": ("BH", 3),
                 "product.0": ("BH", 1),
-                "grad_fresh.c": ("BH", 1),
+                "grad_reset_state.c": ("BH", 1),
                 "grad_gates_x": ("TBH", 4),
                 "grad_products": ("TBH", 4),
                 "sums": ("BH", 14),
                 "operand.0": ("BH", 4),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
@@ -1992,7 +2004,7 @@ CELLS = {
                         "carried": (0, 1),
                         "grad_output": (0,),
                         "units": (0,),
-                        "fresh.c": (0,),
+                        "reset_state.c": (0,),
                         "before.c": (0,),
                         "saved": (0, 1, 2, 3, 4, 5, 6, 7),
                         "numbers": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21),
@@ -2003,7 +2015,7 @@ CELLS = {
                         "weight_norm_c": (0, 1),
                     },
                     writes={
-                        "grad_fresh.c": (0,),
+                        "grad_reset_state.c": (0,),
                         "grad_gates_x": (0, 1, 2, 3),
                         "grad_products": (0, 1, 2, 3),
                         "sums": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13),
@@ -2014,7 +2026,7 @@ CELLS = {
                 ),
                 Stage(
                     reads={"kept": (0, 1, 2), "product.0": (0,)},
-                    writes={"carried": (0, 1), "grad_fresh.h": (0,)},
+                    writes={"carried": (0, 1), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -2055,7 +2067,7 @@ CELLS = {
         forward=Pass(
             function=layer_norm_gru_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 1),
                 "gates_x": ("TBH", 3),
                 "weight_norm_x": ("H", 3),
@@ -2073,7 +2085,7 @@ CELLS = {
             stages=(
                 Stage(
                     reads={
-                        "fresh.h": (0,),
+                        "reset_state.h": (0,),
                         "carried": (0,),
                         "gates_x": (0, 1, 2),
                         "weight_norm_x": (2,),
@@ -2113,7 +2125,7 @@ CELLS = {
                 "carried": ("BH", 1),
                 "grad_output": ("TBH", 1),
                 "units": ("", 1),
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "previous": ("TBH", 1),
                 "saved": ("TBH", 6),
                 "numbers": ("TB", 14),
@@ -2126,7 +2138,7 @@ CELLS = {
                 "grad_products": ("TBH", 3),
                 "sums": ("BH", 10),
                 "operand.0": ("BH", 3),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
@@ -2134,7 +2146,7 @@ CELLS = {
                         "carried": (0,),
                         "grad_output": (0,),
                         "units": (0,),
-                        "fresh.h": (0,),
+                        "reset_state.h": (0,),
                         "previous": (0,),
                         "saved": (0, 1, 2, 3, 4, 5),
                         "numbers": (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13),
@@ -2153,7 +2165,7 @@ CELLS = {
                 ),
                 Stage(
                     reads={"kept": (0, 1), "product.0": (0,)},
-                    writes={"carried": (0,), "grad_fresh.h": (0,)},
+                    writes={"carried": (0,), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -2187,7 +2199,7 @@ CELLS = {
         forward=Pass(
             function=block_gru_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 1),
                 "product.0": ("BH", 3),
                 "bias_hh": ("H", 3),
@@ -2202,7 +2214,7 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0,)},
+                    reads={"reset_state.h": (0,), "carried": (0,)},
                     writes={"kept": (0,), "operand.0": (0,)},
                     reduced=(),
                 ),
@@ -2229,7 +2241,7 @@ CELLS = {
                 "carried": ("BH", 1),
                 "grad_output": ("TBH", 1),
                 "units": ("", 1),
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "previous": ("TBH", 1),
                 "saved": ("TBH", 3),
                 "numbers": ("TB", 8),
@@ -2240,7 +2252,7 @@ CELLS = {
                 "grad_gates_x": ("TBH", 3),
                 "sums": ("BH", 6),
                 "operand.0": ("BH", 3),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
@@ -2248,7 +2260,7 @@ CELLS = {
                         "carried": (0,),
                         "grad_output": (0,),
                         "units": (0,),
-                        "fresh.h": (0,),
+                        "reset_state.h": (0,),
                         "previous": (0,),
                         "saved": (0, 1, 2),
                         "numbers": (0, 1, 2, 3, 4, 5, 6, 7),
@@ -2265,7 +2277,7 @@ CELLS = {
                 ),
                 Stage(
                     reads={"kept": (0, 1, 2), "product.0": (0,)},
-                    writes={"carried": (0,), "grad_fresh.h": (0,)},
+                    writes={"carried": (0,), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),
@@ -2292,11 +2304,11 @@ CELLS = {
         forward=Pass(
             function=multi_head_slstm_forward,
             arrays={
-                "fresh.h": ("BH", 1),
+                "reset_state.h": ("BH", 1),
                 "carried": ("BH", 4),
-                "fresh.c": ("BH", 1),
-                "fresh.n": ("BH", 1),
-                "fresh.m": ("BH", 1),
+                "reset_state.c": ("BH", 1),
+                "reset_state.n": ("BH", 1),
+                "reset_state.m": ("BH", 1),
                 "product.0": ("BH", 4),
                 "bias_hh": ("H", 4),
                 "gates_x": ("TBH", 4),
@@ -2310,7 +2322,13 @@ CELLS = {
             },
             stages=(
                 Stage(
-                    reads={"fresh.h": (0,), "carried": (0, 1, 2, 3), "fresh.c": (0,), "fresh.n": (0,), "fresh.m": (0,)},
+                    reads={
+                        "reset_state.h": (0,),
+                        "carried": (0, 1, 2, 3),
+                        "reset_state.c": (0,),
+                        "reset_state.n": (0,),
+                        "reset_state.m": (0,),
+                    },
                     writes={"kept": (0, 1, 2, 3), "operand.0": (0,)},
                     reduced=(),
                 ),
@@ -2341,11 +2359,11 @@ CELLS = {
             arrays={
                 "carried": ("BH", 4),
                 "grad_output": ("TBH", 1),
-                "fresh.c": ("BH", 1),
+                "reset_state.c": ("BH", 1),
                 "before.c": ("TBH", 1),
-                "fresh.n": ("BH", 1),
+                "reset_state.n": ("BH", 1),
                 "before.n": ("TBH", 1),
-                "fresh.m": ("BH", 1),
+                "reset_state.m": ("BH", 1),
                 "before.m": ("TBH", 1),
                 "saved": ("TBH", 4),
                 "after.m": ("TBH", 1),
@@ -2354,23 +2372,23 @@ CELLS = {
                 "after.c": ("TBH", 1),
                 "kept": ("BH", 7),
                 "product.0": ("BH", 1),
-                "grad_fresh.c": ("BH", 1),
-                "grad_fresh.n": ("BH", 1),
-                "grad_fresh.m": ("BH", 1),
+                "grad_reset_state.c": ("BH", 1),
+                "grad_reset_state.n": ("BH", 1),
+                "grad_reset_state.m": ("BH", 1),
                 "grad_gates_x": ("TBH", 4),
                 "operand.0": ("BH", 4),
-                "grad_fresh.h": ("BH", 1),
+                "grad_reset_state.h": ("BH", 1),
             },
             stages=(
                 Stage(
                     reads={
                         "carried": (0, 1, 2, 3),
                         "grad_output": (0,),
-                        "fresh.c": (0,),
+                        "reset_state.c": (0,),
                         "before.c": (0,),
-                        "fresh.n": (0,),
+                        "reset_state.n": (0,),
                         "before.n": (0,),
-                        "fresh.m": (0,),
+                        "reset_state.m": (0,),
                         "before.m": (0,),
                         "saved": (0, 1, 2, 3),
                         "after.m": (0,),
@@ -2379,9 +2397,9 @@ CELLS = {
                         "after.c": (0,),
                     },
                     writes={
-                        "grad_fresh.c": (0,),
-                        "grad_fresh.n": (0,),
-                        "grad_fresh.m": (0,),
+                        "grad_reset_state.c": (0,),
+                        "grad_reset_state.n": (0,),
+                        "grad_reset_state.m": (0,),
                         "grad_gates_x": (0, 1, 2, 3),
                         "kept": (0, 1, 2, 3, 4, 5, 6),
                         "operand.0": (0, 1, 2, 3),
@@ -2390,7 +2408,7 @@ CELLS = {
                 ),
                 Stage(
                     reads={"kept": (0, 1, 2, 3, 4, 5, 6), "product.0": (0,)},
-                    writes={"carried": (0, 1, 2, 3), "grad_fresh.h": (0,)},
+                    writes={"carried": (0, 1, 2, 3), "grad_reset_state.h": (0,)},
                     reduced=(),
                 ),
             ),

@@ -61,7 +61,7 @@ class Pass(NamedTuple):
     * ``units``: the number of units;
     * ``kept``, ``kept_numbers``: values that pass from stage to stage of a step; ``operand.<k>``, ``product.<k>``: see
       `Multiplied`;
-    * ``sums``, ``sums_numbers``: sums over steps, as is ``grad_fresh.<state>``;
+    * ``sums``, ``sums_numbers``: sums over steps, as is ``grad_reset_state.<state>``;
     * in backward: ``previous``, the first state as it enters a step; ``grad_products`` and ``multiplied``: see `Term`.
     """
 

@@ -191,16 +191,16 @@ def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
 
 @triton.jit
 def states_around(
-    i, window, before, first, after, result, fresh, lengths, reset, steps, batch, size, rows, units, present,
+    i, window, before, first, after, result, reset_states, lengths, reset, steps, batch, size, rows, units, present,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr,
     directions: tl.constexpr, direction, backwards, work: tl.constexpr,
 ):  # fmt: skip
     """Load the states before and after step i that ``previous`` and ``next`` flag, from what forward kept.
 
     result (T, B, D·H) is the hidden state after each step; ``after`` has all other states, in the slots ``kept``.
-    first, a tensor (D, B, H) per state, has the states before all steps, None for zeros; fresh, likewise, the states
-    that a boundary sets. before, where given, has the hidden state before each step: of all steps or, with ``window``,
-    of the window's.
+    first, a tensor (D, B, H) per state, has the states before all steps, None for zeros; reset_states, likewise, the
+    states that a boundary sets. before, where given, has the hidden state before each step: of all steps or, with
+    ``window``, of the window's.
     """
     t, earlier = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units
@@ -229,7 +229,7 @@ def states_around(
                     old = tl.load(after + kept[k] * (steps * plane) + place_before, inside, other=0.0).to(work)
                 if reset is not None:
                     flag = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
-                    old = tl.where(flag, tl.load(fresh[k] + at, inside, other=0.0).to(work), old)
+                    old = tl.where(flag, tl.load(reset_states[k] + at, inside, other=0.0).to(work), old)
         if next[k]:
             if k == 0:
                 new = tl.load(result + place, inside, other=0.0).to(work)

@@ -46,7 +46,7 @@ class Gradients:
       D·P) has the gradients of the projection's results;
     * ``read`` (D, B, P): the part of the hidden state's gradient that comes through the next step's product, apart from
       the rest;
-    * ``fresh``, ``fresh_hidden``: of the reset states, likewise, or None;
+    * ``reset_states``, ``reset_hidden``: of the reset states, likewise, or None;
     * ``parameters`` (rows, D, B, H): of the per-unit parameters, for each sequence, or None;
     * ``weights``: of each direction's remaining weights; ``outside``: of the input or of gates_x, or None. They have
       the ``wanted`` gradients, of the steps that are gathered.
@@ -65,10 +65,10 @@ class Gradients:
         self.hidden = given.grad_final[0].to(q.work, copy=True).contiguous() if q.projected else self.states[0]
         self.read = torch.zeros_like(self.hidden) if q.recurrent else None
         self.projected = q.empty(q.steps, q.batch, q.directions * q.width) if q.projected else None
-        self.fresh = self.fresh_hidden = self.parameters = None
+        self.reset_states = self.reset_hidden = self.parameters = None
         if q.reset_states:
-            self.fresh = torch.zeros_like(self.states)
-            self.fresh_hidden = torch.zeros_like(self.hidden) if q.projected else self.fresh[0]
+            self.reset_states = torch.zeros_like(self.states)
+            self.reset_hidden = torch.zeros_like(self.hidden) if q.projected else self.reset_states[0]
         if q.parameters is not None:
             rows = q.parameters.shape[1]
             self.parameters = torch.zeros(rows, *self.states.shape[1:], dtype=q.work, device=q.device)
@@ -101,7 +101,7 @@ class Gradients:
         ``raw`` (1, T, B, D·H) is the hidden state before projection; it is ignored where there is no projection.
         """
         q = self.q
-        states, fresh = self._before_the_first_step()
+        states, reset_states = self._before_the_first_step()
         like, sums = list(q.states), list(states)
         for d, (w, own) in enumerate(zip(q.weights, self.weights, strict=True)):
             if w.hr is not None:
@@ -111,7 +111,7 @@ class Gradients:
             like += w.present()
             sums += w.matching(own)
         like += q.reset_states or ()
-        sums += fresh
+        sums += reset_states
         found = [None if g is None else torch.empty_like(t) for t, g in zip(like, sums, strict=True)]
         copies, originals = ([t for t in tensors if t is not None] for tensors in (found, sums))
         if len({t.dtype for t in copies}) == 1:  # with several dtypes some versions of torch write all as the first
@@ -187,9 +187,9 @@ class Gradients:
         q = self.q
         hidden = self.hidden if self.read is None else self.hidden + self.read
         states = [hidden, *self.states[1:]]
-        fresh = [] if self.fresh is None else [self.fresh_hidden, *self.fresh[1:]]
+        reset_states = [] if self.reset_states is None else [self.reset_hidden, *self.reset_states[1:]]
         if q.reset is not None:
             flag = q.boundary_at_first()
-            fresh = [total + torch.where(flag, d, 0) for total, d in zip(fresh, states, strict=False)]
+            reset_states = [total + torch.where(flag, d, 0) for total, d in zip(reset_states, states, strict=False)]
             states = [torch.where(flag, 0, d) for d in states]
-        return states, fresh
+        return states, reset_states

@@ -159,7 +159,7 @@ class Layer:
             return states and tuple(states)
         return self.empty(*states[-1].shape), *states[1:]
 
-    def fresh(self) -> list[Tensor] | None:
+    def reset_states_or_zeros(self) -> list[Tensor] | None:
         """The states that a boundary sets, or None without resets."""
         if self.reset is None:
             return None
@@ -179,7 +179,7 @@ class Layer:
         """(D, B, P): the hidden state that the first step reads."""
         if self.reset is None:
             return self.states[0]
-        return torch.where(self.boundary_at_first(), self.fresh()[0], self.states[0])
+        return torch.where(self.boundary_at_first(), self.reset_states_or_zeros()[0], self.states[0])
 
     def hidden_before(
         self, output: Tensor, first: int = 0, stop: int | None = None, out: Tensor | None = None
@@ -202,7 +202,7 @@ class Layer:
                 last = (moments.unsqueeze(1) == self.lengths - 1).unsqueeze(-1)
                 torch.where(last, initial.to(own.dtype), own, out=own)
             if self.reset is not None:
-                torch.where(self.boundaries(d)[times], self.fresh()[0][d].to(own.dtype), own, out=own)
+                torch.where(self.boundaries(d)[times], self.reset_states_or_zeros()[0][d].to(own.dtype), own, out=own)
         return before
 
 

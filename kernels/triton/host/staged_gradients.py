@@ -33,7 +33,7 @@ class StagedGradients:
                 self.arrays[name] = layer.empty(layer.steps, layer.batch, layer.directions * units)
                 if any((name, k) not in written for k in range(columns)):  # a column that only conditions read
                     self.arrays[name].zero_()
-            elif adds(name, axes) and (layer.reset_states or not name.startswith("grad_fresh.")):
+            elif adds(name, axes) and (layer.reset_states or not name.startswith("grad_reset_state.")):
                 self.arrays[name] = layer.empty(layer.directions, layer.batch, units, dtype=layer.work).zero_()
         self._sums: dict[str, Tensor] = {}
 
@@ -44,9 +44,9 @@ class StagedGradients:
         for d, (w, want) in enumerate(zip(layer.weights, self._wanted.used, strict=True)):
             like += w.present()
             found += w.matching(self._of_weights(d, w, want))
-        for state, fresh in zip(layer.cell.states, layer.reset_states or (), strict=False):
-            like.append(fresh)
-            found.append(self.arrays.get(f"grad_fresh.{state}", torch.zeros_like(fresh)))
+        for state, reset_state in zip(layer.cell.states, layer.reset_states or (), strict=False):
+            like.append(reset_state)
+            found.append(self.arrays.get(f"grad_reset_state.{state}", torch.zeros_like(reset_state)))
         for name, stream in layer.recurrence.streams.items():
             like.append(stream)
             found.append(self._of_stream(name, stream))

@@ -141,7 +141,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
         weight_ih=q.ih,
         bias_ih=q.bias_ih,
         initial=q.each(q.states),
-        fresh=q.each(q.fresh()),
+        reset_states=q.each(q.reset_states_or_zeros()),
         output=output,
         final=tuple(final),
         led=False,
@@ -159,7 +159,7 @@ def _forward(q: Problem, division: configurations.Division, save: bool) -> tuple
 def _backward(q: Problem, division: configurations.Division, given: Backward) -> list[Tensor | None]:
     output, saved, grad_output = given.output, Saved(*given.saved), given.grad_output.contiguous()
     recompute = len(q.kernels.saved) > len(saved.values)
-    states = {"first": q.each(q.states), "after": some(saved.after), "fresh": q.each(q.fresh())}
+    states = {"first": q.each(q.states), "after": some(saved.after), "reset_states": q.each(q.reset_states_or_zeros())}
     window = Window(q, output, **states) if recompute else None
     # With `before` the weight's gradient is one GEMM. Prepared calls make the same GEMM, so that both give the same
     # bits.
@@ -185,7 +185,7 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
             next=q.kernels.next,
             grad_output=grad_output,
             grad_states=d.states,
-            grad_fresh=d.fresh,
+            grad_reset_states=d.reset_states,
             grad_parameters=d.parameters,
             grad_x=d.x,
             grad_r=None if q.shared else d.r,

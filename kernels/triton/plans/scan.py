@@ -165,11 +165,11 @@ class Chunks:
         outside = {
             name: self.rows(each) for name, each in (("gates_x", q.gates_x), ("input", q.input)) if each is not None
         }
-        fresh = q.reset_states
-        if fresh is not None:
-            fresh = [each.repeat(1, self.count, 1) for each in fresh]
+        reset_states = q.reset_states
+        if reset_states is not None:
+            reset_states = [each.repeat(1, self.count, 1) for each in reset_states]
         reset = None if q.reset is None else self.rows(q.reset)
-        return q._replace(**outside, states=[states], lengths=self._lengths(), reset=reset, reset_states=fresh)
+        return q._replace(**outside, states=[states], lengths=self._lengths(), reset=reset, reset_states=reset_states)
 
     def _lengths(self) -> Tensor | None:
         q, device = self.q, self.q.outside.device

@@ -46,5 +46,5 @@ def backward(q: Recurrence, given: Backward, run: Run, passes: Staged | None = N
 
 def _read(layer: StagedLayer) -> dict[str, Tensor]:
     """The arrays that both passes read besides parameters: reset states and streams."""
-    fresh = dict(zip((f"fresh.{state}" for state in layer.cell.states), layer.fresh() or (), strict=False))
-    return fresh | layer.streams()
+    names = (f"reset_state.{state}" for state in layer.cell.states)
+    return dict(zip(names, layer.reset_states_or_zeros() or (), strict=False)) | layer.streams()

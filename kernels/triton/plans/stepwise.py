@@ -60,7 +60,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
     output = q.empty(q.steps, q.batch, q.directions * q.width)
     recompute = current_settings().recompute
     saved = q.saved(recompute) if save else None
-    states, fresh, hidden = q.stacked(q.states, q.work), q.fresh(), q.first_hidden()
+    states, reset_states, hidden = q.stacked(q.states, q.work), q.reset_states_or_zeros(), q.first_hidden()
     product = ring = None
     if q.recurrent and not fused:
         product = q.empty(q.directions, q.batch, q.recurrent * q.hidden, dtype=q.work)
@@ -77,7 +77,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         raw = saved.raw[0] if saved else q.empty(q.steps, q.batch, q.directions * q.hidden)
         if q.bounded or q.directions > 1:
             projected = q.states[0].to(q.work, copy=True)
-            reads = {"x": output, "states": projected, "fresh": fresh and (fresh[0],)}
+            reads = {"x": output, "states": projected, "reset_states": reset_states and (reset_states[0],)}
             reads = {"cell": PROJECTION.forward, **reads, **PROJECTION_COUNTS}
             project = _launch(gates.forward, q, q.width, **reads, **result, **common)
         result = {"output": raw}
@@ -95,7 +95,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         bias=q.bias,
         states=states,
         parameters=q.parameters,
-        fresh=q.each(fresh),
+        reset_states=q.each(reset_states),
         saved=saved and some(saved.values),
         after=saved and some(saved.after),
         **own_product,
@@ -133,14 +133,14 @@ def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
     previous = q.previous(recompute)
     window = Window(q, output) if recompute else None
     before = q.hidden_before(output) if q.bounded and not window else None
-    fresh = q.fresh()
+    reset_states = q.reset_states_or_zeros()
     d = Gradients(q, given, window.steps if window else q.steps)
     common = {"reset": q.reset, "lengths": q.lengths}
     result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
     project = None
     if q.projected:
         reads = {"cell": PROJECTION.backward, "previous": PROJECTION.previous, "next": PROJECTION.next, "values": 0}
-        writes = {"grad_states": d.hidden, "grad_fresh": d.fresh_hidden, "grad_x": d.projected, "uncut": 0}
+        writes = {"grad_states": d.hidden, "grad_reset_states": d.reset_hidden, "grad_x": d.projected, "uncut": 0}
         project = _launch(gates.backward, q, q.width, **reads, **writes, **result, **common, **PROJECTION_COUNTS)
         result = {"result": saved.raw[0]}
     step = _launch(
@@ -161,9 +161,9 @@ def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
         previous=previous,
         next=q.kernels.next,
         parameters=q.parameters,
-        fresh=q.each(fresh),
+        reset_states=q.each(reset_states),
         grad_states=d.states,
-        grad_fresh=d.fresh,
+        grad_reset_states=d.reset_states,
         grad_parameters=d.parameters,
         grad_x=d.x,
         grad_r=None if q.shared else d.r,
