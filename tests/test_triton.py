@@ -35,12 +35,12 @@ HEAVY = (
     "test_parity.py -k 'triton and cells_equal or (stepwise or persistent) and (as_near and plain or 2-1-1-1)"
     f" and ({LSTM} or {ONE})'",
     f"test_sequences.py -k 'triton and (any_size and {ONE} or one_step or extreme)'",
-    f"test_boundaries.py -k '(stepwise or persistent) and ({ONE} or peephole) and not any_lengths'",
+    f"test_boundaries.py -k '(stepwise or persistent) and ({ONE} or peephole and deep) and not any_lengths'",
     f"test_ops.py -k 'triton and opcheck and ({ONE} or indrnn)'",
     f"test_ops.py -k 'triton-stepwise and compiled_whole and plain and {ONE}'",
     f"test_transforms.py -k 'triton and same_bits and {ONE}'",
     f"test_recompute.py -k '(triton-stepwise or triton-persistent) and {ONE}'",
-    "test_wanted_gradients.py -k 'triton and (cpu-gru or autocast)'",
+    "test_wanted_gradients.py -k 'triton and (cpu-gru and alone or autocast and once)'",
 )
 EXHAUSTIVE = (
     "test_parity.py -k '(stepwise or persistent) and (as_near and plain or 2-1-1-1)'",

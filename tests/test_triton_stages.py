@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import pytest
 import torch
 from recurrences import random_recurrence, results
-from support import assert_equal_to, distance, plain_if
+from support import assert_equal_to, distance, heavy_if, plain_if
 from test_triton import run_interpreted
 
 import seqcells
@@ -50,18 +50,20 @@ FORMS = {
     "both, two directions": {"lengths": True, "resets": True, "directions": 2},
 }
 every_cell = pytest.mark.parametrize("name", CELLS)
+# A form with lengths and resets runs what the forms with one of them run; these are for two cells.
+some_forms = heavy_if(lambda name, form: name in (PLAIN, "layer_norm_lstm") or form not in ("lengths", "resets"))
 one_cell = plain_if(lambda name, form="both, two directions": name == PLAIN and form == "both, two directions")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 def test_in_a_process_that_interprets():
-    run_interpreted("test_triton_stages.py -m 'not heavy'")
+    run_interpreted("test_triton_stages.py -m 'not heavy and not exhaustive'")
 
 
 @pytest.mark.heavy
 @pytest.mark.skipif(INTERPRETED, reason="this is the child process")
 def test_the_rest_in_a_process_that_interprets():
-    run_interpreted("test_triton_stages.py -m heavy")
+    run_interpreted("test_triton_stages.py -m 'heavy and not exhaustive'")
 
 
 class Attending(Cell):
@@ -86,6 +88,7 @@ def layer(name, *options, **named):
 
 @here
 @one_cell
+@some_forms
 @every_cell
 @pytest.mark.parametrize("form", FORMS)
 def test_steps_as_the_reference(name, form):
@@ -198,6 +201,7 @@ def check_meeting(q, programs, **how):
 
 @here
 @plain_if(lambda name, form: name == PLAIN and form == "both backwards")
+@some_forms
 @every_cell
 @pytest.mark.parametrize("form", FORMS)
 def test_programs_together_equal_the_reference(name, form, divided):
