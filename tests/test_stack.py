@@ -283,6 +283,24 @@ def test_stacked_cells_are_the_stack():
     assert_close(torch.stack(outputs), stack(x)[0])
 
 
+def test_the_plan_of_each_layer():
+    stack = Stack(LSTM(F, 4, bidirectional=True, backend="cpu", **KIND), GRU(4, 5, **KIND), merge="sum")
+    packed = pack_padded_sequence(inputs(), [5, 3, 2])
+    above = torch.zeros(T, N, 4, **KIND)
+    packed_above = pack_padded_sequence(above, [5, 3, 2])
+    lengths = {"lengths": torch.tensor([5, 3, 2])}
+    for input, between, bounds in (
+        (inputs(), above, {}),
+        (inputs(), above, lengths),
+        (inputs(T), above[:, 0], {}),
+        (packed, packed_above, {}),
+    ):
+        first, second = stack.layers
+        assert stack.plan(input, **bounds) == (first.plan(input, **bounds), second.plan(between, **bounds))
+    cells = StackedCells(seqcells.LSTMCell(F, 4, backend="cpu", **KIND), seqcells.GRUCell(4, 5, **KIND))
+    assert cells.plan(inputs(N)) == (cells.cells[0].plan(inputs(N)), cells.cells[1].plan(torch.zeros(N, 4, **KIND)))
+
+
 def test_what_cannot_be():
     lower, upper = two()
     for wrong, error, words in (

@@ -287,3 +287,16 @@ def test_rows_to_reset_are_checked():
     ):
         with pytest.raises(error, match=words):
             stream.reset(rows)
+
+
+def test_a_stream_tells_its_plan():
+    """By the engine's prepared call where there is one, else that of a layer's call with T = 1."""
+    for backend in ("cpu", "reference"):
+        stream = seqcells.GRU(5, 7, backend=backend).stream(2)
+        assert stream.plan().backend == backend
+    layer = seqcells.GRU(5, 7)
+    stream = layer.stream(2)
+    layer.register_forward_hook(lambda *_: None)  # from now on a step is a call of the layer
+    assert stream.plan() == layer.plan(torch.empty(1, 2, 5))
+    stack = seqcells.Stack(seqcells.LSTM(3, 4, backend="cpu"), seqcells.GRU(4, 5, backend="reference"))
+    assert [choice.backend for choice in stack.stream().plan()] == ["cpu", "reference"]

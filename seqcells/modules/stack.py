@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks
 from ..request.boundaries import valid_places
+from ..request.call import Choice
 from ..request.recurrence import output_units
 from ..request.streams import names
 from .cell_modules import RecurrentCell, States
@@ -196,6 +197,12 @@ class Stack(Stacked):
             value = self._within(lengths, value)
         return value, tuple(finals)
 
+    def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> tuple[Choice, ...]:
+        """For each layer, the backend that ``forward`` would run for these arguments, and why."""
+        given = (_of_features(input, layer.input_size) for layer in self.layers)
+        bounds = {"lengths": lengths, "reset": reset}
+        return tuple(layer.plan(each, **bounds) for layer, each in zip(self.layers, given, strict=True))
+
     def _passed_on(self, k: int, input: Tensor, output: Tensor) -> Tensor:
         """The output of layer k for the layer above, or for the caller: merged, then `_connected`."""
         if self.layers[k].bidirectional:
@@ -253,6 +260,10 @@ class StackStream:
         """Set the initial states again, in all rows or in the rows where ``rows`` (N,) bool is set."""
         for stream in self.streams:
             stream.reset(rows)
+
+    def plan(self) -> tuple[Choice, ...]:
+        """For each layer, the backend that the next step would run, and why."""
+        return tuple(stream.plan() for stream in self.streams)
 
     @torch.no_grad()
     def __call__(self, input: Tensor, **streams: Tensor) -> Tensor:
@@ -317,6 +328,18 @@ class StackedCells(Stacked):
             states.append(new)
             value = self._connected(k, value, output)
         return value, tuple(states)
+
+    def plan(self, input: Tensor) -> tuple[Choice, ...]:
+        """For each cell module, the backend that ``forward`` would run for this input, and why."""
+        given = (_of_features(input, cell.input_size) for cell in self.cells)
+        return tuple(cell.plan(each) for cell, each in zip(self.cells, given, strict=True))
+
+
+def _of_features(input: Tensor | PackedSequence, features: int) -> Any:
+    """An input like another, with a number of features. It takes no memory and has no values."""
+    if isinstance(input, PackedSequence):
+        return input._replace(data=_of_features(input.data, features))
+    return input.new_empty(1).expand(*input.shape[:-1], features)
 
 
 def _check(modules: Sequence[Any], kind: type[nn.Module]) -> None:

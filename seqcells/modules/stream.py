@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..backends import BACKENDS, engine_of
+from ..backends.engine import PreparingEngine
 from ..call import choose
 from ..call.example import Example, parameters
 from ..call.fast_path import ModuleInference
 from ..call.signature import Signature
 from ..request import checks, context
+from ..request.call import Call, Choice
 from ..request.streams import names, of_one_step
 from ..system.settings import current_settings
 from .freezing import is_plain
@@ -163,9 +166,7 @@ class Stream:
         if torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled() or context.is_watched():
             return False
         layer = self.layer
-        if not layer.cell.returns_first:  # the output's memory is the first state's
-            return False
-        if (layer.training and layer.dropout) or layer._is_regularised() or not is_plain(layer):
+        if not self._is_plain():
             return False
         own, weights = (layer.cell, layer.backend, layer._frozen), parameters(layer)
         options = type(layer), *own, current_settings()
@@ -185,6 +186,24 @@ class Stream:
         self._inference(input, *self._states[before], *self._states[now], *self._hidden[now], parameters=weights)
         return True
 
+    def _is_plain(self) -> bool:
+        """Whether a step of the layer is a step of its cell, with the output in the first state's memory."""
+        layer = self.layer
+        changed = (layer.training and layer.dropout) or layer._is_regularised() or not is_plain(layer)
+        return layer.cell.returns_first and not changed
+
+    def plan(self) -> Choice:
+        """The backend that the next step would run, and why."""
+        choice = choose.explain(self._call(), self.layer.backend)
+        engine = engine_of(choice.backend) if BACKENDS[choice.backend].engine else None
+        if self._is_plain() and not names(self.layer.cell) and isinstance(engine, PreparingEngine):
+            return choice
+        return self.layer.plan(self._batched(self._input))
+
+    def _call(self) -> Call:
+        """The `Call` that `seqcells.call.choose` reads for a step."""
+        return self.layer._call(self._batched(self._input), self.layer._weights())._replace(form="stream")
+
     def _fits(self, input: Tensor, weights: Sequence[Tensor], options: tuple[Any, ...]) -> bool:
         return self._signature is not None and self._signature.fits(self.layer, (input, *weights), *options)
 
@@ -195,10 +214,9 @@ class Stream:
 
     @torch.no_grad()
     def _prepare(self) -> ModuleInference | None:
-        layer, input = self.layer, self._batched(self._input)
-        weights = layer._weights()
-        choice = choose.choose(layer._call(input, weights)._replace(form="stream"), layer.backend)
-        rest = self._input.unsqueeze(0), self._states[0], weights, layer.num_layers
+        layer = self.layer
+        choice = choose.choose(self._call(), layer.backend)
+        rest = self._input.unsqueeze(0), self._states[0], layer._weights(), layer.num_layers
         return ModuleInference.of(layer, Example.of(layer, choice, *rest))
 
 
