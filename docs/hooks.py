@@ -1,4 +1,4 @@
-"""What mkdocs does besides."""
+"""Hooks of MkDocs (the option `hooks` in mkdocs.yml): a filter of its warnings."""
 
 import logging
 
