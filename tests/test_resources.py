@@ -135,7 +135,7 @@ def assert_loads_no_weights(found):
     for row in kernels:
         tile, size = row["tile"], {"bfloat16": 2, "float16": 2, "float32": 4}[row["dtype"]]
         chunks = tile["CHUNKS"] if isinstance(tile["CHUNKS"], list) else [tile["CHUNKS"]]
-        exchanged = 0 if tile["ALONE"] else tile["ROWS"] * sum(chunks) * size
+        exchanged = 0 if tile["ALONE"] else tile["BLOCK_B"] * sum(chunks) * size
         derived = CELLS[row["cell"]]
         if row["kernel"] == "sequence.forward":
             tensors = len(REGISTRY[row["cell"]].gates), 0
@@ -145,11 +145,11 @@ def assert_loads_no_weights(found):
             previous, elsewhere = sum(derived.previous), sum(derived.previous[1:])
             tensors = len(derived.saved) + 1 + previous + sum(derived.next), elsewhere
         # If a tile has fewer elements than there are threads, some threads load in vain.
-        each = max(tile["ROWS"] * tile["UNITS"], 32 * row["warps"]) * size
+        each = max(tile["BLOCK_B"] * tile["BLOCK_H"], 32 * row["warps"]) * size
         least = exchanged + tensors[0] * each
         assert least <= row["loop_bytes"] <= least + tensors[1] * each, row
         if tile["SHARED"]:
-            held = len(REGISTRY[row["cell"]].recurrent_gates) * tile["UNITS"] * tile["WIDTH"] * size
+            held = len(REGISTRY[row["cell"]].recurrent_gates) * tile["BLOCK_H"] * tile["WIDTH"] * size
             assert row["shared"] > held, row
 
 

@@ -332,16 +332,16 @@ def check_division(gates, planes, hidden, batch, directions, dtype):
         assert "do not fit" in found and bytes_of_one > 0.85 * processors * memory
         return
     tile = found.tile
-    assert found.blocks * tile["UNITS"] >= hidden
+    assert found.blocks * tile["BLOCK_H"] >= hidden
     assert sum(tile["CHUNKS"]) == tile["WIDTH"] * planes and tile["WIDTH"] >= hidden
     assert all(chunk & (chunk - 1) == 0 and chunk >= 16 * tile["SPLIT"] for chunk in tile["CHUNKS"])
     if found.meet:
         assert found.groups * found.blocks * found.directions <= processors
         assert found.directions in (1, directions)
-        held = gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
+        held = gates * tile["BLOCK_H"] * tile["WIDTH"] + tile["BLOCK_B"] * tile["CHUNKS"][0]
         assert held * dtype.itemsize <= memory
     else:
-        assert found.blocks == 1 and found.groups * tile["ROWS"] >= batch
+        assert found.blocks == 1 and found.groups * tile["BLOCK_B"] >= batch
 
 
 def test_a_layer_too_large_for_the_chip_is_refused():

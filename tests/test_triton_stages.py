@@ -183,7 +183,7 @@ def divided(monkeypatch):
 
     def divide(groups=4, directions=2):
         def division(hidden, batch, sides, *rest):
-            tile = {"ROWS": 16, "UNITS": 8, "BLOCKS": 4, "DIVISOR": 1, "SHARED": hidden > 24, "num_warps": 8}
+            tile = {"BLOCK_B": 16, "BLOCK_H": 8, "BLOCKS": 4, "DIVISOR": 1, "SHARED": hidden > 24, "num_warps": 8}
             return staged_divisions.Division(tile, -(-hidden // 8), groups, min(sides, directions))
 
         monkeypatch.setattr(staged_divisions, "division", division)

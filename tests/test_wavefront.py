@@ -92,10 +92,10 @@ def test_a_division_fits_the_device(layers, gates):
             assert "do not fit" in found and hidden > 500
             continue
         tile = found.tile
-        assert found.meet and found.blocks * tile["UNITS"] >= hidden and found.directions == layers
+        assert found.meet and found.blocks * tile["BLOCK_H"] >= hidden and found.directions == layers
         assert found.groups * found.blocks * layers <= processors
         assert sum(tile["CHUNKS"]) == sum(tile["BETWEEN"]) == tile["WIDTH"] * between and tile["WIDTH"] >= hidden
         ends = set(itertools.accumulate(tile["BETWEEN"]))
         assert {tile["WIDTH"] * k for k in range(1, between + 1)} <= ends
-        held = 2 * gates * tile["UNITS"] * tile["WIDTH"] + tile["ROWS"] * tile["CHUNKS"][0]
+        held = 2 * gates * tile["BLOCK_H"] * tile["WIDTH"] + tile["BLOCK_B"] * tile["CHUNKS"][0]
         assert held * dtype.itemsize <= memory

@@ -12,8 +12,8 @@ columns, heads. A kind is the array's axes, or one of
 * ``"units"``: the number of units;
 * ``"absent"``: no memory; the value is read as zero.
 
-Tiles are (ROWS, UNITS). A tile has one row if its values are the same for all rows, and one unit if it has a number per
-row.
+Tiles are (BLOCK_B, BLOCK_H). A tile has one row if its values are the same for all rows, and one unit if it has a
+number per row.
 """
 
 import triton

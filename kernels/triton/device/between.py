@@ -31,7 +31,7 @@ def neighbour(counter, layer, step: tl.constexpr, layers: tl.constexpr):
 def from_below(
     t, x, held, bias, output, counter, target, patience, there, layer, first_row, rows, units, stop, batch, size,
     gates: tl.constexpr, layers: tl.constexpr, work: tl.constexpr, precision: tl.constexpr,
-    ROWS: tl.constexpr, BETWEEN: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_B: tl.constexpr, BETWEEN: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """The input's part of step t, and the patience left. It is W_ih h + b_ih of the layer below, after a wait for that
     layer's counter. The lowest layer reads x instead."""
@@ -40,7 +40,19 @@ def from_below(
     patience = barrier.wait(counter, 1, target * there, patience)
     below = output + t * batch * (layers * size) + (layer - 1) * size
     product = resident.product_of_rows(
-        below, first_row, stop * there, layers * size, size, held, gates, precision, work, ROWS, BETWEEN, WIDTH, SPLIT
+        below,
+        first_row,
+        stop * there,
+        layers * size,
+        size,
+        held,
+        gates,
+        precision,
+        work,
+        BLOCK_B,
+        BETWEEN,
+        WIDTH,
+        SPLIT,
     )
     return add(add(xs, product), bias), patience
 
@@ -49,7 +61,7 @@ def from_below(
 def from_above(
     t, grad_output, held, grad_x, counter, target, patience, there, layer, first_row, rows, units, stop, batch, size,
     gates: tl.constexpr, layers: tl.constexpr, work: tl.constexpr, precision: tl.constexpr,
-    ROWS: tl.constexpr, BETWEEN: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_B: tl.constexpr, BETWEEN: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the output of step t, and the patience left. It is grad_x W_ih of the layer above, after a wait;
     the highest layer reads grad_output instead."""
@@ -60,6 +72,6 @@ def from_above(
     pitch = layers * gates * size
     above = grad_x + t * batch * pitch + (layer + 1) * gates * size
     product = resident.product_of_rows(
-        above, first_row, stop * there, pitch, size, held, 1, precision, work, ROWS, BETWEEN, WIDTH, SPLIT
+        above, first_row, stop * there, pitch, size, held, 1, precision, work, BLOCK_B, BETWEEN, WIDTH, SPLIT
     )
     return add(g, product), patience

@@ -46,7 +46,7 @@ def forward(
     saved, after, start, stop, steps, batch, size, slots,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
     ALIGNED: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Run the steps. ``states`` are updated in place, in full precision. ``output`` is 0 at padded times.
@@ -61,7 +61,7 @@ def forward(
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     size, rows, units, present, inside, at, plane, everywhere = tile_of_step(
-        batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     beside = direction * batch + rows
 
@@ -86,7 +86,7 @@ def forward(
                 aligned = size // ALIGNED * ALIGNED
                 r = product_of_rows(
                     before, own, recurrent, aligned, aligned, rows, units, present, work, precision,
-                    ROWS, UNITS, WIDTH, DOT,
+                    BLOCK_B, BLOCK_H, WIDTH, DOT,
                 )  # fmt: skip
             if bias is not None:
                 r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))
@@ -121,7 +121,8 @@ def backward(
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, uncut: tl.constexpr,
-    directions: tl.constexpr, reverse: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    directions: tl.constexpr, reverse: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Run backward for the steps, the last first. grad_states, the gradient of the states after step stop - 1, becomes
     the gradient of the states before step start. A boundary before step start is left to the next launch, or to the
@@ -140,7 +141,7 @@ def backward(
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     size, rows, units, present, inside, at, plane, everywhere = tile_of_step(
-        batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     beside = direction * batch + rows
 
@@ -208,7 +209,7 @@ def values(
     start, stop, steps, batch, size, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     previous: tl.constexpr, next: tl.constexpr, directions: tl.constexpr, reverse: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Recompute what the cell's forward saves, for all steps of a window in parallel: saved (count, window, B, D·H).
     Other arguments are as in `backward`. The grid's first axis has the tiles of the batch once for each step."""
@@ -216,11 +217,11 @@ def values(
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    tiles = tl.cdiv(batch, ROWS)
+    tiles = tl.cdiv(batch, BLOCK_B)
     i = start + tl.program_id(0) // tiles
     rows, units, present, inside, _, plane, everywhere = place_of_tile(
-        tl.program_id(0) % tiles * ROWS, tl.where(i < stop, batch, 0), tl.program_id(1) * UNITS,
-        batch, size, direction, directions, ROWS, UNITS,
+        tl.program_id(0) % tiles * BLOCK_B, tl.where(i < stop, batch, 0), tl.program_id(1) * BLOCK_H,
+        batch, size, direction, directions, BLOCK_B, BLOCK_H,
     )  # fmt: skip
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
     s, _ = states_around(

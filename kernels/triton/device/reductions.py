@@ -1,6 +1,6 @@
 """Reductions over all units of a row: Triton's form of those in seqcells/cells/units.py.
 
-Where each program has only some of a row's units, it writes partial results to memory (2 · numbers, programs, ROWS).
+Where each program has only some of a row's units, it writes partial results to memory (2 · numbers, programs, BLOCK_B).
 Every program then merges all partial results: variances from (mean, sum of squares about it), logsumexps from (maximum,
 sum).
 """
@@ -13,7 +13,7 @@ from . import barrier
 
 @triton.jit
 def reduced(level: tl.constexpr, kinds: tl.constexpr, values, row):
-    """Reduce each of ``values`` over all units of a row, by the reduction at its place in ``kinds``: (ROWS, 1) each.
+    """Reduce each of ``values`` over all units of a row, by the reduction at its place in ``kinds``: (BLOCK_B, 1) each.
 
     Args:
         level: how many rounds of reductions came before this one in the stage.
@@ -35,24 +35,24 @@ def reduced(level: tl.constexpr, kinds: tl.constexpr, values, row):
 def _met(kinds: tl.constexpr, values, inside, size, memory, counter, meeting, patience, each):
     programs = tl.num_programs(0)
     BLOCKS: tl.constexpr = each.shape[1]  # noqa: N806
-    ROWS: tl.constexpr = inside.shape[0]  # noqa: N806, a constant of the kernel
-    UNITS: tl.constexpr = inside.shape[1]  # noqa: N806
-    row = tl.arange(0, ROWS)[:, None]
-    count = tl.minimum(size - tl.program_id(0) * UNITS, UNITS)
-    here = memory + tl.program_id(0) * ROWS + row
+    BLOCK_B: tl.constexpr = inside.shape[0]  # noqa: N806, a constant of the kernel
+    BLOCK_H: tl.constexpr = inside.shape[1]  # noqa: N806
+    row = tl.arange(0, BLOCK_B)[:, None]
+    count = tl.minimum(size - tl.program_id(0) * BLOCK_H, BLOCK_H)
+    here = memory + tl.program_id(0) * BLOCK_B + row
     for k in tl.static_range(len(kinds)):
         one, other = _part(kinds[k], values[k], inside, count)
-        tl.store(here + 2 * k * (BLOCKS * ROWS), one)
-        tl.store(here + (2 * k + 1) * (BLOCKS * ROWS), other)
+        tl.store(here + 2 * k * (BLOCKS * BLOCK_B), one)
+        tl.store(here + (2 * k + 1) * (BLOCKS * BLOCK_B), other)
     barrier.arrive(counter)
     barrier.tell(barrier.wait(counter, 1, meeting * programs, patience))
     there = (each < programs) & (row >= 0)
-    counts = tl.maximum(tl.minimum(size - each * UNITS, UNITS), 0)
+    counts = tl.maximum(tl.minimum(size - each * BLOCK_H, BLOCK_H), 0)
     numbers = ()
     for k in tl.static_range(len(kinds)):
-        parts = memory + 2 * k * (BLOCKS * ROWS) + each * ROWS + row
+        parts = memory + 2 * k * (BLOCKS * BLOCK_B) + each * BLOCK_B + row
         one = tl.load(parts, there, other=0.0, cache_modifier=".cg")
-        other = tl.load(parts + BLOCKS * ROWS, there, other=0.0, cache_modifier=".cg")
+        other = tl.load(parts + BLOCKS * BLOCK_B, there, other=0.0, cache_modifier=".cg")
         numbers = numbers + (_merged(kinds[k], one, other, counts, there, size),)
     return numbers
 

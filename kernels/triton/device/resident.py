@@ -26,7 +26,7 @@ def hold(
     base, planes: tl.constexpr, size, along, across, units,
     CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """Load weights (…, size, size) as (SPLIT, chunk / SPLIT, UNITS) tiles, ordered by chunk, then by plane.
+    """Load weights (…, size, size) as (SPLIT, chunk / SPLIT, BLOCK_H) tiles, ordered by chunk, then by plane.
 
     ``along`` is the stride over the dimension summed over, ``across`` the stride over ``units``. Past WIDTH the sum
     goes on in the next plane. For tf32x3 the low halves of the weights follow, in the same order.
@@ -53,11 +53,11 @@ def hold(
 @triton.jit
 def product(
     base, pitch, weights, counters, meetings, patience,
-    planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr,
+    planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
-    """Multiply what other programs have written, `rounded`, by the weights: sums (ROWS, UNITS) for every plane, and the
-    patience left.
+    """Multiply what other programs have written, `rounded`, by the weights: sums (BLOCK_B, BLOCK_H) for every plane,
+    and the patience left.
 
     Rows at ``base`` lie ``pitch`` apart. The program waits until all programs have met ``meetings`` times since the
     first step. It reads ``AHEAD`` chunks at a time.
@@ -67,8 +67,8 @@ def product(
     before = 0
     for c in tl.static_range(len(CHUNKS)):
         if c % AHEAD == 0:
-            patience = _wait(counters, meetings, patience, before, c, UNITS, CHUNKS, AHEAD, WIDTH, FLAGS)
-            tiles = _read(base, pitch, before, c, ROWS, CHUNKS, SPLIT, AHEAD)
+            patience = _wait(counters, meetings, patience, before, c, BLOCK_H, CHUNKS, AHEAD, WIDTH, FLAGS)
+            tiles = _read(base, pitch, before, c, BLOCK_B, CHUNKS, SPLIT, AHEAD)
         before += CHUNKS[c]
         sums = _add_products(tl.permute(tiles[c % AHEAD], (1, 0, 2)), weights, c, sums, planes, precision, work)
     return _sums_of_parts(sums), patience
@@ -77,13 +77,13 @@ def product(
 @triton.jit
 def product_of_rows(
     base, first_row, stop, pitch, size, weights, planes: tl.constexpr, precision: tl.constexpr, work: tl.constexpr,
-    ROWS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_B: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """As `product`, without a wait, for rows ``first_row`` to ``stop`` of a sequence. They lie ``pitch`` apart, and
     each gate's ``size`` units have no padding. No chunk has units of two gates."""
     sums = ()
     before = 0
-    rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None, None]
+    rows = first_row.to(tl.int64) + tl.arange(0, BLOCK_B)[:, None, None]
     for c in tl.static_range(len(CHUNKS)):
         k = _places(before % WIDTH, CHUNKS[c], SPLIT)[None, :, :]
         at = rows * pitch + before // WIDTH * size + k
@@ -124,7 +124,7 @@ def rounded(x, precision: tl.constexpr):
 @triton.jit
 def _wait(
     counters, meetings, patience, before, first: tl.constexpr,
-    UNITS: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, FLAGS: tl.constexpr,
+    BLOCK_H: tl.constexpr, CHUNKS: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
     """Wait until the chunks that `_read` reads next are written. At a barrier, the wait for the first chunk covers all
     chunks."""
@@ -133,8 +133,8 @@ def _wait(
         for c in tl.static_range(first, min(first + AHEAD, len(CHUNKS))):
             after += CHUNKS[c]
         if before < WIDTH:  # later planes have the same units, waited for already
-            program = before // UNITS
-            stop = tl.minimum(tl.cdiv(tl.minimum(after, WIDTH), UNITS), tl.num_programs(0))
+            program = before // BLOCK_H
+            stop = tl.minimum(tl.cdiv(tl.minimum(after, WIDTH), BLOCK_H), tl.num_programs(0))
             patience = barrier.wait(counters + program * barrier.APART, stop - program, meetings, patience)
     elif first == 0:
         patience = barrier.wait(counters, 1, meetings * tl.num_programs(0), patience)
@@ -144,12 +144,12 @@ def _wait(
 @triton.jit
 def _read(
     base, pitch, before, first: tl.constexpr,
-    ROWS: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr,
+    BLOCK_B: tl.constexpr, CHUNKS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Load ``AHEAD`` chunks from chunk ``first`` on, or as many as remain."""
     loaded = ()
     for c in tl.static_range(first, min(first + AHEAD, len(CHUNKS))):
-        at = tl.arange(0, ROWS)[:, None, None] * pitch + _places(0, CHUNKS[c], SPLIT)[None, :, :]
+        at = tl.arange(0, BLOCK_B)[:, None, None] * pitch + _places(0, CHUNKS[c], SPLIT)[None, :, :]
         # From the L2 cache, which all programs share: a multiprocessor's L1 cache may hold an old value.
         loaded = loaded + (tl.load(base + before + at, cache_modifier=".cg"),)
         before += CHUNKS[c]
@@ -191,7 +191,7 @@ def _add_product(a, b, low, total, precision: tl.constexpr):
 
 @triton.jit
 def _sums_of_parts(sums):
-    """Sum each (SPLIT, ROWS, UNITS) to (ROWS, UNITS). With one part the sums have that shape already."""
+    """Sum each (SPLIT, BLOCK_B, BLOCK_H) to (BLOCK_B, BLOCK_H). With one part the sums have that shape already."""
     totals = ()
     for k in tl.static_range(len(sums)):
         if len(sums[k].shape) == 2:
@@ -203,7 +203,7 @@ def _sums_of_parts(sums):
 
 @triton.jit
 def _sum_of_parts(x):
-    """(SPLIT, ROWS, UNITS) → (ROWS, UNITS).
+    """(SPLIT, BLOCK_B, BLOCK_H) → (BLOCK_B, BLOCK_H).
 
     Each round halves the parts by a `tl.split`, so that the compiler divides the elements among the warps and adds in
     registers. After a `tl.sum` every warp would have the whole result, and compute the whole cell.

@@ -15,7 +15,7 @@ A stack has its layers in the place of directions. Its weight_ih (L - 1, G·H, H
 layers but the lowest: see `between`.
 
 A group is the programs of one batch block and direction. ``arrived`` has an int32 counter for each of ``groups``, or
-with ``FLAGS`` one for each program, `barrier.APART` apart. ``ring`` (2, groups, ROWS, ·) has what programs exchange,
+with ``FLAGS`` one for each program, `barrier.APART` apart. ``ring`` (2, groups, BLOCK_B, ·) has what programs exchange,
 for this step and the next. Both are zero at first. Programs that wait in vain stop with an error.
 
 Two steps in the ring are enough, with flags too. A program writes step i + 1 in the place of step i - 1 after it has
@@ -55,7 +55,7 @@ def forward(
     final, saved, after, ring, arrived, start, stop, first_direction, steps, batch, size, groups, patience,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, led: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
+    FLAGS: tl.constexpr, SHARED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Run rows ``start`` to ``stop`` of the batch, from the states initial, None for zeros, to final. ``output`` is 0
@@ -74,12 +74,12 @@ def forward(
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse if weight_ih is None else False
     group, first_row, size, rows, units, present, inside, at, plane, everywhere = tile_of_sequence(
-        start, stop, batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        start, stop, batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     if not ALONE:
         counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH
-        here = tl.arange(0, ROWS)[:, None] * pitch + units
+        here = tl.arange(0, BLOCK_B)[:, None] * pitch + units
 
     s = load_states(initial, count, at, inside, work)
     p = load(parameters, rows_of_parameters, size, direction * (rows_of_parameters * size) + everywhere, inside, work)
@@ -103,7 +103,7 @@ def forward(
         before = tl.where(backwards, steps, -1).to(tl.int64)
         tl.store(output + ((before * batch + rows) * directions + direction) * size + units, s[0], inside)
     if not ALONE:
-        tl.store(ring + group * (ROWS * pitch) + here, resident.rounded(s[0], precision), inside)
+        tl.store(ring + group * (BLOCK_B * pitch) + here, resident.rounded(s[0], precision), inside)
         barrier.arrive(counter)
     i = tl.full((), 0, tl.int32)
     while i < steps:
@@ -117,17 +117,17 @@ def forward(
                 xs, patience = between.from_below(
                     t, x, held_ih, b_ih, output, counter_below, (i + 2) * tl.num_programs(0), patience, there,
                     direction, first_row, rows, units, stop, batch, size,
-                    gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+                    gates, directions, work, precision, BLOCK_B, BETWEEN, WIDTH, SPLIT,
                 )  # fmt: skip
             r = ()
             if recurrent > 0:
                 if ALONE:
                     r = resident.own_product((s[0],), inside, held, recurrent, precision, work, stored, SPLIT)
                 else:
-                    slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
+                    slot = ring + ((i % 2) * groups + group) * (BLOCK_B * pitch)
                     r, patience = resident.product(
                         slot, pitch, held, counters, i + 1, patience, recurrent, precision, work,
-                        ROWS, UNITS, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
+                        BLOCK_B, BLOCK_H, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
                     )  # fmt: skip
                 r = add(r, b)
             n, values = cell(xs, r, s, p)
@@ -143,7 +143,7 @@ def forward(
             if weight_ih is not None:
                 tl.store(output + place, h, inside)
             if not ALONE:
-                slot = ring + (((i + 1) % 2) * groups + group) * (ROWS * pitch)
+                slot = ring + (((i + 1) % 2) * groups + group) * (BLOCK_B * pitch)
                 tl.store(slot + here, resident.rounded(s[0], precision), inside)
                 barrier.arrive(counter)
             # What only the host reads is written after the arrival, to overlap the wait for other programs.
@@ -167,7 +167,7 @@ def backward(
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
     kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
-    FLAGS: tl.constexpr, SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, CHUNKS: tl.constexpr,
+    FLAGS: tl.constexpr, SHARED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Run backward for those rows and steps ``begin`` to ``end``, the last first.
@@ -187,12 +187,12 @@ def backward(
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse if weight_ih is None else False
     group, first_row, size, rows, units, present, inside, at, plane, everywhere = tile_of_sequence(
-        start, stop, batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        start, stop, batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     if not ALONE:
         counters, counter = barrier.counters_of(arrived, group, FLAGS)
         pitch: tl.constexpr = WIDTH * recurrent
-        here = tl.arange(0, ROWS)[:, None] * pitch + units
+        here = tl.arange(0, BLOCK_B)[:, None] * pitch + units
 
     if grad_states is not None:
         d = load(grad_states, count, plane, at, inside, work)
@@ -214,13 +214,13 @@ def backward(
         values, kept, previous, next, directions, direction, backwards, work,
     )  # fmt: skip
     if weight_ih is not None:
-        g = (tl.zeros((ROWS, UNITS), work),)
+        g = (tl.zeros((BLOCK_B, BLOCK_H), work),)
         # In a loop too: weights read from shared memory outside a loop would stay in registers during the time loop.
         for _ in range(tl.minimum(steps, 1) if SHARED else 1):
             g, patience = between.from_above(
                 i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
                 direction, first_row, rows, units, stop, batch, size,
-                gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+                gates, directions, work, precision, BLOCK_B, BETWEEN, WIDTH, SPLIT,
             )  # fmt: skip
     while i >= begin:
         for _ in range(end - begin if SHARED else 1):
@@ -242,7 +242,7 @@ def backward(
             if weight_ih is not None:
                 store(grad_x, dx, size, row * (gates * size) + units, inside)
             if not ALONE:
-                slot = ring + ((i % 2) * groups + group) * (ROWS * pitch)
+                slot = ring + ((i % 2) * groups + group) * (BLOCK_B * pitch)
                 for k in tl.static_range(recurrent):
                     tl.store(slot + k * WIDTH + here, resident.rounded(dr[k], precision), inside)
                 barrier.arrive(counter)
@@ -264,7 +264,7 @@ def backward(
                 g, patience = between.from_above(
                     earlier, grad_output, held_ih, grad_x, counter_above, (steps - earlier) * tl.num_programs(0),
                     patience, there, direction, first_row, rows, units, stop, batch, size,
-                    gates, directions, work, precision, ROWS, BETWEEN, WIDTH, SPLIT,
+                    gates, directions, work, precision, BLOCK_B, BETWEEN, WIDTH, SPLIT,
                 )  # fmt: skip
             if recurrent > 0:
                 if ALONE:
@@ -272,7 +272,7 @@ def backward(
                 else:
                     passed, patience = resident.product(
                         slot, pitch, held, counters, end - i, patience, 1, precision, work,
-                        ROWS, UNITS, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
+                        BLOCK_B, BLOCK_H, CHUNKS, AHEAD, WIDTH, SPLIT, FLAGS,
                     )  # fmt: skip
                 d = add(d, passed)
             i -= 1

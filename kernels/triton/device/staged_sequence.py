@@ -6,10 +6,10 @@ block of the batch and one direction. A program keeps its units' part of all wei
 the values that a later stage of the step reads. The operands of products go through memory: programs meet before each
 stage that has products, and for each round of a stage's reductions.
 
-* ring: for each operand (2, groups, heads, ROWS, columns · WIDTH), one operand behind the other, for this step and the
-  next, zero at first. After the column, an operand's place in the ring has four numbers: columns, heads, WIDTH, and the
-  row length of all preceding operands;
-* partials (rounds of reductions, groups, 2 · MOST, BLOCKS, ROWS): the partial results of reductions, as in
+* ring: for each operand (2, groups, heads, BLOCK_B, columns · WIDTH), one operand behind the other, for this step and
+  the next, zero at first. After the column, an operand's place in the ring has four numbers: columns, heads, WIDTH, and
+  the row length of all preceding operands;
+* partials (rounds of reductions, groups, 2 · MOST, BLOCKS, BLOCK_B): the partial results of reductions, as in
   `reductions`;
 * arrived: one counter for each group, `barrier.APART` apart, zero at first.
 
@@ -38,7 +38,7 @@ def run(
     reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr, products: tl.constexpr,
     meetings: tl.constexpr, rounds: tl.constexpr, way: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr, precision: tl.constexpr, FLAGS: tl.constexpr,
-    SHARED: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, BLOCKS: tl.constexpr, MOST: tl.constexpr,
+    SHARED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, BLOCKS: tl.constexpr, MOST: tl.constexpr,
     DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Run rows ``start`` to ``stop`` of the batch through all steps, from the carried ``states`` to the states in
@@ -50,16 +50,16 @@ def run(
     direction = first_direction + tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     group, _first_row, size, rows, units, present, inside, at, _plane, _everywhere = tile_of_sequence(
-        start, stop, batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        start, stop, batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     counter = arrived + group * barrier.APART
     blocks = tl.arange(0, BLOCKS)[None, :]
-    apart = groups * (2 * MOST * BLOCKS * ROWS)
-    partials += group * (2 * MOST * BLOCKS * ROWS)
+    apart = groups * (2 * MOST * BLOCKS * BLOCK_B)
+    partials += group * (2 * MOST * BLOCKS * BLOCK_B)
 
     held_weights = ()
     for m in tl.static_range(len(products)):
-        held_weights = held_weights + (_hold(products[m], weights[m], direction, units, size, precision, UNITS),)
+        held_weights = held_weights + (_hold(products[m], weights[m], direction, units, size, precision, BLOCK_H),)
     carried = load_states(states, len(states), at, inside, work)
     step = tl.full((), 0, tl.int32)
     while step < steps:
@@ -84,14 +84,16 @@ def run(
                     if products[m][0] == k:
                         found, patience = _multiplied(
                             products[m], ring, held_weights[m], counter, met, patience, step, group, groups, size,
-                            precision, work, ROWS, UNITS, FLAGS,
+                            precision, work, BLOCK_B, BLOCK_H, FLAGS,
                         )  # fmt: skip
                         held = held + found
                 read = access.completed(reads[k], read, held)
                 row = inside, size, partials + rounds[k] * apart, apart, counter, met, patience, blocks
                 made = function(k, read, valid, boundary, row)
                 if k + 1 < len(reads):
-                    _publish(writes[k], made, ring, step, group, groups, units, inside, size, precision, ROWS, UNITS)
+                    _publish(
+                        writes[k], made, ring, step, group, groups, units, inside, size, precision, BLOCK_B, BLOCK_H
+                    )
                     barrier.arrive(counter)
                 access.write(
                     writes[k], adds[k], made, arrays, t, rows, units, present, batch, size, directions, direction
@@ -115,22 +117,22 @@ def _whole(tiles, inside, work: tl.constexpr):
 
 
 @triton.jit
-def _head(size, heads: tl.constexpr, UNITS: tl.constexpr):
+def _head(size, heads: tl.constexpr, BLOCK_H: tl.constexpr):
     """The head that a program's units belong to, and the number of a head's units. No program has units of two
     heads."""
     if heads == 1:
         return 0, size
     else:
         of_head = size // heads
-        return tl.program_id(0) * UNITS // of_head, of_head
+        return tl.program_id(0) * BLOCK_H // of_head, of_head
 
 
 @triton.jit
-def _hold(product: tl.constexpr, weight, direction, units, size, precision: tl.constexpr, UNITS: tl.constexpr):
+def _hold(product: tl.constexpr, weight, direction, units, size, precision: tl.constexpr, BLOCK_H: tl.constexpr):
     """Load a program's part of a product's weight."""
     heads: tl.constexpr = product[1][4]
     blocks: tl.constexpr = product[3]
-    head, of_head = _head(size, heads, UNITS)
+    head, of_head = _head(size, heads, BLOCK_H)
     own = units - head * of_head
     base = weight + (direction * heads + head) * (blocks * of_head * of_head)
     if product[2]:
@@ -142,40 +144,40 @@ def _hold(product: tl.constexpr, weight, direction, units, size, precision: tl.c
 @triton.jit
 def _multiplied(
     product: tl.constexpr, ring, weights, counter, met, patience, step, group, groups, size,
-    precision: tl.constexpr, work: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, FLAGS: tl.constexpr,
+    precision: tl.constexpr, work: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, FLAGS: tl.constexpr,
 ):  # fmt: skip
     """The results of a product's row blocks, or for a transposed product their sum, and the patience left. The program
     first waits until all programs have written the operand."""
     place: tl.constexpr = product[1]
     pitch: tl.constexpr = place[3] * place[5]
     planes: tl.constexpr = 1 if product[2] else product[3]
-    head, _ = _head(size, place[4], UNITS)
-    base = ring + _in_ring(place, step, group, groups, head, ROWS)
+    head, _ = _head(size, place[4], BLOCK_H)
+    base = ring + _in_ring(place, step, group, groups, head, BLOCK_B)
     return resident.product(
         base, pitch, weights, counter, met, patience, planes, precision, work,
-        ROWS, UNITS, product[4], product[5], place[5], product[6], FLAGS,
+        BLOCK_B, BLOCK_H, product[4], product[5], place[5], product[6], FLAGS,
     )  # fmt: skip
 
 
 @triton.jit
 def _publish(
     writes: tl.constexpr, made, ring, step, group, groups, units, inside, size, precision: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """Write the operands of products to the ring. Stage 0's operands, too, go to the slot of their own step."""
     for k in tl.static_range(len(writes)):
         if writes[k][0] == "ring":
-            head, of_head = _head(size, writes[k][4], UNITS)
-            here = ring + _in_ring(writes[k], step, group, groups, head, ROWS)
-            here += tl.arange(0, ROWS)[:, None] * (writes[k][3] * writes[k][5])
+            head, of_head = _head(size, writes[k][4], BLOCK_H)
+            here = ring + _in_ring(writes[k], step, group, groups, head, BLOCK_B)
+            here += tl.arange(0, BLOCK_B)[:, None] * (writes[k][3] * writes[k][5])
             value = (tl.zeros(inside.shape, tl.float32) + made[k]).to(ring.dtype.element_ty)
             own = writes[k][2] * writes[k][5] + units - head * of_head
             tl.store(here + own, resident.rounded(value, precision), inside)
 
 
 @triton.jit
-def _in_ring(place: tl.constexpr, step, group, groups, head, ROWS: tl.constexpr):
+def _in_ring(place: tl.constexpr, step, group, groups, head, BLOCK_B: tl.constexpr):
     """Where an operand of a step begins in the ring."""
-    size: tl.constexpr = ROWS * place[3] * place[5]
+    size: tl.constexpr = BLOCK_B * place[3] * place[5]
     slot = (step % 2) * groups + group
-    return groups.to(tl.int64) * (2 * ROWS * place[6]) + (slot * place[4] + head) * size
+    return groups.to(tl.int64) * (2 * BLOCK_B * place[6]) + (slot * place[4] + head) * size

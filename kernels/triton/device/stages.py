@@ -21,12 +21,12 @@ def begin(
     function: tl.constexpr, arrays, states, first, lengths, reset, start, stop, batch, size,
     reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Run stage 0 of step ``start``, from the states that are carried to it. ``stop`` is the number of steps."""
     direction = tl.program_id(2) if directions > 1 else 0
     size, rows, units, present, inside, at, _plane, _everywhere = tile_of_step(
-        batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     carried = load_each(states, at, inside, work)
     _run(
@@ -41,7 +41,7 @@ def stage(
     reads: tl.constexpr, writes: tl.constexpr, adds: tl.constexpr,
     next_reads: tl.constexpr, next_writes: tl.constexpr, next_adds: tl.constexpr, way: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, work: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """Run a stage of step ``start``; ``stop`` is the number of steps. The last stage is given ``next_reads``, and also
     runs stage 0 of the next step: one later or, with ``way`` -1, one earlier. After the last step the carried values go
@@ -49,7 +49,7 @@ def stage(
     direction = tl.program_id(2) if directions > 1 else 0
     backwards = direction != reverse
     size, rows, units, present, inside, at, _plane, _everywhere = tile_of_step(
-        batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     made = _run(
         function, number, reads, writes, adds, (), arrays, first, lengths, reset, start, stop, batch, size,

@@ -18,14 +18,15 @@ def forward(
     cell: tl.constexpr, x, input, weight_ih, bias_ih, weight, bias, initial, parameters, output, final, saved, after,
     batch, size, features,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, kept: tl.constexpr,
-    directions: tl.constexpr, precision: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    directions: tl.constexpr, precision: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
     ALIGNED: tl.constexpr, ALIGNED_FEATURES: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """Run the step. Optional outputs: output, a copy of the first state; saved and after, as in `gates.forward`."""
     work: tl.constexpr = tl.float64 if final[0].dtype.element_ty == tl.float64 else tl.float32
     direction = tl.program_id(2) if directions > 1 else 0
     size, rows, units, present, inside, at, plane, everywhere = tile_of_step(
-        batch, size, direction, directions, ROWS, UNITS, DIVISOR
+        batch, size, direction, directions, BLOCK_B, BLOCK_H, DIVISOR
     )
     place = (rows * directions + direction) * size + units
     s = load_states(initial, len(kept), at, inside, work)
@@ -36,7 +37,7 @@ def forward(
         depth = features // ALIGNED_FEATURES * ALIGNED_FEATURES
         own = weight_ih + direction * gates * size * depth
         given = product_of_rows(
-            input, own, gates, size, depth, rows, units, present, work, precision, ROWS, UNITS, WIDTH, DOT
+            input, own, gates, size, depth, rows, units, present, work, precision, BLOCK_B, BLOCK_H, WIDTH, DOT
         )
         if bias_ih is not None:
             given = add(given, load(bias_ih, gates, size, direction * (gates * size) + everywhere, inside, work))
@@ -48,7 +49,7 @@ def forward(
             before, depth = initial[0] + direction * batch * size, size // ALIGNED * ALIGNED
             own = weight + direction * recurrent * size * size
             r = product_of_rows(
-                before, own, recurrent, size, depth, rows, units, present, work, precision, ROWS, UNITS, WIDTH, DOT
+                before, own, recurrent, size, depth, rows, units, present, work, precision, BLOCK_B, BLOCK_H, WIDTH, DOT
             )
         if bias is not None:
             r = add(r, load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work))

@@ -1,6 +1,6 @@
 """Functions that kernels share: reading, writing and selecting tuples of tiles, and the boundaries of sequences.
 
-A tile is (ROWS, UNITS): rows of a batch and their hidden units. Steps count in the order of travel: step i of a
+A tile is (BLOCK_B, BLOCK_H): rows of a batch and their hidden units. Steps count in the order of travel: step i of a
 direction that goes backwards is at time steps - 1 - i. Offsets are 64 bits wide, because T·B·G·H can exceed 2^31.
 """
 
@@ -11,7 +11,7 @@ import triton.language as tl
 @triton.jit
 def place_of_tile(
     first_row, stop, first_unit, batch, size, direction, directions: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
     """A tile's rows and units, its masks and its offsets.
 
@@ -19,8 +19,8 @@ def place_of_tile(
     offsets in a state of (S, D, B, H), and the distance from one state to the next. The last are offsets in a direction
     of (D, H), the same for every row.
     """
-    rows = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None]
-    units = first_unit + tl.arange(0, UNITS)[None, :]
+    rows = first_row.to(tl.int64) + tl.arange(0, BLOCK_B)[:, None]
+    units = first_unit + tl.arange(0, BLOCK_H)[None, :]
     present = rows < stop
     at, plane = (direction * batch + rows) * size + units, batch.to(tl.int64) * (directions * size)
     return rows, units, present, present & (units < size), at, plane, rows * 0 + units
@@ -28,16 +28,22 @@ def place_of_tile(
 
 @triton.jit
 def tile_of_step(
-    batch, size, direction, directions: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr
+    batch,
+    size,
+    direction,
+    directions: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    DIVISOR: tl.constexpr,
 ):
     """The number of units, and the tile of a program of a step's kernel: `place_of_tile`.
 
     The grid's first axis has the tiles of the batch, the second the tiles of units.
     """
     size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    first_row, first_unit = tl.program_id(0) * ROWS, tl.program_id(1) * UNITS
+    first_row, first_unit = tl.program_id(0) * BLOCK_B, tl.program_id(1) * BLOCK_H
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        first_row, batch, first_unit, batch, size, direction, directions, ROWS, UNITS
+        first_row, batch, first_unit, batch, size, direction, directions, BLOCK_B, BLOCK_H
     )
     return size, rows, units, present, inside, at, plane, everywhere
 
@@ -45,7 +51,7 @@ def tile_of_step(
 @triton.jit
 def tile_of_sequence(
     start, stop, batch, size, direction, directions: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, DIVISOR: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, DIVISOR: tl.constexpr,
 ):  # fmt: skip
     """The tile of a program of a kernel for all steps: its group of programs that meet, its first row, the number of
     units, and `place_of_tile`.
@@ -53,10 +59,10 @@ def tile_of_sequence(
     The grid's first axis has the tiles of units, the second the tiles of the sequences from ``start`` to ``stop``.
     """
     size = size // DIVISOR * DIVISOR  # the same value; tells the compiler that DIVISOR divides it, for wide loads
-    first_row, first_unit = start + tl.program_id(1) * ROWS, tl.program_id(0) * UNITS
-    group = (start // ROWS + tl.program_id(1)) * directions + direction
+    first_row, first_unit = start + tl.program_id(1) * BLOCK_B, tl.program_id(0) * BLOCK_H
+    group = (start // BLOCK_B + tl.program_id(1)) * directions + direction
     rows, units, present, inside, at, plane, everywhere = place_of_tile(
-        first_row, stop, first_unit, batch, size, direction, directions, ROWS, UNITS
+        first_row, stop, first_unit, batch, size, direction, directions, BLOCK_B, BLOCK_H
     )
     return group, first_row, size, rows, units, present, inside, at, plane, everywhere
 
@@ -169,13 +175,13 @@ def place_in_window(i, window, steps, backwards):
 
 @triton.jit
 def is_valid(lengths, t, rows, present):
-    """(ROWS, 1): whether time t lies within the sequence."""
+    """(BLOCK_B, 1): whether time t lies within the sequence."""
     return t < tl.load(lengths + rows, present, other=0)
 
 
 @triton.jit
 def is_boundary(reset, lengths, i, steps, batch, rows, present, backwards):
-    """(ROWS, 1): whether the states are reset between steps i - 1 and i.
+    """(BLOCK_B, 1): whether the states are reset between steps i - 1 and i.
 
     ``reset[t]`` is a boundary between times t - 1 and t. A direction that goes backwards meets it before time t - 1.
     Flags past a sequence's length lie in padding and are ignored.
@@ -243,9 +249,10 @@ def states_around(
 @triton.jit
 def product_of_rows(
     h, weight, count: tl.constexpr, size, depth, rows, units, present, work: tl.constexpr, precision: tl.constexpr,
-    ROWS: tl.constexpr, UNITS: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, WIDTH: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """h Wᵀ for the units of each of ``count`` gates, from h (B, depth) and W (count·H, depth): tiles (ROWS, UNITS).
+    """h Wᵀ for the units of each of ``count`` gates, from h (B, depth) and W (count·H, depth): tiles (BLOCK_B,
+    BLOCK_H).
 
     The depth is cut into pieces of WIDTH. `tl.dot` sums them, or, without DOT, products are added element by element
     and summed across at the end. That is for tiles of fewer rows than tensor cores take, and for precisions without
@@ -255,9 +262,9 @@ def product_of_rows(
     sums = ()
     for _ in tl.static_range(count):
         if DOT:
-            sums = sums + (tl.zeros((ROWS, UNITS), work),)
+            sums = sums + (tl.zeros((BLOCK_B, BLOCK_H), work),)
         else:
-            sums = sums + (tl.zeros((ROWS, UNITS, WIDTH), work),)
+            sums = sums + (tl.zeros((BLOCK_B, BLOCK_H, WIDTH), work),)
     for first in range(0, depth, WIDTH):
         across = first + tl.arange(0, WIDTH)[None, :]
         read = tl.load(h + rows * depth + across, present & (across < depth), other=0.0)

@@ -23,7 +23,7 @@ REGISTERS = 255
 MOST_ROW_WARPS = 32
 REGISTER_FILE = 65536
 # Rows of a tile lie apart in memory. 128 units are whole sectors in any dtype, and leave little padding at odd sizes.
-UNITS = 128
+BLOCK_H = 128
 
 # With `seqcells.settings(recompute=True)` backward recomputes for a window of steps at a time. Sequences have at most
 # RECOMPUTE_PARTS windows, or fewer if the steps of longer windows fit in RECOMPUTE_BYTES. An LSTM's window of all steps
@@ -46,7 +46,7 @@ def gates(batch: int, hidden: int, directions: int, work: torch.dtype) -> dict[s
     # the loads. So a kernel is told the divisor ``width``. A thread has no more elements than one load reads. With more
     # the compiler gives each tensor a layout of its own, and converts through shared memory, with a barrier each time.
     width = math.gcd(hidden, THREAD_BYTES // work.itemsize)
-    units = min(UNITS, triton.next_power_of_2(hidden))
+    units = min(BLOCK_H, triton.next_power_of_2(hidden))
     return _tiled(batch, hidden, directions, 32 * WARPS * width // units, units, width)
 
 
@@ -103,13 +103,13 @@ def single_step(
         tile["WIDTH"] //= 2
     if tile["DOT"]:
         rows = min(MOST_STEP_ROWS, max(16, triton.next_power_of_2(batch)))
-        tile |= _tiled(batch, hidden, directions, rows, tile["UNITS"], 1)
+        tile |= _tiled(batch, hidden, directions, rows, tile["BLOCK_H"], 1)
     return {**tile, "ALIGNED_FEATURES": aligned}
 
 
 def _tiled(batch: int, hidden: int, directions: int, rows: int, units: int, divisor: int) -> dict[str, Any]:
     grid = triton.cdiv(batch, rows), triton.cdiv(hidden, units), directions
-    return {"grid": grid, "num_warps": WARPS, **registers(), "ROWS": rows, "UNITS": units, "DIVISOR": divisor}
+    return {"grid": grid, "num_warps": WARPS, **registers(), "BLOCK_B": rows, "BLOCK_H": units, "DIVISOR": divisor}
 
 
 def registers() -> dict[str, int]:
@@ -150,7 +150,7 @@ MOST_ROWS_SHARED = {"forward": 32, "backward": 32, "stack forward": 32, "stack b
 SEVERAL_BYTES = {"forward": 128 << 10, "backward": 0, "stack forward": 96 << 10, "stack backward": 0}
 # Rows of a tile, by the bytes of the storage dtype. Tiles of 64 rows spill in float32, and in stacks, even within the
 # bounds above.
-ROWS = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
+BLOCK_B = {2: (16, 32, 64), 4: (16, 32), 8: (16,)}
 MOST_ROWS_STACKED = 32
 # For products that tensor cores do not take: the most bytes of weights, and the most elements of a tile. With more,
 # forward spills. Where one program holds all weights, it spills with more than half of EXACT_BYTES.
@@ -242,7 +242,7 @@ def persistent(
     """
     item, exact = bytes_of(storage, precision), _exact(storage, precision)
     if not between and (not recurrent or processors == 1 or alone(hidden, recurrent, storage, precision)):
-        units = _units(hidden) if recurrent else min(_units(hidden), UNITS)
+        units = _units(hidden) if recurrent else min(_units(hidden), BLOCK_H)
         groups = triton.cdiv(batch, 16)
         waves = triton.cdiv(groups * directions, processors)
         size = {"units": units, "rows": 16, "groups": min(groups, GRID_ROWS), "directions": directions}
@@ -250,7 +250,7 @@ def persistent(
         return division(hidden, recurrent, planes, storage, **size)
     found = []
     way, products, of_weights = ("forward", recurrent, recurrent) if planes == 1 else ("backward", 1, recurrent)
-    row_sizes, side_by_side, short = ROWS[storage.itemsize], sorted({1, directions}), False
+    row_sizes, side_by_side, short = BLOCK_B[storage.itemsize], sorted({1, directions}), False
     if between:
         way, products = ("stack forward", max(recurrent, gates)) if between == 1 else ("stack backward", 1)
         of_weights, side_by_side = recurrent + gates, [layers]
@@ -325,8 +325,8 @@ def division(
         # Backward sums one product, forward one for each gate. So backward has registers for more chunks on their way.
         ahead = max(1, read // (rows * chunks[0] * storage.itemsize))
     tile = {
-        "ROWS": rows,
-        "UNITS": units,
+        "BLOCK_B": rows,
+        "BLOCK_H": units,
         "CHUNKS": chunks,
         "BETWEEN": powers_of_two(width, chunk) * between,
         "AHEAD": ahead,

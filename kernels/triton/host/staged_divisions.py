@@ -12,7 +12,7 @@ import triton
 from . import configurations
 from .configurations import CHUNK, PERSISTENT_WARPS, Division
 
-ROWS = 16
+BLOCK_B = 16
 """The rows of a tile: the 16 rows of tensor cores. Stages hold more values than a cell of one stage."""
 HELD_BYTES = 96 << 10
 """The most bytes of weights of a program, in registers. Where rows are reduced, which takes those registers, weights
@@ -55,7 +55,7 @@ def depth(weight: Weight, hidden: int, storage: torch.dtype) -> Depth:
     of_head = hidden // weight.heads
     parts = min(PERSISTENT_WARPS, max(1, triton.next_power_of_2(of_head) // 32))
     width = triton.cdiv(of_head, 16 * parts) * 16 * parts
-    most = max(CHUNK, CHUNK_BYTES // (ROWS * storage.itemsize))
+    most = max(CHUNK, CHUNK_BYTES // (BLOCK_B * storage.itemsize))
     chunks = configurations.powers_of_two(width * (weight.blocks if weight.transposed else 1), most)
     return Depth(parts, width, chunks, 1)
 
@@ -104,11 +104,11 @@ def division(
         held = sum(weight.blocks * units * depth(weight, hidden, storage).width * item for weight in weights)
         if processors > 1 and (not groups or held > HELD_BYTES or blocks > MOST_PROGRAMS):
             continue
-        launches = triton.cdiv(triton.cdiv(batch, ROWS), groups) * (directions // beside)
-        exchanged = ROWS * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights)
+        launches = triton.cdiv(triton.cdiv(batch, BLOCK_B), groups) * (directions // beside)
+        exchanged = BLOCK_B * hidden * storage.itemsize * sum(w.blocks if w.transposed else 1 for w in weights)
         # A tile of fewer than 16 units leaves threads without a unit.
-        cycles = launches * meetings * configurations.step_cycles(ROWS * max(units, 16), 0, exchanged // meetings)
-        tile = {"ROWS": ROWS, "UNITS": units, "BLOCKS": triton.next_power_of_2(blocks)}
+        cycles = launches * meetings * configurations.step_cycles(BLOCK_B * max(units, 16), 0, exchanged // meetings)
+        tile = {"BLOCK_B": BLOCK_B, "BLOCK_H": units, "BLOCKS": triton.next_power_of_2(blocks)}
         tile |= {"DIVISOR": math.gcd(hidden, configurations.THREAD_BYTES // storage.itemsize)}
         tile |= {"SHARED": reduces, "num_warps": PERSISTENT_WARPS}
         found.append(Division(tile, blocks, groups, beside, cycles))

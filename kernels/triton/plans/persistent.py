@@ -240,7 +240,7 @@ class Meeting(NamedTuple):
 
     @staticmethod
     def of(division: configurations.Division, batch: int, directions: int, dtype: torch.dtype, stack: bool) -> Meeting:
-        rows = division.tile["ROWS"]
+        rows = division.tile["BLOCK_B"]
         groups = triton.cdiv(batch, rows) * directions
         flags = division.meet and current_settings().flags and not stack
         if not division.meet:
@@ -255,7 +255,7 @@ def launches(
 ) -> Iterator[tuple[tuple[int, int, int], int, int, dict[str, Any]]]:
     """The launches of a pass: each one's grid, its first row, the row behind its last, and further arguments. There are
     several, one after the other, if the programs of all rows and directions would not be on the device at once."""
-    rows = division.tile["ROWS"]
+    rows = division.tile["BLOCK_B"]
     groups = triton.cdiv(batch, rows)
     common: dict[str, Any] = {"groups": meeting.groups, "FLAGS": meeting.flags, "precision": precision.mode(dtype)}
     # With one stage the compiler keeps no second copy of what it loads for later steps.

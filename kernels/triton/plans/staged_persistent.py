@@ -155,7 +155,7 @@ class _Memory(PassMemory):
 def _run(division: Division, steps: Steps) -> None:
     layer, of, arrays, carried, left, way = steps
     memory = _Memory(layer, of, arrays)
-    rows, blocks = division.tile["ROWS"], division.tile["BLOCKS"]
+    rows, blocks = division.tile["BLOCK_B"], division.tile["BLOCKS"]
     groups = -(-layer.batch // rows) * layer.directions
     counters = groups * barrier.APART.value
     exchanged = 2 * groups * rows * memory.ring * layer.dtype.itemsize
