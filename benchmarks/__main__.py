@@ -81,14 +81,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Plan the cases, run them, print the report and save it."""
-    from . import progress, rooflines, run, tables, wheels
+    from . import progress, rival_wheels, rooflines, run, tables
 
     began = time.monotonic()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here", file=sys.stderr)
         return 2
     if options.wheels:
-        wheels.use(options.wheels)
+        rival_wheels.use(options.wheels)
     plan = presets.plan(options)
     words = " ".join(["python -m benchmarks", *sys.argv[1:]])
     measured = (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import machine, tables, units
+from . import formats, machine, tables
 from .providers import BASELINE
 from .run import key
 from .schema import Report, Row
@@ -41,10 +41,10 @@ def compared(before: Report, after: Report) -> list[list[str]]:
             new.dtype,
             f"{new.batch} × {new.hidden} × {new.steps}",
             new.provider,
-            units.amount(was.figure.value, was.unit),
-            units.amount(new.figure.value, new.unit),
-            units.ratio(_change(was, new)),
-            units.ratio(_change(was, new) / drift[key(new)]) if key(new) in drift else "",
+            formats.amount(was.figure.value, was.unit),
+            formats.amount(new.figure.value, new.unit),
+            formats.ratio(_change(was, new)),
+            formats.ratio(_change(was, new) / drift[key(new)]) if key(new) in drift else "",
             _verdict(was, new),
         ]
         for was, new in pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import NamedTuple
 
-from . import machine, tables, units
+from . import formats, machine, tables
 from .providers import AA, BASELINE, ONE_THREAD, TWICE
 from .run import key
 from .schema import Report, Row
@@ -249,7 +249,7 @@ def _spread(ratios: Iterable[float | None]) -> str:
     there = [ratio for ratio in ratios if ratio]
     if not there:
         return "–"
-    mean = units.ratio(geometric_mean(there))
+    mean = formats.ratio(geometric_mean(there))
     return mean if len(there) == 1 else f"{mean} ({min(there):.2f} to {max(there):.2f})"
 
 
@@ -260,7 +260,7 @@ def _line(case: Case) -> list[str]:
     how = next(took, ours.provider.removeprefix("seqcells "))
 
     def amount(row: Row | None) -> str:
-        return units.amount(row.figure.value, row.unit) if row else "–"
+        return formats.amount(row.figure.value, row.unit) if row else "–"
 
     return [
         label(ours.suite, ours.load),
@@ -269,8 +269,8 @@ def _line(case: Case) -> list[str]:
         f"{ours.batch} × {ours.hidden} × {ours.steps}",
         amount(case.baseline),
         f"{amount(ours)} ({how})",
-        ("~ " if case.doubtful else "") + units.ratio(ours.ratio),
+        ("~ " if case.doubtful else "") + formats.ratio(ours.ratio),
         f"{case.rival.provider} {amount(case.rival)}" if case.rival else "–",
-        units.ratio(case.to_rival),
-        units.ratio(ours.distance),
+        formats.ratio(case.to_rival),
+        formats.ratio(ours.distance),
     ]

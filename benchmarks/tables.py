@@ -3,7 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 
-from . import machine, units
+from . import formats, machine
 from .run import key
 from .schema import Report, Row
 from .suites import SUITES, label
@@ -64,7 +64,7 @@ def notes(report: Report, most: int | None = None) -> list[str]:
     lines = list(report.notes)
     for reason, group in groupby(report.left_out, lambda left: left.reason):
         left = list(group)
-        takes = [f" (about {units.seconds(each.seconds)})" if each.seconds is not None else "" for each in left]
+        takes = [f" (about {formats.seconds(each.seconds)})" if each.seconds is not None else "" for each in left]
         shown = [f"{each.case}{time}" for each, time in zip(left, takes, strict=True)][:most]
         lines.append(f"{reason}; left out {len(left)}: {', '.join(shown)}{', …' * (len(shown) < len(left))}")
     return lines
@@ -95,20 +95,23 @@ def _columns(case: list[Row]) -> list[Column]:
     """The columns of a case's table."""
     loaded = bool(SUITES[case[0].suite].loads)
     timed: list[Column] = [
-        ("mean" if loaded else "median", lambda row: units.amount(row.figure.value, row.unit)),
-        ("p20–p80", lambda row: " – ".join(units.amount(p, row.unit) for p in (row.figure.p20, row.figure.p80))),
-        ("× torch.nn", lambda row: units.ratio(row.ratio)),
-        ("× best rival", lambda row: units.ratio(row.ratio_to_rival)),
+        ("mean" if loaded else "median", lambda row: formats.amount(row.figure.value, row.unit)),
+        (
+            "p20–p80",
+            lambda row: " – ".join(formats.amount(p, row.unit) for p in (row.figure.p20, row.figure.p80)),
+        ),
+        ("× torch.nn", lambda row: formats.ratio(row.ratio)),
+        ("× best rival", lambda row: formats.ratio(row.ratio_to_rival)),
     ]
     if loaded:
         timed += [
-            ("× one thread", lambda row: units.ratio(row.to_one_thread)),
+            ("× one thread", lambda row: formats.ratio(row.to_one_thread)),
             ("of unloaded", lambda row: "" if row.kept is None else f"{row.kept:.0%}"),
         ]
     else:
         timed += [
-            ("roofline", lambda row: units.seconds(row.roofline.seconds) if row.roofline else ""),
-            ("÷ roofline", lambda row: units.ratio(row.distance)),
+            ("roofline", lambda row: formats.seconds(row.roofline.seconds) if row.roofline else ""),
+            ("÷ roofline", lambda row: formats.ratio(row.distance)),
         ]
     columns = [("provider", lambda row: row.provider), *((name, _if_timed(cell)) for name, cell in timed)]
     columns += [
@@ -116,7 +119,9 @@ def _columns(case: list[Row]) -> list[Column]:
         ("remarks", lambda row: "; ".join(row.notes) if row.figure else f"{row.status}: {row.reason}"),
     ]
     if any(row.graph for row in case):
-        columns.append(("CUDA graph", _if_timed(lambda row: units.amount(row.graph.median, "s") if row.graph else "–")))
+        columns.append(
+            ("CUDA graph", _if_timed(lambda row: formats.amount(row.graph.median, "s") if row.graph else "–"))
+        )
     return columns
 
 

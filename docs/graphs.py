@@ -50,7 +50,7 @@ def step_graph(cell: Any, which: str) -> Picture:
     has named are boxes; what lies between them is written out in the boxes' words, as are most of the leaves."""
     from seqcells.derive.derivation import derive
     from seqcells.derive.expressions import Product, reachable
-    from seqcells.derive.transformed import for_engines
+    from seqcells.derive.transformed_cells import for_engines
 
     program = getattr(derive(for_engines(cell)), which)
     blocks = {"hh": cell.recurrent_gates, **cell.products}

@@ -19,12 +19,12 @@ from torch.autograd.gradcheck import GradcheckError
 
 from . import cells, selftest, tune
 from .backends import BACKENDS
+from .cell_argument import SPELLING, cell_named, place_of
 from .cells import Cell
-from .commands import SPELLING, cell_named, place_of
 from .derive.derivation import derive
 from .derive.expressions import DerivationError, Expression, Product
 from .derive.program import Program
-from .derive.transformed import for_engines
+from .derive.transformed_cells import for_engines
 from .modules.layers import GRU, LSTM, RNN
 from .modules.recurrent_layer import RecurrentLayer
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from .cell_argument import SPELLING, cell_named
 from .cells import Cell
-from .commands import SPELLING, cell_named
 from .derive.expressions import DerivationError
-from .derive.keeping import keeping
-from .derive.transformed import for_engines, transformed
+from .derive.named_values import keeping
+from .derive.transformed_cells import for_engines, transformed
 from .kernels import cpu, triton
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -49,11 +49,11 @@ def made(cell: type[Cell], target: str, dtype: str, kept: tuple[str, ...] = ()) 
 def _printed(cell: type[Cell], kept: tuple[str, ...]) -> str:
     if not triton.INSTALLED:
         raise RuntimeError("triton is not installed")
-    from .kernels.triton.host import printed  # it imports triton
+    from .kernels.triton.host import printed_kernels  # it imports triton
 
-    if not printed.runs(cell, kept):
+    if not printed_kernels.runs(cell, kept):
         return "the package has them; Triton compiles at first use"
-    why_not = printed.why_not(cell, kept)
+    why_not = printed_kernels.why_not(cell, kept)
     if why_not:
         raise RuntimeError(why_not)
     return "printed; Triton compiles at first use"

@@ -21,10 +21,10 @@ from .backends import torch_ops
 from .call import choose, run
 from .call.describe import call_of
 from .cells import Cell
-from .derive.transformed import for_engines
+from .derive.transformed_cells import for_engines
 from .request import checks, precision
 from .request.boundaries import valid_steps
-from .request.kept import by_layer, by_name, values
+from .request.keep_argument import by_layer, by_name, values
 from .request.recurrence import Recurrence
 from .request.streams import NONE, Layout, check_known, check_names, laid_out, of_paths, of_rows, without_padding
 from .request.weights import Weights
@@ -32,7 +32,7 @@ from .request.weights import Weights
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
 
-    from .request.kept import Names
+    from .request.keep_argument import Names
 
     class _Given(TypedDict, total=False):
         streams: Mapping[str, Tensor]
@@ -117,7 +117,7 @@ def layers(
         streams: further inputs of the cell by name, in the axes that the cell declares, also with ``batch_first``:
             (T, N, ·) for "TB…". All layers and directions share them, unless one more axis comes first,
             (L·D, T, N, ·).
-        keep: names of values that are also returned for all steps, see `seqcells.request.kept`. Default: none.
+        keep: names of values that are also returned for all steps, see `seqcells.request.keep_argument`. Default: none.
         backend: see `seqcells.call.choose`. Default: ``"auto"``
 
     Returns:

@@ -74,10 +74,10 @@ def _compiling() -> list[str]:
 def _printing() -> list[str]:
     if triton.why_not_available():
         return []
-    from .kernels.triton.host import printed  # this import needs triton
+    from .kernels.triton.host import printed_kernels  # this import needs triton
 
     return ["", "cells that the package has no Triton kernels for, which are printed at first use"] + [
-        f"  {line}" for line in printed.report()
+        f"  {line}" for line in printed_kernels.report()
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from modules import IN, N, T
 
-from seqcells.backends import chunk, torch_ops
+from seqcells.backends import cudnn_weights, torch_ops
 
 KINDS = {
     "LSTM": ("LSTM", {}),
@@ -46,10 +46,10 @@ def as_if_with_cudnn(monkeypatch):
         return all(tensor.device.type == "cpu" and tensor.dtype == tensors[0].dtype for tensor in tensors)
 
     monkeypatch.setattr(torch, "_cudnn_rnn_flatten_weight", flatten)
-    monkeypatch.setattr(chunk, "rnn", SimpleNamespace(get_cudnn_mode=lambda mode: mode))
-    monkeypatch.setattr(chunk, "on_cuda_with_cudnn", suits)
-    monkeypatch.setattr(chunk, "DEVICE", "cpu")
-    monkeypatch.setattr(chunk, "_layouts", {})
+    monkeypatch.setattr(cudnn_weights, "rnn", SimpleNamespace(get_cudnn_mode=lambda mode: mode))
+    monkeypatch.setattr(cudnn_weights, "on_cuda_with_cudnn", suits)
+    monkeypatch.setattr(cudnn_weights, "DEVICE", "cpu")
+    monkeypatch.setattr(cudnn_weights, "_layouts", {})
     return asked
 
 

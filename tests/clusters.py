@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from seqcells.kernels.cuda import division
-from seqcells.kernels.triton.host import products
+from seqcells.kernels.triton.host import gemm
 from seqcells.kernels.triton.plans import cluster
 
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -24,10 +24,8 @@ def folder():
     """Where emulated kernels are built: the headers, with the tests' machine in place of the GPU's."""
     made = TemporaryDirectory(prefix="seqcells-clusters-")
     root = Path(made.name)
-    shutil.copytree(
-        KERNELS / "cuda", root / "cuda", ignore=shutil.ignore_patterns("*.py", "machine.cuh", "__pycache__")
-    )
-    shutil.copy(Path(__file__).parent / "emulated" / "machine.cuh", root / "cuda")
+    shutil.copytree(KERNELS / "cuda", root / "cuda", ignore=shutil.ignore_patterns("*.py", "ptx.cuh", "__pycache__"))
+    shutil.copy(Path(__file__).parent / "emulated" / "ptx.cuh", root / "cuda")
     (root / "cpu").mkdir()
     shutil.copy(KERNELS / "cpu" / "pass.h", root / "cpu")
     return made, root / "cuda"
@@ -79,7 +77,7 @@ def emulated(seed=0, broken="", forced=None):
         patch.setattr(cluster, "why_not_on", lambda device: None)
         patch.setattr(cluster, "device_of", lambda shape: division.Device(227 << 10, (132, 66, 31, 15, 7)))
         patch.setattr(cluster.precision, "mode", lambda dtype: "tf32" if dtype.itemsize == 4 else "ieee")
-        patch.setattr(products, "IN_FLOAT64", True)  # a CPU has no product of half-precision numbers with a float32 sum
+        patch.setattr(gemm, "IN_FLOAT64", True)  # a CPU has no product of half-precision numbers with a float32 sum
         if forced:
             patch.setattr(division, "_choices", lambda *_: [forced])
         for each in (cluster._division, cluster._kernel):

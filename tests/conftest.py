@@ -18,7 +18,7 @@ from support import DEVICES, backends
 
 from seqcells import cells
 from seqcells.backends import BACKENDS
-from seqcells.derive.transformed import transformed
+from seqcells.derive.transformed_cells import transformed
 from seqcells.kernels import cpu, triton
 from seqcells.measured import estimates
 from seqcells.system import machine

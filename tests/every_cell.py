@@ -8,7 +8,7 @@ from programs import SIZES, B, H, T, loop
 import seqcells
 from seqcells import cells
 from seqcells.cells import REGISTRY
-from seqcells.derive.keeping import sizes_of
+from seqcells.derive.named_values import sizes_of
 
 OWN, OPTIONS = every(), {"P": 4, "S": 7, "K": 2}
 LAYERS, MODULES = {}, {}

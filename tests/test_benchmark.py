@@ -14,17 +14,17 @@ from support import own_signal_stack
 from benchmarks import case as cases
 from benchmarks import (
     compare,
+    formats,
     machine,
     parity,
     plots,
     report,
     result_files,
+    rival_wheels,
     rooflines,
     run,
     schema,
     tables,
-    units,
-    wheels,
 )
 from benchmarks.case import Case
 from benchmarks.providers import AA, BASELINE, ONE_THREAD, PROVIDERS, TWICE, Prepared, Provider
@@ -378,8 +378,13 @@ def test_the_grid_barrier_in_tritons_interpreter() -> None:
 
 
 def test_units() -> None:
-    assert [units.seconds(s) for s in (1.5, 0.0123, 4.5e-6, 1e-8)] == ["1.50 s", "12.3 ms", "4.50 µs", "10.0 ns"]
-    assert [units.size(b) for b in (12, 4096, 5e6, 2e9)] == ["12 B", "4.10 kB", "5.00 MB", "2.00 GB"]
+    assert [formats.seconds(s) for s in (1.5, 0.0123, 4.5e-6, 1e-8)] == [
+        "1.50 s",
+        "12.3 ms",
+        "4.50 µs",
+        "10.0 ns",
+    ]
+    assert [formats.size(b) for b in (12, 4096, 5e6, 2e9)] == ["12 B", "4.10 kB", "5.00 MB", "2.00 GB"]
 
 
 def test_a_folder_of_wheels(tmp_path: Path) -> None:
@@ -389,11 +394,11 @@ def test_a_folder_of_wheels(tmp_path: Path) -> None:
         archive.writestr("rival_of_ours.py", "speed = 1")
     before = list(sys.path)
     try:
-        assert wheels.use(tmp_path) == ["rival-1.0-py3-none-any.whl"]
+        assert rival_wheels.use(tmp_path) == ["rival-1.0-py3-none-any.whl"]
         import rival_of_ours
 
         assert rival_of_ours.speed == 1
     finally:
         sys.path[:] = before
     with pytest.raises(SystemExit):
-        wheels.use(tmp_path / "nothing")
+        rival_wheels.use(tmp_path / "nothing")

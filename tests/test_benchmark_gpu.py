@@ -14,7 +14,7 @@ from session_rows import LATE, OURS, only, report, row
 
 from benchmarks import run, schema
 from benchmarks.case import Case
-from benchmarks.gpu import cases, children, merge, session, stages, suite, timed
+from benchmarks.gpu import cases, children, merge, pytest_runs, session, stages, time_cases
 from benchmarks.providers import AA, BASELINE
 from benchmarks.schema import Report, Row
 from benchmarks.timing import Outcome
@@ -141,11 +141,11 @@ class Drifting:
 
 
 def test_a_case_comes_again_until_torch_nn_agrees_with_itself(monkeypatch):
-    monkeypatch.setattr(timed, "Events", Drifting)
+    monkeypatch.setattr(time_cases, "Events", Drifting)
     monkeypatch.setattr(Drifting, "seen", {})
     planned = cases.planned(rehearsal=False)
     chosen = [k for k, case in enumerate(planned) if case.suite_name == "sequence"][:4]
-    events = list(timed.timed(chosen, 1e6, "commit", rehearsal=False, graphs=False))
+    events = list(time_cases.timed(chosen, 1e6, "commit", rehearsal=False, graphs=False))
     begun = [event["begin"] for event in events if "begin" in event]
     lstm = [k for k in chosen if planned[k].cell_name == "lstm"]
     assert lstm and begun == chosen + lstm + lstm  # after all other cases
@@ -267,7 +267,7 @@ FAILED tests/test_a.py::test_two[x-y z] - assert 1 == 2
 
 
 def heard(text: str, code: int | None) -> tuple[schema.TestFile, list[str]]:
-    outcomes = suite.Outcomes("tests/test_a.py", "commit")
+    outcomes = pytest_runs.Outcomes("tests/test_a.py", "commit")
     told = [name for line in text.splitlines() if (name := outcomes.hear(line))]
     return outcomes.end(code, 2.0), told
 
@@ -299,6 +299,6 @@ def test_files_that_failed_come_first_and_those_that_are_through_not_again():
         "tests/test_cells.py": schema.TestFile("another", 50.0, passed=3),
         "tests/test_cache.py": schema.TestFile("another", 5.0, failed=["tests/test_cache.py::test_a"]),
     }
-    found = suite.files(False, known, "commit")
+    found = pytest_runs.files(False, known, "commit")
     assert found[:3] == ["tests/test_cache.py", "tests/test_cells.py", "tests/test_ops.py"]
     assert "tests/test_cpu.py" not in found and "tests/test_triton_cuda.py" in found

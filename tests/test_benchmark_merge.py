@@ -136,7 +136,7 @@ def fingerprints(sources: list[tuple[str, str, int]], folder: Path) -> list[str]
     import triton
     from triton.compiler import ASTSource
 
-    from benchmarks.gpu.code import fingerprint
+    from benchmarks.gpu.code_digest import fingerprint
     from benchmarks.resources.launches import TARGETS
 
     found = []
@@ -171,20 +171,20 @@ def test_a_new_name_changes_no_code_and_another_constant_does(tmp_path, monkeypa
 
 def test_code_is_of_the_libraries_too():
     """The code of torch.nn's rows is the libraries alone."""
-    from benchmarks.gpu import code
+    from benchmarks.gpu import code_digest
     from benchmarks.providers import PROVIDERS
 
     case = Case("sequence", "lstm", Shape(2, 4, 3))
 
     def code_of(name):
-        provider = code.Watched(PROVIDERS[name])
+        provider = code_digest.Watched(PROVIDERS[name])
         provider.prepare(case, case.weights(), case.inputs(case.weights()))
         return provider.code
 
     first = code_of(BASELINE)
     assert first == code_of(AA)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(code, "libraries", lambda *_: {"torch": "another"})
+        patch.setattr(code_digest, "libraries", lambda *_: {"torch": "another"})
         assert code_of(BASELINE) != first
 
 

@@ -13,9 +13,9 @@ from seqcells.call import run
 from seqcells.cells import REGISTRY, Cell
 from seqcells.cells.activations import sigmoid, tanh
 from seqcells.derive.one_stage import one_stage
-from seqcells.derive.print import triton
 from seqcells.derive.print_loop import cpp_cells
-from seqcells.derive.transformed import cell_of
+from seqcells.derive.print_one_stage import triton
+from seqcells.derive.transformed_cells import cell_of
 from seqcells.request.recurrence import Recurrence
 from seqcells.request.weights import Weights
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import seqcells
-from seqcells.backends import chunk
+from seqcells.backends import cudnn_weights
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_chunk_of_another_process_stays_where_it_is(asked):
     """This process does not know the chunk's layout yet."""
     module = make(seqcells, "GRU", {})
     addresses = [p.data_ptr() for p in module.parameters()]
-    chunk._layouts.clear()
+    cudnn_weights._layouts.clear()
     module.flatten_parameters()
     assert [p.data_ptr() for p in module.parameters()] == addresses and len(asked) == 2
 

@@ -26,7 +26,7 @@ from seqcells.cells import Cell, units
 from seqcells.cells.activations import tanh
 from seqcells.kernels.cuda import division, driver, nvrtc, source
 from seqcells.kernels.cuda.division import Device, Wanted
-from seqcells.kernels.cuda.kernels import EMPTY
+from seqcells.kernels.cuda.kernel_cache import EMPTY
 from seqcells.kernels.cuda.source import Given, How
 from seqcells.kernels.triton.plans import cluster
 from seqcells.kernels.triton.plans.shape import Shape

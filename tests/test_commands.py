@@ -9,7 +9,7 @@ import torch
 from support import needs_compiler
 
 import seqcells
-from seqcells import cells, check, commands, compile, selftest
+from seqcells import cell_argument, cells, check, compile, selftest
 from seqcells.cells import REGISTRY
 
 MINE = """
@@ -49,13 +49,13 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_a_cell_is_found_by_its_module(mine):
-    found = commands.cell_named("cells_of_mine:Leaky")
+    found = cell_argument.cell_named("cells_of_mine:Leaky")
     assert found.name == "leaky_of_commands"
-    assert commands.cell_named("cells_of_mine:LeakyLayer") is found
-    assert commands.cell_named("cells_of_mine:Leaky[rate=0.25]").options == {"rate": 0.25}
-    assert commands.cell_named("seqcells:GRU") is cells.GRU
-    assert commands.cell_named("seqcells.cells:LEM") is cells.LEM
-    assert commands.place_of(found) == "cells_of_mine.py:10"
+    assert cell_argument.cell_named("cells_of_mine:LeakyLayer") is found
+    assert cell_argument.cell_named("cells_of_mine:Leaky[rate=0.25]").options == {"rate": 0.25}
+    assert cell_argument.cell_named("seqcells:GRU") is cells.GRU
+    assert cell_argument.cell_named("seqcells.cells:LEM") is cells.LEM
+    assert cell_argument.place_of(found) == "cells_of_mine.py:10"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_cell_is_found_by_its_module(mine):
 )
 def test_what_is_no_cell_is_told(mine, spelled, words):
     with pytest.raises(argparse.ArgumentTypeError, match=words):
-        commands.cell_named(spelled)
+        cell_argument.cell_named(spelled)
 
 
 @needs_compiler

@@ -15,7 +15,7 @@ from support import needs_compiler
 import seqcells
 from seqcells import cells
 from seqcells.cells.activations import sigmoid, tanh
-from seqcells.derive import build
+from seqcells.derive import kernel_cache
 from seqcells.kernels import cpu
 
 if not cpu.why_not_available():
@@ -52,7 +52,12 @@ def forgotten(monkeypatch, tmp_path):
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "cache"))
 
     def forget():
-        for each in (compiled._passes_or_reason, compiled._systems_compiler, compiled._version, build._own_folder):
+        for each in (
+            compiled._passes_or_reason,
+            compiled._systems_compiler,
+            compiled._version,
+            kernel_cache._own_folder,
+        ):
             each.cache_clear()
 
     forget()

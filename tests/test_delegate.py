@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqcells
 from seqcells import functional
-from seqcells.backends import BACKENDS, torch_ops, trial
+from seqcells.backends import BACKENDS, torch_ops, torch_trial
 from seqcells.call.describe import EXPANDED
 from seqcells.kernels import cpu
 
@@ -33,9 +33,9 @@ def failing(monkeypatch):
         return layers(input, *rest)
 
     monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lstm, step))
-    trial._failure.cache_clear()
+    torch_trial._failure.cache_clear()
     yield asked
-    trial._failure.cache_clear()
+    torch_trial._failure.cache_clear()
 
 
 def packed(*lengths):

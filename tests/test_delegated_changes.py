@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
 
 import seqcells
-from seqcells.backends import BACKENDS, torch_ops, trial
+from seqcells.backends import BACKENDS, torch_ops, torch_trial
 from seqcells.kernels import cpu
 from seqcells.measured import estimates
 from seqcells.measured.table import Point, Table
@@ -294,7 +294,7 @@ def test_torchs_switch_for_one_dnn_counts_at_once(monkeypatch, tables):
     gone = BACKENDS["cpu"]._replace(why_not_available=lambda: "not built")
     monkeypatch.setitem(BACKENDS, "cpu", gone)
     monkeypatch.setitem(torch_ops.OPERATORS, "lstm", (lstm, step))
-    trial._failure.cache_clear()
+    torch_trial._failure.cache_clear()
     module = seqcells.LSTM(IN, H, dtype=torch.bfloat16)
     try:
         with torch.no_grad():
@@ -305,7 +305,7 @@ def test_torchs_switch_for_one_dnn_counts_at_once(monkeypatch, tables):
                         assert module(example(module))[0].isfinite().all()
                     assert enabled or module._prepared.has(gradients=False)
     finally:
-        trial._failure.cache_clear()
+        torch_trial._failure.cache_clear()
 
 
 def test_without_one_dnn_numbers_are_torch_nns():

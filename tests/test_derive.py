@@ -13,8 +13,8 @@ from seqcells.cells.activations import ACTIVATIONS, Activation, maximum, sigmoid
 from seqcells.derive.__main__ import printed
 from seqcells.derive.expressions import DerivationError
 from seqcells.derive.one_stage import one_stage
-from seqcells.derive.print import triton
 from seqcells.derive.print_loop import cpp_cells
+from seqcells.derive.print_one_stage import triton
 
 N = 37
 RESULTS = "n", "dx", "dr", "ds", "dp"
@@ -207,4 +207,4 @@ def test_names_that_a_language_keeps_to_itself():
 def test_importing_the_package_derives_nothing():
     code = "import sys, seqcells; print([m for m in sys.modules if m.startswith('seqcells.derive.') or m == 'triton'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "['seqcells.derive.transformed']\n"
+    assert done.stdout == "['seqcells.derive.transformed_cells']\n"

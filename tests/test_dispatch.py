@@ -9,7 +9,7 @@ import seqcells
 from seqcells import functional
 from seqcells.backends import BACKENDS
 from seqcells.cells import REGISTRY
-from seqcells.derive.transformed import cell_of
+from seqcells.derive.transformed_cells import cell_of
 from seqcells.measured.table import Point, Table
 from seqcells.request.weights import Weights
 

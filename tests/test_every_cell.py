@@ -18,7 +18,7 @@ from seqcells.call import operators, run
 from seqcells.derive.derivation import derive
 from seqcells.derive.expressions import DerivationError
 from seqcells.derive.layout import layouts
-from seqcells.derive.transformed import for_engines
+from seqcells.derive.transformed_cells import for_engines
 from seqcells.request.recurrence import Recurrence
 
 __all__ = ["registered"]  # a fixture of every test

@@ -14,7 +14,7 @@ import seqcells
 from seqcells import cells, functional
 from seqcells.cells import Cell
 from seqcells.cells.activations import sigmoid, tanh
-from seqcells.derive.keeping import keeping
+from seqcells.derive.named_values import keeping
 
 LENGTHS = [T, 0, 2]
 sig = torch.sigmoid

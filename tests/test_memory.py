@@ -15,7 +15,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs Triton's interpreter", allow_module_level=True)
 
 import seqcells
-from seqcells.kernels.triton.host import configurations, gradients, launch, products, recomputed
+from seqcells.kernels.triton.host import configurations, gemm, gradients, launch, recompute_window
 from seqcells.kernels.triton.plans import stepwise
 
 T, B, H = 512, 16, 64
@@ -33,9 +33,9 @@ def without_kernels(monkeypatch):
     allocates memory for bfloat16."""
     monkeypatch.setattr(launch.Launch, "__call__", lambda self, start, stop: None)
     monkeypatch.setattr(launch.Repeated, "__call__", lambda self, values: None)
-    for module in (products, stepwise, recomputed, gradients):
+    for module in (gemm, stepwise, recompute_window, gradients):
         monkeypatch.setattr(module, "multiply", lambda a, b, out: out.zero_())
-    monkeypatch.setattr(products, "IN_FLOAT64", False)
+    monkeypatch.setattr(gemm, "IN_FLOAT64", False)
     with torch.backends.mkldnn.flags(enabled=False):
         yield
 

@@ -13,7 +13,7 @@ from seqcells import cells, functional
 from seqcells.call.graph_cells import program
 from seqcells.cells import REGISTRY, Cell, units
 from seqcells.cells.activations import relu, tanh
-from seqcells.derive.transformed import cell_of
+from seqcells.derive.transformed_cells import cell_of
 from seqcells.request.weights import Weights
 
 EchoState = LAYERS["echo_state"]

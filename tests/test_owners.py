@@ -323,7 +323,7 @@ def test_owners_with_a_reduction_of_their_own():
 
 
 def test_owners_change_with_their_layers_while_an_example_is_timed(monkeypatch):
-    monkeypatch.setattr("seqcells.io.timing.BUDGET", 0.0)
+    monkeypatch.setattr("seqcells.io.swap_timing.BUDGET", 0.0)
     owner = nn.Sequential(RecurrentActorCriticPolicy())
     seen = set()
     owner[0].register_forward_pre_hook(lambda module, given: seen.add((type(module), type(module.lstm_actor))))

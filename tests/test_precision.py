@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 import seqcells
 from seqcells.kernels.triton import interpreted
 from seqcells.kernels.triton.device import tiles
-from seqcells.kernels.triton.host import precision, products
+from seqcells.kernels.triton.host import gemm, precision
 
 KERNELS = Path(seqcells.__file__).parents[1] / "kernels" / "triton"
 BACKENDS = torch.backends
@@ -154,7 +154,7 @@ def test_the_projection_of_the_input_too(mode, monkeypatch):
     monkeypatch.setattr(precision, "obeyed_by_torch", lambda mode: seen.append(mode) or real(mode))
     BACKENDS.cudnn.rnn.fp32_precision = mode
     input, weight, bias = torch.randn(3, 2, 4), torch.randn(5, 4), torch.randn(5)
-    torch.testing.assert_close(products.linear(input, weight, bias), torch.nn.functional.linear(input, weight, bias))
+    torch.testing.assert_close(gemm.linear(input, weight, bias), torch.nn.functional.linear(input, weight, bias))
     assert seen == [mode] and matmul() == "none"
 
 

@@ -32,7 +32,7 @@ def run(module, x, states, options):
 @pytest.mark.parametrize(("backend", "name", "proj_size"), CASES)
 def test_gradients_and_memory(backend, name, proj_size, boundaries, window, device, monkeypatch):
     from seqcells.kernels.triton.device.cells import CELLS
-    from seqcells.kernels.triton.host import recomputed
+    from seqcells.kernels.triton.host import recompute_window
 
     like = {"dtype": torch.float64, "device": device}
     module = layer(name, 4, H, backend=backend, bidirectional=True, **({"proj_size": proj_size} if proj_size else {}))
@@ -43,7 +43,7 @@ def test_gradients_and_memory(backend, name, proj_size, boundaries, window, devi
     if boundaries:
         options["lengths"] = torch.tensor([3, 0, T], device=device)
         options["reset"] = (torch.arange(T * B, device=device).view(T, B) % 4 == 1).bool()
-    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: window)
+    monkeypatch.setattr(recompute_window, "steps_at_once", lambda q, values: window)
 
     saved, kept = run(module, x, states, options)
     with seqcells.settings(recompute=True):

@@ -17,7 +17,7 @@ from written_out import IN, LAYERS, H, N, T, in_registry
 
 import seqcells
 from seqcells import cells
-from seqcells.derive.transformed import cell_of, transformed
+from seqcells.derive.transformed_cells import cell_of, transformed
 
 P, SEED = 2, 11
 sig = torch.sigmoid

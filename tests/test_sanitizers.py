@@ -16,7 +16,7 @@ from support import heavy_if
 
 from seqcells import cells
 from seqcells.derive.print_loop import cpp_cells
-from seqcells.derive.transformed import transformed
+from seqcells.derive.transformed_cells import transformed
 from seqcells.kernels import cpu
 
 SOURCES = Path(__file__).parent / "sanitize"

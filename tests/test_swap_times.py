@@ -51,7 +51,7 @@ EXAMPLES = {
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr("seqcells.io.timing.BUDGET", 0.0)
+    monkeypatch.setattr("seqcells.io.swap_timing.BUDGET", 0.0)
 
 
 @pytest.mark.parametrize("form", EXAMPLES)
@@ -82,7 +82,7 @@ def test_times_are_told_and_nothing_else_changes(form, short):
 def test_the_layers_time_is_its_own():
     """By a clock that only the layers advance: 3 s a call as torch.nn's layer, 1 s as ours. A run of the model has two
     calls."""
-    from seqcells.io import timing
+    from seqcells.io import swap_timing
 
     now = [0.0]
 
@@ -97,7 +97,7 @@ def test_the_layers_time_is_its_own():
         return forward
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing.time, "perf_counter", lambda: now[0])
+        patch.setattr(swap_timing.time, "perf_counter", lambda: now[0])
         patch.setattr(seqcells.modules.recurrent_layer.RecurrentLayer, "forward", ticking(old[0], 1.0))
         patch.setattr(nn.LSTM, "forward", ticking(old[1], 3.0))
         report = seqcells.swap(model, example=torch.zeros(1, 1, 2))

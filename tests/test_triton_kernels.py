@@ -21,7 +21,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 
-from seqcells.kernels.triton.host import configurations, precision, products, recomputed  # noqa: E402
+from seqcells.kernels.triton.host import configurations, gemm, precision, recompute_window  # noqa: E402
 from seqcells.kernels.triton.plans import fused_step, plan, single_launch, single_step, stepwise  # noqa: E402
 from seqcells.kernels.triton.plans.shape import Shape  # noqa: E402
 
@@ -109,7 +109,7 @@ def test_more_tiles_than_one(chosen):
 @pytest.mark.parametrize("ways", ("forwards", "backwards", "both"))
 @pytest.mark.parametrize("name", [name for name, cell in REGISTRY.items() if cell.projection])
 def test_projected(name, ways, recompute, monkeypatch):
-    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: 1)
+    monkeypatch.setattr(recompute_window, "steps_at_once", lambda q, values: 1)
     q = problem(name, torch.float32, 2 if ways == "both" else 1, hidden=21, proj_size=9)
     with seqcells.settings(recompute=recompute):
         check(q._replace(reverse=ways == "backwards"), "stepwise")
@@ -120,7 +120,7 @@ def test_projected(name, ways, recompute, monkeypatch):
 def test_recomputed_some_steps_at_once(ways, steps_at_once, monkeypatch):
     q = problem("gru", torch.float32, 2 if ways == "both" else 1, hidden=21, steps=5)
     q = q._replace(reverse=ways == "backwards")
-    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, steps_at_once))
+    monkeypatch.setattr(recompute_window, "steps_at_once", lambda q, values: min(q.steps, steps_at_once))
     with seqcells.settings(recompute=True):
         check(q, "stepwise")
 
@@ -170,7 +170,7 @@ def test_products_are_made_under_the_mode_of_recurrent_layers(chosen, monkeypatc
 
         return watching
 
-    for module, name in ((stepwise, "multiply"), (products, "multiply"), (torch, "tensordot")):
+    for module, name in ((stepwise, "multiply"), (gemm, "multiply"), (torch, "tensordot")):
         monkeypatch.setattr(module, name, watched(getattr(module, name)))
     before = switch.fp32_precision
     q = problem("gru", torch.float32, hidden=5, steps=1 if chosen == "single step" else STEPS)

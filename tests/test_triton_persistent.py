@@ -179,9 +179,9 @@ def test_weights_in_shared_memory(name, flags, divided):
 @pytest.fixture
 def recomputing(monkeypatch):
     """Inside, backward recomputes the cells' values, for three steps at a time."""
-    from seqcells.kernels.triton.host import recomputed
+    from seqcells.kernels.triton.host import recompute_window
 
-    monkeypatch.setattr(recomputed, "steps_at_once", lambda q, values: min(q.steps, 3))
+    monkeypatch.setattr(recompute_window, "steps_at_once", lambda q, values: min(q.steps, 3))
     return seqcells.settings(recompute=True)
 
 

@@ -16,8 +16,8 @@ from seqcells.backends import why_not_for
 from seqcells.call import choose
 from seqcells.cells import Cell, units
 from seqcells.cells.activations import sigmoid, tanh, where
-from seqcells.derive import build
-from seqcells.derive.keeping import named_values
+from seqcells.derive import kernel_cache
+from seqcells.derive.named_values import named_values
 from seqcells.request.call import Call
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -27,7 +27,7 @@ here = pytest.mark.skipif(not INTERPRETED, reason="runs in the child process")
 if INTERPRETED:
     import concurrent_programs
 
-    from seqcells.kernels.triton.host import printed
+    from seqcells.kernels.triton.host import printed_kernels
     from seqcells.kernels.triton.plans import staged_stepwise
 
 __all__ = ["divided"]  # a fixture
@@ -101,9 +101,9 @@ def forgotten(monkeypatch, tmp_path):
     monkeypatch.delenv("SEQCELLS_COMPILE", raising=False)
 
     def forget():
-        build._own_folder.cache_clear()
+        kernel_cache._own_folder.cache_clear()
         if INTERPRETED:
-            printed._passes_or_reason.cache_clear()
+            printed_kernels._passes_or_reason.cache_clear()
 
     forget()
     yield forget
@@ -250,24 +250,24 @@ def test_a_class_that_is_defined_again_has_kernels_of_its_own():
 @here
 def test_printed_once(forgotten):
     """One file, named by the hash of its text. Without the call no file is made; with the file nothing is written."""
-    assert printed.why_not(Rows) is None
+    assert printed_kernels.why_not(Rows) is None
     (path,) = files()
     assert (
-        path.stem == build.key(path.read_text())
-        and Path(printed.passes(Rows).forward.function.fn.__code__.co_filename) == path
+        path.stem == kernel_cache.key(path.read_text())
+        and Path(printed_kernels.passes(Rows).forward.function.fn.__code__.co_filename) == path
     )
     before = path.stat()
     forgotten()
-    assert printed.why_not(Rows) is None and files() == [path]
+    assert printed_kernels.why_not(Rows) is None and files() == [path]
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert printed.report() == [f"kept in {path.parent}: 1 printed cells"]
+    assert printed_kernels.report() == [f"kept in {path.parent}: 1 printed cells"]
 
 
 @here
 def test_where_the_cache_cannot_be_written_kernels_are_the_processs_own(monkeypatch, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEQCELLS_CACHE", str(tmp_path / "file"))  # a file, because root may write to any folder
-    assert printed.why_not(Rows) is None
+    assert printed_kernels.why_not(Rows) is None
     assert "set SEQCELLS_CACHE to a folder" in capfd.readouterr().err
 
 
@@ -276,7 +276,7 @@ def test_never(monkeypatch):
     """Kernels of the package still run; kernels that were printed before do not."""
     monkeypatch.setenv("SEQCELLS_COMPILE", "never")
     words = "no kernels have been derived for the rows_of_the_tests cell, and SEQCELLS_COMPILE=never"
-    assert printed.why_not(Rows) == words and printed.why_not(cells.MGU) is None and files() == []
+    assert printed_kernels.why_not(Rows) == words and printed_kernels.why_not(cells.MGU) is None and files() == []
     with pytest.raises(RuntimeError, match=f"backend='triton' cannot run this call: {words}"):
         layer(Rows, "triton")(torch.zeros(T, B, IN, dtype=torch.float64))
 
@@ -317,7 +317,7 @@ class Twin(Cell):
 @here
 def test_a_twin_of_a_cell_of_the_package_has_its_kernels():
     """To the same bits, by plans of one stage."""
-    assert printed.of_one_stage(Twin) == "gru" and printed.of_one_stage(cells.MGU) is None
+    assert printed_kernels.of_one_stage(Twin) == "gru" and printed_kernels.of_one_stage(cells.MGU) is None
     layer, _ = seqcells.define(Twin)
     twin, gru = (kind(IN, H, backend="triton", dtype=torch.float64) for kind in (layer, seqcells.GRU))
     twin.load_state_dict(gru.state_dict())

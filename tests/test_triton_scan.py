@@ -15,7 +15,7 @@ from seqcells import cells
 from seqcells.call import run
 from seqcells.cells import LIBRARY, Cell, units
 from seqcells.cells.activations import where
-from seqcells.derive.linear import why_not_linear
+from seqcells.derive.linear_in_state import why_not_linear
 from seqcells.request.recurrence import Recurrence
 from seqcells.request.weights import Weights
 
@@ -237,7 +237,7 @@ def test_the_kernel_compiles_without_a_gpu(architecture):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from seqcells.kernels.triton.device.carry import carry
+    from seqcells.kernels.triton.device.scan_carry import carry
 
     numbers = dict.fromkeys(("gain", "end", "first", "starts", "last"), "*fp32")
     signature = numbers | {"cut": "*i1"} | dict.fromkeys(("count", "size", "backwards"), "i32")

@@ -188,10 +188,10 @@ def test_the_same_bits_every_time(divided):
 @here
 def test_a_layer_that_does_not_wait_for_the_one_below_is_found_out(divided, monkeypatch):
     """The test of these tests: the programs of a layer wait for each other, but not for the layer below."""
-    from seqcells.kernels.triton.device import barrier, between
+    from seqcells.kernels.triton.device import barrier, wavefront
 
     passing = SimpleNamespace(arrive=barrier.arrive, wait=lambda counter, target, patience: patience)
-    monkeypatch.setattr(between, "barrier", passing)
+    monkeypatch.setattr(wavefront, "barrier", passing)
     with pytest.raises(AssertionError):
         check(stack("lstm"), [4, 4])
 

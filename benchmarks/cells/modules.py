@@ -13,7 +13,7 @@ from seqcells import cells
 from seqcells.cells import BUILT_IN, LIBRARY, Cell
 
 from ..shapes import Shape
-from .theirs import THEIRS, Theirs
+from .torchrecurrent_cells import THEIRS, Theirs
 
 REFERENCE = "reference"
 """The rival of a cell that torchrecurrent does not have: our own loop of the cell's equations in torch."""

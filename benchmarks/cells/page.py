@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seqcells.cells import BUILT_IN, Cell
 from seqcells.derive.derivation import derive
-from seqcells.derive.transformed import for_engines
+from seqcells.derive.transformed_cells import for_engines
 
 from .. import machine
 from .modules import cell_named, every_name

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .. import machine, schema, tables, units
+from .. import formats, machine, schema, tables
 from ..suite_results import Record
 
 TARGETS = {1: 20.0, 8: 5.0, 32: 2.0}
@@ -73,5 +73,10 @@ def show(report: Report) -> None:
 def _line(row: Row) -> list[str]:
     aim = TARGETS.get(row.batch)
     short = "" if aim is None or row.ratio >= aim else f"{aim:.0f}×"
-    times = units.seconds(row.ours.median), row.backend, units.seconds(row.theirs.median), units.ratio(row.ratio)
-    return [row.cell, *times, short, units.ratio(row.to_lstm), f"{row.error:.0e}"]
+    times = (
+        formats.seconds(row.ours.median),
+        row.backend,
+        formats.seconds(row.theirs.median),
+        formats.ratio(row.ratio),
+    )
+    return [row.cell, *times, short, formats.ratio(row.to_lstm), f"{row.error:.0e}"]

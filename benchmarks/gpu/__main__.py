@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from .. import wheels
+from .. import rival_wheels
 from ..result_files import RESULTS
 from . import merge, tasks
 from .session import RESULT, Session, cores
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.rehearse and RESULTS.resolve() in (folder.resolve(), *folder.resolve().parents):
         top.error(f"a rehearsal does not belong in {RESULTS}")
     if options.wheels:
-        wheels.use(options.wheels)
+        rival_wheels.use(options.wheels)
         os.environ[tasks.WHEELS] = sys.path[-1]
     try:
         session = Session(folder, options.seconds, options.rehearse, options.cores, options.prototype)

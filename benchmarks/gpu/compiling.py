@@ -11,7 +11,7 @@ from ..providers import AA, BASELINE
 from ..timing.events import allow_tf32
 from ..timing.worker import one_line
 from . import cases
-from .code import Watched
+from .code_digest import Watched
 
 
 def compiled(rehearsal: bool, first: int, every: int) -> Iterator[dict[str, Any]]:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .. import machine, units
+from .. import formats, machine
 from ..case import Case
 from ..providers import AA, BASELINE
 from ..run import case_of
 from ..schema import LeftOut, Origin, Row, Stage, read
 from ..timing import MINUTES
 from ..timing.worker import one_line
-from . import cases, merge, suite, tasks
+from . import cases, merge, pytest_runs, tasks
 from .session import EXTRA, Session
 
 LEAST = 4.0
@@ -139,9 +139,9 @@ def _timed(session: Session, seconds: float, chosen: list[int], graphs: bool) ->
 def _tell(session: Session, case: Case, row: Row) -> None:
     """Print a line for each of our rows, and note each failed or wrong row."""
     if row.figure and row.ours:
-        ratio = units.ratio(row.ratio) or "–"
+        ratio = formats.ratio(row.ratio) or "–"
         aa = f"A/A {row.origin.aa:.3f}" if row.origin.aa else "no A/A"
-        session.say(f"  {case}: {row.provider} {units.seconds(row.figure.value)}, {ratio} torch.nn, {aa}")
+        session.say(f"  {case}: {row.provider} {formats.seconds(row.figure.value)}, {ratio} torch.nn, {aa}")
     elif row.status in ("failed", "wrong"):
         session.note(f"{case}: {row.provider} {row.status}: {row.reason}")
 
@@ -191,12 +191,12 @@ def tests(session: Session, seconds: float) -> Result:
     if importlib.util.find_spec("pytest") is None:
         return False, "left out: pytest is not installed"
     known = session.report.tests
-    files = suite.files(session.rehearsal, known, session.commit)
+    files = pytest_runs.files(session.rehearsal, known, session.commit)
     commands, outcomes = {}, {}
     for file in files:
         name = f"tests-{file.removeprefix('tests/').replace('/', '-')}"
-        commands[name] = suite.command(file, known[file].failed if file in known else [], session.rehearsal)
-        outcomes[name] = suite.Outcomes(file, session.commit)
+        commands[name] = pytest_runs.command(file, known[file].failed if file in known else [], session.rehearsal)
+        outcomes[name] = pytest_runs.Outcomes(file, session.commit)
     for heard in session.heard(commands, seconds):
         outcome = outcomes[heard.name]
         if heard.line is not None:

@@ -33,7 +33,7 @@ def compiling(**given: Any) -> Iterator[dict[str, Any]]:
 
 
 def timing(**given: Any) -> Iterator[dict[str, Any]]:
-    from .timed import timed
+    from .time_cases import timed
 
     return timed(**given)
 

@@ -16,7 +16,7 @@ import torch
 from seqcells.backends import BACKENDS
 
 from .. import result_files, run
-from . import absent, extension, measure
+from . import emulated_gpu, measure, replace_extension
 from .calls import CELLS, KINDS, STUB, TORCH, Kind, call
 from .report import Report, Row, show
 
@@ -65,10 +65,10 @@ def _providers(here: bool, notes: list[str]) -> tuple[dict[str, list[str]], list
     # the GPU comes first, because it is rarely available
     devices = {"cuda": ["triton"], "cpu": ["cpu"]} if here else {"cpu": ["cpu"]}
     launches: list[Any] = []
-    if not here and absent.why_not():
-        notes.append(f"no Triton engine: {absent.why_not()}")
+    if not here and emulated_gpu.why_not():
+        notes.append(f"no Triton engine: {emulated_gpu.why_not()}")
     elif not here:
-        launches = absent.act_out()
+        launches = emulated_gpu.act_out()
         devices["cpu"].append("triton")
         notes.append("no GPU is here: the Triton engine's launches do nothing, and its products are the CPU's")
     for backends in devices.values():
@@ -89,7 +89,7 @@ def rows(kind: Kind, cell: str, device: str, names: list[str], launches: list[An
 
 def _counted(kind: Kind, cell: str, device: str, name: str, launches: list[Any]) -> Row:
     """A row without times."""
-    with extension.counted() as into_extension:
+    with replace_extension.counted() as into_extension:
         made = call(kind, cell, name, device)
         before = len(launches) + len(into_extension)
         made.run()
@@ -102,7 +102,7 @@ def _counted(kind: Kind, cell: str, device: str, name: str, launches: list[Any])
 
 def _time(found: dict[str, Row], kind: Kind, cell: str, device: str, samples: int) -> None:
     """Fill in the times of the rows, which are given by provider."""
-    with extension.idle():
+    with replace_extension.idle():
         calls = {(name, ""): call(kind, cell, name, device).run for name in found}
     if "cpu" in found:
         calls["cpu", "with kernels"] = call(kind, cell, "cpu", device).run

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from .. import machine, schema, tables, units
+from .. import formats, machine, schema, tables
 from ..suite_results import Record
 from .calls import BATCH, FEATURES, HIDDEN, KINDS, STEPS
 from .measure import IN_A_ROW
@@ -74,7 +74,7 @@ def _line(row: Row) -> list[str]:
     operators = f"{row.operators}" + (f" of {limit}" if row.provider.startswith("seqcells") else "")
     time = [""] * 4
     if row.figure:
-        spread = " – ".join(map(units.seconds, (row.figure.p20, row.figure.p80)))
-        computed = units.seconds(row.with_kernels.median) if row.with_kernels else ""
-        time = [units.seconds(row.figure.median), spread, units.ratio(row.to_stub), computed]
+        spread = " – ".join(map(formats.seconds, (row.figure.p20, row.figure.p80)))
+        computed = formats.seconds(row.with_kernels.median) if row.with_kernels else ""
+        time = [formats.seconds(row.figure.median), spread, formats.ratio(row.to_stub), computed]
     return [row.provider, *time, operators, str(row.allocations), str(row.launches), row.plan]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import mean
 
-from .. import machine, units
+from .. import formats, machine
 from .report import OURS, THEIRS, Curve, Report, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
@@ -85,7 +85,7 @@ def page(report: Report | None) -> str:
 
 
 def _line(row: Row) -> str:
-    times = [units.seconds(figure.median) for figure in (row.theirs, row.ours)]
+    times = [formats.seconds(figure.median) for figure in (row.theirs, row.ours)]
     cells = [f"{row.package} {row.version}", row.model, *times, f"{row.ratio:.2f}", ", ".join(row.backends)]
     return "| " + " | ".join([*cells, f"{row.difference:.0e}"]) + " |"
 

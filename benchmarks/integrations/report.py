@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .. import machine, schema, tables, units
+from .. import formats, machine, schema, tables
 from ..suite_results import Record
 
 THEIRS, OURS = "torch.nn", "seqcells"
@@ -76,5 +76,5 @@ def show(report: Report) -> None:
 
 
 def _line(row: Row) -> list[str]:
-    times = [units.seconds(figure.median) for figure in (row.theirs, row.ours)]
-    return [f"{row.package} {row.version}", row.model, *times, units.ratio(row.ratio), f"{row.difference:.0e}"]
+    times = [formats.seconds(figure.median) for figure in (row.theirs, row.ours)]
+    return [f"{row.package} {row.version}", row.model, *times, formats.ratio(row.ratio), f"{row.difference:.0e}"]

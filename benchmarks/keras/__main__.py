@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .. import machine, result_files, run, schema, tables, units
+from .. import formats, machine, result_files, run, schema, tables
 from ..shapes import Shape
 from ..suite_results import Record
 from .worker import JAX, LAYERS, MODES, OURS, TORCH, serve
@@ -123,8 +123,8 @@ def _show(report: Report) -> None:
 
 
 def _line(row: Row) -> list[str]:
-    times = [units.seconds(row.figures[name].median) if name in row.figures else "–" for name in (OURS, TORCH, JAX)]
-    return [row.layer, row.mode, *times, units.ratio(row.ratio(TORCH)), units.ratio(row.ratio(JAX))]
+    times = [formats.seconds(row.figures[name].median) if name in row.figures else "–" for name in (OURS, TORCH, JAX)]
+    return [row.layer, row.mode, *times, formats.ratio(row.ratio(TORCH)), formats.ratio(row.ratio(JAX))]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from seqcells.kernels.triton.plans.shape import Shape
 from seqcells.request.call import Call, Choice
 from seqcells.request.weights import Weights
 
-from .. import units
+from .. import formats
 from ..case import Case, Inputs
 from .base import Prepared, Provider, States, streamed, through_autograd
 from .torch_nn import as_hx, as_tuple, loaded_cell, loaded_layers
@@ -40,7 +40,7 @@ def modelled(case: Case) -> list[str]:
     steps = 1 if case.suite.streaming else case.shape.steps
     sizes = steps, case.shape.batch, 1, case.shape.hidden, case.shape.hidden
     seconds = persistent.seconds(Shape(case.cell, torch.device(case.device), case.dtype, *sizes), case.suite.gradients)
-    return [] if seconds is None else [f"by its model {units.seconds(seconds)}, the input's product left out"]
+    return [] if seconds is None else [f"by its model {formats.seconds(seconds)}, the input's product left out"]
 
 
 class Seqcells(Provider):

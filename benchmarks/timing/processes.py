@@ -22,7 +22,7 @@ from .. import parity
 from ..case import Case
 from ..providers import AA, BASELINE, Provider
 from . import AA_BAND, ALONE, SHARED, Effort, Outcome, Sampling, busy, out_of_time, why_not_measured
-from .others import Others
+from .other_load import Others
 from .worker import main
 
 STARTING, ANSWERING = 120.0, 600.0

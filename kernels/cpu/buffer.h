@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "pool.h"
+#include "memory_pool.h"
 
 namespace seqcells {
 namespace {

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from ...cells import Cell
-from ...derive import build
+from ...derive import kernel_cache
 from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
 from ...derive.layout import Layout, layouts
@@ -74,8 +74,8 @@ def why_not(cell: type[Cell], dtype: torch.dtype) -> str | None:
 
 def why_not_compile() -> str | None:
     """Why nothing can be compiled here, or None."""
-    if build.why_not_allowed():
-        return build.why_not_allowed()
+    if kernel_cache.why_not_allowed():
+        return kernel_cache.why_not_allowed()
     if _engine.headers != _stamp():
         return "the extension was built from other headers: rebuild it"
     if _compiler():
@@ -91,7 +91,7 @@ def report() -> list[str]:
         lines = [f"compiler: none in use, {why_not}"]
     else:
         lines = [f"compiler: {shlex.join(compiler)}, {_version(compiler).partition(chr(10))[0]}"]
-    folder, there = build.kept(".so")
+    folder, there = kernel_cache.kept(".so")
     size = sum(path.stat().st_size for path in there)
     return [*lines, f"kept in {folder}: {len(there)} libraries, {size >> 10} KiB"]
 
@@ -109,7 +109,7 @@ def passes(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes:
 
 
 def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | str:
-    may_compile = build.why_not_allowed() is None
+    may_compile = kernel_cache.why_not_allowed() is None
     return _passes_or_reason(cell, dtype, BASES.get(library.target, library.target), kept, may_compile)
 
 
@@ -117,7 +117,7 @@ def _found(cell: type[Cell], dtype: torch.dtype, kept: Kept = ()) -> Passes | st
 def _passes_or_reason(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept, may_compile: bool) -> Passes | str:
     try:
         both, struct = printed(cell, kept)
-        addresses = _engine.find_passes(target, build.key(struct), TYPES[dtype])
+        addresses = _engine.find_passes(target, kernel_cache.key(struct), TYPES[dtype])
         if addresses is None:
             addresses = map(_address, _compiled(cell, struct, dtype, target, kept))
         return Passes(*(Pass(each, (*each.arrays,), address) for each, address in zip(both, addresses, strict=True)))
@@ -139,7 +139,7 @@ def ahead(cell: type[Cell], dtype: torch.dtype, target: str, kept: Kept = ()) ->
         CannotCompileError, DerivationError: the cell cannot be compiled.
     """
     _, struct = printed(cell, kept)
-    built = _engine.find_passes(target, build.key(struct), TYPES[dtype])
+    built = _engine.find_passes(target, kernel_cache.key(struct), TYPES[dtype])
     return [] if built else _compiled(cell, struct, dtype, target, kept)
 
 
@@ -163,7 +163,7 @@ def _text(struct: str, target: str, program: str, type: str) -> str:
 
 def _compiler() -> tuple[str, ...] | None:
     """The command of the C++ compiler, or None if none may run or none exists."""
-    return None if build.why_not_allowed() else _systems_compiler()
+    return None if kernel_cache.why_not_allowed() else _systems_compiler()
 
 
 @cache
@@ -210,17 +210,17 @@ def _libraries(texts: Sequence[str], what: str) -> list[Path]:
     if _engine.headers != _stamp():
         raise CannotCompileError(why_not_compile())
     compiler, flags = _compiler(), _flags()
-    keys = [build.key(text, _engine.headers, *flags) for text in texts]
+    keys = [kernel_cache.key(text, _engine.headers, *flags) for text in texts]
     if compiler is None:
         # Without a compiler, a library by any compiler will do: it fits these headers.
-        _, there = build.kept(".so")
+        _, there = kernel_cache.kept(".so")
         found = [next((path for path in there if path.name.startswith(f"{key}-")), None) for key in keys]
         if None in found:
             raise CannotCompileError(why_not_compile())
         return found
-    names = [f"{key}-{build.key(*compiler, _version(compiler))}.so" for key in keys]
+    names = [f"{key}-{kernel_cache.key(*compiler, _version(compiler))}.so" for key in keys]
     try:
-        return build.made(names, partial(_compile_missing, [*compiler, *flags], texts, names, what))
+        return kernel_cache.made(names, partial(_compile_missing, [*compiler, *flags], texts, names, what))
     except TimeoutError as reason:
         raise CannotCompileError(str(reason)) from None
 
@@ -231,7 +231,7 @@ def _compile_missing(
     # Remove what a killed process has left for these libraries. Locks may belong to another folder, so nothing recent
     # is removed.
     for left in folder.glob(f".{Path(names[0]).stem}-*"):
-        if time.time() - left.stat().st_mtime > build.PATIENCE:
+        if time.time() - left.stat().st_mtime > kernel_cache.PATIENCE:
             shutil.rmtree(left, ignore_errors=True)
     wanted = [(text, folder / name) for text, name in zip(texts, names, strict=True) if not (folder / name).exists()]
     if wanted:

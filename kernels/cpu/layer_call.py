@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ...cells import Cell
-from ...derive.transformed import transformed
+from ...derive.transformed_cells import transformed
 from ...request.boundaries import boundaries, valid_steps
 from ...request.precision import WORKING_DTYPE
 from ...request.recurrence import Recurrence
 from ...request.weights import Weights
+from .call_fields import Compiled, compiled
 from .library import PRECISIONS, pooled, precision, threads
-from .loop import Compiled, compiled
 
 Arrays = Mapping[str, Tensor | None]
 

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "products.h"
-#include "reduce.h"
+#include "row_reductions.h"
 #include "stage.h"
 #include "team.h"
 

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...request import fits
+from ...request import check_recurrence
 from ...request.recurrence import Recurrence
 from ...request.streams import names
 from . import library
 from .layer_call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads
-from .passes import Passes
-from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
+from .prepared_passes import Passes
+from .run_list import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
 
 
 def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
@@ -57,7 +57,7 @@ class Inference:
         program = Program(["input", *(("stream", name) for name in names(cell)), *arguments])
         streams: dict[str, At] = {}
         for k, (q, call) in enumerate(zip(layers, calls, strict=True)):
-            fits.check(q)
+            check_recurrence.check(q)
             self.in_place &= are_read_in_place(q, call)
             size, features = call.dtype.itemsize, q.input.shape[2]
             if batch_first and not k:

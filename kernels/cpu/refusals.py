@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...derive.transformed import transformed
+from ...derive.transformed_cells import transformed
 from ...system.untraced import untraced
 
 if TYPE_CHECKING:

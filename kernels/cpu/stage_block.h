@@ -4,7 +4,7 @@
 
 #include "arrays.h"
 #include "layer_call.h"
-#include "sums.h"
+#include "step_sums.h"
 
 namespace seqcells {
 namespace {

@@ -1,6 +1,6 @@
 // The engine for AMX, whose unit multiplies tiles of bfloat16.
 
-#include "std.h"
+#include "standard_headers.h"
 
 #if defined(__x86_64__) && __has_include(<amxbf16intrin.h>)
 #include <immintrin.h>

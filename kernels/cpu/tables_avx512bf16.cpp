@@ -1,6 +1,6 @@
 // The engine for avx512's products of pairs of bfloat16.
 
-#include "std.h"
+#include "standard_headers.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

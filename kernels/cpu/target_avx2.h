@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "std.h"
+#include "standard_headers.h"
 
 #pragma GCC target("avx2,fma")
 #define SEQCELLS_TARGET avx2

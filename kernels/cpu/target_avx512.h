@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "std.h"
+#include "standard_headers.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #define SEQCELLS_TARGET avx512

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "std.h"
+#include "standard_headers.h"
 
 #define SEQCELLS_TARGET portable
 #define SEQCELLS_VECTOR_BYTES 16

@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "machine.cuh"
+#include "ptx.cuh"
 
 namespace seqcells {
 

@@ -10,7 +10,7 @@
 
 #include "products.cuh"
 #include "reductions.cuh"
-#include "values.cuh"
+#include "value_access.cuh"
 
 namespace seqcells {
 

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "../cpu/pass.h"
-#include "machine.cuh"
+#include "ptx.cuh"
 
 namespace seqcells {
 

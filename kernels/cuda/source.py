@@ -10,8 +10,8 @@ import torch
 from ...cells import Cell
 from ...derive.derivation import derive
 from ...derive.expressions import DerivationError
-from ...derive.keeping import keeping
 from ...derive.layout import Layout, layouts, refuse
+from ...derive.named_values import keeping
 from ...derive.print_loop import STRUCT, cpp_struct
 from .division import Division
 

@@ -9,7 +9,7 @@ from .plans import wavefront
 from .plans.plan import Plan, plan
 from .plans.shape import Shape
 from .plans.stepwise import saved_like  # serves any plan: torch.compile asks before sizes, and so the plan, are known
-from .prepared.calls import Inference, Training, maker, output_maker
+from .prepared.stack import Inference, Training, maker, output_maker
 
 __all__ = ["Inference", "Training", "at_once", "backward", "forward", "maker", "output_maker", "saved_like"]
 

@@ -27,15 +27,15 @@ def why_not(call: Call) -> str | None:
 @untraced
 def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.dtype, hidden: int) -> str | None:
     """Why Triton cannot run a cell that runs by stages, or None. Kernels that the package lacks are printed here."""
-    from .host import printed
+    from .host import printed_kernels
     from .plans import staged_stepwise
 
     kept = kept_by(cell, options)
-    if not printed.runs(cell, kept):
+    if not printed_kernels.runs(cell, kept):
         return None
     if "projection" in options:
         return f"the {cell.name} cell has several stages, and no plan of Triton projects such a cell"
-    return printed.why_not(cell, kept) or staged_stepwise.why_not_rows(cell, kept, dtype, hidden)
+    return printed_kernels.why_not(cell, kept) or staged_stepwise.why_not_rows(cell, kept, dtype, hidden)
 
 
 def why_not_persistent(call: Call) -> str | None:
@@ -65,13 +65,13 @@ def clusters_in_words(call: Call) -> str:
 
 def persistently_in_words(call: Call) -> str:
     """How the persistent plan runs a call, or why it cannot."""
-    from . import by_name
+    from . import persistent_engine
     from .plans import plan, wavefront
 
     if not call.rows:
         return wavefront.in_words(call)
     shape = Shape.called(call)
-    why_not = by_name.why_not(shape)
+    why_not = persistent_engine.why_not(shape)
     words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
-    words += plan.backward_in_words(by_name, shape) + plan.idle_settings_in_words(shape)
+    words += plan.backward_in_words(persistent_engine, shape) + plan.idle_settings_in_words(shape)
     return "; ".join(filter(None, words))

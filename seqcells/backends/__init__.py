@@ -71,7 +71,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps, of several layers where they fit",
-        "seqcells.kernels.triton.by_name",
+        "seqcells.kernels.triton.persistent_engine",
         triton.why_not_available,
         triton_refusals.why_not_persistent,
         triton_refusals.persistently_in_words,

@@ -127,7 +127,7 @@ def _direction(q: Recurrence, d: int, gates_x: Tensor) -> list[Tensor]:
     """One direction of a layer → output, final states and kept values."""
     cell, weights, current = q.cell, q.weights[d].recurrent, tuple(state[d] for state in q.states)
     if q.kept:
-        from ..derive.keeping import keeping
+        from ..derive.named_values import keeping
 
         cell = keeping(cell, q.kept)
     steps, batch = gates_x.shape[:2]

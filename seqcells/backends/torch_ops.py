@@ -17,7 +17,7 @@ from torch.jit._trace import is_tracing
 from ..request import checks, precision
 from ..request.weights import Weights
 from ..system.untraced import constant
-from . import chunk
+from . import cudnn_weights
 
 if TYPE_CHECKING:
     from ..cells import Cell
@@ -136,10 +136,10 @@ def layers_like(
     if not is_tracing():  # under torch.jit.trace sizes are tensors
         features, width, hidden = input.shape[-1], states[0].shape[-1], states[-1].shape[-1]
         _check_sizes(cell, features, states, weights, len(weights) // num_layers, batch)
-        if input.device.type == chunk.DEVICE and not torch.compiler.is_compiling():
+        if input.device.type == cudnn_weights.DEVICE and not torch.compiler.is_compiling():
             projected = 0 if weights[0].hr is None else width
             sizes = features, hidden, projected, num_layers
-            form = chunk.Form(cell.name.upper(), *sizes, bias, bidirectional)
+            form = cudnn_weights.Form(cell.name.upper(), *sizes, bias, bidirectional)
     if not training:
         # cuDNN keeps values for the backward pass only in training mode. Without dropout both modes compute the same.
         dropout, training = 0.0, torch.is_grad_enabled()
@@ -149,7 +149,7 @@ def layers_like(
 
 def _run(
     operator: Callable[..., Sequence[Tensor]],
-    form: chunk.Form | None,
+    form: cudnn_weights.Form | None,
     rest: tuple[Any, ...],
     states: Sequence[Tensor],
     flat: Sequence[Tensor],
@@ -162,7 +162,7 @@ def _run(
         rest: the operator's arguments after its tensors.
     """
     if form is not None:
-        flat = chunk.together(flat, form)
+        flat = cudnn_weights.together(flat, form)
     # cuDNN's operator raises an error for states that are not contiguous, such as one row of a batch.
     states = [state.contiguous() for state in states]
     output, *final = operator(*data, tuple(states) if len(states) > 1 else states[0], flat, *rest)

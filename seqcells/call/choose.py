@@ -7,7 +7,7 @@ string ``backend``.
 
 import torch
 
-from ..backends import BACKENDS, check_name, torch_ops, trial, why_not_for
+from ..backends import BACKENDS, check_name, torch_ops, torch_trial, why_not_for
 from ..measured import estimates
 from ..measured.table import KERNELS
 from ..request.call import Call, Choice
@@ -86,7 +86,7 @@ def _automatic(call: Call) -> Choice:
     if why_not_torch:
         return Choice(best, f"not torch's own operator: {why_not_torch}{note}")
     if call.device.type not in _WHERE_TORCHS_RUN:
-        why_not_torch = trial.why_not_run(call)
+        why_not_torch = torch_trial.why_not_run(call)
         if why_not_torch:
             return Choice(best, f"torch's own operator fails here: {why_not_torch}{note}")
     if not why_no_kernels:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..cells import Cell
-from ..derive.transformed import for_engines
+from ..derive.transformed_cells import for_engines
 from ..request import precision
 from ..request.call import Call
 from ..request.weights import Weights

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ..backends import engine_of, reference
-from ..request import fits, precision
+from ..request import check_recurrence, precision
 from ..request.recurrence import Backward, Recurrence
 
 
 def forward(q: Recurrence, backend: str, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Output, the other results, and the tensors that `backward` needs besides. Without ``save`` the last is empty."""
-    fits.check(q)
+    check_recurrence.check(q)
     if backend == "reference":
         output, others = reference.layer(q)
         return output, list(others), []

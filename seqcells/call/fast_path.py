@@ -19,10 +19,10 @@ from ..request.streams import NONE, names
 from ..request.weights import Weights
 from ..system.settings import current_settings
 from . import choose
-from .example import Example, is_frozen, order_of, parameters, stack_of, versions
 from .fast_path_torch import Delegated, Order
 from .fast_path_training import AutogradCall
 from .signature import CellModule, Signature
+from .template import Example, is_frozen, order_of, parameters, stack_of, versions
 
 Results = tuple[Tensor, Sequence[Tensor]]
 """Output and final states."""

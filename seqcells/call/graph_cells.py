@@ -1,15 +1,15 @@
 """How a graph identifies a cell: by the cell's name, and by the hash of the cell's equations at that time."""
 
 from ..cells import Cell
-from ..derive.transformed import cells_of
+from ..derive.transformed_cells import cells_of
 from ..system.untraced import constant
 
 
 @constant
 def program(cell: type[Cell]) -> str:
     """The hash of a cell's equations. It is ``""`` for a cell that cannot be derived: only the reference runs it."""
+    from ..derive.equation_hash import identity
     from ..derive.expressions import DerivationError
-    from ..derive.identity import identity
 
     try:
         return identity(cell)

@@ -33,7 +33,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 
 from ..cells import Cell
-from ..request import context, fits
+from ..request import check_recurrence, context
 from ..request.recurrence import Backward, Recurrence
 from ..request.weights import Weights
 from ..system.settings import Settings, current_settings, holding
@@ -201,7 +201,7 @@ def _backward(*args: Any) -> list[Tensor]:
     *common, saved, gradients, kept = _with_kept(args)
     call = _Call(*common, kept=kept)
     q, leaves = call.q, call.q.differentiable()
-    fits.check(q)
+    check_recurrence.check(q)
     x = q.outside
     seeds = [Like(torch.Size(shape), x.dtype, x.device) for shape in q.shapes()]
     likes = [seeds[0], *(Like.of(t, x.device) for t in call.saved_like(x.to("meta")))]
@@ -227,7 +227,7 @@ def _as_promised(results: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Ten
 
 def _recurrence_fake(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
-    fits.check(q)
+    check_recurrence.check(q)
     return [q.outside.new_empty(shape) for shape in q.shapes()]
 
 
@@ -315,7 +315,7 @@ def _autograd_of_backward(*args: Any) -> list[Tensor]:
     tensors = [*common[2], *gradients]
     if _is_transformed(tensors) or context.is_differentiated(tensors):
         call = _Call(*common, kept=kept)
-        fits.check(call.q)
+        check_recurrence.check(call.q)
         flat = call.by_tensor(execute.differentiable_gradients(call.q, gradients[0], gradients[1:]))
         return [gradient for gradient in flat if gradient is not None]
     with torch._C._AutoDispatchBelowAutograd():
@@ -332,7 +332,7 @@ def _is_transformed(tensors: Sequence[Tensor]) -> bool:
 
 def _by_reference(*args: Any) -> list[Tensor]:
     q = _Call(*args).q
-    fits.check(q)
+    check_recurrence.check(q)
     return list(execute.by_reference(q, *q.differentiable()))
 
 

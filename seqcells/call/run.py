@@ -11,7 +11,7 @@ from torch.jit._trace import is_tracing
 
 from ..backends import BACKENDS, engine_of, reference
 from ..backends.engine import StackingEngine
-from ..request import checks, context, fits
+from ..request import check_recurrence, checks, context
 from ..request.call import Call, Choice
 from ..request.recurrence import Backward, Recurrence
 from ..request.weights import Weights
@@ -32,7 +32,7 @@ def layer(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tens
 def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     if choice.backend == "reference" and not torch.compiler.is_compiling():
         if not (is_tracing() or q.outside.is_complex()):  # under torch.jit.trace sizes are tensors
-            fits.check(q)
+            check_recurrence.check(q)
         return reference.layer(q)
     return recurrence(q, choice.backend, asked)
 

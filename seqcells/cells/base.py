@@ -87,7 +87,8 @@ class Cell:
 
     # These attributes are derived from the declarations. `states` becomes a tuple of all states' names, `state_sizes`
     # has their letters. `base` is the cell with its default options. `configurations` has the base and its configured
-    # cells, by the words in their names. `transformations` has the cells that `seqcells.derive.transformed` made of it.
+    # cells, by the words in their names. `transformations` has the cells that `seqcells.derive.transformed_cells` made
+    # of it.
     base: ClassVar[type["Cell"]]
     words: ClassVar[str]
     configurations: ClassVar[dict[str, type["Cell"]]]
@@ -107,7 +108,7 @@ class Cell:
     returns_first: ClassVar[bool]
     """Whether the output is the first state."""
     direct: ClassVar[bool]
-    """Whether engines take the cell directly; otherwise `seqcells.derive.transformed.for_engines` transforms it."""
+    """Whether engines take the cell directly; otherwise `derive.transformed_cells.for_engines` transforms it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -5,10 +5,10 @@ from pathlib import Path
 from .. import cells
 from ..cells import BUILT_IN, STAGED
 from .one_stage import one_stage
-from .print import triton
 from .print_loop import cpp_cells
+from .print_one_stage import triton
 from .print_stages import triton_stages
-from .transformed import transformed
+from .transformed_cells import transformed
 
 EXTENSION_CELLS = *cells.AHEAD_OF_TIME, transformed(cells.LSTM, "projection(1)"), cells.GRUResetBefore
 """Cells that the CPU engine is built with: torch.nn's cells, and the variants of them that ONNX and Keras have."""

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from ..cells import Cell
 from ..cells.activations import ACTIVATIONS, Activation
-from . import build
+from . import kernel_cache
 from .derivation import derive
 from .expressions import Expression, Product
+from .identifiers import identifiers
 from .layout import Kept, Layout, Slot, layouts, refuse
-from .names import identifiers
-from .print import equations_of, formula
+from .print_one_stage import equations_of, formula
 
 # Keywords of C++ that are valid names in Python.
 CPP_WORDS = """asm auto bool case catch char const default delete do double enum explicit export extern false float
@@ -47,7 +47,7 @@ def cpp_cells(cells: Sequence[type[Cell]]) -> str:
         space = re.sub(r"\W+", "_", cell.name).strip("_")
         about = "".join(f"// {line}".rstrip() + "\n" for line in equations_of(cell).splitlines())
         structs.append(f"{about}namespace {space} {{\n{text}}}")
-        rows.append(f'CELL("{build.key(text)}", {space}::{STRUCT})')
+        rows.append(f'CELL("{kernel_cache.key(text)}", {space}::{STRUCT})')
     return CELLS.format(structs="\n\n".join(structs), rows=" ".join(rows))
 
 

@@ -15,9 +15,9 @@ from ..cells.units import Reduction
 from .array_layout import ArrayLayout, Place, columns
 from .derivation import derive
 from .expressions import Expression, Product
+from .identifiers import identifiers
 from .layout import layouts, refuse
-from .names import identifiers
-from .print import equations_of, formula, number_in_python
+from .print_one_stage import equations_of, formula, number_in_python
 from .program import cut_at_products
 
 TEXT = """
@@ -26,7 +26,7 @@ import triton.language as tl
 
 from seqcells.kernels.triton.device.activations import {activations}
 from seqcells.kernels.triton.device.reductions import reduced
-from seqcells.kernels.triton.device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
+from seqcells.kernels.triton.device.staged_tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
 
 {functions}

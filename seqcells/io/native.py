@@ -57,7 +57,7 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
     if cpu.why_not_available():
         raise RuntimeError(cpu.why_not_available())
     from ..kernels.cpu import library as engine  # imported late, as the import needs the extension
-    from ..kernels.cpu import operator
+    from ..kernels.cpu import native_operator
     from ..kernels.cpu.compiled import BASES, CannotCompileError
 
     wanted = (BASES.get(engine.target, engine.target), "portable") if targets is None else targets
@@ -75,18 +75,18 @@ def library(*programs: ExportedProgram, path: str | os.PathLike[str], targets: S
     if not nodes:
         raise ValueError("the programs have no layers of seqcells: nothing would be in the library")
     try:
-        texts = operator.sources(SCHEMA, nodes, [each for each in reversed(cpu.SETS) if each in wanted])
+        texts = native_operator.sources(SCHEMA, nodes, [each for each in reversed(cpu.SETS) if each in wanted])
     except DerivationError as reason:
         raise ValueError(f"no kernels run a layer of the programs: {reason}") from None
     try:
-        return _compiled(texts, operator.SHARED, path)
+        return _compiled(texts, native_operator.SHARED, path)
     except CannotCompileError as reason:
         raise RuntimeError(f"the library cannot be made: {reason}") from None
 
 
 def _nodes(program: ExportedProgram) -> Iterator[Any]:
-    """The layers of a program, as records of `seqcells.kernels.cpu.operator`."""
-    from ..kernels.cpu.operator import Node
+    """The layers of a program, as records of `seqcells.kernels.cpu.native_operator`."""
+    from ..kernels.cpu.native_operator import Node
 
     graphs = [each for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
     for node in (node for graph in graphs for node in graph.graph.nodes):

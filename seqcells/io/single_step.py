@@ -11,7 +11,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..backends.reference import stepping
 from ..cells import Cell
-from ..derive.keeping import keeping
+from ..derive.named_values import keeping
 from ..request.weights import Weights
 
 MASKS = "valid", "boundary"

@@ -14,7 +14,7 @@ from ..modules.cell_modules import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from ..modules.layers import GRU, LSTM, RNN
 from ..modules.recurrent_layer import RecurrentLayer
 from ..modules.stack import Stacked
-from . import timing
+from . import swap_timing
 from .adapters import owners
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Swapped(_Report):
     adapted: dict[str, nn.Module]
     """Modules that hold replaced layers and now call these in another way: see `seqcells.io.adapters.owners`."""
     _described: dict[str, str]
-    times: timing.Times | None = None
+    times: swap_timing.Times | None = None
     """The seconds of the model and of its replaced modules, before and after; None if `swap` was given no example."""
     nothing = "no recurrent module of torch.nn in this model"
     called = "calls its layers as ours are called, once for a batch"
@@ -126,12 +126,12 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
         return change()
     if any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()):
         raise ValueError("a compiled model cannot be timed with an example: swap first, then compile")
-    positional, named = timing.arguments(example)
+    positional, named = swap_timing.arguments(example)
 
     def call() -> Any:
         return model(*positional, **named)
 
-    with timing.inference(model, example):
+    with swap_timing.inference(model, example):
         call()
         report = change()
         modules = list(dict.fromkeys(report.replaced.values()))
@@ -148,7 +148,7 @@ def swap(model: nn.Module, *, backend: str = "auto", example: Any = None) -> Swa
 
         try:
             sides = back, forth
-            report.times = timing.compare(call, modules, sides) if modules else None
+            report.times = swap_timing.compare(call, modules, sides) if modules else None
         except BaseException:
             back()
             raise

@@ -17,7 +17,7 @@ from .cell_modules import COUNT, States
 from .weight_lists import Flattened
 
 if TYPE_CHECKING:
-    from ..request.kept import Names
+    from ..request.keep_argument import Names
     from .static_types import OfStates, S_co
 
 X = TypeVar("X", bound=Tensor | PackedSequence)

@@ -14,7 +14,7 @@ from ..call import choose
 from ..call.describe import call_of
 from ..request import checks
 from ..request.call import Call, Choice
-from ..request.kept import by_layer
+from ..request.keep_argument import by_layer
 from ..request.streams import of_one_sequence
 from ..request.weights import Weights
 from . import convert, tracing
@@ -24,7 +24,7 @@ from .static_types import States as States  # layers import it from here
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..request.kept import Names
+    from ..request.keep_argument import Names
     from .static_types import OfStates, S_co
 
 

@@ -17,7 +17,7 @@ from ..request import checks
 from ..request.call import Call, Choice
 from ..request.streams import laid_out
 from ..request.weights import Weights
-from . import convert, flat_weights, tracing, unpacked
+from . import convert, flat_weights, packed_in_export, tracing
 from .cell_modules import States
 from .stateful import Stateful
 from .stream import Stream
@@ -213,7 +213,7 @@ class RecurrentLayer(Stateful):
         signature = None
         if isinstance(input, PackedSequence) and torch.compiler.is_exporting():
             checks.no_lengths_besides(lengths)
-            return unpacked.run(self, input, hx, reset=reset, reset_state=reset_state, keep=keep, **streams)
+            return packed_in_export.run(self, input, hx, reset=reset, reset_state=reset_state, keep=keep, **streams)
         if self.stateful and hx is None and isinstance(input, (Tensor, PackedSequence)):
             hx = self._begins_with(input)
         plain = lengths is None and reset is None and reset_state is None and isinstance(keep, tuple)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..request import checks, context
 from .cell_modules import States
-from .regularised import Regularised
+from .dropout_zoneout import Regularised
 
 TWO_WAYS = "a bidirectional layer cannot be stateful: its second direction begins at the end"
 

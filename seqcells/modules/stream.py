@@ -11,9 +11,9 @@ from torch import Tensor
 from ..backends import BACKENDS, engine_of
 from ..backends.engine import PreparingEngine
 from ..call import choose
-from ..call.example import Example, parameters
 from ..call.fast_path import ModuleInference
 from ..call.signature import Signature
+from ..call.template import Example, parameters
 from ..request import checks, context
 from ..request.call import Call, Choice
 from ..request.streams import names, of_one_step

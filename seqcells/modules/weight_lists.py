@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..backends import chunk, torch_ops
+from ..backends import cudnn_weights, torch_ops
 from . import flat_weights
 from .flat_weights import FlatWeights
 from .freezing import Freezable
@@ -79,8 +79,8 @@ class Flattened(Freezable):
         """
         if self.cell.name in torch_ops.OPERATORS:
             sizes = self.input_size, self.hidden_size, self.proj_size, self.num_layers
-            form = chunk.Form(self.cell.name.upper(), *sizes, self.bias, self.bidirectional)
-            chunk.flatten([self._parameters.get(name) for name in self._flat_weights_names], form)
+            form = cudnn_weights.Form(self.cell.name.upper(), *sizes, self.bias, self.bidirectional)
+            cudnn_weights.flatten([self._parameters.get(name) for name in self._flat_weights_names], form)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         nn.Module._apply(self, fn, recurse)

@@ -30,7 +30,7 @@ class Recurrence(NamedTuple, Generic[T]):
     * ``reverse``: whether the only direction, or the first of two, goes from the last step to the first;
     * ``streams``: further inputs of `step` by name: (D, …), where … are the axes that the cell declares. A stream named
       ``input`` exists only beside ``gates_x``;
-    * ``kept``: the names of values that are kept for each step, see `seqcells.derive.keeping`.
+    * ``kept``: the names of values that are kept for each step, see `seqcells.derive.named_values`.
 
     The results are the output (T, B, D·P), the final states, shaped as ``states``, and the kept values, (T, B, D·size)
     each. Output and kept values are zero past a sequence's end.
@@ -155,7 +155,7 @@ class Recurrence(NamedTuple, Generic[T]):
 
 @constant
 def letters_of(cell: type[Cell], names: str) -> dict[str, str]:
-    """The letters of the sizes of a step's values. ``names`` has spaces between names; see `seqcells.derive.keeping`.
+    """The letters of the sizes of a step's values. ``names`` has spaces between names; see `derive.named_values`.
 
     Raises:
         ValueError: the cell has no such value.
@@ -163,7 +163,7 @@ def letters_of(cell: type[Cell], names: str) -> dict[str, str]:
     wanted = names.split()
     if all(name in cell.state_sizes for name in wanted):  # sizes of states are known without a derivation
         return cell.state_sizes
-    from ..derive.keeping import sizes_of
+    from ..derive.named_values import sizes_of
 
     return sizes_of(cell, wanted)
 

@@ -4,7 +4,7 @@ import torchrecurrent
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.cells.theirs import THEIRS
+from benchmarks.cells.torchrecurrent_cells import THEIRS
 
 from .loop import Loop, keep
 

@@ -3,7 +3,7 @@
 // little memory. It also covers bfloat16 as storage and in products, emulated as on a machine without such a unit,
 // against float32.
 
-#include "std.h"
+#include "standard_headers.h"
 
 #include <climits>
 #include <cstdio>

@@ -39,7 +39,7 @@ def _leave_out_other_cells():
     import torch
 
     from seqcells.cells import REGISTRY
-    from seqcells.derive.transformed import projection
+    from seqcells.derive.transformed_cells import projection
     from seqcells.kernels.cpu.compiled import why_not
 
     os.environ["SEQCELLS_COMPILE"] = "never"

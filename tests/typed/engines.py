@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from seqcells.backends.engine import Engine, PreparingEngine, StackingEngine
     from seqcells.kernels.cpu import engine as cpu
-    from seqcells.kernels.triton import by_name, engine
+    from seqcells.kernels.triton import engine, persistent_engine
     from seqcells.kernels.triton.plans import cluster
 
-    engines: list[Engine] = [cpu, engine, by_name, cluster]
-    preparing: list[PreparingEngine] = [cpu, engine, by_name]
-    stacking: list[StackingEngine] = [engine, by_name]
+    engines: list[Engine] = [cpu, engine, persistent_engine, cluster]
+    preparing: list[PreparingEngine] = [cpu, engine, persistent_engine]
+    stacking: list[StackingEngine] = [engine, persistent_engine]

@@ -25,7 +25,7 @@ read all programs' step i. Every program wrote its step i after it had read all 
 import triton
 import triton.language as tl
 
-from . import barrier, between, resident
+from . import barrier, resident, wavefront
 from .tiles import (
     accumulate,
     add,
@@ -90,7 +90,7 @@ def forward(
         if bias is not None:
             b = load(bias, recurrent, size, direction * (recurrent * size) + everywhere, inside, work)
     if weight_ih is not None:
-        pair, counter_below, there = between.neighbour(counter, direction, -1, directions)
+        pair, counter_below, there = wavefront.neighbour(counter, direction, -1, directions)
         own_ih = weight_ih + pair * gates * size * size
         held_ih = resident.hold(own_ih, gates, size, 1, size, units, BETWEEN, WIDTH, SPLIT, precision)
         b_ih = ()
@@ -114,7 +114,7 @@ def forward(
             if weight_ih is None:
                 xs = load(x, gates, size, row * (gates * size) + units, inside, work)
             else:
-                xs, patience = between.from_below(
+                xs, patience = wavefront.from_below(
                     t, x, held_ih, b_ih, output, counter_below, (i + 2) * tl.num_programs(0), patience, there,
                     direction, first_row, rows, units, stop, batch, size,
                     gates, directions, work, precision, BLOCK_B, BETWEEN, WIDTH, SPLIT,
@@ -204,7 +204,7 @@ def backward(
         own = weight + direction * recurrent * size * size
         held = resident.hold(own, 1, size, size, 1, units, CHUNKS, WIDTH, SPLIT, precision)
     if weight_ih is not None:
-        pair, counter_above, there = between.neighbour(counter, direction, 1, directions)
+        pair, counter_above, there = wavefront.neighbour(counter, direction, 1, directions)
         own_ih = weight_ih + pair * gates * size * size
         held_ih = resident.hold(own_ih, 1, size, size, 1, units, BETWEEN, WIDTH, SPLIT, precision)
     i = end - 1
@@ -217,7 +217,7 @@ def backward(
         g = (tl.zeros((BLOCK_B, BLOCK_H), work),)
         # In a loop too: weights read from shared memory outside a loop would stay in registers during the time loop.
         for _ in range(tl.minimum(steps, 1) if SHARED else 1):
-            g, patience = between.from_above(
+            g, patience = wavefront.from_above(
                 i, grad_output, held_ih, grad_x, counter_above, tl.num_programs(0), patience, there,
                 direction, first_row, rows, units, stop, batch, size,
                 gates, directions, work, precision, BLOCK_B, BETWEEN, WIDTH, SPLIT,
@@ -261,7 +261,7 @@ def backward(
                 present, values, kept, previous, next, directions, direction, backwards, work,
             )  # fmt: skip
             if weight_ih is not None:
-                g, patience = between.from_above(
+                g, patience = wavefront.from_above(
                     earlier, grad_output, held_ih, grad_x, counter_above, (steps - earlier) * tl.num_programs(0),
                     patience, there, direction, first_row, rows, units, stop, batch, size,
                     gates, directions, work, precision, BLOCK_B, BETWEEN, WIDTH, SPLIT,

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from seqcells.kernels.triton.device.activations import exp, expm1, log_sigmoid, maximum, rsqrt, sigmoid, tanh, where
 from seqcells.kernels.triton.device.reductions import reduced
-from seqcells.kernels.triton.device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
+from seqcells.kernels.triton.device.staged_tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
 
 @triton.jit

@@ -24,7 +24,7 @@ blocks · H / heads, H / heads) for each product.
 import triton
 import triton.language as tl
 
-from . import access, barrier, resident
+from . import barrier, resident, staged_access
 from .tiles import is_boundary, is_valid, load_states, store_each, tile_of_sequence, time
 
 # A new value of these causes no recompilation.
@@ -76,7 +76,7 @@ def run(
             for k in tl.static_range(len(reads)):
                 met = step * meetings[len(reads)] + meetings[k]
                 # Reads that depend on no other program come first, to overlap the wait.
-                read = access.loaded(
+                read = staged_access.loaded(
                     reads[k], arrays, first, i, t, earlier, rows, units, present, batch, size,
                     directions, direction, work,
                 )  # fmt: skip
@@ -87,7 +87,7 @@ def run(
                             precision, work, BLOCK_B, BLOCK_H, FLAGS,
                         )  # fmt: skip
                         held = held + found
-                read = access.completed(reads[k], read, held)
+                read = staged_access.completed(reads[k], read, held)
                 row = inside, size, partials + rounds[k] * apart, apart, counter, met, patience, blocks
                 made = function(k, read, valid, boundary, row)
                 if k + 1 < len(reads):
@@ -95,13 +95,13 @@ def run(
                         writes[k], made, ring, step, group, groups, units, inside, size, precision, BLOCK_B, BLOCK_H
                     )
                     barrier.arrive(counter)
-                access.write(
+                staged_access.write(
                     writes[k], adds[k], made, arrays, t, rows, units, present, batch, size, directions, direction
                 )
                 if k + 1 < len(reads):
                     held = held + made
                 else:
-                    carried = _whole(access.carried_on(writes[k], made), inside, work)
+                    carried = _whole(staged_access.carried_on(writes[k], made), inside, work)
             step += 1
     store_each(left, carried, at, inside)
     barrier.tell(patience)

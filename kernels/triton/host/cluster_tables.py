@@ -6,7 +6,7 @@ from ....cells import Cell
 from ....derive.array_layout import ArrayLayout, columns
 from ....derive.layout import Layout
 from ...cuda import source
-from ..device.tables import Multiplied, Pass, Stage, Staged, Sum, Term
+from ..device.staged_tables import Multiplied, Pass, Stage, Staged, Sum, Term
 
 
 @cache

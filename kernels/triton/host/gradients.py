@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ....request.recurrence import Backward
 from ....request.weights import Weights
+from .gemm import multiply, over_time, sum_of_products, sum_of_rows
 from .problem import Problem
-from .products import multiply, over_time, sum_of_products, sum_of_rows
 
 
 def of_weights(q: Problem, want: Weights, x: Tensor, r: Tensor, input: Tensor | None, read: Tensor | None) -> Weights:

@@ -15,8 +15,8 @@ from ....request.precision import WORKING_DTYPE
 from ....request.recurrence import Recurrence
 from ....request.weights import Weights
 from ..device.cells import CELLS, Kernels
-from .printed import of_one_stage
-from .products import linear
+from .gemm import linear
+from .printed_kernels import of_one_stage
 
 
 @jit

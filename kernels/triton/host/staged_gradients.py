@@ -5,9 +5,9 @@ from torch import Tensor
 
 from ....request.recurrence import Backward
 from ....request.weights import Weights
-from ..device.tables import Term
-from .passes import StagedLayer, adds
-from .products import multiply, sum_of_products, sum_of_rows
+from ..device.staged_tables import Term
+from .gemm import multiply, sum_of_products, sum_of_rows
+from .staged_memory import StagedLayer, adds
 
 
 class StagedGradients:

@@ -14,13 +14,13 @@ from ....request.recurrence import Backward, Recurrence
 from ...cuda import division, nvrtc, source
 from ...cuda.division import Device, Division, Wanted
 from ...cuda.driver import DriverError, Launch
-from ...cuda.kernels import architecture, clusters, code, function
+from ...cuda.kernel_cache import architecture, clusters, code, function
 from ...cuda.nvrtc import CannotCompileError
 from ...cuda.source import Given, How
-from ..device.tables import Pass, Staged
+from ..device.staged_tables import Pass, Staged
 from ..host import precision
 from ..host.cluster_tables import cluster_tables
-from ..host.passes import StagedLayer, Steps
+from ..host.staged_memory import StagedLayer, Steps
 from . import staged
 from .shape import Shape
 
@@ -247,7 +247,7 @@ class _Call:
         return Launch(blocks, layer.directions, divided.blocks, divided.threads, divided.shared_bytes)
 
     def arguments(self) -> ctypes.Array:
-        """The arguments in the order of values.cuh, 8 bytes each."""
+        """The arguments in the order of value_access.cuh, 8 bytes each."""
         layer, names = self.layer, self.table.names
         columns = 0 if self.sums is None else self.sums.shape[2] // layer.hidden
         scalars = [layer.steps, layer.batch, int(layer.backwards[0])]

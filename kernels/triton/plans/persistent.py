@@ -27,7 +27,7 @@ from ..host import configurations, precision
 from ..host.gradients import Gradients
 from ..host.launch import Launch
 from ..host.problem import Problem, Saved, some
-from ..host.recomputed import Window
+from ..host.recompute_window import Window
 from . import stepwise
 from .shape import Shape
 from .stepwise import saved_like

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....derive.linear import why_not_linear
+from ....derive.linear_in_state import why_not_linear
 from ....request.boundaries import valid_steps
 from ....request.precision import WORKING_DTYPE
 from ....request.recurrence import Backward, Recurrence
-from ..device.carry import carry
+from ..device.scan_carry import carry
 from ..host import configurations
 from ..host.launch import once
 from . import stepwise

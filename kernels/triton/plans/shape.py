@@ -44,9 +44,9 @@ class Shape(NamedTuple):
     @property
     def staged(self) -> bool:
         """Whether the cell runs by stages."""
-        from ..host import printed  # it imports triton
+        from ..host import printed_kernels  # it imports triton
 
-        return printed.runs(self.cell, self.kept)
+        return printed_kernels.runs(self.cell, self.kept)
 
     @property
     def recurrent(self) -> int:

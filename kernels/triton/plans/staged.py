@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ....request.recurrence import Backward, Recurrence
-from ..device.tables import Staged
+from ..device.staged_tables import Staged
 from ..host import precision
-from ..host.passes import StagedLayer, Steps
 from ..host.staged_gradients import StagedGradients
+from ..host.staged_memory import StagedLayer, Steps
 
 Run = Callable[[Steps], None]
 

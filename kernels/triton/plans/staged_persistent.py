@@ -12,13 +12,13 @@ from torch import Tensor
 from ....cells import Cell
 from ....request.recurrence import Backward, Recurrence
 from ..device import barrier, staged_sequence
-from ..device.tables import Multiplied, Pass
+from ..device.staged_tables import Multiplied, Pass
 from ..host import configurations, precision, staged_divisions
 from ..host.configurations import Division
 from ..host.launch import Launch
-from ..host.passes import PassMemory, Place, StagedLayer, Steps
-from ..host.printed import passes
+from ..host.printed_kernels import passes
 from ..host.staged_divisions import Weight, depth
+from ..host.staged_memory import PassMemory, Place, StagedLayer, Steps
 from . import persistent, staged, staged_stepwise
 from .shape import Shape
 from .staged import saved_like

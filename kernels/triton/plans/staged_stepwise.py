@@ -13,13 +13,13 @@ from torch import Tensor
 from ....cells import Cell
 from ....request.precision import WORKING_DTYPE
 from .. import interpreted
-from ..device import stages
-from ..device.tables import Multiplied, Pass
+from ..device import staged_step
+from ..device.staged_tables import Multiplied, Pass
 from ..host import configurations
+from ..host.gemm import multiply
 from ..host.launch import Launch
-from ..host.passes import OWN, PassMemory, Place, StagedLayer, Steps
-from ..host.printed import passes
-from ..host.products import multiply
+from ..host.printed_kernels import passes
+from ..host.staged_memory import OWN, PassMemory, Place, StagedLayer, Steps
 from . import staged
 from .shape import Shape
 from .staged import saved_like
@@ -89,13 +89,15 @@ def _run(steps: Steps) -> None:
     common |= {"lengths": layer.lengths, "reset": layer.reset, "batch": layer.batch, "size": layer.hidden}
     common |= {"directions": layer.directions, "reverse": int(layer.reverse), "work": WORK[layer.work]}
     first, last = memory.tables(0), len(of.stages) - 1
-    begin = Launch(stages.begin, **_tile(layer, of, 0), **common, **first, states=tuple(carried))
+    begin = Launch(staged_step.begin, **_tile(layer, of, 0), **common, **first, states=tuple(carried))
     following = {f"next_{name}": table for name, table in first.items()} | {"left": tuple(left)}
     launches = []
     for number in range(1, last + 1):
         tile = _tile(layer, of, *((number, 0) if number == last else (number,)))
         more = {**memory.tables(number), **(following if number == last else {}), "number": number, "way": way}
-        launches.append(([p for p in products if p.stage == number], Launch(stages.stage, **tile, **common, **more)))
+        launches.append(
+            ([p for p in products if p.stage == number], Launch(staged_step.stage, **tile, **common, **more))
+        )
     order = range(layer.steps)[::way]
     begin(order[0], layer.steps)
     for i in order:

@@ -11,11 +11,11 @@ from torch import Tensor
 from ....request.recurrence import Recurrence
 from ..device import sequence
 from ..device.cells import CELLS
+from ..host.gemm import product, projected
 from ..host.gradients import of_weights
 from ..host.launch import Part, Repeated
-from ..host.printed import of_one_stage
+from ..host.printed_kernels import of_one_stage
 from ..host.problem import Problem
-from ..host.products import product, projected
 from ..plans.persistent import Meeting, division_of, launches
 from ..plans.shape import Shape
 from .layer import PreparedLayer

@@ -14,11 +14,11 @@ from ....request.weights import Weights
 from ..device import gates, step
 from ..device.cells import CELLS
 from ..host import configurations
+from ..host.gemm import product
 from ..host.gradients import of_weights
 from ..host.launch import Repeated
-from ..host.printed import of_one_stage
+from ..host.printed_kernels import of_one_stage
 from ..host.problem import Problem
-from ..host.products import product
 from ..plans import single_step
 from .layer import PreparedLayer
 

@@ -21,8 +21,8 @@ from torch.jit._trace import is_tracing
 
 from ... import functional
 from ...backends import check_name
-from . import equations
-from .equations import RNNCell
+from . import match_cell
+from .match_cell import RNNCell
 from .weights import assign, to_layer
 
 __all__ = ["RNNCell", "assign", "calls", "disable", "enable", "enabled", "plan", "to_layer"]
@@ -98,7 +98,7 @@ def plan(layer: Any, training: bool = False) -> str:
     why_not = _why_not(layer, training)
     if why_not:
         return f"keras: {why_not}"
-    return f"{OURS}: " + ", ".join(equations.of(cell, training).cell.name for cell in _stack(layer.cell))
+    return f"{OURS}: " + ", ".join(match_cell.of(cell, training).cell.name for cell in _stack(layer.cell))
 
 
 def _check_torch() -> None:
@@ -115,7 +115,7 @@ def _stack(cell: Any) -> list[Any]:
 def _why_not(layer: layers.RNN, training: bool) -> str | None:
     """Why the engines cannot run a layer, or None."""
     for cell in _stack(layer.cell):
-        why_not = equations.why_not(cell)
+        why_not = match_cell.why_not(cell)
         if why_not:
             return why_not
         if cell.compute_dtype != layer.compute_dtype or cell.activity_regularizer is not None:
@@ -162,7 +162,7 @@ def _inner_loop(layer: Any, x: Tensor, states: Any, mask: Tensor | None, trainin
     """The results of `keras.layers.RNN.inner_loop`: last output, outputs in the order of computation, final states."""
     if layer.stateful:  # Keras overwrites the states after the call, but the backward pass reads them
         states = tree.map_structure(torch.clone, states)
-    x = x.to(equations.dtype(_stack(layer.cell)[0]))
+    x = x.to(match_cell.dtype(_stack(layer.cell)[0]))
     if layer.go_backwards:
         x, mask = x.flip(1), None if mask is None else mask.flip(1)
     if mask is None:
@@ -201,7 +201,7 @@ def _run(cell: Any, x: Tensor, states: Any, lengths: Tensor | None, training: bo
         _of_batch(state, len(x), size).to(x.dtype)
         for state, size in zip(tree.flatten(states), tree.flatten(cell.state_size), strict=True)
     ]
-    made = equations.of(cell, training)
+    made = match_cell.of(cell, training)
     weights, streams = made.weights(x.dtype), made.streams(x, flat[0])
     gates_x = made.gates_x(x)
     given: dict[str, Any] = {"lengths": lengths, "streams": streams, "backend": _backend}

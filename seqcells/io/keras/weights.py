@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ... import cells
 from ...modules.define import layer_of
 from ...modules.recurrent_layer import RecurrentLayer
-from . import equations
+from . import match_cell
 from .cells import KerasGRUBefore
-from .equations import Equations
+from .match_cell import Equations
 
 
 def to_layer(layer: Any) -> RecurrentLayer:
@@ -36,7 +36,7 @@ def to_layer(layer: Any) -> RecurrentLayer:
     if len({(each.cell, each.theirs.units, each.theirs.use_bias) for each in made}) > 1:
         raise ValueError("the two directions differ in equations, units or biases")
     with torch.no_grad():
-        weights = [each.weights(equations.dtype(each.theirs)) for each in made]
+        weights = [each.weights(match_cell.dtype(each.theirs)) for each in made]
     first = weights[0].first
     cell = made[0].cell
     if hasattr(parts[0].cell, "kernel"):
@@ -60,10 +60,10 @@ def _equations(layer: Any) -> Equations:
         raise TypeError(f"expected a recurrent layer of Keras, got {type(layer).__name__}")
     if not layer.built:
         raise ValueError("the layer has no weights yet: build it, or call it once")
-    why_not = equations.why_not(layer.cell)
+    why_not = match_cell.why_not(layer.cell)
     if why_not:
         raise ValueError(why_not)
-    return equations.of(layer.cell, training=False)
+    return match_cell.of(layer.cell, training=False)
 
 
 def _cell(module: Any) -> type[cells.Cell] | None:
@@ -105,7 +105,7 @@ def assign(layer: Any, module: nn.Module) -> None:
             if name.endswith(f"_l0{suffix}")
         }
         made = _equations(part)
-        if isinstance(made, equations.OfOurs) or not _same(made.cell, cell):
+        if isinstance(made, match_cell.OfOurs) or not _same(made.cell, cell):
             raise ValueError(f"{type(part).__name__} has other equations than {type(module).__name__}")
         if made.theirs.use_bias != module.bias:
             raise ValueError(f"one of {type(part).__name__} and {type(module).__name__} has biases, the other has none")

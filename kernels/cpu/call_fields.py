@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ...cells import Cell
-from ...derive.keeping import keeping
 from ...derive.layout import Layout
+from ...derive.named_values import keeping
 from . import _engine, library
 from .compiled import Pass, Passes, passes
 from .gradients import Columns, Run, runs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cells import Cell
-from ..derive.transformed import for_engines
+from ..derive.transformed_cells import for_engines
 from ..request import context
 from ..request.call import Choice
 from ..request.recurrence import Recurrence

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ...request import fits
+from ...request import check_recurrence
 from ...request.recurrence import Recurrence
 from ...request.streams import names
 from .layer_call import LayerCall, kernels_of, named, row_blocks, several_steps
-from .program import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
+from .run_list import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
 
 AGAIN = "output once more"
 """A copy of a single step's output, for backward. The caller's output is the hidden state too, and the caller may
@@ -24,7 +24,7 @@ class Passes:
         self, layers: Sequence[Recurrence], wanted: Sequence[Recurrence[bool]], batch_first: bool, reads_output: bool
     ) -> None:
         for q in layers:
-            fits.check(q)
+            check_recurrence.check(q)
         # A separate product projects the input if there are several steps, or if the cell demands it.
         self._several_steps = several_steps(layers[0])
         self._inside = not self._several_steps and kernels_of(layers[0]).gates_inside

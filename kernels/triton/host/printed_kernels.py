@@ -12,15 +12,15 @@ from types import ModuleType
 
 from .... import cells
 from ....cells import BUILT_IN, STAGED, Cell
-from ....derive import build
+from ....derive import kernel_cache
+from ....derive.equation_hash import identity
 from ....derive.expressions import DerivationError
-from ....derive.identity import identity
-from ....derive.keeping import keeping
+from ....derive.named_values import keeping
 from ....derive.print_stages import triton_stages
 from ....system import cache as files
 from ....version import __version__
 from ..device.staged_cells import CELLS
-from ..device.tables import Staged
+from ..device.staged_tables import Staged
 
 HEAD = f'"""The kernels of a cell, printed at its first use by seqcells {__version__}."""\n'
 Kept = tuple[str, ...]
@@ -66,15 +66,15 @@ def why_not(cell: type[Cell], kept: Kept = ()) -> str | None:
 
 def report() -> list[str]:
     """For `seqcells.info`: the cells that were printed at first use."""
-    folder, there = build.kept(".py")
-    never = build.why_not_allowed()
+    folder, there = kernel_cache.kept(".py")
+    never = kernel_cache.why_not_allowed()
     return [*([f"none is printed now, {never}"] if never else []), f"kept in {folder}: {len(there)} printed cells"]
 
 
 def _found(cell: type[Cell], kept: Kept) -> Staged | str:
     there = None if kept else _in_package(cell)
-    if there is None and build.why_not_allowed():
-        return f"no kernels have been derived for the {cell.name} cell, and {build.why_not_allowed()}"
+    if there is None and kernel_cache.why_not_allowed():
+        return f"no kernels have been derived for the {cell.name} cell, and {kernel_cache.why_not_allowed()}"
     return there or _passes_or_reason(cell, kept)
 
 
@@ -96,7 +96,7 @@ def _in_package(cell: type[Cell]) -> Staged | None:
 def _passes_or_reason(cell: type[Cell], kept: Kept) -> Staged | str:
     try:
         text = HEAD + triton_stages([keeping(cell, kept) if kept else cell], kept)
-        (path,) = build.made([f"{build.key(text)}.py"], _writer(text))
+        (path,) = kernel_cache.made([f"{kernel_cache.key(text)}.py"], _writer(text))
     except (DerivationError, TimeoutError) as reason:
         return f"no kernels can be derived for the {cell.name} cell: {reason}"
     return _imported(path).CELLS[cell.name]
@@ -104,7 +104,7 @@ def _passes_or_reason(cell: type[Cell], kept: Kept) -> Staged | str:
 
 def _writer(text: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        files.write(folder / f"{build.key(text)}.py", text)
+        files.write(folder / f"{kernel_cache.key(text)}.py", text)
 
     return write
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ...derive import build
+from ...derive import kernel_cache
 from ...system import cache as files
 from . import nvrtc, source
 from .division import BLOCKS, Device
@@ -61,9 +61,9 @@ def code(text: str, architecture: str) -> Code:
     """
     headers = source.headers()
     words = (text, *headers.values(), architecture, *nvrtc.OPTIONS, str(nvrtc.version()))
-    name = f"{build.key(*words)}.cubin"
+    name = f"{kernel_cache.key(*words)}.cubin"
     try:
-        (path,) = build.made([name], partial(_compile, text, headers, architecture, name))
+        (path,) = kernel_cache.made([name], partial(_compile, text, headers, architecture, name))
     except TimeoutError as reason:
         raise CannotCompileError(str(reason)) from None
     # The file has a line with a thread's registers and stack bytes, then the binary.
@@ -72,7 +72,7 @@ def code(text: str, architecture: str) -> Code:
 
 
 def _compile(text: str, headers: dict[str, str], architecture: str, name: str, folder: Path) -> None:
-    if build.why_not_allowed():
-        raise CannotCompileError(f"the kernel was not compiled before, and {build.why_not_allowed()}")
+    if kernel_cache.why_not_allowed():
+        raise CannotCompileError(f"the kernel was not compiled before, and {kernel_cache.why_not_allowed()}")
     made = nvrtc.compiled(text, headers, architecture)
     files.write(folder / name, f"{made.registers} {made.stack_bytes}\n".encode() + made.binary)

@@ -6,13 +6,13 @@ from types import ModuleType
 from torch import Tensor
 
 from ...request.recurrence import Backward, Recurrence
-from .host import printed
+from .host import printed_kernels
 from .plans import staged_persistent, wavefront
 from .plans.shape import Shape
 from .plans.wavefront import at_once
-from .prepared import calls
-from .prepared.calls import led_maker as output_maker
-from .prepared.calls import maker
+from .prepared import stack
+from .prepared.stack import led_maker as output_maker
+from .prepared.stack import maker
 
 __all__ = [
     "Inference",
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _plan(layer: Shape | Recurrence) -> ModuleType:
-    return staged_persistent if printed.runs(layer.cell, layer.kept) else wavefront
+    return staged_persistent if printed_kernels.runs(layer.cell, layer.kept) else wavefront
 
 
 def why_not(shape: Shape) -> str | None:
@@ -63,9 +63,9 @@ def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     return _plan(q).backward(q, given)
 
 
-class Inference(calls.Inference):
+class Inference(stack.Inference):
     by_name = True
 
 
-class Training(calls.Training):
+class Training(stack.Training):
     by_name = True

@@ -10,7 +10,7 @@ States, and in backward their gradients, are tensors (D, B, H) each. All arithme
 import triton
 import triton.language as tl
 
-from . import access
+from . import staged_access
 from .tiles import is_boundary, is_valid, load_each, store_each, tile_of_step, time
 
 VARYING = ["start", "stop", "batch", "size"]  # a new value of these causes no recompilation
@@ -56,7 +56,7 @@ def stage(
         rows, units, present, directions, direction, backwards, work,
     )  # fmt: skip
     if next_reads is not None:
-        carried = access.carried_on(writes, made)
+        carried = staged_access.carried_on(writes, made)
         after = start + way
         if (after >= 0) & (after < stop):
             _run(
@@ -81,10 +81,10 @@ def _run(
         valid = is_valid(lengths, t, rows, present)
     if reset is not None:
         boundary = is_boundary(reset, lengths, i, steps, batch, rows, present, backwards)
-    read = access.loaded(
+    read = staged_access.loaded(
         reads, arrays, first, i, t, earlier, rows, units, present, batch, size, directions, direction, work
     )
-    read = access.completed(reads, read, carried)
+    read = staged_access.completed(reads, read, carried)
     made = function(number, read, valid, boundary, (present & (units < size), size))
-    access.write(writes, adds, made, arrays, t, rows, units, present, batch, size, directions, direction)
+    staged_access.write(writes, adds, made, arrays, t, rows, units, present, batch, size, directions, direction)
     return made

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..device import gates
 from . import configurations
+from .gemm import linear, multiply
 from .launch import Launch
 from .problem import Problem
-from .products import linear, multiply
 
 
 def steps_at_once(q: Problem, values: int) -> int:

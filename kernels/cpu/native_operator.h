@@ -20,7 +20,7 @@
 #include <thread>
 #include <vector>
 
-#include "forward.h"
+#include "native_library.h"
 
 namespace seqcells {
 

@@ -2,7 +2,7 @@
 // on them: 1.5 µs each on a virtual machine. That is a third of the time of training a large layer. While another thread holds
 // the lock (or held it when this process was forked), blocks come from the system and go back to it.
 
-#include "pool.h"
+#include "memory_pool.h"
 
 #include <sched.h>
 

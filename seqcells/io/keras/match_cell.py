@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import cells, functional
 from ...cells import Cell
 from ...cells import activations as ours
-from ...derive.transformed import transformed
+from ...derive.transformed_cells import transformed
 from ...request import checks
 from ...request.precision import without_autocast
 from ...request.recurrence import output_units

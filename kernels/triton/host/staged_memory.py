@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ....request.recurrence import Recurrence
-from ..device.tables import Multiplied, Pass, Staged
-from .printed import passes
+from ..device.staged_tables import Multiplied, Pass, Staged
+from .printed_kernels import passes
 from .problem import Layer, stacked
 
 OWN = "kept", "kept_numbers"

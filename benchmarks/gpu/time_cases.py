@@ -14,7 +14,7 @@ from ..schema import Origin, Row
 from ..timing import MINUTES, Effort
 from ..timing.events import Events
 from . import cases
-from .code import Watched
+from .code_digest import Watched
 
 REHEARSED = Effort(seconds=0.005, fewest=2, most=1, extensions=0, band=float("inf"))
 ROUNDS = 4

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....request import fits
+from ....request import check_recurrence
 from ....request.call import Call
 from ....request.recurrence import Recurrence
 from ....system.settings import current_settings
@@ -82,7 +82,7 @@ class _Prepared:
         reads_output: bool = True,
     ) -> None:
         for q in layers:
-            fits.check(q)
+            check_recurrence.check(q)
         self._dtype, self._turned, self._states = layers[0].input.dtype, turned, len(layers[0].states)
         self._shape = layers[0].input.shape  # (T, B, features)
         self._mode = precision.mode(self._dtype)

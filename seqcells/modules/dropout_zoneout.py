@@ -1,8 +1,8 @@
 """Regularisation of a layer's states, for any cell: recurrent dropout and zoneout.
 
-Each option is a transformation of the cell (`seqcells.derive.transformed`) that reads masks. The masks are drawn here,
-by torch's generator, so they are the same for every backend. Gradients of any order, graphs and transforms work as for
-any cell.
+Each option is a transformation of the cell (`seqcells.derive.transformed_cells`) that reads masks. The masks are drawn
+here, by torch's generator, so they are the same for every backend. Gradients of any order, graphs and transforms work
+as for any cell.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from ..cells import Cell
-from ..derive.transformed import MASK, WITH, ZONEOUT, transformed
+from ..derive.transformed_cells import MASK, WITH, ZONEOUT, transformed
 from ..request import checks
 from ..request.weights import Weights
 from ..system.untraced import constant

@@ -172,7 +172,7 @@ def _derived(cell: type[Cell], own: dict[str, Any]) -> type[Cell]:
 def _products_of(cell: type[Cell], state: str) -> set[str]:
     """The names of the products whose operands depend on a state without another product or reduction between."""
     from .expressions import DerivationError
-    from .keeping import operands
+    from .named_values import operands
 
     try:
         return {name for name, leaves in operands(cell) if f"s.{state}" in leaves}

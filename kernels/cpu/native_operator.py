@@ -1,7 +1,7 @@
 """The sources of a library with the operator seqcells::recurrence, for programs that run without Python.
 
-One file has the layers of the programs, see operator.h. One file for each instruction set has the forward passes of
-their cells.
+One file has the layers of the programs, see native_operator.h. One file for each instruction set has the forward passes
+of their cells.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 
 from ...cells import Cell
-from ...derive.keeping import keeping
+from ...derive.named_values import keeping
 from ...derive.print_loop import STRUCT
 from ...request.recurrence import Recurrence
+from .call_fields import Compiled
 from .compiled import TYPES, Pass, Passes, printed
 from .layer_call import LayerCall, cell_of_loop, named
-from .loop import Compiled
 
-SHARED = "pool.cpp", "team.cpp", "openmp.cpp"
+SHARED = "memory_pool.cpp", "team.cpp", "openmp.cpp"
 """The engine's source files that are the same for all instruction sets."""
 STEPS, BATCH = "STEPS", "BATCH_SIZE"
 _AXES = {"T": STEPS, "B": BATCH}
@@ -53,7 +53,7 @@ def sources(schema: str, nodes: Sequence[Node], targets: Sequence[str]) -> dict[
     declared = "\n".join(f"namespace {target} {{ extern const Forward forwards[]; }}" for target in targets)
     sets = ", ".join(f"{{has_{target}, {target}::forwards}}" for target in targets)
     main = [
-        '#include "operator.h"\n#include "processor.h"',
+        '#include "native_operator.h"\n#include "processor.h"',
         f"namespace seqcells {{\n{declared}",
         f"static const std::vector<Instructions> instructions{{{sets}}};",
         f"static const std::vector<Layer> layers{{\n{','.join(layers)}}};\n}}",
@@ -69,7 +69,7 @@ def _forwards(target: str, passes: Sequence[tuple[str, str]]) -> str:
         f"    {{run_directions<Loop<{type}>>, pass_of<cell_{k}::{STRUCT}::Forward, {type}>()}},"
         for k, (_, type) in enumerate(passes)
     ]
-    heads = f"target_{target}.h", "directions.h", "forward.h", "loop.h", "cell_library.h"
+    heads = f"target_{target}.h", "directions.h", "native_library.h", "loop.h", "cell_library.h"
     table = ["extern const Forward forwards[];", "const Forward forwards[] = {", *rows, "};"]
     return "\n\n".join(
         [
