@@ -122,9 +122,9 @@ def test_a_cell_module_returns_its_output_at_each_call(compiling):
             "gru_d",
             (6, H),
             2,
-            r"has last, mask, elapsed of the input's size: of several layers .* 6 features, got \[6, 8\]",
+            r"every layer of .* needs 6 input features, because last, mask, elapsed has the size .* got \[6, 8\]",
         ),
-        ("tgru", (6, H), 2, r"has last of the input's size"),
+        ("tgru", (6, H), 2, r"because last has the size of the input"),
     ],
 )
 def test_what_does_not_fit_is_told_when_a_layer_is_made(name, sizes, layers, words):

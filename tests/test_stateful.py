@@ -97,6 +97,14 @@ def test_all_begin_anew_or_some(learn):
     assert_close(module(second[:, :1])[0], anew[:, :1])  # a batch of another size
 
 
+def test_rows_are_checked_before_the_first_call_too():
+    module = made("gru")
+    with pytest.raises(TypeError, match=r"rows should be of dtype torch\.bool"):
+        module.reset_states(torch.zeros(N))
+    with pytest.raises(RuntimeError, match=r"Expected rows of size \(N,\), got \[1, 3\]"):
+        module.reset_states(torch.zeros(1, 3, dtype=torch.bool))
+
+
 def test_before_the_first_call_there_is_nothing_to_reset():
     module = made()
     module.reset_states(torch.zeros(N, dtype=torch.bool))

@@ -10,8 +10,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 BEGIN = """# Models of other packages
 
 `seqcells.swap(model)` is all that a model of these packages needs; its report names what was replaced, and what was
-left and why. Where a package takes several calls of torch.nn's layers for what ours does in one, `swap` also gives its
-module an adapter's methods (`seqcells/io/adapters/owners.py`), and `seqcells.unswap(model)` takes them away again.
+left and why. Some packages take several calls of torch.nn's layers for what our layers do in one call. `swap` then
+also gives the package's module an adapter's methods (`seqcells/io/adapters/owners.py`). `seqcells.unswap(model)` takes
+them away again.
 
 {packages}
 

@@ -1,4 +1,4 @@
-"""A cell's two passes as the loop takes them, and the fields of ``Call`` in layer_call.h."""
+"""A cell's two passes as the loop takes them, and the fields of ``LayerCall`` in layer_call.h."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LETTERS = [f"size.{k}" for k in range(_engine.MAX_LETTERS)]
 _SIZES = ["steps", "batch", *_LETTERS, "reverse", "threads", "halves", "features"]
 _FIELDS = [*_SIZES, *["input", "weight_ih", "bias_ih", "lengths", "reset", "packed"]]
-"""The fields of ``Call`` before its arrays and their widths, in order."""
+"""The fields of ``LayerCall`` before its arrays and their widths, in order."""
 
 
 class Compiled:

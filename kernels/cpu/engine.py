@@ -1,5 +1,4 @@
-"""The engine's functions that `seqcells.call.execute` describes, and the classes that prepare many similar calls at
-once."""
+"""The CPU engine, a `seqcells.backends.engine.PreparingEngine`."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +22,7 @@ def output_maker(like: Tensor, steps: int) -> Callable[[], Tensor]:
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Forward, as `seqcells.call.execute` describes it. The loop projects the input, where the cell allows it, unless
+    """`Engine.forward`. The loop projects the input, where the cell allows it, unless
     several steps are to be differentiated."""
     inside = q.input is not None and not (save and several_steps(q))
     inside = inside and kernels_of(q).gates_inside
@@ -49,7 +48,7 @@ def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tenso
 
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
-    """Backward, as `seqcells.call.execute` describes it."""
+    """`Engine.backward`."""
     call, wanted, states = LayerCall(q), given.wanted, len(q.states)
     saved = dict(zip(call.keeps(), given.saved, strict=True))
     output, grad_output = call.plain(given.output), call.each(call.plain(given.grad_output))
@@ -126,7 +125,7 @@ def _grad_weights(call: LayerCall, d: int, wanted: Weights[bool], arrays: Arrays
 
 
 def saved_like(q: Recurrence) -> list[Tensor]:
-    """Empty tensors (D, T, B, ·) for the values that forward keeps, as `seqcells.call.execute` describes them."""
+    """Empty tensors (D, T, B, ·) for the values that forward saves: `Engine.saved_like`."""
     return [*_saved(LayerCall(q), lambda shape, dtype: q.outside.new_empty(shape, dtype=dtype)).values()]
 
 

@@ -2,8 +2,8 @@
 //
 // Threads meet between stages. Every stage, but for the first stages, begins with values that are gathered over units: products
 // and reductions. A stage runs over the units of one size. A letter names the size; letter 0 is H. A letter's last stage is
-// followed by its first stage of the next step without a meeting, so carried values stay in registers. The first stage of
-// letter 0 is stage 0; the first stages of the other letters are numbered from `stages` on.
+// followed by its first stage of the next step without a meeting, so carried values stay in registers. Letter 0
+// begins with stage 0, and letter k > 0 with stage `stages` + k - 1.
 
 #pragma once
 

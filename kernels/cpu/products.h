@@ -75,7 +75,7 @@ class Products {
 
     int64_t weight_bytes() const { return work_of_row() * int64_t(sizeof(Operand)); }
 
-    // Vectors of units in a block: so many that its row blocks are whole panels, and that one row has enough sums.
+    // Vectors of units in a block: enough to fill whole panels of row blocks, and to have enough sums for one row.
     int units(int letter) const {
         int most = projects() && !letter ? pass.gates : 1, sum[MAX_STAGES] = {};
         for (int k = 0; k < pass.products; ++k) {

@@ -1,9 +1,9 @@
 // Several threads that run one call, on a machine that they share with other programs.
 //
 // A call is a sequence of phases. A phase is a number of items in any order; the next phase begins when all items of the phase
-// are done. Members of the team never wait for a thread, only for items that are begun. A member prefers its own share of the
-// items, whose data are in its caches, and takes over items that no thread has begun. So a thread that the system keeps from
-// running costs one item's delay.
+// are done. A member of the team prefers its own share of the items, whose data are in its caches. Then it takes over items that
+// no thread has begun, and waits only for items that are begun. So a thread that the system keeps from running costs one item's
+// delay.
 
 #pragma once
 

@@ -15,7 +15,7 @@ from ..request.context import in_transform
 from ..request.recurrence import Recurrence
 from ..system.settings import current_settings
 
-WITHOUT_KERNELS = "torch's own operator for a plain call that it does not fail for, else the reference"
+WITHOUT_KERNELS = "torch's own operator if it runs the call, else the reference"
 """What ``"auto"`` takes on types of devices for which this package has no kernels."""
 _WHERE_TORCHS_RUN = ("cuda", "meta")
 """Device types without a trial call: there torch's operator runs every call that `torch_ops.why_not` lets through."""

@@ -45,7 +45,7 @@ def choice(call: Call, training: bool) -> Choice:
         return Choice("torch", "no table covers the call")
     if call.form == "step" or call.steps == 1:
         if training:
-            return Choice("torch", "the way through torch's operators is shorter for single steps with gradients")
+            return Choice("torch", "torch's operator has less overhead for single steps with gradients")
         return Choice("cpu", "a single step without gradients is one call of the engine")
     fused = call.cell.name == "lstm" and not {"packed", "projection"} & {*call.options}
     if not fused or call.dtype == torch.float64:

@@ -82,7 +82,9 @@ class Stateful(Regularised):
         carried, anew = self._carried, self._anew
         if rows is None:
             self._carried = self._anew = None
-        elif carried is not None:
+        elif carried is None:
+            checks.rows(rows, None, torch.device("cpu"))
+        else:
             chosen = checks.rows(rows, _batch_of(carried) or 1, carried[0].device)
             self._anew = chosen if anew is None else anew | chosen
 

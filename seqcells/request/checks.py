@@ -85,8 +85,8 @@ def features(kind: type[Cell], hidden_size: int, sizes: Sequence[int]) -> None:
     if (letter != "F" or others) and any(size != wanted for size in sizes):
         what = ", ".join(others) or "the input"
         raise ValueError(
-            f"the {kind.name} cell has {what} of the input's size: of several layers each must have an input of "
-            f"{wanted} features, got {list(sizes)}"
+            f"every layer of the {kind.name} cell needs {wanted} input features, because {what} has the size of the "
+            f"input; got {list(sizes)}"
         )
 
 
@@ -220,8 +220,8 @@ def as_tensor(name: str, given: Any) -> Tensor:
     return tensor
 
 
-def rows(given: Any, batch: int, device: torch.device) -> Tensor:
-    """The mask of the chosen sequences of a batch, (N,) bool, on a device.
+def rows(given: Any, batch: int | None, device: torch.device) -> Tensor:
+    """The mask of the chosen sequences of a batch, (N,) bool, on a device. ``batch`` is N, or None for any number.
 
     Raises:
         TypeError: the dtype is not bool, or no tensor can be made of ``given``.
@@ -230,8 +230,9 @@ def rows(given: Any, batch: int, device: torch.device) -> Tensor:
     chosen = as_tensor("rows", given).to(device)
     if chosen.dtype != torch.bool:
         raise TypeError(f"rows should be of dtype torch.bool, got: {chosen.dtype}")
-    if chosen.shape != (batch,):
-        raise RuntimeError(f"Expected rows of size {(batch,)}, got {list(chosen.shape)}")
+    size = "(N,)" if batch is None else (batch,)
+    if chosen.shape != (batch,) and not (batch is None and chosen.dim() == 1):
+        raise RuntimeError(f"Expected rows of size {size}, got {list(chosen.shape)}")
     return chosen
 
 

@@ -56,7 +56,7 @@ def arrive(counter):
 
 @triton.jit
 def wait(counters, count, target, patience):
-    """Wait until each of ``count`` counters has reached the target. Returns the patience left, 0 once it has run out.
+    """Wait until each of ``count`` counters has reached the target. Returns the patience left, or 0 after a timeout.
 
     Each thread has its own value of the result: see `tell`.
     """

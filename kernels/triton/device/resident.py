@@ -9,7 +9,7 @@ dimensions, (SPLIT, ·, ·), and products are summed over the first.
 Triton has no option for where weights stay, so the form of the time loop decides it. Weights that a `while` loop reads
 are moved out of the loop into registers by the compiler. For a `for` loop the compiler keeps the tiles in shared memory
 and reads them again in each iteration, to save registers. So each time loop is a `for` inside a `while`. The `for` runs
-all steps, or a single step, in which case it is no loop.
+all steps where weights are in shared memory. Else it runs one step, and the compiler removes it.
 """
 
 import triton
@@ -28,8 +28,8 @@ def hold(
 ):  # fmt: skip
     """Load weights (…, size, size) as (SPLIT, chunk / SPLIT, BLOCK_H) tiles, ordered by chunk, then by plane.
 
-    ``along`` is the stride over the dimension summed over, ``across`` the stride over ``units``. Past WIDTH the sum
-    goes on in the next plane. For tf32x3 the low halves of the weights follow, in the same order.
+    ``along`` is the stride over the dimension summed over, ``across`` the stride over ``units``. The index WIDTH is
+    the first unit of the next plane. For tf32x3 the low halves of the weights follow, in the same order.
     """
     tiles = ()
     rest = ()
@@ -80,7 +80,7 @@ def product_of_rows(
     BLOCK_B: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """As `product`, without a wait, for rows ``first_row`` to ``stop`` of a sequence. They lie ``pitch`` apart, and
-    each gate's ``size`` units have no padding. No chunk has units of two gates."""
+    each gate's ``size`` units have no padding. A chunk never spans two gates."""
     sums = ()
     before = 0
     rows = first_row.to(tl.int64) + tl.arange(0, BLOCK_B)[:, None, None]

@@ -18,8 +18,8 @@ A group is the programs of one batch block and direction. ``arrived`` has an int
 with ``FLAGS`` one for each program, `barrier.APART` apart. ``ring`` (2, groups, BLOCK_B, ·) has what programs exchange,
 for this step and the next. Both are zero at first. Programs that wait in vain stop with an error.
 
-Two steps in the ring are enough, with flags too. A program writes step i + 1 in the place of step i - 1 after it has
-read all programs' step i. Every program wrote its step i after it had read all of step i - 1.
+Two steps in the ring are enough, with flags too. No program writes step i + 1, in the place of step i - 1, before all
+programs have read step i - 1: it first reads their step i, which they wrote after that.
 """
 
 import triton
@@ -61,9 +61,8 @@ def forward(
     """Run rows ``start`` to ``stop`` of the batch, from the states initial, None for zeros, to final. ``output`` is 0
     at padded times.
 
-    With ``led`` the output has room before its first time and after its last time. Each direction writes there the
-    hidden state that its first step reads. So the output and this room together hold the operands of all recurrent
-    products.
+    With ``led`` the output has memory for one more time step before its first and after its last. Each direction writes
+    there the hidden state that its first step reads. So this memory holds the operands of all recurrent products.
 
     Optional outputs: ``saved``, the cell's values for backward; ``after``, states after each step. ``kept`` has each
     state's index in ``after``, or -1.

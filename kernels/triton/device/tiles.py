@@ -205,8 +205,8 @@ def states_around(
 
     result (T, B, D·H) is the hidden state after each step; ``after`` has all other states, in the slots ``kept``.
     first, a tensor (D, B, H) per state, has the states before all steps, None for zeros; reset_states, likewise, the
-    states that a boundary sets. before, where given, has the hidden state before each step: of all steps or, with
-    ``window``, of the window's.
+    states that a boundary sets. before has the hidden state before each step, if forward stored it: for all
+    steps or, with ``window``, for the window's.
     """
     t, earlier = time(i, steps, backwards)
     place = ((t * batch + rows) * directions + direction) * size + units

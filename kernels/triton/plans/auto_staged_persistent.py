@@ -1,5 +1,5 @@
-"""The persistent plan for cells that run by stages, when the engine chooses it and no caller names it: see
-`meeting`."""
+"""The persistent plan for cells that run by stages, when the engine chooses it and no caller names it: unless the
+setting `meeting` is off."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ PLANS = SCAN | {
     ),
     "persistent": (
         "auto_persistent",
-        "layers of some length that fit on the chip: all steps in one launch, by programs that meet at each",
+        "layers of some length that fit on the chip: all steps in one launch, with a grid barrier at each step",
     ),
     "fused step": ("fused_step", "few sequences: one launch a step, which makes the product too"),
     "stepwise": ("stepwise", "any size: a product of the GEMM library and one launch a step"),
@@ -40,7 +40,7 @@ PLANS = SCAN | {
 STAGED_PLANS = SCAN | {
     "persistent": (
         "auto_staged_persistent",
-        "several stages that fit on the chip: all steps in one launch, by programs that meet before each stage",
+        "several stages that fit on the chip: all steps in one launch, with a grid barrier before each stage",
     ),
     "stepwise": ("staged_stepwise", "several stages: of each its products by the GEMM library and one launch, a step"),
 }
