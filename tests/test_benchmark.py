@@ -1,6 +1,7 @@
 """The benchmark can be trusted: parity before figures, a A/A row, a checked schema, a reason for each missing row."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -296,7 +297,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert not written.complete and written.left_out[0].case == "streaming lstm B2xH8xT16 float32"
     assert "out of time: 0 s were left; left out 3: streaming lstm B2xH8xT16 float32 (about" in done.stdout
     assert {row.provider for row in written.rows} == {BASELINE, AA}
-    assert written.versions["torch"] == torch.__version__
+    assert written.versions["torch"] == importlib.metadata.version("torch")
 
 
 def test_shapes() -> None:

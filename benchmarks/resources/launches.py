@@ -13,6 +13,13 @@ from triton.runtime.jit import JITFunction
 
 from seqcells.kernels.triton import interpreted
 
+try:
+    _SOME = torch.empty(1, 1, 1, dtype=torch.bfloat16, device="meta")
+    torch.bmm(_SOME, _SOME, out_dtype=torch.float32, out=_SOME.float())
+except NotImplementedError:  # torch 2.11 has no such product of meta tensors; the launches do not need its values
+    _META = torch.library.Library("aten", "IMPL", "Meta")
+    _META.impl("bmm.dtype_out", lambda left, right, out_dtype, *, out: out)
+
 
 class Target(NamedTuple):
     """The properties of a GPU that kernels depend on."""

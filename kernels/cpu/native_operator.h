@@ -22,6 +22,13 @@
 
 #include "native_library.h"
 
+// The check of a call of torch's stable C interface has another name before torch 2.12.
+#if defined(STABLE_TORCH_ERROR_CODE_CHECK)
+#define SEQCELLS_CHECK_TORCH STABLE_TORCH_ERROR_CODE_CHECK
+#else
+#define SEQCELLS_CHECK_TORCH TORCH_ERROR_CODE_CHECK
+#endif
+
 namespace seqcells {
 
 using torch::stable::Tensor;
@@ -158,7 +165,7 @@ class Registration {
             definition_ = nullptr;
             return;
         }
-        STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_library_def(definition_, schema));
+        SEQCELLS_CHECK_TORCH(aoti_torch_library_def(definition_, schema));
         using torch::stable::detail::StableLibrary;
         kernels_.reset(new StableLibrary(StableLibrary::Kind::IMPL, "seqcells", "CPU", __FILE__, __LINE__));
         kernels_->impl("recurrence", boxed);

@@ -1,6 +1,5 @@
-"""The Triton engine, a `PreparingEngine` and `StackingEngine` of `seqcells.backends.engine`. A layer runs
-by the plan for its shape. Where that is the
-persistent plan, layers of a stack may run as a wavefront."""
+"""The Triton engine, a `PreparingEngine` and `StackingEngine` of `seqcells.backends.engine`. A layer runs by
+the plan for its shape. Where that is the persistent plan, layers of a stack may run as a wavefront."""
 
 from torch import Tensor
 

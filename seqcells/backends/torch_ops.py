@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.jit._trace import is_tracing
 
-from ..request import checks, precision
+from ..request import checks, context, precision
 from ..request.weights import Weights
 from ..system.untraced import constant
 from . import cudnn_weights
@@ -73,7 +73,7 @@ def _is_projected(call: Call) -> bool:
 def _is_by_one_dnn(call: Call, input: Tensor) -> bool:
     """Whether torch's operator calls oneDNN, for an LSTM on a CPU."""
     # torch.export switches oneDNN off while it traces, but exported programs run with oneDNN.
-    enabled = torch.backends.mkldnn.enabled or torch.compiler.is_exporting()
+    enabled = torch.backends.mkldnn.enabled or context.is_exporting()
     if call.form == "step" or _is_projected(call) or not enabled:
         return False
     if "packed" in call.options and not call.uniform:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import functional
 from ..call import choose
 from ..call.describe import call_of
-from ..request import checks
+from ..request import checks, context
 from ..request.call import Call, Choice
 from ..request.streams import laid_out
 from ..request.weights import Weights
@@ -211,7 +211,7 @@ class RecurrentLayer(Stateful):
             RuntimeError: a backend that was asked for by name cannot run here, or cannot run this call.
         """
         signature = None
-        if isinstance(input, PackedSequence) and torch.compiler.is_exporting():
+        if isinstance(input, PackedSequence) and context.is_exporting():
             checks.no_lengths_besides(lengths)
             return packed_in_export.run(self, input, hx, reset=reset, reset_state=reset_state, keep=keep, **streams)
         if self.stateful and hx is None and isinstance(input, (Tensor, PackedSequence)):

@@ -129,7 +129,7 @@ class Stateful(Regularised):
             self._carried = None
             return
         given = (states,) if isinstance(states, Tensor) else tuple(states)
-        if torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and _are_anothers(given)):
+        if context.is_exporting() or (not torch.compiler.is_compiling() and _are_anothers(given)):
             words = "set its stateful to False, and pass hx from call to call"
             raise RuntimeError(f"a stateful layer keeps states, which no transform, trace or export can: {words}")
         if torch.compiler.is_compiling():

@@ -14,6 +14,11 @@ def in_transform() -> bool:
     return peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
+def is_exporting() -> bool:
+    """Whether torch.export traces. torch 2.11's own function says so under torch.compile too."""
+    return torch.compiler.is_exporting() and getattr(torch.compiler, "_is_exporting_flag", True)
+
+
 def are_batched(tensors: Iterable[Tensor]) -> bool:
     """Whether tensors hold a batch of gradients, as with ``is_grads_batched`` or vmap. Kernels cannot read these."""
     return in_transform() or any(map(is_legacy_batchedtensor, tensors))

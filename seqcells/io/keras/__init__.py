@@ -21,6 +21,7 @@ from torch.jit._trace import is_tracing
 
 from ... import functional
 from ...backends import check_name
+from ...request import context
 from . import match_cell
 from .match_cell import RNNCell
 from .weights import assign, to_layer
@@ -133,7 +134,7 @@ def _why_not_called(sequences: Any, mask: Any) -> str | None:
         return "its mask is not (batch, steps)"
     if sequences.is_meta:
         return "shapes are asked for alone"
-    if is_tracing() or torch.compiler.is_exporting():
+    if is_tracing() or context.is_exporting():
         return "an exported model wants operators of torch's own"
     return None
 
