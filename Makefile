@@ -4,18 +4,26 @@ PYTHON ?= python3
 VENV ?= .venv
 INTEGRATIONS ?= .venv-integrations
 DOCS ?= .venv-docs
+OLDEST ?= .venv-oldest
 RUN = $(VENV)/bin/python
 EXTRA_DOCS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
 SECONDS_OF_GPU ?= 600
 OUT ?= out/gpu
 
-.PHONY: bench test gpu integrations lint cells docs clean
+.PHONY: bench test oldest gpu integrations lint cells docs clean
 
 bench: $(VENV)/ready
 	$(RUN) -m benchmarks
 
 test: $(VENV)/ready
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not heavy and not exhaustive"
+
+# What depends on torch's own machinery, on the oldest torch that the package accepts, with the engine that is built already.
+OLDEST_TESTS = parity ops graphs exported native transforms prepared prepared_training delegate delegated_changes stateful swap \
+	other_devices resources
+oldest: $(VENV)/ready $(OLDEST)/ready
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -q -n 2 --dist worksteal -m "not heavy and not exhaustive" \
+		$(OLDEST_TESTS:%=tests/test_%.py)
 
 gpu:
 	$(PYTHON) -m benchmarks.gpu --seconds $(SECONDS_OF_GPU) --out $(OUT)
@@ -45,6 +53,11 @@ $(VENV)/ready: setup.py pyproject.toml
 	$(RUN) -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(OLDEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet torch==2.11.0 filelock hypothesis numpy onnx onnxscript pytest pytest-xdist rich setuptools
+	touch $@
+
 $(INTEGRATIONS)/ready: tests/integrations/requirements.txt setup.py pyproject.toml
 	$(PYTHON) -m venv $(INTEGRATIONS)
 	$(INTEGRATIONS)/bin/pip install --quiet --requirement tests/integrations/requirements.txt
@@ -58,4 +71,4 @@ $(DOCS)/ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(INTEGRATIONS) $(DOCS) build site *.egg-info
+	rm -rf $(VENV) $(OLDEST) $(INTEGRATIONS) $(DOCS) build site *.egg-info
