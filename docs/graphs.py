@@ -205,7 +205,7 @@ def rooms() -> Picture:
         return parts[1]
 
     shown: dict[str, set[str]] = defaultdict(set)
-    commands = {"check", "commands", "compile", "info", "selftest", "tune"}
+    commands = {"check", "cell_argument", "compile", "info", "selftest", "tune"}
     for path, at in files.items():
         parts = at.with_suffix("").parts
         package = ("seqcells", *parts) if parts[0] == "kernels" else parts

@@ -51,7 +51,7 @@ def _printed(cell: type[Cell], kept: tuple[str, ...]) -> str:
         raise RuntimeError("triton is not installed")
     from .kernels.triton.host import printed_kernels  # it imports triton
 
-    if not printed_kernels.runs(cell, kept):
+    if not printed_kernels.is_staged(cell, kept):
         return "the package has them; Triton compiles at first use"
     why_not = printed_kernels.why_not(cell, kept)
     if why_not:

@@ -379,12 +379,7 @@ def test_the_grid_barrier_in_tritons_interpreter() -> None:
 
 
 def test_units() -> None:
-    assert [formats.seconds(s) for s in (1.5, 0.0123, 4.5e-6, 1e-8)] == [
-        "1.50 s",
-        "12.3 ms",
-        "4.50 µs",
-        "10.0 ns",
-    ]
+    assert [formats.seconds(s) for s in (1.5, 0.0123, 4.5e-6, 1e-8)] == ["1.50 s", "12.3 ms", "4.50 µs", "10.0 ns"]
     assert [formats.size(b) for b in (12, 4096, 5e6, 2e9)] == ["12 B", "4.10 kB", "5.00 MB", "2.00 GB"]
 
 

@@ -200,7 +200,7 @@ def test_nothing_that_is_ignored_is_tracked():
 
 ORDER = [
     {"check", "compile"},
-    {"selftest", "tune", "commands"},
+    {"selftest", "tune", "cell_argument"},
     {"info"},
     {"seqcells"},
     {"io"},
@@ -215,7 +215,7 @@ ORDER = [
     {"cells", "system", "version"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-TRITON_ORDER = ["refusals", "by_name", "engine", "prepared", "plans", "host", "device"]
+TRITON_ORDER = ["refusals", "persistent_engine", "engine", "prepared", "plans", "host", "device"]
 FILES = [path for folder in ("seqcells", "kernels") for path in sorted((ROOT / folder).rglob("*.py"))]
 FILES = [path for path in FILES if path.relative_to(ROOT).parts[:2] != ("seqcells", "kernels")]
 

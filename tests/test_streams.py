@@ -106,7 +106,7 @@ def test_a_stream_after_a_step_that_failed(threads):
     threads(2)
     found += [stream(x).clone() for x in input[1:]]
     assert_equal_to(found, expected)
-    assert stream._inference.call.holds() and (threads(1), not stream._inference.call.holds())[1]
+    assert stream._inference.call.still_valid() and (threads(1), not stream._inference.call.still_valid())[1]
 
 
 def _doubled(results):

@@ -228,7 +228,7 @@ def test_what_is_prepared_is_compiled_for_what_calls_bring(kind, steps, monkeypa
         record = JITFunction._do_compile
         monkeypatch.setattr(JITFunction, "_do_compile", lambda *a, **k: record(*a, **k) or Compiled())
         wanted = q.replaced([True] * len(q.differentiable()))
-        assert engine.Training([q], [wanted], turned=False, zeros=False, reads_output=True).in_place
+        assert engine.Training([q], [wanted], batch_first=False, zeros=False, reads_output=True).in_place
     (mine,), theirs = brought, next(each for each in prepared if each.function is brought[0].function)
     assert theirs.signature == mine.signature and theirs.attributes == mine.attributes
     assert theirs.options == mine.options

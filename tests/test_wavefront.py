@@ -67,7 +67,7 @@ def test_its_model_of_time(hopper):
     from seqcells.kernels.triton.plans.shape import Shape
 
     def seconds(layers, steps, gradients=False):
-        shape = Shape.called(call(steps=steps, rows=1))._replace(layers=layers)
+        shape = Shape.of_call(call(steps=steps, rows=1))._replace(layers=layers)
         return wavefront.seconds(shape, gradients)
 
     start = configurations.START_SECONDS

@@ -12,8 +12,8 @@ from ...request.streams import names
 from . import library
 from .layer_call import LayerCall, kernels_of, named
 from .library import maker, pooled, precision, threads
-from .prepared_passes import Passes
-from .run_list import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
+from .prepared_passes import StackPasses
+from .run_list import MEMORY, At, Block, RunList, are_read_in_place, arguments_of, streams_of
 
 
 def _circumstances(storage: torch.dtype) -> tuple[int, str, str]:
@@ -42,7 +42,7 @@ class Inference:
         batch_first: bool = False,
         zeros: bool = False,
     ) -> None:
-        self.versions, self.keeps = versions, versions is not None
+        self.versions, self.packs_weights = versions, versions is not None
         self._kept: list[Tensor] = []
         self._storage = layers[0].input.dtype
         self._made_for = _circumstances(self._storage)
@@ -54,7 +54,7 @@ class Inference:
         weights = [arguments_of(call, k, d) for k, call in enumerate(calls) for d in range(call.directions)]
         arguments = [argument for each in weights for argument in each.values()]
         arguments = [*ends, *(("output", k) for k in range(len(layers))), *arguments]
-        program = Program(["input", *(("stream", name) for name in names(cell)), *arguments])
+        program = RunList(["input", *(("stream", name) for name in names(cell)), *arguments])
         streams: dict[str, At] = {}
         for k, (q, call) in enumerate(zip(layers, calls, strict=True)):
             check_recurrence.check(q)
@@ -79,7 +79,7 @@ class Inference:
                     at |= {f"{end}.{name}": At((end, state), ahead) for end in ("initial", "final")}
                 directions.append(at)
             fields = call.fields(False, features if inside else 0)
-            if self.keeps and self.in_place:
+            if self.packs_weights and self.in_place:
                 self._pack(call, fields)
             program.layer(False, call, fields, directions)
         self._run = program.done(memory.bytes)
@@ -104,7 +104,7 @@ class Inference:
         hidden state."""
         self._run(*tensors)
 
-    def holds(self) -> bool:
+    def still_valid(self) -> bool:
         """Whether the same call would be prepared in the same way now."""
         return self._made_for == _circumstances(self._storage)
 
@@ -130,7 +130,7 @@ class Training:
     ) -> None:
         self._dtype = layers[0].input.dtype
         self._made_for = _circumstances(self._dtype)
-        passes = Passes(layers, wanted, batch_first, reads_output)
+        passes = StackPasses(layers, wanted, batch_first, reads_output)
         self.in_place = passes.in_place
         if self.in_place:
             self._forward, self._backward = passes.forward(), passes.backward()
@@ -158,6 +158,6 @@ class Training:
         self._backward(*tensors, *found)
         return found
 
-    def holds(self) -> bool:
+    def still_valid(self) -> bool:
         """Whether the same call would be prepared in the same way now."""
         return self._made_for == _circumstances(self._dtype)

@@ -9,7 +9,7 @@ from ...request import check_recurrence
 from ...request.recurrence import Recurrence
 from ...request.streams import names
 from .layer_call import LayerCall, kernels_of, named, row_blocks, several_steps
-from .run_list import MEMORY, At, Block, Program, are_read_in_place, arguments_of, streams_of
+from .run_list import MEMORY, At, Block, RunList, are_read_in_place, arguments_of, streams_of
 
 AGAIN = "output once more"
 """A copy of a single step's output, for backward. The caller's output is the hidden state too, and the caller may
@@ -17,7 +17,7 @@ change it."""
 OF_INPUT = "weight_ih", "bias_ih"
 
 
-class Passes:
+class StackPasses:
     """The two passes of a stack, and where the values that forward leaves for backward lie."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Passes:
 
     def forward(self) -> Any:
         """The forward pass as a program."""
-        program = Program(["input", *self._streams, *self._initial, *self._final, "output", *self._weights, "kept"])
+        program = RunList(["input", *self._streams, *self._initial, *self._final, "output", *self._weights, "kept"])
         for k in range(len(self._calls)):
             self._memory.free()
             self._forward(program, k)
@@ -64,7 +64,7 @@ class Passes:
         gradients = [("gradient", of) for of in ("input", *self._initial, *self._weights)]
         given = [("given", of) for of in ("output", *self._final)]
         read = ["input", *self._streams, *self._initial, "output", "kept"]
-        program = Program([*read, *given, *self._weights, *gradients])
+        program = RunList([*read, *given, *self._weights, *gradients])
         # Each layer takes memory anew. The two places for gradients between layers come first in it, so their addresses
         # stay the same, and layers alternate between them.
         wide = self._calls[0].steps * self._calls[0].batch * max(self._features) * self._size
@@ -115,7 +115,7 @@ class Passes:
         argument = (end, state) if of is None else (of, (end, state))
         return At(argument, (k * call.directions + d) * call.states[state][0].nbytes)
 
-    def _input(self, program: Program, k: int) -> At:
+    def _input(self, program: RunList, k: int) -> At:
         """A layer's input, (T, B, features)."""
         if k:
             return self._saved[k - 1]["output"]
@@ -123,11 +123,11 @@ class Passes:
             return At("input")
         return program.steps_first(self._calls[0], self._features[0] * self._size, self._memory, At("input"))
 
-    def _streams_of(self, program: Program, k: int, input: At) -> dict[str, At]:
+    def _streams_of(self, program: RunList, k: int, input: At) -> dict[str, At]:
         """The addresses of a layer's streams."""
         return streams_of(program, self._layers[k], self._calls[k], input, self._batch_first, self._memory)
 
-    def _forward(self, program: Program, k: int) -> None:
+    def _forward(self, program: RunList, k: int) -> None:
         call, kept, features = self._calls[k], self._saved[k], self._features[k]
         input, of_input, gates = self._input(program, k), self._of_input(k), []
         if not self._inside and call.cell.gates:
@@ -141,7 +141,7 @@ class Passes:
             bytes = call.directions * call.steps * call.batch * call.output_width * self._size
             program.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
 
-    def _backward(self, program: Program, k: int, grad_output: At, grad_input: At | None) -> At | None:
+    def _backward(self, program: RunList, k: int, grad_output: At, grad_input: At | None) -> At | None:
         """A layer's gradients. The input's gradient goes to ``grad_input``, or to the caller's tensor for it. Returns
         its address, or None if it is not wanted."""
         call, size, wanted = self._calls[k], self._size, self._wanted[k]
@@ -200,7 +200,7 @@ class Passes:
         return place
 
     def _grad_weight(
-        self, program: Program, call: LayerCall, name: str, weight: Tensor, at: dict[str, At], widths: dict[str, int]
+        self, program: RunList, call: LayerCall, name: str, weight: Tensor, at: dict[str, At], widths: dict[str, int]
     ) -> None:
         """The products that make a weight's gradient; see `gradients.gradient`."""
         count, size = call.steps * call.batch, self._size
@@ -226,7 +226,7 @@ class Passes:
         call, wanted = self._calls[k], self._wanted[k].weights[d]
         return [name for name, want in named(call.cell, wanted).items() if want]
 
-    def _previous(self, program: Program, k: int, d: int) -> At:
+    def _previous(self, program: RunList, k: int, d: int) -> At:
         """The hidden state (T, B, P) that each step's product read."""
         call = self._calls[k]
         if not self._several_steps:

@@ -43,7 +43,7 @@ MEMORY = "memory"
 """A program's own argument: memory by which runs pass values on to later runs."""
 
 
-class Program:
+class RunList:
     """A list of runs, in order.
 
     Args:
@@ -118,8 +118,8 @@ class Program:
     def steps_first(self, call: LayerCall, row: int, memory: Block, source: At) -> At:
         """A copy as (T, B, ·) of the input or a stream (B, T, ·), whose rows have ``row`` bytes."""
         place = memory.take(call.steps * call.batch * row)
-        turned = source, row, call.steps * row
-        self.copy((call.steps, call.batch, row), (place, call.batch * row, row), turned)
+        transposed = source, row, call.steps * row
+        self.copy((call.steps, call.batch, row), (place, call.batch * row, row), transposed)
         return place
 
     def done(self, bytes: int) -> Any:
@@ -128,17 +128,17 @@ class Program:
 
 
 def streams_of(
-    program: Program, q: Recurrence, call: LayerCall, input: At, turned: bool, memory: Block
+    program: RunList, q: Recurrence, call: LayerCall, input: At, batch_first: bool, memory: Block
 ) -> dict[str, At]:
     """The addresses of a layer's streams, by the names of arrays. All layers and directions read the same streams.
 
     Args:
-        turned: whether streams with steps and sequences lie as (B, T, ·).
+        batch_first: whether streams with steps and sequences lie as (B, T, ·).
     """
     found, size = {"x.input": input} if "input" in q.cell.streams else {}, call.dtype.itemsize
     for name in names(q.cell):
         source = At(("stream", name))
-        if turned and q.cell.streams[name].startswith("TB"):
+        if batch_first and q.cell.streams[name].startswith("TB"):
             source = program.steps_first(call, call.widths()[f"x.{name}"] * size, memory, source)
         found[f"x.{name}"] = source
     return found

@@ -16,7 +16,7 @@ __all__ = ["Inference", "Training", "at_once", "backward", "forward", "maker", "
 
 def at_once(call: Call, gradients: bool) -> int:
     """How many layers of a stack run in one launch."""
-    return wavefront.at_once(call, gradients) if plan(Shape.called(call)).name == "persistent" else 1
+    return wavefront.at_once(call, gradients) if plan(Shape.of_call(call)).name == "persistent" else 1
 
 
 def forward(q: Recurrence, save: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _plan(layer: Shape | Recurrence) -> ModuleType:
-    return staged_persistent if printed_kernels.runs(layer.cell, layer.kept) else wavefront
+    return staged_persistent if printed_kernels.is_staged(layer.cell, layer.kept) else wavefront
 
 
 def why_not(shape: Shape) -> str | None:

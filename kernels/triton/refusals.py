@@ -31,7 +31,7 @@ def _why_not_by_stages(cell: type[Cell], options: tuple[str, ...], dtype: torch.
     from .plans import staged_stepwise
 
     kept = kept_by(cell, options)
-    if not printed_kernels.runs(cell, kept):
+    if not printed_kernels.is_staged(cell, kept):
         return None
     if "projection" in options:
         return f"the {cell.name} cell has several stages, and no plan of Triton projects such a cell"
@@ -53,14 +53,14 @@ def why_not_clusters(call: Call) -> str | None:
 
     if not call.rows:
         return cluster.why_not_on(call.device)
-    return cluster.why_not(Shape.called(call))
+    return cluster.why_not(Shape.of_call(call))
 
 
 def clusters_in_words(call: Call) -> str:
     """How the cluster plan runs a call, or why it cannot; empty where the call's sizes are not known."""
     from .plans import cluster
 
-    return cluster.in_words(Shape.called(call)) if call.rows else ""
+    return cluster.in_words(Shape.of_call(call)) if call.rows else ""
 
 
 def persistently_in_words(call: Call) -> str:
@@ -70,7 +70,7 @@ def persistently_in_words(call: Call) -> str:
 
     if not call.rows:
         return wavefront.in_words(call)
-    shape = Shape.called(call)
+    shape = Shape.of_call(call)
     why_not = persistent_engine.why_not(shape)
     words = [f"but it cannot: {why_not}" if why_not else wavefront.in_words(call)]
     words += plan.backward_in_words(persistent_engine, shape) + plan.idle_settings_in_words(shape)

@@ -52,7 +52,7 @@ class PreparedInference(Protocol):
     """The weights' versions for which the engine keeps packed copies, or None."""
 
     @property
-    def keeps(self) -> bool:
+    def packs_weights(self) -> bool:
         """Whether the engine keeps packed copies of the weights."""
         ...
 
@@ -61,7 +61,7 @@ class PreparedInference(Protocol):
         final states, each layer's output, and each direction's `present` weights. All are contiguous."""
         ...
 
-    def holds(self) -> bool:
+    def still_valid(self) -> bool:
         """Whether the same call would be prepared in the same way now."""
         ...
 
@@ -93,7 +93,7 @@ class PreparedTraining(Protocol):
         """
         ...
 
-    def holds(self) -> bool:
+    def still_valid(self) -> bool:
         """Whether the same call would be prepared in the same way now."""
         ...
 

@@ -22,7 +22,7 @@ from . import choose
 from .fast_path_torch import Delegated, Order
 from .fast_path_training import AutogradCall
 from .signature import CellModule, Signature
-from .template import Example, is_frozen, order_of, parameters, stack_of, versions
+from .template import CallTemplate, is_frozen, order_of, parameters, stack_of, versions
 
 Results = tuple[Tensor, Sequence[Tensor]]
 """Output and final states."""
@@ -37,19 +37,19 @@ class ModuleInference(NamedTuple):
     """Gives the weights that ``call`` takes."""
 
     @staticmethod
-    def of(module: CellModule, example: Example) -> ModuleInference | None:
+    def of(module: CellModule, template: CallTemplate) -> ModuleInference | None:
         """The prepared inference. None if the engine prepares no calls, or cannot read the tensors in place. None
         also if the order of the weights is unknown, or if a gradient is wanted."""
-        engine, order = _engine(example), example.order
-        tensors = [example.input, *example.states, *(tensor for w in example.weights for tensor in w.present())]
+        engine, order = _engine(template), template.order
+        tensors = [template.input, *template.states, *(tensor for w in template.weights for tensor in w.present())]
         if engine is None or order is None or context.is_differentiated(tensors):
             return None
         known = versions(parameters(module)) if is_frozen(module) else None
-        call = engine.Inference(stack_of(example), known, example.turned, example.zeros)
+        call = engine.Inference(stack_of(template), known, template.batch_first, template.zeros)
         return ModuleInference(engine, call, order) if call.in_place else None
 
-    def holds(self, parameters: Sequence[Tensor]) -> bool:
-        return self.call.holds() and (not self.call.keeps or self.call.versions == versions(parameters))
+    def still_valid(self, parameters: Sequence[Tensor]) -> bool:
+        return self.call.still_valid() and (not self.call.packs_weights or self.call.versions == versions(parameters))
 
     def __call__(self, *tensors: Tensor | None, parameters: Sequence[Tensor]) -> None:
         """Run the engine's ``Inference`` on the given tensors, followed by the weights."""
@@ -60,9 +60,9 @@ class ModuleInference(NamedTuple):
             self.call(*tensors, *self.order(parameters))
 
 
-def _engine(example: Example) -> PreparingEngine | None:
-    """The engine of the example's backend if it can prepare calls, else None."""
-    backend = example.choice.backend
+def _engine(template: CallTemplate) -> PreparingEngine | None:
+    """The engine of the template's backend if it can prepare calls, else None."""
+    backend = template.choice.backend
     engine = engine_of(backend) if BACKENDS[backend].engine else None
     return engine if isinstance(engine, PreparingEngine) else None
 
@@ -74,25 +74,25 @@ class _InferenceCall(NamedTuple):
     empty_final: Sequence[Callable[[], Tensor]]
     empty_outputs: Sequence[Callable[[], Tensor]]
     """Makes each layer's output. Empty if the output is the first final state."""
-    turned: bool
+    batch_first: bool
     """Whether the input's layout is (B, T, features). The output is then a transposed view of a (T, B, ·) tensor."""
 
     @staticmethod
     def of(
-        module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]
+        module: CellModule, template: CallTemplate, output: Tensor | None, final: Sequence[Tensor]
     ) -> _InferenceCall | None:
         """The prepared call, or None if there can be none. ``output``: (T, B, ·), or None if it is ``final[0]``."""
-        inference = ModuleInference.of(module, example)
+        inference = ModuleInference.of(module, template)
         if inference is None:
             return None
         outputs: list[Tensor] = []
         if output is not None:
-            outputs = [example.input.new_empty(output.shape)] * (example.layers - 1) + [output]
+            outputs = [template.input.new_empty(output.shape)] * (template.layers - 1) + [output]
         of_final, of_outputs = ([*map(inference.engine.maker, tensors)] for tensors in (final, outputs))
-        return _InferenceCall(inference, of_final, of_outputs, example.turned)
+        return _InferenceCall(inference, of_final, of_outputs, template.batch_first)
 
-    def holds(self, parameters: Sequence[Tensor]) -> bool:
-        return self.inference.holds(parameters)
+    def still_valid(self, parameters: Sequence[Tensor]) -> bool:
+        return self.inference.still_valid(parameters)
 
     def __call__(
         self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], parameters: Sequence[Tensor]
@@ -100,7 +100,7 @@ class _InferenceCall(NamedTuple):
         final = [empty() for empty in self.empty_final]
         outputs = [empty() for empty in self.empty_outputs] or final[:1]
         self.inference(input, *streams, *(states or [None] * len(final)), *final, *outputs, parameters=parameters)
-        return outputs[-1].transpose(0, 1) if self.turned else outputs[-1], final
+        return outputs[-1].transpose(0, 1) if self.batch_first else outputs[-1], final
 
 
 class _TrainingCall(NamedTuple):
@@ -111,23 +111,23 @@ class _TrainingCall(NamedTuple):
 
     @staticmethod
     def of(
-        module: CellModule, example: Example, output: Tensor | None, final: Sequence[Tensor]
+        module: CellModule, template: CallTemplate, output: Tensor | None, final: Sequence[Tensor]
     ) -> _TrainingCall | None:
         """The prepared call, or None if there can be none. Arguments: as in `_InferenceCall.of`."""
-        engine, order = _engine(example), example.order
+        engine, order = _engine(template), template.order
         if engine is None or order is None:
             return None
-        stack = stack_of(example)
+        stack = stack_of(template)
         wanted = [q.replaced([tensor.requires_grad for tensor in q.differentiable()]) for q in stack]
         if not any(wanted[0].differentiable()):
             return None  # the lowest layer needs no gradient: it runs as in inference, which rounds differently
         empties = [*map(engine.maker, final)]
         of_output = None if output is None else engine.output_maker(output, len(stack[0].outside))
-        training = AutogradCall(engine, stack, wanted, example.turned, example.zeros, of_output, empties)
+        training = AutogradCall(engine, stack, wanted, template.batch_first, template.zeros, of_output, empties)
         return _TrainingCall(training, order) if training.in_place else None
 
-    def holds(self, parameters: Sequence[Tensor]) -> bool:
-        return self.training.call.holds()
+    def still_valid(self, parameters: Sequence[Tensor]) -> bool:
+        return self.training.call.still_valid()
 
     def __call__(
         self, input: Tensor, states: Sequence[Tensor], streams: Sequence[Tensor], parameters: Sequence[Tensor]
@@ -137,29 +137,29 @@ class _TrainingCall(NamedTuple):
 
 @torch.no_grad()
 def _by_engine(
-    module: CellModule, example: Example, output: Tensor, final: Sequence[Tensor]
+    module: CellModule, template: CallTemplate, output: Tensor, final: Sequence[Tensor]
 ) -> _InferenceCall | _TrainingCall | None:
-    """The prepared call for an example and its results, or None if the call cannot be prepared. The example holds the
+    """The prepared call for a template and its results, or None if the call cannot be prepared. The template holds the
     caller's own tensors."""
     kind = _TrainingCall if output.requires_grad else _InferenceCall
-    wanted = example.input.requires_grad  # read before the transpose: a view of a view has the base's requires_grad
-    turned = output.dim() == 3 and module.batch_first and not example.input.is_contiguous()
-    input, of_output = (t.transpose(0, 1) if turned else t for t in (example.input, output))
-    read = [tensor for w in example.weights for tensor in w.present()]
-    if not all(map(Tensor.is_contiguous, (input, of_output, *final, *example.states, *read))):
+    wanted = template.input.requires_grad  # read before the transpose: a view of a view has the base's requires_grad
+    batch_first = output.dim() == 3 and module.batch_first and not template.input.is_contiguous()
+    input, of_output = (t.transpose(0, 1) if batch_first else t for t in (template.input, output))
+    read = [tensor for w in template.weights for tensor in w.present()]
+    if not all(map(Tensor.is_contiguous, (input, of_output, *final, *template.states, *read))):
         return None
     if module.cell.shared:
         return None
-    for name, stream in example.streams.items():
-        axes = example.cell.streams[name]
-        as_it_lies = stream.transpose(0, 1) if turned and axes.startswith("TB") else stream
+    for name, stream in template.streams.items():
+        axes = template.cell.streams[name]
+        as_it_lies = stream.transpose(0, 1) if batch_first and axes.startswith("TB") else stream
         if stream.dim() > len(axes) or stream.requires_grad or not as_it_lies.is_contiguous():
             return None
     # A prepared call must not keep the caller's tensors alive.
-    size = (len(input[0]), len(input), input.shape[2]) if turned else input.shape
+    size = (len(input[0]), len(input), input.shape[2]) if batch_first else input.shape
     input = input.new_empty(size).requires_grad_(wanted)
-    example = example._replace(input=input, turned=turned)
-    return kind.of(module, example, None if output is final[0] else of_output, final)
+    template = template._replace(input=input, batch_first=batch_first)
+    return kind.of(module, template, None if output is final[0] else of_output, final)
 
 
 class _Known(NamedTuple):
@@ -168,7 +168,7 @@ class _Known(NamedTuple):
 
     signature: Signature
     call: _InferenceCall | _TrainingCall | Delegated | None = None
-    in_vain: bool = False
+    cannot_be_prepared: bool = False
     """Whether calls of this signature cannot be prepared."""
 
 
@@ -210,10 +210,10 @@ class Prepared:
             if known.signature.fits(module, tensors, *options):
                 if known is not all_known[0]:  # to the front: the next call probably has the same signature
                     self._known[mode] = (known, *(other for other in all_known if other is not known))
-                if known.call and known.call.holds(weights):
+                if known.call and known.call.still_valid(weights):
                     read = [streams[name] for name in names(module.cell)] if streams else ()
                     return known.call(input, states, read, weights), None
-                return None, None if known.in_vain else known.signature
+                return None, None if known.cannot_be_prepared else known.signature
         signature = None if context.is_observed(tensors) else Signature.of(module, tensors, *options)
         if signature is not None:
             self._known[mode] = (_Known(signature), *all_known[: MOST - 1])
@@ -237,7 +237,7 @@ class Prepared:
         Args:
             signature: the call's signature.
             call: the record for which its backend was chosen.
-            input, states, weights, zeros: as in `Example`. The input may be a view of a (B, T, features) tensor.
+            input, states, weights, zeros: as in `CallTemplate`. The input may be a view of a (B, T, features) tensor.
             output, final: the call's results, the model of later results. The output may be the first final state.
             streams: as `seqcells.request.streams.laid_out` returns them.
         """
@@ -248,10 +248,10 @@ class Prepared:
             given = input, states, weights, final, batch_first, module.training
             made = None if order is None else Delegated.of(order, call, module.backend, *given)
         else:
-            example = Example.of(module, choice, input, states, weights, call.layers, zeros, streams)
-            made = _by_engine(module, example, output, final)
+            template = CallTemplate.of(module, choice, input, states, weights, call.layers, zeros, streams)
+            made = _by_engine(module, template, output, final)
         others = [known for known in self._known[mode] if known.signature is not signature]
-        self._known[mode] = (_Known(signature, made, in_vain=made is None), *others[: MOST - 1])
+        self._known[mode] = (_Known(signature, made, cannot_be_prepared=made is None), *others[: MOST - 1])
 
 
 def _plain_states(input: Any, hx: Any) -> Sequence[Tensor] | None:

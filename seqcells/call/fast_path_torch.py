@@ -73,7 +73,7 @@ class Delegated(NamedTuple):
         contested = asked == "auto" and kernels and not why_not_for(call, kernels)
         return Delegated(order, operator, _zeros_like(final), None if batched else axes, call if contested else None)
 
-    def holds(self, parameters: Sequence[Tensor]) -> bool:
+    def still_valid(self, parameters: Sequence[Tensor]) -> bool:
         """Whether torch's operator would still be chosen. New tables of seconds may have been loaded meanwhile."""
         return self.leading is None or estimates.leader(self.leading).backend == "torch"
 

@@ -29,7 +29,7 @@ class AutogradCall:
         engine: the engine, whose ``Training`` runs both passes.
         stack: the layers from the lowest to the highest, each with its input. Only shapes and dtypes count.
         wanted: records shaped as ``stack``, with bools in the place of tensors: whether a gradient is wanted.
-        turned: whether the layout of the input and of its gradient is (B, T, features). The output's is (T, B, ·).
+        batch_first: whether the layout of the input and of its gradient is (B, T, features). The output's is (T, B, ·).
         zeros: whether calls are given no states.
         empty_output, empty_final: make the results. No ``empty_output`` if the output is the first final state.
     """
@@ -46,15 +46,15 @@ class AutogradCall:
         engine: PreparingEngine,
         stack: Sequence[Recurrence],
         wanted: Sequence[Recurrence[bool]],
-        turned: bool,
+        batch_first: bool,
         zeros: bool,
         empty_output: Callable[[], Tensor] | None,
         empty_final: Sequence[Callable[[], Tensor]],
     ) -> None:
-        self.call = engine.Training(stack, wanted, turned, zeros, empty_output is not None)
+        self.call = engine.Training(stack, wanted, batch_first, zeros, empty_output is not None)
         self.in_place = self.call.in_place
         self.empty_output, self.empty_final = empty_output, empty_final
-        self.states, self._turned = len(empty_final), turned
+        self.states, self._batch_first = len(empty_final), batch_first
         self._names = names(stack[0].cell)
         # A prepared call must not keep the caller's tensors alive.
         flat = [q.replaced([t.to("meta") for t in q.differentiable()]) for q in stack]
@@ -83,7 +83,7 @@ class AutogradCall:
         if self.empty_output is None:
             return results[0], list(results)
         output, *final = results
-        return output.transpose(0, 1) if self._turned else output, final
+        return output.transpose(0, 1) if self._batch_first else output, final
 
     def remember(self, tensors: Sequence[Any]) -> None:
         """Keep the shapes and dtypes of the tensors saved for backward. They are the same in all calls."""
@@ -168,7 +168,7 @@ class AutogradCall:
         states, rest = others[: self.states], iter(others[self.states :])
         first = self._stack[0]
         read = {name: self._as_read(name, stream) for name, stream in zip(self._names, streams, strict=True)}
-        x = input.transpose(0, 1) if self._turned else input.view(first.outside.shape)
+        x = input.transpose(0, 1) if self._batch_first else input.view(first.outside.shape)
         finals, begin = [], 0
         for q in self._stack:
             own = slice(begin, begin + len(q.weights))
@@ -184,7 +184,7 @@ class AutogradCall:
     def _as_read(self, name: str, stream: Tensor) -> Tensor:
         """A stream in the layout that the reference reads, (D, T, B, ·)."""
         like = self._stack[0].streams[name]
-        if self._turned and self._stack[0].cell.streams[name].startswith("TB"):
+        if self._batch_first and self._stack[0].cell.streams[name].startswith("TB"):
             stream = stream.transpose(0, 1)
         return stream.reshape(like.shape[1:]).expand(like.shape)
 

@@ -40,7 +40,7 @@ def versions(tensors: Sequence[Tensor]) -> list[tuple[int, int]] | None:
     return None if any(t.is_inference() for t in tensors) else [(t.data_ptr(), t._version) for t in tensors]
 
 
-class Example(NamedTuple):
+class CallTemplate(NamedTuple):
     """The call of a module from which later calls with the same signature are prepared.
 
     * ``cell``: in the form that engines take;
@@ -49,7 +49,7 @@ class Example(NamedTuple):
     * ``streams``: by name, each (T, B, ·) or with the axes that the cell declares. Only their shapes count;
     * ``order``: gives a call's weights from the `parameters`, by selection or by `Cell.weights`. None if unknown;
     * ``zeros``: whether the call was given no states;
-    * ``turned``: whether the layout of a call's input is (B, T, features).
+    * ``batch_first``: whether the layout of a call's input is (B, T, features).
     """
 
     choice: Choice
@@ -61,7 +61,7 @@ class Example(NamedTuple):
     layers: int
     zeros: bool = False
     streams: Mapping[str, Tensor] = NONE
-    turned: bool = False
+    batch_first: bool = False
 
     @staticmethod
     def of(
@@ -73,15 +73,15 @@ class Example(NamedTuple):
         layers: int,
         zeros: bool = False,
         streams: Mapping[str, Tensor] = NONE,
-    ) -> Example:
-        """The example for a module and its ``weights``. Cell, weights and order are changed to what engines take."""
+    ) -> CallTemplate:
+        """The template for a module and its ``weights``. Cell, weights and order are changed to what engines take."""
         cell, order = module.cell, order_of(module, input, weights)
         if cell.weights is not Cell.weights:
             order = None if order is None else _Made(cell, weights, order)
             made = [w.made(cell) for w in weights]
             weights = [w.replaced([tensor.contiguous() for tensor in w.present()]) for w in made]
         cell = cell if cell.direct else for_engines(cell)
-        return Example(choice, cell, input, states, weights, order, layers, zeros, streams)
+        return CallTemplate(choice, cell, input, states, weights, order, layers, zeros, streams)
 
 
 def order_of(module: CellModule, input: Tensor, weights: Sequence[Weights]) -> Order | None:
@@ -113,14 +113,14 @@ class _Made:
         return made
 
 
-def stack_of(example: Example) -> list[Recurrence]:
+def stack_of(template: CallTemplate) -> list[Recurrence]:
     """The layers as recurrences. Only the lowest layer's input and the weights are the caller's own tensors."""
-    _, cell, input, states, weights, _, layers, *_ = example
+    _, cell, input, states, weights, _, layers, *_ = template
     directions, stack = len(weights) // layers, []
     for first in range(0, len(weights), directions):
         own = slice(first, first + directions)
         like = [torch.empty_like(state[own]).requires_grad_(state.requires_grad) for state in states]
-        streams = {name: of_paths(cell.streams[name], each, own) for name, each in example.streams.items()}
+        streams = {name: of_paths(cell.streams[name], each, own) for name, each in template.streams.items()}
         stack.append(Recurrence(cell, None, like, weights[own], input=input, streams=streams))
         input = input.new_empty(*input.shape[:2], directions * stack[-1].width(stack[-1].output))
     return stack

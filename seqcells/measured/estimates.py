@@ -101,7 +101,9 @@ def seconds(backend: str, call: Call) -> float | None:
     if backend not in known:
         raise ValueError(f"tables have seconds of {' and '.join(map(repr, known))}, not of {backend!r}")
     tables = of_class(class_of(call.device), torch.get_num_threads())
-    told = (_both(table, call, torch.is_grad_enabled(), _numbers(call))[known.index(backend)] for table in tables)
+    told = (
+        _both(table, call, torch.is_grad_enabled(), _precision_name(call))[known.index(backend)] for table in tables
+    )
     return next((each for each in told if each), None)
 
 
@@ -121,11 +123,11 @@ def leader(call: Call) -> Choice:
         why_not = unmeasured.why_not_tables()
         if why_not:
             return Choice("torch", why_not)
-        where = _gpu_class(call.device), 1, _numbers(call)
+        where = _gpu_class(call.device), 1, _precision_name(call)
     return _leader(call, torch.is_grad_enabled(), *where)
 
 
-def _numbers(call: Call) -> str | None:
+def _precision_name(call: Call) -> str | None:
     """The ``dtype`` of a `seqcells.measured.table.Point` for a call, if it is not the name of the call's dtype."""
     if call.dtype != torch.float32 or call.device.type == "cpu":
         return None
@@ -136,20 +138,20 @@ def _numbers(call: Call) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _leader(call: Call, training: bool, machine_class: str, threads: int, numbers: str | None) -> Choice:
+def _leader(call: Call, training: bool, machine_class: str, threads: int, precision_name: str | None) -> Choice:
     if call.form == "stream" and call.device.type == "cpu":
         return Choice("cpu", "a step of a stream is one call of the engine")
     for table in of_class(machine_class, threads):
-        choice = _by(table, call, training, numbers)
+        choice = _by(table, call, training, precision_name)
         if choice:
             return choice
-    return _cautious(call, training, numbers, machine_class) or unmeasured.choice(call, training)
+    return _cautious(call, training, precision_name, machine_class) or unmeasured.choice(call, training)
 
 
-def _by(table: Table, call: Call, training: bool, numbers: str | None) -> Choice | None:
+def _by(table: Table, call: Call, training: bool, precision_name: str | None) -> Choice | None:
     """The choice by a table of this machine's class; None if the table does not cover the call."""
     kernels = KERNELS[call.device.type]
-    theirs, ours = _both(table, call, training, numbers)
+    theirs, ours = _both(table, call, training, precision_name)
     if theirs and ours:
         words = f"estimated at {_in_words(ours)} by our kernels and {_in_words(theirs)} by torch's operator"
         return Choice(kernels if ours < LEAD * theirs else "torch", f"{words}, {described(table)}")
@@ -159,7 +161,7 @@ def _by(table: Table, call: Call, training: bool, numbers: str | None) -> Choice
     return None
 
 
-def _cautious(call: Call, training: bool, numbers: str | None, machine_class: str) -> Choice | None:
+def _cautious(call: Call, training: bool, precision_name: str | None, machine_class: str) -> Choice | None:
     """The choice by shipped tables of other machine classes, tables of the same instruction set first.
 
     Our kernels are chosen only if all tables that cover the call agree. None if no table covers the call.
@@ -171,7 +173,7 @@ def _cautious(call: Call, training: bool, numbers: str | None, machine_class: st
     others = [table for table in shipped_tables() if table.device_type == call.device.type]
     kin = [table for table in others if machine.are_kin(table.machine_class, machine_class)]
     for tables, margin in ((kin, KIN_MARGIN), (others, MARGIN)):
-        pairs = [_both(table, call, training, numbers, beyond=False) for table in tables]
+        pairs = [_both(table, call, training, precision_name, beyond=False) for table in tables]
         leads = [theirs / ours for theirs, ours in pairs if theirs and ours]
         if leads:
             least = min(leads)
@@ -183,7 +185,7 @@ def _cautious(call: Call, training: bool, numbers: str | None, machine_class: st
 
 
 def _both(
-    table: Table, call: Call, training: bool, numbers: str | None, beyond: bool | None = None
+    table: Table, call: Call, training: bool, precision_name: str | None, beyond: bool | None = None
 ) -> list[float | None]:
     """The seconds by torch's operator and by our kernels.
 
@@ -191,7 +193,7 @@ def _both(
     depend on the size: torch has persistent kernels up to some sizes, and our engine has several plans.
     """
     beyond = table.device_type == "cpu" if beyond is None else beyond
-    return [table.seconds(each, call, training, beyond, numbers) for each in backends(table.device_type)]
+    return [table.seconds(each, call, training, beyond, precision_name) for each in backends(table.device_type)]
 
 
 def _in_words(seconds: float) -> str:

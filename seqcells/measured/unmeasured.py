@@ -31,7 +31,7 @@ def is_unlike_others(call: Call, training: bool) -> bool:
     from ..kernels.triton.plans import persistent, plan
     from ..kernels.triton.plans.shape import Shape
 
-    shape = Shape.called(call)
+    shape = Shape.of_call(call)
     return plan.plan(shape).name not in ("single launch", "persistent") or persistent.seconds(shape, training) is None
 
 

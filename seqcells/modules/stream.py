@@ -13,7 +13,7 @@ from ..backends.engine import PreparingEngine
 from ..call import choose
 from ..call.fast_path import ModuleInference
 from ..call.signature import Signature
-from ..call.template import Example, parameters
+from ..call.template import CallTemplate, parameters
 from ..request import checks, context
 from ..request.call import Call, Choice
 from ..request.streams import names, of_one_step
@@ -179,7 +179,7 @@ class Stream:
                 signature = Signature.of(layer, (input, *weights), *options)
                 self._inference = None if signature is None else self._prepare()
                 self._signature = signature
-        if self._inference is not None and not self._inference.holds(weights):
+        if self._inference is not None and not self._inference.still_valid(weights):
             self._inference = self._prepare()
         if self._inference is None:
             return False
@@ -217,7 +217,7 @@ class Stream:
         layer = self.layer
         choice = choose.choose(self._call(), layer.backend)
         rest = self._input.unsqueeze(0), self._states[0], layer._weights(), layer.num_layers
-        return ModuleInference.of(layer, Example.of(layer, choice, *rest))
+        return ModuleInference.of(layer, CallTemplate.of(layer, choice, *rest))
 
 
 def _described(found: Any) -> str:

@@ -58,7 +58,7 @@ def arrive(counter):
 def wait(counters, count, target, patience):
     """Wait until each of ``count`` counters has reached the target. Returns the patience left, or 0 after a timeout.
 
-    Each thread has its own value of the result: see `tell`.
+    Each thread has its own value of the result: see `check_in_time`.
     """
     looks = 0
     while (looks < patience) & (_look(counters, count, target) < target):
@@ -69,7 +69,7 @@ def wait(counters, count, target, patience):
 
 
 @triton.jit
-def tell(patience):
+def check_in_time(patience):
     """Stop with an error if the patience of any thread has run out. Kernels that call this are compiled with
     assertions."""
     tl.device_assert(patience > 0, "the persistent kernel timed out: a program never reached the grid barrier")

@@ -45,7 +45,7 @@ def _met(kinds: tl.constexpr, values, inside, size, memory, counter, meeting, pa
         tl.store(here + 2 * k * (BLOCKS * BLOCK_B), one)
         tl.store(here + (2 * k + 1) * (BLOCKS * BLOCK_B), other)
     barrier.arrive(counter)
-    barrier.tell(barrier.wait(counter, 1, meeting * programs, patience))
+    barrier.check_in_time(barrier.wait(counter, 1, meeting * programs, patience))
     there = (each < programs) & (row >= 0)
     counts = tl.maximum(tl.minimum(size - each * BLOCK_H, BLOCK_H), 0)
     numbers = ()

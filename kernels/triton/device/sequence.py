@@ -155,7 +155,7 @@ def forward(
             i += 1
     store_each(final, s, at, inside)
     if not ALONE:
-        barrier.tell(patience)
+        barrier.check_in_time(patience)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -282,7 +282,7 @@ def backward(
     if grad_parameters is not None:
         store(grad_parameters, sums, plane, at, inside)
     if not ALONE:
-        barrier.tell(patience)
+        barrier.check_in_time(patience)
 
 
 @triton.jit

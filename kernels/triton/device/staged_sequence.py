@@ -104,7 +104,7 @@ def run(
                     carried = _whole(staged_access.carried_on(writes[k], made), inside, work)
             step += 1
     store_each(left, carried, at, inside)
-    barrier.tell(patience)
+    barrier.check_in_time(patience)
 
 
 @triton.jit

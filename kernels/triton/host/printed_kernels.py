@@ -27,7 +27,7 @@ Kept = tuple[str, ...]
 """The names of a cell's results that are kept for all steps."""
 
 
-def runs(cell: type[Cell], kept: Kept = ()) -> bool:
+def is_staged(cell: type[Cell], kept: Kept = ()) -> bool:
     """Whether a cell runs by stages. Else it runs as one of `cells`, whose kernels keep no values of steps."""
     return bool(kept) or of_one_stage(cell) is None
 

@@ -94,9 +94,9 @@ def in_words(call: Call) -> str:
     """The plan for a call, and why."""
     if not call.rows:
         return "its plan is chosen at the call, by size"
-    chosen = plan(Shape.called(call))
+    chosen = plan(Shape.of_call(call))
     words = [f"by {chosen.name}" + (f" ({chosen.reason})" if chosen.reason else "")]
-    words += backward_in_words(chosen.module, Shape.called(call)) + idle_settings_in_words(Shape.called(call))
+    words += backward_in_words(chosen.module, Shape.of_call(call)) + idle_settings_in_words(Shape.of_call(call))
     if chosen.name == "persistent" and call.layers > 1:
         from . import wavefront
 

@@ -37,7 +37,7 @@ class Shape(NamedTuple):
         return cls(q.cell, q.outside.device, q.outside.dtype, *sizes, q.kept)
 
     @classmethod
-    def called(cls, call: Call) -> Shape:
+    def of_call(cls, call: Call) -> Shape:
         sizes = call.steps, call.rows, call.directions, call.hidden, call.width
         return cls(call.cell, call.device, call.dtype, *sizes, kept=kept_by(call.cell, call.options))
 
@@ -46,7 +46,7 @@ class Shape(NamedTuple):
         """Whether the cell runs by stages."""
         from ..host import printed_kernels  # it imports triton
 
-        return printed_kernels.runs(self.cell, self.kept)
+        return printed_kernels.is_staged(self.cell, self.kept)
 
     @property
     def recurrent(self) -> int:

@@ -34,7 +34,7 @@ def why_not(shape: Shape) -> None:
 
 def saved_like(q: Recurrence) -> list[Tensor]:
     """Empty tensors of the shapes that `forward` saves."""
-    if printed_kernels.runs(q.cell, q.kept):
+    if printed_kernels.is_staged(q.cell, q.kept):
         return staged_stepwise.saved_like(q)
     return list(Problem(q).saved(current_settings().recompute))
 
@@ -42,7 +42,7 @@ def saved_like(q: Recurrence) -> list[Tensor]:
 def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run a layer, by fused steps if ``fused``. Returns output (T, B, D·P), final states, tensors that backward
     needs."""
-    if printed_kernels.runs(q.cell, q.kept):
+    if printed_kernels.is_staged(q.cell, q.kept):
         return staged_stepwise.forward(q, save)
     with torch.cuda.device_of(q.outside), precision.obeyed_by_torch(precision.mode(q.outside.dtype)):
         return _forward(Problem(q), save, fused)
@@ -50,7 +50,7 @@ def forward(q: Recurrence, save: bool, fused: bool = False) -> tuple[Tensor, lis
 
 def backward(q: Recurrence, given: Backward) -> list[Tensor | None]:
     """The gradients of ``q.differentiable()``, in its order; a gradient that is not wanted may be None."""
-    if printed_kernels.runs(q.cell, q.kept):
+    if printed_kernels.is_staged(q.cell, q.kept):
         return staged_stepwise.backward(q, given)
     with torch.cuda.device_of(given.output), precision.obeyed_by_torch(precision.mode(given.output.dtype)):
         return _backward(Problem(q), given)

@@ -64,7 +64,7 @@ def _found(call: Call, gradients: bool) -> int | str:
         return "there is dropout between them"
     if gradients and current_settings().recompute:
         return "backward recomputes values (settings(recompute=True))"
-    shape = Shape.called(call)
+    shape = Shape.of_call(call)
     if shape.staged:
         return "its cell runs by stages"
     if not shape.recurrent:

@@ -62,7 +62,7 @@ class _Prepared:
     Args:
         layers: the layers, the lowest first, each given by its input, without lengths, resets and projections. Only the
             shapes, dtypes and device of their tensors count.
-        turned: whether the input lies as (B, T, features).
+        batch_first: whether the input lies as (B, T, features).
         zeros: whether there are no initial states.
         wanted: the same layers, with a bool in the place of each tensor: whether its gradient is wanted. Default: no
             gradient is wanted
@@ -76,14 +76,14 @@ class _Prepared:
     def __init__(
         self,
         layers: Sequence[Recurrence],
-        turned: bool,
+        batch_first: bool,
         zeros: bool,
         wanted: Sequence[Recurrence[bool]] | None = None,
         reads_output: bool = True,
     ) -> None:
         for q in layers:
             check_recurrence.check(q)
-        self._dtype, self._turned, self._states = layers[0].input.dtype, turned, len(layers[0].states)
+        self._dtype, self._batch_first, self._states = layers[0].input.dtype, batch_first, len(layers[0].states)
         self._shape = layers[0].input.shape  # (T, B, features)
         self._mode = precision.mode(self._dtype)
         self.in_place = not _are_at_once(layers, wanted is not None)
@@ -123,7 +123,7 @@ class _Prepared:
             return "the persistent plan has no backward for it"
         return None
 
-    def holds(self) -> bool:
+    def still_valid(self) -> bool:
         """Whether the precision is still the one that the calls were prepared for."""
         return self._mode == precision.mode(self._dtype)
 
@@ -133,7 +133,7 @@ class _Prepared:
 
     def _steps_first(self, input: Tensor) -> Tensor:
         """The input as (T, B, features). A single step may lack the axis of time, or have it second."""
-        if self._turned:
+        if self._batch_first:
             return input.transpose(0, 1).contiguous()
         a_step = self._shape[0] == 1 and input.dim() > 1 and not self.by_name
         as_it_lies = a_step or input.shape == self._shape
@@ -141,13 +141,13 @@ class _Prepared:
 
 
 class Inference(_Prepared):
-    """A stack's inference, prepared for all calls that differ only in the addresses of their tensors. It keeps no
+    """A stack's inference, prepared for all calls that differ only in the addresses of their tensors. It packs no
     weights."""
 
-    keeps, versions = False, None
+    packs_weights, versions = False, None
 
-    def __init__(self, layers: Sequence[Recurrence], versions: Any, turned: bool, zeros: bool) -> None:
-        super().__init__(layers, turned, zeros)
+    def __init__(self, layers: Sequence[Recurrence], versions: Any, batch_first: bool, zeros: bool) -> None:
+        super().__init__(layers, batch_first, zeros)
 
     def __call__(self, *tensors: Tensor | None) -> None:
         """Read the input, initial states (None for zeros) and weights; write final states and each layer's output. That
@@ -170,11 +170,11 @@ class Training(_Prepared):
         self,
         layers: Sequence[Recurrence],
         wanted: Sequence[Recurrence[bool]],
-        turned: bool,
+        batch_first: bool,
         zeros: bool,
         reads_output: bool,
     ) -> None:
-        super().__init__(layers, turned, zeros, wanted, reads_output)
+        super().__init__(layers, batch_first, zeros, wanted, reads_output)
         self._wanted = wanted
         # The outputs of all layers but the highest are kept too, each with room around it.
         self._below = []
@@ -239,7 +239,7 @@ class Training(_Prepared):
                 )
                 of_weights = own + of_weights
         if grad_output is not None and grad_output.shape != input.shape:
-            grad_output = grad_output.transpose(0, 1) if self._turned else grad_output.view(input.shape)
+            grad_output = grad_output.transpose(0, 1) if self._batch_first else grad_output.view(input.shape)
         pairs = zip(of_states, grad_initial or of_states, strict=True)
         return [grad_output, *(None if make is None else grad for make, grad in pairs), *of_weights]
 
