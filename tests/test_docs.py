@@ -96,6 +96,18 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(there), f"{page.name}: {path} has no #{anchor}"
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
+def test_files_that_pages_name_exist(page):
+    """The log of experiments names files of its time, and the tutorial a file that its reader writes."""
+    known = [
+        path.as_posix()
+        for folder in ("seqcells", "kernels", "benchmarks", "tests", "examples", "docs")
+        for path in (ROOT / folder).rglob("*")
+    ]
+    for name in re.findall(r"`([\w/]+\.(?:py|h|cpp|cuh))`", page.read_text()):
+        assert name == "nested.py" or any(path.endswith(f"/{name}") for path in known), name
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
