@@ -132,6 +132,9 @@ def headlines(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
         its = [case for case in its if case.ours.dtype == dtype]
         if its:
             doubt = "~ " if any(case.doubtful for case in its) else ""
+            # torch.nn's own loop over cells is a rival of cells only: beside a layer it would read as a win.
+            if each.suite != "stepping":
+                its = [case._replace(rival=None) if _is_torchs(case.rival) else case for case in its]
             rivals = ", ".join(dict.fromkeys(case.rival.provider for case in its if case.rival))
             sizes = ", ".join(f"{row.batch} × {row.hidden} × {row.steps}" for row in (case.ours for case in its))
             ratios = doubt + _spread(case.ours.ratio for case in its), _spread(case.to_rival for case in its)
@@ -180,6 +183,10 @@ def markdown(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
     if "cuda" not in reports:
         sections.append("Not yet measured on a GPU.")
     return "\n\n".join([*sections, *links])
+
+
+def _is_torchs(row: Row | None) -> bool:
+    return row is not None and row.provider.startswith(BASELINE)
 
 
 def cases(report: Report) -> list[Case]:
