@@ -249,3 +249,15 @@ def test_cells_are_found_by_name():
     assert cell_of("gru") is seqcells.cells.GRU
     with pytest.raises(ValueError, match=r"unknown cell 'gpu'.*lstm"):
         cell_of("gpu")
+
+
+def test_a_plan_takes_what_the_call_takes():
+    """The arguments of a call, also those that make no difference to the choice."""
+    layer, input, states = seqcells.GRU(3, 4), torch.zeros(5, 2, 3), torch.zeros(1, 2, 4)
+    options = {"reset": torch.zeros(5, 2, dtype=torch.bool), "lengths": torch.tensor([5, 3]), "keep": ("h",)}
+    layer(input, states, reset_state=states, **options)
+    assert layer.plan(input, states, reset_state=states, **options) == layer.plan(input, **options)
+    cell = seqcells.GRUCell(3, 4)
+    assert cell.plan(torch.zeros(2, 3), torch.zeros(2, 4)) == cell.plan(torch.zeros(2, 3))
+    timed = seqcells.define(seqcells.cells.GRUDecay)[0](3, 4, backend="reference")
+    assert timed.plan(input, elapsed=torch.ones(5, 2, 1)).backend == "reference"

@@ -205,8 +205,11 @@ class RecurrentCell(Freezable):
 
     __prepare_scriptable__: Callable[..., NoReturn] = tracing.refuse_script
 
-    def plan(self, input: Tensor, *, keep: Sequence[str] = ()) -> Choice:
-        """The backend that ``forward`` would run for these arguments, and why."""
+    def plan(self, input: Tensor, hx: States | None = None, *, keep: Sequence[str] = (), **streams: Tensor) -> Choice:
+        """The backend that ``forward`` would run for these arguments, and why.
+
+        ``hx`` and streams make no difference. Grad mode, autocast and the number of threads do.
+        """
         return choose.explain(self._call(input, self._weights(), keep=keep), self.backend)
 
     def _call(self, input: Tensor, weights: Weights, **given: Any) -> Call:

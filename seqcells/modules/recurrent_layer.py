@@ -296,9 +296,20 @@ class RecurrentLayer(Stateful):
     """This class's `forward`. `is_plain` compares it to find an override."""
 
     def plan(
-        self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None, keep: Sequence[str] = ()
+        self,
+        input: Tensor | PackedSequence,
+        hx: States | None = None,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        reset_state: States | None = None,
+        keep: Sequence[str] = (),
+        **streams: Tensor,
     ) -> Choice:
-        """The backend that ``forward`` would run for these arguments, and why."""
+        """The backend that ``forward`` would run for these arguments, and why.
+
+        ``hx``, ``reset_state`` and streams make no difference. Grad mode, autocast and the number of threads do.
+        """
         return choose.explain(self._call(input, self._weights(), lengths=lengths, reset=reset, keep=keep), self.backend)
 
     def _call(self, input: Tensor | PackedSequence, weights: list[Weights], **given: Any) -> Call:

@@ -197,8 +197,18 @@ class Stack(Stacked):
             value = self._within(lengths, value)
         return value, tuple(finals)
 
-    def plan(self, input: Tensor | PackedSequence, *, lengths: Any = None, reset: Any = None) -> tuple[Choice, ...]:
-        """For each layer, the backend that ``forward`` would run for these arguments, and why."""
+    def plan(
+        self,
+        input: Tensor | PackedSequence,
+        hx: EachStates = None,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        reset_state: EachStates = None,
+        **streams: Tensor,
+    ) -> tuple[Choice, ...]:
+        """For each layer, the backend that ``forward`` would run for these arguments, and why; see
+        `RecurrentLayer.plan`."""
         given = (_of_features(input, layer.input_size) for layer in self.layers)
         bounds = {"lengths": lengths, "reset": reset}
         return tuple(layer.plan(each, **bounds) for layer, each in zip(self.layers, given, strict=True))
@@ -329,8 +339,8 @@ class StackedCells(Stacked):
             value = self._connected(k, value, output)
         return value, tuple(states)
 
-    def plan(self, input: Tensor) -> tuple[Choice, ...]:
-        """For each cell module, the backend that ``forward`` would run for this input, and why."""
+    def plan(self, input: Tensor, hx: EachStates = None, **streams: Tensor) -> tuple[Choice, ...]:
+        """For each cell module, the backend that ``forward`` would run for these arguments, and why."""
         given = (_of_features(input, cell.input_size) for cell in self.cells)
         return tuple(cell.plan(each) for cell, each in zip(self.cells, given, strict=True))
 
