@@ -111,7 +111,10 @@ def report() -> str:
     lines += ["", "plans of triton, the first of them that takes a layer; layer.plan(input) tells which"]
     width = max(map(len, PLANS))
     lines += [f"  {name:{width}}  {description}" for name, (_, description) in PLANS.items()]
-    lines += ["", f"settings, which {', '.join(name for name, backend in BACKENDS.items() if backend.obeys)} obey"]
+    lines += [
+        "",
+        f"settings, which {', '.join(name for name, backend in BACKENDS.items() if backend.uses_settings)} obey",
+    ]
     width = max(map(len, CHOICES))
     for name, value in current_settings()._asdict().items():
         default, *others = CHOICES[name]

@@ -27,7 +27,7 @@ def folder():
     shutil.copytree(KERNELS / "cuda", root / "cuda", ignore=shutil.ignore_patterns("*.py", "ptx.cuh", "__pycache__"))
     shutil.copy(Path(__file__).parent / "emulated" / "ptx.cuh", root / "cuda")
     (root / "cpu").mkdir()
-    shutil.copy(KERNELS / "cpu" / "pass.h", root / "cpu")
+    shutil.copy(KERNELS / "cpu" / "pass_description.h", root / "cpu")
     return made, root / "cuda"
 
 

@@ -99,13 +99,13 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
 def test_files_that_pages_name_exist(page):
     """The log of experiments names files of its time, and the tutorial a file that its reader writes."""
-    known = [
-        path.as_posix()
-        for folder in ("seqcells", "kernels", "benchmarks", "tests", "examples", "docs")
-        for path in (ROOT / folder).rglob("*")
-    ]
+    folders = "seqcells", "kernels", "benchmarks", "examples", "docs", "tests"
+    known = {folder: [path.as_posix() for path in (ROOT / folder).rglob("*")] for folder in folders}
     for name in re.findall(r"`([\w/]+\.(?:py|h|cpp|cuh))`", page.read_text()):
-        assert name == "nested.py" or any(path.endswith(f"/{name}") for path in known), name
+        paths = [
+            path for folder in folders[: 6 if "/" in name else 5] for path in known[folder]
+        ]  # tests: by their path
+        assert name == "nested.py" or any(path.endswith(f"/{name}") for path in paths), name
 
 
 def test_every_page_is_in_the_navigation():
@@ -158,3 +158,7 @@ def test_the_cells_that_pages_count():
     count = len(set(cells.BUILT_IN) | set(cells.LIBRARY))
     for page in ("index.md", "write_a_cell.md"):
         assert f"{count} " in (DOCS / page).read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert f"{count} cells with papers" in readme
+    own, *named = re.search(r"^\| (peephole LSTM.*), (\d+) more, and cells of your own", readme, re.M).groups()
+    assert count == len(own.split(", ")) + int(named[0]) + 4  # and torch.nn's: LSTM, GRU, RNN with two activations

@@ -80,7 +80,7 @@ def test_an_h200_takes_what_was_faster_there_and_torchs_operator_where_nothing_w
     choice = chosen(training, **wanted)
     assert choice.backend == expected
     told = "shipped table cuda-h200-132sm of 2026-11-26" in choice.reason
-    assert told or (expected == "torch" and "no table covers the call" in choice.reason)
+    assert told or (expected == "torch" and "no table of measured seconds covers the call" in choice.reason)
 
 
 def test_all_that_was_measured_over_many_steps_goes_to_the_faster(gpu, tables):
@@ -177,14 +177,14 @@ def test_beyond_what_was_measured_an_unknown_gpu_takes_torchs(wanted, gpu, table
     tables(shipped=[table(0.1)])
     with torch.no_grad():
         choice = estimates.leader(call(**wanted))
-    assert choice == Choice("torch", "no table covers the call")
+    assert choice == Choice("torch", "no table of measured seconds covers the call")
 
 
 def test_a_part_of_a_gpu_where_the_weights_do_not_fit_is_another_machine(gpu, tables):
     tables(shipped=[H200])
     gpu("NVIDIA H200 MIG 1g.18gb", 16)
     large = {"rows": 16, "hidden": 1024}
-    assert chosen(**large).backend == "torch" and "no table covers" in chosen(**large).reason
+    assert chosen(**large).backend == "torch" and "no table of measured seconds" in chosen(**large).reason
     gpu("NVIDIA H200", 132)
     assert chosen(**large).backend == "triton"
 
@@ -201,7 +201,7 @@ def test_gpus_before_ampere_go_by_their_own_tables_alone(gpu, tables, monkeypatc
 def test_tables_of_cpus_tell_nothing_of_gpus(gpu, tables):
     on_cpu = {point: {"torch": 1.0, "cpu": 0.1} for point in table(1.0).points}
     tables(shipped=[replace(table(1.0, "avx2-l2-512k"), points=on_cpu)])
-    assert chosen().reason == "a plain call: torch's own operator; no table covers the call"
+    assert chosen().reason == "a plain call: torch's own operator; no table of measured seconds covers the call"
     assert estimates.seconds("triton", call()) is None
     with pytest.raises(ValueError, match="seconds of 'torch' and 'triton', not of 'cpu'"):
         estimates.seconds("cpu", call())

@@ -130,12 +130,14 @@ def extension(tmp_path_factory):
     from seqcells.kernels.cpu.library import TARGETS
 
     # The best instruction set whose tables do not extend another set's.
-    target = next(name for name in TARGETS if "SEQCELLS_PAIRS" not in (KERNELS / f"tables_{name}.cpp").read_text())
+    target = next(
+        name for name in TARGETS if "SEQCELLS_PAIRS" not in (KERNELS / f"target_kernels_{name}.cpp").read_text()
+    )
     path = tmp_path_factory.mktemp("engine") / "_engine.so"
     # Not optimised, because optimising instrumented code takes many minutes.
     options = ["-std=c++17", "-O0", "-g1", *QUICK, "-shared", "-fPIC", "-pthread", "-w", "-fvisibility=hidden"]
     watched = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-sanitize-address-use-after-scope"]
-    parts = "module", "pool", "team", "openmp", f"tables_{target}", f"built_{target}"
+    parts = "module", "memory_pool", "team", "openmp", f"target_kernels_{target}", f"built_in_cells_{target}"
     command = [COMPILER, *options, *watched, f"-I{KERNELS}", f"-I{sysconfig.get_path('include')}"]
     command += [*(KERNELS / f"{name}.cpp" for name in parts), SOURCES / "absent.cpp"]
     subprocess.run([*command, "-ldl", "-o", path], check=True)

@@ -1,8 +1,8 @@
 """The host's work for one call before a kernel runs: time, operators, allocations and launches. No GPU is needed.
 
 `__main__` is the command, `report` the file and the tables. `measure` counts and times calls, and `calls` has the kinds
-of calls and the providers. `stub` is the baseline, `absent` emulates a GPU, and `extension` replaces the CPU engine's
-extension.
+of calls and the providers. `stub` is the baseline, `emulated_gpu` emulates a GPU, and `replace_extension`
+replaces the CPU engine's extension.
 
 **A row** is one provider's call of one kind, after `calls.PREPARING` calls like it:
 

@@ -1,6 +1,6 @@
 // The matrix unit of Intel's AMX: eight tiles of up to 16 rows of 64 bytes.
 //
-// A tile of weights is 16 words deep and one vector of columns wide; it has the memory layout of the blocks of product.h. Tests
+// A tile of weights is 16 words deep and one vector of columns wide; it has the memory layout of the blocks of panel_product.h. Tests
 // emulate the unit in plain C++. SEQCELLS_TILES_EMULATED is how many of the 16 columns the emulation computes: all, or fewer,
 // to prove that tests notice the missing ones.
 

@@ -12,28 +12,28 @@ namespace {
 template <class Compute>
 class Array {
   public:
-    Array(const void* at, bool halves) : at_(const_cast<void*>(at)), halves_(halves) {}
+    Array(const void* at, bool is_bfloat16) : at_(const_cast<void*>(at)), is_bfloat16_(is_bfloat16) {}
 
     template <class V = Vector<Compute>>
     SEQCELLS_INLINE V load(int64_t from, int64_t count = LANES<Compute>) const {
         if constexpr (std::is_same_v<Compute, float> && sizeof(V) == sizeof(Vector<Compute>))
-            if (halves_) return load_as<V>(static_cast<const bfloat16*>(at_) + from, count);
+            if (is_bfloat16_) return load_as<V>(static_cast<const bfloat16*>(at_) + from, count);
         return load_as<V>(static_cast<const Compute*>(at_) + from, count);
     }
     template <class V>
     SEQCELLS_INLINE void store(int64_t to, V value, int64_t count) const {
         if constexpr (std::is_same_v<Compute, float> && sizeof(V) == sizeof(Vector<Compute>))
-            if (halves_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
+            if (is_bfloat16_) return seqcells::store(static_cast<bfloat16*>(at_) + to, value, count);
         seqcells::store(static_cast<Compute*>(at_) + to, value, count);
     }
     Compute operator[](int64_t k) const {
         if constexpr (std::is_same_v<Compute, float>)
-            if (halves_) return static_cast<const bfloat16*>(at_)[k];
+            if (is_bfloat16_) return static_cast<const bfloat16*>(at_)[k];
         return static_cast<const Compute*>(at_)[k];
     }
     void set(int64_t k, Compute value) const {
         if constexpr (std::is_same_v<Compute, float>)
-            if (halves_) {
+            if (is_bfloat16_) {
                 static_cast<bfloat16*>(at_)[k] = value;
                 return;
             }
@@ -43,7 +43,7 @@ class Array {
     // little for the hardware prefetcher to foresee the next access.
     template <int WRITE>
     SEQCELLS_INLINE void prefetch(int64_t from, int64_t count) const {
-        const int64_t size = halves_ ? sizeof(bfloat16) : sizeof(Compute);
+        const int64_t size = is_bfloat16_ ? sizeof(bfloat16) : sizeof(Compute);
         const char *line = static_cast<const char*>(at_) + from * size, *last = line + count * size;
         for (; line < last; line += 64) __builtin_prefetch(line, WRITE, 2);
     }
@@ -51,7 +51,7 @@ class Array {
 
   private:
     void* at_;
-    bool halves_;
+    bool is_bfloat16_;
 };
 
 // The order of time steps in one direction, and where a row's sequence ends or is reset.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .layer_call import LayerCall
 
 _LETTERS = [f"size.{k}" for k in range(_engine.MAX_LETTERS)]
-_SIZES = ["steps", "batch", *_LETTERS, "reverse", "threads", "halves", "features"]
+_SIZES = ["steps", "batch", *_LETTERS, "reverse", "threads", "is_bfloat16", "features"]
 _FIELDS = [*_SIZES, *["input", "weight_ih", "bias_ih", "lengths", "reset", "packed"]]
 """The fields of ``LayerCall`` before its arrays and their widths, in order."""
 

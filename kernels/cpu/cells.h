@@ -3,7 +3,7 @@
 // Made from seqcells/cells by `make cells`: edit nothing below these words, which alone are written by hand.
 //
 // A pass has its stages' values as functions of vectors V, or scalars, all in an array v: `row` those that are numbers of a
-// row, `units` those that each unit has. Tables tell where the values of a stage are read and written; pass.h says what
+// row, `units` those that each unit has. Tables tell where the values of a stage are read and written; pass_description.h says what
 // each of them means.
 
 #pragma once

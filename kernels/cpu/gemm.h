@@ -7,7 +7,7 @@
 
 #include "buffer.h"
 #include "precision.h"
-#include "product.h"
+#include "panel_product.h"
 #include "team.h"
 
 namespace seqcells {

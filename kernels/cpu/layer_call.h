@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "pass.h"
+#include "pass_description.h"
 
 namespace seqcells {
 
@@ -12,7 +12,7 @@ namespace seqcells {
 // arrays. An array that a call does not have is null.
 struct LayerCall {
     int64_t steps, batch, sizes[MAX_LETTERS];
-    int64_t reverse, threads, halves;
+    int64_t reverse, threads, is_bfloat16;
     int64_t features;
     const void *input, *weight_ih, *bias_ih;  // (T, B, F), (G·H, F), (G·H): given in place of the gates' array
     const int64_t* lengths;                   // (B)

@@ -67,9 +67,9 @@ class LayerCall:
         self.dtype = PRECISIONS[self.precision]
         self.kernels, self.kept = kernels_of(q) if kernels is None else kernels, q.kept
         self.steps, self.batch = x.shape[:2]
-        self.directions, _, self.projected = q.states[0].shape
+        self.directions, _, self.state_width = q.states[0].shape
         self.hidden, self.output_width = q.hidden, q.width(q.output)
-        self.sizes = {**q.sizes, "P": self.projected} if q.weights[0].hr is not None else q.sizes
+        self.sizes = {**q.sizes, "P": self.state_width} if q.weights[0].hr is not None else q.sizes
         self.states = [self.plain(state) for state in q.states]
         weights = [w if inside else w.recurrent for w in q.weights]
         self.weights = [w.replaced([self.plain(tensor) for tensor in w.present()]) for w in weights]
@@ -105,7 +105,7 @@ class LayerCall:
         for name, stream in self.streams.items():
             width = stream.shape[3] if stream.dim() == 4 else 1
             found |= {f"x.{name}": width, f"grad_x.{name}": width}
-        return found | {"previous": self.projected} | self.keeps() | self.makes()
+        return found | {"previous": self.state_width} | self.keeps() | self.makes()
 
     def widths_of_kept(self) -> dict[str, int]:
         """The widths of the ``kept`` values of all steps, by name."""

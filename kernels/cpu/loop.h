@@ -5,7 +5,7 @@
 
 #pragma once
 
-#include "products.h"
+#include "packed_products.h"
 #include "row_reductions.h"
 #include "stage.h"
 #include "team.h"
@@ -156,7 +156,7 @@ class Loop {
     }
 
     // Whether products can read the input where it lies.
-    bool input_fits() const { return sizeof(Operand) == (p.halves ? sizeof(bfloat16) : sizeof(Compute)) && filled<Operand>(p.features) == p.features; }
+    bool input_fits() const { return sizeof(Operand) == (p.is_bfloat16 ? sizeof(bfloat16) : sizeof(Compute)) && filled<Operand>(p.features) == p.features; }
     // Steps are projected in groups. place_in_group: where a step is in its group, in order of time. first_in_group: the first
     // step in time of the group that the pass begins with step `begin`.
     int64_t place_in_group(int64_t step) const { return times.at(step) - first_in_group(step - step % group); }
@@ -224,7 +224,7 @@ class Loop {
         // The values are of each step (TBH), of each sequence (BH), or one row for all (H).
         const int64_t there = r.from.axes == Axes::TBH ? (times.at(index(step)) * B + row) * p.widths[r.from.array] : 0;
         const int64_t place = r.from.axes == Axes::BH ? row * units : there + r.from.column * units;
-        const Array<Compute> array(p.arrays[r.from.array], p.halves && !r.from.working);
+        const Array<Compute> array(p.arrays[r.from.array], p.is_bfloat16 && !r.from.working);
         return reduce<Compute>(r.how, units, mean, [&](int64_t unit) { return array.load(place + unit, units - unit); });
     }
     // A kept value of a row. If products read it too, it lies in their operand, unless operands have another type.
@@ -239,7 +239,7 @@ class Loop {
     // Sets the arguments that all blocks of a step share. Steps count in the order of the pass. Array entries that the pass
     // does not use are not set.
     void give(StageBlock<Compute>& s, int64_t step, const Compute* numbers) const {
-        s.p = &p, s.index = index(step), s.pairs = rounds, s.last = step + 1 == p.steps;
+        s.p = &p, s.index = index(step), s.bfloat16_operands = rounds, s.last = step + 1 == p.steps;
         s.kept = kept.get(), s.kept_width = kept_width, s.kept_by_array = kept_by_array();
         for (int ahead = 0; ahead < 2; ++ahead) {
             const int64_t parity = (step + ahead) % 2;

@@ -1,6 +1,6 @@
 // The operator seqcells::recurrence for programs that run without Python.
 //
-// A library holds the layers of some exported programs, which operator.py prints. It prints for each layer the fields of its
+// A library holds the layers of some exported programs, which native_operator.py prints. It prints for each layer the fields of its
 // calls, and which tensor's address belongs in which field. Nothing here depends on a cell. The code uses torch's stable
 // interface, so one library serves later versions of torch too.
 

@@ -54,22 +54,22 @@ class Inference:
         weights = [arguments_of(call, k, d) for k, call in enumerate(calls) for d in range(call.directions)]
         arguments = [argument for each in weights for argument in each.values()]
         arguments = [*ends, *(("output", k) for k in range(len(layers))), *arguments]
-        program = RunList(["input", *(("stream", name) for name in names(cell)), *arguments])
+        runs = RunList(["input", *(("stream", name) for name in names(cell)), *arguments])
         streams: dict[str, At] = {}
         for k, (q, call) in enumerate(zip(layers, calls, strict=True)):
             check_recurrence.check(q)
             self.in_place &= are_read_in_place(q, call)
             size, features = call.dtype.itemsize, q.input.shape[2]
             if batch_first and not k:
-                input = program.steps_first(call, features * size, memory, input)
+                input = runs.steps_first(call, features * size, memory, input)
             source = At(("output", k - 1)) if k else input
-            streams = streams_of(program, q, call, source, batch_first, memory)
+            streams = streams_of(runs, q, call, source, batch_first, memory)
             own = [
                 {name: At(argument) for name, argument in arguments_of(call, k, d).items()}
                 for d in range(call.directions)
             ]
             made = not inside and cell.gates
-            gates = program.projected(call, source, features, own, memory) if made else []
+            gates = runs.projected(call, source, features, own, memory) if made else []
             directions = []
             for d, at in enumerate(own):
                 at |= streams | ({"gates_x": gates[d]} if gates else {"input": source} if inside else {})
@@ -81,8 +81,8 @@ class Inference:
             fields = call.fields(False, features if inside else 0)
             if self.packs_weights and self.in_place:
                 self._pack(call, fields)
-            program.layer(False, call, fields, directions)
-        self._run = program.done(memory.bytes)
+            runs.layer(False, call, fields, directions)
+        self._run = runs.done(memory.bytes)
 
     def _pack(self, call: LayerCall, fields: list[int]) -> None:
         """Pack each direction's weights into copies that live as long as this object, and put their addresses among the

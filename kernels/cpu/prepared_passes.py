@@ -1,4 +1,4 @@
-"""The forward and backward passes of a stack of layers, as programs."""
+"""The forward and backward passes of a stack of layers, as lists of runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,20 +51,20 @@ class StackPasses:
         self._initial, self._final = ([(end, state) for state in states] for end in ("initial", "final"))
 
     def forward(self) -> Any:
-        """The forward pass as a program."""
-        program = RunList(["input", *self._streams, *self._initial, *self._final, "output", *self._weights, "kept"])
+        """The forward pass as a list of runs."""
+        runs = RunList(["input", *self._streams, *self._initial, *self._final, "output", *self._weights, "kept"])
         for k in range(len(self._calls)):
             self._memory.free()
-            self._forward(program, k)
-        return program.done(self._memory.bytes)
+            self._forward(runs, k)
+        return runs.done(self._memory.bytes)
 
     def backward(self) -> Any:
-        """The backward pass as a program."""
+        """The backward pass as a list of runs."""
         self._memory = Block(MEMORY)
         gradients = [("gradient", of) for of in ("input", *self._initial, *self._weights)]
         given = [("given", of) for of in ("output", *self._final)]
         read = ["input", *self._streams, *self._initial, "output", "kept"]
-        program = RunList([*read, *given, *self._weights, *gradients])
+        runs = RunList([*read, *given, *self._weights, *gradients])
         # Each layer takes memory anew. The two places for gradients between layers come first in it, so their addresses
         # stay the same, and layers alternate between them.
         wide = self._calls[0].steps * self._calls[0].batch * max(self._features) * self._size
@@ -73,8 +73,8 @@ class StackPasses:
         for k in reversed(range(len(self._calls))):
             self._memory.free()
             between = [self._memory.take(wide) for _ in range(count)]
-            passed = self._backward(program, k, passed, between[k % 2] if k else None)
-        return program.done(self._memory.bytes)
+            passed = self._backward(runs, k, passed, between[k % 2] if k else None)
+        return runs.done(self._memory.bytes)
 
     def _keep(self, k: int) -> dict[str, At]:
         """Where the values of a layer lie until backward."""
@@ -115,42 +115,42 @@ class StackPasses:
         argument = (end, state) if of is None else (of, (end, state))
         return At(argument, (k * call.directions + d) * call.states[state][0].nbytes)
 
-    def _input(self, program: RunList, k: int) -> At:
+    def _input(self, runs: RunList, k: int) -> At:
         """A layer's input, (T, B, features)."""
         if k:
             return self._saved[k - 1]["output"]
         if not self._batch_first:
             return At("input")
-        return program.steps_first(self._calls[0], self._features[0] * self._size, self._memory, At("input"))
+        return runs.steps_first(self._calls[0], self._features[0] * self._size, self._memory, At("input"))
 
-    def _streams_of(self, program: RunList, k: int, input: At) -> dict[str, At]:
+    def _streams_of(self, runs: RunList, k: int, input: At) -> dict[str, At]:
         """The addresses of a layer's streams."""
-        return streams_of(program, self._layers[k], self._calls[k], input, self._batch_first, self._memory)
+        return streams_of(runs, self._layers[k], self._calls[k], input, self._batch_first, self._memory)
 
-    def _forward(self, program: RunList, k: int) -> None:
+    def _forward(self, runs: RunList, k: int) -> None:
         call, kept, features = self._calls[k], self._saved[k], self._features[k]
-        input, of_input, gates = self._input(program, k), self._of_input(k), []
+        input, of_input, gates = self._input(runs, k), self._of_input(k), []
         if not self._inside and call.cell.gates:
-            gates = program.projected(call, input, features, of_input, self._memory)
-        directions, streams = self._common(k), self._streams_of(program, k, input)
+            gates = runs.projected(call, input, features, of_input, self._memory)
+        directions, streams = self._common(k), self._streams_of(runs, k, input)
         for d, at in enumerate(directions):
             at |= streams | ({"gates_x": gates[d]} if gates else {"input": input} | of_input[d] if self._inside else {})
             at |= self._states("final", "final", k, d)
-        program.layer(False, call, call.fields(False, features if self._inside else 0), directions)
+        runs.layer(False, call, call.fields(False, features if self._inside else 0), directions)
         if AGAIN in kept:
             bytes = call.directions * call.steps * call.batch * call.output_width * self._size
-            program.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
+            runs.copy((1, 1, bytes), (kept[AGAIN], 0, 0), (kept["output"], 0, 0))
 
-    def _backward(self, program: RunList, k: int, grad_output: At, grad_input: At | None) -> At | None:
+    def _backward(self, runs: RunList, k: int, grad_output: At, grad_input: At | None) -> At | None:
         """A layer's gradients. The input's gradient goes to ``grad_input``, or to the caller's tensor for it. Returns
         its address, or None if it is not wanted."""
         call, size, wanted = self._calls[k], self._size, self._wanted[k]
         features, units = self._features[k], len(call.cell.gates) * call.hidden
         rows, columns = call.steps * call.batch, call.directions * units
         grad_gates = self._memory.take(rows * columns * size)
-        previous = call.kernels.reads_previous and [self._previous(program, k, d) for d in range(call.directions)]
-        directions, again, input = self._common(k), self._saved[k].get(AGAIN), self._input(program, k)
-        streams, widths = self._streams_of(program, k, input), call.widths()
+        previous = call.kernels.reads_previous and [self._previous(runs, k, d) for d in range(call.directions)]
+        directions, again, input = self._common(k), self._saved[k].get(AGAIN), self._input(runs, k)
+        streams, widths = self._streams_of(runs, k, input), call.widths()
         of_streams = [f"grad_{name}" for name in streams if f"grad_{name}" in call.kernels.places[True]]
         for d, at in enumerate(directions):
             at |= streams | {name: self._memory.take(rows * widths[name] * size) for name in of_streams}
@@ -169,38 +169,38 @@ class StackPasses:
                     at[f"grad_{name}"] = At(("gradient", (k, d, name)))
                 elif name not in OF_INPUT and call.kernels.sums(name):
                     at[f"grad_{name}"] = self._memory.take(tensor.nbytes)
-        program.layer(True, call, call.fields(True, 0), directions)
+        runs.layer(True, call, call.fields(True, 0), directions)
 
         for d, at in enumerate(directions):
             for name in self._wanted_of(k, d):
                 tensor = named(call.cell, call.weights[d])[name]
                 if name == "weight_ih":
                     gates_of = grad_gates + d * units * size, 1, columns
-                    program.gemm(call, (units, features, rows), gates_of, (input, features, 1), at["grad_weight_ih"])
+                    runs.gemm(call, (units, features, rows), gates_of, (input, features, 1), at["grad_weight_ih"])
                 elif not call.kernels.sums(name):
-                    self._grad_weight(program, call, name, tensor, at, widths)
+                    self._grad_weight(runs, call, name, tensor, at, widths)
         if not k and not wanted.input:
             return None
-        weight = program.side_by_side(self._of_input(k), "weight_ih", units * features * size, self._memory)
+        weight = runs.side_by_side(self._of_input(k), "weight_ih", units * features * size, self._memory)
         out, row = At(("gradient", "input")), features * size
         turned = not k and self._batch_first
         place = grad_input or (self._memory.take(rows * row) if turned else out)
         if weight is not None:
-            program.gemm(call, (rows, features, columns), (grad_gates, columns, 1), (weight, features, 1), place)
+            runs.gemm(call, (rows, features, columns), (grad_gates, columns, 1), (weight, features, 1), place)
         if "grad_x.input" in of_streams:
             as_stream, *others = (at["grad_x.input"] for at in directions)
             for other in others:
-                program.sum(rows * features, size, as_stream, other)
+                runs.sum(rows * features, size, as_stream, other)
             if weight is None:
-                program.copy((1, 1, rows * row), (place, 0, 0), (as_stream, 0, 0))
+                runs.copy((1, 1, rows * row), (place, 0, 0), (as_stream, 0, 0))
             else:
-                program.sum(rows * features, size, place, as_stream)
+                runs.sum(rows * features, size, place, as_stream)
         if turned:
-            program.copy((call.steps, call.batch, row), (out, row, call.steps * row), (place, call.batch * row, row))
+            runs.copy((call.steps, call.batch, row), (out, row, call.steps * row), (place, call.batch * row, row))
         return place
 
     def _grad_weight(
-        self, program: RunList, call: LayerCall, name: str, weight: Tensor, at: dict[str, At], widths: dict[str, int]
+        self, runs: RunList, call: LayerCall, name: str, weight: Tensor, at: dict[str, At], widths: dict[str, int]
     ) -> None:
         """The products that make a weight's gradient; see `gradients.gradient`."""
         count, size = call.steps * call.batch, self._size
@@ -219,23 +219,23 @@ class StackPasses:
                         1,
                     ),
                 )
-                program.gemm(call, (height, columns, count), *factors, at[f"grad_{name}"] + begin * columns * size)
+                runs.gemm(call, (height, columns, count), *factors, at[f"grad_{name}"] + begin * columns * size)
 
     def _wanted_of(self, k: int, d: int) -> list[str]:
         """The names of the weights of a direction whose gradients are wanted."""
         call, wanted = self._calls[k], self._wanted[k].weights[d]
         return [name for name, want in named(call.cell, wanted).items() if want]
 
-    def _previous(self, program: RunList, k: int, d: int) -> At:
+    def _previous(self, runs: RunList, k: int, d: int) -> At:
         """The hidden state (T, B, P) that each step's product read."""
         call = self._calls[k]
         if not self._several_steps:
             return self._state("initial", k, d, 0)
-        row, step = call.projected * self._size, call.batch * call.projected * self._size
+        row, step = call.state_width * self._size, call.batch * call.state_width * self._size
         place = self._memory.take(call.steps * step)
         begin, rest = ((call.steps - 1) * step, 0) if call.reverse(d) else (0, step)
-        program.copy((1, 1, step), (place + begin, 0, 0), (self._state("initial", k, d, 0), 0, 0))
+        runs.copy((1, 1, step), (place + begin, 0, 0), (self._state("initial", k, d, 0), 0, 0))
         wide = call.directions * row
         output = self._saved[k]["output"] + d * row + (call.batch * wide if call.reverse(d) else 0)
-        program.copy((1, (call.steps - 1) * call.batch, row), (place + rest, 0, row), (output, 0, wide))
+        runs.copy((1, (call.steps - 1) * call.batch, row), (place + rest, 0, row), (output, 0, wide))
         return place

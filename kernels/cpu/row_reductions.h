@@ -3,7 +3,7 @@
 #pragma once
 
 #include "activations.h"
-#include "pass.h"
+#include "pass_description.h"
 
 namespace seqcells {
 namespace {

@@ -1,4 +1,4 @@
-"""Programs: lists of what the extension runs in one call (passes of layers, products, copies and sums), with the fields
+"""Lists of what the extension runs in one call (passes of layers, products, copies and sums), with the fields
 that addresses belong in."""
 
 import operator
@@ -40,14 +40,14 @@ class Block:
 
 
 MEMORY = "memory"
-"""A program's own argument: memory by which runs pass values on to later runs."""
+"""A list's own argument: memory by which runs pass values on to later runs."""
 
 
 class RunList:
     """A list of runs, in order.
 
     Args:
-        arguments: the names of the arguments that the program is called with.
+        arguments: the names of the arguments that the list is called with.
     """
 
     def __init__(self, arguments: Sequence[Any]) -> None:
@@ -123,12 +123,12 @@ class RunList:
         return place
 
     def done(self, bytes: int) -> Any:
-        """The object of the extension that runs the program, with ``bytes`` bytes of memory of its own."""
+        """The object of the extension that runs the list, with ``bytes`` bytes of memory of its own."""
         return _engine.prepared(self._runs, self._arguments, bytes)
 
 
 def streams_of(
-    program: RunList, q: Recurrence, call: LayerCall, input: At, batch_first: bool, memory: Block
+    runs: RunList, q: Recurrence, call: LayerCall, input: At, batch_first: bool, memory: Block
 ) -> dict[str, At]:
     """The addresses of a layer's streams, by the names of arrays. All layers and directions read the same streams.
 
@@ -139,7 +139,7 @@ def streams_of(
     for name in names(q.cell):
         source = At(("stream", name))
         if batch_first and q.cell.streams[name].startswith("TB"):
-            source = program.steps_first(call, call.widths()[f"x.{name}"] * size, memory, source)
+            source = runs.steps_first(call, call.widths()[f"x.{name}"] * size, memory, source)
         found[f"x.{name}"] = source
     return found
 

@@ -37,19 +37,19 @@ constexpr bool is_needed(const Slot slot) {
 
 // Reads the slots of a stage: with OF_ROW the slots with one number for a row, else the slots that differ from unit to unit.
 template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool BEGINS, class Compute, class V>
-SEQCELLS_INLINE void read_all(const StageRow<Pass, Compute>& row, V* v, int sub, int64_t count, bool halves) {
+SEQCELLS_INLINE void read_all(const StageRow<Pass, Compute>& row, V* v, int sub, int64_t count, bool is_bfloat16) {
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Read<Pass, K, k>;
         constexpr Slot slot = Of::slot;
         if constexpr (is_of_row(slot.axes) == OF_ROW) {
             if constexpr (slot.where == Where::CARRIED && BEGINS) {
                 if (row.p.arrays[slot.array])
-                    row.template read<Of>(v[slot.value], sub, count, halves);
+                    row.template read<Of>(v[slot.value], sub, count, is_bfloat16);
                 else
                     v[slot.value] = V{};
             } else if constexpr (slot.where != Where::CARRIED) {
                 if constexpr (is_needed<Pass, BOUNDED>(slot))
-                    row.template read<Of>(v[slot.value], sub, count, halves);
+                    row.template read<Of>(v[slot.value], sub, count, is_bfloat16);
                 else
                     v[slot.value] = V{};
             }
@@ -58,15 +58,15 @@ SEQCELLS_INLINE void read_all(const StageRow<Pass, Compute>& row, V* v, int sub,
 }
 
 template <class Pass, int K, bool BOUNDED, bool OF_ROW, bool LAST, class Compute, class V>
-SEQCELLS_INLINE void write_all(const StageRow<Pass, Compute>& row, const V* v, int sub, int64_t count, bool halves) {
+SEQCELLS_INLINE void write_all(const StageRow<Pass, Compute>& row, const V* v, int sub, int64_t count, bool is_bfloat16) {
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA {
         using Of = Written<Pass, K, k>;
         constexpr Slot slot = Of::slot;
         if constexpr (is_needed<Pass, BOUNDED>(slot) && (slot.where == Where::GIVEN && is_of_row(slot.axes)) == OF_ROW) {
             if constexpr (slot.where == Where::CARRIED) {
-                if (LAST && row.s.last) row.template write<Of>(v[slot.value], sub, count, halves);
+                if (LAST && row.s.last) row.template write<Of>(v[slot.value], sub, count, is_bfloat16);
             } else {
-                row.template write<Of>(v[slot.value], sub, count, halves);
+                row.template write<Of>(v[slot.value], sub, count, is_bfloat16);
             }
         }
     });
@@ -93,11 +93,11 @@ SEQCELLS_INLINE void stage_units(const StageBlock<Compute>& s, int64_t of_row, b
     const LayerCall& p = *s.p;
     const int64_t units = p.sizes[Pass::letter[K]];
     // Only the code for a vector of any kind (N = 0) reads bfloat16 arrays, and computes their values in float.
-    constexpr bool MAY_BE_HALVES = N == 0 && std::is_same_v<Compute, float>;
-    const bool halves = MAY_BE_HALVES && p.halves, pairs = MAY_BE_HALVES && s.pairs;
+    constexpr bool MAY_BE_BFLOAT16 = N == 0 && std::is_same_v<Compute, float>;
+    const bool is_bfloat16 = MAY_BE_BFLOAT16 && p.is_bfloat16, bfloat16_operands = MAY_BE_BFLOAT16 && s.bfloat16_operands;
     const int64_t after = BEGINS ? s.index : s.index + Pass::by;
-    const StageRow<Pass, Compute> now{s, p, units, s.index, of_row, TimeOrder{p}.at(s.index), false, full, pairs},
-        next{s, p, units, after, of_row, TimeOrder{p}.at(after), true, full, pairs};
+    const StageRow<Pass, Compute> now{s, p, units, s.index, of_row, TimeOrder{p}.at(s.index), false, full, bfloat16_operands},
+        next{s, p, units, after, of_row, TimeOrder{p}.at(after), true, full, bfloat16_operands};
     const int64_t count = N ? L : units - (s.unit + sub * L);
     const TimeOrder times{p};
     const auto valid = [&](const StageRow<Pass, Compute>& row) {
@@ -110,12 +110,12 @@ SEQCELLS_INLINE void stage_units(const StageBlock<Compute>& s, int64_t of_row, b
     };
     V v[Pass::values + 1];
     if constexpr (!BEGINS) {
-        read_all<Pass, K, BOUNDED, true, false>(now, v, sub, count, halves);
+        read_all<Pass, K, BOUNDED, true, false>(now, v, sub, count, is_bfloat16);
         Pass::template row<K>(v, valid(now), reset(now));
-        read_all<Pass, K, BOUNDED, false, false>(now, v, sub, count, halves);
+        read_all<Pass, K, BOUNDED, false, false>(now, v, sub, count, is_bfloat16);
         Pass::template units<K>(v, valid(now), reset(now));
-        write_all<Pass, K, BOUNDED, true, NEXT >= 0>(now, v, sub, count, halves);
-        write_all<Pass, K, BOUNDED, false, NEXT >= 0>(now, v, sub, count, halves);
+        write_all<Pass, K, BOUNDED, true, NEXT >= 0>(now, v, sub, count, is_bfloat16);
+        write_all<Pass, K, BOUNDED, false, NEXT >= 0>(now, v, sub, count, is_bfloat16);
         if (NEXT < 0 || s.last) return;
         each_constant<int(Pass::onward.size())>([&](auto k) SEQCELLS_LAMBDA {
             constexpr Onward each = Pass::onward[k];
@@ -123,12 +123,12 @@ SEQCELLS_INLINE void stage_units(const StageBlock<Compute>& s, int64_t of_row, b
         });
     }
     if constexpr (NEXT >= 0) {
-        read_all<Pass, NEXT, BOUNDED, true, BEGINS>(next, v, sub, count, halves);
+        read_all<Pass, NEXT, BOUNDED, true, BEGINS>(next, v, sub, count, is_bfloat16);
         Pass::template row<NEXT>(v, valid(next), reset(next));
-        read_all<Pass, NEXT, BOUNDED, false, BEGINS>(next, v, sub, count, halves);
+        read_all<Pass, NEXT, BOUNDED, false, BEGINS>(next, v, sub, count, is_bfloat16);
         Pass::template units<NEXT>(v, valid(next), reset(next));
-        write_all<Pass, NEXT, BOUNDED, true, false>(next, v, sub, count, halves);
-        write_all<Pass, NEXT, BOUNDED, false, false>(next, v, sub, count, halves);
+        write_all<Pass, NEXT, BOUNDED, true, false>(next, v, sub, count, is_bfloat16);
+        write_all<Pass, NEXT, BOUNDED, false, false>(next, v, sub, count, is_bfloat16);
     }
 }
 
@@ -158,7 +158,7 @@ SEQCELLS_INLINE void expect_units(const LayerCall& p, int64_t index, int64_t row
         constexpr Slot slot = decltype(of)::slot;
         if constexpr (slot.axes == Axes::TBH && (slot.where == Where::GIVEN || slot.where == Where::GATE))
             if (p.arrays[slot.array])
-                Array<Compute>(p.arrays[slot.array], p.halves && !slot.working).template prefetch<writes>(place * p.widths[slot.array] + slot.column * units + unit, count);
+                Array<Compute>(p.arrays[slot.array], p.is_bfloat16 && !slot.working).template prefetch<writes>(place * p.widths[slot.array] + slot.column * units + unit, count);
     };
     each_constant<int(std::get<K>(Pass::reads).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Read<Pass, K, k>{}, std::integral_constant<int, 0>{}); });
     each_constant<int(std::get<K>(Pass::results).size())>([&](auto k) SEQCELLS_LAMBDA { ask(Written<Pass, K, k>{}, std::integral_constant<int, 1>{}); });
@@ -184,7 +184,7 @@ SEQCELLS_INLINE void prefetch(const StageBlock<Compute>& s, int64_t row) {
 template <class Pass, int K, bool BOUNDED, class Compute, bool BEGINS>
 SEQCELLS_INLINE void stage_rows(const StageBlock<Compute>& s) {
     const LayerCall& p = *s.p;
-    const int64_t whole = p.halves || s.pairs ? 0 : (p.sizes[Pass::letter[K]] - s.unit) / LANES<Compute>;
+    const int64_t whole = p.is_bfloat16 || s.bfloat16_operands ? 0 : (p.sizes[Pass::letter[K]] - s.unit) / LANES<Compute>;
     const int wide = whole < s.vectors ? int(whole) : s.vectors;
     for (int64_t row = s.row0; row < s.row1; ++row) {
         prefetch<Pass, K>(s, row + Pass::ahead);

@@ -17,7 +17,7 @@ struct StageBlock {
     int64_t index;              // of the step, in the order of travel
     int64_t row0, row1, unit;
     int vectors;
-    bool pairs;                 // whether operands are bfloat16 instead of Compute
+    bool bfloat16_operands;     // whether operands are bfloat16 instead of Compute
     bool last;                  // whether this is the last step of the pass
 
     const Compute* products[MAX_PRODUCTS];  // row blocks side by side, each of `vectors` vectors
@@ -100,15 +100,15 @@ struct StageRow {
     const int64_t index, row, time;  // index: of the step that the values belong to
     bool ahead;           // whether that is the step after `s.index`
     bool full;            // whether short sums are now added to the float64 totals
-    bool pairs;           // whether operands have another type than kept values
+    bool bfloat16_operands;  // whether operands have another type than kept values
 
-    // Reads a value for some units, from where `Of::slot` says. `halves`: whether the caller's arrays are bfloat16.
+    // Reads a value for some units, from where `Of::slot` says. `is_bfloat16`: whether the caller's arrays are bfloat16.
     template <class Of, class V>
-    SEQCELLS_INLINE void read(V& value, int sub, int64_t count, bool halves) const {
+    SEQCELLS_INLINE void read(V& value, int sub, int64_t count, bool is_bfloat16) const {
         constexpr Slot slot = Of::slot;
         constexpr int L = LANES<Compute>;
         const int64_t unit = s.unit + sub * L, place = time * p.batch + row;
-        const bool own = !slot.working && halves;
+        const bool own = !slot.working && is_bfloat16;
         if constexpr (slot.where == Where::GATE) {
             if (s.inputs) {
                 load(s.inputs + (row - s.row0) * s.inputs_width + (slot.column * s.vectors + sub) * L, value, L);
@@ -126,14 +126,14 @@ struct StageRow {
             value = V{} + array[slot.axes == Axes::TB ? place * p.widths[slot.array] + slot.column : slot.axes == Axes::B ? row : 0];
         } else if constexpr (slot.where == Where::BEFORE) {
             if (index == 0)
-                value = Array<Compute>(p.arrays[slot.initial], halves).template load<V>(row * units + unit, count);
+                value = Array<Compute>(p.arrays[slot.initial], is_bfloat16).template load<V>(row * units + unit, count);
             else
                 value = Array<Compute>(p.arrays[slot.array], own).template load<V>((TimeOrder{p}.at(index - 1) * p.batch + row) * p.widths[slot.array] + slot.column * units + unit, count);
         } else if constexpr (slot.where == Where::CARRIED) {
-            value = Array<Compute>(p.arrays[slot.array], halves).template load<V>(row * units + unit, count);
+            value = Array<Compute>(p.arrays[slot.array], is_bfloat16).template load<V>(row * units + unit, count);
         } else if constexpr (slot.where == Where::KEPT) {
             constexpr Kept one = Pass::keep[slot.column];
-            if (one.operand >= 0 && !pairs)
+            if (one.operand >= 0 && !bfloat16_operands)
                 load(reinterpret_cast<const Compute*>(s.operands[0][one.operand]) + row * s.operands_width[one.operand] + one.block * units + unit, value, count);
             else
                 load(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
@@ -147,11 +147,11 @@ struct StageRow {
     }
 
     template <class Of, class V>
-    SEQCELLS_INLINE void write(const V& value, int sub, int64_t count, bool halves) const {
+    SEQCELLS_INLINE void write(const V& value, int sub, int64_t count, bool is_bfloat16) const {
         constexpr Slot slot = Of::slot;
         constexpr int L = LANES<Compute>;
         const int64_t unit = s.unit + sub * L, place = time * p.batch + row;
-        const bool own = !slot.working && halves;
+        const bool own = !slot.working && is_bfloat16;
         if constexpr (slot.where == Where::GIVEN) {
             const Array<Compute> array(p.arrays[slot.array], own);
             if (!array) return;
@@ -168,7 +168,7 @@ struct StageRow {
         } else if constexpr (slot.where == Where::CARRIED) {
             Array<Compute>(p.arrays[slot.array], own).store(row * units + unit, value, count);
         } else if constexpr (slot.where == Where::KEPT) {
-            if (Pass::keep[slot.column].operand < 0 || pairs)
+            if (Pass::keep[slot.column].operand < 0 || bfloat16_operands)
                 store(kept<slot.column>() + slot.column * s.kept_by_array + row * s.kept_width + unit, value, L);
         } else if constexpr (slot.where == Where::SUM) {
             add_up<Compute>(s, slot.column * s.sums_width + unit, value, full, count);
@@ -180,7 +180,7 @@ struct StageRow {
         const int64_t to = row * s.operands_width[k] + block * units + s.unit + sub * LANES<Compute>;
         char* array = s.operands[Pass::operands[k].twice && ahead][k];
         if constexpr (std::is_same_v<Compute, float> && sizeof(V) == sizeof(Vector<Compute>))
-            if (s.pairs) return store(reinterpret_cast<bfloat16*>(array) + to, value, count);
+            if (s.bfloat16_operands) return store(reinterpret_cast<bfloat16*>(array) + to, value, count);
         store(reinterpret_cast<Compute*>(array) + to, value, count);
     }
 

@@ -6,7 +6,7 @@
 
 #include <atomic>
 
-#include "product.h"
+#include "panel_product.h"
 
 namespace seqcells {
 namespace {

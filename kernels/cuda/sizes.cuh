@@ -9,7 +9,7 @@
 
 #pragma once
 
-#include "../cpu/pass.h"
+#include "../cpu/pass_description.h"
 #include "ptx.cuh"
 
 namespace seqcells {

@@ -20,7 +20,7 @@ KERNEL = "seqcells_cluster"
 STORAGE = {torch.bfloat16: "Bfloat16", torch.float16: "Half", torch.float32: "float"}
 PASSES = {"forward": "Forward", "backward": "Backward"}
 MOST_ARRAYS = 64
-"""The most arrays of a pass, as in pass.h."""
+"""The most arrays of a pass, as in pass_description.h."""
 
 TEXT = """#include "cluster.cuh"
 
@@ -182,7 +182,7 @@ def headers() -> dict[str, str]:
     """The headers that a kernel's source includes, by the names that they have there."""
     found = {path.name: path.read_text() for path in sorted(HERE.glob("*.cuh"))}
     return found | {
-        "../cpu/pass.h": (HERE.parent / "cpu" / "pass.h").read_text(),
+        "../cpu/pass_description.h": (HERE.parent / "cpu" / "pass_description.h").read_text(),
         "cstdint": '#include "standard.cuh"\n',
     }
 

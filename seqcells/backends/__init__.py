@@ -29,24 +29,27 @@ class Backend(NamedTuple):
     """Returns why the backend cannot run a call, or None."""
     planned: Callable[[Call], str] | None = None
     """Returns which plan the backend takes for a call and why; "" if there is no choice. None: it has no plans."""
-    obeys: bool = False
+    uses_settings: bool = False
     """Whether `seqcells.settings` change how the backend runs."""
 
 
-def _refuses_nothing(call: Call) -> None:
+def _runs_every_call(call: Call) -> None:
     return None
 
 
-def _there() -> None:
+def _always_available() -> None:
     return None
 
 
 BACKENDS: dict[str, Backend] = {
     "reference": Backend(
-        "a loop of the cell's step in torch: any device, dtype and transform", None, _there, _refuses_nothing
+        "a loop of the cell's step in torch: any device, dtype and transform", None, _always_available, _runs_every_call
     ),
     "torch": Backend(
-        "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls", None, _there, torch_ops.why_not
+        "torch's own lstm, gru and rnn operators (cuDNN, oneDNN), for plain calls",
+        None,
+        _always_available,
+        torch_ops.why_not,
     ),
     "cpu": Backend(
         "C++ kernels, for the machine's instruction set",
@@ -60,14 +63,14 @@ BACKENDS: dict[str, Backend] = {
         triton.why_not_available,
         triton_refusals.why_not,
         plan.in_words,
-        obeys=True,
+        uses_settings=True,
     ),
     "triton-stepwise": Backend(
         "Triton: a GEMM and a fused kernel per step",
         "seqcells.kernels.triton.plans.stepwise",
         triton.why_not_available,
         triton_refusals.why_not,
-        obeys=True,
+        uses_settings=True,
     ),
     "triton-persistent": Backend(
         "Triton: one launch for all steps, of several layers where they fit",
@@ -75,7 +78,7 @@ BACKENDS: dict[str, Backend] = {
         triton.why_not_available,
         triton_refusals.why_not_persistent,
         triton_refusals.persistently_in_words,
-        obeys=True,
+        uses_settings=True,
     ),
     "cuda-cluster": Backend(
         "CUDA C++: one launch for all steps, by thread-block clusters",

@@ -51,7 +51,7 @@ def explain(call: Call, backend: str = "auto") -> Choice:
     choice = choose(call, backend)
     chosen, words = BACKENDS[choice.backend], " ".join(current_settings().words())
     how = chosen.planned(call) if chosen.planned else ""
-    under = f"settings: {words}" if chosen.obeys and words else ""
+    under = f"settings: {words}" if chosen.uses_settings and words else ""
     return Choice(choice.backend, "; ".join(filter(None, (choice.reason, how, under))))
 
 

@@ -9,7 +9,7 @@ from .expressions import Expression
 
 
 class Slot(NamedTuple):
-    """The place of a value: ``where`` and ``axes`` as in kernels/cpu/pass.h, and a column of an array.
+    """The place of a value: ``where`` and ``axes`` as in kernels/cpu/pass_description.h, and a column of an array.
 
     A column has one element for each unit, or one number.
     """

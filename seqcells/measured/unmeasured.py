@@ -36,13 +36,13 @@ def is_unlike_others(call: Call, training: bool) -> bool:
 
 
 def choice(call: Call, training: bool) -> Choice:
-    """The choice if no table covers the call: torch's operator where torch has a fused kernel.
+    """The choice if no table of measured seconds covers the call: torch's operator where torch has a fused kernel.
 
     On a GPU torch has kernels for all layers, on a CPU only for padded LSTM layers (oneDNN's). Our kernels run single
     steps on a CPU without gradients, and torch's operators run those with gradients.
     """
     if call.device.type != "cpu":
-        return Choice("torch", "no table covers the call")
+        return Choice("torch", "no table of measured seconds covers the call")
     if call.form == "step" or call.steps == 1:
         if training:
             return Choice("torch", "torch's operator has less overhead for single steps with gradients")
@@ -52,4 +52,4 @@ def choice(call: Call, training: bool) -> Choice:
         return Choice("cpu", "torch has no fused kernel for this call on the CPU")
     if call.dtype == torch.bfloat16 and refusals.lacks_bfloat16_unit():
         return Choice("cpu", "torch's kernel needs a unit for products of bfloat16, which this processor lacks")
-    return Choice("torch", "no table covers the call")
+    return Choice("torch", "no table of measured seconds covers the call")

@@ -173,7 +173,7 @@ class Layer {
         std::vector<LayerCall> calls(is_.directions);
         for (int d = 0; d < is_.directions; ++d) {
             LayerCall& call = calls[d];
-            call.steps = steps_, call.batch = batch_, call.reverse = is_.reverse != bool(d), call.threads = THREADS, call.halves = halves_;
+            call.steps = steps_, call.batch = batch_, call.reverse = is_.reverse != bool(d), call.threads = THREADS, call.is_bfloat16 = halves_;
             std::copy(sizes_.begin(), sizes_.end(), call.sizes);
             if (is_.lengths) call.lengths = lengths_.data();
             if (is_.reset) call.reset = reinterpret_cast<const bool*>(reset_.data());

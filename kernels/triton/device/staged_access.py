@@ -1,4 +1,4 @@
-"""How kernels read and write the values that the tables of cells that run by stages name; see `tables`.
+"""How kernels read and write the values that the tables of cells that run by stages name; see `staged_tables`.
 
 A place is a tuple of constants: kind, the array's index among the kernel's arrays, column, the array's number of
 columns, heads. A kind is the array's axes, or one of

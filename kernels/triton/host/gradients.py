@@ -62,13 +62,13 @@ class Gradients:
         if q.recurrent and q.directions > 1:
             self.product = q.empty(q.directions, q.batch, width)
         self.states = q.stacked(given.grad_final, q.work)
-        self.hidden = given.grad_final[0].to(q.work, copy=True).contiguous() if q.projected else self.states[0]
+        self.hidden = given.grad_final[0].to(q.work, copy=True).contiguous() if q.has_projection else self.states[0]
         self.read = torch.zeros_like(self.hidden) if q.recurrent else None
-        self.projected = q.empty(q.steps, q.batch, q.directions * q.width) if q.projected else None
+        self.projected = q.empty(q.steps, q.batch, q.directions * q.width) if q.has_projection else None
         self.reset_states = self.reset_hidden = self.parameters = None
         if q.reset_states:
             self.reset_states = torch.zeros_like(self.states)
-            self.reset_hidden = torch.zeros_like(self.hidden) if q.projected else self.reset_states[0]
+            self.reset_hidden = torch.zeros_like(self.hidden) if q.has_projection else self.reset_states[0]
         if q.parameters is not None:
             rows = q.parameters.shape[1]
             self.parameters = torch.zeros(rows, *self.states.shape[1:], dtype=q.work, device=q.device)

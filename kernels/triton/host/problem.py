@@ -81,7 +81,7 @@ class Layer:
     gates: int
     recurrent: int
     hidden: int
-    projected: bool
+    has_projection: bool
     work: torch.dtype
     backwards: list[bool]
 
@@ -98,7 +98,7 @@ class Layer:
         self.steps, self.batch, _ = q.outside.shape
         self.directions, _, self.width = q.states[0].shape
         self.gates, self.recurrent = len(q.cell.gates), len(q.cell.recurrent_gates)
-        self.hidden, self.projected = q.hidden, q.weights[0].hr is not None
+        self.hidden, self.has_projection = q.hidden, q.weights[0].hr is not None
         self.work = WORKING_DTYPE.get(self.dtype, self.dtype)
         # For each direction: whether it goes from the last time to the first.
         self.backwards = [q.reversed(d) for d in range(self.directions)]
@@ -149,13 +149,13 @@ class Layer:
         """The states as one tensor (S, D, B, H). The place of a projected hidden state is left uninitialised."""
         stack = self.empty(len(states), self.directions, self.batch, self.hidden, dtype=dtype)
         for k, state in enumerate(states):
-            if k or not self.projected:
+            if k or not self.has_projection:
                 stack[k].copy_(state)
         return stack
 
     def each(self, states: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
         """The states as a tensor (D, B, H) each. The tensor for a projected hidden state is left uninitialised."""
-        if states is None or not self.projected:
+        if states is None or not self.has_projection:
             return states and tuple(states)
         return self.empty(*states[-1].shape), *states[1:]
 
@@ -230,7 +230,7 @@ class Problem(Layer):
 
     def saved(self, recompute: bool) -> Saved:
         """Memory for what forward keeps."""
-        counts = 0 if recompute else len(self.kernels.saved), max(self.kept(recompute)) + 1, int(self.projected)
+        counts = 0 if recompute else len(self.kernels.saved), max(self.kept(recompute)) + 1, int(self.has_projection)
         width = self.directions * self.hidden
         return Saved(*(self.empty(count, self.steps, self.batch, width) for count in counts))
 

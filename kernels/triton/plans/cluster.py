@@ -118,7 +118,7 @@ def _why_not_by_clusters(shape: Shape) -> str | None:
         return f"its kernels take {', '.join(map(str, source.STORAGE))}, not {shape.dtype}"
     if shape.dtype == torch.float32 and precision.mode(shape.dtype) != "tf32":
         return "its float32 products use TF32, which the settings do not allow here"
-    if shape.projected:
+    if shape.has_projection:
         return "a projection is a product of its own in each step"
     if shape.layers > 1:
         return "it runs one layer at a time"

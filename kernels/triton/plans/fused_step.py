@@ -21,7 +21,7 @@ def why_not(shape: Shape) -> str | None:
     """Why a layer is not for fused steps, or None."""
     if not shape.recurrent:
         return "the cell has no recurrent product"
-    if shape.projected:
+    if shape.has_projection:
         return "a projection is a product of its own in each step"
     if shape.batch > configurations.FUSED_ROWS:
         return f"more than {configurations.FUSED_ROWS} sequences would read the weights several times a step"

@@ -6,7 +6,7 @@ among programs that are all on the device at once. Where one program holds all w
 For each step and unit, training keeps numbers in the storage dtype. An LSTM keeps six (output, c and four values), or
 two with `seqcells.settings(recompute=True)`. A GRU keeps five, or one. The projected input, four numbers for an LSTM
 and three for a GRU, exists besides while forward runs. Its gradient exists while backward runs. In a backward that
-recomputes, both hold a `recomputed.Window` only.
+recomputes, both hold a `recompute_window.Window` only.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def why_not(shape: Shape) -> str | None:
         # A layer of a stack waits for the sum of its neighbour's steps over all programs. That sum tells how far each
         # program is only if programs keep step with each other.
         return "a layer without a recurrent product needs no grid barrier"
-    if shape.projected:
+    if shape.has_projection:
         return "a projection is a product of its own in each step"
     found = division_of(shape, 1)
     return why_not_cooperative(shape) or (found if isinstance(found, str) else None)

@@ -48,7 +48,7 @@ BLOCK = 256
 
 def why_not(shape: Shape) -> str | None:
     """Why a layer is not for a scan, or None."""
-    if shape.recurrent or shape.projected or shape.kept or shape.cell.streams or not shape.cell.returns_first:
+    if shape.recurrent or shape.has_projection or shape.kept or shape.cell.streams or not shape.cell.returns_first:
         return ""
     return why_not_linear(shape.cell) or why_not_faster(shape)
 

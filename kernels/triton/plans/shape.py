@@ -53,7 +53,7 @@ class Shape(NamedTuple):
         return len(self.cell.recurrent_gates)
 
     @property
-    def projected(self) -> bool:
+    def has_projection(self) -> bool:
         return self.width != self.hidden
 
 

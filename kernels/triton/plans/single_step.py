@@ -28,7 +28,7 @@ def why_not(shape: Shape) -> str | None:
         return ""
     if not shape.recurrent:
         return "the cell has no recurrent product"
-    if shape.projected:
+    if shape.has_projection:
         return "a projection is a product of its own in each step"
     if shape.batch > configurations.STEP_BATCH:
         return f"more than {configurations.STEP_BATCH} sequences would read the weights too often"

@@ -73,7 +73,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
     common = {"slots": 2, "reset": q.reset, "lengths": q.lengths}
     result = {"output": output, "hidden": ring}
     raw = projected = project = None
-    if q.projected:
+    if q.has_projection:
         raw = saved.raw[0] if saved else q.empty(q.steps, q.batch, q.directions * q.hidden)
         if q.bounded or q.directions > 1:
             projected = q.states[0].to(q.work, copy=True)
@@ -104,17 +104,17 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
         **common,
     )
 
-    if not q.recurrent and not q.projected:
+    if not q.recurrent and not q.has_projection:
         step(0, q.steps)
     else:
-        outputs, raws = q.at_steps(output), q.at_steps(raw) if q.projected else ()
+        outputs, raws = q.at_steps(output), q.at_steps(raw) if q.has_projection else ()
         slots = None if ring is None else [q.single(slot) for slot in ring]
         read = q.single(hidden)
         for i in range(q.steps):
             if product is not None:
                 multiply(read, q.single(q.hh).mT, q.single(product))
             step(i, i + 1)
-            if q.projected:
+            if q.has_projection:
                 for a, w, out in zip(raws[i], q.weights, outputs[i], strict=True):
                     multiply(a, w.hr.mT, out)
             if project:
@@ -122,7 +122,7 @@ def _forward(q: Problem, save: bool, fused: bool) -> tuple[Tensor, list[Tensor],
             read = outputs[i][0] if slots is None else slots[(i + 1) % 2]
 
     final = list(states)
-    if q.projected:
+    if q.has_projection:
         final[0] = outputs[-1][0].unsqueeze(0) if projected is None else projected
     return output, [torch.empty_like(s).copy_(f) for s, f in zip(q.states, final, strict=True)], list(saved or ())
 
@@ -138,7 +138,7 @@ def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
     common = {"reset": q.reset, "lengths": q.lengths}
     result = {"grad_output": grad_output, "grad_read": d.read, "result": output}
     project = None
-    if q.projected:
+    if q.has_projection:
         reads = {"cell": PROJECTION.backward, "previous": PROJECTION.previous, "next": PROJECTION.next, "values": 0}
         writes = {"grad_states": d.hidden, "grad_reset_states": d.reset_hidden, "grad_x": d.projected, "uncut": 0}
         project = _launch(gates.backward, q, q.width, **reads, **writes, **result, **common, **PROJECTION_COUNTS)
@@ -168,18 +168,18 @@ def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
         grad_x=d.x,
         grad_r=None if q.shared else d.r,
         grad_product=d.product,
-        uncut=int(q.projected),
+        uncut=int(q.has_projection),
         **q.counts(recompute),
         **result,
         **common,
     )
 
-    reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.projected else ((), ())
+    reached, inner = (q.at_steps(d.projected), d.states[0].unbind()) if q.has_projection else ((), ())
     for first, stop in window.compute() if window else ((0, q.steps),):
         gradients = q.at_steps(d.r[: stop - first]) if q.recurrent and d.product is None else None
-        if not q.recurrent and not q.projected:
+        if not q.recurrent and not q.has_projection:
             step(first, stop)
-        for i in reversed(range(first, stop) if q.recurrent or q.projected else ()):
+        for i in reversed(range(first, stop) if q.recurrent or q.has_projection else ()):
             if project:
                 project(i, i + 1)
                 for a, w, out in zip(reached[i], q.weights, inner, strict=True):

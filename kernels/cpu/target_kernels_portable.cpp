@@ -2,4 +2,4 @@
 
 #include "target_portable.h"
 
-#include "tables.h"
+#include "target_kernels.h"

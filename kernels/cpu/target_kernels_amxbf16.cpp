@@ -11,5 +11,5 @@
 #define SEQCELLS_VECTOR_BYTES 64
 #define SEQCELLS_VECTOR_REGISTERS 32
 
-#include "tables.h"
+#include "target_kernels.h"
 #endif

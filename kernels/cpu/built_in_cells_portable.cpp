@@ -2,4 +2,4 @@
 
 #include "target_portable.h"
 
-#include "built.h"
+#include "built_in_cells.h"

@@ -10,5 +10,5 @@
 #define SEQCELLS_VECTOR_BYTES 64
 #define SEQCELLS_VECTOR_REGISTERS 32
 
-#include "tables.h"
+#include "target_kernels.h"
 #endif

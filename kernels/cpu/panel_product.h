@@ -7,7 +7,7 @@
 
 #pragma once
 
-#include "pass.h"
+#include "pass_description.h"
 #include "ranges.h"
 #include "amx.h"
 

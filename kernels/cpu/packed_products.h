@@ -112,7 +112,7 @@ class Products {
     template <class F>
     SEQCELLS_INLINE void in_its_type(const void* from, F f) const {
         if constexpr (std::is_same_v<Compute, float>)
-            if (p.halves) return f(static_cast<const bfloat16*>(from));
+            if (p.is_bfloat16) return f(static_cast<const bfloat16*>(from));
         f(static_cast<const Compute*>(from));
     }
 
@@ -199,7 +199,7 @@ class Products {
         constexpr int G = NUMBERS<Operand>;
         const Multiplied& m = pass.product[k];
         const int64_t own = units_of_head(k), H = operand_size(k);
-        const Array<Compute> weight(p.arrays[m.weight], p.halves);
+        const Array<Compute> weight(p.arrays[m.weight], p.is_bfloat16);
         for (int64_t vector = units.first; vector < units.last; ++vector)
             for (int block = 0; block < m.blocks; ++block) {
                 const int64_t begin = begin_of(k, vector * L), first = (m.first + block) * H;

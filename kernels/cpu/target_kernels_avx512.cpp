@@ -3,5 +3,5 @@
 #if defined(__x86_64__)
 #include "target_avx512.h"
 
-#include "tables.h"
+#include "target_kernels.h"
 #endif

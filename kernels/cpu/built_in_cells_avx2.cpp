@@ -3,5 +3,5 @@
 #if defined(__x86_64__)
 #include "target_avx2.h"
 
-#include "built.h"
+#include "built_in_cells.h"
 #endif
