@@ -145,7 +145,8 @@ def headlines(reports: dict[str, Report], links: Iterable[str] = ()) -> str:
         for device, report in reports.items()
     )
     where = (
-        "Ratios of medians: above 1 seqcells is faster, below 1 slower. With several sizes: the mean (least to greatest)."
+        "Ratios of medians: above 1 seqcells is faster, below 1 slower. "
+        "With several sizes: the mean (least to greatest)."
     )
     where += " `~`: torch.nn differed from itself by more than 10 % in that case."
     where += f" {'; '.join(sorted(machines))}."
