@@ -95,7 +95,7 @@ def test_printed_files_are_up_to_date():
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_shared_gradients_are_said_to_be(name):
     made = one_stage(BUILT_IN[name])
-    assert made.shared == {"lstm": (0, 1, 2, 3), "gru": (0, 1, -1)}[name]
+    assert made.same_dx == {"lstm": (0, 1, 2, 3), "gru": (0, 1, -1)}[name]
 
 
 def test_little_is_saved():

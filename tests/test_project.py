@@ -253,6 +253,12 @@ def room(module):
     return ".".join(parts[:2]) if parts[0] == "kernels" else parts[0]
 
 
+def test_every_folder_is_a_package():
+    """A wheel has the packages that setuptools finds, which are folders with an __init__.py."""
+    folders = {path.parent for path in FILES if path.is_relative_to(ROOT / "seqcells")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
 @pytest.fixture(scope="module")
 def arrows():
     """The imports of each module; a package counts if one of its own names is imported."""

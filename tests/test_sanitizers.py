@@ -61,7 +61,7 @@ def drive(folder, sanitizers, driven, *options):
     dropped = ["-fno-sanitize=null,object-size,vptr", "-fno-sanitize-address-use-after-scope"]
     watched = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", *dropped, "-Wl,--wrap=aligned_alloc"]
     command = [COMPILER, "-std=c++17", "-O1", "-g1", "-pthread", "-w", *watched]
-    sources = [SOURCES / "driver.cpp", *(KERNELS / f"{name}.cpp" for name in ("openmp", "pool", "team"))]
+    sources = [SOURCES / "driver.cpp", *(KERNELS / f"{name}.cpp" for name in ("openmp", "memory_pool", "team"))]
     command += [f"-I{KERNELS}", f"-I{folder}", *options, *sources]
     subprocess.run([*command, "-ldl", "-o", program], check=True)
     done = subprocess.run([program], env=ENVIRONMENT, capture_output=True, text=True)

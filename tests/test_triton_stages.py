@@ -333,4 +333,6 @@ def test_nothing_spills(backend, target):
     assert all(each.stack == 0 for _, _, each in found), found
     if backend == "triton-persistent":
         by_steps = {name for name, kernel, _ in found if not kernel.startswith("staged_sequence")}
-        assert by_steps == {"layer_norm_lstm"} and sum(kernel.startswith("staged") for _, kernel, _ in found) == 7
+        assert (
+            by_steps == {"layer_norm_lstm"} and sum(kernel.startswith("staged_sequence") for _, kernel, _ in found) == 7
+        )

@@ -28,7 +28,7 @@ class Block(NamedTuple):
 class OneStage(NamedTuple):
     """A cell's forward and backward function, the fields of their records, and facts for the printed table.
 
-    * ``shared``: for each recurrent gate, the input's gate with the same gradient, or -1;
+    * ``same_dx``: for each recurrent gate, the input's gate with the same gradient, or -1;
     * ``previous``, ``next``: which states before and after the step the backward function reads.
     """
 
@@ -36,7 +36,7 @@ class OneStage(NamedTuple):
     fields: dict[str, tuple[str, ...]]
     forward: Block
     backward: Block
-    shared: tuple[int, ...]
+    same_dx: tuple[int, ...]
     previous: tuple[bool, ...]
     next: tuple[bool, ...]
 
@@ -78,9 +78,9 @@ def one_stage(cell: type[Cell]) -> OneStage:
     backward = _block(results, names)
 
     fields |= {"saved": tuple(forward.names[value] for value in saved), "n": cell.states, "d": cell.states}
-    shared = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
+    same_dx = tuple(next((i for i, dx in enumerate(results["dx"]) if dx is dr is not None), -1) for dr in results["dr"])
     reads = (tuple(_leaf(graph, k, state) in backward.values for state in cell.states) for k in ("s", "n"))
-    return OneStage(cell, fields, forward, backward, shared, *reads)
+    return OneStage(cell, fields, forward, backward, same_dx, *reads)
 
 
 def _leaf(graph: Graph, record: str, field: str) -> Expression:

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from .activations import {activations}
 
-Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
+Kernels = namedtuple("Kernels", "forward backward saved same_dx previous next")
 
 
 {functions}
@@ -61,7 +61,7 @@ def _triton_function(one: OneStage, kind: str) -> str:
 def _triton_row(one: OneStage) -> str:
     name, saved = one.cell.name, _tuple(*(f'"{field}"' for field in one.fields["saved"]))
     values = [f"forward={name}_forward", f"backward={name}_backward", f"saved={saved}"]
-    values += [f"{k}={_tuple(*map(str, getattr(one, k)))}" for k in ("shared", "previous", "next")]
+    values += [f"{k}={_tuple(*map(str, getattr(one, k)))}" for k in ("same_dx", "previous", "next")]
     return "\n".join([f'    "{name}": Kernels(', *(f"        {value}," for value in values), "    ),"])
 
 

@@ -16,7 +16,7 @@ Elementwise, in float32 or float64, over tuples of tiles of one shape, in the or
 Besides these functions CELLS has, for each cell by its name:
 
 * saved: the names of what is saved;
-* shared: for each recurrent gate the gate whose dx is the same value as its dr, since `step` has only their
+* same_dx: for each recurrent gate the gate whose dx is the same value as its dr, since `step` has only their
   sum, or -1;
 * previous, next: which of s and n backward reads; the others may hold anything.
 """
@@ -28,7 +28,7 @@ import triton.language as tl
 
 from .activations import exp, expm1, log_sigmoid, maximum, relu, sigmoid, tanh, where
 
-Kernels = namedtuple("Kernels", "forward backward saved shared previous next")
+Kernels = namedtuple("Kernels", "forward backward saved same_dx previous next")
 
 
 @triton.jit
@@ -464,7 +464,7 @@ CELLS = {
         forward=lstm_forward,
         backward=lstm_backward,
         saved=("input", "forget", "candidate", "output"),
-        shared=(0, 1, 2, 3),
+        same_dx=(0, 1, 2, 3),
         previous=(False, True),
         next=(False, True),
     ),
@@ -472,7 +472,7 @@ CELLS = {
         forward=gru_forward,
         backward=gru_backward,
         saved=("r_n", "reset", "update", "new"),
-        shared=(0, 1, -1),
+        same_dx=(0, 1, -1),
         previous=(True,),
         next=(False,),
     ),
@@ -480,7 +480,7 @@ CELLS = {
         forward=rnn_tanh_forward,
         backward=rnn_tanh_backward,
         saved=(),
-        shared=(0,),
+        same_dx=(0,),
         previous=(False,),
         next=(True,),
     ),
@@ -488,7 +488,7 @@ CELLS = {
         forward=rnn_relu_forward,
         backward=rnn_relu_backward,
         saved=(),
-        shared=(0,),
+        same_dx=(0,),
         previous=(False,),
         next=(True,),
     ),
@@ -496,7 +496,7 @@ CELLS = {
         forward=peephole_lstm_forward,
         backward=peephole_lstm_backward,
         saved=("input", "forget", "candidate", "output"),
-        shared=(0, 1, 2, 3),
+        same_dx=(0, 1, 2, 3),
         previous=(False, True),
         next=(False, True),
     ),
@@ -504,7 +504,7 @@ CELLS = {
         forward=cifg_forward,
         backward=cifg_backward,
         saved=("forget", "candidate", "output"),
-        shared=(0, 1, 2),
+        same_dx=(0, 1, 2),
         previous=(False, True),
         next=(False, True),
     ),
@@ -512,7 +512,7 @@ CELLS = {
         forward=janet_forward,
         backward=janet_backward,
         saved=("forget", "candidate"),
-        shared=(0, 1),
+        same_dx=(0, 1),
         previous=(True,),
         next=(False,),
     ),
@@ -520,7 +520,7 @@ CELLS = {
         forward=ligru_forward,
         backward=ligru_backward,
         saved=("update", "candidate"),
-        shared=(0, 1),
+        same_dx=(0, 1),
         previous=(True,),
         next=(False,),
     ),
@@ -528,7 +528,7 @@ CELLS = {
         forward=indrnn_forward,
         backward=indrnn_backward,
         saved=(),
-        shared=(),
+        same_dx=(),
         previous=(True,),
         next=(True,),
     ),
@@ -536,7 +536,7 @@ CELLS = {
         forward=mingru_forward,
         backward=mingru_backward,
         saved=("x_h", "update"),
-        shared=(),
+        same_dx=(),
         previous=(True,),
         next=(False,),
     ),
@@ -544,7 +544,7 @@ CELLS = {
         forward=jordan_forward,
         backward=jordan_backward,
         saved=("h",),
-        shared=(0,),
+        same_dx=(0,),
         previous=(False,),
         next=(False,),
     ),
@@ -552,7 +552,7 @@ CELLS = {
         forward=slstm_forward,
         backward=slstm_backward,
         saved=("log_input", "log_forget", "candidate", "output"),
-        shared=(0, 1, 2, 3),
+        same_dx=(0, 1, 2, 3),
         previous=(False, True, True, True),
         next=(False, True, True, True),
     ),

@@ -164,7 +164,7 @@ def backward(
     reset, grad_output, grad_final, grad_states, grad_initial, grad_reset_states, grad_parameters, grad_x, grad_r, ring,
     arrived, start, stop, first_direction, begin, end, steps, batch, size, groups, patience, window,
     gates: tl.constexpr, recurrent: tl.constexpr, rows_of_parameters: tl.constexpr, values: tl.constexpr,
-    kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, shared: tl.constexpr,
+    kept: tl.constexpr, previous: tl.constexpr, next: tl.constexpr, dr_is_dx: tl.constexpr,
     directions: tl.constexpr, reverse: tl.constexpr, precision: tl.constexpr, ALONE: tl.constexpr,
     FLAGS: tl.constexpr, SHARED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr, CHUNKS: tl.constexpr,
     BETWEEN: tl.constexpr, AHEAD: tl.constexpr, WIDTH: tl.constexpr, SPLIT: tl.constexpr, DIVISOR: tl.constexpr,
@@ -177,7 +177,7 @@ def backward(
 
     ``saved`` is what `forward` wrote; before, first, after and result are as in `states_around`. With ``window``,
     saved, before, grad_x and grad_r hold that many steps, as in `gates.values`. ``previous`` and ``next`` flag the
-    states that are read before and after a step. With ``shared`` grad_r equals grad_x, and is not written.
+    states that are read before and after a step. With ``dr_is_dx`` grad_r equals grad_x, and is not written.
     grad_parameters (rows, D, B, H) and grad_reset_states are added to.
     """
     work: tl.constexpr = tl.float64 if grad_output.dtype.element_ty == tl.float64 else tl.float32
@@ -250,7 +250,7 @@ def backward(
                 row = (place_in_window(i, window, steps, backwards) * batch + rows) * directions + direction
             if weight_ih is None:
                 store(grad_x, dx, size, row * (gates * size) + units, inside)
-            if not shared:
+            if not dr_is_dx:
                 store(grad_r, dr, size, row * (recurrent * size) + units, inside)
             sums = add(sums, dp)
             earlier = tl.maximum(i - 1, begin)

@@ -23,10 +23,10 @@ def of_weights(q: Problem, want: Weights, x: Tensor, r: Tensor, input: Tensor | 
     """
     bias = bias_hh = None
     rows = [*range(x.dim() - 1)]
-    if want.bias_ih or (want.bias_hh and q.shared):
+    if want.bias_ih or (want.bias_hh and q.dr_is_dx):
         bias = x.sum(rows)
     if want.bias_hh:
-        bias_hh = r.sum(rows) if not q.shared else bias.clone() if want.bias_ih else bias
+        bias_hh = r.sum(rows) if not q.dr_is_dx else bias.clone() if want.bias_ih else bias
     return Weights(
         ih=over_time(x, input) if want.ih else None,
         hh=over_time(r, read) if want.hh else None,
@@ -57,7 +57,7 @@ class Gradients:
         self.q, self.wanted, self.whole = q, given.wanted, steps == q.steps
         self.x = q.empty(steps, q.batch, q.directions * q.gates * q.hidden)
         width = q.recurrent * q.hidden
-        self.r = self.x if q.shared else q.empty(steps, q.batch, q.directions * width)
+        self.r = self.x if q.dr_is_dx else q.empty(steps, q.batch, q.directions * width)
         self.product = None
         if q.recurrent and q.directions > 1:
             self.product = q.empty(q.directions, q.batch, width)
@@ -130,7 +130,7 @@ class Gradients:
         bias = sum_of_rows(r, q.work) if want.bias_hh else None
         bias_ih = None
         if want.bias_ih:
-            bias_ih = bias if q.shared and bias is not None else sum_of_rows(x, q.work)
+            bias_ih = bias if q.dr_is_dx and bias is not None else sum_of_rows(x, q.work)
         return Weights(
             ih=sum_of_products([(x, below[times])], q.work) if want.ih else None,
             hh=sum_of_products(self._read(d, r, read, output), q.work) if want.hh else None,

@@ -220,7 +220,7 @@ class Problem(Layer):
         self.ih = stacked([w.ih for w in self.weights[1:]]) if q.stacked else None
         self.bias_ih = stacked([w.bias_ih for w in self.weights[1:]]) if q.stacked else None
         # Whether dr, the gradients of the recurrent product's results, equal dx, so that they need not be written.
-        self.shared = self.kernels.shared == tuple(range(self.gates))
+        self.dr_is_dx = self.kernels.same_dx == tuple(range(self.gates))
 
     def kept(self, everything: bool) -> tuple[int, ...]:
         """For each state its index in `Saved.after`, or -1. ``everything``: also for states that the gradients do not

@@ -23,7 +23,7 @@ from .problem import Problem
 def steps_at_once(q: Problem, values: int) -> int:
     """How many steps a window has: a part of all steps or, if more, as many as fit in `configurations.RECOMPUTE_BYTES`.
     These bytes are for everything that exists once per step of a window, including the gradients x and r."""
-    held = q.gates + (q.gates if q.shared else q.gates + q.recurrent) + values
+    held = q.gates + (q.gates if q.dr_is_dx else q.gates + q.recurrent) + values
     of_a_unit = held * q.dtype.itemsize + q.recurrent * q.work.itemsize
     of_a_step = q.directions * q.batch * (q.hidden * of_a_unit + q.width * q.dtype.itemsize)
     part = -(-q.steps // configurations.RECOMPUTE_PARTS)

@@ -188,8 +188,8 @@ def _backward(q: Problem, division: configurations.Division, given: Backward) ->
             grad_reset_states=d.reset_states,
             grad_parameters=d.parameters,
             grad_x=d.x,
-            grad_r=None if q.shared else d.r,
-            shared=q.shared,
+            grad_r=None if q.dr_is_dx else d.r,
+            dr_is_dx=q.dr_is_dx,
             **states,
             **q.counts(recompute),
         )

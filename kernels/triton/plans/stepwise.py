@@ -166,7 +166,7 @@ def _backward(q: Problem, given: Backward) -> list[Tensor | None]:
         grad_reset_states=d.reset_states,
         grad_parameters=d.parameters,
         grad_x=d.x,
-        grad_r=None if q.shared else d.r,
+        grad_r=None if q.dr_is_dx else d.r,
         grad_product=d.product,
         uncut=int(q.has_projection),
         **q.counts(recompute),

@@ -78,11 +78,11 @@ class PreparedSequence(PreparedLayer):
         states = (q.dtype,) * len(q.states)
         given = {"weight": q.dtype, "result": q.dtype, "grad_output": q.dtype, "grad_x": q.dtype}
         given |= {"grad_final": states} if given_final else {}
-        given |= {} if q.shared else {"grad_r": q.dtype}
+        given |= {} if q.dr_is_dx else {"grad_r": q.dtype}
         given |= {} if self._zeros else {"first": states}
         given |= ({"grad_initial": states} if wanted else {}) | self._kept_dtypes
         fixed = {"cell": q.kernels.backward, "values": len(q.kernels.saved), "begin": 0, "end": q.steps}
-        fixed |= {"previous": q.kernels.previous, "next": q.kernels.next, "shared": q.shared}
+        fixed |= {"previous": q.kernels.previous, "next": q.kernels.next, "dr_is_dx": q.dr_is_dx}
         return _Pass(sequence.backward, q, (q.recurrent, q.gates), given, fixed)
 
     def forward(
@@ -124,12 +124,12 @@ class PreparedSequence(PreparedLayer):
         """
         q, own = self.problem, self.own(weights)
         grad_x = kept.new_empty((q.steps, q.batch, q.directions * q.gates * q.hidden))
-        grad_r = grad_x if q.shared else kept.new_empty((q.steps, q.batch, q.directions * q.recurrent * q.hidden))
+        grad_r = grad_x if q.dr_is_dx else kept.new_empty((q.steps, q.batch, q.directions * q.recurrent * q.hidden))
         ih, hh, _, _ = self.together(weights)
         values = [hh, output, grad_output, grad_x]
         if grad_final is not None:
             values.append(self.states(grad_final))
-        if not q.shared:
+        if not q.dr_is_dx:
             values.append(grad_r)
         values += [self.states(each) for each in (None if self._zeros else initial, grad_initial) if each is not None]
         self._backward[grad_final is not None](values + self.saved(kept))

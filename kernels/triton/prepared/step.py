@@ -68,7 +68,7 @@ class PreparedStep(PreparedLayer):
         q = self.problem
         states = (q.dtype,) * len(q.states)
         varying = {"grad_x": q.dtype} | ({"grad_final": states} if given_final else {})
-        varying |= {} if q.shared else {"grad_r": q.dtype}
+        varying |= {} if q.dr_is_dx else {"grad_r": q.dtype}
         varying |= {"grad_output": q.dtype} if self.reads_output else {}
         varying |= {} if self._zeros else {"first": states}
         varying |= ({"grad_initial": states} if wanted else {}) | given
@@ -122,9 +122,9 @@ class PreparedStep(PreparedLayer):
         if given[:-1] != rows:
             input = input.view(*rows, -1)
         grad_x = kept.new_empty((*rows, q.directions * q.gates * q.hidden))
-        grad_r = grad_x if q.shared else kept.new_empty((*rows, q.directions * q.recurrent * q.hidden))
+        grad_r = grad_x if q.dr_is_dx else kept.new_empty((*rows, q.directions * q.recurrent * q.hidden))
         values = [grad_x] if grad_final is None else [grad_x, self.states(grad_final)]
-        if not q.shared:
+        if not q.dr_is_dx:
             values.append(grad_r)
         if self.reads_output:
             values.append(grad_output)

@@ -1,0 +1,1 @@
+"""Adapters to classes of other packages that hold recurrent layers; `owners` finds and adapts them."""
