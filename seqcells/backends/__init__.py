@@ -14,7 +14,7 @@ from ..kernels.triton import refusals as triton_refusals
 from ..kernels.triton.plans import plan
 from ..request.call import Call
 from . import torch_ops
-from .engine import Engine
+from .engine import Engine, PreparingEngine, StackingEngine
 
 
 class Backend(NamedTuple):
@@ -119,3 +119,17 @@ def engine_of(backend: str) -> Engine:
     if path is None:
         raise RuntimeError(f"backend {backend!r} has no engine for seqcells::recurrence")
     return cast(Engine, import_module(path))
+
+
+@cache
+def preparing_engine(backend: str) -> PreparingEngine | None:
+    """The engine of a backend if it can prepare calls, else None. The answer is kept: the check is slow."""
+    engine = engine_of(backend) if BACKENDS[backend].engine else None
+    return engine if isinstance(engine, PreparingEngine) else None
+
+
+@cache
+def stacking_engine(backend: str) -> StackingEngine | None:
+    """The engine of a backend if it may run several layers together, else None. The answer is kept, too."""
+    engine = engine_of(backend) if BACKENDS[backend].engine else None
+    return engine if isinstance(engine, StackingEngine) else None

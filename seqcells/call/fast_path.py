@@ -11,7 +11,7 @@ from torch._C import _autograd
 from torch._C._autograd import _profiler_enabled
 from torch.autograd.profiler import record_function
 
-from ..backends import BACKENDS, engine_of
+from ..backends import preparing_engine
 from ..backends.engine import PreparedInference, PreparingEngine
 from ..request import context
 from ..request.call import Call
@@ -40,7 +40,7 @@ class ModuleInference(NamedTuple):
     def of(module: CellModule, template: CallTemplate) -> ModuleInference | None:
         """The prepared inference. None if the engine prepares no calls, or cannot read the tensors in place. None
         also if the order of the weights is unknown, or if a gradient is wanted."""
-        engine, order = _engine(template), template.order
+        engine, order = preparing_engine(template.choice.backend), template.order
         tensors = [template.input, *template.states, *(tensor for w in template.weights for tensor in w.present())]
         if engine is None or order is None or context.is_differentiated(tensors):
             return None
@@ -58,13 +58,6 @@ class ModuleInference(NamedTuple):
             return
         with record_function("seqcells::inference"):
             self.call(*tensors, *self.order(parameters))
-
-
-def _engine(template: CallTemplate) -> PreparingEngine | None:
-    """The engine of the template's backend if it can prepare calls, else None."""
-    backend = template.choice.backend
-    engine = engine_of(backend) if BACKENDS[backend].engine else None
-    return engine if isinstance(engine, PreparingEngine) else None
 
 
 class _InferenceCall(NamedTuple):
@@ -114,7 +107,7 @@ class _TrainingCall(NamedTuple):
         module: CellModule, template: CallTemplate, output: Tensor | None, final: Sequence[Tensor]
     ) -> _TrainingCall | None:
         """The prepared call, or None if there can be none. Arguments: as in `_InferenceCall.of`."""
-        engine, order = _engine(template), template.order
+        engine, order = preparing_engine(template.choice.backend), template.order
         if engine is None or order is None:
             return None
         stack = stack_of(template)

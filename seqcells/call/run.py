@@ -9,8 +9,7 @@ from torch._C._autograd import _profiler_enabled
 from torch.autograd.profiler import record_function
 from torch.jit._trace import is_tracing
 
-from ..backends import BACKENDS, engine_of, reference
-from ..backends.engine import StackingEngine
+from ..backends import reference, stacking_engine
 from ..request import check_recurrence, checks, context
 from ..request.call import Call, Choice
 from ..request.recurrence import Backward, Recurrence
@@ -39,10 +38,10 @@ def _run(q: Recurrence, choice: Choice, asked: str) -> tuple[Tensor, tuple[Tenso
 
 def layers_at_once(choice: Choice, call: Call, tensors: Sequence[Tensor], weights: Sequence[Weights]) -> int:
     """How many layers the engine runs together. 1 if it never runs several, or under a trace or transform."""
-    if call.layers == 1 or BACKENDS[choice.backend].engine is None or torch.compiler.is_compiling():
+    if call.layers == 1 or torch.compiler.is_compiling():
         return 1
-    engine = engine_of(choice.backend)
-    if not isinstance(engine, StackingEngine):
+    engine = stacking_engine(choice.backend)
+    if engine is None:
         return 1
     tensors = [*tensors, *(p for w in weights for p in w.present())]
     alike = len({t.dtype for t in tensors}) == len({len(w.present()) for w in weights}) == 1

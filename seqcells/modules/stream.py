@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..backends import BACKENDS, engine_of
-from ..backends.engine import PreparingEngine
+from ..backends import preparing_engine
 from ..call import choose
 from ..call.fast_path import ModuleInference
 from ..call.signature import Signature
@@ -195,8 +194,7 @@ class Stream:
     def plan(self) -> Choice:
         """The backend that the next step would run, and why."""
         choice = choose.explain(self._call(), self.layer.backend)
-        engine = engine_of(choice.backend) if BACKENDS[choice.backend].engine else None
-        if self._is_plain() and not names(self.layer.cell) and isinstance(engine, PreparingEngine):
+        if self._is_plain() and not names(self.layer.cell) and preparing_engine(choice.backend):
             return choice
         return self.layer.plan(self._batched(self._input))
 
